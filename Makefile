@@ -1,0 +1,60 @@
+# Builds libllmc and its programs for one of two targets.
+#
+#   make                      cuda where a GPU is visible, else cpu
+#   make TARGET=cpu|cuda      choose
+#   make PRECISION=bf16|fp32  type of parameters and activations (fp32 serves the exact tests)
+#   make SANITIZE=address,undefined   (cpu) checked build
+#   make ARCHS="80 89 90a"    (cuda) GPU architectures
+#   make DEPS=FOLDER          where headers and libraries lie that are not installed (FOLDER/usr/include, FOLDER/usr/lib/...)
+#
+# The result is in build/TARGET (bf16), build/TARGET-fp32, with -checked behind it for a sanitizer build.
+
+TARGET    ?= $(if $(wildcard /dev/nvidia0),cuda,cpu)
+PRECISION ?= bf16
+SANITIZE  ?=
+ARCHS     ?= 80 89 90a
+DEPS      ?=
+
+BUILD ?= build/$(TARGET)$(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-checked)
+
+ifeq ($(filter cpu cuda,$(TARGET)),)
+$(error TARGET is '$(TARGET)', expected cpu or cuda)
+endif
+ifeq ($(filter bf16 fp32,$(PRECISION)),)
+$(error PRECISION is '$(PRECISION)', expected bf16 or fp32)
+endif
+
+C_SOURCES      := $(sort $(wildcard src/*/*.c))
+KERNEL_SOURCES := $(sort $(wildcard src/kernels/*.cu))
+PROGRAMS       := $(patsubst %.c,%,$(sort $(wildcard *.c)))
+
+DEFINES  := -D_GNU_SOURCE -DLLMC_PRECISION_$(PRECISION)
+WARNINGS := -Wall -Wextra -Werror
+INCLUDES := -Isrc $(if $(DEPS),-I$(DEPS)/usr/include)
+LIBDIRS  := $(if $(DEPS),-L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl$(comma)-rpath$(comma)$(abspath $(DEPS))/usr/lib/x86_64-linux-gnu)
+comma    := ,
+
+include $(TARGET).mk
+
+C_OBJECTS      := $(C_SOURCES:%.c=$(BUILD)/obj/%.o)
+KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/obj/%.o)
+TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o)
+LIBRARY        := $(BUILD)/libllmc.so
+
+.PHONY: all clean
+all: $(LIBRARY) $(PROGRAMS:%=$(BUILD)/%)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+
+$(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
+	$(LINK) -shared -o $@ $^ $(LIBDIRS) $(LIBS)
+
+$(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
+	$(LINK) -o $@ $< -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
+
+clean:
+	rm -rf build
+
+-include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(PROGRAMS:%=$(BUILD)/obj/%.d)

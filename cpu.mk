@@ -1,0 +1,24 @@
+# The cpu target: kernels compiled by g++ against the host target (src/host), matrix products by oneDNN.
+CC  := gcc
+CXX := g++
+
+OPTIMIZE := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3 -fno-math-errno -fno-trapping-math)
+# initial-exec: thread-local state (the running kernel thread) is read at an offset, without a call
+MACHINE  := -march=native -ftls-model=initial-exec
+CFLAGS   := -g -fPIC $(OPTIMIZE) $(MACHINE) -fopenmp
+CXXFLAGS := -std=c++17 $(CFLAGS)
+
+DEFINES  += -DLLMC_TARGET_CPU
+INCLUDES += -Isrc/host
+LIBS     := -ldnnl -lboost_context -lcjson -lm
+LINK     := g++ -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
+TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) src/target/matmul_onednn.cpp
+
+$(BUILD)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@

@@ -1,0 +1,24 @@
+// Errors at the boundary: what a user's file or option did wrong, or what the machine did wrong, as one line.
+#ifndef LLMC_BASE_ERROR_H
+#define LLMC_BASE_ERROR_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { ERROR_FAULT = 1, ERROR_INPUT = 2 }; // these are the programs' exit codes
+
+typedef struct {
+    int code; // 0: no error
+    char message[512];
+} Error;
+
+// Set *err to ERROR_INPUT (bad usage or bad input) or ERROR_FAULT (anything else) with a message, and return that code,
+// so that a function can end with `return fail_input(err, "...")`. err may be NULL.
+int fail_input(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int fail_fault(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __cplusplus
+}
+#endif
+#endif
