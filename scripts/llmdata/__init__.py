@@ -1,0 +1,1 @@
+"""Text to shards: sources (files to pieces of text), tokenizer (train, load, convert), shards (the file format)."""

@@ -1,0 +1,114 @@
+"""Pieces of text to token ids on all cores, in order, with bounded memory."""
+
+import multiprocessing
+import os
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterable, Iterator
+
+import numpy as np
+
+from . import tokenizer
+
+TASK_CHARS = 1 << 19  # text that goes to a worker at once
+
+
+@dataclass
+class Unit:
+    """A piece and its place: in which split it goes, and whether a document begins or ends there within that split."""
+
+    text: str
+    split: str
+    begins: bool
+    ends: bool
+    consumed: int
+
+
+@dataclass
+class Encoded:
+    """Tokens of some units, joined for each split. `consumed`: bytes of all source files read up to here."""
+
+    consumed: int
+    tokens: dict[str, np.ndarray] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+    text_bytes: dict[str, int] = field(default_factory=dict)
+
+
+class Encoder:
+    """What a worker process holds: the tokenizer and the tokens around a document."""
+
+    def __init__(self, path: Path, bos: int, eos: int | None):
+        self.tokenizer = tokenizer.encoder(path)
+        self.bos, self.eos = bos, eos
+
+    def encode(self, units: list[Unit]) -> Encoded:
+        texts = [unit.text for unit in units]
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        parts: dict[str, list[np.ndarray]] = {}
+        result = Encoded(units[-1].consumed)
+        for unit, encoding in zip(units, encodings):
+            ids = np.array(encoding.ids, np.uint32)
+            self._check(ids, unit)
+            parts.setdefault(unit.split, []).extend(self._framed(ids, unit))
+            result.documents[unit.split] = result.documents.get(unit.split, 0) + unit.begins
+            result.text_bytes[unit.split] = result.text_bytes.get(unit.split, 0) + len(unit.text.encode())
+        result.tokens = {split: np.concatenate(arrays) for split, arrays in parts.items()}
+        return result
+
+    def _framed(self, ids: np.ndarray, unit: Unit) -> Iterator[np.ndarray]:
+        if unit.begins:
+            yield np.array([self.bos], np.uint32)
+        yield ids
+        if unit.ends and self.eos is not None:
+            yield np.array([self.eos], np.uint32)
+
+    def _check(self, ids: np.ndarray, unit: Unit) -> None:
+        """Text must never become a document's begin or end, or the document mask would follow the text's author."""
+        marks = [self.bos] if self.eos is None else [self.bos, self.eos]
+        if np.isin(ids, marks).any():
+            raise RuntimeError(f"the tokenizer made a begin or end token out of the text {unit.text[:60]!r}")
+
+
+_encoder: Encoder | None = None
+
+
+def _start_worker(path: Path, bos: int, eos: int | None) -> None:
+    global _encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _encoder = Encoder(path, bos, eos)
+
+
+def _work(units: list[Unit]) -> Encoded:
+    return _encoder.encode(units)
+
+
+def encode_all(units: Iterable[Unit], path: Path, bos: int, eos: int | None, workers: int) -> Iterator[Encoded]:
+    """Encodes units in order with `workers` processes; no more than three tasks a worker are in memory at a time."""
+    tasks = _group(units)
+    context = multiprocessing.get_context("spawn")  # a fork after the tokenizer library has run its threads may hang
+    with ProcessPoolExecutor(workers, context, _start_worker, (path, bos, eos)) as pool:
+        running: deque[Future[Encoded]] = deque()
+        try:
+            for task in tasks:
+                running.append(pool.submit(_work, task))
+                if len(running) >= 3 * workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _group(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    task: list[Unit] = []
+    chars = 0
+    for unit in units:
+        task.append(unit)
+        chars += len(unit.text) + 64
+        if chars >= TASK_CHARS:
+            yield task
+            task, chars = [], 0
+    if task:
+        yield task

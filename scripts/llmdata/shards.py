@@ -1,0 +1,107 @@
+"""The shard format, written and read: a header of 256 bytes, then token ids of 16 or 32 bits, all little endian."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+
+MAGIC = b"L3SHARD\0"
+VERSION = 1
+BYTE_ORDER = 0x01020304
+HEADER_BYTES = 256
+NO_TOKEN = 0xFFFFFFFF
+# magic, version, byte order, bits a token, vocabulary size, token count, begin and end token, sha256 of tokenizer.json
+_HEADER = struct.Struct("<8sIIIIQII32s")
+
+# A last shard shorter than this is not begun: its tokens go to the shard before, so that no shard is shorter than a window.
+SMALLEST_LAST_SHARD = 1 << 18
+
+
+def token_bits(vocab_size: int) -> int:
+    return 16 if vocab_size <= 1 << 16 else 32
+
+
+def token_type(bits: int) -> np.dtype:
+    return np.dtype("<u2" if bits == 16 else "<u4")
+
+
+class ShardWriter:
+    """Writes FOLDER/SPLIT_000.bin, SPLIT_001.bin, ... of about `shard_tokens` each. `counts` is the histogram of all ids."""
+
+    def __init__(self, folder: Path, split: str, vocab_size: int, bos: int, eos: int | None, sha256: bytes, shard_tokens: int):
+        self.folder, self.split, self.shard_tokens = folder, split, shard_tokens
+        self.vocab_size, self.bos, self.eos, self.sha256 = vocab_size, bos, eos, sha256
+        self.type = token_type(token_bits(vocab_size))
+        self.smallest_last = min(SMALLEST_LAST_SHARD, shard_tokens // 2)
+        self.counts = np.zeros(vocab_size, np.int64)
+        self.names: list[str] = []
+        self._file = None
+        self._in_shard = 0
+        self._waiting: list[np.ndarray] = []  # more than fits in this shard, not yet enough to begin the next
+
+    def write(self, tokens: np.ndarray) -> None:
+        if tokens.size == 0:
+            return
+        self.counts += np.bincount(tokens, minlength=self.vocab_size)
+        self._waiting.append(tokens)
+        waiting = np.concatenate(self._waiting)
+        while waiting.size:
+            if self._file is None or (self._in_shard >= self.shard_tokens and waiting.size >= self.smallest_last):
+                self._begin()
+            room = self.shard_tokens - self._in_shard
+            if room <= 0:
+                break
+            self._put(waiting[:room])
+            waiting = waiting[room:]
+        self._waiting = [waiting]
+
+    def finish(self) -> None:
+        if self._file is None:
+            return
+        self._put(np.concatenate(self._waiting))
+        self._end()
+
+    def _begin(self) -> None:
+        if self._file is not None:
+            self._end()
+        name = f"{self.split}_{len(self.names):03d}.bin"
+        self.names.append(name)
+        self._file = open(self.folder / name, "wb")
+        self._file.write(bytes(HEADER_BYTES))
+        self._in_shard = 0
+
+    def _put(self, tokens: np.ndarray) -> None:
+        self._file.write(tokens.astype(self.type).tobytes())
+        self._in_shard += tokens.size
+
+    def _end(self) -> None:
+        eos = NO_TOKEN if self.eos is None else self.eos
+        bits = self.type.itemsize * 8
+        fields = (MAGIC, VERSION, BYTE_ORDER, bits, self.vocab_size, self._in_shard, self.bos, eos, self.sha256)
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(*fields))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._file = None
+
+
+def read_header(path: Path) -> dict:
+    """The header's fields by name; a file that is no shard is an InputError."""
+    with open(path, "rb") as file:
+        data = file.read(HEADER_BYTES)
+    if len(data) < HEADER_BYTES:
+        raise InputError(f"{path}: {len(data)} bytes, expected a header of {HEADER_BYTES}")
+    names = ("magic", "version", "byte_order", "token_bits", "vocab_size", "token_count", "bos_id", "eos_id", "tokenizer_sha256")
+    header = dict(zip(names, _HEADER.unpack_from(data)))
+    if header["magic"] != MAGIC or header["version"] != VERSION or header["byte_order"] != BYTE_ORDER:
+        raise InputError(f"{path}: not a shard of version {VERSION}")
+    return header
+
+
+def read_tokens(path: Path) -> np.ndarray:
+    header = read_header(path)
+    return np.fromfile(path, token_type(header["token_bits"]), header["token_count"], offset=HEADER_BYTES)

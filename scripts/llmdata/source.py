@@ -1,0 +1,200 @@
+"""Reads text from .txt, .jsonl and .parquet files as a stream of pieces, so that memory is bounded by a piece.
+
+A document is a whole .txt file, one line of a .jsonl file, or one row of a .parquet file. Long documents arrive as several
+pieces, cut where a line starts with something that is not white space: there the tokenizer's split rule starts a new
+word anyway, so the tokens are those of the uncut text. Only text without such a place for a long stretch is cut elsewhere.
+"""
+
+import codecs
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from .errors import InputError
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+READ_BYTES = 1 << 20
+
+_PARAGRAPH_START = re.compile(r"\n[ \t]*\r?\n(?=\S)")
+_LINE_START = re.compile(r"\n(?=\S)")
+
+
+@dataclass
+class Piece:
+    """A stretch of one document. `consumed` is how far the source has been read, in bytes of the file."""
+
+    text: str
+    first: bool
+    last: bool
+    consumed: int
+
+
+def find_files(paths: list[str]) -> list[Path]:
+    """Files named in `paths`, folders replaced by the text files in them, in sorted order."""
+    files: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        if path.is_dir():
+            files += _files_in_folder(path)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    for path in files:
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty, expected text")
+    return files
+
+
+def _files_in_folder(folder: Path) -> list[Path]:
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    found = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file() and not hidden(p))
+    if not found:
+        raise InputError(f"{folder}: no {', '.join(SUFFIXES)} file in this folder")
+    return found
+
+
+def read_pieces(path: Path, piece_chars: int) -> Iterator[Piece]:
+    """Pieces of every document of a file, each about `piece_chars` characters (at most twice that)."""
+    documents = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
+    any_text = False
+    for chunks in documents(path):
+        for piece in _cut_document(chunks, piece_chars):
+            any_text = True
+            yield piece
+    if not any_text:
+        raise InputError(f"{path}: no text in this file, expected some")
+
+
+# A document, below, is an iterator of (text, bytes of the file read so far).
+
+
+def _cut_document(chunks: Iterator[tuple[str, int]], piece_chars: int) -> Iterator[Piece]:
+    """Joins chunks and cuts them anew near `piece_chars`; white space alone makes no document."""
+    held: Piece | None = None
+    for text, consumed in _cut_text(chunks, piece_chars):
+        if held is not None:
+            yield held
+        held = Piece(text, first=held is None, last=False, consumed=consumed)
+    if held is None or (held.first and not held.text.strip()):
+        return
+    held.last = True
+    yield held
+
+
+def _cut_text(chunks: Iterator[tuple[str, int]], piece_chars: int) -> Iterator[tuple[str, int]]:
+    buffer, consumed = "", 0
+    for text, consumed in chunks:
+        buffer += text
+        start = 0
+        while len(buffer) - start >= 2 * piece_chars:
+            end = _cut_point(buffer, start + piece_chars, start + 2 * piece_chars)
+            yield buffer[start:end], consumed
+            start = end
+        buffer = buffer[start:]
+    if buffer:
+        yield buffer, consumed
+
+
+def _cut_point(text: str, low: int, high: int) -> int:
+    """First paragraph start in [low, high), else first line start, else `high`."""
+    for pattern in (_PARAGRAPH_START, _LINE_START):
+        match = pattern.search(text, low, high)
+        if match:
+            return match.end()
+    return high
+
+
+def _read_txt(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+    yield _decode(path)
+
+
+def _decode(path: Path) -> Iterator[tuple[str, int]]:
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    read = 0
+    with open(path, "rb") as file:
+        while True:
+            data = file.read(READ_BYTES)
+            start = read - len(decoder.getstate()[0])  # the decoder holds back bytes of an unfinished character
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}: not UTF-8 at byte offset {start + error.start}") from None
+            if start == 0:
+                text = text.removeprefix("\ufeff")
+            read += len(data)
+            if not data:
+                return
+            yield text, read
+
+
+def _read_jsonl(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+    consumed = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            consumed += len(line)
+            if line.strip():
+                yield iter([(_text_of_line(path, number, line), consumed)])
+
+
+def _text_of_line(path: Path, number: int, line: bytes) -> str:
+    where = f"{path}: line {number}"
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 at byte {error.start} of the line") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise InputError(f'{where}: expected an object with a string under the key "text"')
+    _check_encodable(where, row["text"])
+    return row["text"]
+
+
+def _check_encodable(where: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: half a surrogate pair at character {error.start}, expected Unicode text") from None
+
+
+def _read_parquet(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (arrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file ({_one_line(error)})") from None
+    if "text" not in file.schema_arrow.names:
+        raise InputError(f'{path}: expected a column "text", found {", ".join(file.schema_arrow.names)}')
+    size, rows, row = path.stat().st_size, max(1, file.metadata.num_rows), 0
+    try:
+        for batch in file.iter_batches(batch_size=1024, columns=["text"]):
+            for value in batch.column(0):
+                text = _text_of_row(path, row, value)
+                row += 1
+                if text:
+                    yield iter([(text, size * row // rows)])
+    except arrow.ArrowException as error:
+        raise InputError(f"{path}: damaged after row {row} ({_one_line(error)})") from None
+
+
+def _text_of_row(path: Path, row: int, value) -> str:
+    try:
+        text = value.as_py()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: row {row}: not UTF-8") from None
+    if text is not None and not isinstance(text, str):
+        raise InputError(f'{path}: row {row}: expected a string in the column "text", found {type(text).__name__}')
+    return text or ""
+
+
+def _one_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

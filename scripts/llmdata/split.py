@@ -1,0 +1,74 @@
+"""Decides which text is held out for validation, and marks where documents begin and end within each split."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Iterator
+
+from .encode import Unit
+from .source import read_pieces
+
+# .txt files are often few and long (books, plays): holding out whole ones would be a lottery, holding out their ends would
+# test on last chapters only. So they are held out block by block; a block is cut at a blank line where there is one.
+LARGEST_BLOCK = 16_384
+SMALLEST_BLOCK = 1_024
+BLOCKS_WANTED = 400
+# Rows of .jsonl and .parquet are documents by themselves and are held out whole; the piece size only bounds memory.
+ROW_PIECE = 1 << 18
+
+
+class HeldOut:
+    """Holds out one unit of each run of about 1/fraction units, chosen within the run by a hash of the seed.
+
+    So the held-out text is spread evenly over the corpus and its share is exact, in one pass and without knowing the size.
+    """
+
+    def __init__(self, fraction: float, seed: int):
+        self.fraction, self.seed = fraction, seed
+        self.unit = -1
+        self.stratum = -1
+        self.end = 0
+        self.chosen = -1
+
+    def next_is_held_out(self) -> bool:
+        self.unit += 1
+        if self.fraction <= 0:
+            return False
+        if self.unit == self.end:
+            self._next_stratum()
+        return self.unit == self.chosen
+
+    def _next_stratum(self) -> None:
+        self.stratum += 1
+        begin, self.end = self.end, math.ceil((self.stratum + 1) / self.fraction)
+        digest = hashlib.sha256(f"{self.seed} {self.stratum}".encode()).digest()
+        self.chosen = begin + int.from_bytes(digest[:8], "little") % (self.end - begin)
+
+
+def block_size(files: list[Path]) -> int:
+    """Characters of a block of .txt: small for a small corpus, so that it too has some held-out blocks."""
+    total = sum(path.stat().st_size for path in files if path.suffix == ".txt")
+    return min(LARGEST_BLOCK, max(SMALLEST_BLOCK, total // BLOCKS_WANTED))
+
+
+def read_units(files: list[Path], fraction: float, seed: int) -> Iterator[Unit]:
+    """All text in order. A document is closed where it is interrupted by held-out text, and begins anew behind it."""
+    held_out = HeldOut(fraction, seed)
+    block = block_size(files)
+    before = 0
+    for path in files:
+        by_block = path.suffix == ".txt"
+        waiting: Unit | None = None
+        split = "train"
+        for piece in read_pieces(path, block if by_block else ROW_PIECE):
+            if by_block or piece.first:
+                split = "val" if held_out.next_is_held_out() else "train"
+            unit = Unit(piece.text, split, piece.first, piece.last, before + piece.consumed)
+            if waiting is not None:
+                if not unit.begins and waiting.split != split:
+                    waiting.ends = unit.begins = True
+                yield waiting
+            waiting = unit
+        if waiting is not None:
+            yield waiting
+        before += path.stat().st_size

@@ -1,0 +1,222 @@
+"""Makes the tokenizer.json of a data set: trained on its text, taken over, or converted from Meta's tokenizer.model."""
+
+import base64
+import binascii
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from .errors import InputError
+
+# How Llama 3 splits text into words before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
+NAMED_SPECIALS = [
+    BOS, EOS, PAD, "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+]  # fmt: skip
+SMALLEST_VOCABULARY = 256 + len(NAMED_SPECIALS)
+
+# Meta's file: 128,000 ranks, behind them 256 special tokens, of which Llama 3.1 names these.
+META_RANKS = 128_000
+META_SPECIALS = 256
+META_NAMES = {
+    0: BOS, 1: EOS, 4: PAD, 6: "<|start_header_id|>", 7: "<|end_header_id|>", 8: "<|eom_id|>", 9: "<|eot_id|>",
+    10: "<|python_tag|>",
+}  # fmt: skip
+
+# Names under which other tokenizers keep the begin and end of a text, where no tokenizer_config.json says it.
+KNOWN_BOS = (BOS, "<s>", "<|endoftext|>")
+KNOWN_EOS = (EOS, "</s>", "<|endoftext|>")
+
+
+@dataclass
+class TextTokenizer:
+    """A tokenizer and the ids of the tokens put around a document; `eos` is None where begin and end are one token."""
+
+    tokenizer: Tokenizer
+    vocab_size: int
+    bos: int
+    eos: int | None
+    config: Path | None = None  # a tokenizer_config.json to take over
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        if self.config is not None:
+            shutil.copyfile(self.config, folder / "tokenizer_config.json")
+            return
+        name = self.tokenizer.id_to_token
+        fields = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": name(self.bos),
+            "eos_token": name(self.bos if self.eos is None else self.eos),
+            "clean_up_tokenization_spaces": False,
+        }
+        if self.tokenizer.token_to_id(PAD) is not None:
+            fields["pad_token"] = PAD
+        (folder / "tokenizer_config.json").write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def encoder(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, set so that text which looks like a special token stays text."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """A byte-level BPE like Llama 3's: 256 bytes, merges, special tokens behind them; `vocab_size` counts them all."""
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(NAMED_SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    found = tokenizer.get_vocab_size() + len(NAMED_SPECIALS)
+    if found < vocab_size:
+        raise InputError(f"--vocab-size {vocab_size}: this text gives only {found} tokens, expected a value up to {found}")
+    _add_specials(tokenizer, NAMED_SPECIALS)
+    return _with_ids(tokenizer, None, None)
+
+
+def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
+    """A tokenizer.json, a folder that holds one (or Meta's tokenizer.model), or Meta's tokenizer.model."""
+    if path.is_dir():
+        names = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
+        if not names:
+            raise InputError(f"{path}: expected tokenizer.json or tokenizer.model in this folder")
+        path = names[0]
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix != ".json":
+        return _with_ids(from_ranks(read_meta_ranks(path)), None, None)
+    return _load_json(path, bos, eos)
+
+
+def _load_json(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{path}: not a tokenizer.json ({str(error).splitlines()[0]})") from None
+    config = path.parent / "tokenizer_config.json"
+    fields = _read_config(config) if config.is_file() else {}
+    result = _with_ids(tokenizer, bos or _token_name(fields.get("bos_token")), eos or _token_name(fields.get("eos_token")))
+    if fields:
+        result.config = config
+    return result
+
+
+def _read_config(path: Path) -> dict:
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: expected an object")
+    return fields
+
+
+def _token_name(field) -> str | None:
+    return field.get("content") if isinstance(field, dict) else field
+
+
+def _with_ids(tokenizer: Tokenizer, bos: str | None, eos: str | None) -> TextTokenizer:
+    vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    begin = _find_token(tokenizer, "--bos-token", bos, KNOWN_BOS)
+    end = _find_token(tokenizer, "--eos-token", eos, KNOWN_EOS)
+    return TextTokenizer(tokenizer, vocab_size, begin, None if end == begin else end)
+
+
+def _find_token(tokenizer: Tokenizer, option: str, name: str | None, known: tuple[str, ...]) -> int:
+    for candidate in (name,) if name else known:
+        found = tokenizer.token_to_id(candidate)
+        if found is not None:
+            return found
+    raise InputError(f"{option}: the tokenizer has no token {name or ' or '.join(known)}; name one that it has")
+
+
+def read_meta_ranks(path: Path) -> list[bytes]:
+    """Tokens in the order of their rank from a file with a base64 token and its rank on each line."""
+    tokens: list[bytes] = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            tokens.append(_rank_line(path, number, line))
+    if len(tokens) != META_RANKS:
+        raise InputError(f"{path}: {len(tokens)} tokens, expected Llama 3's {META_RANKS}")
+    return tokens
+
+
+def _rank_line(path: Path, number: int, line: bytes) -> bytes:
+    fields = line.split()
+    try:
+        if len(fields) == 2 and int(fields[1]) == number - 1:
+            return base64.b64decode(fields[0], validate=True)
+    except (ValueError, binascii.Error):
+        pass
+    raise InputError(f"{path}: line {number}: expected a base64 token and the rank {number - 1} (Meta's Llama 3 format)")
+
+
+def from_ranks(tokens: list[bytes]) -> Tokenizer:
+    """The BPE that merges, among neighbours whose union is a token, those of lowest rank first, as tiktoken does.
+
+    A rank file names results, a BPE model pairs: every way to split a token into two others is a pair, with the
+    priority of the token's rank. A word that is a token as a whole is taken at once (ignore_merges).
+    """
+    letters = _byte_letters()
+    names = ["".join(letters[byte] for byte in token) for token in tokens]
+    rank = {name: index for index, name in enumerate(names)}
+    merges = []
+    for name in names:
+        cuts = [(name[:i], name[i:]) for i in range(1, len(name))]
+        pairs = [cut for cut in cuts if cut[0] in rank and cut[1] in rank]
+        merges += sorted(pairs, key=lambda pair: (rank[pair[0]], rank[pair[1]]))
+    tokenizer = _byte_level(models.BPE(vocab=rank, merges=merges, ignore_merges=True))
+    _add_specials(tokenizer, _meta_special_names())
+    return tokenizer
+
+
+def _meta_special_names() -> list[str]:
+    names, reserved = [], 0
+    for index in range(META_SPECIALS):
+        if index not in META_NAMES:
+            reserved += 1
+        names.append(META_NAMES.get(index, f"<|reserved_special_token_{reserved - 1}|>"))
+    return names
+
+
+def _byte_letters() -> list[str]:
+    """The printable letter that stands for each byte in byte-level vocabularies: itself, or the next free one from 256."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    letters, free = [], 256
+    for byte in range(256):
+        letters.append(chr(byte if byte in printable else free))
+        free += byte not in printable
+    return letters
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _add_specials(tokenizer: Tokenizer, names: list[str]) -> None:
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
