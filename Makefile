@@ -28,11 +28,11 @@ C_SOURCES      := $(sort $(wildcard src/*/*.c))
 KERNEL_SOURCES := $(sort $(wildcard src/kernels/*.cu))
 PROGRAMS       := $(patsubst %.c,%,$(sort $(wildcard *.c)))
 
+comma := ,
 DEFINES  := -D_GNU_SOURCE -DLLMC_PRECISION_$(PRECISION)
 WARNINGS := -Wall -Wextra -Werror
 INCLUDES := -Isrc $(if $(DEPS),-I$(DEPS)/usr/include)
 LIBDIRS  := $(if $(DEPS),-L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl$(comma)-rpath$(comma)$(abspath $(DEPS))/usr/lib/x86_64-linux-gnu)
-comma    := ,
 
 include $(TARGET).mk
 

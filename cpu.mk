@@ -17,7 +17,7 @@ TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) src/target/matmul_onednn.cp
 
 $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(CXX) -x c++ $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+	$(CXX) -x c++ $(WARNINGS) -Wno-unknown-pragmas $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
