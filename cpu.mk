@@ -13,7 +13,7 @@ INCLUDES += -Isrc/host
 LIBS     := -ldnnl -lboost_context -lcjson -lm
 LINK     := g++ -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
-TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) src/target/matmul_onednn.cpp
+TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) $(wildcard src/target/*.cpp)
 
 $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)

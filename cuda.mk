@@ -14,7 +14,7 @@ INCLUDES += -I$(CUDA_HOME)/include
 LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lm
 LINK     := g++
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,$(CUDA_HOME)/lib64
-TARGET_SOURCES := src/target/matmul_cublaslt.cu
+TARGET_SOURCES := $(sort $(wildcard src/target/*.cu))
 
 $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)

@@ -1,0 +1,43 @@
+import os
+import pathlib
+import random
+import sys
+
+import pytest
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import llmc  # noqa: E402
+
+SEED = int(os.environ.get("LLMC_TEST_SEED", random.SystemRandom().randrange(2**31)))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "checked: small, also run against the ASan and UBSan build")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+
+
+def pytest_report_header(config):
+    return f"LLMC_TEST_SEED={SEED} builds: {', '.join(str(p) for p in llmc.build_folders().values())}"
+
+
+@pytest.fixture(params=list(llmc.build_folders()))
+def lib(request):
+    """The library in each precision."""
+    return llmc.load(request.param)
+
+
+@pytest.fixture(autouse=True)
+def seeded(request):
+    """Fresh inputs for each test, drawn from the printed seed and the test's name."""
+    seed = hash_text(f"{SEED} {request.node.name}")
+    torch.manual_seed(seed)
+    random.seed(seed)
+    print(f"LLMC_TEST_SEED={SEED}")
+
+
+def hash_text(text):
+    value = 1469598103934665603
+    for byte in text.encode():
+        value = (value ^ byte) * 1099511628211 % 2**64
+    return value >> 1
