@@ -96,9 +96,14 @@ struct Worker {
 };
 
 // Reached through a function: its address must not be kept across a switch by code that another file inlines.
+// Thread-local is only the pointer: a library that Python loads gets little thread-local space.
 Worker &worker() {
-    static thread_local Worker instance;
-    return instance;
+    static __thread Worker *instance;
+    if (!instance) {
+        static thread_local std::unique_ptr<Worker> owner(new Worker);
+        instance = owner.get();
+    }
+    return *instance;
 }
 
 // ---- ready queue
