@@ -1,0 +1,29 @@
+// Initial values of parameters, and master weights from parameters.
+#ifndef LLMC_KERNELS_WEIGHTS_H
+#define LLMC_KERNELS_WEIGHTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "target/types.h"
+#include <cuda_runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// params[n], master[n] = normal with standard deviation std. Element i depends on (seed, stream_id, i) alone, so any
+// order of work gives the same values. master may be NULL.
+void weights_init_normal(floatX *params, float *master, size_t n, float std, uint64_t seed, uint32_t stream_id,
+                         cudaStream_t stream);
+
+// params[n], master[n] = value. master may be NULL.
+void weights_init_constant(floatX *params, float *master, size_t n, float value, cudaStream_t stream);
+
+// master[n] = params[n], widened.
+void weights_widen(float *master, const floatX *params, size_t n, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

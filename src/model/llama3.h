@@ -1,0 +1,82 @@
+// A Llama 3 model on the device and its training step.
+//
+//   llama3_create → llama3_init_weights or llama3_set_parameter for each tensor
+//   a step: fill llama3_batch(m, i) for every micro-batch i → llama3_begin_step → llama3_forward_backward(m, i) for each
+//           → llama3_update → llama3_result (the step's only wait for the device)
+//
+// All work is queued on the model's own stream; nothing is allocated after llama3_create.
+#ifndef LLMC_MODEL_LLAMA3_H
+#define LLMC_MODEL_LLAMA3_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "data/loader.h"
+#include "kernels/adamw.h"
+#include "model/config.h"
+#include "model/parameters.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    int B, T;         // rows and tokens a row of a micro-batch
+    int micro_batches; // a step's: so many host batches are kept
+    bool training;    // false: no gradients, no optimizer state; only losses and logits
+    bool recompute;   // keep each block's input only and compute the block again in the backward pass
+} RunShape;
+
+typedef struct Llama3 Llama3;
+
+// Plans and allocates all memory. Errors: 2 (sizes the kernels cannot work with, T beyond max_position_embeddings),
+// 1 (memory: bytes needed and free).
+int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape, Error *err);
+void llama3_destroy(Llama3 *m); // NULL is allowed
+
+const LlamaConfig *llama3_config(const Llama3 *m);
+const ParameterTable *llama3_parameters(const Llama3 *m);
+void llama3_print_memory(const Llama3 *m, FILE *to);
+
+// ---- weights
+
+// Seeded initial weights as the parameter table says. Clears the moments.
+void llama3_init_weights(Llama3 *m, uint64_t seed);
+
+// values: host, rows*cols of the table's tensor `index`, floatX. Setting also sets the master weight and clears the
+// tensor's moments; padding is zeroed.
+void llama3_set_parameter(Llama3 *m, int index, const floatX *values);
+void llama3_get_parameter(Llama3 *m, int index, floatX *values);
+void llama3_get_gradient(Llama3 *m, int index, float *values); // as accumulated in this step, before clipping
+
+// ---- training step
+
+// Host memory of micro-batch i, free to be overwritten from llama3_result (or create) until llama3_forward_backward(m, i).
+Batch *llama3_batch(Llama3 *m, int i);
+
+// Starts a step whose micro-batches have num_targets targets in all: gradients and loss are zeroed (=).
+void llama3_begin_step(Llama3 *m, int64_t num_targets);
+
+// One micro-batch forward and backward: gradients (+=) of the mean loss over the step's num_targets, loss (+=).
+void llama3_forward_backward(Llama3 *m, int i);
+
+// Global norm, clipping and AdamW. Nothing changes when the norm is not finite.
+void llama3_update(Llama3 *m, const AdamWStep *step);
+
+// Waits for the device. *loss: mean over the step's targets, in nats; *grad_norm: before clipping (NULL allowed).
+void llama3_result(Llama3 *m, float *loss, float *grad_norm);
+
+// ---- without gradients
+
+// Adds micro-batch i's losses to the step's loss, for llama3_begin_step and llama3_result around it.
+void llama3_forward_loss(Llama3 *m, int i);
+
+// logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary). Waits.
+void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,42 @@
+// Memory planned up front: arenas by purpose, sized by one pass over the model's needs and filled by a second.
+#ifndef LLMC_MODEL_MEMORY_H
+#define LLMC_MODEL_MEMORY_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+typedef enum {
+    MEMORY_PARAMETERS,
+    MEMORY_GRADIENTS,
+    MEMORY_OPTIMIZER,
+    MEMORY_ACTIVATIONS,
+    MEMORY_WORKSPACE,
+    MEMORY_KINDS,
+} MemoryKind;
+
+typedef struct {
+    char *base;   // NULL while the plan is being measured
+    size_t bytes; // taken so far
+} Arena;
+
+typedef struct {
+    Arena arenas[MEMORY_KINDS];
+    size_t library_bytes; // taken by the library of matrix products
+} MemoryPlan;
+
+// The next `bytes` of the arena, aligned to 256 bytes: a device pointer, or NULL while the plan is being measured.
+void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes);
+
+// Allocates every arena at the size measured so far, then rewinds so that the same calls of memory_take give pointers.
+// Errors: 1, naming bytes needed and free; nothing stays allocated.
+int memory_allocate(MemoryPlan *plan, Error *err);
+void memory_free(MemoryPlan *plan);
+
+size_t memory_total(const MemoryPlan *plan);
+
+// A table: one line an arena, MiB and share, and the total.
+void memory_print(const MemoryPlan *plan, FILE *to);
+
+#endif
