@@ -1,6 +1,7 @@
 // Device memory, copies, streams and events of the host target: host memory, everything in order and at once.
 #include "cuda_runtime.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,6 +18,18 @@ static cudaError_t keep(cudaError_t error) {
 }
 
 static size_t physical_bytes(int name) { return (size_t)sysconf(name) * (size_t)sysconf(_SC_PAGESIZE); }
+
+// What the kernel can give without swapping: free pages and those of the page cache.
+static size_t available_bytes() {
+    size_t kib = 0;
+    char line[256];
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (!file) return physical_bytes(_SC_AVPHYS_PAGES);
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) break;
+    fclose(file);
+    return kib ? kib * 1024 : physical_bytes(_SC_AVPHYS_PAGES);
+}
 
 extern "C" {
 
@@ -52,7 +65,7 @@ cudaError_t cudaMemsetAsync(void *pointer, int value, size_t bytes, cudaStream_t
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
-    *free_bytes = physical_bytes(_SC_AVPHYS_PAGES);
+    *free_bytes = available_bytes();
     *total_bytes = physical_bytes(_SC_PHYS_PAGES);
     return cudaSuccess;
 }
