@@ -1,0 +1,54 @@
+"""The global gradient norm and the sum of losses."""
+
+import pytest
+import torch
+
+import compare
+
+# around the vector width, the 128 elements a warp reads at once, and the 65536 from which there are several blocks
+SIZES = [1, 3, 4, 5, 127, 128, 1000, 65536, 65537, 200003, 3_000_001]
+
+
+def norm_of(lib, grads):
+    norm, scratch = lib.empty(1, torch.float32), lib.empty(lib.global_norm_scratch(), torch.float32)
+    lib.global_norm(norm, scratch, lib.device(grads), grads.numel())
+    scratch.get()
+    return norm.get()
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("n", SIZES)
+def test_global_norm(lib, n):
+    grads = torch.randn(n) + 0.5
+    norm = lib.same_bits(lambda: norm_of(lib, grads))
+    compare.check("norm", norm, grads.double().norm().reshape(1))
+
+
+@pytest.mark.parametrize("n", [5, 70001])
+def test_every_element_counts_once(lib, n):
+    grads = torch.zeros(n)
+    for i in {0, 1, 3, n // 2, n - 2, n - 1}:
+        grads.zero_()
+        grads[i] = 3.0
+        assert norm_of(lib, grads).item() == 3.0, i
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite(lib, bad):
+    for i in (0, 70000):
+        grads = torch.ones(70001)
+        grads[i] = bad
+        assert not torch.isfinite(norm_of(lib, grads)).item()
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("n", [1, 31, 256, 257, 5000])
+def test_sum_losses(lib, n):
+    losses = torch.rand(n) * 10
+
+    def run():
+        total = lib.device(torch.tensor([2.5]))
+        lib.sum_losses(total, lib.device(losses), n)
+        return total.get()
+
+    compare.check("sum", lib.same_bits(run), losses.double().sum().reshape(1) + 2.5)
