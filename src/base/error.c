@@ -7,6 +7,10 @@ static int fail(Error *err, int code, const char *format, va_list args) {
     if (err == NULL) return code;
     err->code = code;
     vsnprintf(err->message, sizeof err->message, format, args);
+    // names in it may come from a hostile file; the message stays one line and leaves the terminal alone
+    for (unsigned char *at = (unsigned char *)err->message; *at != 0; at++) {
+        if (*at < 0x20 || *at == 0x7F) *at = '?';
+    }
     return code;
 }
 

@@ -23,7 +23,8 @@ void sha256_begin(Sha256 *sha);
 void sha256_add(Sha256 *sha, const void *data, size_t bytes);
 void sha256_end(Sha256 *sha, uint8_t digest[SHA256_BYTES]); // digest =; sha is spent
 
-int sha256_file(const char *path, uint8_t digest[SHA256_BYTES], Error *err); // digest = that of the file's bytes
+int sha256_file(const char *path, uint8_t digest[SHA256_BYTES],
+                Error *err); // digest = that of the file's bytes
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,8 @@
-// Safetensors files: named tensors behind a JSON header (huggingface/safetensors, "Format"). Knows nothing of a model.
+// Safetensors files: named tensors behind a JSON header (huggingface/safetensors, "Format"). Knows nothing of
+// a model.
 //
-//   8 bytes N (little endian) | N bytes JSON: {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...} | data
+//   8 bytes N (little endian) | N bytes JSON: {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}
+//   | data
 //
 // A file is not trusted: every length, offset, shape and type is checked before anything is read by it.
 #ifndef LLMC_CHECKPOINT_SAFETENSORS_H
@@ -26,8 +28,8 @@ typedef struct {
     int64_t shape[SAFETENSORS_MAX_DIMS]; // row-major, shape[dims..] = 1
 } SafetensorsTensor;
 
-const char *safetensors_type_name(SafetensorsType type); // as in the file: "BF16"
-size_t safetensors_type_size(SafetensorsType type);      // bytes of an element
+const char *safetensors_type_name(SafetensorsType type);            // as in the file: "BF16"
+size_t safetensors_type_size(SafetensorsType type);                 // bytes of an element
 uint64_t safetensors_tensor_bytes(const SafetensorsTensor *tensor); // of a tensor that came from a reader
 
 // ---- Reading. A reader presents the tensors of one or several files as one set, sorted by name (bytes).
@@ -36,37 +38,40 @@ typedef struct SafetensorsReader SafetensorsReader;
 // Opens one file. Errors: 2 (content), 1 (cannot be opened or read).
 int safetensors_open(SafetensorsReader **out, const char *path, Error *err);
 
-// Opens a model: a folder with model.safetensors, or else with model.safetensors.index.json and the files it names
-// (which must hold exactly the tensors the index says, and lie in the folder itself); or the path of a .safetensors file.
-// Pickles (.bin, .pt, .pth) are refused, never read. Errors as above.
+// Opens a model: a folder with model.safetensors, or else with model.safetensors.index.json and the files it
+// names (which must hold exactly the tensors the index says, and lie in the folder itself); or the path of a
+// .safetensors file. Pickles (.bin, .pt, .pth) are refused, never read. Errors as above.
 int safetensors_open_model(SafetensorsReader **out, const char *path, Error *err);
 
 int safetensors_count(const SafetensorsReader *reader);
-const SafetensorsTensor *safetensors_at(const SafetensorsReader *reader, int index);             // 0 <= index < count
-const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader, const char *name);    // NULL: no such tensor
-const char *safetensors_path(const SafetensorsReader *reader, const SafetensorsTensor *tensor);  // file it lies in
+const SafetensorsTensor *safetensors_at(const SafetensorsReader *reader, int index); // 0 <= index < count
+const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader,
+                                          const char *name); // NULL: no such tensor
+const char *safetensors_path(const SafetensorsReader *reader,
+                             const SafetensorsTensor *tensor); // file it lies in
 
-// out = bytes [first, first + count) of a tensor of this reader, as they stand in the file; first + count within
-// safetensors_tensor_bytes is the caller's duty. May be called from several threads. Errors: 1.
-int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
-                     void *out, Error *err);
+// out = bytes [first, first + count) of a tensor of this reader, as they stand in the file; first + count
+// within safetensors_tensor_bytes is the caller's duty. May be called from several threads. Errors: 1.
+int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
+                     size_t count, void *out, Error *err);
 
 void safetensors_close(SafetensorsReader *reader); // NULL is allowed
 
 // ---- Writing. All tensors are declared first, then their bytes stream in.
 typedef struct SafetensorsWriter SafetensorsWriter;
 
-// Begins path ".tmp" with the header of these tensors, in this order, and metadata {"format": "pt"}. path itself is
-// untouched until the finish. Errors: 2 (name twice, bad shape), 1 (I/O).
+// Begins path ".tmp" with the header of these tensors, in this order, and metadata {"format": "pt"}. path
+// itself is untouched until the finish. Errors: 2 (name twice, bad shape), 1 (I/O).
 int safetensors_create(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
                        Error *err);
 
-// Appends bytes: the tensors' data in their order, cut into calls anywhere. Errors: 1 (I/O, more bytes than declared);
-// after one only safetensors_discard is left.
+// Appends bytes: the tensors' data in their order, cut into calls anywhere. Errors: 1 (I/O, more bytes than
+// declared); after one only safetensors_discard is left.
 int safetensors_write(SafetensorsWriter *writer, const void *data, size_t bytes, Error *err);
 
-// Checks that all bytes came, brings them to the disk (fsync) and gives the file its name (rename, fsync of the
-// folder). Ends the writer in any case; on failure (1) the temporary file is gone and what was at path before is there.
+// Checks that all bytes came, brings them to the disk (fsync) and gives the file its name (rename, fsync of
+// the folder). Ends the writer in any case; on failure (1) the temporary file is gone and what was at path
+// before is there.
 int safetensors_finish(SafetensorsWriter *writer, Error *err);
 
 // Ends the writer and removes the temporary file. NULL is allowed.

@@ -39,9 +39,9 @@ typedef struct {
 // On failure *shard holds nothing to close. Errors: 2 (content), 1 (cannot be opened or read).
 int shard_open(Shard *shard, const char *path, Error *err);
 
-// tokens[0..count) = ids first .. first+count of the shard; first + count <= token_count is the caller's duty.
-// Reads by pread, so that a file that shrinks is an error (1) and not a signal. An id that is not below vocab_size is
-// an error (2) that names file, position and id. May be called from several threads.
+// tokens[0..count) = ids first .. first+count of the shard; first + count <= token_count is the caller's
+// duty. Reads by pread, so that a file that shrinks is an error (1) and not a signal. An id that is not below
+// vocab_size is an error (2) that names file, position and id. May be called from several threads.
 int shard_read(const Shard *shard, uint64_t first, size_t count, int32_t *tokens, Error *err);
 
 void shard_close(Shard *shard);

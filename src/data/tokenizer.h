@@ -1,5 +1,5 @@
-// Token ids to text, from the Hugging Face tokenizer.json of a byte-level BPE (as `tokenizers` trains them, and as
-// Llama 3 ships). Encoding is done before training, in Python.
+// Token ids to text, from the Hugging Face tokenizer.json of a byte-level BPE (as `tokenizers` trains them,
+// and as Llama 3 ships). Encoding is done before training, in Python.
 #ifndef LLMC_DATA_TOKENIZER_H
 #define LLMC_DATA_TOKENIZER_H
 
@@ -15,18 +15,20 @@ extern "C" {
 
 typedef struct Tokenizer Tokenizer;
 
-// Reads and checks the tokenizer.json at path. Errors: 2 (malformed, or not byte-level BPE), 1 (cannot be read).
+// Reads and checks the tokenizer.json at path. Errors: 2 (malformed, or not byte-level BPE), 1 (cannot be
+// read).
 int tokenizer_open(Tokenizer **out, const char *path, Error *err);
 
 // Writes the bytes of ids[0..count) to text, as much as fits into capacity - 1, and a zero byte behind them
 // (capacity 0: writes nothing). Returns the bytes that the whole text has, without the zero byte.
-// skip_special leaves out special tokens; other added tokens appear by their content. An id that the tokenizer does
-// not know appears as U+FFFD. A token may be a part of a UTF-8 character, and the text is then not valid UTF-8.
-size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special, char *text,
-                        size_t capacity);
+// skip_special leaves out special tokens; other added tokens appear by their content. An id that the
+// tokenizer does not know appears as U+FFFD. A token may be a part of a UTF-8 character, and the text is then
+// not valid UTF-8.
+size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                        char *text, size_t capacity);
 
-int tokenizer_vocab_size(const Tokenizer *tokenizer);          // largest id + 1
-const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer);   // 32 bytes: of the file
+int tokenizer_vocab_size(const Tokenizer *tokenizer);        // largest id + 1
+const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer); // 32 bytes: of the file
 
 void tokenizer_close(Tokenizer *tokenizer); // NULL is allowed
 

@@ -1,4 +1,5 @@
-// The model's configuration is a Hugging Face config.json of the Llama architecture; this is what of it we act on.
+// The model's configuration is a Hugging Face config.json of the Llama architecture; this is what of it we
+// act on.
 #ifndef LLMC_MODEL_CONFIG_H
 #define LLMC_MODEL_CONFIG_H
 
@@ -14,7 +15,8 @@ typedef enum { ROPE_DEFAULT, ROPE_LLAMA3 } RopeType;
 
 typedef struct {
     int vocab_size, hidden_size, intermediate_size, num_hidden_layers;
-    int num_attention_heads, num_key_value_heads, head_dim; // head_dim: as given, else hidden_size / num_attention_heads
+    int num_attention_heads, num_key_value_heads,
+        head_dim; // head_dim: as given, else hidden_size / num_attention_heads
     int max_position_embeddings;
     float rms_norm_eps;
     double rope_theta;
@@ -26,18 +28,20 @@ typedef struct {
     int bos_token_id, eos_token_id; // -1: absent. Of several end tokens the first.
 } LlamaConfig;
 
-// Reads the config.json at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5 (rope_parameters).
-// A field that would change the model and that we do not implement (another architecture, biases, another activation
-// or RoPE type, dropout, quantised weights) is refused by name, as are missing, mistyped and impossible ones; fields
-// without influence on the model are passed over. Absent num_key_value_heads means num_attention_heads, as in
-// transformers. Overwrites *config only on success. Errors: 2 (the file's content), 1 (it cannot be read).
+// Reads the config.json at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5
+// (rope_parameters). A field that would change the model and that we do not implement (another architecture,
+// biases, another activation or RoPE type, dropout, quantised weights) is refused by name, as are missing,
+// mistyped and impossible ones; fields without influence on the model are passed over. Absent
+// num_key_value_heads means num_attention_heads, as in transformers. Overwrites *config only on success.
+// Errors: 2 (the file's content), 1 (it cannot be read).
 int llama_config_read(LlamaConfig *config, const char *path, Error *err);
 
 // The same bounds for a configuration that was made in memory; origin stands in front of the message.
 int llama_config_check(const LlamaConfig *config, const char *origin, Error *err);
 
-// Writes a config.json that transformers 4 and 5 open as LlamaForCausalLM and llama_config_read reads back unchanged.
-// The dtype is the build's: bfloat16 or float32. The file appears whole or not at all (temporary file, fsync, rename).
+// Writes a config.json that transformers 4 and 5 open as LlamaForCausalLM and llama_config_read reads back
+// unchanged. The dtype is the build's: bfloat16 or float32. The file appears whole or not at all (temporary
+// file, fsync, rename).
 int llama_config_write(const LlamaConfig *config, const char *path, Error *err);
 
 #ifdef __cplusplus

@@ -1,0 +1,37 @@
+// JSON from outside, parsed by cJSON behind the checks that cJSON leaves out.
+#ifndef LLMC_BASE_JSON_H
+#define LLMC_BASE_JSON_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { JSON_MAX_DEPTH = 64 };
+
+// One JSON value with nothing but white space around it: *json =, to be freed by cJSON_Delete. Refused (2):
+// bytes that are not UTF-8, zero bytes and \u0000 (cJSON's strings end there), nesting deeper than
+// JSON_MAX_DEPTH, syntax errors, a root that is not an object. path: for the message.
+int json_parse_object(cJSON **json, const char *text, size_t length, const char *path, Error *err);
+int json_read_object(cJSON **json, const char *path, size_t max_bytes, Error *err);
+
+// Refuses (2) an object in which a key stands twice: cJSON would keep both and show the first. where: for the
+// message.
+int json_check_unique(const cJSON *object, const char *path, const char *where, Error *err);
+
+// The member of that exact name (cJSON's shorter function ignores case); NULL: absent.
+const cJSON *json_get(const cJSON *object, const char *name);
+
+// Is it an integer from 0 to max (at most 2^53, up to which doubles are exact)? Then *value =.
+bool json_is_count(const cJSON *json, uint64_t max, uint64_t *value);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
