@@ -1,18 +1,20 @@
 """The host-only part of libllmc (no kernels, no device) through ctypes.
 
-LLMC_BUILD names the folder of the library, build/cpu if unset.
+LLMC_BUILD names the folder of the library (the first of several separated by colons), else it is build/LLMC_TARGET.
 """
 
 import ctypes
 import os
 import secrets
+import struct
 from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint8
-from ctypes import c_uint32, c_uint64, c_void_p, byref
+from ctypes import byref, c_uint32, c_uint64, c_void_p
 
 import numpy as np
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BUILD = os.path.join(REPOSITORY, os.environ.get("LLMC_BUILD", "build/cpu"))
+_DEFAULT_BUILD = os.path.join("build", os.environ.get("LLMC_TARGET", "cpu"))
+BUILD = os.path.join(REPOSITORY, os.environ.get("LLMC_BUILD", _DEFAULT_BUILD).split(":")[0])
 library = ctypes.CDLL(os.path.join(BUILD, "libllmc.so"))
 
 INPUT, FAULT = 2, 1
@@ -65,7 +67,7 @@ _signatures = {
     # fallible: the last parameter is Error *
     "llama_config_read": (c_int, POINTER(LlamaConfig), _text, _err),
     "llama_config_write": (c_int, POINTER(LlamaConfig), _text, _err),
-    "sha256_file": (c_int, _void, _text, _err),
+    "sha256_file": (c_int, _text, _void, _err),
     "shard_open": (c_int, POINTER(Shard), _text, _err),
     "shard_read": (c_int, POINTER(Shard), c_uint64, c_size_t, _void, _err),
     "loader_open": (c_int, POINTER(_void), _text, POINTER(LoaderSpec), c_int, _void, _err),
@@ -128,7 +130,7 @@ def fresh_random():
 
 
 def expect_refusal(code, words, name, *arguments):
-    """The call fails with that code and a message that has all the words; returns the message."""
+    """Asserts that the call fails with that code and a message that has all the words; returns the message."""
     try:
         call(name, *arguments)
     except Failure as failure:
@@ -141,7 +143,6 @@ def expect_refusal(code, words, name, *arguments):
 
 def shard_header(count, bits=16, vocab=1000, bos=0, eos=1, sha=bytes(range(32)), magic=b"L3SHARD\0", version=1,
                  byte_order=0x01020304):
-    import struct
     header = magic + struct.pack("<IIIIQII", version, byte_order, bits, vocab, count, bos, eos) + sha
     return header.ljust(256, b"\0")
 
