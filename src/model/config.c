@@ -163,7 +163,7 @@ static int read_llama3_scaling(LlamaConfig *config, const Fields *rope) {
 // The theta of `fields`, if there is one; it must agree with one that was read before (*theta > 0).
 static int read_theta(const Fields *fields, double *theta) {
     if (present(fields, "rope_theta") == NULL) return 0;
-    double value;
+    double value = 0;
     int code = read_real(fields, "rope_theta", &value);
     if (code != 0) return code;
     if (!(value > 0)) return refuse(fields, "rope_theta", "a number above 0");
