@@ -154,6 +154,12 @@ def test_pieces_do_not_change_tokens(tmp_path, rng):
     encoder = tokenizers.encoder(tmp_path / "tokenizer.json")
     whole = encoder.encode(text, add_special_tokens=False).ids
     assert sum((encoder.encode(piece.text, add_special_tokens=False).ids for piece in pieces), []) == whole
+    # The words, too, before any merge: a tokenizer with longer white space tokens than this one must agree as well.
+    assert sum((words(encoder, piece.text) for piece in pieces), []) == words(encoder, text)
+
+
+def words(tokenizer: Tokenizer, text: str) -> list[str]:
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def test_piece_without_line_is_bounded(tmp_path):
@@ -219,6 +225,7 @@ def test_meta_tokenizer_like_tiktoken(tmp_path, rng):
                                mergeable_ranks={token: rank for rank, token in enumerate(ranks)})  # fmt: skip
     texts = [random_text(rng, 200) for _ in range(20)]
     texts += ["".join(map(chr, (rng.randint(1, 0xD7FF) for _ in range(100)))) for _ in range(200)]
+    texts += [token.decode(errors="replace") for token in rng.sample(ranks, 3000)]
     for text in texts:
         assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text, disallowed_special=()), repr(text)
 
