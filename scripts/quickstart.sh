@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# From a fresh machine to a small Llama 3 that writes Shakespeare: installs, builds, prepares the text, trains, plots, samples.
+#
+#   scripts/quickstart.sh             about 5 minutes on 2 CPU cores
+#   STEPS=100 scripts/quickstart.sh   shorter
+#
+# Runs on the GPU where there is one (and nvcc to build for it), else on the CPU. The result, runs/quickstart/, is replaced.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+STEPS=${STEPS:-800}
+VENV=${VENV:-.venv}
+DATA=data/shakespeare
+RUN=runs/quickstart
+JOBS=${JOBS:-$(nproc)}
+
+# stage NAME COMMAND...: announces, runs, times; a failure names the stage and ends the script with the command's code.
+stage() {
+    local name=$1 begin=$SECONDS code=0
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || code=$?
+    if [ "$code" != 0 ]; then
+        printf 'quickstart: stage "%s" failed with exit code %d after %d s\n' "$name" "$code" $((SECONDS - begin)) >&2
+        exit "$code"
+    fi
+    printf '== %s: done in %d s\n' "$name" $((SECONDS - begin))
+}
+
+choose_target() {
+    if ! nvidia-smi -L >/dev/null 2>&1; then
+        echo cpu
+    elif ! command -v nvcc >/dev/null; then
+        echo "quickstart: there is a GPU but no nvcc on PATH to build for it, so the CPU is used" >&2
+        echo cpu
+    else
+        echo cuda
+    fi
+}
+
+prepare() {
+    "$VENV/bin/python" scripts/get_corpus.py --output "$DATA/text" &&
+        "$VENV/bin/python" scripts/prepare_data.py "$DATA/text" --output "$DATA" --vocab-size 2048 --overwrite
+}
+
+# 8 rows of 256 tokens a step: 800 steps see the text once.
+train() {
+    "build/$TARGET/train_llama3" --config configs/quickstart.json \
+        --train-data "$DATA/train_*.bin" --val-data "$DATA/val_*.bin" --output "$RUN" --overwrite \
+        --steps "$STEPS" --batch-size 8 --seq-len 256 \
+        --lr 2e-3 --final-lr-fraction 0.1 --eval-every 50 --sample-every 200
+}
+
+show_sample() {
+    "$VENV/bin/python" - "$RUN/log.jsonl" <<'PYTHON'
+import json, sys
+entries = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+samples = [entry for entry in entries if "sample" in entry]
+if samples:
+    print(f"After {samples[-1]['step']} steps the model writes:\n\n{samples[-1]['sample'].strip()}")
+PYTHON
+}
+
+[[ $STEPS =~ ^[1-9][0-9]*$ ]] || {
+    echo "quickstart: STEPS='$STEPS', expected a number of training steps" >&2
+    exit 2
+}
+TARGET=$(choose_target)
+stage "install what is missing" scripts/setup.sh
+stage "build for $TARGET" make -s -j "$JOBS" TARGET="$TARGET"
+stage "prepare the text" prepare
+stage "train $STEPS steps on $TARGET" train
+stage "draw the loss curve" "$VENV/bin/python" scripts/plot.py "$RUN" --title "Llama 3, 3.7M parameters, on Shakespeare"
+stage "show a sample" show_sample
+printf '\nThe whole took %d s. In %s/: log.jsonl, loss.png, and checkpoint/, which transformers opens.\n' "$SECONDS" "$RUN"
