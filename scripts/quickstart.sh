@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-STEPS=${STEPS:-800}
+STEPS=${STEPS:-1000}
 VENV=${VENV:-.venv}
 DATA=data/shakespeare
 RUN=runs/quickstart
