@@ -191,3 +191,33 @@ int file_write_whole(const char *path, const void *data, size_t bytes, Error *er
     file_discard(&file);
     return code;
 }
+
+static int copy_opened(int fd, uint64_t size, const char *from, NewFile *to, Error *err) {
+    char piece[1 << 16];
+    for (uint64_t done = 0; done < size;) {
+        size_t bytes = size - done < sizeof piece ? (size_t)(size - done) : sizeof piece;
+        int code = file_read_at(fd, piece, bytes, done, from, err);
+        if (code == 0) code = file_append(to, piece, bytes, err);
+        if (code != 0) return code;
+        done += bytes;
+    }
+    return 0;
+}
+
+int file_copy(const char *from, const char *to, Error *err) {
+    int fd;
+    uint64_t size;
+    NewFile file;
+    int code = file_open_read(from, &fd, &size, err);
+    if (code != 0) return code;
+    code = file_begin(&file, to, err);
+    if (code == 0) {
+        code = copy_opened(fd, size, from, &file, err);
+        if (code == 0)
+            code = file_commit(&file, err);
+        else
+            file_discard(&file);
+    }
+    close(fd);
+    return code;
+}

@@ -42,6 +42,9 @@ void file_discard(NewFile *file);
 // The three of them in one.
 int file_write_whole(const char *path, const void *data, size_t bytes, Error *err);
 
+// to = a copy of the file `from`; it appears whole or not at all.
+int file_copy(const char *from, const char *to, Error *err);
+
 // folder "/" name, to be freed by the caller; NULL (1) when memory is short.
 char *file_join(const char *folder, const char *name, Error *err);
 

@@ -319,3 +319,7 @@ const uint8_t *loader_tokenizer_sha256(const Loader *loader) {
 uint32_t loader_bos_id(const Loader *loader) {
     return loader->shards[0].bos_id;
 }
+
+uint32_t loader_eos_id(const Loader *loader) {
+    return loader->shards[0].eos_id;
+}

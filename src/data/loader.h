@@ -60,6 +60,7 @@ int loader_num_shards(const Loader *loader);
 uint64_t loader_fingerprint(const Loader *loader); // of the shards' names, sizes and headers, in their order
 const uint8_t *loader_tokenizer_sha256(const Loader *loader); // 32 bytes, from the headers
 uint32_t loader_bos_id(const Loader *loader);                 // SHARD_NO_ID: none
+uint32_t loader_eos_id(const Loader *loader); // likewise
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,98 @@
+#include "train/log.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+int log_open(Log *log, const char *path, Error *err) {
+    *log = (Log){.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666)};
+    return log->fd < 0 ? file_fail_open(err, path, errno) : 0;
+}
+
+static void lose_line(Log *log, int error_number) {
+    if (log->lost_lines++ > 0) return;
+    fprintf(stderr, "train_llama3: log.jsonl: %s; training goes on, lines are missing from the log\n",
+            strerror(error_number));
+}
+
+// One write a line. What a full disk took of it is cut off again, so that the file stays one of whole lines.
+static void put_line(Log *log, const char *line, size_t length) {
+    if (log->fd < 0) return;
+    ssize_t written;
+    do written = write(log->fd, line, length);
+    while (written < 0 && errno == EINTR);
+    if (written == (ssize_t)length) {
+        log->bytes += written;
+        return;
+    }
+    int error_number = written < 0 ? errno : ENOSPC;
+    if (written > 0 && ftruncate(log->fd, log->bytes) != 0) error_number = errno;
+    lose_line(log, error_number);
+}
+
+static void put_object(Log *log, cJSON *object) {
+    char *text = cJSON_PrintUnformatted(object);
+    cJSON_Delete(object);
+    if (!text) {
+        lose_line(log, ENOMEM);
+        return;
+    }
+    size_t length = strlen(text);
+    text[length] = '\n'; // in the place of the zero byte: a line is one write
+    put_line(log, text, length + 1);
+    cJSON_free(text);
+}
+
+static cJSON *begin(int64_t step) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddNumberToObject(object, "step", (double)step);
+    return object;
+}
+
+// A float's shortest digits, not the seventeen of the double that it became. cJSON writes no numbers that JSON lacks: null.
+static void add_number(cJSON *object, const char *name, double value) {
+    char text[40];
+    snprintf(text, sizeof text, "%.7g", value);
+    if (isfinite(value)) cJSON_AddRawToObject(object, name, text);
+    else cJSON_AddNullToObject(object, name);
+}
+
+void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
+              double tokens_per_second) {
+    cJSON *object = begin(step);
+    add_number(object, "loss", loss);
+    add_number(object, "lr", lr);
+    add_number(object, "grad_norm", grad_norm);
+    cJSON_AddNumberToObject(object, "tokens", (double)tokens);
+    add_number(object, "tokens_per_second", tokens_per_second);
+    put_object(log, object);
+}
+
+void log_evaluation(Log *log, int64_t step, double val_loss) {
+    cJSON *object = begin(step);
+    add_number(object, "val_loss", val_loss);
+    put_object(log, object);
+}
+
+void log_sample(Log *log, int64_t step, const char *text) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "sample", text);
+    put_object(log, object);
+}
+
+void log_stop(Log *log, int64_t step, const char *reason) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "stopped", reason);
+    put_object(log, object);
+}
+
+void log_close(Log *log) {
+    if (log->fd >= 0) close(log->fd);
+    log->fd = -1;
+}

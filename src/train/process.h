@@ -1,0 +1,24 @@
+// What the program needs of the process around it: signals, and standard streams that can be relied on.
+#ifndef LLMC_TRAIN_PROCESS_H
+#define LLMC_TRAIN_PROCESS_H
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// To be called first in main.
+//  - A standard stream that came closed is opened on /dev/null, lest the next file that is opened takes its number and
+//    receives the messages.
+//  - Writing to a closed pipe, or past the file size limit, becomes an error of the call and not the program's end.
+//  - The first SIGINT or SIGTERM is noted; a second one ends the program at once.
+void process_prepare(void);
+
+// Whether SIGINT or SIGTERM came.
+bool process_stop_requested(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

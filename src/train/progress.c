@@ -1,0 +1,174 @@
+#include "train/progress.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEFAULT_COLUMNS = 80, PLAIN_COLUMNS = 250, MAX_LINE = 256 };
+
+static const double SECONDS_BETWEEN_DRAWS = 0.05;
+
+// ---- the line as text
+
+void progress_span(char *text, size_t capacity, double seconds) {
+    long long s = seconds < 0 ? 0 : seconds > 8.6e9 ? 8600000000LL : llround(seconds);
+    if (s < 60) snprintf(text, capacity, "%llds", s);
+    else if (s < 3600) snprintf(text, capacity, "%lldm%02llds", s / 60, s % 60);
+    else if (s < 86400) snprintf(text, capacity, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    else snprintf(text, capacity, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+}
+
+void progress_count(char *text, size_t capacity, double count) {
+    static const char letters[] = " kMGTP";
+    int i = 0;
+    // 999.5 would be written as 1000: the next letter begins where three digits end
+    while (i < 5 && count >= 999.5) {
+        count /= 1000;
+        i++;
+    }
+    int decimals = i == 0 || count >= 99.95 ? 0 : count >= 9.995 ? 1 : 2;
+    snprintf(text, capacity, "%.*f%.*s", decimals, count, i > 0, &letters[i]);
+}
+
+enum { PART_STEP, PART_LOSS, PART_VAL, PART_LR, PART_NORM, PART_SPEED, PART_PEAK, PART_LEFT, PARTS };
+
+// from the part that goes first when the line is too wide
+static const int expendable[] = {PART_PEAK, PART_NORM, PART_LR, PART_LEFT, PART_SPEED, PART_VAL, PART_LOSS};
+
+static void format_parts(char parts[PARTS][48], const ProgressState *state) {
+    char text[24];
+    for (int i = 0; i < PARTS; i++) parts[i][0] = 0;
+    snprintf(parts[PART_STEP], 48, "step %lld/%lld", (long long)state->step, (long long)state->steps);
+    if (!isnan(state->loss)) snprintf(parts[PART_LOSS], 48, "loss %.4f", state->loss);
+    if (!isnan(state->val_loss)) snprintf(parts[PART_VAL], 48, "val %.4f", state->val_loss);
+    if (!isnan(state->lr)) snprintf(parts[PART_LR], 48, "lr %.2e", state->lr);
+    if (!isnan(state->grad_norm)) snprintf(parts[PART_NORM], 48, "norm %.3g", state->grad_norm);
+    if (!isnan(state->share_of_peak)) snprintf(parts[PART_PEAK], 48, "%.1f%% of peak", 100 * state->share_of_peak);
+    if (!isnan(state->tokens_per_second)) {
+        progress_count(text, sizeof text, state->tokens_per_second);
+        snprintf(parts[PART_SPEED], 48, "%s tok/s", text);
+    }
+    if (!isnan(state->seconds_left)) {
+        progress_span(text, sizeof text, state->seconds_left);
+        snprintf(parts[PART_LEFT], 48, "%s left", text);
+    }
+}
+
+static size_t joined_length(char parts[PARTS][48]) {
+    size_t length = 0;
+    for (int i = 0; i < PARTS; i++)
+        if (parts[i][0]) length += strlen(parts[i]) + (length ? 3 : 0);
+    return length;
+}
+
+// Copies at most `room` bytes of text, without its zero byte; returns how many.
+static size_t append(char *line, const char *text, size_t room) {
+    size_t length = strnlen(text, room);
+    memcpy(line, text, length);
+    return length;
+}
+
+size_t progress_format(char *line, size_t capacity, const ProgressState *state, int columns) {
+    char parts[PARTS][48];
+    format_parts(parts, state);
+    if (capacity == 0) return 0;
+    size_t width = columns < 0 ? 0 : (size_t)columns < capacity - 1 ? (size_t)columns : capacity - 1;
+    for (size_t i = 0; i < sizeof expendable / sizeof expendable[0] && joined_length(parts) > width; i++)
+        parts[expendable[i]][0] = 0;
+    size_t length = 0;
+    line[0] = 0;
+    for (int i = 0; i < PARTS; i++) {
+        if (!parts[i][0]) continue;
+        if (length) length += append(line + length, " | ", width - length);
+        length += append(line + length, parts[i], width - length);
+    }
+    line[length] = 0;
+    return length;
+}
+
+// ---- the line on a screen
+
+static volatile sig_atomic_t resized;
+
+static void note_resize(int signal_number) {
+    (void)signal_number;
+    resized = 1;
+}
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static int terminal_columns(const Progress *progress) {
+    struct winsize size;
+    if (ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+    return DEFAULT_COLUMNS;
+}
+
+void progress_begin(Progress *progress, FILE *out, int64_t every) {
+    *progress = (Progress){.out = out, .terminal = isatty(fileno(out)), .every = every, .last_drawn = -1};
+    if (!progress->terminal) return;
+    struct sigaction action = {.sa_handler = note_resize, .sa_flags = SA_RESTART};
+    sigaction(SIGWINCH, &action, NULL);
+}
+
+// Takes the drawn line off the screen. One that became wider than the terminal was folded into several rows.
+static void erase(Progress *progress) {
+    if (progress->drawn == 0) return;
+    int rows_above = (progress->drawn - 1) / terminal_columns(progress);
+    if (rows_above > 0) fprintf(progress->out, "\x1b[%dA", rows_above);
+    fputs("\r\x1b[J", progress->out);
+    progress->drawn = 0;
+}
+
+static void draw(Progress *progress, const ProgressState *state) {
+    double time = now();
+    bool last = state->step == state->steps;
+    if (!last && !resized && time - progress->last_drawn < SECONDS_BETWEEN_DRAWS) return;
+    resized = 0;
+    char line[MAX_LINE];
+    // the last column stays free: a terminal that has just filled it may have moved to the next row
+    size_t length = progress_format(line, sizeof line, state, terminal_columns(progress) - 1);
+    erase(progress);
+    fputs(line, progress->out);
+    progress->drawn = (int)length;
+    progress->last_drawn = time;
+}
+
+static void flush(Progress *progress) {
+    fflush(progress->out);
+    clearerr(progress->out); // an output that is full now may not be so later
+}
+
+void progress_show(Progress *progress, const ProgressState *state) {
+    if (progress->terminal) {
+        draw(progress, state);
+    } else if (state->step == 1 || state->step % progress->every == 0 || state->step == state->steps) {
+        char line[MAX_LINE];
+        progress_format(line, sizeof line, state, PLAIN_COLUMNS);
+        fprintf(progress->out, "%s\n", line);
+    }
+    flush(progress);
+}
+
+void progress_print(Progress *progress, const char *format, ...) {
+    erase(progress);
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(progress->out, format, arguments);
+    va_end(arguments);
+    fputc('\n', progress->out);
+    flush(progress);
+}
+
+void progress_end(Progress *progress) {
+    if (progress->drawn) fputc('\n', progress->out);
+    progress->drawn = 0;
+    flush(progress);
+}

@@ -1,0 +1,293 @@
+"""log.jsonl stays a file of whole lines whatever the disk does; the progress line fits every width; the output folder."""
+
+import ctypes
+import fcntl
+import json
+import math
+import os
+import pty
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from ctypes import byref, c_bool, c_char_p, c_double, c_int, c_int64, c_size_t, c_void_p
+
+import pytest
+
+from hostlib import BUILD, INPUT, Error, library
+
+NAN = math.nan
+
+
+class Log(ctypes.Structure):
+    """src/train/log.h"""
+
+    _fields_ = [("fd", c_int), ("bytes", c_int64), ("lost_lines", c_int64)]
+
+
+class State(ctypes.Structure):
+    """src/train/progress.h: ProgressState"""
+
+    _fields_ = [("step", c_int64), ("steps", c_int64)] + [
+        (name, c_double)
+        for name in "loss val_loss lr grad_norm tokens_per_second share_of_peak seconds_left".split()
+    ]
+
+
+class Progress(ctypes.Structure):
+    """src/train/progress.h"""
+
+    _fields_ = [("out", c_void_p), ("terminal", c_bool), ("every", c_int64), ("drawn", c_int), ("last_drawn", c_double)]
+
+
+library.log_step.argtypes = [c_void_p, c_int64, c_double, c_double, c_double, c_int64, c_double]
+library.log_evaluation.argtypes = [c_void_p, c_int64, c_double]
+library.log_sample.argtypes = library.log_stop.argtypes = [c_void_p, c_int64, c_char_p]
+library.progress_format.argtypes = [c_char_p, c_size_t, c_void_p, c_int]
+library.progress_format.restype = c_size_t
+library.progress_span.argtypes = library.progress_count.argtypes = [c_char_p, c_size_t, c_double]
+library.progress_begin.argtypes = [c_void_p, c_void_p, c_int64]
+library.run_dir_open.argtypes = [c_char_p, c_bool, c_void_p]
+
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = c_void_p
+libc.fclose.argtypes = [c_void_p]
+
+
+# ---- log
+
+
+def opened_log(path):
+    log, err = Log(), Error()
+    assert library.log_open(byref(log), os.fsencode(path), byref(err)) == 0, err.message
+    return log
+
+
+def lines(path):
+    text = path.read_bytes()
+    assert text == b"" or text.endswith(b"\n")
+    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in text.splitlines()]
+
+
+def test_log_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = opened_log(path)
+    library.log_step(byref(log), 1, 7.625, 3e-4, 1.5, 2048, 12345.678)
+    assert len(lines(path)) == 1  # it is there before the file is closed
+    library.log_step(byref(log), 2, NAN, 3e-4, math.inf, 4096, 1.0)
+    library.log_evaluation(byref(log), 2, 6.5)
+    library.log_sample(byref(log), 2, 'say "hi"\n\u00e9'.encode())
+    library.log_stop(byref(log), 2, b"loss is nan")
+    library.log_close(byref(log))
+    assert lines(path) == [
+        {"step": 1, "loss": 7.625, "lr": 3e-4, "grad_norm": 1.5, "tokens": 2048, "tokens_per_second": 12345.68},
+        {"step": 2, "loss": None, "lr": 3e-4, "grad_norm": None, "tokens": 4096, "tokens_per_second": 1},
+        {"step": 2, "val_loss": 6.5},
+        {"step": 2, "sample": 'say "hi"\n\u00e9'},
+        {"step": 2, "stopped": "loss is nan"},
+    ]
+
+
+def test_log_on_a_full_disk(tmp_path):
+    """The file may grow to 300 bytes, then fails, then may grow again."""
+    path = tmp_path / "log.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    log = opened_log(path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        for step in range(1, 11):
+            library.log_step(byref(log), step, 1.0, 1.0, 1.0, step, 1.0)
+        kept = len(lines(path))
+        assert 0 < kept < 10 and log.lost_lines == 10 - kept
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        library.log_step(byref(log), 11, 1.0, 1.0, 1.0, 11, 1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+        library.log_close(byref(log))
+    assert [line["step"] for line in lines(path)] == [*range(1, kept + 1), 11]
+
+
+# ---- the line
+
+FULL = State(120, 1000, 3.2142, 3.4011, 2.9e-4, 0.8412, 12345.6, 0.431, 192.0)
+
+
+def formatted(state, columns, capacity=256):
+    text = ctypes.create_string_buffer(b"x" * (capacity + 8), capacity + 8)
+    length = library.progress_format(text, capacity, byref(state), columns)
+    assert text.raw[capacity:] == b"x" * 8 or capacity > 256  # nothing behind capacity
+    assert len(text.value) == length
+    return text.value.decode()
+
+
+def test_progress_line():
+    assert formatted(FULL, 200) == (
+        "step 120/1000 | loss 3.2142 | val 3.4011 | lr 2.90e-04 | norm 0.841 | 12.3k tok/s | 43.1% of peak | 3m12s left"
+    )
+    assert formatted(State(1, 9, 3.2, NAN, 1e-3, NAN, NAN, NAN, NAN), 200) == "step 1/9 | loss 3.2000 | lr 1.00e-03"
+
+
+def test_progress_line_fits():
+    """Every width: it fits, parts are whole, and no part goes before a less important one."""
+    order = ["of peak", "norm", "lr", "left", "tok/s", "val", "loss", "step"]
+    for columns in range(0, 130):
+        line = formatted(FULL, columns)
+        assert len(line) <= columns
+        if columns >= len("step 120/1000"):
+            shown = [any(name in part for part in line.split(" | ")) for name in order]
+            assert shown == sorted(shown), line
+    for capacity in range(1, 130):
+        assert len(formatted(FULL, 200, capacity)) < capacity
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (187, "3m07s"), (7500, "2h05m"), (273600, "3d04h"), (-1, "0s")],
+)
+def test_span(seconds, text):
+    out = ctypes.create_string_buffer(32)
+    library.progress_span(out, 32, seconds)
+    assert out.value.decode() == text
+
+
+@pytest.mark.parametrize(
+    "count, text",
+    [(0, "0"), (950, "950"), (999.6, "1.00k"), (2048, "2.05k"), (12345, "12.3k"), (99960, "100k"), (1.2e6, "1.20M"), (8e9, "8.00G")],
+)
+def test_count(count, text):
+    out = ctypes.create_string_buffer(32)
+    library.progress_count(out, 32, count)
+    assert out.value.decode() == text
+
+
+# ---- on a terminal
+
+
+class Terminal:
+    def __init__(self, columns):
+        self.master, slave = pty.openpty()
+        self.resize(columns)
+        os.set_blocking(self.master, False)
+        self.file = c_void_p(libc.fdopen(slave, b"w"))
+        self.progress = Progress()
+        library.progress_begin(byref(self.progress), self.file, 10)
+
+    def resize(self, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 20, columns, 0, 0))
+
+    def read(self):
+        try:
+            return os.read(self.master, 1 << 16).decode()
+        except BlockingIOError:
+            return ""
+
+    def show(self, step):
+        state = State(step, 1000, *list(getattr(FULL, name) for name, _ in State._fields_[2:]))
+        library.progress_show(byref(self.progress), byref(state))
+        return self.read()
+
+    def close(self):
+        libc.fclose(self.file)
+        os.close(self.master)
+
+
+def test_redraw_in_place():
+    terminal = Terminal(80)
+    before = signal.getsignal(signal.SIGWINCH)
+    try:
+        first = terminal.show(1)
+        assert first.startswith("step 1/1000") and len(first) < 80 and "\n" not in first
+        assert terminal.show(2) == ""  # too soon after the first
+        time.sleep(0.06)
+        second = terminal.show(3)
+        assert second.startswith("\r\x1b[J" + "step 3/1000") and "\n" not in second
+        library.progress_print(byref(terminal.progress), b"step %d: hello", 3)
+        assert terminal.read() == "\r\x1b[Jstep 3: hello\r\n"
+        time.sleep(0.06)
+        assert terminal.show(4).startswith("step 4")
+        # narrower: the old line is folded into several rows, which are all cleared, and the new one fits
+        terminal.resize(30)
+        time.sleep(0.06)
+        narrow = terminal.show(5)
+        assert re.fullmatch(r"\x1b\[2A\r\x1b\[Jstep 5/1000 \| loss 3.2142", narrow), repr(narrow)
+        terminal.resize(5)
+        time.sleep(0.06)
+        assert terminal.show(6).endswith("step")
+        library.progress_show(byref(terminal.progress), byref(FULL))
+        assert terminal.show(1000).endswith("step")  # the last step is drawn however soon
+        library.progress_end(byref(terminal.progress))
+        assert terminal.read().endswith("\n")
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+        terminal.close()
+
+
+def test_plain_lines(tmp_path):
+    """No terminal: the first step, each tenth, the last; no control characters."""
+    path = tmp_path / "out.txt"
+    file = c_void_p(libc.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT), b"w"))
+    progress = Progress()
+    library.progress_begin(byref(progress), file, 10)
+    for step in range(1, 26):
+        state = State(step, 25, *[NAN] * 7)
+        library.progress_show(byref(progress), byref(state))
+    libc.fclose(file)
+    assert path.read_text() == "".join(f"step {s}/25\n" for s in (1, 10, 20, 25))
+
+
+# ---- output folder
+
+
+def open_run_dir(folder, overwrite=False):
+    err = Error()
+    return library.run_dir_open(os.fsencode(folder), overwrite, byref(err)), err.message.decode()
+
+
+def test_run_dir_is_made(tmp_path):
+    assert open_run_dir(tmp_path / "a" / "b") == (0, "")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", ["log.jsonl", "trainer_options.json", "checkpoint", "model.safetensors"])
+def test_run_dir_with_a_run(tmp_path, sign):
+    (tmp_path / sign).write_text("precious")
+    code, message = open_run_dir(tmp_path)
+    assert code == INPUT and sign in message and "--overwrite" in message and str(tmp_path) in message
+    assert open_run_dir(tmp_path, True) == (0, "")
+    assert (tmp_path / sign).read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_run_dir_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        code, message = open_run_dir(path)
+        assert code == INPUT and str(path) in message and "folder" in message
+
+
+def test_run_dir_read_only(tmp_path):
+    """As a user without root's rights, where a mode alone forbids writing."""
+    os.chmod(tmp_path, 0o555)
+    script = f"""
+import os, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from ctypes import byref
+from hostlib import library, Error
+if os.geteuid() == 0: os.setgid(65534), os.setuid(65534)
+err = Error()
+code = library.run_dir_open({os.fsencode(tmp_path)!r}, False, byref(err))
+print(code, err.message.decode())
+"""
+    environment = {**os.environ, "LLMC_BUILD": BUILD}
+    for parent in tmp_path.parents:  # pytest's folders are closed to others
+        if parent.name.startswith("pytest-"):
+            os.chmod(parent, 0o755)
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    os.chmod(tmp_path, 0o755)
+    assert out.stdout.startswith(f"{INPUT} ") and str(tmp_path) in out.stdout and "trial write" in out.stdout, out
