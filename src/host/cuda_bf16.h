@@ -10,11 +10,12 @@ struct alignas(2) __nv_bfloat16 {
 
 inline float __bfloat162float(__nv_bfloat16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
 
+// Without a branch, so that the compiler can vectorise it.
 inline __nv_bfloat16 __float2bfloat16(float x) {
     uint32_t bits = __float_as_uint(x);
     uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    uint32_t is_nan = (bits & 0x7fffffff) > 0x7f800000;
-    return {(uint16_t)(is_nan ? 0x7fff : rounded)};
+    uint32_t is_nan = (uint32_t)((int32_t)(0x7f800000 - (bits & 0x7fffffff)) >> 31); // all ones, or 0
+    return {(uint16_t)((rounded & ~is_nan) | (0x7fff & is_nan))};
 }
 
 #endif

@@ -12,12 +12,13 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 // 2^x. Below -126 the result is 0 (no subnormals), -infinity included; above 127.99 it saturates; NaN stays NaN.
 inline float fast_exp2(float x) {
-    float clamped = x < -126.0f ? -126.0f : (x > 127.99f ? 127.99f : x);
+    float above = x < -126.0f ? -126.0f : x;
+    float clamped = above > 127.99f ? 127.99f : above;
     // round to the nearest integer by pushing the fraction out of the mantissa
     const float magic = 12582912.0f; // 1.5 * 2^23
     float shifted = clamped + magic;
     float f = clamped - (shifted - magic); // in [-0.5, 0.5]
-    uint32_t exponent = (__float_as_uint(shifted) - __float_as_uint(magic)) << 23;
+    float power = __uint_as_float((__float_as_uint(shifted) - __float_as_uint(magic) + 127) << 23);
     // 2^f: Taylor series of exp(f ln 2), each coefficient (ln 2)^n / n!; the term of f^8 is below 2^-29
     float p = 1.5252733804e-5f;
     p = p * f + 1.5403530394e-4f;
@@ -27,8 +28,7 @@ inline float fast_exp2(float x) {
     p = p * f + 2.4022650696e-1f;
     p = p * f + 6.9314718056e-1f;
     p = p * f + 1.0f;
-    float result = __uint_as_float(__float_as_uint(p) + exponent);
-    return x < -126.0f ? 0.0f : (x == x ? result : x);
+    return x < -126.0f ? 0.0f : p * power;
 }
 inline float fast_rsqrt(float x) { return 1.0f / sqrtf(x); }
 inline float fast_divide(float a, float b) { return a / b; }

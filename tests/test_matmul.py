@@ -1,0 +1,103 @@
+"""Matrix products against float64: every transposition, destination and accumulation the three uses of a linear layer
+need, and odd shapes."""
+
+import pytest
+import torch
+
+import llmc
+from compare import FP32_LIMIT, check, relative_error
+
+FLOATX, FP32 = 0, 1  # MatmulOut
+
+# m, n, k: the benchmark model's, one row, less than a tile, just over a tile in each dimension, no multiples of anything
+SHAPES = [(2048, 512, 256), (512, 256, 2048), (1, 16, 48), (17, 33, 1), (257, 130, 272), (64, 528, 513), (300, 1040, 80)]
+KINDS = [(FLOATX, False), (FP32, False), (FP32, True)]
+TRANSPOSES = [(False, True), (False, False), (True, False), (True, True)]
+
+
+def ways():
+    """(precision, way): the cpu target's bf16 build has one for CPUs with bf16 instructions (1), one for the others (0)."""
+    for precision, folder in llmc.build_folders().items():
+        two = precision == "bf16" and not folder.name.startswith("cuda")
+        yield from [(precision, 0), (precision, 1)] if two else [(precision, None)]
+
+
+@pytest.fixture(params=list(ways()), ids=lambda way: f"{way[0]}-{['widened', 'native'][way[1]]}" if way[1] is not None else way[0])
+def way(request):
+    precision, native = request.param
+    lib = llmc.load(precision)
+    if native is not None:
+        lib.c.matmul_use_bf16(native)
+    yield lib
+    if native is not None:
+        lib.c.matmul_use_bf16(-1)
+
+
+def run(lib, shape, transposes, kind, a, b, d):
+    (m, n, k), (transpose_a, transpose_b), (out, accumulate) = shape, transposes, kind
+    buffer = lib.empty((m, n), torch.float32 if out == FP32 else lib.floatX)
+    if accumulate:
+        buffer.set(d)
+    stored_a, stored_b = lib.x(a.T if transpose_a else a), lib.x(b.T if transpose_b else b)
+    lib.matmul(buffer, out, stored_a, stored_b, m, n, k, transpose_a, transpose_b, accumulate)
+    return buffer.get()
+
+
+def check_product(lib, shape, transposes, kind):
+    (m, n, k), (out, accumulate) = shape, kind
+    a, b, d = torch.randn(m, k).to(lib.floatX), torch.randn(k, n).to(lib.floatX), torch.randn(m, n)
+    reference = a.double() @ b.double() + (d.double() if accumulate else 0)
+    ours = run(lib, shape, transposes, kind, a, b, d)
+    # an fp32 destination keeps the whole sum, in the bf16 build too
+    rounds = out == FLOATX and lib.floatX == torch.bfloat16
+    check("product", ours, reference, (a @ b) if rounds else None)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["floatX", "fp32", "accumulate"])
+@pytest.mark.parametrize("transposes", TRANSPOSES, ids=["x.wT", "dy.w", "dyT.x", "both"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_product(way, shape, transposes, kind):
+    check_product(way, shape, transposes, kind)
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("transposes", TRANSPOSES, ids=["x.wT", "dy.w", "dyT.x", "both"])
+@pytest.mark.parametrize("shape", [(5, 16, 48), (33, 70, 130)], ids=str)
+def test_small(way, shape, transposes):
+    for kind in KINDS:
+        check_product(way, shape, transposes, kind)
+
+
+def test_prepared(way):
+    """Preparing twice is as good as once, and products after it are right."""
+    assert way.matmul_prepare() == way.matmul_prepare()
+    check_product(way, (48, 32, 16), (False, True), (FLOATX, False))
+
+
+def test_same_bits_again(way):
+    """The same inputs give the same bits, whatever ran before."""
+    a, b, d = torch.randn(384, 2000).to(way.floatX), torch.randn(2000, 256).to(way.floatX), torch.randn(384, 256)
+    arguments = ((384, 256, 2000), (True, False), (FP32, True), a, b, d)
+    first = run(way, *arguments)
+    check_product(way, (100, 60, 20), (True, True), (FLOATX, False))
+    assert torch.equal(first, run(way, *arguments))
+
+
+def test_not_finite(way):
+    """An infinity or NaN in an input reaches the rows it belongs to, and no others."""
+    a, b = torch.randn(70, 64).to(way.floatX), torch.randn(64, 48).abs().to(way.floatX)
+    a[3, 5], a[40, 0] = float("inf"), float("nan")
+    out = run(way, (70, 48, 64), (False, False), (FLOATX, False), a, b, None)
+    assert bool(torch.isinf(out[3]).all()) and bool(torch.isnan(out[40]).all())
+    rest = [i for i in range(70) if i not in (3, 40)]
+    assert bool(torch.isfinite(out[rest]).all())
+
+
+def test_accumulation_is_fp32(way):
+    """Terms too small for bf16 next to the sum are kept: 256 additions of 1/1024 to 1."""
+    a, b = torch.full((16, 16), 1 / 32).to(way.floatX), torch.full((16, 16), 1 / 512).to(way.floatX)
+    buffer = way.device(torch.ones(16, 16))
+    stored_a, stored_b = way.x(a), way.x(b)
+    for _ in range(256):
+        way.matmul(buffer, FP32, stored_a, stored_b, 16, 16, 16, False, False, True)
+    assert relative_error(buffer.get(), torch.full((16, 16), 1.25)) <= FP32_LIMIT
