@@ -1,13 +1,25 @@
 """The host-only part of libllmc (no kernels, no device) through ctypes.
 
-LLMC_BUILD names the folder of the library (the first of several separated by colons), else it is build/LLMC_TARGET.
+LLMC_BUILD names the folder of the library (of several, separated by colons, the first is taken), else it is
+build/LLMC_TARGET.
 """
 
 import ctypes
 import os
 import secrets
 import struct
-from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint8
+from ctypes import (
+    POINTER,
+    c_bool,
+    c_char,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint8,
+)
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 
 import numpy as np
@@ -25,29 +37,67 @@ class Error(ctypes.Structure):
 
 
 class LlamaConfig(ctypes.Structure):
-    _fields_ = [(name, c_int) for name in (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "max_position_embeddings")] + [
-        ("rms_norm_eps", c_float), ("rope_theta", c_double), ("initializer_range", c_double),
-        ("tie_word_embeddings", c_bool), ("rope_type", c_int), ("rope_factor", c_double),
-        ("rope_low_freq_factor", c_double), ("rope_high_freq_factor", c_double),
-        ("rope_original_max_position", c_int), ("bos_token_id", c_int), ("eos_token_id", c_int)]
+    _fields_ = [
+        (name, c_int)
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
+        )
+    ] + [
+        ("rms_norm_eps", c_float),
+        ("rope_theta", c_double),
+        ("initializer_range", c_double),
+        ("tie_word_embeddings", c_bool),
+        ("rope_type", c_int),
+        ("rope_factor", c_double),
+        ("rope_low_freq_factor", c_double),
+        ("rope_high_freq_factor", c_double),
+        ("rope_original_max_position", c_int),
+        ("bos_token_id", c_int),
+        ("eos_token_id", c_int),
+    ]
 
 
 class Shard(ctypes.Structure):
-    _fields_ = [("path", c_char_p), ("fd", c_int), ("token_bits", c_uint32), ("vocab_size", c_uint32),
-                ("bos_id", c_uint32), ("eos_id", c_uint32), ("token_count", c_uint64),
-                ("tokenizer_sha256", c_uint8 * 32)]
+    _fields_ = [
+        ("path", c_char_p),
+        ("fd", c_int),
+        ("token_bits", c_uint32),
+        ("vocab_size", c_uint32),
+        ("bos_id", c_uint32),
+        ("eos_id", c_uint32),
+        ("token_count", c_uint64),
+        ("tokenizer_sha256", c_uint8 * 32),
+    ]
 
 
 class LoaderSpec(ctypes.Structure):
-    _fields_ = [("B", c_int), ("T", c_int), ("grad_accum", c_int), ("rank", c_int), ("world", c_int),
-                ("seed", c_uint64), ("document_mask", c_bool), ("shuffle", c_bool)]
+    _fields_ = [
+        ("B", c_int),
+        ("T", c_int),
+        ("grad_accum", c_int),
+        ("rank", c_int),
+        ("world", c_int),
+        ("seed", c_uint64),
+        ("document_mask", c_bool),
+        ("shuffle", c_bool),
+    ]
 
 
 class Batch(ctypes.Structure):
-    _fields_ = [("tokens", c_void_p), ("targets", c_void_p), ("doc_start", c_void_p), ("order", c_void_p),
-                ("num_targets", c_int)]
+    _fields_ = [
+        ("tokens", c_void_p),
+        ("targets", c_void_p),
+        ("doc_start", c_void_p),
+        ("order", c_void_p),
+        ("num_targets", c_int),
+    ]
 
 
 class SafetensorsTensor(ctypes.Structure):
@@ -141,8 +191,17 @@ def expect_refusal(code, words, name, *arguments):
     raise AssertionError(f"{name} took what it had to refuse ({words})")
 
 
-def shard_header(count, bits=16, vocab=1000, bos=0, eos=1, sha=bytes(range(32)), magic=b"L3SHARD\0", version=1,
-                 byte_order=0x01020304):
+def shard_header(
+    count,
+    bits=16,
+    vocab=1000,
+    bos=0,
+    eos=1,
+    sha=bytes(range(32)),
+    magic=b"L3SHARD\0",
+    version=1,
+    byte_order=0x01020304,
+):
     header = magic + struct.pack("<IIIIQII", version, byte_order, bits, vocab, count, bos, eos) + sha
     return header.ljust(256, b"\0")
 

@@ -1,24 +1,54 @@
 """config.json: what is read is what transformers reads, what we cannot do is refused by its name."""
 
 import json
+import pathlib
 from ctypes import byref
 
 import pytest
 
-from hostlib import INPUT, LlamaConfig, call, expect_refusal, fresh_random, path_bytes
+from hostlib import INPUT, REPOSITORY, LlamaConfig, call, expect_refusal, fresh_random, path_bytes
+
+pytestmark = pytest.mark.checked
 
 REMOVE = object()
 OLD = {  # in the style of transformers 4
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0,
-    "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "head_dim": 64, "hidden_act": "silu",
-    "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 8192, "max_position_embeddings": 131072,
-    "mlp_bias": False, "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8,
-    "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": True,
-    "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
-                     "original_max_position_embeddings": 8192, "rope_type": "llama3"},
-    "torch_dtype": "bfloat16", "transformers_version": "4.45.0.dev0", "use_cache": True, "vocab_size": 128256}
-NEW = {**{k: v for k, v in OLD.items() if k not in ("rope_scaling", "rope_theta", "torch_dtype")}, "dtype": "bfloat16",
-       "rope_parameters": {**OLD["rope_scaling"], "rope_theta": 500000.0}}
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 128000,
+    "eos_token_id": [128001, 128008, 128009],
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+    "rope_scaling": {
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.45.0.dev0",
+    "use_cache": True,
+    "vocab_size": 128256,
+}
+NEW = {
+    **{k: v for k, v in OLD.items() if k not in ("rope_scaling", "rope_theta", "torch_dtype")},
+    "dtype": "bfloat16",
+    "rope_parameters": {**OLD["rope_scaling"], "rope_theta": 500000.0},
+}
 
 
 def changed(base, change):
@@ -47,23 +77,60 @@ def as_dict(config):
     return {name: getattr(config, name) for name, _ in config._fields_}
 
 
-@pytest.mark.parametrize("content", [OLD, NEW, {**OLD, "rope_parameters": NEW["rope_parameters"]}], ids=["old", "new", "both"])
+@pytest.mark.parametrize(
+    "content", [OLD, NEW, {**OLD, "rope_parameters": NEW["rope_parameters"]}], ids=["old", "new", "both"]
+)
 def test_both_spellings(tmp_path, content):
     config = as_dict(read(tmp_path / "config.json", content))
     eps = config.pop("rms_norm_eps")
     assert abs(eps - 1e-5) < 1e-12
     assert config == dict(
-        vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=64, max_position_embeddings=131072, rope_theta=500000.0, initializer_range=0.02,
-        tie_word_embeddings=True, rope_type=1, rope_factor=32.0, rope_low_freq_factor=1.0, rope_high_freq_factor=4.0,
-        rope_original_max_position=8192, bos_token_id=128000, eos_token_id=128001)
+        vocab_size=128256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        max_position_embeddings=131072,
+        rope_theta=500000.0,
+        initializer_range=0.02,
+        tie_word_embeddings=True,
+        rope_type=1,
+        rope_factor=32.0,
+        rope_low_freq_factor=1.0,
+        rope_high_freq_factor=4.0,
+        rope_original_max_position=8192,
+        bos_token_id=128000,
+        eos_token_id=128001,
+    )
 
 
 def test_absent_means_what_transformers_means(tmp_path):
-    content = changed(OLD, {name: REMOVE for name in (
-        "head_dim", "num_key_value_heads", "rope_scaling", "initializer_range", "tie_word_embeddings", "bos_token_id",
-        "eos_token_id", "attention_bias", "mlp_bias", "hidden_act", "architectures", "attention_dropout")})
-    for content in (content, {**content, "head_dim": None, "num_key_value_heads": None, "rope_scaling": None}):
+    content = changed(
+        OLD,
+        {
+            name: REMOVE
+            for name in (
+                "head_dim",
+                "num_key_value_heads",
+                "rope_scaling",
+                "initializer_range",
+                "tie_word_embeddings",
+                "bos_token_id",
+                "eos_token_id",
+                "attention_bias",
+                "mlp_bias",
+                "hidden_act",
+                "architectures",
+                "attention_dropout",
+            )
+        },
+    )
+    for content in (
+        content,
+        {**content, "head_dim": None, "num_key_value_heads": None, "rope_scaling": None},
+    ):
         config = read(tmp_path / "config.json", content)
         assert (config.head_dim, config.num_key_value_heads, config.rope_type) == (64, 32, 0)
         assert (config.initializer_range, config.tie_word_embeddings) == (0.02, False)
@@ -89,7 +156,10 @@ REFUSED = [
     ({"rope_scaling.factor": REMOVE}, ["rope_scaling.factor", "missing"]),
     ({"rope_scaling.low_freq_factor": REMOVE}, ["rope_scaling.low_freq_factor", "missing"]),
     ({"rope_scaling.high_freq_factor": REMOVE}, ["rope_scaling.high_freq_factor", "missing"]),
-    ({"rope_scaling.original_max_position_embeddings": REMOVE}, ["rope_scaling.original_max_position", "missing"]),
+    (
+        {"rope_scaling.original_max_position_embeddings": REMOVE},
+        ["rope_scaling.original_max_position", "missing"],
+    ),
     ({"rope_scaling.factor": "8"}, ["rope_scaling.factor", "number"]),
     ({"rope_scaling.factor": 0.5}, ["factor", "0.5"]),
     ({"rope_scaling.low_freq_factor": 4}, ["low_freq_factor", "high_freq_factor"]),
@@ -100,7 +170,10 @@ REFUSED = [
     ({"rope_parameters": {**NEW["rope_parameters"], "rope_theta": 1e4}}, ["rope_theta", "same"]),
     ({"rope_parameters": {**NEW["rope_parameters"], "factor": 8.0}}, ["rope_parameters", "rope_scaling"]),
     ({"num_attention_heads": 30}, ["num_attention_heads", "30", "8"]),
-    ({"num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": REMOVE}, ["hidden_size", "num_attention_heads"]),
+    (
+        {"num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": REMOVE},
+        ["hidden_size", "num_attention_heads"],
+    ),
     ({"head_dim": 72}, ["head_dim", "72", "16"]),
     ({"head_dim": 272}, ["head_dim", "272", "256"]),
     ({"head_dim": 0}, ["head_dim", "0"]),
@@ -123,12 +196,23 @@ REFUSED = [
     ({"bos_token_id": 128256}, ["bos_token_id", "vocab_size"]),
     ({"eos_token_id": -1}, ["eos_token_id"]),
     ({"eos_token_id": []}, ["eos_token_id"]),
-] + [({name: REMOVE}, [name, "missing"]) for name in (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps",
-    "max_position_embeddings")]
+] + [
+    ({name: REMOVE}, [name, "missing"])
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "rms_norm_eps",
+        "max_position_embeddings",
+    )
+]
 
 
-@pytest.mark.parametrize("change, words", REFUSED, ids=[",".join(words[:1] + [str(i)]) for i, (_, words) in enumerate(REFUSED)])
+@pytest.mark.parametrize(
+    "change, words", REFUSED, ids=[",".join(words[:1] + [str(i)]) for i, (_, words) in enumerate(REFUSED)]
+)
 def test_refused_by_name(tmp_path, change, words):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(changed(OLD, change)))
@@ -137,10 +221,20 @@ def test_refused_by_name(tmp_path, change, words):
     assert config.vocab_size == 77 and config.hidden_size == 0  # untouched
 
 
-@pytest.mark.parametrize("text, word", [
-    ("", "JSON"), ("{", "JSON"), ("[]", "object"), ("{} {}", "JSON"), ('{"a": "\xff"}', "UTF-8"), ('{"a\\u0000b": 1}', "u0000"),
-    ('{"a": ' + "[" * 100 + "]" * 100 + "}", "nested"), (json.dumps(OLD)[:-1] + ', "vocab_size": 5}', "vocab_size"),
-    ('{"a": NaN}', "JSON")])
+@pytest.mark.parametrize(
+    "text, word",
+    [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[]", "object"),
+        ("{} {}", "JSON"),
+        ('{"a": "\xff"}', "UTF-8"),
+        ('{"a\\u0000b": 1}', "u0000"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "nested"),
+        (json.dumps(OLD)[:-1] + ', "vocab_size": 5}', "vocab_size"),
+        ('{"a": NaN}', "JSON"),
+    ],
+)
 def test_malformed(tmp_path, text, word):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin-1"))
@@ -148,7 +242,13 @@ def test_malformed(tmp_path, text, word):
 
 
 def test_missing_file_and_folder(tmp_path):
-    expect_refusal(INPUT, [tmp_path / "no.json"], "llama_config_read", byref(LlamaConfig()), path_bytes(tmp_path / "no.json"))
+    expect_refusal(
+        INPUT,
+        [tmp_path / "no.json"],
+        "llama_config_read",
+        byref(LlamaConfig()),
+        path_bytes(tmp_path / "no.json"),
+    )
     expect_refusal(INPUT, [tmp_path], "llama_config_read", byref(LlamaConfig()), path_bytes(tmp_path))
 
 
@@ -157,20 +257,34 @@ def random_config(rng):
     heads = kv_heads * int(rng.integers(1, 4))
     llama3 = bool(rng.integers(2))
     config = LlamaConfig(
-        vocab_size=int(rng.integers(100, 1000)), hidden_size=heads * 16, intermediate_size=int(rng.integers(1, 50)) * 8,
-        num_hidden_layers=int(rng.integers(1, 5)), num_attention_heads=heads, num_key_value_heads=kv_heads,
-        head_dim=head_dim, max_position_embeddings=int(rng.integers(64, 4096)), rms_norm_eps=float(rng.uniform(1e-6, 1e-4)),
-        rope_theta=float(rng.uniform(1e4, 1e6)), initializer_range=float(rng.uniform(0.01, 0.1)),
-        tie_word_embeddings=bool(rng.integers(2)), rope_type=int(llama3), bos_token_id=int(rng.integers(-1, 50)),
-        eos_token_id=int(rng.integers(-1, 50)))
+        vocab_size=int(rng.integers(100, 1000)),
+        hidden_size=heads * 16,
+        intermediate_size=int(rng.integers(1, 50)) * 8,
+        num_hidden_layers=int(rng.integers(1, 5)),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=int(rng.integers(64, 4096)),
+        rms_norm_eps=float(rng.uniform(1e-6, 1e-4)),
+        rope_theta=float(rng.uniform(1e4, 1e6)),
+        initializer_range=float(rng.uniform(0.01, 0.1)),
+        tie_word_embeddings=bool(rng.integers(2)),
+        rope_type=int(llama3),
+        bos_token_id=int(rng.integers(-1, 50)),
+        eos_token_id=int(rng.integers(-1, 50)),
+    )
     if llama3:
-        config.rope_factor, config.rope_low_freq_factor = float(rng.uniform(2, 32)), float(rng.uniform(0.5, 2))
+        config.rope_factor, config.rope_low_freq_factor = (
+            float(rng.uniform(2, 32)),
+            float(rng.uniform(0.5, 2)),
+        )
         config.rope_high_freq_factor, config.rope_original_max_position = float(rng.uniform(3, 5)), 32
     return config
 
 
 def test_write_reads_back_and_opens_in_transformers(tmp_path):
     import transformers
+
     rng = fresh_random()
     for _ in range(8):
         config, back = random_config(rng), LlamaConfig()
@@ -180,8 +294,18 @@ def test_write_reads_back_and_opens_in_transformers(tmp_path):
         assert as_dict(back) == as_dict(config)
         theirs = transformers.AutoConfig.from_pretrained(tmp_path)
         assert type(theirs) is transformers.LlamaConfig
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                     "num_key_value_heads", "head_dim", "max_position_embeddings", "initializer_range", "tie_word_embeddings"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
+            "initializer_range",
+            "tie_word_embeddings",
+        ):
             assert getattr(theirs, name) == getattr(config, name), name
         assert theirs.rms_norm_eps == pytest.approx(config.rms_norm_eps, rel=1e-7)  # fp32 here, fp64 there
         assert theirs.rope_parameters["rope_theta"] == config.rope_theta
@@ -191,12 +315,30 @@ def test_write_reads_back_and_opens_in_transformers(tmp_path):
         assert str(theirs.dtype).split(".")[-1] in ("bfloat16", "float32")
 
 
+def test_shipped_configurations_read(tmp_path):
+    paths = sorted((pathlib.Path(REPOSITORY) / "configs").glob("*.json"))
+    assert len(paths) >= 5
+    for path in paths:
+        config, back = LlamaConfig(), LlamaConfig()
+        call("llama_config_read", byref(config), path_bytes(path))
+        call("llama_config_write", byref(config), path_bytes(tmp_path / "config.json"))
+        call("llama_config_read", byref(back), path_bytes(tmp_path / "config.json"))
+        assert as_dict(back) == as_dict(config)
+
+
 def test_model_of_transformers_reads(tmp_path):
     import transformers
-    theirs = transformers.LlamaConfig(vocab_size=300, hidden_size=96, intermediate_size=128, num_hidden_layers=2,
-                                      num_attention_heads=6, num_key_value_heads=2,
-                                      architectures=["LlamaForCausalLM"],
-                                      rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+
+    theirs = transformers.LlamaConfig(
+        vocab_size=300,
+        hidden_size=96,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        architectures=["LlamaForCausalLM"],
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+    )
     theirs.save_pretrained(tmp_path)
     config = LlamaConfig()
     call("llama_config_read", byref(config), path_bytes(tmp_path / "config.json"))

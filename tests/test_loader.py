@@ -1,4 +1,4 @@
-"""The loader against a reference in numpy: every window once an epoch, on every split of the same global batch."""
+"""The loader against numpy: every window once an epoch, on every split of the same global batch."""
 
 import os
 from contextlib import contextmanager
@@ -7,8 +7,22 @@ from ctypes import byref, c_void_p
 import numpy as np
 import pytest
 
-from hostlib import (FAULT, INPUT, Batch, LoaderSpec, call, expect_refusal, fresh_random, library, path_bytes, pointer,
-                     shard_header, write_shard)
+from hostlib import (
+    FAULT,
+    INPUT,
+    Batch,
+    LoaderSpec,
+    call,
+    expect_refusal,
+    fresh_random,
+    library,
+    path_bytes,
+    pointer,
+    shard_header,
+    write_shard,
+)
+
+pytestmark = pytest.mark.checked
 
 VOCAB, BOS = 1000, 0
 
@@ -28,7 +42,10 @@ def opened(folder, spec, vocab=VOCAB, sha=None, pattern="train_*.bin"):
 
 
 def fetch(loader, spec, step, micro=0):
-    arrays = {name: np.full((spec.B, spec.T), -9999, np.int32) for name in ("tokens", "targets", "doc_start", "order")}
+    arrays = {
+        name: np.full((spec.B, spec.T), -9999, np.int32)
+        for name in ("tokens", "targets", "doc_start", "order")
+    }
     batch = Batch(*(pointer(array) for array in arrays.values()), -9999)
     call("loader_fetch", loader, step, micro, byref(batch))
     return arrays, batch.num_targets
@@ -41,7 +58,7 @@ def random_shards(folder, rng, T, lengths=None, bits=16):
         tokens = rng.integers(1, VOCAB, length)
         tokens[rng.random(length) < rng.choice([0.02, 0.3])] = BOS
         write_shard(folder / f"train_{i:03}.bin", tokens, bits=bits, bos=BOS)
-        windows += [tokens[w * T:w * T + T + 1] for w in range((length - 1) // T)]
+        windows += [tokens[w * T : w * T + T + 1] for w in range((length - 1) // T)]
     return np.array(windows)
 
 
@@ -54,7 +71,9 @@ def window_indices(windows, arrays):
 
 def visit(folder, windows, samples, **options):
     """The windows of samples 0..samples-1, in the order of samples, over all ranks, steps and micro-batches."""
-    world, grad_accum, B = (options.get(name, default) for name, default in (("world", 1), ("grad_accum", 1), ("B", 2)))
+    world, grad_accum, B = (
+        options.get(name, default) for name, default in (("world", 1), ("grad_accum", 1), ("B", 2))
+    )
     order = np.full(samples, -1)
     steps = -(-samples // (world * grad_accum * B))
     for rank in range(world):
@@ -77,14 +96,26 @@ def test_every_window_once_an_epoch_on_every_split(tmp_path, seed):
     windows = random_shards(tmp_path, fresh_random(), T)
     count = len(windows)
     epochs = 3
-    orders = [visit(tmp_path, windows, epochs * count, T=T, seed=seed, world=world, grad_accum=grad_accum, B=B)
-              for world, grad_accum, B in [(1, 1, 12), (2, 3, 2), (3, 1, 4), (4, 3, 1), (1, 12, 1), (1, 1, 1), (5, 1, 3)]]
+    orders = [
+        visit(tmp_path, windows, epochs * count, T=T, seed=seed, world=world, grad_accum=grad_accum, B=B)
+        for world, grad_accum, B in [
+            (1, 1, 12),
+            (2, 3, 2),
+            (3, 1, 4),
+            (4, 3, 1),
+            (1, 12, 1),
+            (1, 1, 1),
+            (5, 1, 3),
+        ]
+    ]
     for order in orders:
         assert (order == orders[0]).all()
     by_epoch = orders[0].reshape(epochs, count)
     for epoch in by_epoch:
         assert sorted(epoch) == list(range(count))
-        assert (epoch != np.arange(count)).any()  # less than 1 in 10! that a permutation drawn well is the identity
+        assert (
+            epoch != np.arange(count)
+        ).any()  # less than 1 in 10! that a permutation drawn well is the identity
     assert (by_epoch[0] != by_epoch[1]).any() and (by_epoch[1] != by_epoch[2]).any()
     assert (visit(tmp_path, windows, count, T=T, seed=seed ^ 1) != by_epoch[0]).any()
 
@@ -125,8 +156,12 @@ def reference(windows, document_mask):
         targets[targets == BOS] = -1
         begins = np.where(tokens == BOS, np.arange(tokens.shape[1]), 0)
         doc_start = np.maximum.accumulate(begins, axis=1)
-    return dict(tokens=tokens, targets=targets, doc_start=doc_start,
-                order=np.argsort(tokens.ravel(), kind="stable").reshape(tokens.shape))
+    return dict(
+        tokens=tokens,
+        targets=targets,
+        doc_start=doc_start,
+        order=np.argsort(tokens.ravel(), kind="stable").reshape(tokens.shape),
+    )
 
 
 @pytest.mark.parametrize("document_mask", [False, True])
@@ -171,17 +206,32 @@ def test_fingerprint_tells_sets_apart(tmp_path):
 
     base = build("a", (100, 200))
     assert build("moved", (100, 200)) == base
-    others = [build("b", (200, 100)), build("c", (100, 201)), build("d", (100,)), build("e", (100, 200), bits=32),
-              build("f", (100, 200), vocab=999), build("g", (100, 200), sha=bytes(32)), build("h", (100, 200), bos=2),
-              build("i", (100, 200), names=("train_0.bin", "train_2.bin"))]
+    others = [
+        build("b", (200, 100)),
+        build("c", (100, 201)),
+        build("d", (100,)),
+        build("e", (100, 200), bits=32),
+        build("f", (100, 200), vocab=999),
+        build("g", (100, 200), sha=bytes(32)),
+        build("h", (100, 200), bos=2),
+        build("i", (100, 200), names=("train_0.bin", "train_2.bin")),
+    ]
     assert len({base, *others}) == 9
     assert fingerprint(tmp_path / "a", T=8, B=5, seed=77) == base
 
 
 def test_refused(tmp_path):
     def refused(words, spec=None, vocab=VOCAB, sha=None, pattern="train_*.bin", code=INPUT):
-        expect_refusal(code, words, "loader_open", byref(c_void_p()), path_bytes(tmp_path / pattern),
-                       byref(spec or make_spec()), vocab, sha)
+        expect_refusal(
+            code,
+            words,
+            "loader_open",
+            byref(c_void_p()),
+            path_bytes(tmp_path / pattern),
+            byref(spec or make_spec()),
+            vocab,
+            sha,
+        )
 
     refused([tmp_path / "train_*.bin", "no file"])
     refused(["nowhere"], pattern="nowhere/train_*.bin")
@@ -200,9 +250,13 @@ def test_refused(tmp_path):
     with opened(tmp_path, make_spec(T=99)) as loader:
         assert library.loader_num_windows(loader) == 1
     for words, fields in [
-            (["token width is 32", "16"], dict(bits=32)), (["vocabulary size is 999", "1000"], dict(vocab=999)),
-            (["begin-of-document id is 5", "0"], dict(bos=5)), (["SHA-256"], dict(sha=bytes(32))),
-            (["version is 3"], dict(version=3)), (["truncated"], dict(count=101))]:
+        (["token width is 32", "16"], dict(bits=32)),
+        (["vocabulary size is 999", "1000"], dict(vocab=999)),
+        (["begin-of-document id is 5", "0"], dict(bos=5)),
+        (["SHA-256"], dict(sha=bytes(32))),
+        (["version is 3"], dict(version=3)),
+        (["truncated"], dict(count=101)),
+    ]:
         write_shard(tmp_path / "train_1.bin", np.zeros(100), **fields)
         refused([tmp_path / "train_1.bin", *words])
     write_shard(tmp_path / "train_1.bin", np.zeros(16))
@@ -224,7 +278,9 @@ def test_bad_id_and_shrinking_shard_while_running(tmp_path):
         array = np.zeros(16, np.int32)
         batch = Batch(*[pointer(array)] * 4, 0)
         fetch(loader, spec, 4)
-        expect_refusal(INPUT, ["train_1.bin", "token 70 ", "1500"], "loader_fetch", loader, 5, 0, byref(batch))
+        expect_refusal(
+            INPUT, ["train_1.bin", "token 70 ", "1500"], "loader_fetch", loader, 5, 0, byref(batch)
+        )
         os.truncate(tmp_path / "train_1.bin", 300)
         expect_refusal(FAULT, ["train_1.bin"], "loader_fetch", loader, 6, 0, byref(batch))
 
@@ -242,7 +298,9 @@ def test_windows_beyond_2_31_tokens(tmp_path):
         windows = library.loader_num_windows(loader)
         assert windows == (count - 1) // T == 2**28 + 2
         arrays, _ = fetch(loader, spec, windows - 1)
-        assert (arrays["tokens"][0] == np.arange(16)).all() and (arrays["targets"][0] == np.arange(1, 17)).all()
+        assert (arrays["tokens"][0] == np.arange(16)).all() and (
+            arrays["targets"][0] == np.arange(1, 17)
+        ).all()
     spec = make_spec(B=1, seed=3)
     with opened(tmp_path, spec) as loader:
         fetch(loader, spec, 12345)

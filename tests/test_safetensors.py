@@ -12,7 +12,19 @@ import pytest
 import safetensors.torch
 import torch
 
-from hostlib import FAULT, INPUT, SafetensorsTensor, call, expect_refusal, fresh_random, library, path_bytes, pointer
+from hostlib import (
+    FAULT,
+    INPUT,
+    SafetensorsTensor,
+    call,
+    expect_refusal,
+    fresh_random,
+    library,
+    path_bytes,
+    pointer,
+)
+
+pytestmark = pytest.mark.checked
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]  # by SafetensorsType
 
@@ -34,10 +46,14 @@ def read_all(reader):
         info = tensor.contents
         data = np.zeros(library.safetensors_tensor_bytes(tensor), np.uint8)
         call("safetensors_read", reader, tensor, 0, len(data), pointer(data))
-        values = torch.frombuffer(bytearray(data), dtype=DTYPES[info.type]) if len(data) else torch.empty(0, dtype=DTYPES[info.type])
-        assert list(info.shape[info.dims:]) == [1] * (4 - info.dims)
+        values = (
+            torch.frombuffer(bytearray(data), dtype=DTYPES[info.type])
+            if len(data)
+            else torch.empty(0, dtype=DTYPES[info.type])
+        )
+        assert list(info.shape[info.dims :]) == [1] * (4 - info.dims)
         names.append(info.name)
-        result[info.name.decode()] = values.reshape(list(info.shape[:info.dims]))
+        result[info.name.decode()] = values.reshape(list(info.shape[: info.dims]))
     assert names == sorted(names)
     return result
 
@@ -55,7 +71,7 @@ def random_tensors(rng, count=12):
     for i in range(count):
         shape = [int(n) for n in rng.integers(0 if i == 3 else 1, 7, int(rng.integers(0, 5)))]
         values = torch.from_numpy(rng.standard_normal(shape)).to(DTYPES[i % 3])
-        tensors[f"model.layers.{int(rng.integers(100))}.w{i}\"é\\"] = values
+        tensors[f'model.layers.{int(rng.integers(100))}.w{i}"é\\'] = values
     tensors["model.nan"] = torch.tensor([float("nan"), float("inf"), -0.0])
     return tensors
 
@@ -64,13 +80,15 @@ def declare(tensors):
     array = (SafetensorsTensor * max(1, len(tensors)))()
     for entry, (name, value) in zip(array, tensors.items()):
         entry.name, entry.type, entry.dims = name.encode(), DTYPES.index(value.dtype), value.dim()
-        entry.shape[:value.dim()] = list(value.shape)
+        entry.shape[: value.dim()] = list(value.shape)
     return array
 
 
 def raw_bytes(tensors):
-    return b"".join(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-                    for value in tensors.values())
+    return b"".join(
+        value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        for value in tensors.values()
+    )
 
 
 def create(path, tensors):
@@ -97,7 +115,9 @@ def test_reads_what_the_reference_writes(tmp_path):
             found = library.safetensors_find(reader, name.encode())
             assert found.contents.name.decode() == name
             assert library.safetensors_path(reader, found) == path_bytes(tmp_path / "a.safetensors")
-        assert not library.safetensors_find(reader, b"model") and not library.safetensors_find(reader, b"__metadata__")
+        assert not library.safetensors_find(reader, b"model") and not library.safetensors_find(
+            reader, b"__metadata__"
+        )
 
 
 def test_the_reference_reads_what_we_write(tmp_path):
@@ -145,22 +165,39 @@ LIES = {
     "surrogate": (file_bytes(b'{"\xed\xa0\x80":1}'), ["UTF-8"]),
     "zero byte": (file_bytes(b'{"a\0":1}'), ["zero byte"]),
     "not json": (file_bytes(b'{"a":'), ["JSON"]),
-    "trailing text": (file_bytes(b'{} {}'), ["JSON"]),
-    "leading space": (file_bytes(b' {}'), ["'{'"]),
-    "list": (file_bytes(b'[]'), ["'{'"]),
+    "trailing text": (file_bytes(b"{} {}"), ["JSON"]),
+    "leading space": (file_bytes(b" {}"), ["'{'"]),
+    "list": (file_bytes(b"[]"), ["'{'"]),
     "deep": (file_bytes(DEEP), ["nested"]),
-    "name twice": (file_bytes(b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
-                              b'"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'), ['"w"', "twice"]),
-    "key twice": (file_bytes(b'{"w":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}'), ["dtype", "twice"]),
+    "name twice": (
+        file_bytes(
+            b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+            b'"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+        ),
+        ['"w"', "twice"],
+    ),
+    "key twice": (
+        file_bytes(b'{"w":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
+        ["dtype", "twice"],
+    ),
     "entry no object": (file_bytes({"w": 1}), ['"w"', "object"]),
     "overflow": (file_bytes({"w": entry(shape=[2**32, 2**32])}), ['"w"', "shape overflows"]),
-    "overflow to zero": (file_bytes({"w": entry(0, 0, shape=[2**32, 2**32])}, b""), ['"w"', "shape overflows"]),
-    "overflow behind zero": (file_bytes({"w": entry(0, 0, shape=[0, 2**50, 2**50])}, b""), ['"w"', "shape overflows"]),
+    "overflow to zero": (
+        file_bytes({"w": entry(0, 0, shape=[2**32, 2**32])}, b""),
+        ['"w"', "shape overflows"],
+    ),
+    "overflow behind zero": (
+        file_bytes({"w": entry(0, 0, shape=[0, 2**50, 2**50])}, b""),
+        ['"w"', "shape overflows"],
+    ),
     "overflow by dtype": (file_bytes({"w": entry(shape=[2**31, 2**31])}), ['"w"', "shape overflows"]),
     "negative shape": (file_bytes({"w": entry(shape=[-2])}), ['"w"', "shape[0]"]),
     "fraction": (file_bytes({"w": entry(shape=[1, 2.5])}), ['"w"', "shape[1]"]),
     "huge": (file_bytes({"w": entry(shape=[2**54])}), ['"w"', "shape[0]"]),
-    "infinite": (file_bytes(b'{"w":{"dtype":"F32","shape":[1e999],"data_offsets":[0,8]}}'), ['"w"', "shape[0]"]),
+    "infinite": (
+        file_bytes(b'{"w":{"dtype":"F32","shape":[1e999],"data_offsets":[0,8]}}'),
+        ['"w"', "shape[0]"],
+    ),
     "text in shape": (file_bytes({"w": entry(shape=["2"])}), ['"w"', "shape[0]"]),
     "5 dims": (file_bytes({"w": entry(shape=[1, 1, 1, 1, 2])}), ['"w"', "4 dimensions"]),
     "no shape": (file_bytes({"w": {"dtype": "F32", "data_offsets": [0, 8]}}), ['"w"', "shape"]),
@@ -198,7 +235,9 @@ def test_header_over_the_cap(tmp_path):
     path.write_bytes((100000001).to_bytes(8, "little") + b"{}")
     os.truncate(path, 200000000)  # sparse
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    expect_refusal(INPUT, [path, "100000001", "100000000"], "safetensors_open", byref(c_void_p()), path_bytes(path))
+    expect_refusal(
+        INPUT, [path, "100000001", "100000000"], "safetensors_open", byref(c_void_p()), path_bytes(path)
+    )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50000, "kB: the header was read"
 
 
@@ -206,21 +245,27 @@ def save_sharded(folder):
     first, second = {"a": torch.ones(3), "c": torch.zeros(2, 2)}, {"b": torch.full((4,), 2.0).bfloat16()}
     safetensors.torch.save_file(first, folder / "model-00001-of-00002.safetensors")
     safetensors.torch.save_file(second, folder / "model-00002-of-00002.safetensors")
-    weight_map = {**{name: "model-00001-of-00002.safetensors" for name in first},
-                  **{name: "model-00002-of-00002.safetensors" for name in second}}
+    weight_map = {
+        **{name: "model-00001-of-00002.safetensors" for name in first},
+        **{name: "model-00002-of-00002.safetensors" for name in second},
+    }
     save_index(folder, weight_map)
     return {**first, **second}, weight_map
 
 
 def save_index(folder, weight_map):
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
 
 
 def test_model_of_one_or_several_files(tmp_path):
     tensors, _ = save_sharded(tmp_path)
     with opened(tmp_path, "safetensors_open_model") as reader:
         same(read_all(reader), tensors)
-        assert library.safetensors_path(reader, library.safetensors_find(reader, b"b")).endswith(b"00002-of-00002.safetensors")
+        assert library.safetensors_path(reader, library.safetensors_find(reader, b"b")).endswith(
+            b"00002-of-00002.safetensors"
+        )
     single = {"x": torch.ones(1)}
     safetensors.torch.save_file(single, tmp_path / "model.safetensors")  # transformers prefers it too
     for path in (tmp_path, tmp_path / "model.safetensors", f"{tmp_path}/"):
@@ -228,19 +273,25 @@ def test_model_of_one_or_several_files(tmp_path):
             same(read_all(reader), single)
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"a": "../x.safetensors"}, ["../x.safetensors", "leaves the folder"]),
-    ({"a": "/etc/x.safetensors"}, ["/etc/x.safetensors", "leaves the folder"]),
-    ({"a": "sub/x.safetensors"}, ["sub/x.safetensors", "leaves the folder"]),
-    ({"a": ".."}, ["leaves the folder"]),
-    ({"a": "pytorch_model.bin"}, ["pytorch_model.bin", "convert to safetensors"]),
-    ({"a": "model.txt"}, ["model.txt", ".safetensors"]),
-    ({"a": 5}, ['"a"', "text"]),
-    ({"a": "missing.safetensors"}, ["missing.safetensors"]),
-    ({"d": "model-00001-of-00002.safetensors"}, ['"d"', "missing"]),
-    ({"a": None}, ['"a"', "not in the index"]),
-    ({"a": "model-00002-of-00002.safetensors"}, ['"a"', "model-00001-of-00002", "expected in model-00002-of-00002"]),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"a": "../x.safetensors"}, ["../x.safetensors", "leaves the folder"]),
+        ({"a": "/etc/x.safetensors"}, ["/etc/x.safetensors", "leaves the folder"]),
+        ({"a": "sub/x.safetensors"}, ["sub/x.safetensors", "leaves the folder"]),
+        ({"a": ".."}, ["leaves the folder"]),
+        ({"a": "pytorch_model.bin"}, ["pytorch_model.bin", "convert to safetensors"]),
+        ({"a": "model.txt"}, ["model.txt", ".safetensors"]),
+        ({"a": 5}, ['"a"', "text"]),
+        ({"a": "missing.safetensors"}, ["missing.safetensors"]),
+        ({"d": "model-00001-of-00002.safetensors"}, ['"d"', "missing"]),
+        ({"a": None}, ['"a"', "not in the index"]),
+        (
+            {"a": "model-00002-of-00002.safetensors"},
+            ['"a"', "model-00001-of-00002", "expected in model-00002-of-00002"],
+        ),
+    ],
+)
 def test_index_refused(tmp_path, change, words):
     _, weight_map = save_sharded(tmp_path)
     save_index(tmp_path, {name: file for name, file in {**weight_map, **change}.items() if file is not None})
@@ -249,8 +300,12 @@ def test_index_refused(tmp_path, change, words):
 
 def test_tensor_in_two_files(tmp_path):
     _, weight_map = save_sharded(tmp_path)
-    safetensors.torch.save_file({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors")
-    expect_refusal(INPUT, ['"a"', "one file"], "safetensors_open_model", byref(c_void_p()), path_bytes(tmp_path))
+    safetensors.torch.save_file(
+        {"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors"
+    )
+    expect_refusal(
+        INPUT, ['"a"', "one file"], "safetensors_open_model", byref(c_void_p()), path_bytes(tmp_path)
+    )
 
 
 def test_pickles_and_empty_folders(tmp_path):
@@ -264,8 +319,11 @@ def test_pickles_and_empty_folders(tmp_path):
         folder.mkdir()
         (folder / name).write_bytes(b"never read")
         (folder / name).chmod(0)
-        for path, how in ((folder, "safetensors_open_model"), (folder / name, "safetensors_open_model"),
-                          (folder / name, "safetensors_open")):
+        for path, how in (
+            (folder, "safetensors_open_model"),
+            (folder / name, "safetensors_open_model"),
+            (folder / name, "safetensors_open"),
+        ):
             refuse([name, "not supported, convert to safetensors"], path, how)
 
 
@@ -273,7 +331,15 @@ def test_writer_refuses(tmp_path):
     def refused(words, tensors, edit=lambda array: None):
         array = declare(tensors)
         edit(array)
-        expect_refusal(INPUT, words, "safetensors_create", byref(c_void_p()), path_bytes(tmp_path / "a"), array, len(tensors))
+        expect_refusal(
+            INPUT,
+            words,
+            "safetensors_create",
+            byref(c_void_p()),
+            path_bytes(tmp_path / "a"),
+            array,
+            len(tensors),
+        )
 
     two = {"a": torch.ones(2), "b": torch.ones(2)}
     refused(['"a"', "twice"], two, lambda array: setattr(array[1], "name", b"a"))
@@ -282,8 +348,15 @@ def test_writer_refuses(tmp_path):
     refused(['"b"'], two, lambda array: array[1].shape.__setitem__(0, -1))
     refused(['"b"'], two, lambda array: array[1].shape.__setitem__(0, 2**62))
     refused(["__metadata__"], {"__metadata__": torch.ones(1)})
-    expect_refusal(INPUT, ["nowhere"], "safetensors_create", byref(c_void_p()), path_bytes(tmp_path / "nowhere" / "a"),
-                   declare(two), 2)
+    expect_refusal(
+        INPUT,
+        ["nowhere"],
+        "safetensors_create",
+        byref(c_void_p()),
+        path_bytes(tmp_path / "nowhere" / "a"),
+        declare(two),
+        2,
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -332,4 +405,13 @@ def test_tensor_over_4_gib(tmp_path):
         call("safetensors_read", reader, library.safetensors_at(reader, 0), 4 * (count - 2), 8, pointer(tail))
         assert list(tail) == [0, 7]
         os.truncate(path, start + 100)
-        expect_refusal(FAULT, [path, "shrink"], "safetensors_read", reader, library.safetensors_at(reader, 0), 96, 8, pointer(tail))
+        expect_refusal(
+            FAULT,
+            [path, "shrink"],
+            "safetensors_read",
+            reader,
+            library.safetensors_at(reader, 0),
+            96,
+            8,
+            pointer(tail),
+        )

@@ -1,4 +1,4 @@
-"""Token shards: read back exactly, at any size; anything foreign or damaged is refused with what was expected."""
+"""Token shards: read back exactly, at any size; foreign and damaged ones are refused, with what was expected."""
 
 import hashlib
 import os
@@ -7,8 +7,21 @@ from ctypes import byref, c_uint8
 import numpy as np
 import pytest
 
-from hostlib import (FAULT, INPUT, Shard, call, expect_refusal, fresh_random, library, path_bytes, pointer, shard_header,
-                     write_shard)
+from hostlib import (
+    FAULT,
+    INPUT,
+    Shard,
+    call,
+    expect_refusal,
+    fresh_random,
+    library,
+    path_bytes,
+    pointer,
+    shard_header,
+    write_shard,
+)
+
+pytestmark = pytest.mark.checked
 
 
 def opened(path):
@@ -36,32 +49,41 @@ def test_reads_back(tmp_path, bits, vocab):
     for _ in range(20):
         first = int(rng.integers(0, len(tokens)))
         count = int(rng.integers(0, len(tokens) - first + 1))
-        assert (read(shard, first, count) == tokens[first:first + count]).all()
+        assert (read(shard, first, count) == tokens[first : first + count]).all()
     library.shard_close(byref(shard))
 
 
 GOOD = shard_header(10) + bytes(20)
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"", ["0 bytes", "256"]),
-    (GOOD[:100], ["100 bytes", "256"]),
-    (GOOD[:-1], ["10 tokens", "room for 9", "truncated"]),
-    (GOOD[:-6], ["10 tokens", "room for 7", "truncated"]),
-    (GOOD + b"\0", ["10 tokens", "1 bytes more", "disagree"]),
-    (GOOD + b"\0\0", ["10 tokens", "room for 11", "disagree"]),
-    (shard_header(2**63 + 5) + bytes(10), [2**63 + 5, "room for 5"]),  # times the width it would wrap round to 10
-    (shard_header(10, magic=b"GGUF\0\0\0\0") + bytes(20), ["magic", "L3SHARD", "47475546"]),
-    (shard_header(10, version=2) + bytes(20), ["version is 2", "expected 1"]),
-    (shard_header(10, byte_order=0x04030201) + bytes(20), ["byte order", "0x04030201", "0x01020304", "big endian"]),
-    (shard_header(10, bits=24) + bytes(20), ["24 bits", "16 or 32"]),
-    (shard_header(10, vocab=0) + bytes(20), ["vocabulary size is 0"]),
-    (shard_header(10, vocab=65537) + bytes(20), ["vocabulary size is 65537", "65536"]),
-    (shard_header(10, bits=32, vocab=2**31) + bytes(40), ["vocabulary size is 2147483648"]),
-    (shard_header(10, bos=1000) + bytes(20), ["begin-of-document id is 1000", "1000"]),
-    (shard_header(10, eos=5000) + bytes(20), ["end-of-document id is 5000"]),
-    (GOOD[:80] + b"\1" + GOOD[81:], ["byte 80", "expected 0"]),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", ["0 bytes", "256"]),
+        (GOOD[:100], ["100 bytes", "256"]),
+        (GOOD[:-1], ["10 tokens", "room for 9", "truncated"]),
+        (GOOD[:-6], ["10 tokens", "room for 7", "truncated"]),
+        (GOOD + b"\0", ["10 tokens", "1 bytes more", "disagree"]),
+        (GOOD + b"\0\0", ["10 tokens", "room for 11", "disagree"]),
+        (
+            shard_header(2**63 + 5) + bytes(10),
+            [2**63 + 5, "room for 5"],
+        ),  # times the width it would wrap round to 10
+        (shard_header(10, magic=b"GGUF\0\0\0\0") + bytes(20), ["magic", "L3SHARD", "47475546"]),
+        (shard_header(10, version=2) + bytes(20), ["version is 2", "expected 1"]),
+        (
+            shard_header(10, byte_order=0x04030201) + bytes(20),
+            ["byte order", "0x04030201", "0x01020304", "big endian"],
+        ),
+        (shard_header(10, bits=24) + bytes(20), ["24 bits", "16 or 32"]),
+        (shard_header(10, vocab=0) + bytes(20), ["vocabulary size is 0"]),
+        (shard_header(10, vocab=65537) + bytes(20), ["vocabulary size is 65537", "65536"]),
+        (shard_header(10, bits=32, vocab=2**31) + bytes(40), ["vocabulary size is 2147483648"]),
+        (shard_header(10, bos=1000) + bytes(20), ["begin-of-document id is 1000", "1000"]),
+        (shard_header(10, eos=5000) + bytes(20), ["end-of-document id is 5000"]),
+        (GOOD[:80] + b"\1" + GOOD[81:], ["byte 80", "expected 0"]),
+    ],
+)
 def test_refused(tmp_path, content, words):
     path = tmp_path / "bad.bin"
     path.write_bytes(content)
@@ -88,8 +110,15 @@ def test_id_outside_the_vocabulary(tmp_path, bits, bad):
     tokens[273] = bad
     shard = opened(write_shard(tmp_path / "a.bin", tokens, bits=bits))
     buffer = np.empty(400, np.int32)
-    expect_refusal(INPUT, [tmp_path / "a.bin", "token 273 ", f"id {bad},", "1000"], "shard_read", byref(shard), 200, 100,
-                   pointer(buffer))
+    expect_refusal(
+        INPUT,
+        [tmp_path / "a.bin", "token 273 ", f"id {bad},", "1000"],
+        "shard_read",
+        byref(shard),
+        200,
+        100,
+        pointer(buffer),
+    )
     assert (read(shard, 274, 126) == tokens[274:]).all()
     library.shard_close(byref(shard))
 

@@ -11,24 +11,34 @@ import tokenizers
 
 from hostlib import INPUT, call, expect_refusal, fresh_random, library, path_bytes, pointer
 
+pytestmark = pytest.mark.checked
+
 # Llama 3 splits by a pattern, then maps bytes to characters without splitting by them
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TEXT = "To be, or not to be: that is the question.\n\tWhether 'tis nobler — ñandú, Ġ, 東京, 🙂 — in 1602?\x00\x7f\u00ad  "
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.Split(tokenizers.Regex(SPLIT), "isolated"),
-        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(SPLIT), "isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<|begin_of_text|>", "<|end_of_text|>"], show_progress=False,
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())
+        vocab_size=400,
+        special_tokens=["<|begin_of_text|>", "<|end_of_text|>"],
+        show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator([TEXT] * 50, trainer)
-    tokenizer.add_tokens(["Ġ née"])  # an added token that is not special, with characters of the byte map in it
+    tokenizer.add_tokens(["Ġnée"])  # an added token that is not special, all of characters of the byte map
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     tokenizer.save(str(path))
     return tokenizer, path
@@ -49,7 +59,7 @@ def decode(handle, ids, skip_special=False):
     need = library.tokenizer_decode(handle, pointer(ids), len(ids), skip_special, None, 0)
     buffer = create_string_buffer(b"\xaa" * (need + 9))
     assert library.tokenizer_decode(handle, pointer(ids), len(ids), skip_special, buffer, need + 1) == need
-    assert buffer.raw[need:need + 9] == b"\0" + b"\xaa" * 8
+    assert buffer.raw[need : need + 9] == b"\0" + b"\xaa" * 8
     return buffer.raw[:need]
 
 
@@ -66,19 +76,22 @@ def test_random_ids_against_tokenizers(trained):
     tokenizer, path = trained
     rng = fresh_random()
     with opened(path) as handle:
-        added = tokenizer.token_to_id("Ġ née")
+        added = tokenizer.token_to_id("Ġnée")
         for skip in (False, True):
             for _ in range(50):
                 ids = rng.integers(0, added, 40)
                 ours = decode(handle, ids, skip).decode(errors="replace")
                 assert ours == tokenizer.decode(ids.tolist(), skip_special_tokens=skip)
-        assert decode(handle, [added]) == "Ġ née".encode()  # by its content
+        for skip in (False, True):
+            assert decode(handle, [added], skip) == "Ġnée".encode()  # by its content
 
 
 def test_all_bytes(trained):
     tokenizer, path = trained
     with opened(path) as handle:
-        alphabet = [decode(handle, [tokenizer.token_to_id(c)]) for c in tokenizers.pre_tokenizers.ByteLevel.alphabet()]
+        alphabet = [
+            decode(handle, [tokenizer.token_to_id(c)]) for c in tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        ]
     assert sorted(alphabet) == [bytes([b]) for b in range(256)]
 
 
@@ -93,8 +106,11 @@ def test_special_unknown_and_short_buffers(trained):
         for capacity in range(1, 60):
             buffer = create_string_buffer(b"\xaa" * 80)
             assert library.tokenizer_decode(handle, pointer(ids), 3, False, buffer, capacity) == len(whole)
-            fits = whole[:capacity - 1]
-            assert buffer.raw[:len(fits) + 1] == fits + b"\0" and buffer.raw[capacity:capacity + 4] == b"\xaa" * 4
+            fits = whole[: capacity - 1]
+            assert (
+                buffer.raw[: len(fits) + 1] == fits + b"\0"
+                and buffer.raw[capacity : capacity + 4] == b"\xaa" * 4
+            )
 
 
 def change(path, out, edit):
@@ -108,27 +124,31 @@ def put(*where, value):
         for name in where[:-1]:
             content = content[name]
         content[where[-1]] = value
+
     return edit
 
 
-@pytest.mark.parametrize("edit, words", [
-    (put("model", "type", value="WordPiece"), ["WordPiece", "BPE"]),
-    (put("model", value=None), ["model"]),
-    (put("model", "vocab", value=[]), ["vocab"]),
-    (put("model", "vocab", value={}), ["vocab"]),
-    (put("model", "vocab", "x", value="7"), ["vocab", '"x"']),
-    (put("model", "vocab", "x", value=-1), ["vocab", '"x"']),
-    (put("model", "vocab", "x", value=1.5), ["vocab", '"x"']),
-    (put("model", "vocab", "x", value=2**40), ["vocab", '"x"']),
-    (put("model", "vocab", "xyzxyz", value=5), ["id 5", "twice", "xyzxyz"]),
-    (put("decoder", value=None), ["decoder", "ByteLevel"]),
-    (put("decoder", value={"type": "Metaspace"}), ["decoder", "ByteLevel"]),
-    (put("added_tokens", value={}), ["added_tokens"]),
-    (put("added_tokens", 0, value=5), ["added_tokens"]),
-    (put("added_tokens", 0, "id", value=-5), ["added_tokens", "id"]),
-    (put("added_tokens", 0, "id", value=1), ["added_tokens", "id 1", "twice"]),
-    (put("added_tokens", 0, "content", value=None), ["added_tokens", "content"]),
-])
+@pytest.mark.parametrize(
+    "edit, words",
+    [
+        (put("model", "type", value="WordPiece"), ["WordPiece", "BPE"]),
+        (put("model", value=None), ["model"]),
+        (put("model", "vocab", value=[]), ["vocab"]),
+        (put("model", "vocab", value={}), ["vocab"]),
+        (put("model", "vocab", "x", value="7"), ["vocab", '"x"']),
+        (put("model", "vocab", "x", value=-1), ["vocab", '"x"']),
+        (put("model", "vocab", "x", value=1.5), ["vocab", '"x"']),
+        (put("model", "vocab", "x", value=2**40), ["vocab", '"x"']),
+        (put("model", "vocab", "xyzxyz", value=5), ["id 5", "twice", "xyzxyz"]),
+        (put("decoder", value=None), ["decoder", "ByteLevel"]),
+        (put("decoder", value={"type": "Metaspace"}), ["decoder", "ByteLevel"]),
+        (put("added_tokens", value={}), ["added_tokens"]),
+        (put("added_tokens", 0, value=5), ["added_tokens"]),
+        (put("added_tokens", 0, "id", value=-5), ["added_tokens", "id"]),
+        (put("added_tokens", 0, "id", value=1), ["added_tokens", "id 1", "twice"]),
+        (put("added_tokens", 0, "content", value=None), ["added_tokens", "content"]),
+    ],
+)
 def test_malformed(trained, tmp_path, edit, words):
     path = tmp_path / "tokenizer.json"
     change(trained[1], path, edit)
