@@ -65,7 +65,7 @@ const char *cudaGetErrorString(cudaError_t error);
 
 // ---- what kernels see
 
-#define __global__
+#define __global__ inline __attribute__((always_inline)) // into the loop over threads
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))

@@ -77,7 +77,6 @@ inline void host_launch(const char *name, dim3 grid, dim3 block, size_t dynamic_
 template <typename Body>
 inline void host_launch_pointwise(dim3 grid, dim3 block, Body body) {
     const long blocks = (long)grid.x * grid.y * grid.z;
-    const unsigned threads = block.x * block.y * block.z;
 #pragma omp parallel if (blocks > 1)
     {
         HostBlock here = {{0, 0, 0}, block, grid};
@@ -87,11 +86,10 @@ inline void host_launch_pointwise(dim3 grid, dim3 block, Body body) {
 #pragma omp for schedule(static)
         for (long b = 0; b < blocks; b++) {
             here.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
-            for (unsigned t = 0; t < threads; t++) {
-                self.index = {t % block.x, t / block.x % block.y, t / block.x / block.y};
-                self.linear = (int)t;
-                body();
-            }
+            self.linear = 0;
+            for (self.index.z = 0; self.index.z < block.z; self.index.z++)
+                for (self.index.y = 0; self.index.y < block.y; self.index.y++)
+                    for (self.index.x = 0; self.index.x < block.x; self.index.x++, self.linear++) body();
         }
     }
 }

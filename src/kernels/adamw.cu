@@ -33,14 +33,14 @@ __device__ __forceinline__ void update(float &master, float &m, float &v, float 
     master = master * f.keep - f.rate * m / (sqrtf(v) * f.root_scale + f.eps);
 }
 
-__device__ __forceinline__ void update_vec(floatX *params, float *master, float *m, float *v, const float *grads,
-                                           const Factors &f) {
+__device__ __forceinline__ void update_vec(floatX *params, float *master, float *m, float *v,
+                                           const float *grads, const Factors &f) {
     float w[WIDTH], mean[WIDTH], square[WIDTH], g[WIDTH];
     load_vec(w, master);
     load_vec(mean, m);
     load_vec(square, v);
     load_vec(g, grads);
-#pragma unroll
+    EACH_ELEMENT
     for (int k = 0; k < WIDTH; k++) update(w[k], mean[k], square[k], g[k], f);
     store_vec(master, w);
     store_vec(m, mean);
@@ -49,8 +49,8 @@ __device__ __forceinline__ void update_vec(floatX *params, float *master, float 
 }
 
 __global__ void __launch_bounds__(ADAMW_BLOCK)
-    adamw_kernel(floatX *params, float *master, float *m, float *v, const float *grads, const float *grad_norm,
-                 const AdamWStep *step, bool decay, size_t n) {
+    adamw_kernel(floatX *params, float *master, float *m, float *v, const float *grads,
+                 const float *grad_norm, const AdamWStep *step, bool decay, size_t n) {
     if (!(*grad_norm < INFINITY)) return; // NaN too
     size_t i = ((size_t)blockIdx.x * ADAMW_BLOCK + threadIdx.x) * WIDTH;
     if (i >= n) return;
@@ -63,9 +63,10 @@ __global__ void __launch_bounds__(ADAMW_BLOCK)
 }
 
 extern "C" void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads,
-                             const float *grad_norm, const AdamWStep *step, bool decay, size_t n, cudaStream_t stream) {
+                             const float *grad_norm, const AdamWStep *step, bool decay, size_t n,
+                             cudaStream_t stream) {
     if (n == 0) return;
     unsigned blocks = (unsigned)((n + ADAMW_BLOCK * WIDTH - 1) / (ADAMW_BLOCK * WIDTH));
-    launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads, grad_norm, step,
-                     decay, n);
+    launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads,
+                     grad_norm, step, decay, n);
 }

@@ -1,7 +1,8 @@
-// Token embedding: out[n] = weight[tokens[n]], and backward dweight[v] += sum of dout[n] over the n with tokens[n] = v.
+// Token embedding: out[n] = weight[tokens[n]], and backward dweight[v] += sum of dout[n] over the n with
+// tokens[n] = v.
 //
-// The backward pass sums without atomics: the positions come sorted by token, so those of one token are neighbours (a
-// run); the threads at the first position of a run sum all of it, in order.
+// The backward pass sums without atomics: the positions come sorted by token, so those of one token are
+// neighbours (a run); the threads at the first position of a run sum all of it, in order.
 #include "kernels/embedding.h"
 #include "kernels/rows.h"
 
@@ -20,14 +21,16 @@ __device__ __forceinline__ int run_end(const int *tokens, const int *order, int 
     int low = first, high = N; // order[low] is in the run, order[high] is not
     while (high - low > 1) {
         int middle = low + (high - low) / 2;
-        if (tokens[order[middle]] == token) low = middle;
-        else high = middle;
+        if (tokens[order[middle]] == token)
+            low = middle;
+        else
+            high = middle;
     }
     return high;
 }
 
-__global__ void embedding_backward_kernel(float *dweight, const floatX *dout, const int *tokens, const int *order, int N,
-                                          int C) {
+__global__ void embedding_backward_kernel(float *dweight, const floatX *dout, const int *tokens,
+                                          const int *order, int N, int C) {
     int first = blockIdx.x * blockDim.y + threadIdx.y;
     if (first >= N) return;
     int token = tokens[order[first]];
@@ -40,7 +43,7 @@ __global__ void embedding_backward_kernel(float *dweight, const floatX *dout, co
         for (int i = first; i < end; i++) {
             float d[CHUNK];
             load_vec(d, dout + (size_t)order[i] * C + c);
-#pragma unroll
+            EACH_ELEMENT
             for (int k = 0; k < CHUNK; k++) sum[k] += d[k];
         }
         store_vec(dweight + (size_t)token * C + c, sum);
@@ -53,8 +56,9 @@ extern "C" void embedding_forward(floatX *out, const int *tokens, const floatX *
     launch_pointwise(embedding_forward_kernel, rows_grid(N, block), block, stream, out, tokens, weight, N, C);
 }
 
-extern "C" void embedding_backward(float *dweight, const floatX *dout, const int *tokens, const int *order, int N, int C,
-                                   cudaStream_t stream) {
+extern "C" void embedding_backward(float *dweight, const floatX *dout, const int *tokens, const int *order,
+                                   int N, int C, cudaStream_t stream) {
     dim3 block = rows_block(C / CHUNK);
-    launch_pointwise(embedding_backward_kernel, rows_grid(N, block), block, stream, dweight, dout, tokens, order, N, C);
+    launch_pointwise(embedding_backward_kernel, rows_grid(N, block), block, stream, dweight, dout, tokens,
+                     order, N, C);
 }

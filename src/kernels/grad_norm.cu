@@ -1,15 +1,16 @@
-// Sums over all gradients, or all losses, in a fixed order. Each warp sums a contiguous piece, each block its warps, and
-// one block at last the blocks.
+// Sums over all gradients, or all losses, in a fixed order. Each warp sums a contiguous piece, each block its
+// warps, and one block at last the blocks.
 #include "kernels/grad_norm.h"
 #include "target/math.h"
 #include "target/reduce.h"
 #include "target/vec.h"
 
 enum { SUM_BLOCK = 256, MAX_SUM_BLOCKS = 1024, WIDTH = 4 };
-enum { STEP = 32 * WIDTH };           // elements a warp reads at once
+enum { STEP = 32 * WIDTH };            // elements a warp reads at once
 enum { MIN_BLOCK_ELEMENTS = 1 << 16 }; // less than this is not worth another block
 
-__global__ void __launch_bounds__(SUM_BLOCK) sum_squares_kernel(float *partial, const float *x, size_t n, size_t piece) {
+__global__ void __launch_bounds__(SUM_BLOCK)
+    sum_squares_kernel(float *partial, const float *x, size_t n, size_t piece) {
     size_t warp = (size_t)blockIdx.x * (SUM_BLOCK / 32) + threadIdx.x / 32;
     size_t begin = warp * piece, end = min(begin + piece, n);
     float sum[WIDTH] = {};
@@ -18,10 +19,11 @@ __global__ void __launch_bounds__(SUM_BLOCK) sum_squares_kernel(float *partial, 
     for (; i + WIDTH <= end; i += STEP) {
         float value[WIDTH];
         load_vec(value, x + i);
-#pragma unroll
+        EACH_ELEMENT
         for (int k = 0; k < WIDTH; k++) sum[k] += value[k] * value[k];
     }
-    for (; i < end; i++) sum[0] += x[i] * x[i]; // the last n % WIDTH, by one thread: the others are past the end
+    for (; i < end; i++)
+        sum[0] += x[i] * x[i]; // the last n % WIDTH, by one thread: the others are past the end
     float total = block_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
     if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
@@ -42,7 +44,9 @@ __global__ void __launch_bounds__(SUM_BLOCK) sum_losses_kernel(float *sum, const
     if (threadIdx.x == 0) *sum += total;
 }
 
-extern "C" size_t global_norm_scratch(void) { return MAX_SUM_BLOCKS; }
+extern "C" size_t global_norm_scratch(void) {
+    return MAX_SUM_BLOCKS;
+}
 
 extern "C" void global_norm(float *norm, float *scratch, const float *grads, size_t n, cudaStream_t stream) {
     size_t wanted = (n + MIN_BLOCK_ELEMENTS - 1) / MIN_BLOCK_ELEMENTS;

@@ -1,10 +1,12 @@
-// RMSNorm: out = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps). Backward, with n = x * rstd and g = dout * weight:
+// RMSNorm: out = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps). Backward, with n = x * rstd and g =
+// dout * weight:
 //   dx      = dresidual + rstd * (g - n * mean(g * n))
 //   dweight = sum over rows of dout * n
 //
-// A group of threads has a row in its registers: a warp, which takes several rows at once (so that one reduction serves
-// them all), or for long rows a block. Each thread owns the same chunks of every row, and hence sums its part of dweight
-// over the rows of its group in registers; the groups' sums are then added in a fixed order.
+// A group of threads has a row in its registers: a warp, which takes several rows at once (so that one
+// reduction serves them all), or for long rows a block. Each thread owns the same chunks of every row, and
+// hence sums its part of dweight over the rows of its group in registers; the groups' sums are then added in
+// a fixed order.
 #include "kernels/rmsnorm.h"
 #include "kernels/rows.h"
 #include "target/math.h"
@@ -13,8 +15,8 @@
 
 typedef Pack<floatX, CHUNK> Chunk;
 
-enum { WARPS = 4 };             // of a block, where a warp has a row
-enum { BLOCK_ROW_CHUNKS = 4 };  // a thread's chunks of a row that a block has
+enum { WARPS = 4 };            // of a block, where a warp has a row
+enum { BLOCK_ROW_CHUNKS = 4 }; // a thread's chunks of a row that a block has
 enum { MAX_C = 1024 * CHUNK * BLOCK_ROW_CHUNKS };
 enum { MAX_GROUPS = 512, MIN_GROUP_ROWS = 32, SEGMENT = 32 }; // of the backward pass
 
@@ -23,29 +25,28 @@ struct Place {
     int group, rank, width;
 };
 
-template <bool BLOCK_ROW>
-__device__ __forceinline__ Place place() {
+template <bool BLOCK_ROW> __device__ __forceinline__ Place place() {
     if (BLOCK_ROW) return {(int)blockIdx.x, (int)threadIdx.x, (int)blockDim.x};
     return {(int)(blockIdx.x * WARPS + threadIdx.x / 32), (int)threadIdx.x % 32, 32};
 }
 
-template <bool BLOCK_ROW, int ROWS>
-__device__ __forceinline__ void group_sum(float (&x)[ROWS]) {
+template <bool BLOCK_ROW, int ROWS> __device__ __forceinline__ void group_sum(float (&x)[ROWS]) {
     static_assert(!BLOCK_ROW || ROWS == 1, "a block has one row at a time");
-    if constexpr (BLOCK_ROW) x[0] = block_sum(x[0]);
-    else warp_sum(x);
-}
-
-__device__ __forceinline__ void unpack(float (&to)[CHUNK], const Chunk &from) {
-#pragma unroll
-    for (int i = 0; i < CHUNK; i++) to[i] = to_float(from.v[i]);
+    if constexpr (BLOCK_ROW)
+        x[0] = block_sum(x[0]);
+    else
+        warp_sum(x);
 }
 
 // x + delta rounded to floatX.
 __device__ __forceinline__ Chunk add(const Chunk &x, const Chunk &delta) {
+    float a[CHUNK], b[CHUNK];
+    unpack(a, x);
+    unpack(b, delta);
+    EACH_ELEMENT
+    for (int i = 0; i < CHUNK; i++) a[i] += b[i];
     Chunk sum;
-#pragma unroll
-    for (int i = 0; i < CHUNK; i++) from_float(sum.v[i], to_float(x.v[i]) + to_float(delta.v[i]));
+    pack(sum, a);
     return sum;
 }
 
@@ -69,11 +70,15 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
             if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(delta + i));
             float value[CHUNK];
             unpack(value, row[r][k]);
-#pragma unroll
-            for (int j = 0; j < CHUNK; j++) square[r] += value[j] * value[j];
+            EACH_ELEMENT
+            for (int j = 0; j < CHUNK; j++) value[j] *= value[j];
+            square[r] += sum_vec(value);
         }
     }
     group_sum<BLOCK_ROW>(square);
+    float scale[ROWS];
+    EACH_ELEMENT
+    for (int r = 0; r < ROWS; r++) scale[r] = fast_rsqrt(square[r] / C + eps);
 #pragma unroll
     for (int k = 0; k < CHUNKS; k++) {
         int c = (k * at.width + at.rank) * CHUNK;
@@ -83,12 +88,11 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             if (first + r >= N) continue;
-            float scale = fast_rsqrt(square[r] / C + eps);
-            if (c == 0) rstd[first + r] = scale;
+            if (c == 0) rstd[first + r] = scale[r];
             float value[CHUNK];
             unpack(value, row[r][k]);
-#pragma unroll
-            for (int j = 0; j < CHUNK; j++) value[j] *= scale * w[j];
+            EACH_ELEMENT
+            for (int j = 0; j < CHUNK; j++) value[j] *= scale[r] * w[j];
             store_vec(out + (size_t)(first + r) * C + c, value);
         }
     }
@@ -96,8 +100,9 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
 
 // partial [groups, C] = each group's part of dweight.
 template <bool BLOCK_ROW, int ROWS, int CHUNKS>
-__global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
-                                const floatX *weight, const float *rstd, int N, int C, int groups) {
+__global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual,
+                                const floatX *x, const floatX *weight, const float *rstd, int N, int C,
+                                int groups) {
     const Place at = place<BLOCK_ROW>();
     if (at.group >= groups) return;
     float dweight[CHUNKS][CHUNK] = {};
@@ -119,12 +124,13 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
                 float value[CHUNK], d[CHUNK], scale = rstd[first + r];
                 unpack(value, row[r][k]);
                 unpack(d, drow[r][k]);
-#pragma unroll
+                EACH_ELEMENT
                 for (int j = 0; j < CHUNK; j++) {
                     float product = d[j] * value[j] * scale;
-                    dot[r] += product * w[j];
                     dweight[k][j] += product;
+                    value[j] = product * w[j];
                 }
+                dot[r] += sum_vec(value);
             }
         }
         group_sum<BLOCK_ROW>(dot);
@@ -143,7 +149,7 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
                 if (dresidual) load_vec(result, dresidual + i);
                 unpack(value, row[r][k]);
                 unpack(d, drow[r][k]);
-#pragma unroll
+                EACH_ELEMENT
                 for (int j = 0; j < CHUNK; j++) result[j] += scale * d[j] * w[j] - along * value[j];
                 store_vec(dx + i, result);
             }
@@ -156,10 +162,12 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
     }
 }
 
-// A thread adds up to SEGMENT rows, `stride` rows apart, of one chunk of columns: blockIdx.y * SEGMENT and on.
-// to [segments]: row y * to_stride; `to` may be `from`, as each thread writes over a row that only it has read.
+// A thread adds up to SEGMENT rows, `stride` rows apart, of one chunk of columns: blockIdx.y * SEGMENT and
+// on. to [segments]: row y * to_stride; `to` may be `from`, as each thread writes over a row that only it has
+// read.
 template <bool ACCUMULATE>
-__global__ void sum_segment_kernel(float *to, size_t to_stride, const float *from, size_t stride, int rows, int C) {
+__global__ void sum_segment_kernel(float *to, size_t to_stride, const float *from, size_t stride, int rows,
+                                   int C) {
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * CHUNK;
     if (c >= C) return;
     int first = blockIdx.y * SEGMENT, end = min(first + SEGMENT, rows);
@@ -170,7 +178,7 @@ __global__ void sum_segment_kernel(float *to, size_t to_stride, const float *fro
     for (int row = first; row < end; row++) {
         float value[CHUNK];
         load_vec(value, from + row * stride * C + c);
-#pragma unroll
+        EACH_ELEMENT
         for (int k = 0; k < CHUNK; k++) sum[k] += value[k];
     }
     store_vec(target, sum);
@@ -182,42 +190,45 @@ static void sum_groups(float *dweight, float *partial, int groups, int C, cudaSt
     dim3 block(128);
     int columns = ceil_div(C / CHUNK, 128), segments = ceil_div(groups, (int)SEGMENT);
     if (segments > 1)
-        launch_pointwise(sum_segment_kernel<false>, dim3(columns, segments), block, stream, partial, SEGMENT, partial, 1,
-                         groups, C);
+        launch_pointwise(sum_segment_kernel<false>, dim3(columns, segments), block, stream, partial, SEGMENT,
+                         partial, 1, groups, C);
     launch_pointwise(sum_segment_kernel<true>, dim3(columns), block, stream, dweight, 0, partial,
                      segments > 1 ? SEGMENT : 1, segments > 1 ? segments : groups, C);
 }
 
 // Threads of a block that has a row.
-static int row_threads(int C) { return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32; }
+static int row_threads(int C) {
+    return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32;
+}
 
 template <bool ADD, int ROWS, int CHUNKS>
 static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
                           const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
-    launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0, stream, sum,
-           out, rstd, x, delta, weight, N, C, eps);
+    launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0,
+           stream, sum, out, rstd, x, delta, weight, N, C, eps);
 }
 
 template <bool ADD>
-static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta, const floatX *weight,
-                    int N, int C, float eps, cudaStream_t stream) {
+static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
+                    const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C);
     if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
     if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
     if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
-    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum, out, rstd, x,
-           delta, weight, N, C, eps);
+    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum,
+           out, rstd, x, delta, weight, N, C, eps);
 }
 
 template <int ROWS, int CHUNKS>
-static void backward_warps(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
-                           const floatX *weight, const float *rstd, int N, int C, int groups, cudaStream_t stream) {
-    launch((backward_kernel<false, ROWS, CHUNKS>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0, stream, dx,
-           partial, dout, dresidual, x, weight, rstd, N, C, groups);
+static void backward_warps(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual,
+                           const floatX *x, const floatX *weight, const float *rstd, int N, int C, int groups,
+                           cudaStream_t stream) {
+    launch((backward_kernel<false, ROWS, CHUNKS>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0,
+           stream, dx, partial, dout, dresidual, x, weight, rstd, N, C, groups);
 }
 
-extern "C" void rmsnorm_forward(floatX *out, float *rstd, const floatX *x, const floatX *weight, int N, int C, float eps,
-                                cudaStream_t stream) {
+extern "C" void rmsnorm_forward(floatX *out, float *rstd, const floatX *x, const floatX *weight, int N, int C,
+                                float eps, cudaStream_t stream) {
     forward<false>(nullptr, out, rstd, x, nullptr, weight, N, C, eps, stream);
 }
 
@@ -227,18 +238,23 @@ extern "C" void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rs
     forward<true>(residual_out, out, rstd, residual, delta, weight, N, C, eps, stream);
 }
 
-extern "C" size_t rmsnorm_backward_scratch(int C) { return (size_t)MAX_GROUPS * C; }
+extern "C" size_t rmsnorm_backward_scratch(int C) {
+    return (size_t)MAX_GROUPS * C;
+}
 
-extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout, const floatX *dresidual,
-                                 const floatX *x, const floatX *weight, const float *rstd, int N, int C,
-                                 cudaStream_t stream) {
+extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout,
+                                 const floatX *dresidual, const floatX *x, const floatX *weight,
+                                 const float *rstd, int N, int C, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C);
     int groups = min(ceil_div(N, (int)MIN_GROUP_ROWS), (int)MAX_GROUPS);
-    if (C <= 256) backward_warps<8, 1>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
-    else if (C <= 512) backward_warps<4, 2>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
-    else if (C <= 1024) backward_warps<2, 4>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    if (C <= 256)
+        backward_warps<8, 1>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    else if (C <= 512)
+        backward_warps<4, 2>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    else if (C <= 1024)
+        backward_warps<2, 4>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
     else
-        launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS>), dim3(groups), dim3(row_threads(C)), 0, stream, dx, scratch,
-               dout, dresidual, x, weight, rstd, N, C, groups);
+        launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS>), dim3(groups), dim3(row_threads(C)), 0, stream,
+               dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups);
     sum_groups(dweight, scratch, groups, C, stream);
 }

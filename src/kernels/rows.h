@@ -1,5 +1,6 @@
-// How kernels without exchange between threads walk over rows: threads of x take the chunks of a row in turn, threads of
-// y take rows. Neighbouring threads touch neighbouring chunks, and no element's place costs a division.
+// How kernels without exchange between threads walk over rows: threads of x take the chunks of a row in turn,
+// threads of y take rows. Neighbouring threads touch neighbouring chunks, and no element's place costs a
+// division.
 #ifndef LLMC_KERNELS_ROWS_H
 #define LLMC_KERNELS_ROWS_H
 
@@ -15,6 +16,8 @@ inline dim3 rows_block(int chunks) {
     while (x < chunks && x < ROWS_BLOCK) x *= 2;
     return dim3(x, ROWS_BLOCK / x);
 }
-inline dim3 rows_grid(int rows, dim3 block) { return dim3(ceil_div(rows, (int)block.y)); }
+inline dim3 rows_grid(int rows, dim3 block) {
+    return dim3(ceil_div(rows, (int)block.y));
+}
 
 #endif

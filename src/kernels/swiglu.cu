@@ -13,14 +13,15 @@ __global__ void swiglu_forward_kernel(floatX *out, const floatX *gate_up, int N,
         float gate[CHUNK], up[CHUNK];
         load_vec(gate, row + f);
         load_vec(up, row + F + f);
-#pragma unroll
+        EACH_ELEMENT
         for (int k = 0; k < CHUNK; k++) up[k] *= gate[k] * sigmoid(gate[k]);
         store_vec(out + (size_t)n * F + f, up);
     }
 }
 
 // A thread writes exactly the elements of gate_up that it has read, so that dgate_up may be gate_up.
-__global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F) {
+__global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N,
+                                       int F) {
     int n = blockIdx.x * blockDim.y + threadIdx.y;
     if (n >= N) return;
     const floatX *row = gate_up + (size_t)n * 2 * F;
@@ -30,7 +31,7 @@ __global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, con
         load_vec(gate, row + f);
         load_vec(up, row + F + f);
         load_vec(d, dout + (size_t)n * F + f);
-#pragma unroll
+        EACH_ELEMENT
         for (int k = 0; k < CHUNK; k++) {
             float s = sigmoid(gate[k]);
             float silu = gate[k] * s;
@@ -50,5 +51,6 @@ extern "C" void swiglu_forward(floatX *out, const floatX *gate_up, int N, int F,
 extern "C" void swiglu_backward(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F,
                                 cudaStream_t stream) {
     dim3 block = rows_block(F / CHUNK);
-    launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N, F);
+    launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N,
+                     F);
 }

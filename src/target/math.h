@@ -10,15 +10,16 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 #ifdef LLMC_TARGET_CPU
 
-// 2^x. Below -126 the result is 0 (no subnormals), -infinity included; above 127.99 it saturates; NaN stays NaN.
+// 2^x. Below -126 the result is 0 (no subnormals), -infinity included; above 127.49 it saturates; NaN stays NaN.
 inline float fast_exp2(float x) {
-    float above = x < -126.0f ? -126.0f : x;
-    float clamped = above > 127.99f ? 127.99f : above;
+    float clamped = x < -126.0f ? -126.0f : x;
+    clamped = clamped > 127.49f ? 127.49f : clamped;
     // round to the nearest integer by pushing the fraction out of the mantissa
     const float magic = 12582912.0f; // 1.5 * 2^23
     float shifted = clamped + magic;
-    float f = clamped - (shifted - magic); // in [-0.5, 0.5]
-    float power = __uint_as_float((__float_as_uint(shifted) - __float_as_uint(magic) + 127) << 23);
+    float f = clamped - (shifted - magic);                                // in [-0.5, 0.5]
+    uint32_t integer = __float_as_uint(shifted) - __float_as_uint(magic); // -126 to 127
+    float scale = __uint_as_float((integer + 127) << 23);
     // 2^f: Taylor series of exp(f ln 2), each coefficient (ln 2)^n / n!; the term of f^8 is below 2^-29
     float p = 1.5252733804e-5f;
     p = p * f + 1.5403530394e-4f;
@@ -28,7 +29,7 @@ inline float fast_exp2(float x) {
     p = p * f + 2.4022650696e-1f;
     p = p * f + 6.9314718056e-1f;
     p = p * f + 1.0f;
-    return x < -126.0f ? 0.0f : p * power;
+    return x < -126.0f ? 0.0f : p * scale;
 }
 inline float fast_rsqrt(float x) { return 1.0f / sqrtf(x); }
 inline float fast_divide(float a, float b) { return a / b; }
