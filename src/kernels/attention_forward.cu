@@ -1,0 +1,200 @@
+// Attention, forward. A block owns a tile of queries of one head and walks over the tiles of keys and values that any of
+// its queries sees. For each row it keeps the running maximum m and sum l of
+//   p_j = 2^((s_j - m) log2(e)/sqrt(HD)),  s = q k^T
+// and the output accumulated so far, all rescaled when m grows (online softmax); at the end out = o / l and
+// lse = m/sqrt(HD) + ln l.
+#include "kernels/attention.h"
+#include "kernels/attention_tiles.h"
+
+namespace {
+
+constexpr bool FP32 = sizeof(floatX) == 4;
+
+template <int HD>
+struct ForwardTiles;
+template <>
+struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> {};
+template <>
+struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> {};
+template <>
+struct ForwardTiles<128> : AttentionTiles<128, 1, 4, FP32 ? 32 : 64> {};
+template <>
+struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> {};
+
+template <typename Tiles>
+constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS); }
+
+// Softmax state of the rows of one lane: rows 16m + 8h + lane/4 of the warp's.
+template <int M>
+struct RowState {
+    float max[2 * M], sum[2 * M]; // index 2m + h; sum: over this lane's columns only
+    int query[2 * M], first[2 * M]; // position of the query, first position that it sees
+};
+
+// Positions beyond T are treated as copies of the last query, and never stored.
+template <int M>
+__device__ __forceinline__ void init_rows(RowState<M> &rows, int row0, const int *doc_start, int T) {
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        rows.query[r] = min(row0 + 8 * r + lane_id() / 4, T - 1);
+        rows.first[r] = doc_start[rows.query[r]];
+        rows.max[r] = -INFINITY;
+        rows.sum[r] = 0.0f;
+    }
+}
+
+// Scores of keys that a query doesn't see become -infinity. key0: position of the tile's first key.
+template <int M, int COLS>
+__device__ __forceinline__ void mask_scores(Acc<COLS> (&s)[M], const RowState<M> &rows, int key0) {
+    int lane = lane_id();
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int b = 0; b < Acc<COLS>::BLOCKS; b++)
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
+                    int key = key0 + Acc<COLS>::column(lane, b, e);
+                    bool seen = key >= rows.first[2 * m + h] && key <= rows.query[2 * m + h];
+                    s[m].c[b][h][e] = seen ? s[m].c[b][h][e] : -INFINITY;
+                }
+}
+
+// s := p, sums and output rescaled to the new maxima. scale: log2(e)/sqrt(HD).
+template <int M, int COLS, int HD>
+__device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M], RowState<M> &rows, float scale) {
+    static_assert(Acc<COLS>::BLOCKS == 1, "");
+    float tile_max[2 * M];
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) tile_max[r] = fold_max(s[r / 2].c[0][r % 2]);
+    quad_max(tile_max);
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        float(&p)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+        float next = max(rows.max[r], tile_max[r]);
+        float base = next == -INFINITY ? 0.0f : next * scale; // nothing seen yet: p must be 0, not NaN
+        float correction = fast_exp2(rows.max[r] * scale - base);
+#pragma unroll
+        for (int e = 0; e < 2 * Acc<COLS>::W; e++) p[e] = fast_exp2(p[e] * scale - base);
+        rows.max[r] = next;
+        rows.sum[r] = rows.sum[r] * correction + fold_sum(p);
+#pragma unroll
+        for (int b = 0; b < Acc<HD>::BLOCKS; b++)
+#pragma unroll
+            for (int e = 0; e < 2 * Acc<HD>::W; e++) o[r / 2].c[b][r % 2][e] *= correction;
+    }
+}
+
+// out = o / l through the warp's own rows of the query tile (16-byte stores), lse by the first lane of each four.
+template <typename Tiles>
+__device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile<floatX, Tiles::HD> staging,
+                                             Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows, int warp_row,
+                                             int row0, AttentionSizes sizes, float scale) {
+    constexpr int M = Tiles::M;
+    quad_sum(rows.sum);
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        float factor = 1.0f / rows.sum[r];
+#pragma unroll
+        for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++)
+#pragma unroll
+            for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
+        int t = row0 + warp_row + 8 * r + lane_id() / 4;
+        if (lane_id() % 4 == 0 && t < sizes.T)
+            lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++) store_acc(staging, warp_row + 16 * m, o[m]);
+    __syncwarp();
+    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * sizes.out_stride(), sizes.out_stride(), staging, warp_row,
+                       sizes.T - row0 - warp_row, sizes.HD);
+}
+
+template <int HD>
+__global__ void __launch_bounds__(ForwardTiles<HD>::THREADS)
+    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, AttentionSizes sizes,
+                             int tiles, float scale) {
+    using Tiles = ForwardTiles<HD>;
+    constexpr int M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    SHARED_DYNAMIC(floatX, shared);
+    SharedTile<floatX, HD> q_tile = {shared};
+    // two buffers, each with a tile of keys (which = 0) and one of values (1)
+    auto kv_tile = [=](int tile, int which) {
+        return SharedTile<floatX, HD>{shared + (Tiles::ROWS + (2 * (tile & 1) + which) * COLS) * HD};
+    };
+    const AttentionBlock block(blockIdx.x, tiles, sizes.NH, true);
+    const int T = sizes.T, kv_head = sizes.kv_head(block.head), stride = sizes.qkv_stride();
+    const int row0 = block.tile * Tiles::ROWS, last_row = min(row0 + Tiles::ROWS, T) - 1;
+    doc_start += (size_t)block.b * T;
+
+    auto load_keys = [&](int tile) {
+        int key0 = tile * COLS;
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride,
+                                       T - key0, sizes.HD);
+        cp_async_commit();
+    };
+    const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
+    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + sizes.query(block.b, block.head, row0), stride, T - row0,
+                                          sizes.HD);
+    load_keys(first_tile);
+
+    // what this warp's rows see: keys from warp_first to warp_last; those from unmasked_first to unmasked_last all of them
+    const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
+    const bool active = warp_row0 < T;
+    const int warp_last = min(warp_row0 + 16 * M, T) - 1;
+    const int warp_first = doc_start[min(warp_row0, T - 1)], unmasked_first = doc_start[warp_last];
+    RowState<M> rows;
+    init_rows(rows, warp_row0, doc_start, T);
+
+    FragA<floatX, HD> q[M];
+    Acc<HD> o[M];
+#pragma unroll
+    for (int m = 0; m < M; m++) acc_zero(o[m]);
+
+    for (int tile = first_tile; tile <= last_tile; tile++) {
+        cp_async_wait<0>();
+        __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
+        if (tile < last_tile) load_keys(tile + 1);
+        if (tile == first_tile)
+#pragma unroll
+            for (int m = 0; m < M; m++) load_a(q[m], q_tile, warp_row + 16 * m);
+
+        const int key0 = tile * COLS;
+        if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
+        Acc<COLS> s[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) acc_zero(s[m]);
+        multiply_nt(s, q, kv_tile(tile, 0));
+        if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_scores(s, rows, key0);
+        online_softmax(s, o, rows, scale);
+        FragA<floatX, COLS> p[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) frag_from_acc(p[m], s[m]);
+        multiply_nn(o, p, kv_tile(tile, 1), 0);
+    }
+    if (active)
+        store_output<Tiles>(out + sizes.output(block.b, block.head, 0), lse + sizes.stat(block.b, block.head, 0), q_tile,
+                            o, rows, warp_row, row0, sizes, scale);
+}
+
+} // namespace
+
+extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, int T, int NH,
+                                  int NKV, int HD, cudaStream_t stream) {
+    const AttentionSizes sizes = {T, NH, NKV, HD};
+    const float scale = LOG2E / sqrtf((float)HD);
+#define LAUNCH(D)                                                                                                    \
+    do {                                                                                                             \
+        using Tiles = ForwardTiles<D>;                                                                               \
+        static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");                            \
+        const int tiles = ceil_div(T, (int)Tiles::ROWS);                                                             \
+        const unsigned blocks = (unsigned)tiles * (unsigned)NH * (unsigned)B;                                        \
+        launch((attention_forward_kernel<D>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(), stream,   \
+               out, lse, qkv, doc_start, sizes, tiles, scale);                                                       \
+    } while (0)
+    ATTENTION_DISPATCH(HD, LAUNCH);
+#undef LAUNCH
+}

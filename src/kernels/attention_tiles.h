@@ -1,0 +1,100 @@
+// What the forward and backward kernels of attention share: sizes of tiles, where heads stand in qkv, the mask.
+#ifndef LLMC_KERNELS_ATTENTION_TILES_H
+#define LLMC_KERNELS_ATTENTION_TILES_H
+
+#include "target/launch.h"
+#include "target/math.h"
+#include "target/mma.h"
+#include <assert.h>
+
+// A block owns ROWS rows (queries, or keys and values), 16 * M for each of its WARPS, and streams tiles of COLS rows of
+// the other side through two buffers. Sizes keep the accumulators in registers and shared memory within the 99 KB of sm_89.
+template <int HeadDim, int M_, int Warps, int Cols>
+struct AttentionTiles {
+    enum { HD = HeadDim, M = M_, WARPS = Warps, COLS = Cols };
+    enum { THREADS = 32 * WARPS, ROWS = 16 * M * WARPS };
+    static_assert(HD % 32 == 0 && COLS % 16 == 0, "");
+};
+
+// floatX elements of `rows` rows of a tile.
+template <typename Tiles>
+constexpr size_t tile_bytes(int rows) { return sizeof(floatX) * Tiles::HD * (size_t)rows; }
+enum { SHARED_LIMIT = 99 * 1024 };
+
+// Problem sizes, and where a head's rows begin. HD is the true head dimension; the kernels' is the next instantiated one.
+struct AttentionSizes {
+    int T, NH, NKV, HD;
+
+    __host__ __device__ int qkv_stride() const { return (NH + 2 * NKV) * HD; } // elements from one token to the next
+    __host__ __device__ int out_stride() const { return NH * HD; }
+    __device__ int kv_head(int head) const { return head / (NH / NKV); }
+    __device__ size_t query(int b, int head, int t) const { return at(b, t, head); }
+    __device__ size_t key(int b, int kv, int t) const { return at(b, t, NH + kv); }
+    __device__ size_t value(int b, int kv, int t) const { return at(b, t, NH + NKV + kv); }
+    __device__ size_t output(int b, int head, int t) const { return ((size_t)b * T + t) * out_stride() + head * HD; }
+    __device__ size_t stat(int b, int head, int t) const { return ((size_t)b * NH + head) * T + t; } // lse, [B,NH,T]
+
+private:
+    __device__ size_t at(int b, int t, int slot) const { return ((size_t)b * T + t) * qkv_stride() + slot * HD; }
+};
+
+// One block of the grid: tile `tile` of ceil_div(T, rows), head `head` of `heads`, row `b` of the batch. Tiles run
+// fastest, so that blocks at work together share K and V; the last tile first, since it sees the most keys.
+struct AttentionBlock {
+    int tile, head, b;
+
+    __device__ AttentionBlock(unsigned block, int tiles, int heads, bool last_first)
+        : tile((int)(block % tiles)), head((int)(block / tiles % heads)), b((int)(block / tiles / heads)) {
+        if (last_first) tile = tiles - 1 - tile;
+    }
+};
+
+// Copies rows of a shared tile to global memory, 16 bytes a thread: `count` rows from row0 of the tile to `to`. For one warp,
+// which wrote these rows.
+template <int ROWS, int COLS>
+__device__ __forceinline__ void store_rows(floatX *to, size_t stride, SharedTile<floatX, COLS> tile, int row0, int count,
+                                           int valid_cols) {
+    using Tile = SharedTile<floatX, COLS>;
+#pragma unroll
+    for (int i = lane_id(); i < ROWS * Tile::CHUNKS; i += 32) {
+        int row = i / Tile::CHUNKS, col = i % Tile::CHUNKS * Tile::CHUNK;
+        if (row < count && col < valid_cols)
+            *(uint4 *)(to + (size_t)row * stride + col) = *(const uint4 *)tile.at(row0 + row, col);
+    }
+}
+
+// Sum and maximum of the values that one lane holds of a row; pairwise, which is also how the CPU's vectors like it.
+template <int N>
+__device__ __forceinline__ float fold_sum(const float (&x)[N]) {
+    float y[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) y[i] = x[i];
+#pragma unroll
+    for (int half = N / 2; half > 0; half /= 2)
+#pragma unroll
+        for (int i = 0; i < half; i++) y[i] += y[i + half];
+    return y[0];
+}
+template <int N>
+__device__ __forceinline__ float fold_max(const float (&x)[N]) {
+    float y[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) y[i] = x[i];
+#pragma unroll
+    for (int half = N / 2; half > 0; half /= 2)
+#pragma unroll
+        for (int i = 0; i < half; i++) y[i] = y[i] < y[i + half] ? y[i + half] : y[i];
+    return y[0];
+}
+
+// The kernels are instantiated for these head dimensions; the others take the next larger, filled up with zeros.
+#define ATTENTION_DISPATCH(HD, call)                                                                                 \
+    do {                                                                                                             \
+        assert((HD) % 16 == 0 && (HD) >= 16 && (HD) <= 256);                                                         \
+        if ((HD) <= 32) call(32);                                                                                    \
+        else if ((HD) <= 64) call(64);                                                                               \
+        else if ((HD) <= 128) call(128);                                                                             \
+        else call(256);                                                                                              \
+    } while (0)
+
+#endif
