@@ -211,6 +211,33 @@ inline void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T,
     host_multiply<true>(c, a, b, col0, LLMC_SITE_ARGS);
 }
 
+// Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.
+typedef float HostV4 __attribute__((vector_size(16)));
+inline HostV8 host_low(HostV16 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+inline HostV8 host_high(HostV16 v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+inline HostV4 host_low(HostV8 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
+inline HostV4 host_high(HostV8 v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
+template <typename Op, typename V>
+__attribute__((always_inline)) inline float host_fold(V v) {
+    if constexpr (sizeof(V) == 16) {
+        V w = Op::combine(v, __builtin_shufflevector(v, v, 2, 3, 2, 3));
+        w = Op::combine(w, __builtin_shufflevector(w, w, 1, 1, 1, 1));
+        return w[0];
+    } else {
+        return host_fold<Op>(Op::combine(host_low(v), host_high(v)));
+    }
+}
+template <typename Op, int N>
+__attribute__((always_inline)) inline float host_fold_row(const float (&x)[N]) {
+    if constexpr (N == 16) return host_fold<Op>(host_load<HostV16>(x));
+    else if constexpr (N == 8) return host_fold<Op>(host_load<HostV8>(x));
+    else return host_fold<Op>(host_load<HostV4>(x));
+}
+template <int N>
+inline float fold_sum(const float (&x)[N]) { return host_fold_row<AddOp>(x); }
+template <int N>
+inline float fold_max(const float (&x)[N]) { return host_fold_row<MaxOp>(x); }
+
 // A lane's own elements, read directly: where ldmatrix brings them is what FragA says.
 template <int K, int COLS>
 inline void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile, int row0) {

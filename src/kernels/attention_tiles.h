@@ -63,30 +63,6 @@ __device__ __forceinline__ void store_rows(floatX *to, size_t stride, SharedTile
     }
 }
 
-// Sum and maximum of the values that one lane holds of a row; pairwise, which is also how the CPU's vectors like it.
-template <int N>
-__device__ __forceinline__ float fold_sum(const float (&x)[N]) {
-    float y[N];
-#pragma unroll
-    for (int i = 0; i < N; i++) y[i] = x[i];
-#pragma unroll
-    for (int half = N / 2; half > 0; half /= 2)
-#pragma unroll
-        for (int i = 0; i < half; i++) y[i] += y[i + half];
-    return y[0];
-}
-template <int N>
-__device__ __forceinline__ float fold_max(const float (&x)[N]) {
-    float y[N];
-#pragma unroll
-    for (int i = 0; i < N; i++) y[i] = x[i];
-#pragma unroll
-    for (int half = N / 2; half > 0; half /= 2)
-#pragma unroll
-        for (int i = 0; i < half; i++) y[i] = y[i] < y[i + half] ? y[i + half] : y[i];
-    return y[0];
-}
-
 // The kernels are instantiated for these head dimensions; the others take the next larger, filled up with zeros.
 #define ATTENTION_DISPATCH(HD, call)                                                                                 \
     do {                                                                                                             \

@@ -242,6 +242,26 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K>
 #ifdef LLMC_TARGET_CPU
 #include "host/multiply.h"
 #else
+// Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.
+template <int N>
+__device__ __forceinline__ float fold_sum(const float (&x)[N]) {
+    float y[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) y[i] = x[i];
+#pragma unroll
+    for (int half = N / 2; half > 0; half /= 2)
+#pragma unroll
+        for (int i = 0; i < half; i++) y[i] += y[i + half];
+    return y[0];
+}
+template <int N>
+__device__ __forceinline__ float fold_max(const float (&x)[N]) {
+    float y = x[0];
+#pragma unroll
+    for (int i = 1; i < N; i++) y = fmaxf(y, x[i]);
+    return y;
+}
+
 template <typename T, int K, int COLS>
 __device__ __forceinline__ void load_a(FragA<T, K> &frag, SharedTile<T, COLS> tile, int row0) {
     by_instruction::load_a(frag, tile, row0);
