@@ -53,7 +53,7 @@ __device__ __forceinline__ void mask_scores(Acc<COLS> (&s)[M], const RowState<M>
         for (int b = 0; b < Acc<COLS>::BLOCKS; b++)
 #pragma unroll
             for (int h = 0; h < 2; h++)
-#pragma unroll
+                EACH_ELEMENT
                 for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
                     int key = key0 + Acc<COLS>::column(lane, b, e);
                     bool seen = key >= rows.first[2 * m + h] && key <= rows.query[2 * m + h];
@@ -75,13 +75,13 @@ __device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M
         float next = max(rows.max[r], tile_max[r]);
         float base = next == -INFINITY ? 0.0f : next * scale; // nothing seen yet: p must be 0, not NaN
         float correction = fast_exp2(rows.max[r] * scale - base);
-#pragma unroll
+        EACH_ELEMENT
         for (int e = 0; e < 2 * Acc<COLS>::W; e++) p[e] = fast_exp2(p[e] * scale - base);
         rows.max[r] = next;
         rows.sum[r] = rows.sum[r] * correction + fold_sum(p);
 #pragma unroll
         for (int b = 0; b < Acc<HD>::BLOCKS; b++)
-#pragma unroll
+            EACH_ELEMENT
             for (int e = 0; e < 2 * Acc<HD>::W; e++) o[r / 2].c[b][r % 2][e] *= correction;
     }
 }
@@ -98,7 +98,7 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
         float factor = 1.0f / rows.sum[r];
 #pragma unroll
         for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++)
-#pragma unroll
+            EACH_ELEMENT
             for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
         int t = row0 + warp_row + 8 * r + lane_id() / 4;
         if (lane_id() % 4 == 0 && t < sizes.T)

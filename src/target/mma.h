@@ -84,7 +84,7 @@ __device__ __forceinline__ void acc_zero(Acc<N> &acc) {
     for (int b = 0; b < Acc<N>::BLOCKS; b++)
 #pragma unroll
         for (int h = 0; h < 2; h++)
-#pragma unroll
+            EACH_ELEMENT
             for (int e = 0; e < 2 * Acc<N>::W; e++) acc.c[b][h][e] = 0.0f;
 }
 
@@ -106,7 +106,7 @@ __device__ __forceinline__ void frag_from_acc(FragA<float, N> &frag, const Acc<N
     for (int b = 0; b < Acc<N>::BLOCKS; b++)
 #pragma unroll
         for (int h = 0; h < 2; h++)
-#pragma unroll
+            EACH_ELEMENT
             for (int e = 0; e < 2 * W; e++) frag.a[h][e / W * (N / 8) + b * W + e % W] = acc.c[b][h][e];
 }
 
@@ -131,7 +131,7 @@ __device__ __forceinline__ void store_acc(SharedTile<float, COLS> tile, int row0
     for (int b = 0; b < Acc<N>::BLOCKS; b++)
 #pragma unroll
         for (int h = 0; h < 2; h++)
-#pragma unroll
+            EACH_ELEMENT
             for (int e = 0; e < 2 * Acc<N>::W; e++)
                 *tile.at(row0 + 8 * h + lane / 4, Acc<N>::column(lane, b, e)) = acc.c[b][h][e];
 }
@@ -222,7 +222,7 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K>
                 for (int h = 0; h < 2; h++) a[m][h] = __shfl_sync(0xffffffffu, frag[m].a[h][part], q, 4);
 #pragma unroll
             for (int block = 0; block < Acc<N>::BLOCKS; block++)
-#pragma unroll
+                EACH_ELEMENT
                 for (int e = 0; e < 2 * Acc<N>::W; e++) {
                     int n = Acc<N>::column(lane, block, e);
                     float value = BIsRowMajor ? *b.at(k, col0 + n) : *b.at(n, k);
@@ -244,16 +244,7 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K>
 #else
 // Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.
 template <int N>
-__device__ __forceinline__ float fold_sum(const float (&x)[N]) {
-    float y[N];
-#pragma unroll
-    for (int i = 0; i < N; i++) y[i] = x[i];
-#pragma unroll
-    for (int half = N / 2; half > 0; half /= 2)
-#pragma unroll
-        for (int i = 0; i < half; i++) y[i] += y[i + half];
-    return y[0];
-}
+__device__ __forceinline__ float fold_sum(const float (&x)[N]) { return sum_vec(x); }
 template <int N>
 __device__ __forceinline__ float fold_max(const float (&x)[N]) {
     float y = x[0];

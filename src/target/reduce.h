@@ -96,6 +96,9 @@ template <int N, typename T>
 __device__ __forceinline__ void warp_sum(T (&x)[N], LLMC_SITE) { lanes_reduce<AddOp, 32>(x, LLMC_SITE_ARGS); }
 template <int N, typename T>
 __device__ __forceinline__ void warp_max(T (&x)[N], LLMC_SITE) { lanes_reduce<MaxOp, 32>(x, LLMC_SITE_ARGS); }
+// Over groups of `Width` consecutive lanes.
+template <int Width, int N, typename T>
+__device__ __forceinline__ void group_sum(T (&x)[N], LLMC_SITE) { lanes_reduce<AddOp, Width>(x, LLMC_SITE_ARGS); }
 // Over the four lanes 4q to 4q+3, which share the rows of a tensor-core fragment.
 template <int N, typename T>
 __device__ __forceinline__ void quad_sum(T (&x)[N], LLMC_SITE) { lanes_reduce<AddOp, 4>(x, LLMC_SITE_ARGS); }

@@ -1,0 +1,394 @@
+// Attention, backward. With P = softmax(S scale), S = Q K^T, O = P V and D_i = sum_d dO_id O_id:
+//   dV = P^T dO,   dP = dO V^T,   dS = P * (dP - D),   dQ = scale dS K,   dK = scale dS^T Q
+// P is recomputed from S and the log-sum-exp that the forward pass kept: p = exp(s scale - lse).
+//
+// Three kernels, none with atomics: D; dK and dV by tiles of keys, which walk over the queries that see them, of all query
+// heads of the group; dQ by tiles of queries, which walk over the keys they see.
+#include "kernels/attention.h"
+#include "kernels/attention_tiles.h"
+
+namespace {
+
+constexpr bool FP32 = sizeof(floatX) == 4;
+
+// OUT: columns of dK and dV that a block computes; with a head dimension of 256 two blocks share the work, since the
+// accumulators of one would not fit the registers.
+template <int HeadDim, int M, int Warps, int Cols>
+struct BackwardTiles : AttentionTiles<HeadDim, M, Warps, Cols> {
+    enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT };
+};
+template <int HD>
+struct Backward;
+template <>
+struct Backward<32> : BackwardTiles<32, 2, 4, 64> {};
+template <>
+struct Backward<64> : BackwardTiles<64, 1, 4, 64> {};
+template <>
+struct Backward<128> : BackwardTiles<128, 1, FP32 ? 2 : 4, 32> {};
+template <>
+struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16 : 32> {};
+
+// What the dK, dV kernel needs to know of each query of a tile, in the order in which a lane holds the columns of an Acc.
+struct QueryStats {
+    float *lse; // times log2(e); infinity, which makes p = 0, behind the last query
+    float *d;
+    int *first; // first key that the query sees
+};
+
+template <typename Tiles>
+constexpr size_t query_shared() { return tile_bytes<Tiles>(2 * Tiles::ROWS + 4 * Tiles::COLS); }
+template <typename Tiles>
+constexpr size_t key_shared() { return query_shared<Tiles>() + 2 * 3 * sizeof(float) * Tiles::COLS; }
+
+// ---- D
+
+// A group of LANES lanes for each of ROWS_EACH rows (token and head) of HD elements.
+enum { D_THREADS = 128, D_ROWS = 4 };
+
+template <int LANES>
+__global__ void __launch_bounds__(D_THREADS)
+    attention_d_kernel(float *d, const floatX *dout, const floatX *out, AttentionSizes sizes, long rows) {
+    const int groups = D_THREADS / LANES, lane = (int)threadIdx.x % LANES;
+    const long row0 = (long)blockIdx.x * groups * D_ROWS + threadIdx.x / LANES;
+    float sum[D_ROWS];
+#pragma unroll
+    for (int r = 0; r < D_ROWS; r++) {
+        const long row = row0 + r * groups;
+        sum[r] = 0.0f;
+        if (row >= rows) continue;
+        for (int col = lane * VEC; col < sizes.HD; col += LANES * VEC) {
+            float a[VEC], b[VEC];
+            load_vec(a, dout + row * sizes.HD + col);
+            load_vec(b, out + row * sizes.HD + col);
+            EACH_ELEMENT
+            for (int i = 0; i < VEC; i++) a[i] *= b[i];
+            sum[r] += sum_vec(a);
+        }
+    }
+    group_sum<LANES>(sum);
+#pragma unroll
+    for (int r = 0; r < D_ROWS; r++) {
+        const long row = row0 + r * groups; // row = (b * T + t) * NH + head
+        if (lane != 0 || row >= rows) continue;
+        const long token = row / sizes.NH;
+        d[sizes.stat((int)(token / sizes.T), (int)(row % sizes.NH), (int)(token % sizes.T))] = sum[r];
+    }
+}
+
+// ---- what both kernels share
+
+// A statistic of the row, or of each column, of an accumulator.
+struct SameForAll {
+    float value;
+    __device__ __forceinline__ float operator[](int) const { return value; }
+};
+struct ByColumn {
+    const float *values;
+    __device__ __forceinline__ float operator[](int e) const { return values[e]; }
+};
+
+// s := p = 2^(s scale - lse), and dp := ds = p (dp - D).
+template <int N, typename Stat>
+__device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], Stat lse, Stat d, float scale) {
+    EACH_ELEMENT
+    for (int e = 0; e < N; e++) {
+        s[e] = fast_exp2(s[e] * scale - lse[e]);
+        dp[e] = s[e] * (dp[e] - d[e]);
+    }
+}
+
+template <int N, int M>
+__device__ __forceinline__ void zero_all(Acc<N> (&acc)[M]) {
+#pragma unroll
+    for (int m = 0; m < M; m++) acc_zero(acc[m]);
+}
+
+// One gradient out through the warp's own rows of a tile that is not needed any more: 16-byte stores.
+template <int M, int N, int COLS>
+__device__ __forceinline__ void store_gradient(floatX *to, size_t stride, SharedTile<floatX, COLS> staging,
+                                               Acc<N> (&acc)[M], int warp_row, int valid_rows, int valid_cols,
+                                               float factor) {
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int b = 0; b < Acc<N>::BLOCKS; b++)
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                EACH_ELEMENT
+                for (int e = 0; e < 2 * Acc<N>::W; e++) acc[m].c[b][h][e] *= factor;
+        store_acc(staging, warp_row + 16 * m, acc[m]);
+    }
+    __syncwarp();
+    store_rows<16 * M>(to + (size_t)warp_row * stride, stride, staging, warp_row, valid_rows - warp_row,
+                       min(valid_cols, N));
+}
+
+// ---- dK, dV
+
+// First query behind key_last that doesn't see it any more (T if there is none): doc_start doesn't decrease.
+__device__ __forceinline__ int queries_end(const int *doc_start, int key_last, int T) {
+    int low = key_last + 1, high = T;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (doc_start[middle] <= key_last) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+// Rows are keys, columns queries: s = S^T, dp = dP^T. Keys that a query doesn't see get s = -infinity.
+template <int M, int COLS>
+__device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QueryStats &stats, int warp_key0, int query0) {
+    const int lane = lane_id();
+    constexpr int E = 2 * Acc<COLS>::W;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            EACH_ELEMENT
+            for (int e = 0; e < E; e++) {
+                int key = warp_key0 + 16 * m + 8 * h + lane / 4, query = query0 + Acc<COLS>::column(lane, 0, e);
+                bool seen = key <= query && key >= stats.first[lane % 4 * E + e];
+                s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
+            }
+}
+
+template <int COLS>
+__device__ __forceinline__ void load_query_stats(const QueryStats &stats, const float *lse, const float *d,
+                                                 const int *doc_start, int query0, int T) {
+    constexpr int E = 2 * Acc<COLS>::W;
+    for (int i = (int)threadIdx.x; i < COLS; i += (int)blockDim.x) {
+        int query = query0 + Acc<COLS>::column(i / E, 0, i % E);
+        stats.lse[i] = query < T ? lse[query] * LOG2E : INFINITY;
+        stats.d[i] = query < T ? d[query] : 0.0f;
+        stats.first[i] = query < T ? doc_start[query] : 0;
+    }
+}
+
+template <int HD>
+__global__ void __launch_bounds__(Backward<HD>::THREADS)
+    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
+                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
+    using Tiles = Backward<HD>;
+    constexpr int M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS, OUT = Tiles::OUT;
+    constexpr int E = 2 * Acc<COLS>::W;
+    SHARED_DYNAMIC(floatX, shared);
+    const SharedTile<floatX, HD> k_tile = {shared}, v_tile = {shared + ROWS * HD};
+    // two buffers, each with a tile of queries (which = 0) and one of dout (1)
+    auto query_tile = [=](int step, int which) {
+        return SharedTile<floatX, HD>{shared + (2 * ROWS + (2 * (step & 1) + which) * COLS) * HD};
+    };
+    auto query_stats = [=](int step) {
+        float *start = (float *)(shared + (2 * ROWS + 4 * COLS) * HD) + (step & 1) * 3 * COLS;
+        return QueryStats{start, start + COLS, (int *)(start + 2 * COLS)};
+    };
+
+    const int part = (int)(blockIdx.x % Tiles::PARTS), col0 = part * OUT;
+    const AttentionBlock block(blockIdx.x / Tiles::PARTS, tiles, sizes.NKV, false);
+    const int T = sizes.T, stride = sizes.qkv_stride(), group = sizes.NH / sizes.NKV;
+    const int key0 = block.tile * ROWS, key_last = min(key0 + ROWS, T) - 1;
+    const size_t keys = sizes.key(block.b, block.head, key0), values = sizes.value(block.b, block.head, key0);
+    doc_start += (size_t)block.b * T;
+
+    // steps: for each query head of the group, the tiles of queries that see one of our keys
+    const int first_tile = key0 / COLS, end_tile = ceil_div(queries_end(doc_start, key_last, T), COLS);
+    const int tiles_each = end_tile - first_tile, steps = group * tiles_each;
+    auto load_queries = [&](int step) {
+        const int head = block.head * group + step / tiles_each, query0 = (first_tile + step % tiles_each) * COLS;
+        load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + sizes.query(block.b, head, query0), stride, T - query0,
+                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(query_tile(step, 1), dout + sizes.output(block.b, head, query0),
+                                       sizes.out_stride(), T - query0, sizes.HD);
+        cp_async_commit();
+        const size_t row = sizes.stat(block.b, head, 0);
+        load_query_stats<COLS>(query_stats(step), lse + row, d + row, doc_start, query0, T);
+    };
+    load_tile_async<ROWS, THREADS>(k_tile, qkv + keys, stride, T - key0, sizes.HD);
+    load_tile_async<ROWS, THREADS>(v_tile, qkv + values, stride, T - key0, sizes.HD);
+    load_queries(0);
+
+    const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_key0 = key0 + warp_row;
+    const bool active = warp_key0 < T;
+    const int warp_last = min(warp_key0 + 16 * M, T) - 1;
+    Acc<OUT> dk[M], dv[M];
+    zero_all(dk);
+    zero_all(dv);
+
+    for (int step = 0; step < steps; step++) {
+        cp_async_wait<0>();
+        __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
+        if (step + 1 < steps) load_queries(step + 1);
+
+        const int query0 = (first_tile + step % tiles_each) * COLS, query_last = min(query0 + COLS, T) - 1;
+        if (!active || query_last < warp_key0 || doc_start[query0] > warp_last) continue;
+        const QueryStats stats = query_stats(step);
+        Acc<COLS> p[M], ds[M];
+        zero_all(p);
+        zero_all(ds);
+        FragA<floatX, HD> a[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) load_a(a[m], k_tile, warp_row + 16 * m);
+        multiply_nt(p, a, query_tile(step, 0));
+#pragma unroll
+        for (int m = 0; m < M; m++) load_a(a[m], v_tile, warp_row + 16 * m);
+        multiply_nt(ds, a, query_tile(step, 1));
+        if (query0 < warp_last || doc_start[query_last] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
+
+        const int first_stat = lane_id() % 4 * E;
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                softmax_gradient(p[m].c[0][h], ds[m].c[0][h], ByColumn{stats.lse + first_stat},
+                                 ByColumn{stats.d + first_stat}, scale);
+        FragA<floatX, COLS> left[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) frag_from_acc(left[m], p[m]);
+        multiply_nn(dv, left, query_tile(step, 1), col0);
+#pragma unroll
+        for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
+        multiply_nn(dk, left, query_tile(step, 0), col0);
+    }
+    if (!active) return;
+    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0, scale / LOG2E);
+    store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, sizes.HD - col0, 1.0f);
+}
+
+// ---- dQ
+
+// Rows are queries, columns keys. Keys that a query doesn't see get s = -infinity. first, query: by row of this lane.
+template <int M, int COLS>
+__device__ __forceinline__ void mask_rows(Acc<COLS> (&s)[M], const int *first, const int *query, int key0) {
+    const int lane = lane_id();
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            EACH_ELEMENT
+            for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
+                int key = key0 + Acc<COLS>::column(lane, 0, e);
+                bool seen = key <= query[2 * m + h] && key >= first[2 * m + h];
+                s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
+            }
+}
+
+template <int HD>
+__global__ void __launch_bounds__(Backward<HD>::THREADS)
+    attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
+                        const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
+    using Tiles = Backward<HD>;
+    constexpr int M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
+    SHARED_DYNAMIC(floatX, shared);
+    const SharedTile<floatX, HD> q_tile = {shared}, dout_tile = {shared + ROWS * HD};
+    auto key_tile = [=](int tile, int which) { // keys (0), values (1), in two buffers
+        return SharedTile<floatX, HD>{shared + (2 * ROWS + (2 * (tile & 1) + which) * COLS) * HD};
+    };
+
+    const AttentionBlock block(blockIdx.x, tiles, sizes.NH, true);
+    const int T = sizes.T, kv_head = sizes.kv_head(block.head), stride = sizes.qkv_stride();
+    const int row0 = block.tile * ROWS, last_row = min(row0 + ROWS, T) - 1;
+    const size_t queries = sizes.query(block.b, block.head, row0);
+    doc_start += (size_t)block.b * T;
+    lse += sizes.stat(block.b, block.head, 0);
+    d += sizes.stat(block.b, block.head, 0);
+
+    auto load_keys = [&](int tile) {
+        const int key0 = tile * COLS;
+        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
+        cp_async_commit();
+    };
+    const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
+    load_tile_async<ROWS, THREADS>(q_tile, qkv + queries, stride, T - row0, sizes.HD);
+    load_tile_async<ROWS, THREADS>(dout_tile, dout + sizes.output(block.b, block.head, row0), sizes.out_stride(),
+                                   T - row0, sizes.HD);
+    load_keys(first_tile);
+
+    const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
+    const bool active = warp_row0 < T;
+    const int warp_last = min(warp_row0 + 16 * M, T) - 1;
+    const int warp_first = doc_start[min(warp_row0, T - 1)], unmasked_first = doc_start[warp_last];
+    // of this lane's rows; those beyond T are copies of the last query and not stored
+    int query[2 * M], first[2 * M];
+    float row_lse[2 * M], row_d[2 * M];
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        query[r] = min(warp_row0 + 8 * r + lane_id() / 4, T - 1);
+        first[r] = doc_start[query[r]];
+        row_lse[r] = lse[query[r]] * LOG2E;
+        row_d[r] = d[query[r]];
+    }
+    FragA<floatX, HD> q[M], dout_frag[M];
+    Acc<HD> dq[M];
+    zero_all(dq);
+
+    for (int tile = first_tile; tile <= last_tile; tile++) {
+        cp_async_wait<0>();
+        __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
+        if (tile < last_tile) load_keys(tile + 1);
+        if (KEEP && tile == first_tile)
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                load_a(q[m], q_tile, warp_row + 16 * m);
+                load_a(dout_frag[m], dout_tile, warp_row + 16 * m);
+            }
+
+        const int key0 = tile * COLS;
+        if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
+        Acc<COLS> p[M], ds[M];
+        zero_all(p);
+        zero_all(ds);
+        if (!KEEP)
+#pragma unroll
+            for (int m = 0; m < M; m++) load_a(q[m], q_tile, warp_row + 16 * m);
+        multiply_nt(p, q, key_tile(tile, 0));
+        if (!KEEP)
+#pragma unroll
+            for (int m = 0; m < M; m++) load_a(dout_frag[m], dout_tile, warp_row + 16 * m);
+        multiply_nt(ds, dout_frag, key_tile(tile, 1));
+        if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
+#pragma unroll
+        for (int r = 0; r < 2 * M; r++)
+            softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
+                             scale);
+        FragA<floatX, COLS> left[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
+        multiply_nn(dq, left, key_tile(tile, 0), 0);
+    }
+    if (active)
+        store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, sizes.HD, scale / LOG2E);
+}
+
+template <int HD>
+void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
+              const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+    using Tiles = Backward<HD>;
+    static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
+    const float scale = LOG2E / sqrtf((float)sizes.HD);
+    const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
+
+    constexpr int LANES = HD / VEC < 32 ? HD / VEC : 32;
+    const long rows = (long)B * sizes.T * sizes.NH;
+    const long rows_a_block = D_THREADS / LANES * D_ROWS;
+    launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d, dout,
+           out, sizes, rows);
+    launch((attention_dkv_kernel<HD>), dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B),
+           dim3(Tiles::THREADS), key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+    launch((attention_dq_kernel<HD>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B), dim3(Tiles::THREADS),
+           query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+}
+
+} // namespace
+
+extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
+                                   const floatX *qkv, const float *lse, const int *doc_start, int B, int T, int NH,
+                                   int NKV, int HD, cudaStream_t stream) {
+    const AttentionSizes sizes = {T, NH, NKV, HD};
+#define BACKWARD(D) backward<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, sizes, stream)
+    ATTENTION_DISPATCH(HD, BACKWARD);
+#undef BACKWARD
+}
