@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Tokens per second of the whole training step, ours against PyTorch's, on this machine and in one run.
+
+    python dev/bench/vs_pytorch.py                          # small model of configs/tiny.json, 8 x 256 tokens a step
+    python dev/bench/vs_pytorch.py --config configs/llama3.2_1b.json --batch 4 --sequence 2048     # on a GPU
+
+A step is forward, backward, clipping to norm 1 and AdamW. PyTorch runs in each of its settings: eager and compiled, fp32
+and bf16 autocast, a lean Llama (torch_llama.py) and transformers' LlamaForCausalLM; its AdamW is the fused one. Ours is
+build/TARGET/train_llama3 on synthetic text. The sides take turns, round by round, so that a machine that slows down slows
+both; the medians of the rounds are compared.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from torch_llama import Llama  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/tiny.json", help="config.json of the model (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="rows of a step (default: %(default)s)")
+    parser.add_argument("--sequence", type=int, default=256, help="tokens of a row (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of either side (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a turn (default: %(default)s)")
+    parser.add_argument("--target", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--models", default="lean,transformers", help="PyTorch models (default: %(default)s)")
+    parser.add_argument("--modes", default="eager,compiled", help="(default: %(default)s)")
+    parser.add_argument("--precisions", default="fp32,bf16", help="(default: %(default)s)")
+    parser.add_argument("--without-ours", action="store_true", help="measure PyTorch only")
+    parser.add_argument("--json", help="write the result here too")
+    return parser.parse_args()
+
+
+class Pytorch:
+    """One setting of PyTorch: turn() → tokens per second."""
+
+    def __init__(self, options, config, model, mode, precision):
+        self.options, self.name = options, f"PyTorch {model}, {mode}, {precision}"
+        self.device, self.autocast = options.target, precision == "bf16"
+        torch.manual_seed(0)
+        made = make_transformers(config) if model == "transformers" else Llama(config, options.sequence)
+        self.model = made.to(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+        loss = self.loss_of_transformers if model == "transformers" else self.model
+        self.loss = torch.compile(loss) if mode == "compiled" else loss
+        shape = (options.batch, options.sequence + 1)
+        self.ids = torch.randint(config["vocab_size"], shape, device=self.device)
+
+    def loss_of_transformers(self, tokens, targets):
+        logits = self.model(input_ids=tokens, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def step(self):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            loss = self.loss(self.ids[:, :-1], self.ids[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def turn(self):
+        self.step()
+        start = time.perf_counter()
+        for _ in range(self.options.steps):
+            self.step()
+        return self.options.steps * self.options.batch * self.options.sequence / (time.perf_counter() - start)
+
+
+def make_transformers(config):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    fields = {k: v for k, v in config.items() if k not in ("architectures", "model_type", "torch_dtype", "dtype")}
+    return LlamaForCausalLM(LlamaConfig(**fields, attn_implementation="sdpa")).float().train()
+
+
+class Ours:
+    """train_llama3 on synthetic text; its own log gives the time of each step."""
+
+    def __init__(self, options, folder):
+        self.options, self.folder, self.name = options, pathlib.Path(folder), "train_llama3, bf16"
+        self.program = ROOT / "build" / options.target / "train_llama3"
+        if not self.program.exists():
+            sys.exit(f"vs_pytorch: {self.program} is missing: run make TARGET={options.target}, or give --without-ours")
+        vocabulary = json.loads(pathlib.Path(options.config).read_text())["vocab_size"]
+        text = self.folder / "text.txt"
+        text.write_text(synthetic_text(12 * (self.options.batch * self.options.sequence * 16 + 100_000)))
+        prepare = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), str(text), "--output", str(self.folder / "data")]
+        run_quietly([*prepare, "--vocab-size", str(min(vocabulary, 2048))])
+
+    def turn(self):
+        o, run = self.options, self.folder / "run"
+        command = [str(self.program), "--config", o.config, "--train-data", str(self.folder / "data" / "train_*.bin")]
+        command += ["--output", str(run), "--overwrite", "--save", "off", "--eval-every", "0", "--document-mask", "off"]
+        command += ["--batch-size", str(o.batch), "--seq-len", str(o.sequence), "--steps", str(o.steps + 2)]
+        if o.target == "cpu":
+            command += ["--threads", str(o.threads)]
+        run_quietly(command)
+        steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        rates = [s["tokens_per_second"] for s in steps if "tokens_per_second" in s][2:]  # the first steps meet new shapes
+        return len(rates) / sum(1 / r for r in rates)
+
+
+def synthetic_text(letters):
+    """Words of random syllables, common ones more often, in lines; enough of them for a vocabulary to be trained."""
+    rng = random.Random(0)
+    words = ["".join(rng.choice("bcdfghklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 4))) for _ in range(8000)]
+    weights = [1 / (rank + 10) for rank in range(len(words))]
+    chosen = rng.choices(words, weights, k=letters // 5)
+    return "\n\n".join(" ".join(chosen[i : i + 60]) for i in range(0, len(chosen), 60))
+
+
+def run_quietly(command):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"vs_pytorch: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def device_name(target):
+    if target == "cuda":
+        return torch.cuda.get_device_name()
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def instructions():
+    """Which of the CPU's instructions for products of bf16 there are: rates differ fivefold."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    return [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in flags]
+
+
+def commit():
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def sides(options, config, folder):
+    found = [] if options.without_ours else [Ours(options, folder)]
+    for model in options.models.split(","):
+        for mode in options.modes.split(","):
+            for precision in options.precisions.split(","):
+                side = Pytorch(options, config, model, mode, precision)
+                print(f"warming up {side.name}", file=sys.stderr, flush=True)
+                side.step(), side.step()
+                found.append(side)
+    return found
+
+
+def measure(options, found):
+    rates = {side.name: [] for side in found}
+    for turn in range(options.rounds):
+        print(f"round {turn + 1} of {options.rounds}", file=sys.stderr, flush=True)
+        for side in found:
+            rates[side.name].append(side.turn())
+    return {name: statistics.median(values) for name, values in rates.items()}, rates
+
+
+def print_table(medians, rates):
+    ours = medians.get("train_llama3, bf16")
+    print(f"{'':40}{'tokens/s':>10}{'range':>18}{'ours is':>10}")
+    for name, value in sorted(medians.items(), key=lambda item: -item[1]):
+        ratio = f"{ours / value:9.2f}x" if ours else ""
+        print(f"{name:40}{value:10.0f}{min(rates[name]):9.0f}{max(rates[name]):9.0f}{ratio:>10}")
+
+
+def main():
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    config = {"tie_word_embeddings": False, **json.loads((ROOT / options.config).read_text())}
+    with tempfile.TemporaryDirectory() as folder:
+        medians, rates = measure(options, sides(options, config, folder))
+    print_table(medians, rates)
+    head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(), "torch": torch.__version__}
+    shape = {"config": options.config, "batch": options.batch, "sequence": options.sequence, "threads": options.threads}
+    if options.json:
+        text = json.dumps({**head, **shape, "tokens_per_second": medians, "rounds": rates}, indent=1)
+        pathlib.Path(options.json).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
