@@ -22,3 +22,11 @@ $(BUILD)/obj/%.cu.o: %.cu
 $(BUILD)/obj/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+
+# Programs of the tests: a kernel beside the host target, without the library (make build/cpu/tests/planted/NAME).
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/src/host/%,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context
+
+.PRECIOUS: $(BUILD)/obj/tests/%.cu.o
+-include $(wildcard $(BUILD)/obj/tests/*/*.d)
