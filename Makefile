@@ -4,10 +4,11 @@
 #   make TARGET=cpu|cuda      choose
 #   make PRECISION=bf16|fp32  type of parameters and activations (fp32 serves the exact tests)
 #   make SANITIZE=address,undefined   (cpu) checked build
+#   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
 #   make DEPS=FOLDER          where headers and libraries lie that are not installed (FOLDER/usr/include, FOLDER/usr/lib/...)
 #
-# The result is in build/TARGET (bf16), build/TARGET-fp32, with -checked behind it for a sanitizer build.
+# The result is in build/TARGET (bf16), build/TARGET-fp32, with -checked behind it for a sanitizer build (-race: thread).
 
 TARGET    ?= $(if $(wildcard /dev/nvidia0),cuda,cpu)
 PRECISION ?= bf16
@@ -15,7 +16,7 @@ SANITIZE  ?=
 ARCHS     ?= 80 89 90a
 DEPS      ?=
 
-BUILD ?= build/$(TARGET)$(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-checked)
+BUILD ?= build/$(TARGET)$(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-$(if $(filter thread,$(SANITIZE)),race,checked))
 
 ifeq ($(filter cpu cuda,$(TARGET)),)
 $(error TARGET is '$(TARGET)', expected cpu or cuda)

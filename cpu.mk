@@ -19,6 +19,11 @@ $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(CXX) -x c++ $(WARNINGS) -Wno-unknown-pragmas $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
+# The scheduler tells ThreadSanitizer what orders threads and is not watched itself.
+ifneq ($(filter thread,$(SANITIZE)),)
+$(BUILD)/obj/src/host/%.cpp.o: CXXFLAGS += -fno-sanitize=thread -DLLMC_HOST_RACES
+endif
+
 $(BUILD)/obj/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@

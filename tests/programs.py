@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILDS = {
     "plain": ("build/cpu", []),
     "checked": ("build/cpu-fp32-checked", ["PRECISION=fp32", "SANITIZE=address,undefined"]),
+    "race": ("build/cpu-fp32-race", ["PRECISION=fp32", "SANITIZE=thread"]),
 }
 
 
@@ -44,6 +45,6 @@ def compile_only(source, kind="plain"):
 
 
 def run(path, *arguments, seed=0, timeout=120):
-    env = dict(os.environ, LLMC_HOST_SEED=str(seed), ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="print_stacktrace=1")
+    env = dict(os.environ, LLMC_HOST_SEED=str(seed), ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="print_stacktrace=1", TSAN_OPTIONS="halt_on_error=1")
     env.pop("LD_PRELOAD", None)  # the program is linked with its own sanitizer
     return subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, env=env, timeout=timeout)

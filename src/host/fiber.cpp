@@ -20,6 +20,12 @@
 #else
 #define CHECKED_BUILD 0
 #endif
+#ifdef LLMC_HOST_RACES // this file is not instrumented itself
+#include <sanitizer/tsan_interface.h>
+#define RACE_BUILD 1
+#else
+#define RACE_BUILD 0
+#endif
 
 namespace context = boost::context::detail;
 
@@ -41,7 +47,10 @@ enum { MAX_THREADS = 1024, LANES = 32, MAX_WARPS = MAX_THREADS / LANES };
 enum { STACK_BYTES = CHECKED_BUILD ? 512 * 1024 : 128 * 1024 };
 // Stacks that begin at the same offset of a page would share the same few cache sets.
 enum { STACK_STAGGER = 64 * 9, STAGGER_STEPS = 56 };
-enum { SHARED_BYTES = 256 * 1024, SHARED_ALIGN = 128, SHARED_GUARD = 128, MAX_SHARED_ARRAYS = 32 };
+enum { SHARED_ALIGN = 128, SHARED_GUARD = 128, MAX_SHARED_ARRAYS = 32 };
+enum { SHARED_LIMIT = 227 * 1024 }; // the most that any GPU so far gives a block
+enum { SHARED_BYTES = SHARED_LIMIT + (MAX_SHARED_ARRAYS + 1) * (SHARED_ALIGN + SHARED_GUARD) };
+enum { GUARD_PAGE = 4096 };
 
 enum State { READY, AT_WARP, AT_BLOCK, FINISHED };
 
@@ -56,6 +65,7 @@ struct HostFiber {
     char *stack = nullptr;
     size_t stack_bytes = 0;
     void *fake_stack = nullptr; // AddressSanitizer's
+    void *race_fiber = nullptr; // ThreadSanitizer's
 };
 
 namespace {
@@ -66,6 +76,7 @@ struct Rendezvous {
     const char *file = nullptr;
     int line = 0;
     void *slots[MAX_THREADS];
+    unsigned round = 0; // how often it was met
 };
 
 struct Worker {
@@ -73,6 +84,7 @@ struct Worker {
     const HostKernel *kernel = nullptr;
     std::vector<std::unique_ptr<HostFiber>> fibers;
     int num_threads = 0, finished = 0;
+    bool exchange = true; // may threads meet?
 
     HostFiber *ready[MAX_THREADS]; // ring
     unsigned ready_first = 0, ready_count = 0;
@@ -84,14 +96,41 @@ struct Worker {
     HostFiber *current = nullptr;
 
     char *shared = nullptr;
-    size_t shared_used = 0, dynamic_bytes = 0;
+    size_t shared_used = 0;
+    void *dynamic = nullptr;
     void *shared_arrays[MAX_SHARED_ARRAYS];
     size_t shared_sizes[MAX_SHARED_ARRAYS];
     int shared_count = 0;
 
     ~Worker() {
-        for (auto &fiber : fibers) munmap(fiber->stack, STACK_BYTES);
-        free(shared);
+        drop_stacks();
+        drop_shared();
+    }
+
+    void drop_stacks() {
+        for (auto &fiber : fibers) {
+            if (!fiber->stack) continue;
+            munmap(fiber->stack, STACK_BYTES);
+            fiber->stack = nullptr;
+#if RACE_BUILD
+            __tsan_destroy_fiber(fiber->race_fiber);
+#endif
+        }
+    }
+
+    void drop_shared() {
+        if (shared) munmap(shared, SHARED_BYTES);
+        shared = nullptr;
+    }
+
+    void drop_fibers() {
+        for (auto &fiber : fibers) {
+            munmap(fiber->stack, STACK_BYTES);
+#if RACE_BUILD
+            __tsan_destroy_fiber(fiber->race_fiber);
+#endif
+        }
+        fibers.clear();
     }
 };
 
@@ -127,6 +166,32 @@ HostFiber *take_ready(Worker &w) {
     w.ready_count--;
     return first;
 }
+
+// ---- what ThreadSanitizer is told (SANITIZE=thread)
+//
+// Every thread of every block is a thread of its own to it, ordered against others by nothing but rendezvous and launches:
+// it then finds two threads, of one block or of two, that touch the same memory unordered, whatever order they really ran in.
+
+#if RACE_BUILD
+// What each rendezvous orders is noted at one of two addresses in turn: a thread that goes on late must not seem to be
+// ordered after what others do on their way to the next round.
+struct RaceTokens {
+    uint64_t barrier[2], warps[MAX_WARPS][2];
+};
+__thread RaceTokens *race_tokens;         // fresh for each block
+uint64_t race_launched, race_finished; // order a launch's blocks behind what was before it, before what follows
+
+void *race_token(Worker &w, Rendezvous &meeting) {
+    if (&meeting == &w.barrier) return &race_tokens->barrier[meeting.round % 2];
+    return &race_tokens->warps[&meeting - w.warps][meeting.round % 2];
+}
+void race_give(void *token) { __tsan_release(token); }
+void race_take(void *token) { __tsan_acquire(token); }
+#else
+void *race_token(Worker &, Rendezvous &) { return nullptr; }
+void race_give(void *) {}
+void race_take(void *) {}
+#endif
 
 // ---- reports
 
@@ -202,6 +267,9 @@ void switch_to(Worker &w, HostFiber *to) {
 #if CHECKED_BUILD
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);
 #endif
+#if RACE_BUILD
+    __tsan_switch_to_fiber(to->race_fiber, __tsan_switch_to_fiber_no_sync);
+#endif
     arrive_from(from, context::jump_fcontext(to->context, from));
 }
 
@@ -217,53 +285,67 @@ void fiber_main(context::transfer_t transfer) {
     for (;;) { // once a block
         w.kernel->call(w.kernel->self);
         self->state = FINISHED;
+#if RACE_BUILD
+        race_give(&race_finished);
+#endif
         if (++w.finished == w.num_threads) switch_to(w, &w.outside);
         else wait(w);
     }
 }
 
+void *map_memory(size_t bytes, const char *what) {
+    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory != MAP_FAILED) return memory;
+    fprintf(stderr, "llmc: no memory for %s (%zu KiB)\n", what, bytes / 1024);
+    _Exit(1);
+}
+
+void give_stack(HostFiber &fiber) {
+    fiber.stack = (char *)map_memory(STACK_BYTES, "the stack of a kernel thread");
+    fiber.stack_bytes = STACK_BYTES;
+    if (CHECKED_BUILD) mprotect(fiber.stack, GUARD_PAGE, PROT_NONE); // too deep is a fault, not another's data
+    char *top = fiber.stack + STACK_BYTES - fiber.thread.linear % STAGGER_STEPS * STACK_STAGGER;
+    fiber.context = context::make_fcontext(top, (size_t)(top - fiber.stack), fiber_main);
+#if RACE_BUILD
+    fiber.race_fiber = __tsan_create_fiber(0);
+#endif
+}
+
 void add_fibers(Worker &w, int count) {
-    while ((int)w.fibers.size() < count) {
-        auto fiber = std::make_unique<HostFiber>();
-        int t = (int)w.fibers.size();
-        void *stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (stack == MAP_FAILED) {
-            fprintf(stderr, "llmc: no memory for the stack of a kernel thread (%d KiB)\n", STACK_BYTES / 1024);
-            _Exit(1);
-        }
-        fiber->stack = (char *)stack;
-        fiber->stack_bytes = STACK_BYTES;
-        char *top = fiber->stack + STACK_BYTES - t % STAGGER_STEPS * STACK_STAGGER;
-        fiber->context = context::make_fcontext(top, (size_t)(top - fiber->stack), fiber_main);
-        fiber->thread.linear = t;
-        fiber->thread.fiber = fiber.get();
-        w.fibers.push_back(std::move(fiber));
+    for (int t = RACE_BUILD ? 0 : (int)w.fibers.size(); t < count; t++) {
+        if (t == (int)w.fibers.size()) w.fibers.push_back(std::make_unique<HostFiber>());
+        w.fibers[t]->thread.linear = t;
+        if (!w.fibers[t]->stack) give_stack(*w.fibers[t]);
     }
 }
 
 // ---- shared memory
 
+// NaN in natural order. A maximum may swallow NaN, so other orders find huge numbers of either sign (3.4e38, -1.7e38 in
+// both types): a result that uses them moves with the seed.
+int shared_poison() { return !order_seed ? 0xFF : order_seed % 2 ? 0x7F : 0xFE; }
+
 void *take_shared(Worker &w, size_t bytes) {
     size_t rounded = (bytes + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
-    if (w.shared_used + rounded + SHARED_GUARD > SHARED_BYTES) report("more than 256 KiB of shared memory");
+    if (w.shared_used + rounded + SHARED_GUARD > SHARED_BYTES) report("more than 227 KiB of shared memory");
     char *start = w.shared + w.shared_used;
     w.shared_used += rounded + SHARED_GUARD;
 #if CHECKED_BUILD
     ASAN_UNPOISON_MEMORY_REGION(start, bytes);
 #endif
-    memset(start, 0xFF, bytes);
+    if (!RACE_BUILD) memset(start, shared_poison(), bytes);
     return start;
 }
 
 void reset_shared(Worker &w, size_t dynamic_bytes) {
-    if (!w.shared) w.shared = (char *)aligned_alloc(SHARED_ALIGN, SHARED_BYTES);
+    if (!w.shared) w.shared = (char *)map_memory(SHARED_BYTES, "shared memory");
 #if CHECKED_BUILD
     ASAN_POISON_MEMORY_REGION(w.shared, SHARED_BYTES);
 #endif
-    w.shared_used = 0;
+    if (RACE_BUILD) memset(w.shared, shared_poison(), SHARED_BYTES); // at once, before there are threads that it could race
+    w.shared_used = SHARED_GUARD;
     w.shared_count = 0;
-    w.dynamic_bytes = dynamic_bytes;
-    take_shared(w, dynamic_bytes); // always first
+    w.dynamic = take_shared(w, dynamic_bytes);
 }
 
 // ---- blocks
@@ -278,16 +360,40 @@ void start_threads(Worker &w) {
         HostThread &thread = w.fibers[t]->thread;
         thread.index = {t % size.x, t / size.x % size.y, t / size.x / size.y};
         thread.shared_next = 0;
+        thread.fiber = w.exchange ? w.fibers[t].get() : nullptr;
         make_ready(w, w.fibers[t].get());
     }
 }
 
 void run_block(Worker &w, size_t dynamic_shared) {
     reset_shared(w, dynamic_shared);
+    add_fibers(w, w.num_threads);
     start_threads(w);
     w.current = &w.outside;
     switch_to(w, take_ready(w));
 }
+
+#if RACE_BUILD
+// Nothing may be left by which a block would seem to be ordered after the worker's block before.
+void start_block(Worker &w) {
+    w.outside.race_fiber = __tsan_get_current_fiber();
+    race_tokens = (RaceTokens *)calloc(1, sizeof(RaceTokens));
+}
+void finish_block(Worker &w) {
+    w.drop_stacks();
+    w.drop_shared();
+    free(race_tokens);
+}
+void start_launch() { race_give(&race_launched); }
+void join_launch() { race_take(&race_launched); }
+void finish_launch() { race_take(&race_finished); }
+#else
+void start_launch() {}
+void join_launch() {}
+void start_block(Worker &) {}
+void finish_block(Worker &) {}
+void finish_launch() {}
+#endif
 
 // Blocks in a seeded order: i -> (i * odd + offset) mod 2^k, walking past those beyond the grid.
 long shuffled_block(long i, long blocks, uint64_t seed) {
@@ -299,23 +405,17 @@ long shuffled_block(long i, long blocks, uint64_t seed) {
     return (long)at;
 }
 
-} // namespace
-
-void host_launch(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic_shared) {
+void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic_shared, bool exchange) {
     const long blocks = (long)grid.x * grid.y * grid.z;
-    const int threads = (int)(block.x * block.y * block.z);
-    if (threads <= 0 || threads > MAX_THREADS || threads % LANES) {
-        fprintf(stderr, "llmc: kernel %s: block of %d threads, expected a multiple of 32 up to 1024\n", kernel.name,
-                threads);
-        _Exit(1);
-    }
     long next = 0;
+    start_launch();
 #pragma omp parallel if (blocks > 1)
     {
+        join_launch();
         Worker &w = worker();
-        add_fibers(w, threads);
         w.kernel = &kernel;
-        w.num_threads = threads;
+        w.num_threads = (int)(block.x * block.y * block.z);
+        w.exchange = exchange;
         w.block.block_dim = block;
         w.block.grid_dim = grid;
         host_block = &w.block;
@@ -326,9 +426,41 @@ void host_launch(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic
             w.random = order_seed ? order_seed * 0x9E3779B97F4A7C15ull + (uint64_t)b + 1 : 0;
             w.block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
                              (unsigned)(b / grid.x / grid.y)};
+            start_block(w);
             run_block(w, dynamic_shared);
+            finish_block(w);
         }
     }
+    finish_launch();
+}
+
+} // namespace
+
+void host_check_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, bool fibers) {
+    const long threads = (long)block.x * block.y * block.z;
+    const bool grid_fits = grid.x && grid.y && grid.z && grid.x < 1u << 31 && grid.y < 1u << 16 && grid.z < 1u << 16;
+    if (threads > 0 && threads <= MAX_THREADS && (!fibers || threads % LANES == 0) && grid_fits &&
+        shared_bytes <= SHARED_LIMIT)
+        return;
+    fprintf(stderr, "llmc: kernel %s: ", name);
+    if (!grid_fits)
+        fprintf(stderr, "grid of %ux%ux%u blocks, expected 1 to 2147483647 x 65535 x 65535\n", grid.x, grid.y, grid.z);
+    else if (shared_bytes > SHARED_LIMIT)
+        fprintf(stderr, "%zu bytes of shared memory, expected at most %d\n", shared_bytes, SHARED_LIMIT);
+    else
+        fprintf(stderr, "block of %ld threads, expected a multiple of 32 up to 1024\n", threads);
+    _Exit(1);
+}
+
+void host_launch(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic_shared) {
+    host_check_launch(kernel.name, grid, block, dynamic_shared, true);
+    run_grid(kernel, grid, block, dynamic_shared, true);
+}
+
+bool host_launch_shuffled(const HostKernel &kernel, dim3 grid, dim3 block) {
+    if (!order_seed && !RACE_BUILD) return false;
+    run_grid(kernel, grid, block, 0, false);
+    return true;
 }
 
 // ---- what running threads call
@@ -343,16 +475,24 @@ static bool arrive(Rendezvous &meeting, int expected, int place, State state, vo
         report_sites(w, meeting, file, line);
     }
     meeting.slots[place] = slot;
-    if (++meeting.arrived == expected) return true;
+    void *token = race_token(w, meeting);
+    race_give(token);
+    if (++meeting.arrived == expected) {
+        race_take(token);
+        return true;
+    }
     self->state = state;
     self->file = file;
     self->line = line;
     wait(w);
+    race_take(token);
     return false;
 }
 
 static void release(Rendezvous &meeting, int first, int count) {
     Worker &w = worker();
+    race_give(race_token(w, meeting)); // what the last one wrote for the others
+    meeting.round++;
     meeting.arrived = 0;
     for (int t = first; t < first + count; t++)
         if (w.fibers[t].get() != w.current) make_ready(w, w.fibers[t].get());
@@ -402,5 +542,5 @@ void *host_shared(size_t bytes) {
 
 void *host_shared_dynamic() {
     need_fibers();
-    return worker().shared;
+    return worker().dynamic;
 }

@@ -73,9 +73,19 @@ inline void host_launch(const char *name, dim3 grid, dim3 block, size_t dynamic_
     host_launch(kernel, grid, block, dynamic_shared);
 }
 
+// Ends the program if a GPU would refuse the launch, or this host target can't do it.
+void host_check_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, bool fibers);
+
+// True if a seed is set (or races are looked for): then it has run the kernel, threads and blocks in the seed's order.
+bool host_launch_shuffled(const HostKernel &kernel, dim3 grid, dim3 block);
+
 // For kernels whose threads exchange nothing: plain loops, no fibers, the kernel inlined into the loop.
 template <typename Body>
-inline void host_launch_pointwise(dim3 grid, dim3 block, Body body) {
+inline void host_launch_pointwise(const char *name, dim3 grid, dim3 block, Body body) {
+    host_check_launch(name, grid, block, 0, false);
+    const Body copy = body; // `body` itself stays in registers
+    HostKernel kernel = {name, [](const void *self) { (*(const Body *)self)(); }, &copy};
+    if (host_launch_shuffled(kernel, grid, block)) return;
     const long blocks = (long)grid.x * grid.y * grid.z;
 #pragma omp parallel if (blocks > 1)
     {

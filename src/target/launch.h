@@ -22,7 +22,7 @@ __host__ __device__ constexpr long ceil_div(long a, long b) { return (a + b - 1)
     ((void)(stream), host_launch(#kernel, grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); }))
 #define launch_pointwise(kernel, grid, block, stream, ...)                                                           \
     ((void)(stream),                                                                                                 \
-     host_launch_pointwise(grid, block, [=]() __attribute__((always_inline)) { kernel(__VA_ARGS__); }))
+     host_launch_pointwise(#kernel, grid, block, [=]() __attribute__((always_inline)) { kernel(__VA_ARGS__); }))
 #define SHARED(type, name, count) type *const name = (type *)host_shared(sizeof(type) * (count))
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)host_shared_dynamic()
 
