@@ -58,4 +58,4 @@ $(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
 clean:
 	rm -rf build
 
--include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(PROGRAMS:%=$(BUILD)/obj/%.d)
+-include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(PROGRAMS:%=$(BUILD)/obj/%.d) $(wildcard $(BUILD)/obj/tests/*/*.d)

@@ -34,4 +34,3 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/src/host/%,$(T
 	$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context
 
 .PRECIOUS: $(BUILD)/obj/tests/%.cu.o
--include $(wildcard $(BUILD)/obj/tests/*/*.d)
