@@ -1,0 +1,158 @@
+"""Flash attention, forward and backward, against float64 by the rule of compare.py. Inputs are rounded to floatX first."""
+
+import math
+
+import pytest
+import torch
+from compare import check, relative_error
+
+# T, query heads, key/value heads, head dimension, rows of the batch, documents
+# T on both sides of the tiles' sizes (16 to 128), one token; head dimensions of every instantiation, filled up or not;
+# groups of 1, 2, 3 and 4 heads.
+SHAPES = [
+    (1, 9, 3, 64, 2, False),
+    (7, 8, 8, 16, 2, True),
+    (63, 4, 1, 48, 2, True),
+    (64, 8, 4, 32, 2, False),
+    (65, 9, 3, 64, 2, True),
+    (130, 4, 1, 128, 2, True),
+    (130, 2, 2, 80, 1, False),
+    (257, 8, 4, 32, 1, True),
+    (257, 3, 1, 64, 1, False),
+    (65, 4, 2, 112, 1, True),
+    (130, 2, 1, 256, 1, True),
+    (65, 2, 2, 208, 1, False),
+    (300, 2, 1, 16, 1, True),
+]
+SMALL = [(1, 2, 1, 16, 2, False), (19, 3, 1, 48, 1, True), (33, 2, 1, 144, 1, True)]
+
+
+def make_documents(B, T, documents):
+    """doc_start [B,T]. The first row begins with documents of length 1, then some of random length, a long one last."""
+    starts = torch.zeros(B, T, dtype=torch.int32)
+    if not documents:
+        return starts
+    for b in range(B):
+        t = 0
+        while t < T:
+            length = 1 if t < 3 and b == 0 else int(torch.randint(1, max(2, T // 2), ()))
+            starts[b, t : t + length] = t
+            t += length
+    return starts
+
+
+class Case:
+    """Inputs on the host, in floatX."""
+
+    def __init__(self, lib, shape):
+        self.lib = lib
+        self.T, self.NH, self.NKV, self.HD, self.B, documents = shape
+        self.width = (self.NH + 2 * self.NKV) * self.HD
+        # scores of a spread that makes the softmax neither flat nor one-hot
+        self.qkv = (torch.randn(self.B, self.T, self.width) * 1.3).to(lib.floatX)
+        self.dout = torch.randn(self.B, self.T, self.NH * self.HD).to(lib.floatX)
+        self.starts = make_documents(self.B, self.T, documents)
+        query, key = torch.arange(self.T)[:, None], torch.arange(self.T)[None, :]
+        self.seen = (key <= query)[None] & (key[None] >= self.starts[:, :, None])
+
+    def sizes(self):
+        return self.B, self.T, self.NH, self.NKV, self.HD
+
+    def run(self):
+        """out, lse, dqkv of our kernels, outputs poisoned before."""
+        lib, rows = self.lib, (self.B, self.T, self.NH * self.HD)
+        qkv, dout, starts = lib.x(self.qkv), lib.x(self.dout), lib.device(self.starts)
+        out, lse = lib.empty(rows), lib.empty((self.B, self.NH, self.T), torch.float32)
+        lib.attention_forward(out, lse, qkv, starts, *self.sizes())
+        dqkv, scratch = lib.empty(self.qkv.shape), lib.empty((self.B, self.NH, self.T), torch.float32)
+        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, starts, *self.sizes())
+        return out.get(), lse.get(), dqkv.get()
+
+    def split(self, qkv):
+        """q [B,NH,T,HD], k, v [B,NKV,T,HD]"""
+        heads = qkv.view(self.B, self.T, -1, self.HD).transpose(1, 2)
+        return heads.split([self.NH, self.NKV, self.NKV], dim=1)
+
+    def reference(self, attend, dtype):
+        """out, dqkv of attend(q, k, v, mask) with k, v repeated for each query head of their group."""
+        qkv = self.qkv.to(dtype).requires_grad_()
+        q, k, v = self.split(qkv)
+        group = self.NH // self.NKV
+        out = attend(q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), self.seen[:, None])
+        out = out.transpose(1, 2).reshape(self.B, self.T, -1)
+        out.backward(self.dout.to(dtype))
+        return out.detach(), qkv.grad
+
+
+def plain_attention(q, k, v, seen):
+    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~seen, -math.inf)
+    return scores.softmax(-1) @ v
+
+
+def fused_attention(q, k, v, seen):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+
+
+def check_case(lib, shape):
+    case = Case(lib, shape)
+    out, lse, dqkv = lib.same_bits(case.run, seeds=(0, 0, 7))
+    want_out, want_dqkv = case.reference(plain_attention, torch.float64)
+    theirs_out = theirs_dqkv = None
+    if lib.precision == "bf16":
+        theirs_out, theirs_dqkv = case.reference(fused_attention, torch.bfloat16)
+    check("out", out, want_out, theirs_out)
+    q, k, _ = case.split(case.qkv.double())
+    scores = q @ k.repeat_interleave(case.NH // case.NKV, 1).transpose(-1, -2) / math.sqrt(case.HD)
+    want_lse = torch.logsumexp(scores.masked_fill(~case.seen[:, None], -math.inf), -1)
+    assert relative_error(lse, want_lse) <= 1e-5, "lse"  # fp32 from exact products of the inputs, in both builds
+    for name, ours, want, theirs in zip(
+        ("dq", "dk", "dv"),
+        case.split(dqkv),
+        case.split(want_dqkv),
+        case.split(theirs_dqkv) if theirs_dqkv is not None else (None,) * 3,
+    ):
+        check_gradient(name, ours, want, theirs)
+
+
+def check_gradient(name, ours, want, theirs):
+    # Where every query sees one key only, p = 1 whatever the score: dq and dk are 0, and what is left is the rounding of
+    # dP - D, two fp32 sums of HD terms of order 1.
+    if want.abs().max() < 1e-12:
+        assert ours.double().abs().max() <= 1e-4, f"{name}: {ours.double().abs().max()}, expected 0"
+        return
+    check(name, ours, want, theirs)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_attention(lib, shape):
+    check_case(lib, shape)
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+def test_attention_small(lib, shape):
+    check_case(lib, shape)
+
+
+def test_large_scores(lib):
+    """Scores far apart: the running maximum moves, nothing overflows."""
+    case = Case(lib, (130, 2, 1, 64, 1, True))
+    case.qkv = (case.qkv * 12).to(lib.floatX)
+    out, lse, dqkv = case.run()
+    want, _ = case.reference(plain_attention, torch.float64)
+    theirs = case.reference(fused_attention, torch.bfloat16)[0] if lib.precision == "bf16" else None
+    check("out", out, want, theirs)
+    assert bool(torch.isfinite(dqkv).all()) and bool(torch.isfinite(lse).all())
+
+
+def test_documents_do_not_mix(lib):
+    """Other tokens before a document change nothing in it, to the bit where tiles are the same."""
+    case = Case(lib, (130, 4, 2, 64, 1, False))
+    case.starts[:, 64:] = 64
+    out, lse, dqkv = case.run()
+    case.qkv[:, :64] = torch.randn_like(case.qkv[:, :64])
+    case.dout[:, :64] = torch.randn_like(case.dout[:, :64])
+    out2, lse2, dqkv2 = case.run()
+    assert torch.equal(out[:, 64:], out2[:, 64:]) and torch.equal(lse[:, :, 64:], lse2[:, :, 64:])
+    assert torch.equal(dqkv[:, 64:], dqkv2[:, 64:])
+    assert not torch.equal(out[:, :64], out2[:, :64])
