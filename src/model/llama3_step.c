@@ -1,0 +1,229 @@
+// The training step: forward, classifier, backward and update, in the order in which data flows.
+//
+// One block, pre-norm (llama3-herd paper section 3.2; names as in transformers):
+//   h   = x + o_proj(attention(rope(qkv(norm1(x)))))
+//   out = h + down_proj(silu(gate) * up),  [gate | up] = gate_up(norm2(h))
+#include "model/llama3_internal.h"
+
+#include <string.h>
+
+#include "kernels/attention.h"
+#include "kernels/classifier.h"
+#include "kernels/embedding.h"
+#include "kernels/grad_norm.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/rope.h"
+#include "kernels/swiglu.h"
+#include "target/matmul.h"
+
+// ---- the three products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T
+
+static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC) {
+    matmul(y, MATMUL_OUT_FLOATX, x, m->params + w, N, OC, IC, false, true, false, m->stream);
+}
+
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, size_t w, int N, int OC, int IC) {
+    matmul(m->grads + w, MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
+    matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
+}
+
+// ---- forward
+
+// From norm1 to the swiglu; leaves all that the block's backward pass needs. `rows` rows of `length` tokens.
+static void block_inside(Llama3 *m, int l, int rows, int length) {
+    const LlamaConfig *c = &m->config;
+    const LayerActivations *a = &m->layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
+    const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
+    linear(m, a->qkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
+    rope_forward(a->qkv, m->rope, m->doc_start, rows, length, NH, NKV, HD, m->stream);
+    attention_forward(a->attention, a->lse, a->qkv, m->doc_start, rows, length, NH, NKV, HD, m->stream);
+    linear(m, m->delta, a->attention, w->output, N, C, NH * HD);
+    add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
+                        c->rms_norm_eps, m->stream);
+    linear(m, a->gate_up, a->norm2, w->gate_up, N, 2 * F, C);
+    swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
+}
+
+// residual_out = residual2 of block l-1 + delta, and its norm; block 0's input is the embedding, already there.
+static void enter_block(Llama3 *m, int l, int N) {
+    const LayerActivations *a = &m->layers[l];
+    const floatX *weight = m->params + m->table.layers[l].attention_norm;
+    const int C = m->config.hidden_size;
+    const float eps = m->config.rms_norm_eps;
+    if (l == 0) rmsnorm_forward(a->norm1, a->rstd1, a->residual1, weight, N, C, eps, m->stream);
+    else
+        add_rmsnorm_forward(a->residual1, a->norm1, a->rstd1, m->layers[l - 1].residual2, m->delta, weight, N, C, eps,
+                            m->stream);
+}
+
+void llama3_forward(Llama3 *m, int rows, int length) {
+    const int N = rows * length, C = m->config.hidden_size, F = m->config.intermediate_size;
+    const int L = m->config.num_hidden_layers;
+    embedding_forward(m->layers[0].residual1, m->tokens, m->params + m->table.embedding, N, C, m->stream);
+    for (int l = 0; l < L; l++) {
+        enter_block(m, l, N);
+        block_inside(m, l, rows, length);
+        linear(m, m->delta, m->layers[l].swiglu, m->table.layers[l].down, N, C, F);
+    }
+    add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,
+                        m->params + m->table.final_norm, N, C, m->config.rms_norm_eps, m->stream);
+}
+
+// ---- classifier: logits exist for one chunk of rows at a time
+
+// Leaves the gradient of norm_final in dnorm, unless there is no training.
+static void classify(Llama3 *m, bool with_gradient) {
+    const int N = llama3_rows(m), C = m->config.hidden_size, V = m->config.vocab_size, VP = m->table.padded_vocab;
+    for (int first = 0; first < N; first += m->logits_rows) {
+        const int n = N - first < m->logits_rows ? N - first : m->logits_rows;
+        const size_t at = (size_t)first * (size_t)C;
+        linear(m, m->logits, m->norm_final + at, m->table.head, n, VP, C);
+        if (!with_gradient) {
+            cross_entropy_forward(m->losses + first, m->logits, m->targets + first, n, V, VP, m->stream);
+            continue;
+        }
+        cross_entropy_backward(m->losses + first, m->logits, m->targets + first, &m->scalars->loss_scale, n, V, VP,
+                               m->stream);
+        linear_backward(m, m->dnorm + at, m->logits, m->norm_final + at, m->table.head, n, VP, C);
+    }
+    sum_losses(&m->result->loss_sum, m->losses, N, m->stream);
+}
+
+// ---- backward
+
+static void ffn_backward(Llama3 *m, int l) {
+    const LayerActivations *a = &m->layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const int N = llama3_rows(m), C = m->config.hidden_size, F = m->config.intermediate_size;
+    linear_backward(m, m->dswiglu, m->dresidual, a->swiglu, w->down, N, C, F);
+    swiglu_backward(m->dgate_up, m->dswiglu, a->gate_up, N, F, m->stream);
+    linear_backward(m, m->dnorm, m->dgate_up, a->norm2, w->gate_up, N, 2 * F, C);
+    rmsnorm_backward(m->dresidual, m->grads + w->ffn_norm, m->rmsnorm_scratch, m->dnorm, m->dresidual, a->residual2,
+                     m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
+}
+
+static void attention_block_backward(Llama3 *m, int l) {
+    const LlamaConfig *c = &m->config;
+    const LayerActivations *a = &m->layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
+    const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
+    linear_backward(m, m->dattention, m->dresidual, a->attention, w->output, N, C, NH * HD);
+    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start, B, T,
+                       NH, NKV, HD, m->stream);
+    rope_backward(m->dqkv, m->rope, m->doc_start, B, T, NH, NKV, HD, m->stream);
+    linear_backward(m, m->dnorm, m->dqkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
+    rmsnorm_backward(m->dresidual, m->grads + w->attention_norm, m->rmsnorm_scratch, m->dnorm, m->dresidual,
+                     a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
+}
+
+// The last block's activations are still there from the forward pass.
+static void recompute_block(Llama3 *m, int l) {
+    if (!m->shape.recompute || l == m->config.num_hidden_layers - 1) return;
+    const LayerActivations *a = &m->layers[l];
+    rmsnorm_forward(a->norm1, a->rstd1, a->residual1, m->params + m->table.layers[l].attention_norm, llama3_rows(m),
+                    m->config.hidden_size, m->config.rms_norm_eps, m->stream);
+    block_inside(m, l, m->shape.B, m->shape.T);
+}
+
+static void backward(Llama3 *m) {
+    const int N = llama3_rows(m), C = m->config.hidden_size;
+    rmsnorm_backward(m->dresidual, m->grads + m->table.final_norm, m->rmsnorm_scratch, m->dnorm, NULL,
+                     m->residual_final, m->params + m->table.final_norm, m->rstd_final, N, C, m->stream);
+    for (int l = m->config.num_hidden_layers - 1; l >= 0; l--) {
+        recompute_block(m, l);
+        ffn_backward(m, l);
+        attention_block_backward(m, l);
+    }
+    embedding_backward(m->grads + m->table.embedding, m->dresidual, m->tokens, m->order, N, C, m->stream);
+}
+
+// ---- the step
+
+Batch *llama3_batch(Llama3 *m, int i) { return &m->batches[i]; }
+
+static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
+    cuda_check(cudaMemcpyAsync(to, from, count * sizeof *to, cudaMemcpyHostToDevice, m->stream));
+}
+
+static void upload_batch(Llama3 *m, const Batch *batch) {
+    const size_t N = (size_t)llama3_rows(m);
+    upload(m, m->tokens, batch->tokens, N);
+    upload(m, m->targets, batch->targets, N);
+    upload(m, m->doc_start, batch->doc_start, N);
+    upload(m, m->order, batch->order, N);
+}
+
+static void upload_scalars(Llama3 *m) {
+    cuda_check(cudaMemcpyAsync(m->scalars, m->host_scalars, sizeof *m->scalars, cudaMemcpyHostToDevice, m->stream));
+}
+
+void llama3_begin_step(Llama3 *m, int64_t num_targets) {
+    m->host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
+    upload_scalars(m);
+    cuda_check(cudaMemsetAsync(m->result, 0, sizeof *m->result, m->stream));
+    if (m->shape.training)
+        cuda_check(cudaMemsetAsync(m->grads, 0, m->table.num_elements * sizeof(float), m->stream));
+}
+
+void llama3_forward_backward(Llama3 *m, int i) {
+    upload_batch(m, &m->batches[i]);
+    llama3_forward(m, m->shape.B, m->shape.T);
+    classify(m, true);
+    backward(m);
+}
+
+void llama3_forward_loss(Llama3 *m, int i) {
+    upload_batch(m, &m->batches[i]);
+    llama3_forward(m, m->shape.B, m->shape.T);
+    classify(m, false);
+}
+
+static void update_range(Llama3 *m, size_t first, size_t end, bool decay) {
+    if (first == end) return;
+    adamw_update(m->params + first, m->master + first, m->moment1 + first, m->moment2 + first, m->grads + first,
+                 &m->result->grad_norm, &m->scalars->adamw, decay, end - first, m->stream);
+}
+
+void llama3_update(Llama3 *m, const AdamWStep *step) {
+    m->host_scalars->adamw = *step; // loss_scale stays, so a copy still under way reads the same
+    upload_scalars(m);
+    global_norm(&m->result->grad_norm, m->norm_scratch, m->grads, m->table.num_elements, m->stream);
+    update_range(m, 0, m->table.num_decayed, true);
+    update_range(m, m->table.num_decayed, m->table.num_elements, false);
+}
+
+void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
+    cuda_check(
+        cudaMemcpyAsync(m->host_result, m->result, sizeof *m->host_result, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+    *loss = m->host_result->loss_sum * m->host_scalars->loss_scale;
+    if (grad_norm) *grad_norm = m->host_result->grad_norm;
+}
+
+// ---- logits
+
+static float widen(floatX x) {
+#ifdef LLMC_PRECISION_fp32
+    return x;
+#else
+    const uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
+    const int C = m->config.hidden_size, VP = m->table.padded_vocab;
+    cuda_check(cudaMemcpyAsync(m->tokens, tokens, (size_t)n * sizeof *tokens, cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
+    llama3_forward(m, 1, n);
+    linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
+    cuda_check(cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost,
+                               m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+    for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host_logits[i]);
+}

@@ -1,0 +1,198 @@
+"""A model of libllmc (src/model/llama3.h) for tests: made from a dict of the configuration's fields, fed torch tensors."""
+
+import ctypes
+import os
+
+import torch
+
+TINY = dict(
+    vocab_size=193, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0,
+    initializer_range=0.02, tie_word_embeddings=False, rope_scaling=None,
+)
+
+
+class Config(ctypes.Structure):
+    """src/model/config.h: LlamaConfig"""
+
+    _fields_ = [
+        *((n, ctypes.c_int) for n in (
+            "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+            " head_dim max_position_embeddings").split()),
+        ("rms_norm_eps", ctypes.c_float), ("rope_theta", ctypes.c_double), ("initializer_range", ctypes.c_double),
+        ("tie_word_embeddings", ctypes.c_bool), ("rope_type", ctypes.c_int), ("rope_factor", ctypes.c_double),
+        ("rope_low_freq_factor", ctypes.c_double), ("rope_high_freq_factor", ctypes.c_double),
+        ("rope_original_max_position", ctypes.c_int), ("bos_token_id", ctypes.c_int), ("eos_token_id", ctypes.c_int),
+    ]
+
+
+class RunShape(ctypes.Structure):
+    """src/model/llama3.h"""
+
+    _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
+                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool)]
+
+
+class Batch(ctypes.Structure):
+    """src/data/loader.h"""
+
+    _fields_ = [*((n, ctypes.POINTER(ctypes.c_int32)) for n in "tokens targets doc_start order".split()),
+                ("num_targets", ctypes.c_int)]
+
+
+class ParameterTensor(ctypes.Structure):
+    """src/model/parameters.h"""
+
+    _fields_ = [("name", ctypes.c_char * 96), *((n, ctypes.c_int) for n in "dims rows cols padded_rows".split()),
+                ("offset", ctypes.c_size_t), ("decay", ctypes.c_bool), ("init", ctypes.c_int)]
+
+
+class ParameterTable(ctypes.Structure):
+    """src/model/parameters.h, as far as tests look"""
+
+    _fields_ = [("tensors", ctypes.POINTER(ParameterTensor)), ("count", ctypes.c_int)]
+
+
+class Error(ctypes.Structure):
+    """src/base/error.h"""
+
+    _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 512)]
+
+
+def c_config(fields):
+    fields = dict(fields)
+    scaling = fields.pop("rope_scaling", None)
+    if scaling:
+        fields.update(rope_type=1, rope_factor=scaling["factor"], rope_low_freq_factor=scaling["low_freq_factor"],
+                      rope_high_freq_factor=scaling["high_freq_factor"],
+                      rope_original_max_position=scaling["original_max_position_embeddings"])
+    return Config(bos_token_id=-1, eos_token_id=-1, **fields)
+
+
+class Model:
+    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True):
+        self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
+        self.handle = ctypes.c_void_p()
+        error = Error()
+        shape = RunShape(B, T, micro_batches, training, recompute)
+        code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
+                                 ctypes.byref(error))
+        assert code == 0, error.message.decode()
+        table = ctypes.cast(lib.llama3_parameters(self.handle), ctypes.POINTER(ParameterTable)).contents
+        self.tensors = [table.tensors[i] for i in range(table.count)]
+        self.names = [t.name.decode() for t in self.tensors]
+
+    def __del__(self):
+        if getattr(self, "handle", None):
+            self.lib.llama3_destroy(self.handle)
+
+    def shape(self, index):
+        t = self.tensors[index]
+        return (t.rows, t.cols) if t.dims == 2 else (t.cols,)
+
+    def set_weights(self, state):
+        for i, name in enumerate(self.names):
+            self.lib.llama3_set_parameter(self.handle, i, state[name].to(self.lib.floatX).contiguous())
+
+    def weights(self):
+        return self.read("llama3_get_parameter", self.lib.floatX)
+
+    def gradients(self):
+        return self.read("llama3_get_gradient", torch.float32)
+
+    def read(self, function, dtype):
+        found = {}
+        for i, name in enumerate(self.names):
+            found[name] = torch.empty(self.shape(i), dtype=dtype)
+            getattr(self.lib, function)(self.handle, i, found[name])
+        return found
+
+    def fill(self, micro, tokens, targets, doc_start=None):
+        """tokens, targets, doc_start: [B, T]; targets -1 are ignored."""
+        batch = ctypes.cast(self.lib.llama3_batch(self.handle, micro), ctypes.POINTER(Batch)).contents
+        doc_start = torch.zeros_like(tokens) if doc_start is None else doc_start
+        order = torch.sort(tokens.reshape(-1), stable=True).indices
+        for name, values in (("tokens", tokens), ("targets", targets), ("doc_start", doc_start), ("order", order)):
+            flat = values.reshape(-1).to(torch.int32).contiguous()
+            ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
+
+    def accumulate(self, micro_batches, num_targets=None):
+        """Begins a step and runs (tokens, targets, doc_start) of each micro-batch forward and backward."""
+        if num_targets is None:
+            num_targets = sum(int((b[1] >= 0).sum()) for b in micro_batches)
+        for i, batch in enumerate(micro_batches):
+            self.fill(i, *batch)
+        self.lib.llama3_begin_step(self.handle, num_targets)
+        for i in range(len(micro_batches)):
+            self.lib.llama3_forward_backward(self.handle, i)
+
+    def update(self, step):
+        self.lib.llama3_update(self.handle, ctypes.byref(step))
+
+    def result(self):
+        """(loss, gradient norm)"""
+        loss, norm = ctypes.c_float(), ctypes.c_float()
+        self.lib.llama3_result(self.handle, ctypes.byref(loss), ctypes.byref(norm))
+        return loss.value, norm.value
+
+    def loss(self, batch):
+        """Without gradients."""
+        self.fill(0, *batch)
+        self.lib.llama3_begin_step(self.handle, int((batch[1] >= 0).sum()))
+        self.lib.llama3_forward_loss(self.handle, 0)
+        return self.result()[0]
+
+    def logits(self, tokens):
+        out = torch.empty(self.tensors[0].rows, dtype=torch.float32)
+        self.lib.llama3_logits(self.handle, tokens.to(torch.int32).contiguous(), len(tokens), out)
+        return out
+
+
+def transformers_model(fields, dtype=torch.float64):
+    """transformers' LlamaForCausalLM with random weights that are bf16 numbers, so that every dtype starts equal."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import transformers
+
+    fields = dict(fields)
+    rope = dict(rope_type="default", rope_theta=fields.pop("rope_theta"))
+    if fields.get("rope_scaling"):
+        rope.update(rope_type="llama3", **fields["rope_scaling"])
+    fields.pop("rope_scaling", None)
+    config = transformers.LlamaConfig(**fields, rope_parameters=rope, attn_implementation="sdpa")
+    reference = transformers.LlamaForCausalLM(config).to(dtype)
+    with torch.no_grad():
+        for name, p in reference.named_parameters():
+            # larger than at initialisation, norms away from 1: every path carries weight in the gradient
+            values = 1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else 2.5 * torch.randn_like(p) / p.shape[-1] ** 0.5
+            p.copy_(values.to(torch.bfloat16).to(dtype))
+    return reference
+
+
+def reference_loss(model, tokens, targets, doc_start=None, num_targets=None):
+    """Sum of the targets' losses over num_targets (default: their number), with the document mask."""
+    B, T = tokens.shape
+    dtype = next(model.parameters()).dtype
+    doc_start = torch.zeros_like(tokens) if doc_start is None else doc_start
+    i, j = torch.arange(T)[:, None], torch.arange(T)[None, :]
+    allowed = (j <= i) & (j >= doc_start[:, :, None])
+    mask = torch.zeros(B, 1, T, T, dtype=dtype).masked_fill_(~allowed[:, None], torch.finfo(dtype).min)
+    logits = model(tokens, attention_mask=mask, position_ids=torch.arange(T) - doc_start).logits
+    wide = logits.float() if dtype == torch.bfloat16 else logits
+    losses = torch.nn.functional.cross_entropy(
+        wide.reshape(B * T, -1), targets.reshape(-1), ignore_index=-1, reduction="sum")
+    return losses / (num_targets or int((targets >= 0).sum()))
+
+
+def random_batch(V, B, T, documents=True, ignored=True):
+    """(tokens, targets, doc_start); with documents some of length 1, a repeated token, and some targets ignored."""
+    tokens, targets = torch.randint(V, (B, T)), torch.randint(V, (B, T))
+    tokens[torch.rand(B, T) < 0.2] = 1
+    if ignored:
+        targets[torch.rand(B, T) < 0.2] = -1
+        targets[0, 0] = 0
+    doc_start = torch.zeros(B, T, dtype=torch.int64)
+    if documents:
+        starts = torch.where(torch.rand(B, T) < 0.2, torch.arange(T).expand(B, T), 0)
+        starts[-1, T // 2 :] = torch.arange(T // 2, T)[: T - T // 2]  # documents of one token
+        doc_start = torch.cummax(starts, dim=1).values
+    return tokens, targets, doc_start

@@ -1,0 +1,188 @@
+"""The whole model against transformers' LlamaForCausalLM in float64 with the same weights: loss, every parameter's
+gradient, 20 steps of AdamW; and what must not change the result."""
+
+import pytest
+import torch
+
+import compare
+from llmc import AdamWStep
+from model import TINY, Model, random_batch, reference_loss, transformers_model
+
+LLAMA31 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+
+SHAPES = {
+    "grouped": dict(),
+    "tied": dict(tie_word_embeddings=True),
+    "nine_heads_over_three": dict(num_attention_heads=9, num_key_value_heads=3, hidden_size=144),
+    "llama31_rope": dict(rope_scaling=LLAMA31, rope_theta=500000.0),
+    "one_kv_head_dim_48": dict(num_key_value_heads=1, head_dim=48),
+    "head_dim_128": dict(num_attention_heads=2, num_key_value_heads=2, head_dim=128, num_hidden_layers=1),
+    "vocabulary_50257": dict(vocab_size=50257, num_hidden_layers=1, hidden_size=32, num_attention_heads=2),
+}
+
+
+def gradients_of(model):
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def run_reference(fields, state, batch, dtype):
+    model = transformers_model(fields, dtype)
+    model.load_state_dict(state)
+    loss = reference_loss(model, *batch)
+    loss.backward()
+    return loss.detach(), gradients_of(model)
+
+
+@pytest.mark.parametrize("documents", [False, True], ids=["plain", "documents"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_loss_and_every_gradient(lib, shape, documents):
+    fields = TINY | SHAPES[shape]
+    B, T = 3, 37
+    batch = random_batch(fields["vocab_size"], B, T, documents)
+    state = transformers_model(fields).state_dict()
+    expected_loss, expected = run_reference(fields, state, batch, torch.float64)
+    theirs_loss, theirs = None, {}
+    if lib.precision == "bf16":
+        theirs_loss, theirs = run_reference(fields, state, batch, torch.bfloat16)
+    model = Model(lib, fields, B, T)
+    model.set_weights(state)
+    model.accumulate([batch])
+    loss, _ = model.result()
+    compare.check("loss", torch.tensor(loss), expected_loss, theirs_loss)
+    ours = model.gradients()
+    assert set(ours) == set(expected)
+    for name in ours:
+        compare.check(name, ours[name], expected[name], theirs.get(name))
+    # Polls the forward-only path, too: the same kernels, so the same bits.
+    assert model.loss(batch) == loss
+
+
+def small_run(lib, fields, batches, micro_batches, steps, recompute=False, state=None):
+    """Losses and final weights of `steps` steps; batches: one list of micro-batches a step."""
+    model = Model(lib, fields, batches[0][0][0].shape[0], batches[0][0][0].shape[1], micro_batches, recompute)
+    if state is None:
+        model.lib.llama3_init_weights(model.handle, 7)
+    else:
+        model.set_weights(state)
+    losses = []
+    for t in range(1, steps + 1):
+        model.accumulate(batches[t - 1])
+        model.update(AdamWStep(3e-3, 0.9, 0.95, 1e-8, 0.1, 1 - 0.9**t, 1 - 0.95**t, 1.0))
+        losses.append(model.result())
+    return losses, model.weights()
+
+
+def test_twenty_steps_against_pytorch_adamw(lib):
+    fields, steps = TINY, 20
+    batches = [[random_batch(fields["vocab_size"], 4, 24)] for _ in range(steps)]
+    state = transformers_model(fields).state_dict()
+    reference = transformers_model(fields)
+    reference.load_state_dict(state)
+    groups = [dict(params=[p for p in reference.parameters() if p.ndim == 2], weight_decay=0.1),
+              dict(params=[p for p in reference.parameters() if p.ndim == 1], weight_decay=0.0)]
+    optimizer = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95), eps=1e-8)
+    expected = []
+    for (batch,) in batches:
+        optimizer.zero_grad()
+        loss = reference_loss(reference, *batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        optimizer.step()
+        expected.append((loss.item(), norm.item()))
+    ours, _ = small_run(lib, fields, batches, 1, steps, state=state)
+    # Losses are about 6. fp32: differences grow with the steps, since Adam divides by small second moments. bf16: each
+    # forward pass rounds to 8 bits, which moves a mean over about 77 targets by some thousandths.
+    limit = 2e-4 if lib.precision == "fp32" else 5e-2
+    for t in range(steps):
+        assert abs(ours[t][0] - expected[t][0]) <= limit, f"step {t}: loss {ours[t][0]}, expected {expected[t][0]}"
+        assert abs(ours[t][1] / expected[t][1] - 1) <= limit, f"step {t}: norm {ours[t][1]}, expected {expected[t][1]}"
+    assert len(set(l for l, _ in ours)) == steps
+
+
+def test_accumulation_one_by_eight_equals_eight_by_one(lib):
+    fields = TINY
+    rows = [random_batch(fields["vocab_size"], 1, 24) for _ in range(8)]
+    whole = tuple(torch.cat(parts) for parts in zip(*rows))
+    state = transformers_model(fields).state_dict()
+    found = []
+    for micro_batches in ([whole], rows):
+        model = Model(lib, fields, micro_batches[0][0].shape[0], 24, len(micro_batches))
+        model.set_weights(state)
+        model.accumulate(micro_batches)
+        found.append((model.result()[0], model.gradients()))
+    (loss_a, a), (loss_b, b) = found
+    assert abs(loss_a - loss_b) <= 1e-6 * abs(loss_a)  # the forward pass has the same bits row by row, sums differ
+    for name in a:
+        # fp32 sums in another order. Activations and their gradients are the same bits in both, bf16 or not.
+        assert compare.relative_error(b[name], a[name]) <= 2e-6, name
+
+
+def test_same_seed_same_bits(lib):
+    fields = TINY
+    batches = [[random_batch(fields["vocab_size"], 2, 24)] for _ in range(3)]
+
+    def run():
+        losses, weights = small_run(lib, fields, batches, 1, 3)
+        return (torch.tensor(losses), *weights.values())
+
+    lib.same_bits(run)
+
+
+def test_recomputation_changes_no_bit(lib):
+    fields = TINY | dict(num_hidden_layers=3)
+    batches = [[random_batch(fields["vocab_size"], 2, 24)] for _ in range(2)]
+    losses_a, weights_a = small_run(lib, fields, batches, 1, 2)
+    losses_b, weights_b = small_run(lib, fields, batches, 1, 2, recompute=True)
+    assert losses_a == losses_b
+    assert all(torch.equal(weights_a[n], weights_b[n]) for n in weights_a)
+
+
+def test_non_finite_gradient_changes_nothing(lib):
+    fields = TINY
+    model = Model(lib, fields, 2, 16)
+    lib.llama3_init_weights(model.handle, 3)
+    bad = {n: w.clone() for n, w in model.weights().items()}
+    bad["model.norm.weight"][3] = float("nan")
+    model.set_weights(bad)
+    model.accumulate([random_batch(fields["vocab_size"], 2, 16)])
+    model.update(AdamWStep(1e-3, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05, 1.0))
+    loss, norm = model.result()
+    assert loss != loss and not torch.isfinite(torch.tensor(norm))
+    after = model.weights()
+    assert all(torch.equal(after[n].view(torch.uint8), bad[n].view(torch.uint8)) for n in bad)
+
+
+def test_logits_of_the_last_position(lib):
+    fields = TINY
+    reference = transformers_model(fields)
+    tokens = torch.randint(fields["vocab_size"], (19,))
+    model = Model(lib, fields, 2, 32, training=False)
+    model.set_weights(reference.state_dict())
+    theirs = None
+    with torch.no_grad():
+        expected = reference(tokens[None]).logits[0, -1]
+        if lib.precision == "bf16":
+            theirs = reference.to(torch.bfloat16)(tokens[None]).logits[0, -1]
+    compare.check("logits", model.logits(tokens), expected, theirs)
+
+
+def test_initial_weights(lib):
+    fields = TINY | dict(hidden_size=128, intermediate_size=256, num_hidden_layers=8)
+    model = Model(lib, fields, 1, 16)
+    lib.llama3_init_weights(model.handle, 11)
+    first = model.weights()
+    for name, w in first.items():
+        w = w.float()
+        if w.ndim == 1:
+            assert bool((w == 1).all()), name
+            continue
+        std = 0.02 / (4.0 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0)
+        n = w.numel()
+        assert abs(w.std().item() / std - 1) < 5 / (2 * n) ** 0.5 + 1e-3, name  # five standard errors, and bf16
+        assert abs(w.mean().item()) < 5 * std / n**0.5, name
+        assert w.abs().max().item() < 6 * std, name
+    lib.llama3_init_weights(model.handle, 12)
+    second = model.weights()
+    q = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(first[q], second[q])
+    assert not torch.equal(first[q], first["model.layers.1.self_attn.q_proj.weight"])
