@@ -50,7 +50,7 @@ $(BUILD)/obj/%.o: %.c
 	$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 $(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
-	$(LINK) -shared -o $@ $^ $(LIBDIRS) $(LIBS)
+	$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)
 
 $(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
 	$(LINK) -o $@ $< -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)

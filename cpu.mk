@@ -12,6 +12,8 @@ DEFINES  += -DLLMC_TARGET_CPU
 INCLUDES += -Isrc/host
 LIBS     := -ldnnl -lboost_context -lcjson -lm
 LINK     := g++ -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+# the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)
+SHARED_FLAGS := -Wl,-Bsymbolic
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
 TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) $(wildcard src/target/*.cpp)
 
