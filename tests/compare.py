@@ -21,9 +21,9 @@ def relative_error(value, reference):
     return (value - reference).norm().item() / (norm if norm > 0 else 1.0)
 
 
-def check(name, ours, reference, torch_bf16=None):
+def check(name, ours, reference, torch_bf16=None, small=BF16_LIMIT):
     """ours against the float64 reference; torch_bf16: the result of PyTorch's bf16 operator, given iff ours is judged by
-    the bf16 rule."""
+    the bf16 rule, with `small` for "small in itself"."""
     assert ours.shape == reference.shape, f"{name}: shape {tuple(ours.shape)}, expected {tuple(reference.shape)}"
     assert bool(torch.isfinite(ours).all()), f"{name}: not finite"
     error = relative_error(ours, reference)
@@ -31,5 +31,5 @@ def check(name, ours, reference, torch_bf16=None):
         assert error <= FP32_LIMIT, f"{name}: relative error {error:.3g}, limit {FP32_LIMIT}"
         return
     theirs = relative_error(torch_bf16, reference)
-    limit = min(max(BF16_FACTOR * theirs, BF16_ROUNDING), BF16_LIMIT)
+    limit = min(max(BF16_FACTOR * theirs, BF16_ROUNDING), small)
     assert error <= limit, f"{name}: relative error {error:.3g}, PyTorch's {theirs:.3g}, limit {limit:.3g}"

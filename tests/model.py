@@ -163,7 +163,7 @@ def transformers_model(fields, dtype=torch.float64):
     with torch.no_grad():
         for name, p in reference.named_parameters():
             # larger than at initialisation, norms away from 1: every path carries weight in the gradient
-            values = 1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else 2.5 * torch.randn_like(p) / p.shape[-1] ** 0.5
+            values = 1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else torch.randn_like(p) / p.shape[-1] ** 0.5
             p.copy_(values.to(torch.bfloat16).to(dtype))
     return reference
 

@@ -8,6 +8,9 @@ import compare
 from llmc import AdamWStep
 from model import TINY, Model, random_batch, reference_loss, transformers_model
 
+# "Small in itself" for a whole model: PyTorch's bf16 gradients of these models are off by 1 to 4 %; a wrong term, by more.
+MODEL_LIMIT = 6e-2
+
 LLAMA31 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 
 SHAPES = {
@@ -48,12 +51,12 @@ def test_loss_and_every_gradient(lib, shape, documents):
     model.set_weights(state)
     model.accumulate([batch])
     loss, _ = model.result()
-    compare.check("loss", torch.tensor(loss), expected_loss, theirs_loss)
+    compare.check("loss", torch.tensor(loss), expected_loss, theirs_loss, MODEL_LIMIT)
     ours = model.gradients()
     assert set(ours) == set(expected)
     for name in ours:
-        compare.check(name, ours[name], expected[name], theirs.get(name))
-    # Polls the forward-only path, too: the same kernels, so the same bits.
+        compare.check(name, ours[name], expected[name], theirs.get(name), MODEL_LIMIT)
+    # The path without gradients runs the same kernels, so it gives the same bits.
     assert model.loss(batch) == loss
 
 
@@ -163,7 +166,7 @@ def test_logits_of_the_last_position(lib):
         expected = reference(tokens[None]).logits[0, -1]
         if lib.precision == "bf16":
             theirs = reference.to(torch.bfloat16)(tokens[None]).logits[0, -1]
-    compare.check("logits", model.logits(tokens), expected, theirs)
+    compare.check("logits", model.logits(tokens), expected, theirs, MODEL_LIMIT)
 
 
 def test_initial_weights(lib):
