@@ -179,11 +179,14 @@ def test_barrier_in_a_pointwise_launch(launcher):
     assert done.returncode == 1 and "launch_pointwise meets a barrier" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("type_, compiles", [("int", True), ("unsigned long long", True), ("float", False), ("double", False)])
+@pytest.mark.parametrize(
+    "type_, compiles", [("int", True), ("unsigned long long", True), ("float", False), ("double", False)]
+)
 @pytest.mark.parametrize("function", ["atomicAdd", "atomicMax"])
 def test_atomics_are_for_integers(function, type_, compiles):
+    use = f"{type_} use({type_} *x)"
     done = programs.compile_only(
-        f'#include "target/launch.h"\n{type_} use({type_} *x);\n{type_} use({type_} *x) {{ return {function}(x, ({type_})1); }}\n'
+        f'#include "target/launch.h"\n{use};\n{use} {{ return {function}(x, ({type_})1); }}\n'
     )
     assert (done.returncode == 0) == compiles, done.stderr
     if not compiles:
