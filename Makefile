@@ -6,6 +6,7 @@
 #   make SANITIZE=address,undefined   (cpu) checked build
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
+#   make V=1                  show whole commands
 #   make DEPS=FOLDER          where headers and libraries lie that are not installed (FOLDER/usr/include, FOLDER/usr/lib/...)
 #
 # The result is in build/TARGET (bf16), build/TARGET-fp32, with -checked behind it for a sanitizer build (-race: thread).
@@ -30,10 +31,15 @@ KERNEL_SOURCES := $(sort $(wildcard src/kernels/*.cu))
 PROGRAMS       := $(patsubst %.c,%,$(sort $(wildcard *.c)))
 
 comma := ,
+# $(call step,NAME): a short line in place of the command
+step = $(if $(V),,@printf '  %-5s %s\n' $(1) '$(patsubst $(BUILD)/%,%,$@)';)
 DEFINES  := -D_GNU_SOURCE -DLLMC_PRECISION_$(PRECISION)
 WARNINGS := -Wall -Wextra -Werror
 INCLUDES := -Isrc $(if $(DEPS),-I$(DEPS)/usr/include)
 LIBDIRS  := $(if $(DEPS),-L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl$(comma)-rpath$(comma)$(abspath $(DEPS))/usr/lib/x86_64-linux-gnu)
+
+# a change of flags rebuilds
+MAKEFILES_USED := Makefile $(TARGET).mk
 
 include $(TARGET).mk
 
@@ -45,15 +51,15 @@ LIBRARY        := $(BUILD)/libllmc.so
 .PHONY: all clean
 all: $(LIBRARY) $(PROGRAMS:%=$(BUILD)/%)
 
-$(BUILD)/obj/%.o: %.c
+$(BUILD)/obj/%.o: %.c $(MAKEFILES_USED)
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+	$(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 $(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
-	$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)
+	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)
 
 $(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
-	$(LINK) -o $@ $< -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
+	$(call step,LINK)$(LINK) -o $@ $< -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
 
 clean:
 	rm -rf build

@@ -17,22 +17,22 @@ SHARED_FLAGS := -Wl,-Bsymbolic
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
 TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) $(wildcard src/target/*.cpp)
 
-$(BUILD)/obj/%.cu.o: %.cu
+$(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
 	@mkdir -p $(@D)
-	$(CXX) -x c++ $(WARNINGS) -Wno-unknown-pragmas $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+	$(call step,CXX)$(CXX) -x c++ $(WARNINGS) -Wno-unknown-pragmas $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 # The scheduler tells ThreadSanitizer what orders threads and is not watched itself.
 ifneq ($(filter thread,$(SANITIZE)),)
 $(BUILD)/obj/src/host/%.cpp.o: CXXFLAGS += -fno-sanitize=thread -DLLMC_HOST_RACES
 endif
 
-$(BUILD)/obj/%.cpp.o: %.cpp
+$(BUILD)/obj/%.cpp.o: %.cpp $(MAKEFILES_USED)
 	@mkdir -p $(@D)
-	$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+	$(call step,CXX)$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 # Programs of the tests: a kernel beside the host target, without the library (make build/cpu/tests/planted/NAME).
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/src/host/%,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context
+	$(call step,LINK)$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context
 
 .PRECIOUS: $(BUILD)/obj/tests/%.cu.o

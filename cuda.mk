@@ -13,9 +13,10 @@ DEFINES  += -DLLMC_TARGET_CUDA
 INCLUDES += -I$(CUDA_HOME)/include
 LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lm
 LINK     := g++
+SHARED_FLAGS := -Wl,-Bsymbolic
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,$(CUDA_HOME)/lib64
 TARGET_SOURCES := $(sort $(wildcard src/target/*.cu))
 
-$(BUILD)/obj/%.cu.o: %.cu
+$(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCCFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@ > $@.ptxas 2>&1 || { cat $@.ptxas >&2; exit 1; }
+	$(call step,NVCC)$(NVCC) $(NVCCFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@ > $@.ptxas 2>&1 || { cat $@.ptxas >&2; exit 1; }
