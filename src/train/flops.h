@@ -8,9 +8,10 @@
 extern "C" {
 #endif
 
-// FLOPs that forward and backward need for a token in rows of T: 6 for each weight of a matrix product (the embedding is
-// looked up, not multiplied, unless it is the head too), and causal attention, 6*T*NH*HD a layer. What recomputation adds
-// is not counted, and what document masks spare is: "model FLOPs" (Chowdhery et al. 2022, appendix B).
+// FLOPs that forward and backward need for a token in rows of T: 6 for each weight of a matrix product (the
+// embedding is looked up, not multiplied, unless it is the head too), and causal attention, 6*T*NH*HD a
+// layer. What recomputation adds is not counted, and what document masks spare is: "model FLOPs" (Chowdhery
+// et al. 2022, appendix B).
 double flops_per_token(const LlamaConfig *config, const ParameterTable *table, int T);
 
 // Dense bf16 tensor-core FLOP/s with fp32 accumulation from the maker's data sheet; 0: the name is not known.

@@ -55,12 +55,15 @@ static cJSON *begin(int64_t step) {
     return object;
 }
 
-// A float's shortest digits, not the seventeen of the double that it became. cJSON writes no numbers that JSON lacks: null.
+// A float's shortest digits, not the seventeen of the double that it became. cJSON writes no numbers that
+// JSON lacks: null.
 static void add_number(cJSON *object, const char *name, double value) {
     char text[40];
     snprintf(text, sizeof text, "%.7g", value);
-    if (isfinite(value)) cJSON_AddRawToObject(object, name, text);
-    else cJSON_AddNullToObject(object, name);
+    if (isfinite(value))
+        cJSON_AddRawToObject(object, name, text);
+    else
+        cJSON_AddNullToObject(object, name);
 }
 
 void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,

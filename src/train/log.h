@@ -1,5 +1,5 @@
-// log.jsonl: one JSON object a line. A line is in the file whole or not at all, as soon as the call returns; a file
-// that cannot grow (disk full) loses lines, with one warning, and never stops the run.
+// log.jsonl: one JSON object a line. A line is in the file whole or not at all, as soon as the call returns;
+// a file that cannot grow (disk full) loses lines, with one warning, and never stops the run.
 #ifndef LLMC_TRAIN_LOG_H
 #define LLMC_TRAIN_LOG_H
 
@@ -21,9 +21,10 @@ typedef struct {
 // Creates (truncates) the file at path. Errors: 2 where the path is to blame, 1.
 int log_open(Log *log, const char *path, Error *err);
 
-// {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning. A number
-// that is not finite is written as null, which JSON has.
-void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens, double tokens_per_second);
+// {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.
+// A number that is not finite is written as null, which JSON has.
+void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
+              double tokens_per_second);
 
 // {"step", "val_loss"}
 void log_evaluation(Log *log, int64_t step, double val_loss);

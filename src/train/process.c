@@ -9,11 +9,11 @@
 static volatile sig_atomic_t stop_requested;
 
 static void note_stop(int signal_number) {
-    (void)signal_number;
+    if (stop_requested) { // the second one: by default it ends the program, as soon as this returns
+        signal(signal_number, SIG_DFL);
+        raise(signal_number);
+    }
     stop_requested = 1;
-    // whichever of the two comes second, it ends the program
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
 }
 
 static void open_standard_streams(void) {
@@ -33,4 +33,6 @@ void process_prepare(void) {
     sigaction(SIGTERM, &action, NULL);
 }
 
-bool process_stop_requested(void) { return stop_requested; }
+bool process_stop_requested(void) {
+    return stop_requested;
+}

@@ -9,9 +9,11 @@ extern "C" {
 #endif
 
 // To be called first in main.
-//  - A standard stream that came closed is opened on /dev/null, lest the next file that is opened takes its number and
+//  - A standard stream that came closed is opened on /dev/null, lest the next file that is opened takes its
+//  number and
 //    receives the messages.
-//  - Writing to a closed pipe, or past the file size limit, becomes an error of the call and not the program's end.
+//  - Writing to a closed pipe, or past the file size limit, becomes an error of the call and not the
+//  program's end.
 //  - The first SIGINT or SIGTERM is noted; a second one ends the program at once.
 void process_prepare(void);
 

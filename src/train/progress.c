@@ -16,10 +16,14 @@ static const double SECONDS_BETWEEN_DRAWS = 0.05;
 
 void progress_span(char *text, size_t capacity, double seconds) {
     long long s = seconds < 0 ? 0 : seconds > 8.6e9 ? 8600000000LL : llround(seconds);
-    if (s < 60) snprintf(text, capacity, "%llds", s);
-    else if (s < 3600) snprintf(text, capacity, "%lldm%02llds", s / 60, s % 60);
-    else if (s < 86400) snprintf(text, capacity, "%lldh%02lldm", s / 3600, s / 60 % 60);
-    else snprintf(text, capacity, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+    if (s < 60)
+        snprintf(text, capacity, "%llds", s);
+    else if (s < 3600)
+        snprintf(text, capacity, "%lldm%02llds", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(text, capacity, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    else
+        snprintf(text, capacity, "%lldd%02lldh", s / 86400, s / 3600 % 24);
 }
 
 void progress_count(char *text, size_t capacity, double count) {
@@ -47,7 +51,8 @@ static void format_parts(char parts[PARTS][48], const ProgressState *state) {
     if (!isnan(state->val_loss)) snprintf(parts[PART_VAL], 48, "val %.4f", state->val_loss);
     if (!isnan(state->lr)) snprintf(parts[PART_LR], 48, "lr %.2e", state->lr);
     if (!isnan(state->grad_norm)) snprintf(parts[PART_NORM], 48, "norm %.3g", state->grad_norm);
-    if (!isnan(state->share_of_peak)) snprintf(parts[PART_PEAK], 48, "%.1f%% of peak", 100 * state->share_of_peak);
+    if (!isnan(state->share_of_peak))
+        snprintf(parts[PART_PEAK], 48, "%.1f%% of peak", 100 * state->share_of_peak);
     if (!isnan(state->tokens_per_second)) {
         progress_count(text, sizeof text, state->tokens_per_second);
         snprintf(parts[PART_SPEED], 48, "%s tok/s", text);

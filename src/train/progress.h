@@ -1,5 +1,6 @@
-// What a person sees: one line that is redrawn in place on a terminal, or one line every so many steps where the output
-// is a file or a pipe. Nothing here can fail or stop the run: a closed or full output is passed over.
+// What a person sees: one line that is redrawn in place on a terminal, or one line every so many steps where
+// the output is a file or a pipe. Nothing here can fail or stop the run: a closed or full output is passed
+// over.
 #ifndef LLMC_TRAIN_PROGRESS_H
 #define LLMC_TRAIN_PROGRESS_H
 
@@ -14,11 +15,11 @@ extern "C" {
 
 // NAN: not known (yet), and not shown.
 typedef struct {
-    int64_t step, steps;      // steps done, and of the whole run
-    double loss, val_loss;    // nats per token
+    int64_t step, steps;   // steps done, and of the whole run
+    double loss, val_loss; // nats per token
     double lr, grad_norm;
     double tokens_per_second;
-    double share_of_peak;     // 0..1
+    double share_of_peak; // 0..1
     double seconds_left;
 } ProgressState;
 
@@ -30,8 +31,8 @@ typedef struct {
     double last_drawn; // seconds, monotonic clock
 } Progress;
 
-// The line for a state, at most `columns` columns and capacity-1 bytes wide: the least important parts are left out
-// first, step and loss last. Returns its length. ASCII.
+// The line for a state, at most `columns` columns and capacity-1 bytes wide: the least important parts are
+// left out first, step and loss last. Returns its length. ASCII.
 size_t progress_format(char *line, size_t capacity, const ProgressState *state, int columns);
 
 // A time span as a person reads it: "42s", "3m07s", "2h05m", "3d04h". seconds >= 0.
@@ -42,8 +43,8 @@ void progress_count(char *text, size_t capacity, double count);
 
 void progress_begin(Progress *progress, FILE *out, int64_t every);
 
-// After each step. Terminal: redraws, at most 20 times a second, in the terminal's present width. Else: prints a line if
-// step is 1, a multiple of `every`, or the last.
+// After each step. Terminal: redraws, at most 20 times a second, in the terminal's present width. Else:
+// prints a line if step is 1, a multiple of `every`, or the last.
 void progress_show(Progress *progress, const ProgressState *state);
 
 // A line, or several, that stays: above the progress line.

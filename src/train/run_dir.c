@@ -9,7 +9,8 @@
 
 #include "base/file.h"
 
-static const char *const signs_of_a_run[] = {"log.jsonl", "trainer_options.json", "checkpoint", "model.safetensors"};
+static const char *const signs_of_a_run[] = {"log.jsonl", "trainer_options.json", "checkpoint",
+                                             "model.safetensors"};
 
 int run_dir_path(char out[PATH_MAX], const char *folder, const char *name, Error *err) {
     int length = snprintf(out, PATH_MAX, "%s/%s", folder, name);
@@ -25,11 +26,13 @@ static int fail_folder(Error *err, const char *folder, const char *what, int err
 // mkdir -p
 static int make_folders(const char *folder, Error *err) {
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", folder) >= PATH_MAX) return fail_folder(err, "", "found", ENAMETOOLONG);
+    if (snprintf(path, sizeof path, "%s", folder) >= PATH_MAX)
+        return fail_folder(err, "", "found", ENAMETOOLONG);
     for (char *slash = path + 1; *slash; slash++) {
         if (*slash != '/') continue;
         *slash = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST) return fail_folder(err, folder, "making it failed", errno);
+        if (mkdir(path, 0777) != 0 && errno != EEXIST)
+            return fail_folder(err, folder, "making it failed", errno);
         *slash = '/';
     }
     if (mkdir(path, 0777) != 0 && errno != EEXIST) return fail_folder(err, folder, "making it failed", errno);
@@ -44,8 +47,9 @@ static int refuse_run(const char *folder, Error *err) {
         struct stat status;
         if (run_dir_path(path, folder, signs_of_a_run[i], err)) return err->code;
         if (lstat(path, &status) == 0)
-            return fail_input(err, "--output %s: expected a folder without a run, found %s in it; --overwrite replaces it",
-                              folder, signs_of_a_run[i]);
+            return fail_input(
+                err, "--output %s: expected a folder without a run, found %s in it; --overwrite replaces it",
+                folder, signs_of_a_run[i]);
     }
     return 0;
 }

@@ -1,5 +1,6 @@
 // The output folder of a run:
-//   log.jsonl  trainer_options.json  tokenizer.json  tokenizer_config.json  meta.json (of the data)  checkpoint/
+//   log.jsonl  trainer_options.json  tokenizer.json  tokenizer_config.json  meta.json (of the data)
+//   checkpoint/
 #ifndef LLMC_TRAIN_RUN_DIR_H
 #define LLMC_TRAIN_RUN_DIR_H
 
@@ -12,8 +13,8 @@
 extern "C" {
 #endif
 
-// Makes the folder if it is not there (and those above it), refuses one that holds a run unless overwrite, and proves
-// by a trial write that files can be made in it. Changes nothing that is in it. Errors: 2.
+// Makes the folder if it is not there (and those above it), refuses one that holds a run unless overwrite,
+// and proves by a trial write that files can be made in it. Changes nothing that is in it. Errors: 2.
 int run_dir_open(const char *folder, bool overwrite, Error *err);
 
 // out = folder "/" name. Errors: 2 (longer than a path may be).

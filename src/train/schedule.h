@@ -14,7 +14,8 @@ typedef struct {
     double final_fraction;             // of the peak, reached at the last step
 } Schedule;
 
-// Rate of the update `step`, 0 <= step < total_steps. Step 0 of a warmup of W steps has peak/W, step W-1 the peak.
+// Rate of the update `step`, 0 <= step < total_steps. Step 0 of a warmup of W steps has peak/W, step W-1 the
+// peak.
 double schedule_lr(const Schedule *schedule, int64_t step);
 
 #ifdef __cplusplus

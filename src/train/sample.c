@@ -1,0 +1,88 @@
+#include "train/sample.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// SplitMix64 (Steele, Lea, Flood 2014), 53 bits of it.
+static double draw_uniform(uint64_t *state) {
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return (double)((x ^ x >> 31) >> 11) * 0x1p-53;
+}
+
+static int largest(const float *logits, int count) {
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (logits[i] > logits[best] || isnan(logits[best])) best = i;
+    return best;
+}
+
+int sample_index(const float *logits, int count, double temperature, double uniform) {
+    int best = largest(logits, count);
+    if (temperature == 0 || !isfinite(logits[best])) return best;
+    double total = 0;
+    for (int i = 0; i < count; i++)
+        if (!isnan(logits[i])) total += exp(((double)logits[i] - logits[best]) / temperature);
+    double left = uniform * total;
+    for (int i = 0; i < count; i++) {
+        if (isnan(logits[i])) continue;
+        left -= exp(((double)logits[i] - logits[best]) / temperature);
+        if (left < 0) return i;
+    }
+    return best; // rounding left a rest
+}
+
+int sample_ids(Llama3 *m, int32_t *ids, int count, int bos, int eos, double temperature, uint64_t seed,
+               float *logits) {
+    int vocab_size = llama3_config(m)->vocab_size;
+    ids[0] = bos;
+    for (int n = 1; n < count; n++) {
+        llama3_logits(m, ids, n, logits);
+        ids[n] = sample_index(logits, vocab_size, temperature, draw_uniform(&seed));
+        if (ids[n] == eos) return n + 1;
+    }
+    return count;
+}
+
+// Bytes of the UTF-8 character at text (RFC 3629); 0: there is none.
+static size_t character_length(const unsigned char *text, size_t left) {
+    unsigned char c = text[0];
+    size_t length = c < 0x80                ? 1
+                    : c >= 0xC2 && c < 0xE0 ? 2
+                    : c >= 0xE0 && c < 0xF0 ? 3
+                    : c >= 0xF0 && c < 0xF5 ? 4
+                                            : 0;
+    if (length == 0 || length > left) return 0;
+    for (size_t i = 1; i < length; i++)
+        if (text[i] >> 6 != 2) return 0;
+    if ((c == 0xE0 && text[1] < 0xA0) || (c == 0xED && text[1] > 0x9F)) return 0; // overlong; surrogates
+    if ((c == 0xF0 && text[1] < 0x90) || (c == 0xF4 && text[1] > 0x8F)) return 0; // overlong; beyond U+10FFFF
+    return length;
+}
+
+static bool is_control(const unsigned char *character, size_t length) {
+    if (length == 1)
+        return (character[0] < 0x20 && character[0] != '\n' && character[0] != '\t') || character[0] == 0x7F;
+    return length == 2 && character[0] == 0xC2 && character[1] < 0xA0; // C1: some terminals obey them
+}
+
+size_t sample_text(const Tokenizer *tokenizer, const int32_t *ids, int count, char *text, size_t capacity) {
+    size_t bytes = tokenizer_decode(tokenizer, ids, (size_t)count, true, NULL, 0);
+    unsigned char *raw = malloc(bytes + 1);
+    size_t length = 0;
+    if (raw) tokenizer_decode(tokenizer, ids, (size_t)count, true, (char *)raw, bytes + 1);
+    for (size_t at = 0, taken; raw && at < bytes; at += taken) {
+        size_t found = taken = character_length(raw + at, bytes - at);
+        const void *shown = raw + at;
+        if (found && is_control(raw + at, found)) shown = " ", found = 1;
+        if (!found) shown = "\xEF\xBF\xBD", found = 3, taken = 1;
+        if (length + found >= capacity) break;
+        memcpy(text + length, shown, found);
+        length += found;
+    }
+    free(raw);
+    text[length] = 0;
+    return length;
+}

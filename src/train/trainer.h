@@ -1,0 +1,45 @@
+// A training run: what train_llama3 does, in the order in which it does it.
+#ifndef LLMC_TRAIN_TRAINER_H
+#define LLMC_TRAIN_TRAINER_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "train/options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Trainer Trainer;
+
+// Reads the configuration, opens shards and tokenizer, checks the output folder, plans and allocates the
+// model, and prints what it found. Nothing in the output folder changes. *out is set on success only. Errors:
+// 2, 1.
+int trainer_open(Trainer **out, const Options *options, Error *err);
+
+// Weights: drawn from the seed, or read from --init-from. Errors: 2, 1.
+int trainer_load(Trainer *t, Error *err);
+
+// Makes the output folder that of this run: options, tokenizer, empty log. Errors: 2, 1.
+int trainer_begin(Trainer *t, Error *err);
+
+// Whether all steps are done, or SIGINT or SIGTERM came.
+bool trainer_done(const Trainer *t);
+
+// One update of the weights. Errors: 1 for a loss or gradient that is not finite (the weights are then those
+// of the step before), 1 and 2 for shards that became unreadable.
+int trainer_step(Trainer *t, Error *err);
+
+// What is due after that step: log, progress line, validation loss, sampled text. Errors: as trainer_step.
+int trainer_observe(Trainer *t, Error *err);
+
+// Writes the checkpoint. Errors: 1, 2.
+int trainer_save(Trainer *t, Error *err);
+
+void trainer_close(Trainer *t); // NULL is allowed
+
+#ifdef __cplusplus
+}
+#endif
+#endif
