@@ -35,7 +35,7 @@ static void *allocate_largest(const ParameterTable *table, size_t element_size) 
 // ---- writing
 
 static SafetensorsTensor *declare(const ParameterTable *table) {
-    SafetensorsTensor *declared = calloc((size_t)table->count, sizeof *declared);
+    SafetensorsTensor *declared = calloc((unsigned)table->count, sizeof *declared);
     for (int i = 0; declared && i < table->count; i++) {
         const ParameterTensor *t = &table->tensors[i];
         declared[i] = (SafetensorsTensor){.name = t->name,
