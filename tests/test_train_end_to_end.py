@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import compare
 import llmc
 from hostlib import Error, LlamaConfig, path_bytes
-from trainrun import BOS, BUILDS, EOS, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
+from trainrun import BOS, BUILDS, EOS, ON_CPU, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
 
 PRECISIONS = list(BUILDS)
 
@@ -171,9 +171,8 @@ def test_same_seed_same_bits(work, precision):
         log = [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in work.log()]
         return hashlib.sha256((work.output / "checkpoint" / "model.safetensors").read_bytes()).hexdigest(), log
 
-    on_cpu = llmc.load(precision).on_cpu
-    first = run(3, **({"threads": 1} if on_cpu else {}))
-    assert run(3, **({"threads": 2} if on_cpu else {})) == first
+    first = run(3)
+    assert run(3, **({"threads": 3} if ON_CPU else {})) == first
     other = run(4)
     assert other[0] != first[0] and losses(other[1]) != losses(first[1])
 
