@@ -347,7 +347,7 @@ def test_init_from_spoilt(work, start):
 def test_init_from_other_type(work, start, dtype):
     """Weights of another type are taken, rounded to ours."""
     folder, weights = start
-    converted = {k: v.to(dtype) for k, v in weights.items()}
+    converted = {k: (v.float() * (1 + torch.rand(v.shape) / 100)).to(dtype) for k, v in weights.items()}
     save_file(converted, folder / "model.safetensors")
     work.run(config=None, init_from=folder, steps=1, lr="0")
     out = load_file(work.output / "checkpoint" / "model.safetensors")
@@ -425,6 +425,13 @@ def test_streams_closed_or_full(work, shell):
     _, err = work.run(steps=12, val_data=work.data / "val_*.bin", log_every=1, eval_every=4, sample_every=6, shell=shell)
     assert err == "" and len(losses(work.log())) == 12
     opened(work.output / "checkpoint", torch.float32)
+
+
+def test_log_in_the_place_of_a_closed_stream(work):
+    """Files get the lowest free number; with two streams closed that would be the shard's 0 and the log's 1, and what is
+    printed to 1 would stand in the log."""
+    work.run(steps=3, log_every=1, save="off", shell='"$@" <&- >&-')
+    assert [line["step"] for line in work.log()] == [1, 2, 3]
 
 
 def test_message_to_a_closed_stream_is_lost(work):
