@@ -10,9 +10,6 @@ import torch
 FP32_LIMIT = 1e-5
 BF16_FACTOR = 1.5
 BF16_LIMIT = 2e-2  # a result that is wrong somewhere exceeds this, whatever PyTorch's error is
-# Half a unit in the last place of bf16: what one correct rounding may cost an element. PyTorch's error over few elements
-# can be below it by luck; no output in bf16 can be asked to be better.
-BF16_ROUNDING = 2.0**-9
 
 
 def relative_error(value, reference):
