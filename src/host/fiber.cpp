@@ -34,6 +34,7 @@ __thread HostThread *host_thread;
 
 static uint64_t order_seed;
 
+uint64_t host_seed() { return order_seed; }
 extern "C" void host_set_seed(uint64_t seed) { order_seed = seed; }
 
 __attribute__((constructor)) static void read_seed() {

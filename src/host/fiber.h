@@ -35,6 +35,7 @@ void host_launch(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic
 // Threads may run in any order: seed 0 takes the natural one, any other value shuffles threads and blocks. A result that
 // moves with the seed is a race. The environment variable LLMC_HOST_SEED sets it at start.
 extern "C" void host_set_seed(uint64_t seed);
+uint64_t host_seed();
 
 // Shared memory of the running block, poisoned when the block begins, with guards that AddressSanitizer knows.
 void *host_shared(size_t bytes);

@@ -172,28 +172,38 @@ inline void host_multiply_panel(Acc<N> *const *acc, const float (&a)[16][K], con
     }
 }
 
-template <bool BIsRowMajor, int M, int N, int K, typename T, int COLS>
-inline void host_multiply(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, int col0, const char *file,
-                          int line) {
-    struct Slot {
-        Acc<N> *c;
-        const FragA<T, K> *a;
-    } slot = {c, a};
+// What a lane brings: accumulators and left operands of P products that are done in one rendezvous.
+template <int P, int N, int K, typename T>
+struct HostProducts {
+    Acc<N> *c[P];
+    const FragA<T, K> *a[P];
+};
+
+// Not inlined: its arrays would make the stack frame of every lane larger.
+template <bool BIsRowMajor, int M, int P, int N, int K, typename T, int COLS>
+__attribute__((noinline)) void host_multiply_all(void **lanes, int product, SharedTile<T, COLS> b, int col0) {
+    alignas(64) float rows[M][16][K];
+    Acc<N> *acc[M][32];
+    for (int lane = 0; lane < 32; lane++)
+        for (int m = 0; m < M; m++) {
+            const auto *brought = (HostProducts<P, N, K, T> *)lanes[lane];
+            host_unpack_a(rows[m], brought->a[product][m], lane);
+            acc[m][lane] = brought->c[product] + m;
+        }
+    for (int p = 0; p < HostPanel<N>::PANELS; p++) {
+        alignas(64) float columns[K][16];
+        host_unpack_b<BIsRowMajor>(columns, b, col0, HostPanel<N>(p));
+        for (int m = 0; m < M; m++) host_multiply_panel(acc[m], rows[m], columns, HostPanel<N>(p));
+    }
+}
+
+template <bool BIsRowMajor, int M, int P, int N, int K, typename T, int COLS>
+inline void host_multiply(HostProducts<P, N, K, T> products, const SharedTile<T, COLS> (&b)[P], int col0,
+                          const char *file, int line) {
     host_warp_rendezvous(
-        &slot,
-        [b, col0](void **lanes) {
-            alignas(64) float rows[M][16][K];
-            Acc<N> *acc[M][32];
-            for (int lane = 0; lane < 32; lane++)
-                for (int m = 0; m < M; m++) {
-                    host_unpack_a(rows[m], ((Slot *)lanes[lane])->a[m], lane);
-                    acc[m][lane] = ((Slot *)lanes[lane])->c + m;
-                }
-            for (int p = 0; p < HostPanel<N>::PANELS; p++) {
-                alignas(64) float columns[K][16];
-                host_unpack_b<BIsRowMajor>(columns, b, col0, HostPanel<N>(p));
-                for (int m = 0; m < M; m++) host_multiply_panel(acc[m], rows[m], columns, HostPanel<N>(p));
-            }
+        &products,
+        [&b, col0](void **lanes) {
+            for (int p = 0; p < P; p++) host_multiply_all<BIsRowMajor, M, P, N, K>(lanes, p, b[p], col0);
         },
         file, line);
 }
@@ -203,12 +213,23 @@ inline void host_multiply(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<
 // C[16 x N] += A[16 x K] · B^T for M row tiles; B is rows 0 to N - 1 and columns 0 to K - 1 of the tile.
 template <int M, int N, int K, typename T, int COLS>
 inline void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, LLMC_SITE) {
-    host_multiply<false>(c, a, b, 0, LLMC_SITE_ARGS);
+    host_multiply<false, M>(HostProducts<1, N, K, T>{{c}, {a}}, {b}, 0, LLMC_SITE_ARGS);
 }
 // C[16 x N] += A[16 x K] · B for M row tiles; B is rows 0 to K - 1 and columns col0 to col0 + N - 1 of the tile.
 template <int M, int N, int K, typename T, int COLS>
 inline void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, int col0, LLMC_SITE) {
-    host_multiply<true>(c, a, b, col0, LLMC_SITE_ARGS);
+    host_multiply<true, M>(HostProducts<1, N, K, T>{{c}, {a}}, {b}, col0, LLMC_SITE_ARGS);
+}
+// Two products of the same shape, one after the other.
+template <int M, int N, int K, typename T, int COLS>
+inline void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0, Acc<N> (&c1)[M],
+                        const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1, LLMC_SITE) {
+    host_multiply<false, M>(HostProducts<2, N, K, T>{{c0, c1}, {a0, a1}}, {b0, b1}, 0, LLMC_SITE_ARGS);
+}
+template <int M, int N, int K, typename T, int COLS>
+inline void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0, Acc<N> (&c1)[M],
+                        const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1, int col0, LLMC_SITE) {
+    host_multiply<true, M>(HostProducts<2, N, K, T>{{c0, c1}, {a0, a1}}, {b0, b1}, col0, LLMC_SITE_ARGS);
 }
 
 // Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.

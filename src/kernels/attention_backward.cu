@@ -165,12 +165,11 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
     }
 }
 
-template <int HD>
-__global__ void __launch_bounds__(Backward<HD>::THREADS)
+template <typename Tiles>
+__global__ void __launch_bounds__(Tiles::THREADS)
     attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
                          const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
-    using Tiles = Backward<HD>;
-    constexpr int M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS, OUT = Tiles::OUT;
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS, OUT = Tiles::OUT;
     constexpr int E = 2 * Acc<COLS>::W;
     SHARED_DYNAMIC(floatX, shared);
     const SharedTile<floatX, HD> k_tile = {shared}, v_tile = {shared + ROWS * HD};
@@ -225,13 +224,10 @@ __global__ void __launch_bounds__(Backward<HD>::THREADS)
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
-        FragA<floatX, HD> a[M];
-#pragma unroll
-        for (int m = 0; m < M; m++) load_a(a[m], k_tile, warp_row + 16 * m);
-        multiply_nt(p, a, query_tile(step, 0));
-#pragma unroll
-        for (int m = 0; m < M; m++) load_a(a[m], v_tile, warp_row + 16 * m);
-        multiply_nt(ds, a, query_tile(step, 1));
+        FragA<floatX, HD> k[M], v[M];
+        load_rows(k, k_tile, warp_row);
+        load_rows(v, v_tile, warp_row);
+        multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
         if (query0 < warp_last || doc_start[query_last] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
 
         const int first_stat = lane_id() % 4 * E;
@@ -241,13 +237,13 @@ __global__ void __launch_bounds__(Backward<HD>::THREADS)
             for (int h = 0; h < 2; h++)
                 softmax_gradient(p[m].c[0][h], ds[m].c[0][h], ByColumn{stats.lse + first_stat},
                                  ByColumn{stats.d + first_stat}, scale);
-        FragA<floatX, COLS> left[M];
+        FragA<floatX, COLS> p_frag[M], ds_frag[M];
 #pragma unroll
-        for (int m = 0; m < M; m++) frag_from_acc(left[m], p[m]);
-        multiply_nn(dv, left, query_tile(step, 1), col0);
-#pragma unroll
-        for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
-        multiply_nn(dk, left, query_tile(step, 0), col0);
+        for (int m = 0; m < M; m++) {
+            frag_from_acc(p_frag[m], p[m]);
+            frag_from_acc(ds_frag[m], ds[m]);
+        }
+        multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
     }
     if (!active) return;
     store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0, scale / LOG2E);
@@ -272,12 +268,11 @@ __device__ __forceinline__ void mask_rows(Acc<COLS> (&s)[M], const int *first, c
             }
 }
 
-template <int HD>
-__global__ void __launch_bounds__(Backward<HD>::THREADS)
+template <typename Tiles>
+__global__ void __launch_bounds__(Tiles::THREADS)
     attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
-    using Tiles = Backward<HD>;
-    constexpr int M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
     SHARED_DYNAMIC(floatX, shared);
     const SharedTile<floatX, HD> q_tile = {shared}, dout_tile = {shared + ROWS * HD};
@@ -329,26 +324,24 @@ __global__ void __launch_bounds__(Backward<HD>::THREADS)
         cp_async_wait<0>();
         __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
         if (tile < last_tile) load_keys(tile + 1);
-        if (KEEP && tile == first_tile)
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                load_a(q[m], q_tile, warp_row + 16 * m);
-                load_a(dout_frag[m], dout_tile, warp_row + 16 * m);
-            }
+        if (KEEP && tile == first_tile) {
+            load_rows(q, q_tile, warp_row);
+            load_rows(dout_frag, dout_tile, warp_row);
+        }
 
         const int key0 = tile * COLS;
         if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
-        if (!KEEP)
-#pragma unroll
-            for (int m = 0; m < M; m++) load_a(q[m], q_tile, warp_row + 16 * m);
-        multiply_nt(p, q, key_tile(tile, 0));
-        if (!KEEP)
-#pragma unroll
-            for (int m = 0; m < M; m++) load_a(dout_frag[m], dout_tile, warp_row + 16 * m);
-        multiply_nt(ds, dout_frag, key_tile(tile, 1));
+        if (KEEP) {
+            multiply_nt(p, q, key_tile(tile, 0), ds, dout_frag, key_tile(tile, 1));
+        } else {
+            load_rows(q, q_tile, warp_row);
+            multiply_nt(p, q, key_tile(tile, 0));
+            load_rows(dout_frag, dout_tile, warp_row);
+            multiply_nt(ds, dout_frag, key_tile(tile, 1));
+        }
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
@@ -363,23 +356,31 @@ __global__ void __launch_bounds__(Backward<HD>::THREADS)
         store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, sizes.HD, scale / LOG2E);
 }
 
-template <int HD>
+template <typename Tiles>
 void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
               const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
-    using Tiles = Backward<HD>;
-    static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     const float scale = LOG2E / sqrtf((float)sizes.HD);
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
 
-    constexpr int LANES = HD / VEC < 32 ? HD / VEC : 32;
+    constexpr int LANES = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
     const long rows = (long)B * sizes.T * sizes.NH;
     const long rows_a_block = D_THREADS / LANES * D_ROWS;
     launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d, dout,
            out, sizes, rows);
-    launch((attention_dkv_kernel<HD>), dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B),
+    launch((attention_dkv_kernel<Tiles>), dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B),
            dim3(Tiles::THREADS), key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
-    launch((attention_dq_kernel<HD>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B), dim3(Tiles::THREADS),
+    launch((attention_dq_kernel<Tiles>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B), dim3(Tiles::THREADS),
            query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+}
+
+template <int HD>
+void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
+                  const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+    using Tiles = Backward<HD>;
+    static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
+    if constexpr (HAS_WIDE_WARPS)
+        if (wide_warps()) return backward<WideWarp<Tiles>>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
+    backward<Tiles>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
 }
 
 } // namespace
@@ -387,8 +388,8 @@ void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, con
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
                                    const floatX *qkv, const float *lse, const int *doc_start, int B, int T, int NH,
                                    int NKV, int HD, cudaStream_t stream) {
-    const AttentionSizes sizes = {T, NH, NKV, HD};
-#define BACKWARD(D) backward<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, sizes, stream)
+#define BACKWARD(D)                                                                                                  \
+    backward_for<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, BACKWARD);
 #undef BACKWARD
 }

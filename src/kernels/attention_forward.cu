@@ -10,16 +10,17 @@ namespace {
 
 constexpr bool FP32 = sizeof(floatX) == 4;
 
+// KEEP_Q: the fragments of the queries stay in registers; else they are loaded again for each tile of keys.
 template <int HD>
 struct ForwardTiles;
 template <>
-struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> {};
+struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> { enum { KEEP_Q = 1 }; };
 template <>
-struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> {};
+struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> { enum { KEEP_Q = 0 }; };
 template <>
-struct ForwardTiles<128> : AttentionTiles<128, 1, 4, FP32 ? 32 : 64> {};
+struct ForwardTiles<128> : AttentionTiles<128, 1, 4, FP32 ? 32 : 64> { enum { KEEP_Q = 1 }; };
 template <>
-struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> {};
+struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> { enum { KEEP_Q = 0 }; };
 
 template <typename Tiles>
 constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS); }
@@ -73,8 +74,9 @@ __device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M
     for (int r = 0; r < 2 * M; r++) {
         float(&p)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
         float next = max(rows.max[r], tile_max[r]);
-        float base = next == -INFINITY ? 0.0f : next * scale; // nothing seen yet: p must be 0, not NaN
-        float correction = fast_exp2(rows.max[r] * scale - base);
+        float finite = next == -INFINITY ? 0.0f : next; // nothing seen yet: p must be 0, not NaN
+        float correction = fast_exp2((rows.max[r] - finite) * scale); // exactly 1 where the maximum stays
+        float base = finite * scale;
         EACH_ELEMENT
         for (int e = 0; e < 2 * Acc<COLS>::W; e++) p[e] = fast_exp2(p[e] * scale - base);
         rows.max[r] = next;
@@ -111,12 +113,11 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
                        sizes.T - row0 - warp_row, sizes.HD);
 }
 
-template <int HD>
-__global__ void __launch_bounds__(ForwardTiles<HD>::THREADS)
+template <typename Tiles>
+__global__ void __launch_bounds__(Tiles::THREADS)
     attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, AttentionSizes sizes,
                              int tiles, float scale) {
-    using Tiles = ForwardTiles<HD>;
-    constexpr int M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     SHARED_DYNAMIC(floatX, shared);
     SharedTile<floatX, HD> q_tile = {shared};
     // two buffers, each with a tile of keys (which = 0) and one of values (1)
@@ -158,9 +159,7 @@ __global__ void __launch_bounds__(ForwardTiles<HD>::THREADS)
         cp_async_wait<0>();
         __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
         if (tile < last_tile) load_keys(tile + 1);
-        if (tile == first_tile)
-#pragma unroll
-            for (int m = 0; m < M; m++) load_a(q[m], q_tile, warp_row + 16 * m);
+        if (tile == first_tile || !Tiles::KEEP_Q) load_rows(q, q_tile, warp_row);
 
         const int key0 = tile * COLS;
         if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
@@ -180,21 +179,30 @@ __global__ void __launch_bounds__(ForwardTiles<HD>::THREADS)
                             o, rows, warp_row, row0, sizes, scale);
 }
 
+template <typename Tiles>
+void forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, AttentionSizes sizes,
+             cudaStream_t stream) {
+    const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
+    const unsigned blocks = (unsigned)tiles * (unsigned)sizes.NH * (unsigned)B;
+    launch((attention_forward_kernel<Tiles>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(), stream, out,
+           lse, qkv, doc_start, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
+}
+
+template <int HD>
+void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, AttentionSizes sizes,
+                 cudaStream_t stream) {
+    using Tiles = ForwardTiles<HD>;
+    static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
+    if constexpr (HAS_WIDE_WARPS)
+        if (wide_warps()) return forward<WideWarp<Tiles>>(out, lse, qkv, doc_start, B, sizes, stream);
+    forward<Tiles>(out, lse, qkv, doc_start, B, sizes, stream);
+}
+
 } // namespace
 
 extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, int T, int NH,
                                   int NKV, int HD, cudaStream_t stream) {
-    const AttentionSizes sizes = {T, NH, NKV, HD};
-    const float scale = LOG2E / sqrtf((float)HD);
-#define LAUNCH(D)                                                                                                    \
-    do {                                                                                                             \
-        using Tiles = ForwardTiles<D>;                                                                               \
-        static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");                            \
-        const int tiles = ceil_div(T, (int)Tiles::ROWS);                                                             \
-        const unsigned blocks = (unsigned)tiles * (unsigned)NH * (unsigned)B;                                        \
-        launch((attention_forward_kernel<D>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(), stream,   \
-               out, lse, qkv, doc_start, sizes, tiles, scale);                                                       \
-    } while (0)
-    ATTENTION_DISPATCH(HD, LAUNCH);
-#undef LAUNCH
+#define FORWARD(D) forward_for<D>(out, lse, qkv, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
+    ATTENTION_DISPATCH(HD, FORWARD);
+#undef FORWARD
 }

@@ -16,6 +16,12 @@ struct AttentionTiles {
     static_assert(HD % 32 == 0 && COLS % 16 == 0, "");
 };
 
+// The same for one warp that works on up to 64 rows (wide_warps in target/mma.h).
+template <typename Tiles>
+struct WideWarp : Tiles {
+    enum { M = Tiles::ROWS < 64 ? Tiles::ROWS / 16 : 4, WARPS = 1, THREADS = 32, ROWS = 16 * M };
+};
+
 // floatX elements of `rows` rows of a tile.
 template <typename Tiles>
 constexpr size_t tile_bytes(int rows) { return sizeof(floatX) * Tiles::HD * (size_t)rows; }
@@ -48,6 +54,13 @@ struct AttentionBlock {
         if (last_first) tile = tiles - 1 - tile;
     }
 };
+
+// The 16 * M rows from row0 of a tile as left operands.
+template <int M, int K, int COLS>
+__device__ __forceinline__ void load_rows(FragA<floatX, K> (&frag)[M], SharedTile<floatX, COLS> tile, int row0) {
+#pragma unroll
+    for (int m = 0; m < M; m++) load_a(frag[m], tile, row0 + 16 * m);
+}
 
 // Copies rows of a shared tile to global memory, 16 bytes a thread: `count` rows from row0 of the tile to `to`. For one warp,
 // which wrote these rows.

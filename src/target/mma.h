@@ -7,6 +7,7 @@
 //   multiply_nn(c, a, b)  C[16 x N] += A[16 x K] · B,   B stands as [k][n]     }
 //
 // With T = bf16 a product is ldmatrix and mma.sync on a GPU; with T = float (the exact build) it is fp32 arithmetic.
+// Two products of the same shape may be given to one call, which saves the CPU a rendezvous.
 // On the CPU a product is one rendezvous of the warp, whatever its size, worked off by vector code (host/multiply.h).
 // The namespace by_instruction holds the GPU's sequence of instructions; it runs on the host too, one rendezvous an
 // instruction, so that a test can compare it with the fast one.
@@ -15,6 +16,21 @@
 
 #include "target/ptx.h"
 #include "target/vec.h"
+
+// A warp may work on more rows at once than a GPU's registers could hold: so on the CPU, where fragments lie in memory and
+// each step of a lane has its fixed cost. Not while a seed shuffles the order of threads, nor under ThreadSanitizer: then
+// blocks are as on a GPU, so that what is checked is the exchange between its warps; the results have the same bits.
+#ifdef LLMC_TARGET_CPU
+constexpr bool HAS_WIDE_WARPS = true;
+#ifdef __SANITIZE_THREAD__
+inline bool wide_warps() { return false; }
+#else
+inline bool wide_warps() { return host_seed() == 0; }
+#endif
+#else
+constexpr bool HAS_WIDE_WARPS = false;
+inline bool wide_warps() { return false; }
+#endif
 
 // ---- shared tiles
 
@@ -36,12 +52,31 @@ struct SharedTile {
     __device__ __forceinline__ T *at(int row, int col) const { return data + offset(row, col); }
 };
 
+#ifdef LLMC_TARGET_CPU
+// The same as load_tile_async by one thread: a row's address and limits are worked out once.
+template <int ROWS, typename T, int COLS>
+inline void host_copy_tile(SharedTile<T, COLS> tile, const T *from, size_t stride, int valid_rows, int valid_cols) {
+    constexpr int CHUNK = SharedTile<T, COLS>::CHUNK;
+    for (int row = 0; row < ROWS; row++, from += stride) {
+        const int valid = row < valid_rows ? valid_cols : 0;
+        for (int col = 0; col < COLS; col += CHUNK)
+            host_copy_async(tile.at(row, col), valid ? from + col : nullptr, col < valid);
+    }
+}
+#endif
+
 // Starts copying ROWS rows from `from` (row stride in elements); rows from valid_rows on and columns from valid_cols on (a
 // multiple of 8) are filled with zeros. Called by all THREADS of the block; the caller commits and waits.
 template <int ROWS, int THREADS, typename T, int COLS>
 __device__ __forceinline__ void load_tile_async(SharedTile<T, COLS> tile, const T *from, size_t stride, int valid_rows,
                                                 int valid_cols) {
     using Tile = SharedTile<T, COLS>;
+#ifdef LLMC_TARGET_CPU
+    if (wide_warps()) {
+        if (threadIdx.x == 0) host_copy_tile<ROWS>(tile, from, stride, valid_rows, valid_cols);
+        return;
+    }
+#endif
 #pragma unroll
     for (int i = (int)threadIdx.x; i < ROWS * Tile::CHUNKS; i += THREADS) {
         int row = i / Tile::CHUNKS, col = i % Tile::CHUNKS * Tile::CHUNK;
@@ -88,6 +123,24 @@ __device__ __forceinline__ void acc_zero(Acc<N> &acc) {
             for (int e = 0; e < 2 * Acc<N>::W; e++) acc.c[b][h][e] = 0.0f;
 }
 
+// The values of one row of a block, c[b][h], as pairs of neighbouring columns.
+template <int W>
+__device__ __forceinline__ void pack_row(uint32_t (&pairs)[W], const float (&row)[2 * W]) {
+#ifdef LLMC_TARGET_CPU
+    typename HostVectors<2 * W>::Half halves;
+    typename HostVectors<W>::Half even, odd;
+    host_float_to_bf16<2 * W>((__nv_bfloat16 *)&halves, row);
+    __builtin_memcpy(&even, &halves, sizeof even);
+    __builtin_memcpy(&odd, (char *)&halves + sizeof even, sizeof odd);
+    typedef typename HostVectors<W>::Full Pairs;
+    Pairs both = __builtin_convertvector(even, Pairs) | __builtin_convertvector(odd, Pairs) << 16;
+    __builtin_memcpy(pairs, &both, sizeof both);
+#else
+#pragma unroll
+    for (int i = 0; i < W; i++) pairs[i] = pack_bf16(row[i], row[W + i]);
+#endif
+}
+
 // The accumulator of one product as the left operand of the next: no exchange between lanes.
 template <int N>
 __device__ __forceinline__ void frag_from_acc(FragA<__nv_bfloat16, N> &frag, const Acc<N> &acc) {
@@ -95,9 +148,7 @@ __device__ __forceinline__ void frag_from_acc(FragA<__nv_bfloat16, N> &frag, con
 #pragma unroll
     for (int b = 0; b < Acc<N>::BLOCKS; b++)
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-#pragma unroll
-            for (int i = 0; i < W; i++) frag.a[h][b * W + i] = pack_bf16(acc.c[b][h][i], acc.c[b][h][W + i]);
+        for (int h = 0; h < 2; h++) pack_row(*(uint32_t(*)[W])(frag.a[h] + b * W), acc.c[b][h]);
 }
 template <int N>
 __device__ __forceinline__ void frag_from_acc(FragA<float, N> &frag, const Acc<N> &acc) {
@@ -118,11 +169,13 @@ __device__ __forceinline__ void store_acc(SharedTile<__nv_bfloat16, COLS> tile, 
 #pragma unroll
     for (int b = 0; b < Acc<N>::BLOCKS; b++)
 #pragma unroll
-        for (int h = 0; h < 2; h++)
+        for (int h = 0; h < 2; h++) {
+            uint32_t packed[W];
+            pack_row(packed, acc.c[b][h]);
 #pragma unroll
             for (int i = 0; i < W; i++)
-                *(uint32_t *)tile.at(row0 + 8 * h + lane / 4, Acc<N>::column(lane, b, i)) =
-                    pack_bf16(acc.c[b][h][i], acc.c[b][h][W + i]);
+                *(uint32_t *)tile.at(row0 + 8 * h + lane / 4, Acc<N>::column(lane, b, i)) = packed[i];
+        }
 }
 template <int N, int COLS>
 __device__ __forceinline__ void store_acc(SharedTile<float, COLS> tile, int row0, const Acc<N> &acc) {
@@ -265,6 +318,19 @@ template <int M, int N, int K, typename T, int COLS>
 __device__ __forceinline__ void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b,
                                             int col0) {
     by_instruction::multiply<true>(c, a, b, col0);
+}
+template <int M, int N, int K, typename T, int COLS>
+__device__ __forceinline__ void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
+                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1) {
+    by_instruction::multiply<false>(c0, a0, b0, 0);
+    by_instruction::multiply<false>(c1, a1, b1, 0);
+}
+template <int M, int N, int K, typename T, int COLS>
+__device__ __forceinline__ void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
+                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
+                                            int col0) {
+    by_instruction::multiply<true>(c0, a0, b0, col0);
+    by_instruction::multiply<true>(c1, a1, b1, col0);
 }
 #endif
 #endif
