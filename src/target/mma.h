@@ -60,7 +60,7 @@ inline void host_copy_tile(SharedTile<T, COLS> tile, const T *from, size_t strid
     for (int row = 0; row < ROWS; row++, from += stride) {
         const int valid = row < valid_rows ? valid_cols : 0;
         for (int col = 0; col < COLS; col += CHUNK)
-            host_copy_async(tile.at(row, col), valid ? from + col : nullptr, col < valid);
+            host_copy_now({tile.at(row, col), col < valid ? from + col : nullptr});
     }
 }
 #endif
