@@ -28,7 +28,7 @@
 #   mkdir .deps && cd .deps && apt-get download libcjson-dev libcjson1 && for f in *.deb; do dpkg -x "$f" .; done
 #
 # More variables: ARCHS (default: the present GPU's), JOBS, PYTHON (default: python3, else .venv's), DEADLINE (seconds,
-# default 525), SEED.
+# default 525), SEED, STEPS (of the short run).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -338,7 +338,7 @@ look_around() {
     PYTHON=$(find_python)
     JOBS=${JOBS:-$(nproc)}
     SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
-    STEPS=${STEPS:-60}
+    STEPS=${STEPS:-$([ "$TARGET" = cuda ] && echo 60 || echo 15)}
     DEADLINE=${DEADLINE:-525}
     if [ -z "${DEPS:-}" ] && [ -d .deps/usr ]; then DEPS=$PWD/.deps; fi
     DEPS=${DEPS:-}
