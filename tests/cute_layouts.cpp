@@ -1,5 +1,6 @@
-// Prints, as JSON, the layouts that CuTe publishes for the instructions of target/ptx.h: for each lane the positions of
-// the values it holds. mma: position in the matrix as [row, column]; ldmatrix: 16-bit element in the four matrices' memory.
+// Prints, as JSON, the layouts that CuTe publishes for the instructions of target/ptx.h: for each lane the
+// positions of the values it holds. mma: position in the matrix as [row, column]; ldmatrix: 16-bit element in
+// the four matrices' memory.
 #include <cute/atom/copy_traits_sm75.hpp>
 #include <cute/atom/mma_traits_sm80.hpp>
 #include <cute/tensor.hpp>
@@ -8,8 +9,7 @@
 using namespace cute;
 
 // CuTe numbers the elements of a rows x columns matrix columns first: index = row + rows * column.
-template <typename Layout>
-void print_matrix(const char *name, Layout layout, int values, int rows) {
+template <typename Layout> void print_matrix(const char *name, Layout layout, int values, int rows) {
     printf("\"%s\": [", name);
     for (int lane = 0; lane < 32; lane++) {
         printf("%s[", lane ? ", " : "");
@@ -23,8 +23,7 @@ void print_matrix(const char *name, Layout layout, int values, int rows) {
 }
 
 // Layouts are in bits; 8 elements of 16 bits a lane.
-template <typename Layout>
-void print_elements(const char *name, Layout layout, const char *end) {
+template <typename Layout> void print_elements(const char *name, Layout layout, const char *end) {
     printf("\"%s\": [", name);
     for (int lane = 0; lane < 32; lane++) {
         printf("%s[", lane ? ", " : "");

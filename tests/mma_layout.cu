@@ -1,16 +1,18 @@
-// The wrappers of target/ptx.h and target/mma.h for test_mma_layout.py, compiled for the host target. One warp each.
+// The wrappers of target/ptx.h and target/mma.h for test_mma_layout.py, compiled for the host target. One
+// warp each.
 #include "target/mma.h"
 
 namespace {
 
 typedef __nv_bfloat16 bf16;
 
-template <bool Transposed>
-__global__ void ldmatrix_kernel(const uint16_t *memory, uint32_t *result) {
+template <bool Transposed> __global__ void ldmatrix_kernel(const uint16_t *memory, uint32_t *result) {
     uint32_t r[4];
     const void *row = memory + 8 * threadIdx.x;
-    if (Transposed) ldmatrix_x4_trans(r, row);
-    else ldmatrix_x4(r, row);
+    if (Transposed)
+        ldmatrix_x4_trans(r, row);
+    else
+        ldmatrix_x4(r, row);
     for (int i = 0; i < 4; i++) result[threadIdx.x * 4 + i] = r[i];
 }
 
@@ -19,8 +21,7 @@ __global__ void mma_kernel(float *c, const uint32_t *a, const uint32_t *b) {
     mma_m16n8k16(c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1]);
 }
 
-template <typename T, int COLS>
-__device__ void fill_tile(SharedTile<T, COLS> tile, const T *from, int rows) {
+template <typename T, int COLS> __device__ void fill_tile(SharedTile<T, COLS> tile, const T *from, int rows) {
     for (int i = (int)threadIdx.x; i < rows * COLS; i += 32) *tile.at(i / COLS, i % COLS) = from[i];
     __syncwarp();
 }
@@ -43,12 +44,17 @@ __global__ void product_kernel(float *c, const T *a, const T *b, int col0, bool 
                     int row = 16 * m + 8 * h + lane_id() / 4, column = Acc<N>::column(lane_id(), block, e);
                     acc[m].c[block][h][e] = c[row * N + column];
                 }
-        if (by_instructions) by_instruction::load_a(frag[m], a_tile, 16 * m);
-        else load_a(frag[m], a_tile, 16 * m);
+        if (by_instructions)
+            by_instruction::load_a(frag[m], a_tile, 16 * m);
+        else
+            load_a(frag[m], a_tile, 16 * m);
     }
-    if (by_instructions) by_instruction::multiply<BIsRowMajor>(acc, frag, b_tile, col0);
-    else if (BIsRowMajor) multiply_nn(acc, frag, b_tile, col0);
-    else multiply_nt(acc, frag, b_tile);
+    if (by_instructions)
+        by_instruction::multiply<BIsRowMajor>(acc, frag, b_tile, col0);
+    else if (BIsRowMajor)
+        multiply_nn(acc, frag, b_tile, col0);
+    else
+        multiply_nt(acc, frag, b_tile);
     for (int m = 0; m < M; m++)
         for (int block = 0; block < Acc<N>::BLOCKS; block++)
             for (int h = 0; h < 2; h++)
@@ -58,8 +64,8 @@ __global__ void product_kernel(float *c, const T *a, const T *b, int col0, bool 
                 }
 }
 
-// to[16, N] = A [16, 64] · B [N, 64]^T, rounded to T, out of the accumulator into a tile; again[16, N] = the same by way of
-// the left operand: (A B^T) I.
+// to[16, N] = A [16, 64] · B [N, 64]^T, rounded to T, out of the accumulator into a tile; again[16, N] = the
+// same by way of the left operand: (A B^T) I.
 template <typename T, int N>
 __global__ void passing_kernel(T *to, float *again, const T *a, const T *b, const T *identity) {
     SHARED(T, a_memory, 16 * 64);
@@ -86,21 +92,27 @@ __global__ void passing_kernel(T *to, float *again, const T *a, const T *b, cons
     for (int block = 0; block < Acc<N>::BLOCKS; block++)
         for (int h = 0; h < 2; h++)
             for (int e = 0; e < 2 * Acc<N>::W; e++)
-                again[(8 * h + lane_id() / 4) * N + Acc<N>::column(lane_id(), block, e)] = product[0].c[block][h][e];
+                again[(8 * h + lane_id() / 4) * N + Acc<N>::column(lane_id(), block, e)] =
+                    product[0].c[block][h][e];
 }
 
 } // namespace
 
 extern "C" {
 void run_ldmatrix(const uint16_t *memory, uint32_t *result, bool transposed) {
-    if (transposed) launch((ldmatrix_kernel<true>), 1, 32, 0, nullptr, memory, result);
-    else launch((ldmatrix_kernel<false>), 1, 32, 0, nullptr, memory, result);
+    if (transposed)
+        launch((ldmatrix_kernel<true>), 1, 32, 0, nullptr, memory, result);
+    else
+        launch((ldmatrix_kernel<false>), 1, 32, 0, nullptr, memory, result);
 }
-void run_mma(float *c, const uint32_t *a, const uint32_t *b) { launch(mma_kernel, 1, 32, 0, nullptr, c, a, b); }
+void run_mma(float *c, const uint32_t *a, const uint32_t *b) {
+    launch(mma_kernel, 1, 32, 0, nullptr, c, a, b);
+}
 
-#define PRODUCT(name, T, M, N, K, COLS, row_major)                                                                   \
-    void name(float *c, const T *a, const T *b, int col0, bool by_instructions) {                                    \
-        launch((product_kernel<T, M, N, K, COLS, row_major>), 1, 32, 0, nullptr, c, a, b, col0, by_instructions);    \
+#define PRODUCT(name, T, M, N, K, COLS, row_major)                                                           \
+    void name(float *c, const T *a, const T *b, int col0, bool by_instructions) {                            \
+        launch((product_kernel<T, M, N, K, COLS, row_major>), 1, 32, 0, nullptr, c, a, b, col0,              \
+               by_instructions);                                                                             \
     }
 // name: type, row tiles, N, K, columns of B's tile
 PRODUCT(nt_bf16_2_64_32_32, bf16, 2, 64, 32, 32, false)
@@ -114,9 +126,9 @@ PRODUCT(nt_fp32_2_64_32_32, float, 2, 64, 32, 32, false)
 PRODUCT(nn_fp32_1_128_32_256, float, 1, 128, 32, 256, true)
 PRODUCT(nn_fp32_1_32_64_32, float, 1, 32, 64, 32, true)
 
-#define PASSING(name, T, N)                                                                                          \
-    void name(T *to, float *again, const T *a, const T *b, const T *identity) {                                      \
-        launch((passing_kernel<T, N>), 1, 32, 0, nullptr, to, again, a, b, identity);                                \
+#define PASSING(name, T, N)                                                                                  \
+    void name(T *to, float *again, const T *a, const T *b, const T *identity) {                              \
+        launch((passing_kernel<T, N>), 1, 32, 0, nullptr, to, again, a, b, identity);                        \
     }
 PASSING(passing_bf16_32, bf16, 32)
 PASSING(passing_bf16_128, bf16, 128)

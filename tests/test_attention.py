@@ -1,4 +1,4 @@
-"""Flash attention, forward and backward, against float64 by the rule of compare.py. Inputs are rounded to floatX first."""
+"""Flash attention, forward and backward, against float64 by the rule of compare.py."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch
 from compare import check, relative_error
 
 # T, query heads, key/value heads, head dimension, rows of the batch, documents
-# T on both sides of the tiles' sizes (16 to 128), one token; head dimensions of every instantiation, filled up or not;
-# groups of 1, 2, 3 and 4 heads.
+# T on both sides of the tiles' sizes (16 to 128), one token; head dimensions of every instantiation, filled up
+# or not; groups of 1, 2, 3 and 4 heads.
 SHAPES = [
     (1, 9, 3, 64, 2, False),
     (7, 8, 8, 16, 2, True),
@@ -28,7 +28,7 @@ SMALL = [(1, 2, 1, 16, 2, False), (19, 3, 1, 48, 1, True), (33, 2, 1, 144, 1, Tr
 
 
 def make_documents(B, T, documents):
-    """doc_start [B,T]. The first row begins with documents of length 1, then some of random length, a long one last."""
+    """doc_start [B,T]. The first row begins with documents of length 1, then come some of random length."""
     starts = torch.zeros(B, T, dtype=torch.int32)
     if not documents:
         return starts
@@ -104,7 +104,7 @@ def check_case(lib, shape):
     q, k, _ = case.split(case.qkv.double())
     scores = q @ k.repeat_interleave(case.NH // case.NKV, 1).transpose(-1, -2) / math.sqrt(case.HD)
     want_lse = torch.logsumexp(scores.masked_fill(~case.seen[:, None], -math.inf), -1)
-    assert relative_error(lse, want_lse) <= 1e-5, "lse"  # fp32 from exact products of the inputs, in both builds
+    assert relative_error(lse, want_lse) <= 1e-5, "lse"  # fp32 from exact products, in both builds
     for name, ours, want, theirs in zip(
         ("dq", "dk", "dv"),
         case.split(dqkv),
@@ -115,8 +115,8 @@ def check_case(lib, shape):
 
 
 def check_gradient(name, ours, want, theirs):
-    # Where every query sees one key only, p = 1 whatever the score: dq and dk are 0, and what is left is the rounding of
-    # dP - D, two fp32 sums of HD terms of order 1.
+    # Where every query sees one key only, p = 1 whatever the score: dq and dk are 0, and what is left is the
+    # rounding of dP - D, two fp32 sums of HD terms of order 1.
     if want.abs().max() < 1e-12:
         assert ours.double().abs().max() <= 1e-4, f"{name}: {ours.double().abs().max()}, expected 0"
         return

@@ -1,7 +1,8 @@
-"""Who holds what: the host's mma.sync and ldmatrix against the layouts that CuTe publishes, and the host's fast products
-against the GPU's sequence of instructions, run one by one on the host. Inputs are small integers: every result is exact.
+"""Who holds what: the host's mma.sync and ldmatrix against the layouts that CuTe publishes, and the host's
+fast products against the GPU's sequence of instructions, run one by one on the host. Inputs are small integers:
+every result is exact.
 
-Needs the CPU target; CuTe's comparison also needs PyPI `nvidia-cutlass` 4.2.0 and the CUDA toolkit's headers."""
+Needs the CPU target; CuTe's comparison also PyPI `nvidia-cutlass` 4.2.0 and the CUDA toolkit's headers."""
 
 import ctypes
 import json
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 TESTS = pathlib.Path(__file__).resolve().parent
-FLAGS = ["-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-march=native", "-Wno-unknown-pragmas", "-fopenmp"]
+FLAGS = "-std=c++17 -O2 -fno-math-errno -fno-trapping-math -march=native -fopenmp -Wno-unknown-pragmas".split()
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def host(tmp_path_factory):
     folder = llmc.build_folders()["bf16"]
     compile_program(
         ["g++", "-x", "c++", *FLAGS, "-shared", "-fPIC", "-DLLMC_TARGET_CPU", "-DLLMC_PRECISION_bf16"]
-        + [f"-I{llmc.ROOT / 'src'}", f"-I{llmc.ROOT / 'src/host'}", str(TESTS / "mma_layout.cu"), "-o", str(out)]
-        + ["-x", "none", f"-L{folder}", "-lllmc", f"-Wl,-rpath,{folder}"]
+        + [f"-I{llmc.ROOT / 'src'}", f"-I{llmc.ROOT / 'src/host'}", str(TESTS / "mma_layout.cu")]
+        + ["-o", str(out), "-x", "none", f"-L{folder}", "-lllmc", f"-Wl,-rpath,{folder}"]
     )
     return ctypes.CDLL(str(out))
 
@@ -40,7 +41,8 @@ def cute(tmp_path_factory):
     """CuTe's layouts: {name: [lane][value]}."""
     include = pathlib.Path(sysconfig.get_paths()["purelib"]) / "cutlass_library/source/include"
     nvcc = shutil.which("nvcc")
-    cuda = pathlib.Path(os.environ.get("CUDA_HOME") or (pathlib.Path(nvcc).resolve().parents[1] if nvcc else "/usr/local/cuda"))
+    found = pathlib.Path(nvcc).resolve().parents[1] if nvcc else "/usr/local/cuda"
+    cuda = pathlib.Path(os.environ.get("CUDA_HOME") or found)
     if not (include / "cute/tensor.hpp").exists():
         pytest.skip(f"CuTe's headers are not there: {include} (pip install nvidia-cutlass==4.2.0)")
     if not (cuda / "include/cuda_runtime.h").exists():
@@ -70,7 +72,7 @@ def integers(*shape):
 
 
 def registers(matrix, places):
-    """bf16 bits of matrix[row, column] for each lane's places, lower index in the lower half of a register."""
+    """bf16 bits of matrix[row, column] for each lane's places, the lower index in a register's lower half."""
     values = matrix[places[..., 0], places[..., 1]]  # [32, values]
     return values.to(torch.bfloat16).contiguous().view(torch.int32)
 

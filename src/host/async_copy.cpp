@@ -4,7 +4,7 @@
 #include "async_copy.h"
 
 HostCopies &host_copies() {
-    static __thread std::vector<HostCopies> *threads; // kept until the process ends
+    static __thread std::vector<HostCopies> *threads;          // kept until the process ends
     if (!threads) threads = new std::vector<HostCopies>(1024); // as many as a block can have
     return (*threads)[(size_t)host_thread->linear];
 }

@@ -1,6 +1,7 @@
-// Host side of cp.async: 16-byte copies to shared memory that may arrive late. In the natural order of threads they are
-// done at once. With a seed set they are done as late as allowed: the destination is poisoned at the call and the bytes
-// arrive when the thread waits for their group, so that a missing commit or wait shows.
+// Host side of cp.async: 16-byte copies to shared memory that may arrive late. In the natural order of
+// threads they are done at once. With a seed set they are done as late as allowed: the destination is
+// poisoned at the call and the bytes arrive when the thread waits for their group, so that a missing commit
+// or wait shows.
 #ifndef LLMC_HOST_ASYNC_COPY_H
 #define LLMC_HOST_ASYNC_COPY_H
 
@@ -20,8 +21,10 @@ struct HostCopies {
 HostCopies &host_copies(); // of the running thread
 
 inline void host_copy_now(HostCopy copy) {
-    if (copy.from) memcpy(copy.to, copy.from, 16);
-    else memset(copy.to, 0, 16);
+    if (copy.from)
+        memcpy(copy.to, copy.from, 16);
+    else
+        memset(copy.to, 0, 16);
 }
 
 inline void host_copy_async(void *shared, const void *global, bool valid) {

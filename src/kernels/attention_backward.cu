@@ -2,8 +2,8 @@
 //   dV = P^T dO,   dP = dO V^T,   dS = P * (dP - D),   dQ = scale dS K,   dK = scale dS^T Q
 // P is recomputed from S and the log-sum-exp that the forward pass kept: p = exp(s scale - lse).
 //
-// Three kernels, none with atomics: D; dK and dV by tiles of keys, which walk over the queries that see them, of all query
-// heads of the group; dQ by tiles of queries, which walk over the keys they see.
+// Three kernels, none with atomics: D; dK and dV by tiles of keys, which walk over the queries that see them,
+// of all query heads of the group; dQ by tiles of queries, which walk over the keys they see.
 #include "kernels/attention.h"
 #include "kernels/attention_tiles.h"
 
@@ -11,34 +11,32 @@ namespace {
 
 constexpr bool FP32 = sizeof(floatX) == 4;
 
-// OUT: columns of dK and dV that a block computes; with a head dimension of 256 two blocks share the work, since the
-// accumulators of one would not fit the registers.
+// OUT: columns of dK and dV that a block computes; with a head dimension of 256 two blocks share the work,
+// since the accumulators of one would not fit the registers.
 template <int HeadDim, int M, int Warps, int Cols>
 struct BackwardTiles : AttentionTiles<HeadDim, M, Warps, Cols> {
     enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT };
 };
-template <int HD>
-struct Backward;
-template <>
-struct Backward<32> : BackwardTiles<32, 2, 4, 64> {};
-template <>
-struct Backward<64> : BackwardTiles<64, 1, 4, 64> {};
-template <>
-struct Backward<128> : BackwardTiles<128, 1, FP32 ? 2 : 4, 32> {};
-template <>
-struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16 : 32> {};
+template <int HD> struct Backward;
+template <> struct Backward<32> : BackwardTiles<32, 2, 4, 64> {};
+template <> struct Backward<64> : BackwardTiles<64, 1, 4, 64> {};
+template <> struct Backward<128> : BackwardTiles<128, 1, FP32 ? 2 : 4, 32> {};
+template <> struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16 : 32> {};
 
-// What the dK, dV kernel needs to know of each query of a tile, in the order in which a lane holds the columns of an Acc.
+// What the dK, dV kernel needs to know of each query of a tile, in the order in which a lane holds the
+// columns of an Acc.
 struct QueryStats {
     float *lse; // times log2(e); infinity, which makes p = 0, behind the last query
     float *d;
     int *first; // first key that the query sees
 };
 
-template <typename Tiles>
-constexpr size_t query_shared() { return tile_bytes<Tiles>(2 * Tiles::ROWS + 4 * Tiles::COLS); }
-template <typename Tiles>
-constexpr size_t key_shared() { return query_shared<Tiles>() + 2 * 3 * sizeof(float) * Tiles::COLS; }
+template <typename Tiles> constexpr size_t query_shared() {
+    return tile_bytes<Tiles>(2 * Tiles::ROWS + 4 * Tiles::COLS);
+}
+template <typename Tiles> constexpr size_t key_shared() {
+    return query_shared<Tiles>() + 2 * 3 * sizeof(float) * Tiles::COLS;
+}
 
 // ---- D
 
@@ -89,7 +87,8 @@ struct ByColumn {
 
 // s := p = 2^(s scale - lse), and dp := ds = p (dp - D).
 template <int N, typename Stat>
-__device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], Stat lse, Stat d, float scale) {
+__device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], Stat lse, Stat d,
+                                                 float scale) {
     EACH_ELEMENT
     for (int e = 0; e < N; e++) {
         s[e] = fast_exp2(s[e] * scale - lse[e]);
@@ -97,8 +96,7 @@ __device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], 
     }
 }
 
-template <int N, int M>
-__device__ __forceinline__ void zero_all(Acc<N> (&acc)[M]) {
+template <int N, int M> __device__ __forceinline__ void zero_all(Acc<N> (&acc)[M]) {
 #pragma unroll
     for (int m = 0; m < M; m++) acc_zero(acc[m]);
 }
@@ -113,9 +111,8 @@ __device__ __forceinline__ void store_gradient(floatX *to, size_t stride, Shared
 #pragma unroll
         for (int b = 0; b < Acc<N>::BLOCKS; b++)
 #pragma unroll
-            for (int h = 0; h < 2; h++)
-                EACH_ELEMENT
-                for (int e = 0; e < 2 * Acc<N>::W; e++) acc[m].c[b][h][e] *= factor;
+            for (int h = 0; h < 2; h++) EACH_ELEMENT
+        for (int e = 0; e < 2 * Acc<N>::W; e++) acc[m].c[b][h][e] *= factor;
         store_acc(staging, warp_row + 16 * m, acc[m]);
     }
     __syncwarp();
@@ -130,27 +127,29 @@ __device__ __forceinline__ int queries_end(const int *doc_start, int key_last, i
     int low = key_last + 1, high = T;
     while (low < high) {
         int middle = (low + high) / 2;
-        if (doc_start[middle] <= key_last) low = middle + 1;
-        else high = middle;
+        if (doc_start[middle] <= key_last)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low;
 }
 
 // Rows are keys, columns queries: s = S^T, dp = dP^T. Keys that a query doesn't see get s = -infinity.
 template <int M, int COLS>
-__device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QueryStats &stats, int warp_key0, int query0) {
+__device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QueryStats &stats, int warp_key0,
+                                                int query0) {
     const int lane = lane_id();
     constexpr int E = 2 * Acc<COLS>::W;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-            EACH_ELEMENT
-            for (int e = 0; e < E; e++) {
-                int key = warp_key0 + 16 * m + 8 * h + lane / 4, query = query0 + Acc<COLS>::column(lane, 0, e);
-                bool seen = key <= query && key >= stats.first[lane % 4 * E + e];
-                s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
-            }
+        for (int h = 0; h < 2; h++) EACH_ELEMENT
+    for (int e = 0; e < E; e++) {
+        int key = warp_key0 + 16 * m + 8 * h + lane / 4, query = query0 + Acc<COLS>::column(lane, 0, e);
+        bool seen = key <= query && key >= stats.first[lane % 4 * E + e];
+        s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
+    }
 }
 
 template <int COLS>
@@ -161,15 +160,16 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
         int query = query0 + Acc<COLS>::column(i / E, 0, i % E);
         stats.lse[i] = query < T ? lse[query] * LOG2E : INFINITY;
         stats.d[i] = query < T ? d[query] : 0.0f;
-        stats.first[i] = query < T ? doc_start[query] : 0;
+        stats.first[i] = doc_start[min(query, T - 1)];
     }
 }
 
 template <typename Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
-    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS, OUT = Tiles::OUT;
+    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse,
+                         const float *d, const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS,
+                  THREADS = Tiles::THREADS, OUT = Tiles::OUT;
     constexpr int E = 2 * Acc<COLS>::W;
     SHARED_DYNAMIC(floatX, shared);
     const SharedTile<floatX, HD> k_tile = {shared}, v_tile = {shared + ROWS * HD};
@@ -193,9 +193,10 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int first_tile = key0 / COLS, end_tile = ceil_div(queries_end(doc_start, key_last, T), COLS);
     const int tiles_each = end_tile - first_tile, steps = group * tiles_each;
     auto load_queries = [&](int step) {
-        const int head = block.head * group + step / tiles_each, query0 = (first_tile + step % tiles_each) * COLS;
-        load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + sizes.query(block.b, head, query0), stride, T - query0,
-                                       sizes.HD);
+        const int head = block.head * group + step / tiles_each,
+                  query0 = (first_tile + step % tiles_each) * COLS;
+        load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + sizes.query(block.b, head, query0), stride,
+                                       T - query0, sizes.HD);
         load_tile_async<COLS, THREADS>(query_tile(step, 1), dout + sizes.output(block.b, head, query0),
                                        sizes.out_stride(), T - query0, sizes.HD);
         cp_async_commit();
@@ -218,9 +219,10 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
         if (step + 1 < steps) load_queries(step + 1);
 
+        const QueryStats stats =
+            query_stats(step); // the first and last column stand first and last in it too
         const int query0 = (first_tile + step % tiles_each) * COLS, query_last = min(query0 + COLS, T) - 1;
-        if (!active || query_last < warp_key0 || doc_start[query0] > warp_last) continue;
-        const QueryStats stats = query_stats(step);
+        if (!active || query_last < warp_key0 || stats.first[0] > warp_last) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -228,7 +230,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         load_rows(k, k_tile, warp_row);
         load_rows(v, v_tile, warp_row);
         multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
-        if (query0 < warp_last || doc_start[query_last] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
+        if (query0 < warp_last || stats.first[COLS - 1] > warp_key0)
+            mask_transposed(p, stats, warp_key0, query0);
 
         const int first_stat = lane_id() % 4 * E;
 #pragma unroll
@@ -246,33 +249,35 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
     }
     if (!active) return;
-    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0, scale / LOG2E);
+    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0,
+                   scale / LOG2E);
     store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, sizes.HD - col0, 1.0f);
 }
 
 // ---- dQ
 
-// Rows are queries, columns keys. Keys that a query doesn't see get s = -infinity. first, query: by row of this lane.
+// Rows are queries, columns keys. Keys that a query doesn't see get s = -infinity. first, query: by row of
+// this lane.
 template <int M, int COLS>
 __device__ __forceinline__ void mask_rows(Acc<COLS> (&s)[M], const int *first, const int *query, int key0) {
     const int lane = lane_id();
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-            EACH_ELEMENT
-            for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-                int key = key0 + Acc<COLS>::column(lane, 0, e);
-                bool seen = key <= query[2 * m + h] && key >= first[2 * m + h];
-                s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
-            }
+        for (int h = 0; h < 2; h++) EACH_ELEMENT
+    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
+        int key = key0 + Acc<COLS>::column(lane, 0, e);
+        bool seen = key <= query[2 * m + h] && key >= first[2 * m + h];
+        s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
+    }
 }
 
 template <typename Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
-    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS,
+                  THREADS = Tiles::THREADS;
     constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
     SHARED_DYNAMIC(floatX, shared);
     const SharedTile<floatX, HD> q_tile = {shared}, dout_tile = {shared + ROWS * HD};
@@ -290,16 +295,16 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
     auto load_keys = [&](int tile) {
         const int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
-        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride,
+                                       T - key0, sizes.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride,
+                                       T - key0, sizes.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
     load_tile_async<ROWS, THREADS>(q_tile, qkv + queries, stride, T - row0, sizes.HD);
-    load_tile_async<ROWS, THREADS>(dout_tile, dout + sizes.output(block.b, block.head, row0), sizes.out_stride(),
-                                   T - row0, sizes.HD);
+    load_tile_async<ROWS, THREADS>(dout_tile, dout + sizes.output(block.b, block.head, row0),
+                                   sizes.out_stride(), T - row0, sizes.HD);
     load_keys(first_tile);
 
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
@@ -345,8 +350,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
-            softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
-                             scale);
+            softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]},
+                             SameForAll{row_d[r]}, scale);
         FragA<floatX, COLS> left[M];
 #pragma unroll
         for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
@@ -357,38 +362,41 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 }
 
 template <typename Tiles>
-void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-              const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv,
+              const float *lse, const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
     const float scale = LOG2E / sqrtf((float)sizes.HD);
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
 
     constexpr int LANES = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
     const long rows = (long)B * sizes.T * sizes.NH;
     const long rows_a_block = D_THREADS / LANES * D_ROWS;
-    launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d, dout,
-           out, sizes, rows);
-    launch((attention_dkv_kernel<Tiles>), dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B),
-           dim3(Tiles::THREADS), key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
-    launch((attention_dq_kernel<Tiles>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B), dim3(Tiles::THREADS),
-           query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+    launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0,
+           stream, d, dout, out, sizes, rows);
+    launch((attention_dkv_kernel<Tiles>),
+           dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B), dim3(Tiles::THREADS),
+           key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+    launch((attention_dq_kernel<Tiles>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B),
+           dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes,
+           tiles, scale);
 }
 
 template <int HD>
-void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-                  const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv,
+                  const float *lse, const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
     using Tiles = Backward<HD>;
     static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
-        if (wide_warps()) return backward<WideWarp<Tiles>>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
+        if (wide_warps())
+            return backward<WideWarp<Tiles>>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
     backward<Tiles>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
 }
 
 } // namespace
 
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
-                                   const floatX *qkv, const float *lse, const int *doc_start, int B, int T, int NH,
-                                   int NKV, int HD, cudaStream_t stream) {
-#define BACKWARD(D)                                                                                                  \
+                                   const floatX *qkv, const float *lse, const int *doc_start, int B, int T,
+                                   int NH, int NKV, int HD, cudaStream_t stream) {
+#define BACKWARD(D)                                                                                          \
     backward_for<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, BACKWARD);
 #undef BACKWARD

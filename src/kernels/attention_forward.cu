@@ -1,5 +1,5 @@
-// Attention, forward. A block owns a tile of queries of one head and walks over the tiles of keys and values that any of
-// its queries sees. For each row it keeps the running maximum m and sum l of
+// Attention, forward. A block owns a tile of queries of one head and walks over the tiles of keys and values
+// that any of its queries sees. For each row it keeps the running maximum m and sum l of
 //   p_j = 2^((s_j - m) log2(e)/sqrt(HD)),  s = q k^T
 // and the output accumulated so far, all rescaled when m grows (online softmax); at the end out = o / l and
 // lse = m/sqrt(HD) + ln l.
@@ -11,24 +11,27 @@ namespace {
 constexpr bool FP32 = sizeof(floatX) == 4;
 
 // KEEP_Q: the fragments of the queries stay in registers; else they are loaded again for each tile of keys.
-template <int HD>
-struct ForwardTiles;
-template <>
-struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> { enum { KEEP_Q = 1 }; };
-template <>
-struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> { enum { KEEP_Q = 0 }; };
-template <>
-struct ForwardTiles<128> : AttentionTiles<128, 1, 4, FP32 ? 32 : 64> { enum { KEEP_Q = 1 }; };
-template <>
-struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> { enum { KEEP_Q = 0 }; };
+template <int HD> struct ForwardTiles;
+template <> struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> {
+    enum { KEEP_Q = 1 };
+};
+template <> struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> {
+    enum { KEEP_Q = 0 };
+};
+template <> struct ForwardTiles<128> : AttentionTiles<128, 1, 4, FP32 ? 32 : 64> {
+    enum { KEEP_Q = 1 };
+};
+template <> struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> {
+    enum { KEEP_Q = 0 };
+};
 
-template <typename Tiles>
-constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS); }
+template <typename Tiles> constexpr size_t forward_shared() {
+    return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS);
+}
 
 // Softmax state of the rows of one lane: rows 16m + 8h + lane/4 of the warp's.
-template <int M>
-struct RowState {
-    float max[2 * M], sum[2 * M]; // index 2m + h; sum: over this lane's columns only
+template <int M> struct RowState {
+    float max[2 * M], sum[2 * M];   // index 2m + h; sum: over this lane's columns only
     int query[2 * M], first[2 * M]; // position of the query, first position that it sees
 };
 
@@ -53,18 +56,18 @@ __device__ __forceinline__ void mask_scores(Acc<COLS> (&s)[M], const RowState<M>
 #pragma unroll
         for (int b = 0; b < Acc<COLS>::BLOCKS; b++)
 #pragma unroll
-            for (int h = 0; h < 2; h++)
-                EACH_ELEMENT
-                for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-                    int key = key0 + Acc<COLS>::column(lane, b, e);
-                    bool seen = key >= rows.first[2 * m + h] && key <= rows.query[2 * m + h];
-                    s[m].c[b][h][e] = seen ? s[m].c[b][h][e] : -INFINITY;
-                }
+            for (int h = 0; h < 2; h++) EACH_ELEMENT
+    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
+        int key = key0 + Acc<COLS>::column(lane, b, e);
+        bool seen = key >= rows.first[2 * m + h] && key <= rows.query[2 * m + h];
+        s[m].c[b][h][e] = seen ? s[m].c[b][h][e] : -INFINITY;
+    }
 }
 
 // s := p, sums and output rescaled to the new maxima. scale: log2(e)/sqrt(HD).
 template <int M, int COLS, int HD>
-__device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M], RowState<M> &rows, float scale) {
+__device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M], RowState<M> &rows,
+                                               float scale) {
     static_assert(Acc<COLS>::BLOCKS == 1, "");
     float tile_max[2 * M];
 #pragma unroll
@@ -82,26 +85,25 @@ __device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M
         rows.max[r] = next;
         rows.sum[r] = rows.sum[r] * correction + fold_sum(p);
 #pragma unroll
-        for (int b = 0; b < Acc<HD>::BLOCKS; b++)
-            EACH_ELEMENT
-            for (int e = 0; e < 2 * Acc<HD>::W; e++) o[r / 2].c[b][r % 2][e] *= correction;
+        for (int b = 0; b < Acc<HD>::BLOCKS; b++) EACH_ELEMENT
+        for (int e = 0; e < 2 * Acc<HD>::W; e++) o[r / 2].c[b][r % 2][e] *= correction;
     }
 }
 
-// out = o / l through the warp's own rows of the query tile (16-byte stores), lse by the first lane of each four.
+// out = o / l through the warp's own rows of the query tile (16-byte stores), lse by the first lane of each
+// four.
 template <typename Tiles>
 __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile<floatX, Tiles::HD> staging,
-                                             Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows, int warp_row,
-                                             int row0, AttentionSizes sizes, float scale) {
+                                             Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows,
+                                             int warp_row, int row0, AttentionSizes sizes, float scale) {
     constexpr int M = Tiles::M;
     quad_sum(rows.sum);
 #pragma unroll
     for (int r = 0; r < 2 * M; r++) {
         float factor = 1.0f / rows.sum[r];
 #pragma unroll
-        for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++)
-            EACH_ELEMENT
-            for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
+        for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++) EACH_ELEMENT
+        for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
         int t = row0 + warp_row + 8 * r + lane_id() / 4;
         if (lane_id() % 4 == 0 && t < sizes.T)
             lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
@@ -109,14 +111,14 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
 #pragma unroll
     for (int m = 0; m < M; m++) store_acc(staging, warp_row + 16 * m, o[m]);
     __syncwarp();
-    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * sizes.out_stride(), sizes.out_stride(), staging, warp_row,
-                       sizes.T - row0 - warp_row, sizes.HD);
+    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * sizes.out_stride(), sizes.out_stride(), staging,
+                       warp_row, sizes.T - row0 - warp_row, sizes.HD);
 }
 
 template <typename Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, AttentionSizes sizes,
-                             int tiles, float scale) {
+    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start,
+                             AttentionSizes sizes, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     SHARED_DYNAMIC(floatX, shared);
     SharedTile<floatX, HD> q_tile = {shared};
@@ -131,18 +133,19 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
     auto load_keys = [&](int tile) {
         int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride,
+                                       T - key0, sizes.HD);
         load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride,
                                        T - key0, sizes.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
-    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + sizes.query(block.b, block.head, row0), stride, T - row0,
-                                          sizes.HD);
+    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + sizes.query(block.b, block.head, row0), stride,
+                                          T - row0, sizes.HD);
     load_keys(first_tile);
 
-    // what this warp's rows see: keys from warp_first to warp_last; those from unmasked_first to unmasked_last all of them
+    // what this warp's rows see: keys from warp_first to warp_last; those from unmasked_first to
+    // unmasked_last all of them
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
     const bool active = warp_row0 < T;
     const int warp_last = min(warp_row0 + 16 * M, T) - 1;
@@ -175,8 +178,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(o, p, kv_tile(tile, 1), 0);
     }
     if (active)
-        store_output<Tiles>(out + sizes.output(block.b, block.head, 0), lse + sizes.stat(block.b, block.head, 0), q_tile,
-                            o, rows, warp_row, row0, sizes, scale);
+        store_output<Tiles>(out + sizes.output(block.b, block.head, 0),
+                            lse + sizes.stat(block.b, block.head, 0), q_tile, o, rows, warp_row, row0, sizes,
+                            scale);
 }
 
 template <typename Tiles>
@@ -184,13 +188,13 @@ void forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, i
              cudaStream_t stream) {
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
     const unsigned blocks = (unsigned)tiles * (unsigned)sizes.NH * (unsigned)B;
-    launch((attention_forward_kernel<Tiles>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(), stream, out,
-           lse, qkv, doc_start, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
+    launch((attention_forward_kernel<Tiles>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
+           stream, out, lse, qkv, doc_start, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
 }
 
 template <int HD>
-void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, AttentionSizes sizes,
-                 cudaStream_t stream) {
+void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B,
+                 AttentionSizes sizes, cudaStream_t stream) {
     using Tiles = ForwardTiles<HD>;
     static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
@@ -200,8 +204,8 @@ void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_star
 
 } // namespace
 
-extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, int T, int NH,
-                                  int NKV, int HD, cudaStream_t stream) {
+extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B,
+                                  int T, int NH, int NKV, int HD, cudaStream_t stream) {
 #define FORWARD(D) forward_for<D>(out, lse, qkv, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, FORWARD);
 #undef FORWARD

@@ -1,11 +1,12 @@
-// PTX instructions as functions, each with its meaning on the host beside it: which thread holds which element and which
-// bytes arrive. Source: PTX ISA, sections "Matrix Fragments for mma.m16n8k16", "ldmatrix" and "cp.async".
+// PTX instructions as functions, each with its meaning on the host beside it: which thread holds which
+// element and which bytes arrive. Source: PTX ISA, sections "Matrix Fragments for mma.m16n8k16", "ldmatrix"
+// and "cp.async".
 //
-// Lane l of a warp has the group g = l / 4 and the place q = l % 4 in it. A register holds two bf16, the lower index in
-// the low half.
-//   A, 16 x 16: a[0] = A[g][2q, 2q+1]   a[1] = A[g+8][2q, 2q+1]   a[2] = A[g][2q+8, 2q+9]   a[3] = A[g+8][2q+8, 2q+9]
-//   B, 16 x 8:  b[0] = B[2q, 2q+1][g]   b[1] = B[2q+8, 2q+9][g]
-//   C, 16 x 8:  c[0], c[1] = C[g][2q, 2q+1]   c[2], c[3] = C[g+8][2q, 2q+1]
+// Lane l of a warp has the group g = l / 4 and the place q = l % 4 in it. A register holds two bf16, the
+// lower index in the low half.
+//   A, 16 x 16: a[0] = A[g][2q, 2q+1]   a[1] = A[g+8][2q, 2q+1]   a[2] = A[g][2q+8, 2q+9]   a[3] =
+//   A[g+8][2q+8, 2q+9] B, 16 x 8:  b[0] = B[2q, 2q+1][g]   b[1] = B[2q+8, 2q+9][g] C, 16 x 8:  c[0], c[1] =
+//   C[g][2q, 2q+1]   c[2], c[3] = C[g+8][2q, 2q+1]
 #ifndef LLMC_TARGET_PTX_H
 #define LLMC_TARGET_PTX_H
 
@@ -13,7 +14,9 @@
 #include "target/types.h"
 #include <stdint.h>
 
-__device__ __forceinline__ int lane_id() { return (int)(threadIdx.x % 32); }
+__device__ __forceinline__ int lane_id() {
+    return (int)(threadIdx.x % 32);
+}
 
 // Two floats rounded to bf16 in one register, `low` in the low half.
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
@@ -25,8 +28,12 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return packed;
 #endif
 }
-__device__ __forceinline__ float low_bf16(uint32_t packed) { return __uint_as_float(packed << 16); }
-__device__ __forceinline__ float high_bf16(uint32_t packed) { return __uint_as_float(packed & 0xffff0000u); }
+__device__ __forceinline__ float low_bf16(uint32_t packed) {
+    return __uint_as_float(packed << 16);
+}
+__device__ __forceinline__ float high_bf16(uint32_t packed) {
+    return __uint_as_float(packed & 0xffff0000u);
+}
 
 #ifdef LLMC_TARGET_CPU
 
@@ -67,8 +74,8 @@ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row, LLMC_SITE) {
 }
 
 // C += A · B, products and sums in fp32.
-inline void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                         uint32_t b0, uint32_t b1, LLMC_SITE) {
+inline void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0, uint32_t a1, uint32_t a2,
+                         uint32_t a3, uint32_t b0, uint32_t b1, LLMC_SITE) {
     struct Slot {
         float c[4];
         uint32_t a[4], b[2];
@@ -91,17 +98,25 @@ inline void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0
     c0 = slot.c[0], c1 = slot.c[1], c2 = slot.c[2], c3 = slot.c[3];
 }
 
-// 16 bytes from global to shared memory in the background; zeros where not `valid` (nothing is read then). They have
-// arrived, for the thread that asked, when cp_async_wait returns; for the others after a barrier behind that.
-inline void cp_async_16(void *shared, const void *global, bool valid) { host_copy_async(shared, global, valid); }
-inline void cp_async_commit() { host_copy_commit(); }
+// 16 bytes from global to shared memory in the background; zeros where not `valid` (nothing is read then).
+// They have arrived, for the thread that asked, when cp_async_wait returns; for the others after a barrier
+// behind that.
+inline void cp_async_16(void *shared, const void *global, bool valid) {
+    host_copy_async(shared, global, valid);
+}
+inline void cp_async_commit() {
+    host_copy_commit();
+}
 // Waits until at most `Pending` of the groups committed last are under way.
-template <int Pending>
-inline void cp_async_wait() { host_copy_wait(Pending); }
+template <int Pending> inline void cp_async_wait() {
+    host_copy_wait(Pending);
+}
 
 #else
 
-__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+__device__ __forceinline__ uint32_t shared_address(const void *p) {
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
 
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -114,12 +129,14 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void *
                  : "r"(shared_address(row)));
 }
 
-__device__ __forceinline__ void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0, uint32_t a1,
-                                             uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+__device__ __forceinline__ void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0,
+                                             uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                             uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bool valid) {
@@ -127,9 +144,12 @@ __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bo
                  "r"(valid ? 16 : 0)
                  : "memory");
 }
-__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int Pending>
-__device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory"); }
+__device__ __forceinline__ void cp_async_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int Pending> __device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
 
 #endif
 #endif
