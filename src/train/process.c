@@ -2,18 +2,39 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t stop_requested;
+static atomic_bool stop_requested;
 
-static void note_stop(int signal_number) {
-    if (stop_requested) { // the second one: by default it ends the program, as soon as this returns
-        signal(signal_number, SIG_DFL);
-        raise(signal_number);
+// The signals are blocked in every thread and taken here, not in a handler: one that runs on the stack of
+// what it interrupts corrupts the heap when that is oneDNN 2.6's dnnl_sgemm, whose generated code keeps data
+// where a handler's frame goes. (150 us between signals: every run died; with an alternate stack, none.)
+static void *wait_for_signals(void *signals) {
+    int number;
+    while (sigwait(signals, &number) == 0) {
+        if (atomic_exchange(&stop_requested, true)) break;
     }
-    stop_requested = 1;
+    signal(number, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+    raise(number); // the second one: what it does by default, with the exit status that says so
+    return NULL;
+}
+
+static void take_stop_signals(void) {
+    static sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_t thread;
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); // threads made from here on inherit it
+    if (pthread_create(&thread, NULL, wait_for_signals, &signals) == 0)
+        pthread_detach(thread);
+    else
+        pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
 }
 
 static void open_standard_streams(void) {
@@ -28,11 +49,9 @@ void process_prepare(void) {
     open_standard_streams();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
-    struct sigaction action = {.sa_handler = note_stop, .sa_flags = SA_RESTART};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    take_stop_signals();
 }
 
 bool process_stop_requested(void) {
-    return stop_requested;
+    return atomic_load(&stop_requested);
 }

@@ -1,7 +1,6 @@
 #include "train/progress.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -97,19 +96,13 @@ size_t progress_format(char *line, size_t capacity, const ProgressState *state, 
 
 // ---- the line on a screen
 
-static volatile sig_atomic_t resized;
-
-static void note_resize(int signal_number) {
-    (void)signal_number;
-    resized = 1;
-}
-
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+// Asked at every draw, so that no signal has to tell of a change.
 static int terminal_columns(const Progress *progress) {
     struct winsize size;
     if (ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
@@ -118,9 +111,6 @@ static int terminal_columns(const Progress *progress) {
 
 void progress_begin(Progress *progress, FILE *out, int64_t every) {
     *progress = (Progress){.out = out, .terminal = isatty(fileno(out)), .every = every, .last_drawn = -1};
-    if (!progress->terminal) return;
-    struct sigaction action = {.sa_handler = note_resize, .sa_flags = SA_RESTART};
-    sigaction(SIGWINCH, &action, NULL);
 }
 
 // Takes the drawn line off the screen. One that became wider than the terminal was folded into several rows.
@@ -135,8 +125,7 @@ static void erase(Progress *progress) {
 static void draw(Progress *progress, const ProgressState *state) {
     double time = now();
     bool last = state->step == state->steps;
-    if (!last && !resized && time - progress->last_drawn < SECONDS_BETWEEN_DRAWS) return;
-    resized = 0;
+    if (!last && time - progress->last_drawn < SECONDS_BETWEEN_DRAWS) return;
     char line[MAX_LINE];
     // the last column stays free: a terminal that has just filled it may have moved to the next row
     size_t length = progress_format(line, sizeof line, state, terminal_columns(progress) - 1);
