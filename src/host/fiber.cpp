@@ -174,12 +174,15 @@ HostFiber *take_ready(Worker &w) {
 // it then finds two threads, of one block or of two, that touch the same memory unordered, whatever order they really ran in.
 
 #if RACE_BUILD
+enum { RACE_BLOCKS = 8 };
+
 // What each rendezvous orders is noted at one of two addresses in turn: a thread that goes on late must not seem to be
 // ordered after what others do on their way to the next round.
 struct RaceTokens {
     uint64_t barrier[2], warps[MAX_WARPS][2];
 };
 __thread RaceTokens *race_tokens;         // fresh for each block
+__thread bool race_blocks_ordered;
 uint64_t race_launched, race_finished; // order a launch's blocks behind what was before it, before what follows
 
 void *race_token(Worker &w, Rendezvous &meeting) {
@@ -284,6 +287,9 @@ void fiber_main(context::transfer_t transfer) {
     HostFiber *self = w.current;
     arrive_from(self, transfer);
     for (;;) { // once a block
+#if RACE_BUILD
+        if (race_blocks_ordered) race_take(&race_finished);
+#endif
         w.kernel->call(w.kernel->self);
         self->state = FINISHED;
 #if RACE_BUILD
@@ -344,6 +350,7 @@ void reset_shared(Worker &w, size_t dynamic_bytes) {
     ASAN_POISON_MEMORY_REGION(w.shared, SHARED_BYTES);
 #endif
     if (RACE_BUILD) memset(w.shared, shared_poison(), SHARED_BYTES); // at once, before there are threads that it could race
+    if (RACE_BUILD) race_give(&race_finished); // see start_block
     w.shared_used = SHARED_GUARD;
     w.shared_count = 0;
     w.dynamic = take_shared(w, dynamic_bytes);
@@ -375,24 +382,24 @@ void run_block(Worker &w, size_t dynamic_shared) {
 }
 
 #if RACE_BUILD
-// Nothing may be left by which a block would seem to be ordered after the worker's block before.
-void start_block(Worker &w) {
+// Nothing may be left by which a block would seem to be ordered after the worker's block before. That takes time: beyond
+// the worker's first blocks of a launch only the threads within a block are watched.
+void start_block(Worker &w, int nth) {
+    race_blocks_ordered = nth >= RACE_BLOCKS;
+    if (race_blocks_ordered) return race_take(&race_finished);
     w.outside.race_fiber = __tsan_get_current_fiber();
-    race_tokens = (RaceTokens *)calloc(1, sizeof(RaceTokens));
-}
-void finish_block(Worker &w) {
     w.drop_stacks();
     w.drop_shared();
     free(race_tokens);
+    race_tokens = (RaceTokens *)calloc(1, sizeof(RaceTokens));
 }
 void start_launch() { race_give(&race_launched); }
 void join_launch() { race_take(&race_launched); }
 void finish_launch() { race_take(&race_finished); }
 #else
+void start_block(Worker &, int) {}
 void start_launch() {}
 void join_launch() {}
-void start_block(Worker &) {}
-void finish_block(Worker &) {}
 void finish_launch() {}
 #endif
 
@@ -420,16 +427,15 @@ void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic_sh
         w.block.block_dim = block;
         w.block.grid_dim = grid;
         host_block = &w.block;
-        for (;;) {
+        for (int nth = 0;;) {
             long i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
             if (i >= blocks) break;
             long b = order_seed ? shuffled_block(i, blocks, order_seed) : i;
             w.random = order_seed ? order_seed * 0x9E3779B97F4A7C15ull + (uint64_t)b + 1 : 0;
             w.block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
                              (unsigned)(b / grid.x / grid.y)};
-            start_block(w);
+            start_block(w, nth++);
             run_block(w, dynamic_shared);
-            finish_block(w);
         }
     }
     finish_launch();
