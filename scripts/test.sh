@@ -9,6 +9,7 @@ BUILDS=(
     "TARGET=cpu PRECISION=bf16"
     "TARGET=cpu PRECISION=fp32"
     "TARGET=cpu PRECISION=fp32 SANITIZE=address,undefined"
+    "TARGET=cpu PRECISION=fp32 SANITIZE=thread"
 )
 CUDA_BUILDS=("TARGET=cuda PRECISION=bf16")
 
@@ -26,6 +27,34 @@ build() {
     done
 }
 
+run_pytest() {
+    local status=0
+    "$VENV/bin/python" -m pytest tests -q "$@" || status=$?
+    # 5: the arguments given to this script left none of these tests
+    [ "$status" = 5 ] && [ ${#CHOSEN[@]} -gt 0 ] && status=0
+    [ "$status" = 0 ] || FAILED=1
+}
+
+# Tests marked `checked` against a build with sanitizers, whose reports are kept in files, as pytest hides what a test prints.
+run_sanitized() {
+    local build=build/$1 libraries=$2 reports=build/$1/report name preload="" report
+    shift 2
+    rm -f "$reports".*
+    for name in $libraries; do preload+="$(gcc -print-file-name="$name") "; done
+    say "pytest, small shapes, $build"
+    LD_PRELOAD=$preload LLMC_BUILD=$build \
+        ASAN_OPTIONS=detect_leaks=0:log_path=$PWD/$reports UBSAN_OPTIONS=print_stacktrace=1:log_path=$PWD/$reports \
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1:log_path=$PWD/$reports \
+        run_pytest -m checked "$@"
+    for report in "$reports".*; do
+        [ -e "$report" ] || continue
+        FAILED=1
+        cat "$report"
+    done
+}
+
+CHOSEN=("$@")
+FAILED=0
 say "setup"
 scripts/setup.sh test
 build "${BUILDS[@]}"
@@ -35,4 +64,11 @@ else
     say "no nvcc on PATH: the cuda target is not built"
 fi
 say "pytest"
-exec "$VENV/bin/python" -m pytest tests -q "$@"
+run_pytest "$@"
+run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
+run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py "$@" # a whole model takes minutes
+[ "$FAILED" = 0 ] || {
+    say "failed" >&2
+    exit 1
+}
+say "all passed"

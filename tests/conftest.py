@@ -13,8 +13,27 @@ SEED = int(os.environ.get("LLMC_TEST_SEED", random.SystemRandom().randrange(2**3
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "checked: small, also run against the ASan and UBSan build")
+    config.addinivalue_line("markers", "checked: small, also run against the builds with sanitizers")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--few", type=int, metavar="N", help="run N cases of each test, spread over its parameters")
+
+
+def pytest_collection_modifyitems(config, items):
+    """--few"""
+    few = config.getoption("few")
+    if not few:
+        return
+    tests = {}
+    for item in items:
+        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    kept = []
+    for cases in tests.values():
+        kept += [cases[i] for i in sorted({(k + 1) * len(cases) // (few + 1) for k in range(few)})]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 def pytest_report_header(config):

@@ -349,8 +349,10 @@ void reset_shared(Worker &w, size_t dynamic_bytes) {
 #if CHECKED_BUILD
     ASAN_POISON_MEMORY_REGION(w.shared, SHARED_BYTES);
 #endif
-    if (RACE_BUILD) memset(w.shared, shared_poison(), SHARED_BYTES); // at once, before there are threads that it could race
-    if (RACE_BUILD) race_give(&race_finished); // see start_block
+#if RACE_BUILD // at once, before there are threads that it could race
+    memset(w.shared, shared_poison(), SHARED_BYTES);
+    race_give(&race_finished); // see start_block
+#endif
     w.shared_used = SHARED_GUARD;
     w.shared_count = 0;
     w.dynamic = take_shared(w, dynamic_bytes);
