@@ -27,9 +27,11 @@ build() {
     done
 }
 
+# Each run's own last line is kept, to be added up at the end.
 run_pytest() {
-    local status=0
-    "$VENV/bin/python" -m pytest tests -q "$@" || status=$?
+    local status=0 log=build/pytest.log
+    "$VENV/bin/python" -m pytest tests -q -rs "$@" 2>&1 | tee "$log" || status=$?
+    LAST_LINES+="$(tail -n 1 "$log")"$'\n'
     # 5: the arguments given to this script left none of these tests
     [ "$status" = 5 ] && [ ${#CHOSEN[@]} -gt 0 ] && status=0
     [ "$status" = 0 ] || FAILED=1
@@ -53,7 +55,11 @@ run_sanitized() {
     done
 }
 
+# total WORD: the sum of "N WORD" over the last lines of pytest's runs
+total() { { grep -oE "[0-9]+ $1" <<<"$LAST_LINES" || true; } | awk '{ sum += $1 } END { print sum + 0 }'; }
+
 CHOSEN=("$@")
+LAST_LINES=""
 FAILED=0
 say "setup"
 scripts/setup.sh test
@@ -67,8 +73,6 @@ say "pytest"
 run_pytest "$@"
 run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
 run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py "$@" # a whole model takes minutes
-[ "$FAILED" = 0 ] || {
-    say "failed" >&2
-    exit 1
-}
-say "all passed"
+say "all runs together"
+printf '%s passed, %s failed, %s skipped\n' "$(total passed)" "$(($(total failed) + $(total 'errors?')))" "$(total skipped)"
+exit "$FAILED"
