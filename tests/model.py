@@ -168,8 +168,8 @@ def transformers_model(fields, dtype=torch.float64):
     return reference
 
 
-def reference_loss(model, tokens, targets, doc_start=None, num_targets=None):
-    """Sum of the targets' losses over num_targets (default: their number), with the document mask."""
+def reference_losses(model, tokens, targets, doc_start=None):
+    """[B * T] the loss of each target, 0 where it is ignored; with the document mask."""
     B, T = tokens.shape
     dtype = next(model.parameters()).dtype
     doc_start = torch.zeros_like(tokens) if doc_start is None else doc_start
@@ -178,9 +178,13 @@ def reference_loss(model, tokens, targets, doc_start=None, num_targets=None):
     mask = torch.zeros(B, 1, T, T, dtype=dtype).masked_fill_(~allowed[:, None], torch.finfo(dtype).min)
     logits = model(tokens, attention_mask=mask, position_ids=torch.arange(T) - doc_start).logits
     wide = logits.float() if dtype == torch.bfloat16 else logits
-    losses = torch.nn.functional.cross_entropy(
-        wide.reshape(B * T, -1), targets.reshape(-1), ignore_index=-1, reduction="sum")
-    return losses / (num_targets or int((targets >= 0).sum()))
+    return torch.nn.functional.cross_entropy(
+        wide.reshape(B * T, -1), targets.reshape(-1), ignore_index=-1, reduction="none")
+
+
+def reference_loss(model, tokens, targets, doc_start=None):
+    """Mean over the targets that are not ignored."""
+    return reference_losses(model, tokens, targets, doc_start).sum() / int((targets >= 0).sum())
 
 
 def random_batch(V, B, T, documents=True, ignored=True):
