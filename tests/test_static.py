@@ -1,0 +1,85 @@
+"""Rules of the source that need no run: launches, the seam between the targets, what linters say."""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDERS = [ROOT / name for name in ("src", "dev", "tests")]
+CODE = [p for folder in FOLDERS for p in sorted(folder.rglob("*")) if p.suffix in (".c", ".h", ".cu", ".cpp")]
+CODE += sorted(ROOT.glob("*.c"))
+HOST_C = sorted([*ROOT.glob("*.c"), *ROOT.glob("src/*/*.c")])
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
+TARGET_CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(?:LLMC_TARGET_\w+|__CUDACC__|__CUDA_ARCH__)\b", re.M)
+# a size in bytes that stands alone where a function that takes a count of elements expects one
+SIZE_AS_COUNT = re.compile(r"\b(?:nccl\w+|MPI_\w+|comm_\w+)\([^;]*?,\s*sizeof\s*\(?\s*\w+\s*\)?\s*[,)]")
+
+
+def offences(pattern, paths):
+    """PATH:LINE of each match outside comments and strings."""
+    found = []
+    for path in paths:
+        text = COMMENT.sub(lambda m: "\n" * m.group(0).count("\n"), path.read_text())
+        found += [f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, m.start()) + 1}" for m in pattern.finditer(text)]
+    return found
+
+
+def is_seam(path):
+    return path.parent in (ROOT / "src/target", ROOT / "src/host")
+
+
+def test_kernels_are_launched_through_the_helper():
+    assert offences(re.compile("<<<"), CODE) == []
+
+
+def test_targets_differ_in_the_seam_only():
+    assert offences(TARGET_CONDITION, [p for p in CODE if not is_seam(p)]) == []
+
+
+def test_counts_are_not_sizes():
+    assert offences(SIZE_AS_COUNT, CODE) == []
+
+
+@pytest.mark.parametrize(
+    "pattern, bad, good",
+    [
+        (re.compile("<<<"), "kernel<<<1, 32>>>(x);", "launch(kernel, 1, 32, 0, stream, x); // not <<<>>>"),
+        (TARGET_CONDITION, "#ifdef LLMC_TARGET_CPU\n", "#ifdef LLMC_PRECISION_fp32\n"),
+        (SIZE_AS_COUNT, "ncclAllReduce(x, x, sizeof(float), t, op);", "ncclAllReduce(x, x, n, t, op);"),
+        (SIZE_AS_COUNT, "MPI_Bcast(x, sizeof(float), t, 0, comm);", "MPI_Bcast(x, n, t, 0, comm);"),
+    ],
+)
+def test_rules_can_fail(tmp_path, pattern, bad, good):
+    for text, count in ((bad, 1), (good, 0)):
+        code = COMMENT.sub("", text)
+        assert len(pattern.findall(code)) == count, text
+
+
+def tool(name):
+    """Path of a linter; where it is not installed the test says so."""
+    return shutil.which(name) or pytest.skip(f"{name} is not installed")
+
+
+def test_shell_scripts():
+    scripts = [*ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"]
+    done = subprocess.run([tool("shellcheck"), *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def clang_tidy(path):
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-DLLMC_PRECISION_bf16", "-DLLMC_TARGET_CPU", "-Isrc", "-Isrc/host"]
+    command = [tool("clang-tidy"), "--quiet", str(path.relative_to(ROOT)), "--", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout if done.returncode else ""
+
+
+def test_clang_tidy():
+    tool("clang-tidy")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        complaints = [said for said in pool.map(clang_tidy, HOST_C) if said]
+    assert not complaints, "\n".join(complaints)
