@@ -76,7 +76,7 @@ class AdamWStep(ctypes.Structure):
     """src/kernels/adamw.h"""
 
     _fields_ = [
-        (name, ctypes.c_float)
+        (name, ctypes.c_double if name.startswith("beta") else ctypes.c_float)
         for name in "learning_rate beta1 beta2 eps weight_decay bias_correction1 bias_correction2 max_grad_norm".split()
     ]
 

@@ -10,11 +10,11 @@ HYPER = dict(learning_rate=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0
 SIZES = [1, 3, 4, 6, 1023, 1024, 5001, 300_002]
 
 
-def step_at(t, max_grad_norm=1.0):
+def step_at(t, max_grad_norm=1.0, beta2=HYPER["beta2"]):
     return llmc.AdamWStep(
-        **HYPER,
+        **(HYPER | {"beta2": beta2}),
         bias_correction1=1 - HYPER["beta1"] ** t,
-        bias_correction2=1 - HYPER["beta2"] ** t,
+        bias_correction2=1 - beta2**t,
         max_grad_norm=max_grad_norm,
     )
 
@@ -38,10 +38,10 @@ class Ours:
         return self.params.get(), self.master.get(), self.m.get(), self.v.get()
 
 
-def torch_steps(start, all_grads, max_grad_norm, decay):
+def torch_steps(start, all_grads, max_grad_norm, decay, beta2):
     weight = torch.nn.Parameter(start.double())
     optimizer = torch.optim.AdamW(
-        [weight], lr=HYPER["learning_rate"], betas=(HYPER["beta1"], HYPER["beta2"]), eps=HYPER["eps"],
+        [weight], lr=HYPER["learning_rate"], betas=(HYPER["beta1"], beta2), eps=HYPER["eps"],
         weight_decay=HYPER["weight_decay"] if decay else 0.0,
     )  # fmt: skip
     for grads in all_grads:
@@ -58,19 +58,29 @@ def torch_steps(start, all_grads, max_grad_norm, decay):
 @pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
 @pytest.mark.parametrize("n", SIZES)
 def test_steps(lib, n, max_grad_norm, decay):
-    """Three steps with gradients above and below the clipping threshold."""
-    start = torch.randn(n)
-    sign = torch.randn(n).sign()  # an element's gradients do not cancel: m would have no digits left to compare
-    all_grads = [sign * torch.randn(n).abs() * size / n**0.5 for size in (5.0, 0.3, 20.0)]
+    """Three steps with gradients above and below the clipping threshold. An element's sign is the same in all steps:
+    else the m of one element can cancel, and then no fp32 sum of three terms is right to 1e-5 of what is left."""
+    check_steps(lib, n, max_grad_norm, decay, HYPER["beta2"])
+
+
+@pytest.mark.parametrize("beta2", [0.99, 0.999])
+def test_beta2_near_one(lib, beta2):
+    """1 - beta2 must not be what is left of a beta2 rounded to fp32."""
+    check_steps(lib, 5001, 1.0, True, beta2)
+
+
+def check_steps(lib, n, max_grad_norm, decay, beta2):
+    start, direction = torch.randn(n), torch.randn(n)
+    all_grads = [direction * (0.5 + torch.rand(n)) * size / n**0.5 for size in (5.0, 0.3, 20.0)]
 
     def run():
         ours = Ours(lib, start)
         for t, grads in enumerate(all_grads, 1):
-            ours.update(grads, grads.double().norm().float().item(), step_at(t, max_grad_norm), decay)
+            ours.update(grads, grads.double().norm().float().item(), step_at(t, max_grad_norm, beta2), decay)
         return ours.get()
 
     params, master, m, v = lib.same_bits(run)
-    weight64, m64, v64 = torch_steps(start, all_grads, max_grad_norm, decay)
+    weight64, m64, v64 = torch_steps(start, all_grads, max_grad_norm, decay, beta2)
     compare.check("m", m, m64)
     compare.check("v", v, v64)
     compare.check("master", master, weight64)

@@ -11,15 +11,16 @@
 enum { ADAMW_BLOCK = 256, WIDTH = 4 };
 
 struct Factors { // of one step, the same for all weights
-    float clip, keep, beta1, beta2, rate, root_scale, eps;
+    float clip, keep, mean_rate, square_keep, square_rate, rate, root_scale, eps;
 };
 
 __device__ __forceinline__ Factors step_factors(const AdamWStep &step, float grad_norm, bool decay) {
     Factors f;
     f.clip = step.max_grad_norm > 0.0f ? fminf(1.0f, step.max_grad_norm / (grad_norm + 1e-6f)) : 1.0f;
     f.keep = decay ? 1.0f - step.learning_rate * step.weight_decay : 1.0f;
-    f.beta1 = step.beta1;
-    f.beta2 = step.beta2;
+    f.mean_rate = (float)(1.0 - step.beta1);
+    f.square_keep = (float)step.beta2;
+    f.square_rate = (float)(1.0 - step.beta2);
     f.rate = step.learning_rate / step.bias_correction1;
     f.root_scale = 1.0f / sqrtf(step.bias_correction2);
     f.eps = step.eps;
@@ -28,8 +29,8 @@ __device__ __forceinline__ Factors step_factors(const AdamWStep &step, float gra
 
 __device__ __forceinline__ void update(float &master, float &m, float &v, float grad, const Factors &f) {
     float g = grad * f.clip;
-    m += (1.0f - f.beta1) * (g - m);
-    v = f.beta2 * v + (1.0f - f.beta2) * g * g;
+    m += f.mean_rate * (g - m);
+    v = f.square_keep * v + f.square_rate * g * g;
     master = master * f.keep - f.rate * m / (sqrtf(v) * f.root_scale + f.eps);
 }
 

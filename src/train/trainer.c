@@ -268,8 +268,8 @@ static AdamWStep optimizer_step(const Trainer *t, int64_t step) {
     const Options *o = &t->options;
     return (AdamWStep){
         .learning_rate = (float)schedule_lr(&t->schedule, step),
-        .beta1 = (float)o->beta1,
-        .beta2 = (float)o->beta2,
+        .beta1 = o->beta1,
+        .beta2 = o->beta2,
         .eps = (float)o->eps,
         .weight_decay = (float)o->weight_decay,
         .bias_correction1 = (float)(1 - pow(o->beta1, (double)(step + 1))),
