@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-STEPS=${STEPS:-1000}
+STEPS=${STEPS:-700}
 VENV=${VENV:-.venv}
 DATA=data/shakespeare
 RUN=runs/quickstart
@@ -43,7 +43,7 @@ prepare() {
         "$VENV/bin/python" scripts/prepare_data.py "$DATA/text" --output "$DATA" --vocab-size 2048 --overwrite
 }
 
-# 8 rows of 256 tokens a step: 800 steps see the text once.
+# 8 rows of 256 tokens a step: 790 steps see the text once.
 train() {
     "build/$TARGET/train_llama3" --config configs/quickstart.json \
         --train-data "$DATA/train_*.bin" --val-data "$DATA/val_*.bin" --output "$RUN" --overwrite \
