@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-// The first entry whose text stands in the device's name counts, so the longer names come first.
+// Dense bf16 rates with fp32 sums, in TFLOP/s, as recalled from makers' data sheets: neither measured nor checked
+// (--peak-tflops overrides). The first entry whose text stands in the device's name counts, so the longer names come first.
 static const struct {
     const char *name;
     double teraflops;
