@@ -61,6 +61,8 @@ class LlamaConfig(ctypes.Structure):
         ("rope_original_max_position", c_int),
         ("bos_token_id", c_int),
         ("eos_token_id", c_int),
+        ("num_more_eos_tokens", c_int),
+        ("more_eos_token_ids", c_int * 15),
     ]
 
 

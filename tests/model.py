@@ -23,6 +23,7 @@ class Config(ctypes.Structure):
         ("tie_word_embeddings", ctypes.c_bool), ("rope_type", ctypes.c_int), ("rope_factor", ctypes.c_double),
         ("rope_low_freq_factor", ctypes.c_double), ("rope_high_freq_factor", ctypes.c_double),
         ("rope_original_max_position", ctypes.c_int), ("bos_token_id", ctypes.c_int), ("eos_token_id", ctypes.c_int),
+        ("num_more_eos_tokens", ctypes.c_int), ("more_eos_token_ids", ctypes.c_int * 15),
     ]
 
 

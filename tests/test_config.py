@@ -74,7 +74,8 @@ def read(path, content):
 
 
 def as_dict(config):
-    return {name: getattr(config, name) for name, _ in config._fields_}
+    fields = {name: getattr(config, name) for name, _ in config._fields_}
+    return {**fields, "more_eos_token_ids": list(config.more_eos_token_ids)}
 
 
 @pytest.mark.parametrize(
@@ -103,38 +104,106 @@ def test_both_spellings(tmp_path, content):
         rope_original_max_position=8192,
         bos_token_id=128000,
         eos_token_id=128001,
+        num_more_eos_tokens=2,
+        more_eos_token_ids=[128008, 128009] + 13 * [0],
     )
 
 
-def test_absent_means_what_transformers_means(tmp_path):
-    content = changed(
-        OLD,
-        {
-            name: REMOVE
-            for name in (
-                "head_dim",
-                "num_key_value_heads",
-                "rope_scaling",
-                "initializer_range",
-                "tie_word_embeddings",
-                "bos_token_id",
-                "eos_token_id",
-                "attention_bias",
-                "mlp_bias",
-                "hidden_act",
-                "architectures",
-                "attention_dropout",
-            )
+def end_tokens(config):
+    ids = [config.eos_token_id, *config.more_eos_token_ids[: config.num_more_eos_tokens]]
+    return [i for i in ids if i >= 0]
+
+
+def as_transformers(config):
+    """What our configuration says, in transformers' words."""
+    llama3 = {
+        "factor": config.rope_factor,
+        "low_freq_factor": config.rope_low_freq_factor,
+        "high_freq_factor": config.rope_high_freq_factor,
+        "original_max_position_embeddings": config.rope_original_max_position,
+    }
+    same = (
+        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+        " head_dim max_position_embeddings initializer_range tie_word_embeddings"
+    )
+    return {
+        **{name: getattr(config, name) for name in same.split()},
+        "rms_norm_eps": pytest.approx(config.rms_norm_eps, rel=1e-7),  # fp32 here, fp64 there
+        "rope": {
+            "rope_type": "llama3" if config.rope_type else "default",
+            "rope_theta": config.rope_theta,
+            **(llama3 if config.rope_type else {}),
         },
-    )
-    for content in (
-        content,
-        {**content, "head_dim": None, "num_key_value_heads": None, "rope_scaling": None},
-    ):
-        config = read(tmp_path / "config.json", content)
-        assert (config.head_dim, config.num_key_value_heads, config.rope_type) == (64, 32, 0)
-        assert (config.initializer_range, config.tie_word_embeddings) == (0.02, False)
-        assert (config.bos_token_id, config.eos_token_id) == (-1, -1)
+        "bos_token_id": None if config.bos_token_id < 0 else config.bos_token_id,
+        "eos_token_id": end_tokens(config),
+    }
+
+
+def transformers_reads(folder, fields):
+    """What transformers makes of the config.json in the folder, as far as `fields` goes."""
+    import transformers
+
+    theirs = transformers.AutoConfig.from_pretrained(folder)
+    assert type(theirs) is transformers.LlamaConfig and theirs.hidden_act == "silu"
+    assert not (theirs.attention_bias or theirs.mlp_bias or theirs.attention_dropout)
+    eos = theirs.eos_token_id
+    special = {
+        "rope": {name: theirs.rope_parameters[name] for name in fields["rope"]},
+        "eos_token_id": eos if isinstance(eos, list) else [] if eos is None else [eos],
+    }
+    return {name: special[name] if name in special else getattr(theirs, name) for name in fields}
+
+
+MAY_BE_ABSENT = (
+    "head_dim num_key_value_heads rope_scaling rope_theta initializer_range tie_word_embeddings bos_token_id"
+    " eos_token_id attention_bias mlp_bias hidden_act architectures attention_dropout rms_norm_eps pretraining_tp"
+    " max_position_embeddings use_cache torch_dtype transformers_version"
+).split()
+MAY_BE_NULL = (
+    "head_dim num_key_value_heads rope_scaling bos_token_id eos_token_id architectures attention_dropout"
+    " pretraining_tp pad_token_id quantization_config"
+).split()
+LLAMA3 = OLD["rope_scaling"]
+SPELLINGS = [
+    *({name: REMOVE} for name in MAY_BE_ABSENT),
+    {name: REMOVE for name in MAY_BE_ABSENT},
+    *({name: None} for name in MAY_BE_NULL),
+    {name: None for name in MAY_BE_NULL},
+    {"rope_scaling": {**{k: v for k, v in LLAMA3.items() if k != "rope_type"}, "type": "llama3"}},
+    {"rope_scaling": {**LLAMA3, "type": "llama3"}},
+    {"rope_scaling": {"type": "default"}},
+    {"rope_scaling": {}},
+    {"rope_theta": 10000},
+    {"rope_scaling": REMOVE, "rope_parameters": None},
+    {"rope_scaling": REMOVE, "rope_theta": REMOVE, "rope_parameters": {"rope_theta": 123.5}},
+    {"rope_scaling": REMOVE, "rope_parameters": {"rope_type": "default"}},
+    {"rope_scaling": REMOVE, "rope_theta": REMOVE, "rope_parameters": {"rope_type": "default"}},
+    {"rope_theta": REMOVE, "rope_scaling": REMOVE, "rope_parameters": {**LLAMA3, "rope_theta": 777.0}},
+    {"rope_scaling": REMOVE, "rope_parameters": LLAMA3},
+    {"rope_scaling": REMOVE, "rope_parameters": {**LLAMA3, "partial_rotary_factor": 1.0}},
+    {"original_max_position_embeddings": 8192},
+    {"pretraining_tp": 2},
+    {"layer_types": 16 * ["full_attention"]},
+    {"eos_token_id": 5},
+    {"eos_token_id": [5]},
+    {"eos_token_id": list(range(100, 116))},
+    {"pad_token_id": 0, "torch_dtype": REMOVE, "dtype": "float16"},
+]
+
+
+@pytest.mark.parametrize("change", SPELLINGS, ids=range(len(SPELLINGS)))
+def test_means_what_transformers_means(tmp_path, change):
+    config = read(tmp_path / "config.json", changed(OLD, change))
+    expected = as_transformers(config)
+    assert transformers_reads(tmp_path, expected) == expected
+    call("llama_config_write", byref(config), path_bytes(tmp_path / "config.json"))
+    assert transformers_reads(tmp_path, expected) == expected  # what we write says the same
+
+
+def test_end_tokens_that_the_vocabulary_lacks(tmp_path):
+    small = {"vocab_size": 2, "bos_token_id": REMOVE, "eos_token_id": REMOVE}
+    config = read(tmp_path / "config.json", changed(OLD, small))
+    assert (config.bos_token_id, end_tokens(config)) == (1, [])
 
 
 REFUSED = [
@@ -164,7 +233,23 @@ REFUSED = [
     ({"rope_scaling.factor": 0.5}, ["factor", "0.5"]),
     ({"rope_scaling.low_freq_factor": 4}, ["low_freq_factor", "high_freq_factor"]),
     ({"rope_scaling.original_max_position_embeddings": 0}, ["original_max_position"]),
-    ({"rope_theta": REMOVE}, ["rope_theta", "missing"]),
+    ({"rope_scaling": {"factor": 8.0}}, ["rope_scaling.rope_type", "missing"]),
+    ({"rope_scaling": {"rope_type": "default", "factor": 8.0}}, ["rope_scaling.factor", "absent"]),
+    ({"rope_scaling.type": "linear"}, ["rope_scaling.type", "linear"]),
+    ({"rope_scaling.type": "default"}, ["rope_scaling.type", "same"]),
+    ({"rope_scaling.attention_factor": 2.0}, ["rope_scaling.attention_factor", "absent"]),
+    ({"rope_scaling.partial_rotary_factor": 0.5}, ["rope_scaling.partial_rotary_factor", "0.5"]),
+    ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, ["rope_scaling.rope_type", "dynamic"]),
+    ({"rope_scaling": {"rope_type": "longrope", "long_factor": [1]}}, ["rope_type", "longrope"]),
+    ({"rope_scaling": {"full_attention": {"rope_type": "default"}}}, ["rope_scaling.rope_type", "missing"]),
+    ({"original_max_position_embeddings": 4096}, ["original_max_position_embeddings", "4096", "same"]),
+    ({"rope_theta": None, "rope_scaling.rope_theta": "1e4"}, ["rope_scaling.rope_theta", "number"]),
+    ({"sliding_window": 4096}, ["sliding_window", "4096"]),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, ["layer_types", "sliding_attention"]),
+    ({"rms_norm_eps": None}, ["rms_norm_eps", "null"]),
+    ({"max_position_embeddings": None}, ["max_position_embeddings", "null"]),
+    ({"initializer_range": None}, ["initializer_range", "null"]),
+    ({"hidden_size": None}, ["hidden_size", "null"]),
     ({"rope_theta": -1.0}, ["rope_theta", "-1"]),
     ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, ["rope_parameters", "factor"]),
     ({"rope_parameters": {**NEW["rope_parameters"], "rope_theta": 1e4}}, ["rope_theta", "same"]),
@@ -196,6 +281,10 @@ REFUSED = [
     ({"bos_token_id": 128256}, ["bos_token_id", "vocab_size"]),
     ({"eos_token_id": -1}, ["eos_token_id"]),
     ({"eos_token_id": []}, ["eos_token_id"]),
+    ({"eos_token_id": [5, "6"]}, ["eos_token_id", "list"]),
+    ({"eos_token_id": [5, 128256]}, ["eos_token_id", "128256"]),
+    ({"eos_token_id": list(range(17))}, ["eos_token_id", "16"]),
+    ({"bos_token_id": [1, 2]}, ["bos_token_id", "[1,2]"]),
 ] + [
     ({name: REMOVE}, [name, "missing"])
     for name in (
@@ -204,8 +293,6 @@ REFUSED = [
         "intermediate_size",
         "num_hidden_layers",
         "num_attention_heads",
-        "rms_norm_eps",
-        "max_position_embeddings",
     )
 ]
 
@@ -273,6 +360,10 @@ def random_config(rng):
         bos_token_id=int(rng.integers(-1, 50)),
         eos_token_id=int(rng.integers(-1, 50)),
     )
+    if config.eos_token_id >= 0:
+        config.num_more_eos_tokens = int(rng.integers(0, 16))
+        for i in range(config.num_more_eos_tokens):
+            config.more_eos_token_ids[i] = 50 + i
     if llama3:
         config.rope_factor, config.rope_low_freq_factor = (
             float(rng.uniform(2, 32)),
@@ -292,26 +383,9 @@ def test_write_reads_back_and_opens_in_transformers(tmp_path):
         call("llama_config_write", byref(config), path_bytes(path))
         call("llama_config_read", byref(back), path_bytes(path))
         assert as_dict(back) == as_dict(config)
+        expected = as_transformers(config)
+        assert transformers_reads(tmp_path, expected) == expected
         theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-        assert type(theirs) is transformers.LlamaConfig
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
-            "initializer_range",
-            "tie_word_embeddings",
-        ):
-            assert getattr(theirs, name) == getattr(config, name), name
-        assert theirs.rms_norm_eps == pytest.approx(config.rms_norm_eps, rel=1e-7)  # fp32 here, fp64 there
-        assert theirs.rope_parameters["rope_theta"] == config.rope_theta
-        assert theirs.rope_parameters["rope_type"] == ("llama3" if config.rope_type else "default")
-        assert theirs.rope_parameters.get("factor", 0) == config.rope_factor
-        assert theirs.bos_token_id == (None if config.bos_token_id < 0 else config.bos_token_id)
         assert str(theirs.dtype).split(".")[-1] in ("bfloat16", "float32")
 
 

@@ -79,8 +79,7 @@ static int write_weights(const char *path, Llama3 *m, Error *err) {
 static int write_generation_config(const char *path, const LlamaConfig *config, Error *err) {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddBoolToObject(root, "_from_model_config", true);
-    if (config->bos_token_id >= 0) cJSON_AddNumberToObject(root, "bos_token_id", config->bos_token_id);
-    if (config->eos_token_id >= 0) cJSON_AddNumberToObject(root, "eos_token_id", config->eos_token_id);
+    llama_config_add_tokens(root, config);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
     if (!text) return fail_fault(err, "%s: out of memory", path);

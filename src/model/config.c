@@ -23,20 +23,22 @@ typedef struct {
     size_t offset;
     int min, max;
     int multiple; // of what the value must be; rows of 16 bytes, for the sizes
-    bool required;
+    int absent; // value where the file has none; REQUIRED; DERIVED from other fields, and null means the same
 } IntField;
 
-#define INT_FIELD(name, min, max, multiple, required)                                                        \
-    { #name, offsetof(LlamaConfig, name), min, max, multiple, required }
+enum { REQUIRED = -1, DERIVED = -2 };
+
+#define INT_FIELD(name, min, max, multiple, absent)                                                          \
+    { #name, offsetof(LlamaConfig, name), min, max, multiple, absent }
 static const IntField int_fields[] = {
-    INT_FIELD(vocab_size, 2, 1 << 24, 1, true),
-    INT_FIELD(hidden_size, 8, 1 << 18, 8, true),
-    INT_FIELD(intermediate_size, 8, 1 << 20, 8, true),
-    INT_FIELD(num_hidden_layers, 1, 1 << 12, 1, true),
-    INT_FIELD(num_attention_heads, 1, 1 << 12, 1, true),
-    INT_FIELD(num_key_value_heads, 1, 1 << 12, 1, false),
-    INT_FIELD(head_dim, 16, 256, 16, false),
-    INT_FIELD(max_position_embeddings, 1, 1 << 27, 1, true),
+    INT_FIELD(vocab_size, 2, 1 << 24, 1, REQUIRED),
+    INT_FIELD(hidden_size, 8, 1 << 18, 8, REQUIRED),
+    INT_FIELD(intermediate_size, 8, 1 << 20, 8, REQUIRED),
+    INT_FIELD(num_hidden_layers, 1, 1 << 12, 1, REQUIRED),
+    INT_FIELD(num_attention_heads, 1, 1 << 12, 1, REQUIRED),
+    INT_FIELD(num_key_value_heads, 1, 1 << 12, 1, DERIVED),
+    INT_FIELD(head_dim, 16, 256, 16, DERIVED),
+    INT_FIELD(max_position_embeddings, 1, 1 << 27, 1, 2048),
 };
 static const size_t num_int_fields = sizeof int_fields / sizeof *int_fields;
 
@@ -52,7 +54,7 @@ typedef struct {
     Error *err;
 } Fields;
 
-// null is absent, as transformers has it
+// null is absent
 static const cJSON *present(const Fields *fields, const char *name) {
     const cJSON *item = json_get(fields->object, name);
     return cJSON_IsNull(item) ? NULL : item;
@@ -60,9 +62,11 @@ static const cJSON *present(const Fields *fields, const char *name) {
 
 static int refuse(const Fields *fields, const char *name, const char *expected) {
     const cJSON *item = present(fields, name);
-    if (item == NULL)
-        return fail_input(fields->err, "%s: %s%s is missing, expected %s", fields->path, fields->prefix, name,
-                          expected);
+    if (item == NULL) {
+        const char *state = json_get(fields->object, name) == NULL ? "missing" : "null";
+        return fail_input(fields->err, "%s: %s%s is %s, expected %s", fields->path, fields->prefix, name,
+                          state, expected);
+    }
     char *found = cJSON_PrintUnformatted(item);
     int code = fail_input(fields->err, "%s: %s%s is %.80s, expected %s", fields->path, fields->prefix, name,
                           found != NULL ? found : "?", expected);
@@ -85,6 +89,12 @@ static int read_real(const Fields *fields, const char *name, double *value) {
     if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble)) return refuse(fields, name, "a finite number");
     *value = item->valuedouble;
     return 0;
+}
+
+// Absent: the value that transformers takes, which has no meaning for null.
+static int read_real_or(const Fields *fields, const char *name, double absent, double *value) {
+    *value = absent;
+    return json_get(fields->object, name) == NULL ? 0 : read_real(fields, name, value);
 }
 
 static int read_bool(const Fields *fields, const char *name, bool absent, bool *value) {
@@ -111,6 +121,17 @@ static int check_architecture(const Fields *fields) {
     return 0;
 }
 
+// Kinds of attention by layer: ours all see the whole document.
+static int check_layer_types(const Fields *fields) {
+    const cJSON *types = present(fields, "layer_types"), *type = NULL;
+    if (types != NULL && !cJSON_IsArray(types)) return refuse(fields, "layer_types", "a list");
+    cJSON_ArrayForEach(type, types) {
+        if (!is_string(type, "full_attention"))
+            return refuse(fields, "layer_types", "\"full_attention\" for every layer");
+    }
+    return 0;
+}
+
 static int check_unsupported(const Fields *fields) {
     static const char *const false_only[] = {"attention_bias", "mlp_bias"};
     for (size_t i = 0; i < sizeof false_only / sizeof *false_only; i++) {
@@ -133,21 +154,52 @@ static int check_unsupported(const Fields *fields) {
     if (partial != NULL && !(cJSON_IsNumber(partial) && partial->valuedouble == 1)) {
         return refuse(fields, "partial_rotary_factor", "1: the whole head is rotated");
     }
-    return 0;
+    return check_layer_types(fields);
 }
 
 // ---- RoPE: transformers 4 has rope_theta beside rope_scaling, transformers 5 all of it in rope_parameters.
 
 static int read_rope_type(LlamaConfig *config, const Fields *rope) {
-    const char *name =
-        present(rope, "rope_type") != NULL || present(rope, "type") == NULL ? "rope_type" : "type";
-    const cJSON *type = present(rope, name);
-    if (is_string(type, "default"))
-        config->rope_type = ROPE_DEFAULT;
-    else if (is_string(type, "llama3"))
-        config->rope_type = ROPE_LLAMA3;
-    else
-        return refuse(rope, name, "\"default\" or \"llama3\"");
+    static const char *const names[] = {"rope_type", "type"}; // the second by early files, both by some
+    config->rope_type = ROPE_DEFAULT;
+    const cJSON *type = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        const cJSON *item = present(rope, names[i]);
+        if (item == NULL) continue;
+        if (!is_string(item, "default") && !is_string(item, "llama3"))
+            return refuse(rope, names[i], "\"default\" or \"llama3\"");
+        if (type != NULL && !is_string(item, type->valuestring))
+            return refuse(rope, names[i], "the same as rope_type");
+        type = item;
+    }
+    if (type != NULL && is_string(type, "llama3")) config->rope_type = ROPE_LLAMA3;
+    // without a type only theta may stand here
+    const cJSON *only = rope->object->child;
+    bool scaled = only != NULL && (only->next != NULL || strcmp(only->string, "rope_theta") != 0);
+    return type == NULL && scaled ? refuse(rope, "rope_type", "\"default\" or \"llama3\"") : 0;
+}
+
+// What stands in the object and has no part in its type is not passed over: another reader may mean something
+// by it.
+static int check_rope_keys(const Fields *rope, RopeType type) {
+    static const char *const names[] = {"rope_type",
+                                        "type",
+                                        "rope_theta",
+                                        "partial_rotary_factor",
+                                        "original_max_position_embeddings", // the first five with any type
+                                        "factor",
+                                        "low_freq_factor",
+                                        "high_freq_factor"};
+    const size_t known = type == ROPE_LLAMA3 ? 8 : 5;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, rope->object) {
+        bool found = cJSON_IsNull(item);
+        for (size_t i = 0; i < known && !found; i++) found = strcmp(item->string, names[i]) == 0;
+        if (!found)
+            return refuse(rope, item->string,
+                          type == ROPE_LLAMA3 ? "it absent with rope_type \"llama3\""
+                                              : "it absent with rope_type \"default\"");
+    }
     return 0;
 }
 
@@ -181,6 +233,7 @@ static int read_rope_object(LlamaConfig *config, const Fields *fields, const cha
     if (!cJSON_IsObject(rope.object)) return refuse(fields, name, "an object");
     int code = json_check_unique(rope.object, rope.path, rope.prefix, rope.err);
     if (code == 0) code = read_rope_type(config, &rope);
+    if (code == 0) code = check_rope_keys(&rope, config->rope_type);
     if (code == 0 && config->rope_type == ROPE_LLAMA3) code = read_llama3_scaling(config, &rope);
     if (code == 0) code = check_unsupported(&rope); // partial_rotary_factor stands here in transformers 5
     if (code == 0) code = read_theta(&rope, &config->rope_theta);
@@ -194,9 +247,24 @@ static bool same_rope(const LlamaConfig *a, const LlamaConfig *b) {
            a->rope_original_max_position == b->rope_original_max_position;
 }
 
+// An empty object says as little as none.
+static bool has_object(const Fields *fields, const char *name) {
+    const cJSON *item = present(fields, name);
+    return item != NULL && !(cJSON_IsObject(item) && item->child == NULL);
+}
+
+// Some models have the length before scaling beside the object, where it would have precedence.
+static int check_original_length(const LlamaConfig *config, const Fields *fields) {
+    const char *const name = "original_max_position_embeddings";
+    if (present(fields, name) == NULL || config->rope_type == ROPE_DEFAULT) return 0;
+    int value = 0, code = read_int(fields, name, &value);
+    if (code == 0 && value != config->rope_original_max_position)
+        code = refuse(fields, name, "the same as in the RoPE scaling");
+    return code;
+}
+
 static int read_rope(LlamaConfig *config, const Fields *fields) {
-    bool old_style = present(fields, "rope_scaling") != NULL,
-         new_style = present(fields, "rope_parameters") != NULL;
+    bool old_style = has_object(fields, "rope_scaling"), new_style = has_object(fields, "rope_parameters");
     int code = read_theta(fields, &config->rope_theta);
     if (code == 0 && old_style) code = read_rope_object(config, fields, "rope_scaling");
     LlamaConfig old = *config;
@@ -204,16 +272,19 @@ static int read_rope(LlamaConfig *config, const Fields *fields) {
     if (code == 0 && old_style && new_style && !same_rope(&old, config)) {
         code = refuse(fields, "rope_parameters", "the same as rope_scaling");
     }
-    if (code == 0 && config->rope_theta == 0) code = refuse(fields, "rope_theta", "a number above 0");
-    return code;
+    if (config->rope_theta == 0) config->rope_theta = 10000; // as in transformers
+    return code == 0 ? check_original_length(config, fields) : code;
 }
 
 // ---- The rest of the fields.
 
 static int read_sizes(LlamaConfig *config, const Fields *fields) {
     for (size_t i = 0; i < num_int_fields; i++) {
-        if (!int_fields[i].required && present(fields, int_fields[i].name) == NULL) continue;
-        int code = read_int(fields, int_fields[i].name, int_place(config, &int_fields[i]));
+        const IntField *field = &int_fields[i];
+        if (field->absent == DERIVED && present(fields, field->name) == NULL) continue;
+        *int_place(config, field) = field->absent;
+        if (field->absent >= 0 && json_get(fields->object, field->name) == NULL) continue;
+        int code = read_int(fields, field->name, int_place(config, field));
         if (code != 0) return code;
     }
     if (present(fields, "num_key_value_heads") == NULL)
@@ -228,25 +299,40 @@ static int read_sizes(LlamaConfig *config, const Fields *fields) {
 
 static int read_numbers(LlamaConfig *config, const Fields *fields) {
     double eps = 0;
-    int code = read_real(fields, "rms_norm_eps", &eps);
+    int code = read_real_or(fields, "rms_norm_eps", 1e-6, &eps);
     config->rms_norm_eps = (float)eps;
-    config->initializer_range = 0.02;
-    if (code == 0 && present(fields, "initializer_range") != NULL) {
-        code = read_real(fields, "initializer_range", &config->initializer_range);
-    }
+    if (code == 0) code = read_real_or(fields, "initializer_range", 0.02, &config->initializer_range);
     if (code == 0) code = read_bool(fields, "tie_word_embeddings", false, &config->tie_word_embeddings);
     return code;
 }
 
-// Llama 3.1's instruct models list several end tokens.
-static int read_token_id(const Fields *fields, const char *name, int *id) {
-    const cJSON *item = present(fields, name);
-    *id = -1;
-    if (item == NULL) return 0;
-    const cJSON *number = cJSON_IsArray(item) ? item->child : item;
+static bool is_token_id(const cJSON *item) {
     uint64_t value;
-    if (!json_is_count(number, INT_MAX, &value)) return refuse(fields, name, "a token id or a list of them");
-    *id = (int)value;
+    return json_is_count(item, INT_MAX, &value);
+}
+
+// Absent: Llama 1's and 2's token, as in transformers, if the vocabulary has it; null: none.
+static int read_bos(LlamaConfig *config, const Fields *fields) {
+    const cJSON *item = json_get(fields->object, "bos_token_id");
+    config->bos_token_id = item == NULL && config->vocab_size > 1 ? 1 : -1;
+    if (item == NULL || cJSON_IsNull(item)) return 0;
+    return is_token_id(item) ? read_int(fields, "bos_token_id", &config->bos_token_id)
+                             : refuse(fields, "bos_token_id", "a token id");
+}
+
+// Llama 3.1's instruct models list several end tokens.
+static int read_eos(LlamaConfig *config, const Fields *fields) {
+    const cJSON *item = json_get(fields->object, "eos_token_id");
+    config->eos_token_id = item == NULL && config->vocab_size > 2 ? 2 : -1;
+    if (item == NULL || cJSON_IsNull(item)) return 0;
+    const cJSON *first = cJSON_IsArray(item) ? item->child : item;
+    const cJSON *end = cJSON_IsArray(item) ? NULL : item->next;
+    if (first == NULL) return refuse(fields, "eos_token_id", "a token id or a list of them");
+    for (const cJSON *id = first; id != end; id = id->next) {
+        if (!is_token_id(id)) return refuse(fields, "eos_token_id", "a token id or a list of them");
+        int code = llama_config_add_end(config, id->valueint, fields->path, fields->err);
+        if (code != 0) return code;
+    }
     return 0;
 }
 
@@ -257,9 +343,28 @@ static int read_fields(LlamaConfig *config, const Fields *fields) {
     if (code == 0) code = read_sizes(config, fields);
     if (code == 0) code = read_numbers(config, fields);
     if (code == 0) code = read_rope(config, fields);
-    if (code == 0) code = read_token_id(fields, "bos_token_id", &config->bos_token_id);
-    if (code == 0) code = read_token_id(fields, "eos_token_id", &config->eos_token_id);
+    if (code == 0) code = read_bos(config, fields);
+    if (code == 0) code = read_eos(config, fields);
     return code;
+}
+
+bool llama_config_is_end(const LlamaConfig *config, int id) {
+    bool found = id >= 0 && id == config->eos_token_id;
+    for (int i = 0; i < config->num_more_eos_tokens && !found; i++)
+        found = id == config->more_eos_token_ids[i];
+    return found;
+}
+
+int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error *err) {
+    if (llama_config_is_end(config, id)) return 0;
+    if (config->eos_token_id < 0) {
+        config->eos_token_id = id;
+        return 0;
+    }
+    if (config->num_more_eos_tokens == LLAMA_MAX_EOS_TOKENS - 1)
+        return fail_input(err, "%s: eos_token_id has more than %d ids", origin, LLAMA_MAX_EOS_TOKENS);
+    config->more_eos_token_ids[config->num_more_eos_tokens++] = id;
+    return 0;
 }
 
 int llama_config_read(LlamaConfig *config, const char *path, Error *err) {
@@ -334,6 +439,12 @@ int llama_config_check(const LlamaConfig *config, const char *origin, Error *err
         code = check_token_id(config->bos_token_id, config->vocab_size, "bos_token_id", origin, err);
     if (code == 0)
         code = check_token_id(config->eos_token_id, config->vocab_size, "eos_token_id", origin, err);
+    if (config->num_more_eos_tokens < 0 || config->num_more_eos_tokens >= LLAMA_MAX_EOS_TOKENS)
+        code = fail_input(err, "%s: eos_token_id has %d ids beside its first", origin,
+                          config->num_more_eos_tokens);
+    for (int i = 0; code == 0 && i < config->num_more_eos_tokens; i++) {
+        code = check_token_id(config->more_eos_token_ids[i], config->vocab_size, "eos_token_id", origin, err);
+    }
     return code;
 }
 
@@ -356,6 +467,18 @@ static void add_token_id(cJSON *json, const char *name, int id) {
         cJSON_AddNullToObject(json, name);
     else
         cJSON_AddNumberToObject(json, name, id);
+}
+
+void llama_config_add_tokens(cJSON *json, const LlamaConfig *config) {
+    add_token_id(json, "bos_token_id", config->bos_token_id);
+    if (config->num_more_eos_tokens == 0) {
+        add_token_id(json, "eos_token_id", config->eos_token_id);
+        return;
+    }
+    cJSON *ids = cJSON_AddArrayToObject(json, "eos_token_id");
+    cJSON_AddItemToArray(ids, cJSON_CreateNumber(config->eos_token_id));
+    for (int i = 0; i < config->num_more_eos_tokens; i++)
+        cJSON_AddItemToArray(ids, cJSON_CreateNumber(config->more_eos_token_ids[i]));
 }
 
 static void add_scaling(cJSON *object, const LlamaConfig *config) {
@@ -394,8 +517,7 @@ static void add_fields(cJSON *json, const LlamaConfig *config) {
     cJSON_AddFalseToObject(json, "attention_bias");
     cJSON_AddFalseToObject(json, "mlp_bias");
     add_real(json, "attention_dropout", 0, false);
-    add_token_id(json, "bos_token_id", config->bos_token_id);
-    add_token_id(json, "eos_token_id", config->eos_token_id);
+    llama_config_add_tokens(json, config);
     cJSON_AddTrueToObject(json, "use_cache");
     cJSON_AddStringToObject(json, "torch_dtype", build_dtype);
     cJSON_AddStringToObject(json, "dtype", build_dtype);

@@ -13,6 +13,8 @@ extern "C" {
 
 typedef enum { ROPE_DEFAULT, ROPE_LLAMA3 } RopeType;
 
+enum { LLAMA_MAX_EOS_TOKENS = 16 };
+
 typedef struct {
     int vocab_size, hidden_size, intermediate_size, num_hidden_layers;
     int num_attention_heads, num_key_value_heads,
@@ -25,16 +27,25 @@ typedef struct {
     RopeType rope_type;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor; // ROPE_LLAMA3 only, else 0
     int rope_original_max_position;                                  // ROPE_LLAMA3 only, else 0
-    int bos_token_id, eos_token_id; // -1: absent. Of several end tokens the first.
+    int bos_token_id, eos_token_id; // -1: none. Of several end tokens the first; the others:
+    int num_more_eos_tokens, more_eos_token_ids[LLAMA_MAX_EOS_TOKENS - 1];
 } LlamaConfig;
 
 // Reads the config.json at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5
 // (rope_parameters). A field that would change the model and that we do not implement (another architecture,
-// biases, another activation or RoPE type, dropout, quantised weights) is refused by name, as are missing,
-// mistyped and impossible ones; fields without influence on the model are passed over. Absent
-// num_key_value_heads means num_attention_heads, as in transformers. Overwrites *config only on success.
-// Errors: 2 (the file's content), 1 (it cannot be read).
+// biases, another activation or RoPE type, dropout, quantised weights) is refused by name, as are mistyped and
+// impossible ones, missing sizes and missing fields of a RoPE scaling; fields without influence on the model
+// are passed over. What old files leave out means what transformers' LlamaConfig takes for it (rms_norm_eps
+// 1e-6, rope_theta 10000, end token 2 and so on). Overwrites *config only on success. Errors: 2 (the file's
+// content), 1 (it cannot be read).
 int llama_config_read(LlamaConfig *config, const char *path, Error *err);
+
+// Does this token end a text?
+bool llama_config_is_end(const LlamaConfig *config, int id);
+
+// Takes one more end token, behind those that are there already; one that is there stays where it is. Errors:
+// 2 (no room; origin stands in front of the message).
+int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error *err);
 
 // The same bounds for a configuration that was made in memory; origin stands in front of the message.
 int llama_config_check(const LlamaConfig *config, const char *origin, Error *err);
@@ -43,6 +54,10 @@ int llama_config_check(const LlamaConfig *config, const char *origin, Error *err
 // unchanged. The dtype is the build's: bfloat16 or float32. The file appears whole or not at all (temporary
 // file, fsync, rename).
 int llama_config_write(const LlamaConfig *config, const char *path, Error *err);
+
+// Adds bos_token_id and eos_token_id (null: none; a list where there are several) to a JSON object.
+struct cJSON;
+void llama_config_add_tokens(struct cJSON *json, const LlamaConfig *config);
 
 #ifdef __cplusplus
 }

@@ -34,14 +34,13 @@ int sample_index(const float *logits, int count, double temperature, double unif
     return best; // rounding left a rest
 }
 
-int sample_ids(Llama3 *m, int32_t *ids, int count, int bos, int eos, double temperature, uint64_t seed,
-               float *logits) {
-    int vocab_size = llama3_config(m)->vocab_size;
-    ids[0] = bos;
+int sample_ids(Llama3 *m, int32_t *ids, int count, const LlamaConfig *config, double temperature,
+               uint64_t seed, float *logits) {
+    ids[0] = config->bos_token_id;
     for (int n = 1; n < count; n++) {
         llama3_logits(m, ids, n, logits);
-        ids[n] = sample_index(logits, vocab_size, temperature, draw_uniform(&seed));
-        if (ids[n] == eos) return n + 1;
+        ids[n] = sample_index(logits, config->vocab_size, temperature, draw_uniform(&seed));
+        if (llama_config_is_end(config, ids[n])) return n + 1;
     }
     return count;
 }

@@ -16,11 +16,11 @@ extern "C" {
 // logit, of equal ones the first. A logit that is not a number is never drawn.
 int sample_index(const float *logits, int count, double temperature, double uniform);
 
-// Fills ids[0..count): ids[0] is bos, each other is drawn given those before it. Ends early behind eos (-1:
-// there is none). The same model, seed and temperature give the same ids. Returns how many there are. count
+// Fills ids[0..count): ids[0] begins a document, each other is drawn given those before it. Ends early behind
+// a token that ends one. config is the model's, with the tokens that do so for its data. The same model, seed and temperature give the same ids. Returns how many there are. count
 // is at most the model's T; logits has vocab_size elements and is overwritten.
-int sample_ids(Llama3 *m, int32_t *ids, int count, int bos, int eos, double temperature, uint64_t seed,
-               float *logits);
+int sample_ids(Llama3 *m, int32_t *ids, int count, const LlamaConfig *config, double temperature,
+               uint64_t seed, float *logits);
 
 // text = the ids' text as a screen can show it: special tokens left out, bytes that are no UTF-8 as U+FFFD,
 // control characters but for newline and tab as blanks. Cut where capacity ends. Returns its length.
