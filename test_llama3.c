@@ -494,7 +494,7 @@ static void check_curve(const Case *c, int steps, Random r) {
     for (int t = 1; t <= steps; t++) {
         const AdamWStep step = adamw_at(t);
         run_model(p.model, 1);
-        llama3_update(p.model, &step);
+        llama3_update(p.model, &step, INFINITY);
         llama3_result(p.model, &loss, &norm);
         run_reference(&p, c->B, c->T, 1);
         loss_error = fmax(loss_error, relative(loss, p.loss));
@@ -520,7 +520,7 @@ static Llama3 *train(const Case *c, int steps, uint64_t seed, Random r) {
         float loss;
         for (int i = 0; i < 2; i++) fill_batch(llama3_batch(model, i), c, true, &r);
         run_model(model, 2);
-        llama3_update(model, &step);
+        llama3_update(model, &step, INFINITY);
         llama3_result(model, &loss, NULL);
     }
     return model;

@@ -1,6 +1,7 @@
 """A model of libllmc (src/model/llama3.h) for tests: made from a dict of the configuration's fields, fed torch tensors."""
 
 import ctypes
+import math
 import os
 
 import torch
@@ -127,8 +128,14 @@ class Model:
         for i in range(len(micro_batches)):
             self.lib.llama3_forward_backward(self.handle, i)
 
-    def update(self, step):
-        self.lib.llama3_update(self.handle, ctypes.byref(step))
+    def update(self, step, max_loss=math.inf):
+        self.lib.llama3_update(self.handle, ctypes.byref(step), max_loss)
+
+    def applied(self):
+        return bool(self.lib.llama3_update_applied(self.handle))
+
+    def checksum(self):
+        return self.lib.llama3_checksum(self.handle)
 
     def result(self):
         """(loss, gradient norm)"""

@@ -51,8 +51,8 @@ __device__ __forceinline__ void update_vec(floatX *params, float *master, float 
 
 __global__ void __launch_bounds__(ADAMW_BLOCK)
     adamw_kernel(floatX *params, float *master, float *m, float *v, const float *grads,
-                 const float *grad_norm, const AdamWStep *step, bool decay, size_t n) {
-    if (!(*grad_norm < INFINITY)) return; // NaN too
+                 const int *apply, const float *grad_norm, const AdamWStep *step, bool decay, size_t n) {
+    if (!*apply) return;
     size_t i = ((size_t)blockIdx.x * ADAMW_BLOCK + threadIdx.x) * WIDTH;
     if (i >= n) return;
     Factors f = step_factors(*step, *grad_norm, decay);
@@ -64,10 +64,10 @@ __global__ void __launch_bounds__(ADAMW_BLOCK)
 }
 
 extern "C" void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads,
-                             const float *grad_norm, const AdamWStep *step, bool decay, size_t n,
-                             cudaStream_t stream) {
+                             const int *apply, const float *grad_norm, const AdamWStep *step, bool decay,
+                             size_t n, cudaStream_t stream) {
     if (n == 0) return;
     unsigned blocks = (unsigned)((n + ADAMW_BLOCK * WIDTH - 1) / (ADAMW_BLOCK * WIDTH));
-    launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads,
+    launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads, apply,
                      grad_norm, step, decay, n);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/checksum.h"
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
@@ -94,6 +95,7 @@ static void plan_backward(Llama3 *m) {
     m->attention_scratch = take_f(m, kind, N * heads);
     m->rmsnorm_scratch = take_f(m, kind, rmsnorm_backward_scratch(c->hidden_size));
     m->norm_scratch = take_f(m, kind, global_norm_scratch());
+    m->checksum_scratch = memory_take(&m->memory, kind, checksum_scratch() * sizeof *m->checksum_scratch);
 }
 
 static void plan_workspace(Llama3 *m) {
@@ -266,4 +268,13 @@ void llama3_get_gradient(Llama3 *m, int index, float *values) {
     const ParameterTensor *t = &m->table.tensors[index];
     cuda_check(cudaStreamSynchronize(m->stream));
     cuda_check(cudaMemcpy(values, m->grads + t->offset, elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
+}
+
+uint64_t llama3_checksum(Llama3 *m) {
+    const size_t words = m->table.num_elements * sizeof(floatX) / sizeof(uint64_t);
+    checksum(&m->result->checksum, m->checksum_scratch, (const uint64_t *)m->params, words, m->stream);
+    cuda_check(cudaMemcpyAsync(&m->host_result->checksum, &m->result->checksum, sizeof(uint64_t),
+                               cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+    return m->host_result->checksum;
 }

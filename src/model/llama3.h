@@ -51,6 +51,9 @@ void llama3_set_parameter(Llama3 *m, int index, const floatX *values);
 void llama3_get_parameter(Llama3 *m, int index, floatX *values);
 void llama3_get_gradient(Llama3 *m, int index, float *values); // as accumulated in this step, before clipping
 
+// Of all parameters as floatX (kernels/checksum.h), padding included. Training only. Waits.
+uint64_t llama3_checksum(Llama3 *m);
+
 // ---- training step
 
 // Host memory of micro-batch i, free to be overwritten from llama3_result (or create) until llama3_forward_backward(m, i).
@@ -62,11 +65,15 @@ void llama3_begin_step(Llama3 *m, int64_t num_targets);
 // One micro-batch forward and backward: gradients (+=) of the mean loss over the step's num_targets, loss (+=).
 void llama3_forward_backward(Llama3 *m, int i);
 
-// Global norm, clipping and AdamW. Nothing changes when the norm is not finite.
-void llama3_update(Llama3 *m, const AdamWStep *step);
+// Global norm, clipping and AdamW. No weight or moment changes when the norm or the step's mean loss is not finite, or
+// the loss above max_loss (INFINITY: no limit).
+void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss);
 
 // Waits for the device. *loss: mean over the step's targets, in nats; *grad_norm: before clipping (NULL allowed).
 void llama3_result(Llama3 *m, float *loss, float *grad_norm);
+
+// After llama3_result: whether llama3_update changed the weights.
+bool llama3_update_applied(const Llama3 *m);
 
 // ---- without gradients
 

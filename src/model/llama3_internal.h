@@ -24,11 +24,14 @@ typedef struct {
 // Values that change from step to step, read by kernels from device memory so that a captured graph stays valid.
 typedef struct {
     float loss_scale; // 1 / number of the step's targets
+    float max_loss;   // of a step whose update is made
     AdamWStep adamw;
 } StepScalars;
 
 typedef struct {
     float loss_sum, grad_norm;
+    int apply;         // whether the update was made
+    uint64_t checksum; // of the parameters
 } StepResult;
 
 struct Llama3 {
@@ -55,6 +58,7 @@ struct Llama3 {
     float *losses;            // [N]
     float *attention_scratch; // [B, NH, T]
     float *rmsnorm_scratch, *norm_scratch;
+    uint64_t *checksum_scratch;
     float *rope; // [T, HD/2, 2]
 
     int32_t *tokens, *targets, *doc_start, *order; // device copies of the running micro-batch

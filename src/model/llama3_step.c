@@ -14,6 +14,7 @@
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
+#include "kernels/update_gate.h"
 #include "target/matmul.h"
 
 // ---- the three products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T
@@ -184,13 +185,16 @@ void llama3_forward_loss(Llama3 *m, int i) {
 static void update_range(Llama3 *m, size_t first, size_t end, bool decay) {
     if (first == end) return;
     adamw_update(m->params + first, m->master + first, m->moment1 + first, m->moment2 + first, m->grads + first,
-                 &m->result->grad_norm, &m->scalars->adamw, decay, end - first, m->stream);
+                 &m->result->apply, &m->result->grad_norm, &m->scalars->adamw, decay, end - first, m->stream);
 }
 
-void llama3_update(Llama3 *m, const AdamWStep *step) {
+void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
+    m->host_scalars->max_loss = max_loss;
     m->host_scalars->adamw = *step; // loss_scale stays, so a copy still under way reads the same
     upload_scalars(m);
     global_norm(&m->result->grad_norm, m->norm_scratch, m->grads, m->table.num_elements, m->stream);
+    update_gate(&m->result->apply, &m->result->loss_sum, &m->scalars->loss_scale, &m->scalars->max_loss,
+                &m->result->grad_norm, m->stream);
     update_range(m, 0, m->table.num_decayed, true);
     update_range(m, m->table.num_decayed, m->table.num_elements, false);
 }
@@ -202,6 +206,8 @@ void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
     *loss = m->host_result->loss_sum * m->host_scalars->loss_scale;
     if (grad_norm) *grad_norm = m->host_result->grad_norm;
 }
+
+bool llama3_update_applied(const Llama3 *m) { return m->host_result->apply != 0; }
 
 // ---- logits
 

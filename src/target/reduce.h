@@ -116,6 +116,7 @@ __device__ __forceinline__ float warp_max(float x, LLMC_SITE) {
     return own[0];
 }
 __device__ __forceinline__ float block_sum(float x, LLMC_SITE) { return block_reduce<AddOp>(x, LLMC_SITE_ARGS); }
+__device__ __forceinline__ uint64_t block_sum(uint64_t x, LLMC_SITE) { return block_reduce<AddOp>(x, LLMC_SITE_ARGS); }
 __device__ __forceinline__ float block_max(float x, LLMC_SITE) { return block_reduce<MaxOp>(x, LLMC_SITE_ARGS); }
 
 #endif

@@ -85,7 +85,7 @@ int trainer_step(Trainer *t, Error *err) {
     AdamWStep update = optimizer_step(t, t->step);
     llama3_begin_step(t->model, num_targets);
     for (int i = 0; i < t->options.grad_accum; i++) llama3_forward_backward(t->model, i);
-    llama3_update(t->model, &update);
+    llama3_update(t->model, &update, INFINITY);
     llama3_result(t->model, &loss, &grad_norm);
     note_step(t, update.learning_rate, loss, grad_norm, trainer_now() - began);
     return 0;
