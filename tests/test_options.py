@@ -1,47 +1,61 @@
 """Options of train_llama3: --help lists them all, and a bad one gets exit code 2, one line, and nothing written (row 31)."""
 
+import ctypes
 import json
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from hostlib import library
 from trainrun import Workplace, program
 
-# name: (value's name in --help, default as --help tells it, unit as --help tells it)
+# name: (value's name in --help, default as --help tells it, unit as --help tells it,
+#        what another value means for a run that is resumed: "result" has to be the same, "content": the file's content has to)
 OPTIONS = {
-    "config": ("FILE", None, None),
-    "init-from": ("DIR", None, None),
-    "train-data": ("GLOB", None, None),
-    "val-data": ("GLOB", None, None),
-    "tokenizer": ("FILE", "tokenizer.json beside the shards", None),
-    "document-mask": ("on|off", "on", None),
-    "output": ("DIR", None, None),
-    "overwrite": (None, None, None),
-    "save": ("on|off", "on", None),
-    "steps": ("N", "1000", "updates"),
-    "batch-size": ("N", "8", "rows"),
-    "seq-len": ("N", "256", "tokens"),
-    "grad-accum": ("N", "1", "micro-batches"),
-    "tokens-per-step": ("N", "what --grad-accum gives", "tokens"),
-    "lr": ("X", "3e-4", None),
-    "warmup-steps": ("N", "a tenth of --steps, at most 2000", "updates"),
-    "final-lr-fraction": ("X", "0.01", "of --lr"),
-    "weight-decay": ("X", "0.1", "times learning rate"),
-    "beta1": ("X", "0.9", None),
-    "beta2": ("X", "0.95", None),
-    "eps": ("X", "1e-8", None),
-    "grad-clip": ("X", "1", "L2 norm"),
-    "eval-every": ("N", "100", "updates"),
-    "eval-batches": ("N", "20", "micro-batches"),
-    "sample-every": ("N", "0", "updates"),
-    "sample-tokens": ("N", "64", "tokens"),
-    "temperature": ("X", "0.8", None),
-    "log-every": ("N", "10", "updates"),
-    "seed": ("N", "42", None),
-    "recompute": ("none|block", "none", None),
-    "threads": ("N", "0", "threads"),
-    "peak-tflops": ("X", "0", "TFLOP/s"),
+    "config": ("FILE", None, None, "content"),
+    "init-from": ("DIR", None, None, "start"),
+    "train-data": ("GLOB", None, None, "content"),
+    "val-data": ("GLOB", None, None, "none"),
+    "tokenizer": ("FILE", "tokenizer.json beside the shards", None, "content"),
+    "document-mask": ("on|off", "on", None, "result"),
+    "output": ("DIR", None, None, "none"),
+    "overwrite": (None, None, None, "none"),
+    "save": ("on|off", "on", None, "none"),
+    "save-every": ("N", "0", "updates", "none"),
+    "keep-last": ("N", "3", "checkpoints", "none"),
+    "keep-every": ("N", "0", "updates", "none"),
+    "resume": ("never|auto|DIR", "never", None, "none"),
+    "accept-changes": (None, None, None, "none"),
+    "steps": ("N", "1000", "updates", "none"),
+    "batch-size": ("N", "8", "rows", "result"),
+    "seq-len": ("N", "256", "tokens", "result"),
+    "grad-accum": ("N", "1", "micro-batches", "result"),
+    "tokens-per-step": ("N", "what --grad-accum gives", "tokens", "result"),
+    "lr": ("X", "3e-4", None, "result"),
+    "warmup-steps": ("N", "a tenth of --schedule-steps, at most 2000", "updates", "result"),
+    "schedule-steps": ("N", "--steps of the run's first start", "updates", "result"),
+    "final-lr-fraction": ("X", "0.01", "of --lr", "result"),
+    "weight-decay": ("X", "0.1", "times learning rate", "result"),
+    "beta1": ("X", "0.9", None, "result"),
+    "beta2": ("X", "0.95", None, "result"),
+    "eps": ("X", "1e-8", None, "result"),
+    "grad-clip": ("X", "1", "L2 norm", "result"),
+    "eval-every": ("N", "100", "updates", "none"),
+    "eval-batches": ("N", "20", "micro-batches", "none"),
+    "sample-every": ("N", "0", "updates", "none"),
+    "sample-tokens": ("N", "64", "tokens", "none"),
+    "temperature": ("X", "0.8", None, "none"),
+    "log-every": ("N", "10", "updates", "none"),
+    "seed": ("N", "42", None, "result"),
+    "recompute": ("none|block", "none", None, "none"),
+    "threads": ("N", "0", "threads", "none"),
+    "peak-tflops": ("X", "0", "TFLOP/s", "none"),
 }
+
+
+library.options_effect.restype = ctypes.c_char_p
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +67,30 @@ def run(*arguments):
     return subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=60)
 
 
+def version():
+    header = Path(__file__).parent.parent / "src/base/version.h"
+    return re.search(r'LLMC_VERSION "([^"]+)"', header.read_text())[1]
+
+
 def test_help():
     result = run("--help")
     assert result.returncode == 0 and result.stderr == ""
     text = " ".join(result.stdout.split())
     listed = {word[2:].partition("=")[0] for word in text.split() if word.startswith("--") and "=" in word}
-    for name, (value, default, unit) in OPTIONS.items():
+    for name, (value, default, unit, _) in OPTIONS.items():
         assert f" --{name}{'=' + value if value else ''} " in text, name
         described = text.partition(f" --{name}{'=' + value if value else ''} ")[2][:300]
         ending = [part for part in (unit, f"default: {default}" if default else None) if part]
         assert not ending or f"({'; '.join(ending)})" in described, (name, described)
     assert listed <= set(OPTIONS), f"not known to this test: {listed - set(OPTIONS)}"
-    for words in ("standard deviation 0.02", "sqrt(2 * layers)"):  # the initialisation
+    for words in ("standard deviation 0.02", "sqrt(2 * layers)", f"train_llama3 {version()}:"):  # the initialisation
         assert words in text
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_effect_on_a_resumed_run(name):
+    """Each row of the table says what resuming has to compare; a new row is thought about here first."""
+    assert library.options_effect(name.encode()).decode() == OPTIONS[name][3]
 
 
 def test_saved_options(work, tmp_path):
@@ -76,6 +101,7 @@ def test_saved_options(work, tmp_path):
     expected = {
         "steps": 2, "save": False, "beta2": 0.99, "recompute": "block", "seed": 7, "document-mask": False, "lr": 3e-3,
         "tokens-per-step": 128, "grad-accum": 1, "output": str(tmp_path), "val-data": None, "weight-decay": 0.1,
+        "resume": "never", "save-every": 0, "schedule-steps": 2, "warmup-steps": 0,
     }  # fmt: skip
     assert {name: saved[name] for name in expected} == expected
 
@@ -111,6 +137,10 @@ def test_saved_options(work, tmp_path):
         (["data.bin"], ["data.bin", "unexpected"]),
         (["--tokenizer", ""], ["--tokenizer", "empty"]),
         (["--warmup-steps", "6"], ["--warmup-steps 6", "--steps 5"]),
+        (["--warmup-steps", "4", "--schedule-steps", "3"], ["--warmup-steps 4", "--schedule-steps 3"]),
+        (["--save-every", "3", "--save", "off"], ["--save-every 3", "--save on"]),
+        (["--keep-last", "-1"], ["--keep-last", "'-1'"]),
+        (["--resume", ""], ["--resume", "empty"]),
         (["--sample-tokens", "33"], ["--sample-tokens 33", "--seq-len 32"]),
         (["--eval-every", "3"], ["--eval-every", "--val-data"]),
         (["--init-from", "x"], ["--config", "--init-from", "exclude"]),

@@ -3,6 +3,7 @@
 #ifndef LLMC_TRAIN_OPTIONS_H
 #define LLMC_TRAIN_OPTIONS_H
 
+#include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,10 +17,12 @@ extern "C" {
 // list.
 typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
-    bool overwrite;
+    const char *resume; // never, auto or a folder: see options_resume
+    bool overwrite, accept_changes;
+    int64_t save_every, keep_last, keep_every;
     int64_t steps, batch_size, seq_len, grad_accum, tokens_per_step;
     double lr, final_lr_fraction, weight_decay, beta1, beta2, eps, grad_clip;
-    int64_t warmup_steps;
+    int64_t warmup_steps, schedule_steps;
     int64_t eval_every, eval_batches, sample_every, sample_tokens, log_every;
     double temperature;
     int64_t seed;
@@ -32,14 +35,42 @@ typedef struct {
 } Options;
 
 enum { RECOMPUTE_NONE, RECOMPUTE_BLOCK };
+typedef enum { RESUME_NEVER, RESUME_AUTO, RESUME_FOLDER } ResumeMode;
 
 // *options = the table's defaults, then the command line, then what follows from the two (tokens_per_step,
-// grad_accum, warmup_steps). Every bound, and every condition between options, holds afterwards. Errors: 2,
-// naming the option, the value found and what was expected.
+// grad_accum, and without --resume the schedule). Every bound, and every condition between options, holds
+// afterwards. Errors: 2, naming the option, the value found and what was expected.
 int options_parse(Options *options, int argc, char **argv, Error *err);
+
+ResumeMode options_resume(const Options *options);
+
+// schedule_steps and warmup_steps where they were not given. kept: the schedule_steps of the checkpoint that
+// is resumed, 0 for a new run. options_parse has done it for --resume never. Errors: 2.
+int options_settle_schedule(Options *options, int64_t kept, Error *err);
+
+// Sets the error that neither --config nor --init-from was given: with --resume that shows only when there is
+// no checkpoint to go on from. Returns 2.
+int options_fail_no_model(Error *err);
+
+// ---- the copy that a run keeps
+
+// All options by their names in the table. NULL: out of memory.
+cJSON *options_to_json(const Options *options);
+
+// *options = the table's defaults, then the members of json that are options; names that the table lacks are
+// passed over. Texts point into json. where: for the message. Errors: 2 (a type or a bound).
+int options_from_json(Options *options, const cJSON *json, const char *where, Error *err);
 
 // Writes all options, by their names in the table, as a JSON object to path. Errors: 1.
 int options_save(const Options *options, const char *path, Error *err);
+
+// Calls report for each option that changes the result (EFFECT_RESULT in the table) and has another value.
+typedef void (*OptionsReport)(void *context, const char *name, const char *was, const char *is);
+void options_compare(const Options *was, const Options *is, OptionsReport report, void *context);
+
+// What the table says of the option's effect on a resumed run: "none", "result", "content", "start"; NULL: no
+// such option, or unknown.
+const char *options_effect(const char *name);
 
 #ifdef __cplusplus
 }

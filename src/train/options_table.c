@@ -1,0 +1,300 @@
+#include "train/options_table.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BELOW_ONE 0.999999999999
+#define POSITIVE 1e-300 // least real number allowed where zero is not
+
+// e: what a change means for a resumed run (OptionEffect without its prefix)
+#define HEADING(text)                                                                                        \
+    { .name = text, .type = TYPE_HEADING }
+#define OPTION(f, n, l, e, t, ...)                                                                           \
+    { .name = n, .letter = l, .type = t, .effect = EFFECT_##e, .field = offsetof(Options, f), __VA_ARGS__ }
+#define TEXT(f, n, l, e, v, h) OPTION(f, n, l, e, TYPE_TEXT, .value = v, .help = h)
+#define FLAG(f, n, e, h) OPTION(f, n, 0, e, TYPE_FLAG, .help = h)
+#define INTEGER(f, n, l, e, u, i, lo, hi, h)                                                                 \
+    OPTION(f, n, l, e, TYPE_INTEGER, .value = "N", .unit = u, .initial = i, .min = lo, .max = hi, .help = h)
+#define REAL(f, n, e, u, i, lo, hi, h)                                                                       \
+    OPTION(f, n, 0, e, TYPE_REAL, .value = "X", .unit = u, .initial = i, .min = lo, .max = hi, .help = h)
+#define SWITCH(f, n, e, i, h) OPTION(f, n, 0, e, TYPE_SWITCH, .value = "on|off", .initial = i, .help = h)
+#define CHOICE(f, n, e, i, c, h)                                                                             \
+    OPTION(f, n, 0, e, TYPE_CHOICE, .value = c, .initial = i, .choices = c, .help = h)
+
+const OptionSpec options_table[] = {
+    HEADING("Model:"),
+    TEXT(config, "config", 'c', CONTENT, "FILE", "config.json of a Llama model, as Hugging Face writes it"),
+    TEXT(init_from, "init-from", 0, START, "DIR",
+         "start from the weights and the config.json of this Hugging Face model directory, in place of "
+         "--config"),
+
+    HEADING("Data:"),
+    TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",
+         "training shards made by prepare_data.py, e.g. 'data/train_*.bin'"),
+    TEXT(val_data, "val-data", 'j', NONE, "GLOB",
+         "validation shards; without them there is no validation loss"),
+    OPTION(tokenizer, "tokenizer", 0, CONTENT, TYPE_TEXT, .value = "FILE",
+           .initial_note = "tokenizer.json beside the shards",
+           .help = "tokenizer the shards were made with; it goes into the checkpoint"),
+    SWITCH(document_mask, "document-mask", RESULT, "on", "attention stays inside documents"),
+
+    HEADING("Output:"),
+    TEXT(output, "output", 'o', NONE, "DIR",
+         "folder of the run: log.jsonl, trainer_options.json, checkpoints/, and checkpoint, the newest of "
+         "them"),
+    FLAG(overwrite, "overwrite", NONE,
+         "allow an output folder that already holds a run, and replace that run; its checkpoints stay until "
+         "the first new one is written. With --resume DIR: drop checkpoints of the output folder that are "
+         "newer than DIR"),
+    SWITCH(save, "save", NONE, "on", "write a checkpoint at the end"),
+    INTEGER(save_every, "save-every", 0, NONE, "updates", "0", 0, 1e12,
+            "write a checkpoint every N steps, in the background; 0: only at the end"),
+    INTEGER(keep_last, "keep-last", 0, NONE, "checkpoints", "3", 0, 1000000,
+            "older ones are removed once a new one is whole; 0: keep all"),
+    INTEGER(keep_every, "keep-every", 0, NONE, "updates", "0", 0, 1e12,
+            "checkpoints of every N-th step are kept besides; 0: none"),
+
+    HEADING("Resume:"),
+    OPTION(resume, "resume", 0, NONE, TYPE_TEXT, .value = "never|auto|DIR", .initial = "never",
+           .help = "auto: go on from the newest whole checkpoint of the output folder, or begin where there "
+                   "is none. DIR: go on from this checkpoint, or from the newest one of this run"),
+    FLAG(accept_changes, "accept-changes", NONE,
+         "go on although options, data, tokenizer or precision are not the checkpoint's; they are listed"),
+
+    HEADING("Size of a step:"),
+    INTEGER(steps, "steps", 'n', NONE, "updates", "1000", 1, 1e12,
+            "where the run stops; may be changed on resume"),
+    INTEGER(batch_size, "batch-size", 'b', RESULT, "rows", "8", 1, 1 << 20, "rows of a micro-batch"),
+    INTEGER(seq_len, "seq-len", 't', RESULT, "tokens", "256", 1, 1 << 20, "length of a row"),
+    INTEGER(grad_accum, "grad-accum", 0, RESULT, "micro-batches", "1", 1, 1 << 20,
+            "micro-batches whose gradients make a step"),
+    OPTION(tokens_per_step, "tokens-per-step", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "tokens",
+           .min = 1, .max = 1e15, .initial_note = "what --grad-accum gives",
+           .help = "in place of --grad-accum; a multiple of --batch-size times --seq-len"),
+
+    HEADING("Optimizer (AdamW):"),
+    REAL(lr, "lr", RESULT, NULL, "3e-4", 0, 1e30, "peak learning rate"),
+    OPTION(warmup_steps, "warmup-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 0,
+           .max = 1e12, .initial_note = "a tenth of --schedule-steps, at most 2000",
+           .help = "linear warmup from 0 to --lr"),
+    OPTION(schedule_steps, "schedule-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates",
+           .min = 1, .max = 1e12, .initial_note = "--steps of the run's first start",
+           .help = "length of the learning rate's schedule; beyond it the rate stays where it ended"),
+    REAL(final_lr_fraction, "final-lr-fraction", RESULT, "of --lr", "0.01", 0, 1,
+         "where the cosine ends, at the last step of the schedule"),
+    REAL(weight_decay, "weight-decay", RESULT, "times learning rate", "0.1", 0, 1e6,
+         "decoupled; on matrices only"),
+    REAL(beta1, "beta1", RESULT, NULL, "0.9", 0, BELOW_ONE, "decay of the first moment"),
+    REAL(beta2, "beta2", RESULT, NULL, "0.95", 0, BELOW_ONE, "decay of the second moment"),
+    REAL(eps, "eps", RESULT, NULL, "1e-8", POSITIVE, 1, "added to the root of the second moment"),
+    REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
+         "longest gradient that is applied unscaled; 0: no clipping"),
+
+    HEADING("While it runs:"),
+    INTEGER(eval_every, "eval-every", 0, NONE, "updates", "100", 0, 1e12,
+            "validation loss every N steps and at the end; 0: never"),
+    INTEGER(eval_batches, "eval-batches", 0, NONE, "micro-batches", "20", 1, 1e9,
+            "size of the fixed set that validation loss is taken over"),
+    INTEGER(sample_every, "sample-every", 0, NONE, "updates", "0", 0, 1e12,
+            "write a text every N steps and at the end; 0: never"),
+    INTEGER(sample_tokens, "sample-tokens", 0, NONE, "tokens", "64", 1, 1 << 20,
+            "length of the text written by --sample-every; at most --seq-len"),
+    REAL(temperature, "temperature", NONE, NULL, "0.8", 0, 1e6,
+         "of the sampled text; 0: always the likeliest token"),
+    INTEGER(log_every, "log-every", 0, NONE, "updates", "10", 1, 1e12,
+            "where the output is no terminal: a line every N steps. log.jsonl has every step"),
+
+    HEADING("Machine:"),
+    INTEGER(seed, "seed", 's', RESULT, NULL, "42", 0, 9007199254740992.0,
+            "of initialisation, order of the data and sampled text; the same seed gives the same bits"),
+    CHOICE(recompute, "recompute", NONE, "none", "none|block",
+           "block: keep only each block's input and compute its forward pass twice; takes less memory"),
+    INTEGER(threads, "threads", 0, NONE, "threads", "0", 0, 4096,
+            "of the cpu build; 0: one for each processor, or OMP_NUM_THREADS"),
+    REAL(peak_tflops, "peak-tflops", NONE, "TFLOP/s", "0", 0, 1e9,
+         "what 'of peak' in the progress line is measured by; 0: known from the GPU's name"),
+    OPTION(help, "help", 'h', NONE, TYPE_FLAG, .help = "print this and exit"),
+};
+
+enum { ROWS = sizeof options_table / sizeof options_table[0] };
+_Static_assert(ROWS <= (int)OPTIONS_ROWS_AT_MOST, "Options.given has a bit for each row");
+const int options_rows = ROWS;
+
+void *options_field(Options *options, const OptionSpec *spec) {
+    return (char *)options + spec->field;
+}
+const void *options_field_of(const Options *options, const OptionSpec *spec) {
+    return (const char *)options + spec->field;
+}
+
+const OptionSpec *options_find(const char *name) {
+    for (int i = 0; i < options_rows; i++)
+        if (options_table[i].type != TYPE_HEADING && strcmp(options_table[i].name, name) == 0)
+            return &options_table[i];
+    return NULL;
+}
+
+const OptionSpec *options_find_letter(int letter) {
+    for (int i = 0; i < options_rows; i++)
+        if (options_table[i].type != TYPE_HEADING && options_table[i].letter == letter)
+            return &options_table[i];
+    return NULL;
+}
+
+bool options_given(const Options *options, const char *name) {
+    return options->given >> (options_find(name) - options_table) & 1;
+}
+
+// ---- values
+
+// A bound as a person writes it: whole numbers in full, up to where the table's powers of ten begin.
+static void print_bound(char *text, size_t capacity, double bound) {
+    if (bound == POSITIVE)
+        snprintf(text, capacity, "above 0");
+    else if (bound == BELOW_ONE)
+        snprintf(text, capacity, "below 1");
+    else if (fabs(bound) < 1e7 && bound == floor(bound))
+        snprintf(text, capacity, "%.0f", bound);
+    else
+        snprintf(text, capacity, "%g", bound);
+}
+
+static int fail_value(const OptionSpec *spec, const char *found, Error *err) {
+    if (spec->type == TYPE_SWITCH)
+        return fail_input(err, "option --%s: expected on or off, found '%s'", spec->name, found);
+    if (spec->type == TYPE_CHOICE)
+        return fail_input(err, "option --%s: expected one of %s, found '%s'", spec->name, spec->choices,
+                          found);
+    char low[32], high[32];
+    print_bound(low, sizeof low, spec->min);
+    print_bound(high, sizeof high, spec->max);
+    return fail_input(err, "option --%s: expected a %snumber, %s to %s%s%s%s, found '%s'", spec->name,
+                      spec->type == TYPE_INTEGER ? "whole " : "", low, high, spec->unit ? " (" : "",
+                      spec->unit ? spec->unit : "", spec->unit ? ")" : "", found);
+}
+
+static int set_integer(const OptionSpec *spec, int64_t *target, const char *text, Error *err) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end || errno || value < spec->min || value > spec->max)
+        return fail_value(spec, text, err);
+    *target = value;
+    return 0;
+}
+
+static int set_real(const OptionSpec *spec, double *target, const char *text, Error *err) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value < spec->min || value > spec->max)
+        return fail_value(spec, text, err);
+    *target = value;
+    return 0;
+}
+
+static int set_switch(const OptionSpec *spec, bool *target, const char *text, Error *err) {
+    if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0) return fail_value(spec, text, err);
+    *target = strcmp(text, "on") == 0;
+    return 0;
+}
+
+const char *options_choice(const OptionSpec *spec, int64_t index, size_t *length) {
+    const char *choice = spec->choices;
+    for (; index > 0 && choice; index--) {
+        choice = strchr(choice, '|');
+        if (choice) choice++;
+    }
+    if (choice) *length = strcspn(choice, "|");
+    return choice;
+}
+
+static int set_choice(const OptionSpec *spec, int64_t *target, const char *text, Error *err) {
+    size_t length;
+    const char *choice;
+    for (int64_t i = 0; (choice = options_choice(spec, i, &length)); i++) {
+        if (strlen(text) != length || memcmp(text, choice, length) != 0) continue;
+        *target = i;
+        return 0;
+    }
+    return fail_value(spec, text, err);
+}
+
+static int set_text(const OptionSpec *spec, const char **target, const char *text, Error *err) {
+    if (*text == 0)
+        return fail_input(err, "option --%s: expected %s, found an empty string", spec->name, spec->value);
+    *target = text;
+    return 0;
+}
+
+int options_set(Options *options, const OptionSpec *spec, const char *text, Error *err) {
+    void *target = options_field(options, spec);
+    switch (spec->type) {
+    case TYPE_TEXT:
+        return set_text(spec, target, text, err);
+    case TYPE_INTEGER:
+        return set_integer(spec, target, text, err);
+    case TYPE_REAL:
+        return set_real(spec, target, text, err);
+    case TYPE_SWITCH:
+        return set_switch(spec, target, text, err);
+    case TYPE_CHOICE:
+        return set_choice(spec, target, text, err);
+    case TYPE_FLAG:
+        *(bool *)target = true;
+        return 0;
+    case TYPE_HEADING:
+        break;
+    }
+    return 0;
+}
+
+int options_set_defaults(Options *options, Error *err) {
+    memset(options, 0, sizeof *options);
+    for (int i = 0; i < options_rows; i++) {
+        if (!options_table[i].initial) continue;
+        int code = options_set(options, &options_table[i], options_table[i].initial, err);
+        if (code) return code;
+    }
+    return 0;
+}
+
+// The shortest digits that are this number.
+static void print_real(char *text, size_t capacity, double value) {
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, capacity, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) return;
+    }
+}
+
+void options_print_value(char *text, size_t capacity, const OptionSpec *spec, const Options *options) {
+    const void *value = options_field_of(options, spec);
+    size_t length = 0;
+    const char *choice;
+    switch (spec->type) {
+    case TYPE_TEXT:
+        choice = *(const char *const *)value;
+        snprintf(text, capacity, "%s", choice ? choice : "none");
+        return;
+    case TYPE_INTEGER:
+        snprintf(text, capacity, "%lld", (long long)*(const int64_t *)value);
+        return;
+    case TYPE_REAL:
+        print_real(text, capacity, *(const double *)value);
+        return;
+    case TYPE_SWITCH:
+    case TYPE_FLAG:
+        snprintf(text, capacity, "%s", *(const bool *)value ? "on" : "off");
+        return;
+    case TYPE_CHOICE:
+        choice = options_choice(spec, *(const int64_t *)value, &length);
+        snprintf(text, capacity, "%.*s", (int)length, choice ? choice : "");
+        return;
+    case TYPE_HEADING:
+        break;
+    }
+    snprintf(text, capacity, "%s", "");
+}
