@@ -33,7 +33,7 @@ INPUT, FAULT = 2, 1
 
 
 class Error(ctypes.Structure):
-    _fields_ = [("code", c_int), ("message", c_char * 512)]
+    _fields_ = [("code", c_int), ("message", c_char * 1024)]
 
 
 class LlamaConfig(ctypes.Structure):

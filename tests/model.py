@@ -58,7 +58,7 @@ class ParameterTable(ctypes.Structure):
 class Error(ctypes.Structure):
     """src/base/error.h"""
 
-    _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 512)]
+    _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 1024)]
 
 
 def c_config(fields):

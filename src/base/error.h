@@ -10,7 +10,7 @@ enum { ERROR_FAULT = 1, ERROR_INPUT = 2 }; // these are the programs' exit codes
 
 typedef struct {
     int code; // 0: no error
-    char message[512];
+    char message[1024];
 } Error;
 
 // Set *err to ERROR_INPUT (bad usage or bad input) or ERROR_FAULT (anything else) with a message, and return that code,
