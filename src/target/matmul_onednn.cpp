@@ -5,6 +5,9 @@
 // the result is cut into tiles, and each thread widens the part of a and b that its tile needs, a chunk of k at a time,
 // into scratch that stays in its L2 cache, multiplies in fp32 and rounds the finished tile. Widening bf16 loses nothing,
 // so both ways compute the same sums, in another order.
+//
+// Few rows times a weight matrix, as when text is generated, are bound by reading the weights once: that product is our own
+// (small_product), and a row's result has the same bits however many rows there are and however many threads.
 #include "target/matmul.h"
 
 #include <oneapi/dnnl/dnnl.hpp>
