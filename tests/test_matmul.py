@@ -11,6 +11,8 @@ FLOATX, FP32 = 0, 1  # MatmulOut
 
 # m, n, k: the benchmark model's, one row, less than a tile, just over a tile in each dimension, no multiples of anything
 SHAPES = [(2048, 512, 256), (512, 256, 2048), (1, 16, 48), (17, 33, 1), (257, 130, 272), (64, 528, 513), (300, 1040, 80)]
+# few rows, as in generation: one row, each number the cpu target takes at once, more than that; k and n with and without rest
+SHAPES += [(1, 1000, 768), (2, 49, 33), (3, 71, 130), (5, 3, 31), (7, 128, 64), (8, 301, 1056), (9, 50, 200), (12, 100, 257)]
 KINDS = [(FLOATX, False), (FP32, False), (FP32, True)]
 TRANSPOSES = [(False, True), (False, False), (True, False), (True, True)]
 
@@ -62,7 +64,7 @@ def test_product(way, shape, transposes, kind):
 
 @pytest.mark.checked
 @pytest.mark.parametrize("transposes", TRANSPOSES, ids=["x.wT", "dy.w", "dyT.x", "both"])
-@pytest.mark.parametrize("shape", [(5, 16, 48), (33, 70, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 16, 48), (1, 4, 31), (10, 7, 65), (33, 70, 130)], ids=str)
 def test_small(way, shape, transposes):
     for kind in KINDS:
         check_product(way, shape, transposes, kind)
@@ -101,3 +103,14 @@ def test_accumulation_is_fp32(way):
     for _ in range(256):
         way.matmul(buffer, FP32, stored_a, stored_b, 16, 16, 16, False, False, True)
     assert relative_error(buffer.get(), torch.full((16, 16), 1.25)) <= FP32_LIMIT
+
+
+def test_a_row_does_not_feel_its_neighbours(way):
+    """On the cpu target a row has the same bits alone and among a few others, so that texts don't depend on the batch."""
+    if not way.on_cpu:
+        pytest.skip("cuBLASLt chooses by shape")
+    a, b = torch.randn(12, 800).to(way.floatX), torch.randn(800, 3001).to(way.floatX)
+    rest = ((False, True), (FLOATX, False))
+    whole = run(way, (12, 3001, 800), *rest, a, b, None)
+    for rows in ([0], [11], [3, 4], list(range(8))):
+        assert torch.equal(run(way, (len(rows), 3001, 800), *rest, a[rows], b, None), whole[rows])
