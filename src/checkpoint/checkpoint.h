@@ -1,24 +1,60 @@
-// A checkpoint is a Hugging Face model directory:
-//   config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+// A checkpoint is a Hugging Face model directory plus the state of training. They lie in a store:
+//   STORE/step_00000100/          config.json  generation_config.json  model.safetensors  tokenizer files
+//   STORE/step_00000100/trainer/  state.json  optimizer.safetensors  checksums.xxh128
+//   STORE/latest -> step_00000100
+//
+// optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each parameter NAME, in its
+// shape. state.json: the trainer's; of its members this layer knows "format_version" and "program_version" alone.
+// checksums.xxh128: see checksums.h.
 #ifndef LLMC_CHECKPOINT_CHECKPOINT_H
 #define LLMC_CHECKPOINT_CHECKPOINT_H
 
+#include <cjson/cJSON.h>
+
+#include "checkpoint/snapshot.h"
 #include "model/llama3.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-// Writes the model's weights and configuration, and the tokenizer files that lie in tokenizer_folder, as the
-// directory `folder`. It is made beside it as folder ".tmp" and takes its name when all of it is on the disk:
-// at every moment `folder` is what it was before or the new checkpoint, whole. Errors: 2 (path), 1 (I/O);
-// what was there before stays.
-int checkpoint_write(const char *folder, const char *tokenizer_folder, Llama3 *m, Error *err);
+enum { CHECKPOINT_FORMAT_VERSION = 1 }; // state.json's "format_version"
 
-// Sets all weights from the safetensors of a Hugging Face directory, rounding to floatX. Errors: 2 (tensors
-// missing, too many, of another shape or not finite: named), 1 (I/O). After an error the weights are
-// undefined.
-int checkpoint_read(const char *folder, Llama3 *m, Error *err);
+typedef struct {
+    const char *store; // its folder, made if it is missing
+    int64_t step;
+    const LlamaConfig *config;
+    const ParameterTable *table;
+    const Snapshot *snapshot; // what is written; or NULL, and `model` is written as it stands
+    Llama3 *model;            // made for training; must not change while it is written
+    const char *state;        // text of trainer/state.json
+    const char *tokenizer_folder; // its tokenizer files are copied, those that are there
+    int keep_last;            // after the write so many of the newest checkpoints stay; 0: all
+    int64_t keep_every;       // those of every so many steps stay besides; 0: none
+} CheckpointContent;
+
+// Writes the checkpoint of that step. It is made as STORE/step_N.tmp, brought to the disk, and takes its name; then
+// `latest` moves; then those that need not stay are removed. A checkpoint of that step that is there already is
+// replaced. Free space is looked at before. *bytes (NULL allowed) = size of all files. Errors: 1 (I/O: path and
+// reason), 2 (a path that is to blame itself: missing, not permitted). After an error the temporary folder is
+// gone and the checkpoints that were there are there; `latest` names a whole one.
+int checkpoint_write(const CheckpointContent *content, uint64_t *bytes, Error *err);
+
+// Is every file there that the checksums name, with its checksum? Errors: 2 (the file's name), 1 (unreadable).
+int checkpoint_verify(const char *folder, Error *err);
+
+// Sets all weights from the safetensors of a Hugging Face directory, rounding to floatX. Files are mapped and
+// copied piece by piece: beside the model there is never more than some MB of them in memory. Errors: 2 (tensors
+// missing, too many, of another shape or not finite: named), 1 (I/O). After an error the weights are undefined.
+int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
+
+// The same and the master weights and moments, of a checkpoint made by checkpoint_write and of a build of the same
+// precision. Errors: as above; checksums are checkpoint_verify's affair.
+int checkpoint_read_training(const char *folder, Llama3 *m, Error *err);
+
+// *state = the object in trainer/state.json, to be freed by cJSON_Delete. Errors: 2 (missing, no JSON, a format
+// version that this program does not know: "written by version X"), 1 (unreadable).
+int checkpoint_read_state(const char *folder, cJSON **state, Error *err);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -27,8 +29,8 @@ size_t safetensors_type_size(SafetensorsType type) {
     return types[type].size;
 }
 
-// *bytes = the tensor's size; false where it does not fit into 63 bits (what a file offset holds).
-static bool tensor_bytes(const SafetensorsTensor *tensor, uint64_t *bytes) {
+bool safetensors_checked_bytes(const SafetensorsTensor *tensor, uint64_t *bytes) {
+    if ((int)tensor->type < 0 || (int)tensor->type >= num_types) return false;
     int64_t product = (int64_t)types[tensor->type].size;
     bool empty = false;
     for (int i = 0; i < tensor->dims; i++) {
@@ -44,7 +46,7 @@ static bool tensor_bytes(const SafetensorsTensor *tensor, uint64_t *bytes) {
 
 uint64_t safetensors_tensor_bytes(const SafetensorsTensor *tensor) {
     uint64_t bytes = 0;
-    bool fits = tensor_bytes(tensor, &bytes);
+    bool fits = safetensors_checked_bytes(tensor, &bytes);
     assert(fits);
     (void)fits;
     return bytes;
@@ -63,6 +65,7 @@ typedef struct {
     int fd;
     uint64_t size, data; // bytes of the file; where its data begins
     cJSON *header;       // owns the names of the tensors
+    char *map;           // the whole file; NULL: not mapped
 } File;
 
 struct SafetensorsReader {
@@ -121,7 +124,7 @@ static int parse_offsets(Entry *entry, const cJSON *offsets, const char *path, E
                           path, name);
     }
     uint64_t bytes;
-    if (!tensor_bytes(&entry->tensor, &bytes))
+    if (!safetensors_checked_bytes(&entry->tensor, &bytes))
         return fail_input(err, "%s: tensor \"%.120s\": shape overflows", path, name);
     if (entry->end - entry->begin != bytes) {
         return fail_input(
@@ -453,6 +456,7 @@ int safetensors_open_model(SafetensorsReader **out, const char *path, Error *err
 void safetensors_close(SafetensorsReader *reader) {
     if (reader == NULL) return;
     for (int i = 0; i < reader->num_files; i++) {
+        if (reader->files[i].map) munmap(reader->files[i].map, reader->files[i].size);
         if (reader->files[i].fd >= 0) close(reader->files[i].fd);
         cJSON_Delete(reader->files[i].header);
         free(reader->files[i].path);
@@ -491,118 +495,59 @@ int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *t
     return file_read_at(file->fd, out, count, file->data + entry->begin + first, file->path, err);
 }
 
-// ---- Writer
+// ---- Mapping
 
-struct SafetensorsWriter {
-    NewFile file;
-    uint64_t data_bytes, written; // of the data: declared, and taken so far
-};
-
-static int add_tensor(cJSON *header, const SafetensorsTensor *tensor, uint64_t *offset, const char *path,
-                      Error *err) {
-    uint64_t bytes = 0, end;
-    bool valid = tensor->dims >= 0 && tensor->dims <= SAFETENSORS_MAX_DIMS && (int)tensor->type >= 0 &&
-                 (int)tensor->type < num_types && strcmp(tensor->name, "__metadata__") != 0;
-    for (int i = 0; i < tensor->dims && valid; i++) valid = tensor->shape[i] >= 0;
-    // 10^15: up to there cJSON prints numbers in full
-    if (!valid || !tensor_bytes(tensor, &bytes) || (end = *offset + bytes) > 1000000000000000u) {
-        return fail_input(err, "%s: tensor \"%.120s\" to be written: bad name, type or shape", path,
-                          tensor->name);
-    }
-    cJSON *item = cJSON_AddObjectToObject(header, tensor->name);
-    cJSON_AddStringToObject(item, "dtype", types[tensor->type].name);
-    cJSON *shape = cJSON_AddArrayToObject(item, "shape"),
-          *offsets = cJSON_AddArrayToObject(item, "data_offsets");
-    for (int i = 0; i < tensor->dims; i++)
-        cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)tensor->shape[i]));
-    cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)*offset));
-    cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)end));
-    *offset = end;
+static int map_file(File *file, Error *err) {
+    void *map = mmap(NULL, file->size, PROT_READ, MAP_SHARED, file->fd, 0);
+    if (map == MAP_FAILED) return fail_fault(err, "%s: mmap: %s", file->path, strerror(errno));
+    madvise(map, file->size, MADV_SEQUENTIAL);
+    file->map = map;
     return 0;
 }
 
-// *text = the header's JSON, to be freed by cJSON_free; *data_bytes = what must follow it.
-static int make_header(char **text, uint64_t *data_bytes, const SafetensorsTensor *tensors, int count,
-                       const char *path, Error *err) {
-    cJSON *header = cJSON_CreateObject();
-    cJSON_AddStringToObject(cJSON_AddObjectToObject(header, "__metadata__"), "format", "pt");
-    int code = 0;
-    *data_bytes = 0;
-    for (int i = 0; i < count && code == 0; i++)
-        code = add_tensor(header, &tensors[i], data_bytes, path, err);
-    if (code == 0) code = json_check_unique(header, path, "tensor ", err);
-    if (code == 0) {
-        *text = cJSON_PrintUnformatted(header);
-        if (*text == NULL) code = fail_fault(err, "%s: no memory for its header", path);
-    }
-    cJSON_Delete(header);
-    return code;
+// The pages that hold [begin, end) of the file, as far as it goes.
+static void advise(const File *file, uint64_t begin, uint64_t end, int advice) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = begin / page * page;
+    if (end > file->size) end = file->size;
+    if (first < end) madvise(file->map + first, end - first, advice);
 }
 
-// Spaces behind the JSON bring the data to a multiple of 8 bytes.
-static int write_header(NewFile *file, const char *text, Error *err) {
-    size_t length = strlen(text), padded = (length + 7) / 8 * 8;
-    if (padded > SAFETENSORS_MAX_HEADER) {
-        return fail_input(err, "%s: header length is %zu, expected at most %d", file->path, padded,
-                          SAFETENSORS_MAX_HEADER);
-    }
-    uint8_t prefix[8];
-    for (int i = 0; i < 8; i++) prefix[i] = (uint8_t)((uint64_t)padded >> 8 * i);
-    int code = file_append(file, prefix, sizeof prefix, err);
-    if (code == 0) code = file_append(file, text, length, err);
-    if (code == 0) code = file_append(file, "        ", padded - length, err);
-    return code;
-}
-
-static int begin_file(SafetensorsWriter *writer, const char *path, const char *header, Error *err) {
-    int code = file_begin(&writer->file, path, err);
-    if (code != 0) return code;
-    code = write_header(&writer->file, header, err);
-    if (code != 0) file_discard(&writer->file);
-    return code;
-}
-
-int safetensors_create(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
-                       Error *err) {
-    char *header = NULL;
-    uint64_t data_bytes = 0;
-    int code = make_header(&header, &data_bytes, tensors, count, path, err);
-    if (code != 0) return code;
-    SafetensorsWriter *writer = calloc(1, sizeof *writer);
-    code = writer == NULL ? fail_fault(err, "%s: no memory", path) : begin_file(writer, path, header, err);
-    cJSON_free(header);
-    if (code != 0) {
-        free(writer);
-        return code;
-    }
-    writer->data_bytes = data_bytes;
-    *out = writer;
+// Brings pages in. A page that the disk cannot give, or that the file has no more, would be a SIGBUS to whoever
+// touches it; asked for like this it is an error. (Linux before 5.14 answers EINVAL: there the size is looked at.)
+static int populate(const File *file, uint64_t begin, uint64_t end, Error *err) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = begin / page * page;
+    struct stat status;
+    if (fstat(file->fd, &status) != 0 || (uint64_t)status.st_size < end)
+        return fail_fault(err, "%s: file is shorter than byte %llu: did it shrink?", file->path,
+                          (unsigned long long)end);
+#ifdef MADV_POPULATE_READ
+    if (madvise(file->map + first, end - first, MADV_POPULATE_READ) != 0 && errno != EINVAL)
+        return fail_fault(err, "%s: read at byte %llu: %s", file->path, (unsigned long long)begin,
+                          strerror(errno == EFAULT ? EIO : errno));
+#else
+    (void)first;
+#endif
     return 0;
 }
 
-int safetensors_write(SafetensorsWriter *writer, const void *data, size_t bytes, Error *err) {
-    if (bytes > writer->data_bytes - writer->written) {
-        return fail_fault(err, "%s: %llu bytes more than its tensors have", writer->file.path,
-                          (unsigned long long)(bytes - (writer->data_bytes - writer->written)));
-    }
-    writer->written += bytes;
-    return file_append(&writer->file, data, bytes, err);
+int safetensors_view(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
+                     const void **data, Error *err) {
+    const Entry *entry = (const Entry *)tensor;
+    File *file = &reader->files[entry->file];
+    assert(first <= entry->end - entry->begin && count <= entry->end - entry->begin - first);
+    uint64_t begin = file->data + entry->begin + first;
+    int code = file->map == NULL ? map_file(file, err) : 0;
+    if (code == 0 && count > 0) code = populate(file, begin, begin + count, err);
+    if (code != 0) return code;
+    advise(file, begin + count, begin + 2 * count, MADV_WILLNEED); // read while this piece is worked on
+    *data = file->map + begin;
+    return 0;
 }
 
-int safetensors_finish(SafetensorsWriter *writer, Error *err) {
-    if (writer->written != writer->data_bytes) {
-        int code = fail_fault(err, "%s: %llu bytes written, expected %llu", writer->file.path,
-                              (unsigned long long)writer->written, (unsigned long long)writer->data_bytes);
-        safetensors_discard(writer);
-        return code;
-    }
-    int code = file_commit(&writer->file, err);
-    free(writer);
-    return code;
-}
-
-void safetensors_discard(SafetensorsWriter *writer) {
-    if (writer == NULL) return;
-    file_discard(&writer->file);
-    free(writer);
+void safetensors_release(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
+                         size_t count) {
+    const Entry *entry = (const Entry *)tensor;
+    const File *file = &reader->files[entry->file];
+    uint64_t begin = file->data + entry->begin + first;
+    if (file->map != NULL) advise(file, begin, begin + count, MADV_DONTNEED);
 }

@@ -8,10 +8,12 @@
 #ifndef LLMC_CHECKPOINT_SAFETENSORS_H
 #define LLMC_CHECKPOINT_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,6 +33,10 @@ typedef struct {
 const char *safetensors_type_name(SafetensorsType type);            // as in the file: "BF16"
 size_t safetensors_type_size(SafetensorsType type);                 // bytes of an element
 uint64_t safetensors_tensor_bytes(const SafetensorsTensor *tensor); // of a tensor that came from a reader
+
+// *bytes = the size of any tensor; false where it does not fit into 63 bits (what a file offset holds) or its type is
+// none.
+bool safetensors_checked_bytes(const SafetensorsTensor *tensor, uint64_t *bytes);
 
 // ---- Reading. A reader presents the tensors of one or several files as one set, sorted by name (bytes).
 typedef struct SafetensorsReader SafetensorsReader;
@@ -55,6 +61,14 @@ const char *safetensors_path(const SafetensorsReader *reader,
 int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
                      size_t count, void *out, Error *err);
 
+// *data = the same bytes without a copy: in the file, which is mapped. They are in memory when it returns (a page that
+// cannot be read, or that the file has no more, is an error and not a signal) until they are released. For one
+// thread at a time. Errors: 1.
+int safetensors_view(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
+                     const void **data, Error *err);
+void safetensors_release(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
+                         size_t count);
+
 void safetensors_close(SafetensorsReader *reader); // NULL is allowed
 
 // ---- Writing. All tensors are declared first, then their bytes stream in.
@@ -64,6 +78,12 @@ typedef struct SafetensorsWriter SafetensorsWriter;
 // itself is untouched until the finish. Errors: 2 (name twice, bad shape), 1 (I/O).
 int safetensors_create(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
                        Error *err);
+
+// The same, but makes the file under its own name at once, for a folder that is itself temporary.
+int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors,
+                             int count, Error *err);
+Digest safetensors_digest(const SafetensorsWriter *writer);    // plain only: of what was written so far
+uint64_t safetensors_written(const SafetensorsWriter *writer); // bytes, header included
 
 // Appends bytes: the tensors' data in their order, cut into calls anywhere. Errors: 1 (I/O, more bytes than
 // declared); after one only safetensors_discard is left.

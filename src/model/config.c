@@ -523,14 +523,20 @@ static void add_fields(cJSON *json, const LlamaConfig *config) {
     cJSON_AddStringToObject(json, "dtype", build_dtype);
 }
 
-int llama_config_write(const LlamaConfig *config, const char *path, Error *err) {
+int llama_config_print(const LlamaConfig *config, const char *path, char **text, Error *err) {
     int code = llama_config_check(config, path, err);
     if (code != 0) return code;
     cJSON *json = cJSON_CreateObject();
     add_fields(json, config);
-    char *text = cJSON_Print(json);
+    *text = cJSON_Print(json);
     cJSON_Delete(json);
-    if (text == NULL) return fail_fault(err, "%s: no memory for its text", path);
+    return *text == NULL ? fail_fault(err, "%s: no memory for its text", path) : 0;
+}
+
+int llama_config_write(const LlamaConfig *config, const char *path, Error *err) {
+    char *text = NULL;
+    int code = llama_config_print(config, path, &text, err);
+    if (code != 0) return code;
     code = file_write_whole(path, text, strlen(text), err);
     cJSON_free(text);
     return code;

@@ -50,9 +50,11 @@ int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error 
 // The same bounds for a configuration that was made in memory; origin stands in front of the message.
 int llama_config_check(const LlamaConfig *config, const char *origin, Error *err);
 
-// Writes a config.json that transformers 4 and 5 open as LlamaForCausalLM and llama_config_read reads back
-// unchanged. The dtype is the build's: bfloat16 or float32. The file appears whole or not at all (temporary
-// file, fsync, rename).
+// *text = a config.json that transformers 4 and 5 open as LlamaForCausalLM and llama_config_read reads back
+// unchanged, to be freed by cJSON_free. The dtype is the build's: bfloat16 or float32. path: for the message.
+int llama_config_print(const LlamaConfig *config, const char *path, char **text, Error *err);
+
+// Writes it as the file path, which appears whole or not at all (temporary file, fsync, rename).
 int llama_config_write(const LlamaConfig *config, const char *path, Error *err);
 
 // Adds bos_token_id and eos_token_id (null: none; a list where there are several) to a JSON object.

@@ -244,24 +244,65 @@ void llama3_init_weights(Llama3 *m, uint64_t seed) {
     for (int i = 0; i < m->table.count; i++) init_tensor(m, &m->table.tensors[i], seed, (uint32_t)i);
 }
 
-void llama3_set_parameter(Llama3 *m, int index, const floatX *values) {
-    const ParameterTensor *t = &m->table.tensors[index];
+// Elements of a piece, with the padding behind it where it ends with the tensor's last element.
+static size_t with_padding(const ParameterTensor *t, size_t first, size_t count) {
     const size_t padded = (size_t)t->padded_rows * (size_t)t->cols;
-    floatX *params = m->params + t->offset;
-    cuda_check(cudaMemsetAsync(params, 0, padded * sizeof(floatX), m->stream));
-    cuda_check(cudaMemcpyAsync(params, values, elements(t) * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
+    return first + count == elements(t) ? padded - first : count;
+}
+
+void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values) {
+    const ParameterTensor *t = &m->table.tensors[index];
+    const size_t at = t->offset + first, padded = with_padding(t, first, count);
+    cuda_check(cudaMemcpyAsync(m->params + at, values, count * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaMemsetAsync(m->params + at + count, 0, (padded - count) * sizeof(floatX), m->stream));
     if (m->shape.training) {
-        weights_widen(m->master + t->offset, params, padded, m->stream);
-        cuda_check(cudaMemsetAsync(m->moment1 + t->offset, 0, padded * sizeof(float), m->stream));
-        cuda_check(cudaMemsetAsync(m->moment2 + t->offset, 0, padded * sizeof(float), m->stream));
+        weights_widen(m->master + at, m->params + at, padded, m->stream);
+        cuda_check(cudaMemsetAsync(m->moment1 + at, 0, padded * sizeof(float), m->stream));
+        cuda_check(cudaMemsetAsync(m->moment2 + at, 0, padded * sizeof(float), m->stream));
     }
     cuda_check(cudaStreamSynchronize(m->stream)); // `values` is the caller's again
 }
 
-void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
-    const ParameterTensor *t = &m->table.tensors[index];
+void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values) {
+    const floatX *from = m->params + m->table.tensors[index].offset + first;
     cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, m->params + t->offset, elements(t) * sizeof(floatX), cudaMemcpyDeviceToHost));
+    cuda_check(cudaMemcpy(values, from, count * sizeof(floatX), cudaMemcpyDeviceToHost));
+}
+
+void llama3_set_parameter(Llama3 *m, int index, const floatX *values) {
+    llama3_set_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+}
+
+void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
+    llama3_get_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+}
+
+static float *training_array(const Llama3 *m, TrainingArray array) {
+    return array == TRAINING_MASTER ? m->master : array == TRAINING_MOMENT1 ? m->moment1 : m->moment2;
+}
+
+void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
+                               const float *values) {
+    const ParameterTensor *t = &m->table.tensors[index];
+    const size_t padded = with_padding(t, first, count);
+    float *to = training_array(m, array) + t->offset + first;
+    cuda_check(cudaMemcpyAsync(to, values, count * sizeof(float), cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaMemsetAsync(to + count, 0, (padded - count) * sizeof(float), m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+}
+
+void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values) {
+    const float *from = training_array(m, array) + m->table.tensors[index].offset + first;
+    cuda_check(cudaStreamSynchronize(m->stream));
+    cuda_check(cudaMemcpy(values, from, count * sizeof(float), cudaMemcpyDeviceToHost));
+}
+
+void llama3_get_training(Llama3 *m, float *to) {
+    const size_t n = m->table.num_elements;
+    for (int array = 0; array < TRAINING_ARRAYS; array++)
+        cuda_check(cudaMemcpyAsync(to + (size_t)array * n, training_array(m, (TrainingArray)array), n * sizeof(float),
+                                   cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
 }
 
 void llama3_get_gradient(Llama3 *m, int index, float *values) {

@@ -1,11 +1,16 @@
 // Weights in, the output folder's files, and the checkpoint out.
 #include "train/trainer_internal.h"
 
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "checkpoint/checkpoint.h"
 #include "train/run_dir.h"
 
 int trainer_load(Trainer *t, Error *err) {
-    if (t->options.init_from) return checkpoint_read(t->options.init_from, t->model, err);
+    if (t->options.init_from) return checkpoint_read_weights(t->options.init_from, t->model, err);
     llama3_init_weights(t->model, (uint64_t)t->options.seed);
     return 0;
 }
@@ -25,6 +30,22 @@ int trainer_begin(Trainer *t, Error *err) {
     return code;
 }
 
+static int save(Trainer *t, Error *err) {
+    char store[PATH_MAX], state[64];
+    snprintf(state, sizeof state, "{\"format_version\": %d, \"step\": %lld}\n", CHECKPOINT_FORMAT_VERSION,
+             (long long)t->step);
+    CheckpointContent content = {.store = store,
+                                 .step = t->step,
+                                 .config = &t->config,
+                                 .table = llama3_parameters(t->model),
+                                 .model = t->model,
+                                 .state = state,
+                                 .tokenizer_folder = t->options.output,
+                                 .keep_last = 1};
+    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    return code ? code : checkpoint_write(&content, NULL, err);
+}
+
 int trainer_save(Trainer *t, Error *err) {
     char path[PATH_MAX], span[24];
     progress_end(&t->progress); // the last step's line stays
@@ -32,8 +53,10 @@ int trainer_save(Trainer *t, Error *err) {
     progress_print(&t->progress, "%s after %lld steps, %s",
                    t->step == t->options.steps ? "done" : "stopped by a signal", (long long)t->step, span);
     if (!t->options.save) return 0;
-    int code = run_dir_path(path, t->options.output, "checkpoint", err);
-    if (!code) code = checkpoint_write(path, t->options.output, t->model, err);
+    int code = save(t, err);
+    if (!code) code = run_dir_path(path, t->options.output, "checkpoint", err);
+    if (!code && symlink("checkpoints/latest", path) != 0 && errno != EEXIST)
+        code = fail_fault(err, "%s: symlink: %s", path, strerror(errno));
     if (!code) progress_print(&t->progress, "checkpoint in %s", path);
     return code;
 }

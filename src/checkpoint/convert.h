@@ -1,0 +1,22 @@
+// Numbers as they stand in safetensors files, and floatX.
+#ifndef LLMC_CHECKPOINT_CONVERT_H
+#define LLMC_CHECKPOINT_CONVERT_H
+
+#include "checkpoint/safetensors.h"
+#include "target/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// out[count] = raw[count] of that type, to the nearest, of two equally near ones the even. raw need not be aligned.
+// Returns how many are not finite.
+size_t convert_to_x(floatX *out, const void *raw, SafetensorsType type, size_t count);
+
+// out[count] = raw[count], F32. Returns how many are not finite.
+size_t convert_copy(float *out, const void *raw, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

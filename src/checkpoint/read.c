@@ -1,0 +1,190 @@
+// The reading half of checkpoint.h.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/checksums.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/store.h"
+
+enum { PIECE = 1 << 20, MAX_STATE_BYTES = 16 << 20 }; // elements that are in memory at a time; bytes
+
+int checkpoint_verify(const char *folder, Error *err) {
+    return checksums_verify(folder, err);
+}
+
+// ---- weights
+
+static size_t elements(const ParameterTensor *tensor) {
+    return (size_t)tensor->rows * (size_t)tensor->cols;
+}
+
+// A tied model's file may repeat the embedding as lm_head, and old files hold RoPE's frequencies, which the
+// configuration gives.
+static bool may_be_extra(const SafetensorsTensor *tensor, const LlamaConfig *config) {
+    if (config->tie_word_embeddings && strcmp(tensor->name, "lm_head.weight") == 0) return true;
+    return strstr(tensor->name, ".rotary_emb.inv_freq") != NULL;
+}
+
+static int check_names(const SafetensorsReader *reader, const char *folder, Llama3 *m, Error *err) {
+    const ParameterTable *table = llama3_parameters(m);
+    int missing = 0, extra = 0;
+    const char *first_missing = NULL, *first_extra = NULL;
+    for (int i = table->count - 1; i >= 0; i--) {
+        if (safetensors_find(reader, table->tensors[i].name)) continue;
+        missing++;
+        first_missing = table->tensors[i].name;
+    }
+    for (int i = safetensors_count(reader) - 1; i >= 0; i--) {
+        const SafetensorsTensor *tensor = safetensors_at(reader, i);
+        if (parameter_table_find(table, tensor->name) || may_be_extra(tensor, llama3_config(m))) continue;
+        extra++;
+        first_extra = tensor->name;
+    }
+    if (missing)
+        return fail_input(err, "%s: %d of the model's %d tensors are missing, first %s", folder, missing,
+                          table->count, first_missing);
+    if (extra)
+        return fail_input(err, "%s: %d tensors that the model has not, first %.100s", folder, extra,
+                          first_extra);
+    return 0;
+}
+
+static int check_shape(const SafetensorsReader *reader, const SafetensorsTensor *tensor,
+                       const ParameterTensor *t, Error *err) {
+    int64_t rows = tensor->dims == 2 ? tensor->shape[0] : 1,
+            cols = tensor->dims == 2 ? tensor->shape[1] : tensor->shape[0];
+    if (tensor->dims == t->dims && rows == t->rows && cols == t->cols) return 0;
+    return fail_input(err, "%s: tensor %s: expected %d dimensions, %d x %d, found %d, %lld x %lld",
+                      safetensors_path(reader, tensor), t->name, t->dims, t->rows, t->cols, tensor->dims,
+                      (long long)rows, (long long)cols);
+}
+
+static int fail_not_finite(const SafetensorsReader *reader, const SafetensorsTensor *tensor, size_t not_finite,
+                           size_t all, Error *err) {
+    return fail_input(err, "%s: tensor %s: %zu of %zu values are not finite", safetensors_path(reader, tensor),
+                      tensor->name, not_finite, all);
+}
+
+static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, floatX *values, Error *err) {
+    const ParameterTensor *t = &llama3_parameters(m)->tensors[index];
+    const SafetensorsTensor *tensor = safetensors_find(reader, t->name);
+    const size_t all = elements(t), size = safetensors_type_size(tensor->type);
+    size_t not_finite = 0;
+    int code = check_shape(reader, tensor, t, err);
+    for (size_t first = 0; !code && first < all; first += PIECE) {
+        const size_t count = all - first < PIECE ? all - first : PIECE;
+        const void *raw = NULL;
+        code = safetensors_view(reader, tensor, first * size, count * size, &raw, err);
+        if (code) return code;
+        not_finite += convert_to_x(values, raw, tensor->type, count);
+        safetensors_release(reader, tensor, first * size, count * size);
+        llama3_set_parameter_piece(m, index, first, count, values);
+    }
+    return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
+}
+
+int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
+    SafetensorsReader *reader;
+    int code = safetensors_open_model(&reader, folder, err);
+    if (code) return code;
+    floatX *values = malloc(PIECE * sizeof *values);
+    code = values ? check_names(reader, folder, m, err) : fail_fault(err, "%s: out of memory", folder);
+    for (int i = 0; !code && i < llama3_parameters(m)->count; i++) code = read_weight(reader, m, i, values, err);
+    free(values);
+    safetensors_close(reader);
+    return code;
+}
+
+// ---- the optimizer's state
+
+static const char *const array_names[TRAINING_ARRAYS] = {"master", "moment1", "moment2"};
+
+// *tensor = the one of an array for parameter t; it must be there, in t's shape, in fp32.
+static int find_training(const SafetensorsReader *reader, const char *path, TrainingArray array,
+                         const ParameterTensor *t, const SafetensorsTensor **tensor, Error *err) {
+    char name[sizeof t->name + 16];
+    snprintf(name, sizeof name, "%s.%s", array_names[array], t->name);
+    *tensor = safetensors_find(reader, name);
+    if (!*tensor) return fail_input(err, "%s: tensor %s is missing", path, name);
+    if ((*tensor)->type != SAFETENSORS_F32)
+        return fail_input(err, "%s: tensor %s: dtype is %s, expected F32", path, name,
+                          safetensors_type_name((*tensor)->type));
+    return check_shape(reader, *tensor, t, err);
+}
+
+static int read_training(SafetensorsReader *reader, const char *path, Llama3 *m, TrainingArray array, int index,
+                         float *values, Error *err) {
+    const ParameterTensor *t = &llama3_parameters(m)->tensors[index];
+    const SafetensorsTensor *tensor = NULL;
+    const size_t all = elements(t), size = sizeof *values;
+    size_t not_finite = 0;
+    int code = find_training(reader, path, array, t, &tensor, err);
+    for (size_t first = 0; !code && first < all; first += PIECE) {
+        const size_t count = all - first < PIECE ? all - first : PIECE;
+        const void *raw = NULL;
+        code = safetensors_view(reader, tensor, first * size, count * size, &raw, err);
+        if (code) return code;
+        not_finite += convert_copy(values, raw, count);
+        safetensors_release(reader, tensor, first * size, count * size);
+        llama3_set_training_piece(m, array, index, first, count, values);
+    }
+    return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
+}
+
+static int read_arrays(SafetensorsReader *reader, const char *path, Llama3 *m, Error *err) {
+    const int count = llama3_parameters(m)->count, expected = TRAINING_ARRAYS * count;
+    float *values = malloc(PIECE * sizeof *values);
+    int code = values ? 0 : fail_fault(err, "%s: out of memory", path);
+    for (int array = 0; array < TRAINING_ARRAYS; array++)
+        for (int i = 0; !code && i < count; i++)
+            code = read_training(reader, path, m, (TrainingArray)array, i, values, err);
+    free(values);
+    if (!code && safetensors_count(reader) != expected)
+        return fail_input(err, "%s: %d tensors, expected the %d of this model", path, safetensors_count(reader),
+                          expected);
+    return code;
+}
+
+int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {
+    char path[PATH_MAX];
+    SafetensorsReader *reader;
+    int code = checkpoint_read_weights(folder, m, err);
+    if (!code) code = store_path(path, folder, "trainer/optimizer.safetensors", err);
+    if (!code) code = safetensors_open(&reader, path, err);
+    if (code) return code;
+    code = read_arrays(reader, path, m, err);
+    safetensors_close(reader);
+    return code;
+}
+
+// ---- state.json
+
+static int check_version(const cJSON *state, const char *path, Error *err) {
+    const cJSON *version = json_get(state, "format_version"), *program = json_get(state, "program_version");
+    if (!cJSON_IsNumber(version))
+        return fail_input(err, "%s: format_version is missing, expected a number up to %d", path,
+                          CHECKPOINT_FORMAT_VERSION);
+    if (version->valuedouble >= 1 && version->valuedouble <= CHECKPOINT_FORMAT_VERSION) return 0;
+    return fail_input(err, "%s: format_version is %g, written by version %.60s; this program reads up to %d", path,
+                      version->valuedouble, cJSON_IsString(program) ? program->valuestring : "unknown",
+                      CHECKPOINT_FORMAT_VERSION);
+}
+
+int checkpoint_read_state(const char *folder, cJSON **state, Error *err) {
+    char path[PATH_MAX];
+    cJSON *read = NULL;
+    int code = store_path(path, folder, "trainer/state.json", err);
+    if (!code) code = json_read_object(&read, path, MAX_STATE_BYTES, err);
+    if (!code) code = json_check_unique(read, path, "", err);
+    if (!code) code = check_version(read, path, err);
+    if (code)
+        cJSON_Delete(read);
+    else
+        *state = read;
+    return code;
+}

@@ -1,0 +1,29 @@
+// A copy in host memory of what training changes: master weights and moments. Parameters are not copied: in every
+// build they are the master weights, rounded.
+#ifndef LLMC_CHECKPOINT_SNAPSHOT_H
+#define LLMC_CHECKPOINT_SNAPSHOT_H
+
+#include "model/llama3.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Snapshot Snapshot;
+
+// Allocates host memory (page-locked on a GPU) and touches it, so that taking a snapshot never waits for pages. m:
+// made for training. Errors: 1 (memory: bytes needed and free).
+int snapshot_create(Snapshot **out, Llama3 *m, Error *err);
+
+// Waits for the device and copies (=); afterwards the model may change.
+void snapshot_take(Snapshot *snapshot, Llama3 *m);
+
+// The flat array [num_elements] in the layout of the parameter table.
+const float *snapshot_array(const Snapshot *snapshot, TrainingArray array);
+
+void snapshot_destroy(Snapshot *snapshot); // NULL is allowed
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,53 @@
+// A store: the folder with a run's checkpoints, step_00000100 and so on, and `latest`, a link to the newest.
+#ifndef LLMC_CHECKPOINT_STORE_H
+#define LLMC_CHECKPOINT_STORE_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { STORE_NAME_SIZE = 32 };
+
+typedef struct {
+    int64_t step;
+    char name[STORE_NAME_SIZE]; // step_00000100
+} StoreEntry;
+
+void store_name(char name[STORE_NAME_SIZE], int64_t step);
+
+// path = folder "/" name. Errors: 2 (longer than a path may be).
+int store_path(char path[PATH_MAX], const char *folder, const char *name, Error *err);
+
+// *out = the checkpoints that have their name (whole, if nobody damaged them), newest first, to be freed by the
+// caller. No such folder: none. Errors: 1, 2 (it cannot be read).
+int store_list(StoreEntry **out, int *count, const char *store, Error *err);
+
+// path = the newest checkpoint that checkpoint_verify accepts; "" where there is none. report (NULL allowed) is called
+// for each one that was passed over. Errors: as store_list.
+typedef void (*StoreReport)(void *context, const char *path, const char *reason);
+int store_newest_whole(char path[PATH_MAX], const char *store, StoreReport report, void *context, Error *err);
+
+// Removes what writes that were cut short left behind. Not while a write runs.
+void store_clean(const char *store);
+
+// ---- for checkpoint_write
+
+// Gives the folder `made`, which lies in the store, the name `name` there; what had that name is removed. Errors: 1.
+int store_take_name(const char *store, const char *made, const char *name, Error *err);
+
+// latest -> name, at once. Errors: 1.
+int store_set_latest(const char *store, const char *name, Error *err);
+
+// Removes all but the newest keep_last (0: all stay), those whose step is a multiple of keep_every (0: none), and `name`.
+void store_prune(const char *store, const char *name, int keep_last, int64_t keep_every);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

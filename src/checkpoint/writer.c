@@ -1,0 +1,103 @@
+#include "checkpoint/writer.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct Writer {
+    pthread_mutex_t lock;   // guards running and has_result
+    pthread_t thread;
+    bool joinable;          // a thread was started and not joined yet
+    bool running, has_result;
+    CheckpointContent content; // its texts and configuration are the writer's own
+    LlamaConfig config;
+    WriterResult result;
+};
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+int writer_create(Writer **out, Error *err) {
+    Writer *writer = calloc(1, sizeof *writer);
+    if (!writer) return fail_fault(err, "no memory for the writer of checkpoints");
+    pthread_mutex_init(&writer->lock, NULL);
+    *out = writer;
+    return 0;
+}
+
+static void *run(void *argument) {
+    Writer *writer = argument;
+    WriterResult result = {.step = writer->content.step};
+    double began = now();
+    checkpoint_write(&writer->content, &result.bytes, &result.error);
+    result.seconds = now() - began;
+    pthread_mutex_lock(&writer->lock);
+    writer->result = result;
+    writer->has_result = true;
+    writer->running = false;
+    pthread_mutex_unlock(&writer->lock);
+    return NULL;
+}
+
+static void join(Writer *writer) {
+    if (writer->joinable) pthread_join(writer->thread, NULL);
+    writer->joinable = false;
+}
+
+static void free_texts(Writer *writer) {
+    free((void *)writer->content.store);
+    free((void *)writer->content.state);
+    free((void *)writer->content.tokenizer_folder);
+    writer->content = (CheckpointContent){0};
+}
+
+static int copy_content(Writer *writer, const CheckpointContent *content, Error *err) {
+    free_texts(writer);
+    writer->content = *content;
+    writer->config = *content->config;
+    writer->content.config = &writer->config;
+    writer->content.store = strdup(content->store);
+    writer->content.state = strdup(content->state);
+    writer->content.tokenizer_folder = strdup(content->tokenizer_folder);
+    if (writer->content.store && writer->content.state && writer->content.tokenizer_folder) return 0;
+    free_texts(writer);
+    return fail_fault(err, "%s: no memory to begin a checkpoint", content->store);
+}
+
+int writer_begin(Writer *writer, const CheckpointContent *content, Error *err) {
+    join(writer);
+    int code = copy_content(writer, content, err);
+    if (code) return code;
+    writer->running = true;
+    writer->has_result = false;
+    int error = pthread_create(&writer->thread, NULL, run, writer);
+    writer->joinable = error == 0;
+    writer->running = error == 0;
+    return error ? fail_fault(err, "%s: no thread to write a checkpoint: %s", content->store, strerror(error)) : 0;
+}
+
+bool writer_finished(Writer *writer, WriterResult *result) {
+    pthread_mutex_lock(&writer->lock);
+    bool given = writer->has_result;
+    if (given) *result = writer->result;
+    writer->has_result = false;
+    pthread_mutex_unlock(&writer->lock);
+    return given;
+}
+
+bool writer_wait(Writer *writer, WriterResult *result) {
+    join(writer);
+    return writer_finished(writer, result);
+}
+
+void writer_destroy(Writer *writer) {
+    if (!writer) return;
+    join(writer);
+    free_texts(writer);
+    pthread_mutex_destroy(&writer->lock);
+    free(writer);
+}
