@@ -79,4 +79,8 @@ int llama3_qkv_width(const Llama3 *m); // (NH + 2 NKV) HD
 // Forward to norm_final [rows*length, C] for `rows` rows of `length` tokens that stand in m->tokens and m->doc_start.
 void llama3_forward(Llama3 *m, int rows, int length);
 
+// The same, and calls visit (unless NULL) behind each block's attention with the block's rotated qkv, [rows*length, ...].
+typedef void (*LayerVisit)(void *context, int layer, const floatX *qkv);
+void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context);
+
 #endif

@@ -59,13 +59,16 @@ static void enter_block(Llama3 *m, int l, int N) {
                             m->stream);
 }
 
-void llama3_forward(Llama3 *m, int rows, int length) {
+void llama3_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, rows, length, NULL, NULL); }
+
+void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
     const int N = rows * length, C = m->config.hidden_size, F = m->config.intermediate_size;
     const int L = m->config.num_hidden_layers;
     embedding_forward(m->layers[0].residual1, m->tokens, m->params + m->table.embedding, N, C, m->stream);
     for (int l = 0; l < L; l++) {
         enter_block(m, l, N);
         block_inside(m, l, rows, length);
+        if (visit) visit(context, l, m->layers[l].qkv);
         linear(m, m->delta, m->layers[l].swiglu, m->table.layers[l].down, N, C, F);
     }
     add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,

@@ -6,7 +6,7 @@ enum { ARENA_ALIGN = 256 };
 
 static const char *const kind_names[MEMORY_KINDS] = {
     [MEMORY_PARAMETERS] = "parameters", [MEMORY_GRADIENTS] = "gradients",   [MEMORY_OPTIMIZER] = "optimizer state",
-    [MEMORY_ACTIVATIONS] = "activations", [MEMORY_WORKSPACE] = "workspace",
+    [MEMORY_ACTIVATIONS] = "activations", [MEMORY_KV_CACHE] = "KV cache",   [MEMORY_WORKSPACE] = "workspace",
 };
 
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {
@@ -23,10 +23,9 @@ static size_t arena_total(const MemoryPlan *plan) {
 }
 
 static int out_of_memory(const MemoryPlan *plan, size_t free_bytes, Error *err) {
-    return fail_fault(err,
-                      "out of memory: %.1f MiB needed, %.1f MiB free; a smaller --batch-size or --seq-len, or "
-                      "--recompute block, needs less",
-                      (double)arena_total(plan) / 1048576.0, (double)free_bytes / 1048576.0);
+    const char *advice = plan->advice ? plan->advice : "a smaller --batch-size or --seq-len, or --recompute block,";
+    return fail_fault(err, "out of memory: %.1f MiB needed, %.1f MiB free; %s needs less",
+                      (double)arena_total(plan) / 1048576.0, (double)free_bytes / 1048576.0, advice);
 }
 
 int memory_allocate(MemoryPlan *plan, Error *err) {
@@ -54,6 +53,12 @@ void memory_free(MemoryPlan *plan) {
     }
 }
 
+MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
+    MemoryPlan sum = {.library_bytes = a->library_bytes + b->library_bytes};
+    for (int kind = 0; kind < MEMORY_KINDS; kind++) sum.arenas[kind].bytes = a->arenas[kind].bytes + b->arenas[kind].bytes;
+    return sum;
+}
+
 size_t memory_total(const MemoryPlan *plan) { return arena_total(plan) + plan->library_bytes; }
 
 static void print_line(FILE *to, const char *name, size_t bytes, size_t total) {
@@ -64,7 +69,8 @@ static void print_line(FILE *to, const char *name, size_t bytes, size_t total) {
 void memory_print(const MemoryPlan *plan, FILE *to) {
     const size_t total = memory_total(plan);
     fprintf(to, "memory\n");
-    for (int kind = 0; kind < MEMORY_KINDS; kind++) print_line(to, kind_names[kind], plan->arenas[kind].bytes, total);
+    for (int kind = 0; kind < MEMORY_KINDS; kind++)
+        if (plan->arenas[kind].bytes) print_line(to, kind_names[kind], plan->arenas[kind].bytes, total);
     if (plan->library_bytes) print_line(to, "matrix library", plan->library_bytes, total);
     print_line(to, "total", total, total);
 }

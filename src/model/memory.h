@@ -12,6 +12,7 @@ typedef enum {
     MEMORY_GRADIENTS,
     MEMORY_OPTIMIZER,
     MEMORY_ACTIVATIONS,
+    MEMORY_KV_CACHE, // of a decoder
     MEMORY_WORKSPACE,
     MEMORY_KINDS,
 } MemoryKind;
@@ -24,6 +25,7 @@ typedef struct {
 typedef struct {
     Arena arenas[MEMORY_KINDS];
     size_t library_bytes; // taken by the library of matrix products
+    const char *advice;   // what needs less memory, for the error message; NULL: the training options
 } MemoryPlan;
 
 // The next `bytes` of the arena, aligned to 256 bytes: a device pointer, or NULL while the plan is being measured.
@@ -36,7 +38,10 @@ void memory_free(MemoryPlan *plan);
 
 size_t memory_total(const MemoryPlan *plan);
 
-// A table: one line an arena, MiB and share, and the total.
+// What two plans take together, to be printed; it owns nothing.
+MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b);
+
+// A table: one line an arena, MiB and share, and the total. Empty arenas are left out.
 void memory_print(const MemoryPlan *plan, FILE *to);
 
 #endif
