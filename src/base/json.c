@@ -9,6 +9,7 @@ typedef struct {
     const char *text;
     size_t length, at;
     int depth;
+    size_t values; // at most so many: each but the root stands behind a bracket or a comma
     bool in_string;
 } Scan;
 
@@ -40,6 +41,7 @@ static bool scan_escape(Scan *scan) {
 static void scan_bracket(Scan *scan, char c) {
     if (c == '"') scan->in_string = !scan->in_string;
     if (scan->in_string) return;
+    if (c == '{' || c == '[' || c == ',') scan->values++;
     if (c == '{' || c == '[') scan->depth++;
     if (c == '}' || c == ']') scan->depth--;
 }
@@ -59,6 +61,10 @@ static int check_text(const char *text, size_t length, const char *path, Error *
         scan_bracket(&scan, text[here]);
         if (scan.depth > JSON_MAX_DEPTH) {
             return fail_input(err, "%s: JSON nested deeper than %d at byte %zu", path, JSON_MAX_DEPTH, here);
+        }
+        if (scan.values > JSON_MAX_VALUES) {
+            return fail_input(err, "%s: JSON of more than %d values at byte %zu", path, JSON_MAX_VALUES,
+                              here);
         }
         scan.at += bytes;
     }

@@ -325,7 +325,11 @@ static int add_indexed_file(SafetensorsReader *reader, const char *dir, const ch
     if (code != 0) return code;
     char *path = file_join(dir, name, err);
     if (path == NULL) return ERROR_FAULT;
-    if (!has_file(reader, path)) code = add_file(reader, path, err);
+    bool known = has_file(reader, path);
+    if (!known && reader->num_files == SAFETENSORS_MAX_FILES)
+        code = fail_input(err, "%s: more than %d files", index_path, SAFETENSORS_MAX_FILES);
+    else if (!known)
+        code = add_file(reader, path, err);
     free(path);
     return code;
 }
@@ -373,7 +377,8 @@ static int add_index(SafetensorsReader *reader, const char *dir, const cJSON *in
     const cJSON *map = json_get(index, "weight_map"), *item = NULL;
     if (!cJSON_IsObject(map) || map->child == NULL)
         return fail_input(err, "%s: weight_map is not an object with tensors", path);
-    int code = json_check_unique(map, path, "weight_map: ", err);
+    int code = json_check_unique(index, path, "", err);
+    if (code == 0) code = json_check_unique(map, path, "weight_map: ", err);
     cJSON_ArrayForEach(item, map) {
         if (code != 0) return code;
         if (!cJSON_IsString(item))

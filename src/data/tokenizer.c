@@ -77,6 +77,9 @@ static bool decodes_bytes(const cJSON *decoder) {
 
 static int check_kind(const cJSON *json, const char *path, Error *err) {
     const cJSON *model = json_get(json, "model"), *type = json_get(model, "type");
+    int code = json_check_unique(json, path, "", err);
+    if (code == 0 && cJSON_IsObject(model)) code = json_check_unique(model, path, "model.", err);
+    if (code != 0) return code;
     // files of early versions of `tokenizers` leave the type out
     if (!cJSON_IsObject(model) || (type != NULL && !has_type(model, "BPE"))) {
         return fail_input(err, "%s: model.type is %.40s, expected BPE", path,

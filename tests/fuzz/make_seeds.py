@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Writes tests/fuzz/seeds/NAME/*: small whole inputs from which the fuzzers start. Run again after a format changes."""
+
+import json
+import pathlib
+import struct
+
+SEEDS = pathlib.Path(__file__).parent / "seeds"
+
+
+def write(target, name, content):
+    folder = SEEDS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, bytes):
+        content = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    (folder / name).write_bytes(content)
+
+
+def shard(tokens, bits=16, vocab=300, bos=256, eos=257):
+    header = b"L3SHARD\0" + struct.pack("<IIIIQII", 1, 0x01020304, bits, vocab, len(tokens), bos, eos)
+    data = b"".join(token.to_bytes(bits // 8, "little") for token in tokens)
+    return (header + bytes(range(32))).ljust(256, b"\0") + data
+
+
+def items(entries, kind=1, vocab=300):
+    """entries: [(context tokens, label, [ending tokens])]"""
+    endings = [ending for _, _, group in entries for ending in group]
+    tokens = [t for context, _, group in entries for part in (context, *group) for t in part]
+    header = b"L3EVALS\0" + struct.pack("<IIIIQQQ", 1, 0x01020304, kind, vocab, len(entries), len(endings), len(tokens))
+    table = b"".join(struct.pack("<IIII", len(context), len(group), label, 0) for context, label, group in entries)
+    table += b"".join(struct.pack("<IIII", len(ending), len(ending), 2 * len(ending), 0) for ending in endings)
+    return (header + bytes(range(32))).ljust(256, b"\0") + table + struct.pack(f"<{len(tokens)}I", *tokens)
+
+
+def safetensors(tensors, metadata=None):
+    """tensors: {name: (dtype, shape)}; the data count upwards."""
+    sizes, header, at = {"F32": 4, "BF16": 2, "F16": 2}, {}, 0
+    if metadata is not None:
+        header["__metadata__"] = metadata
+    for name, (dtype, shape) in tensors.items():
+        size = sizes[dtype]
+        for n in shape:
+            size *= n
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + bytes(i % 251 for i in range(at))
+
+
+def model(weight_map, *files):
+    index = json.dumps({"metadata": {"total_size": 0}, "weight_map": weight_map}, separators=(",", ":")).encode()
+    return index + b"\0" + b"".join(len(f).to_bytes(2, "little") + f for f in files)
+
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 260, "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 16, "hidden_act": "silu", "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0, "initializer_range": 0.02, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "bos_token_id": 256, "eos_token_id": 257,
+}  # fmt: skip
+SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 64}  # fmt: skip
+
+
+def tokenizer(**changes):
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": 6, "content": "<|begin_of_text|>", "special": True},
+            {"id": 8, "content": "plain", "special": False},
+        ],
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True},
+        "model": {"type": "BPE", "vocab": {"a": 0, "Ġ": 1, "Ċ": 2, "é": 3, "aĠ": 4, "€": 5}, "merges": ["a Ġ"]},
+        **changes,
+    }
+
+
+def write_all():
+    write("shard", "16_bits", shard([256, 1, 2, 3, 257, 256, 4, 5, 6, 7, 8, 257]))
+    write("shard", "32_bits", shard([256, 1, 2, 3, 257, 256, 4, 5, 6], bits=32))
+    write("shard", "no_documents", shard(list(range(40)), bos=0xFFFFFFFF, eos=0xFFFFFFFF))
+    write("shard", "header_only", shard([]))
+
+    write("items", "choice", items([([256, 1, 2], 1, [[3], [4, 5], [6]]), ([256], 0, [[7, 8], [9]])]))
+    write("items", "documents", items([([256], 0, [[1, 2, 3]]), ([256], 0, [[4]])], kind=2))
+
+    one = safetensors({"w": ("F32", [2, 3]), "v": ("BF16", [4])}, {"format": "pt"})
+    write("safetensors", "two_tensors", one)
+    write("safetensors", "scalar_and_empty", safetensors({"a": ("F16", []), "b": ("F32", [0, 5]), "c": ("F32", [1, 1, 1, 1])}))
+    write("safetensors", "none", safetensors({}))
+
+    a, b = safetensors({"w": ("F32", [2])}), safetensors({"v": ("BF16", [3]), "u": ("F16", [1])})
+    files = {"w": "a.safetensors", "v": "b.safetensors", "u": "b.safetensors"}
+    write("index", "two_files", model(files, a, b))
+    write("index", "one_file", model({"w": "a.safetensors"}, a))
+    write("index", "missing_tensor", model({**files, "x": "b.safetensors"}, a, b))
+
+    old = {k: v for k, v in CONFIG.items() if k != "head_dim"}
+    new = {k: v for k, v in CONFIG.items() if k not in ("rope_theta", "torch_dtype")}
+    write("config", "old", {**old, "rope_scaling": {**SCALING, "type": "llama3"}, "eos_token_id": [257, 258, 259]})
+    write("config", "new", {**new, "rope_parameters": {**SCALING, "rope_theta": 5e5}, "dtype": "bfloat16"})
+    write("config", "many_ends", {**CONFIG, "eos_token_id": list(range(100, 116))})
+    write("config", "short", {k: CONFIG[k] for k in list(CONFIG)[1:7]})
+    write("config", "nulls", {**CONFIG, "head_dim": None, "rope_scaling": None, "bos_token_id": None, "layer_types": ["full_attention"]})
+
+    write("tokenizer", "byte_level", tokenizer())
+    write("tokenizer", "sequence", tokenizer(decoder={"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteLevel"}]}))
+
+    write("json", "values", {"a": [1, -2.5, 1e30, True, False, None, "é\u20ac"], "b": {"c": {}, "d": []}, "": "\n\\\""})
+    write("json", "escapes", b' {"\\ud83d\\ude00": "\\u00e9\\b\\f\\n\\r\\t\\/"} \n')
+    write("json", "deep", b'{"a":' + b"[" * 62 + b"]" * 62 + b"}")
+
+
+if __name__ == "__main__":
+    write_all()
