@@ -36,6 +36,8 @@ VALUE_TYPES = {
     "double": ctypes.c_double,
     "bool": ctypes.c_bool,
     "MatmulOut": ctypes.c_int,
+    "TrainingArray": ctypes.c_int,
+    "StoreReport": ctypes.c_void_p,
     "cudaStream_t": ctypes.c_void_p,
 }
 PROTOTYPE = re.compile(r"^(?:extern )?([a-zA-Z_][\w ]*?[ *]+)(\w+)\(([^()]*)\)\s*;", re.M)

@@ -250,7 +250,7 @@ static int write_named(const CheckpointContent *c, const char *name, uint64_t *b
     const uint64_t checksums_bytes = w.sums.length;
     checksums_free(&w.sums);
     if (!code) code = store_take_name(c->store, folder, name, err);
-    if (code) folder_remove(folder);
+    if (code) store_clean(c->store);
     if (bytes) *bytes = w.bytes + checksums_bytes;
     return code;
 }

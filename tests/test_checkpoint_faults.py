@@ -1,0 +1,201 @@
+"""A disk that fails and a process that is killed at every call that writes a checkpoint: a whole one is always there.
+
+tests/checkpoint/faulty_io.c stands between tests/checkpoint/write_store.c and the C library.
+"""
+
+import os
+import pathlib
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import pytest
+
+import checkpoints
+import llmc
+
+MOST_CALLS = 120  # of one write; it takes about 60
+
+
+class Bench:
+    """A program that writes checkpoints, and stores that it has written."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.lib = llmc.load("bf16")
+        self.shim = checkpoints.compile_shim(folder)
+        self.program = checkpoints.compile_program("write_store", folder)
+        self.tokenizer = folder / "tokenizer"
+        self.tokenizer.mkdir()
+        (self.tokenizer / "tokenizer.json").write_text('{"model": "a stand-in"}')
+        (self.tokenizer / "tokenizer.model").write_bytes(bytes(range(256)))
+        self.first = folder / "first"  # with step 1, copied for each fault
+        self.first.mkdir()
+        assert self.write(self.first / "store", 1, seed=1).returncode == 0
+
+    def write(self, store, step, seed, keep_last=0, limit_file_size=None, **faulty):
+        env = dict(os.environ, OMP_NUM_THREADS="1")
+        env.update({f"FAULTY_{name}": str(value) for name, value in faulty.items()})
+        if faulty:
+            env.update(LD_PRELOAD=str(self.shim), FAULTY_PATH=str(store))
+
+        def limit():
+            if limit_file_size:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
+
+        command = [self.program, store, step, seed, keep_last, self.tokenizer]
+        return subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=60, preexec_fn=limit)
+
+    def fresh(self):
+        """A store with step 1."""
+        work = self.folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(self.first, work, symlinks=True)
+        return work / "store"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """In memory where there is such a file system: hundreds of checkpoints are written."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2**28 else None
+    with tempfile.TemporaryDirectory(dir=memory or tmp_path_factory.mktemp("faults")) as folder:
+        yield Bench(pathlib.Path(folder))
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def check_store(bench, store, steps):
+    """Those checkpoints, all whole, nothing else; latest is one of them."""
+    assert sorted(os.listdir(store)) == sorted(["latest", *(f"step_{s:08d}" for s in steps)])
+    assert checkpoints.newest_whole(bench.lib, store) == (str(store / f"step_{max(steps):08d}"), [])
+    for step in steps:
+        checkpoints.verify(bench.lib, store / f"step_{step:08d}")
+    assert os.readlink(store / "latest") in [f"step_{s:08d}" for s in steps]
+
+
+CASES = {  # step that is written over a store with step 1, and what the file system can
+    "new": (2, {}),
+    "again": (1, {}),
+    "no_exchange": (1, {"NO_EXCHANGE": 1}),
+}
+
+
+@pytest.mark.parametrize("case, error", [("new", "EIO"), ("new", "ENOSPC"), ("again", "EIO"), ("no_exchange", "EIO")])
+def test_every_call_fails_once(bench, case, error):
+    """Rows 17 and 24: code 1, path and reason; the older checkpoint is whole, nothing is left over."""
+    step, faulty = CASES[case]
+    fired = set()
+    for at in range(1, MOST_CALLS):
+        store = bench.fresh()
+        old = weights(store / "latest")
+        done = bench.write(store, step, seed=2, keep_last=1, AT=at, DO=error, **faulty)
+        called = re.search(r"^faulty: (\w+)", done.stderr, re.M)
+        if not called:
+            break
+        fired.add(called[1])
+        assert done.returncode in (0, 1), done.stderr
+        if done.returncode == 0:  # what only tidies up may fail
+            assert called[1] in ("unlink", "remove", "rename"), done.stderr
+            bench.lib.store_clean(os.fsencode(store))
+            steps = checkpoints.steps(bench.lib, store)
+            assert step in steps
+        else:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("write_store: ")]
+            assert len(lines) == 1 and str(store.parent) in lines[0] and os.strerror(5 if error == "EIO" else 28) in lines[0]
+            steps = checkpoints.steps(bench.lib, store)
+            assert 1 in steps
+            if step != 1:
+                assert weights(store / "step_00000001") == old
+        check_store(bench, store, steps)
+    assert done.returncode == 0 and weights(store / "latest") != old
+    check_store(bench, store, [step])
+    assert fired >= {"open", "write", "fsync", "close", "mkdir", "rename", "symlink"}
+    print(case, error, "calls:", at - 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_at_every_call(bench, case):
+    """Row 18: the newest whole checkpoint is found; leftovers are cleaned."""
+    step, faulty = CASES[case]
+    found_new = found_old = 0
+    for at in range(1, MOST_CALLS):
+        store = bench.fresh()
+        old = weights(store / "latest")
+        done = bench.write(store, step, seed=2, keep_last=1, AT=at, DO="kill", **faulty)
+        if "faulty: " not in done.stderr:
+            break
+        assert done.returncode == -signal.SIGKILL
+        if case != "no_exchange":  # there the old one may have been caught under its other name, which store_clean ends
+            path, passed_over = checkpoints.newest_whole(bench.lib, store)
+            assert path and passed_over == []
+        bench.lib.store_clean(os.fsencode(store))
+        check_store(bench, store, checkpoints.steps(bench.lib, store))
+        found = weights(store / f"step_{max(checkpoints.steps(bench.lib, store)):08d}")
+        found_new, found_old = found_new + (found != old), found_old + (found == old)
+    assert done.returncode == 0
+    check_store(bench, store, [step])
+    assert found_old > 20 and found_new > 2
+    print(case, "calls:", at - 1)
+
+
+def test_write_after_a_kill(bench):
+    """What a killed write left is cleaned away by the next one."""
+    store = bench.fresh()
+    assert bench.write(store, 2, seed=2, AT=20, DO="kill").returncode == -signal.SIGKILL
+    assert (store / "step_00000002.tmp").exists()
+    assert bench.write(store, 3, seed=3).returncode == 0
+    check_store(bench, store, [1, 3])
+
+
+def test_disk_that_is_full_and_stays_full(bench):
+    store = bench.fresh()
+    done = bench.write(store, 2, seed=2, keep_last=1, AT=5, DO="ENOSPC", ONWARD=1, CALLS="write")
+    assert done.returncode == 1 and "No space left" in done.stderr
+    check_store(bench, store, [1])
+
+
+def test_short_write(bench):
+    """Files may have 1 MB: the write that crosses it is cut short, the next one fails."""
+    store = bench.fresh()
+    done = bench.write(store, 2, seed=2, keep_last=1, limit_file_size=1_000_000)
+    assert done.returncode == 1 and "step_00000002.tmp/model.safetensors: write: File too large" in done.stderr
+    check_store(bench, store, [1])
+
+
+def test_free_space_is_looked_at_before(bench):
+    """Row 24: nothing is written; needed and free are named."""
+    store = bench.fresh()
+    done = bench.write(store, 2, seed=2, keep_last=1, FREE=7 << 20)
+    assert done.returncode == 1
+    said = re.search(r"store: no space for a checkpoint: ([\d.]+) MiB needed, ([\d.]+) MiB free", done.stderr)
+    size = sum(p.stat().st_size for p in (store / "step_00000001").rglob("*") if p.is_file()) / 2**20
+    assert float(said[2]) == 7.0 and size < float(said[1]) < size + 5  # a few MiB to spare
+    check_store(bench, store, [1])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A tmpfs of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("check_sees", [True, False])
+def test_full_disk(bench, small_disk, check_sees):
+    """One checkpoint fits, a second does not: whether that is seen before or met while writing."""
+    store = small_disk / "store"
+    assert bench.write(store, 1, seed=1).returncode == 0
+    done = bench.write(store, 2, seed=2, keep_last=1, FREE=(10 if check_sees else 100) << 20)
+    assert done.returncode == 1 and ("MiB needed" if check_sees else "No space left on device") in done.stderr
+    check_store(bench, store, [1])
