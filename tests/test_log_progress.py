@@ -51,7 +51,6 @@ library.progress_format.argtypes = [c_char_p, c_size_t, c_void_p, c_int]
 library.progress_format.restype = c_size_t
 library.progress_span.argtypes = library.progress_count.argtypes = [c_char_p, c_size_t, c_double]
 library.progress_begin.argtypes = [c_void_p, c_void_p, c_int64]
-library.run_dir_open.argtypes = [c_char_p, c_bool, c_void_p]
 
 libc = ctypes.CDLL(None)
 libc.fdopen.restype = c_void_p
@@ -242,31 +241,65 @@ def test_plain_lines(tmp_path):
 # ---- output folder
 
 
-def open_run_dir(folder, overwrite=False):
-    err = Error()
-    return library.run_dir_open(os.fsencode(folder), overwrite, byref(err)), err.message.decode()
+class Lock(ctypes.Structure):
+    """src/train/lock.h"""
+
+    _fields_ = [("fd", c_int), ("path", ctypes.c_char * 4096)]
+
+
+class RunDir(ctypes.Structure):
+    """src/train/run_dir.h"""
+
+    _fields_ = [("folder", c_char_p), ("made", c_bool), ("lock", Lock)]
+
+
+class Opened:
+    """with Opened(folder) as (code, message)"""
+
+    def __init__(self, folder):
+        self.folder = os.fsencode(folder)
+
+    def __enter__(self):
+        self.dir, err = RunDir(), Error()
+        return library.run_dir_open(byref(self.dir), self.folder, byref(err)), err.message.decode()
+
+    def __exit__(self, *_):
+        library.run_dir_close(byref(self.dir))
 
 
 def test_run_dir_is_made(tmp_path):
-    assert open_run_dir(tmp_path / "a" / "b") == (0, "")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    """It has the lock while it is held, and goes again if nothing came of the run."""
+    with Opened(tmp_path / "a" / "b") as result:
+        assert result == (0, "")
+        assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["lock"]
+    assert not (tmp_path / "a" / "b").exists()
+    (tmp_path / "old").mkdir()
+    with Opened(tmp_path / "old") as result:
+        assert result == (0, "")
+    assert list((tmp_path / "old").iterdir()) == []
+
+
+def refuse_run(folder, may_be_begun):
+    err = Error()
+    return library.run_dir_refuse_run(os.fsencode(folder), c_bool(may_be_begun), byref(err)), err.message.decode()
 
 
 @pytest.mark.parametrize("sign", ["log.jsonl", "trainer_options.json", "checkpoint", "model.safetensors"])
 def test_run_dir_with_a_run(tmp_path, sign):
+    assert refuse_run(tmp_path, False) == (0, "")
     (tmp_path / sign).write_text("precious")
-    code, message = open_run_dir(tmp_path)
-    assert code == INPUT and sign in message and "--overwrite" in message and str(tmp_path) in message
-    assert open_run_dir(tmp_path, True) == (0, "")
-    assert (tmp_path / sign).read_text() == "precious"
-    assert len(list(tmp_path.iterdir())) == 1
+    code, message = refuse_run(tmp_path, False)
+    assert code == INPUT and all(words in message for words in (sign, "--overwrite", "--resume auto", str(tmp_path)))
+    begun = refuse_run(tmp_path, True)[0]  # without a checkpoint there is nothing to go on from, and nothing to lose
+    assert begun == (INPUT if sign in ("checkpoint", "model.safetensors") else 0)
+    assert (tmp_path / sign).read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_run_dir_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        code, message = open_run_dir(path)
-        assert code == INPUT and str(path) in message and "folder" in message
+        with Opened(path) as (code, message):
+            assert code == INPUT and str(path) in message and "folder" in message
 
 
 def test_run_dir_read_only(tmp_path):
@@ -275,12 +308,9 @@ def test_run_dir_read_only(tmp_path):
     script = f"""
 import os, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
-from ctypes import byref
-from hostlib import library, Error
+from test_log_progress import Opened
 if os.geteuid() == 0: os.setgid(65534), os.setuid(65534)
-err = Error()
-code = library.run_dir_open({os.fsencode(tmp_path)!r}, False, byref(err))
-print(code, err.message.decode())
+with Opened({str(tmp_path)!r}) as (code, message): print(code, message)
 """
     environment = {**os.environ, "LLMC_BUILD": BUILD}
     for parent in tmp_path.parents:  # pytest's folders are closed to others
@@ -289,3 +319,36 @@ print(code, err.message.decode())
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     os.chmod(tmp_path, 0o755)
     assert out.stdout.startswith(f"{INPUT} ") and str(tmp_path) in out.stdout and "trial write" in out.stdout, out
+
+
+# ---- the log of a run that goes on
+
+
+def test_log_goes_on(tmp_path):
+    """What lies behind the checkpoint's step is removed, what was cut or is no line of ours too; the rest stays byte for byte."""
+    path = tmp_path / "log.jsonl"
+    kept = ['{"step":1,"loss":7.5}', '{"step":2,"sample":"a \\n b"}', '{"step":2,"val_loss":6.5}', '{"step":1,"checkpoint":"step_00000001"}']
+    gone = ['{"step":3,"loss":7.25}', "[1]", "{}", "no JSON"]
+    path.write_text("\n".join([kept[0], gone[0], kept[1], gone[1], kept[2], gone[2], kept[3], gone[3]]) + '\n{"step":1,"lo')
+    log, err = Log(), Error()
+    assert library.log_resume(byref(log), os.fsencode(path), c_int64(2), byref(err)) == 0, err.message
+    library.log_resumed(byref(log), c_int64(2), b"step_00000002")
+    library.log_checkpoint(byref(log), c_int64(4), b"step_00000004", c_double(0.25), c_double(1.5), c_int64(123456789012))
+    library.log_checkpoint_failed(byref(log), c_int64(6), b"no space")
+    library.log_passed_over(byref(log), c_int64(6), b"step_00000006", b"broken")
+    library.log_close(byref(log))
+    assert path.read_text().splitlines()[:4] == kept
+    assert lines(path)[4:] == [
+        {"step": 2, "resumed": "step_00000002"},
+        {"step": 4, "checkpoint": "step_00000004", "wait_seconds": 0.25, "write_seconds": 1.5, "bytes": 123456789012},
+        {"step": 6, "checkpoint_failed": "no space"},
+        {"step": 6, "passed_over": "step_00000006", "reason": "broken"},
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_log_goes_on_without_a_file(tmp_path):
+    log, err = Log(), Error()
+    assert library.log_resume(byref(log), os.fsencode(tmp_path / "log.jsonl"), c_int64(2), byref(err)) == 0
+    library.log_close(byref(log))
+    assert lines(tmp_path / "log.jsonl") == []

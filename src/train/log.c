@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +13,51 @@
 
 int log_open(Log *log, const char *path, Error *err) {
     *log = (Log){.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666)};
+    return log->fd < 0 ? file_fail_open(err, path, errno) : 0;
+}
+
+// Whether a line of a log is one of a whole step up to `step`.
+static bool is_kept(const char *line, size_t length, int64_t step) {
+    if (length == 0 || line[length - 1] != '\n') return false; // cut
+    cJSON *object = cJSON_ParseWithLength(line, length);
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(object, "step");
+    bool kept = cJSON_IsNumber(number) && number->valuedouble <= (double)step;
+    cJSON_Delete(object);
+    return kept;
+}
+
+static int copy_kept(FILE *from, NewFile *to, int64_t step, int64_t *bytes, Error *err) {
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    int code = 0;
+    *bytes = 0;
+    while (!code && (length = getline(&line, &capacity, from)) > 0) {
+        if (!is_kept(line, (size_t)length, step)) continue;
+        code = file_append(to, line, (size_t)length, err);
+        *bytes += length;
+    }
+    free(line);
+    return code;
+}
+
+int log_resume(Log *log, const char *path, int64_t step, Error *err) {
+    *log = (Log){.fd = -1};
+    NewFile shortened;
+    FILE *old = fopen(path, "re");
+    if (!old) return errno == ENOENT ? log_open(log, path, err) : file_fail_open(err, path, errno);
+    int code = file_begin(&shortened, path, err);
+    if (!code) {
+        code = copy_kept(old, &shortened, step, &log->bytes, err);
+        if (!code && ferror(old)) code = fail_fault(err, "%s: cannot be read", path);
+        if (code)
+            file_discard(&shortened);
+        else
+            code = file_commit(&shortened, err);
+    }
+    fclose(old);
+    if (code) return code;
+    log->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
     return log->fd < 0 ? file_fail_open(err, path, errno) : 0;
 }
 
@@ -86,6 +132,35 @@ void log_evaluation(Log *log, int64_t step, double val_loss) {
 void log_sample(Log *log, int64_t step, const char *text) {
     cJSON *object = begin(step);
     cJSON_AddStringToObject(object, "sample", text);
+    put_object(log, object);
+}
+
+void log_resumed(Log *log, int64_t step, const char *checkpoint) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "resumed", checkpoint);
+    put_object(log, object);
+}
+
+void log_passed_over(Log *log, int64_t step, const char *checkpoint, const char *reason) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "passed_over", checkpoint);
+    cJSON_AddStringToObject(object, "reason", reason);
+    put_object(log, object);
+}
+
+void log_checkpoint(Log *log, int64_t step, const char *checkpoint, double wait_seconds, double write_seconds,
+                    uint64_t bytes) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "checkpoint", checkpoint);
+    add_number(object, "wait_seconds", wait_seconds);
+    add_number(object, "write_seconds", write_seconds);
+    cJSON_AddNumberToObject(object, "bytes", (double)bytes);
+    put_object(log, object);
+}
+
+void log_checkpoint_failed(Log *log, int64_t step, const char *reason) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "checkpoint_failed", reason);
     put_object(log, object);
 }
 

@@ -21,6 +21,10 @@ typedef struct {
 // Creates (truncates) the file at path. Errors: 2 where the path is to blame, 1.
 int log_open(Log *log, const char *path, Error *err);
 
+// Opens the log of a run that goes on after `step`: lines beyond that step and lines that were cut are
+// removed, at once (the file is replaced). No file: an empty one is made. Errors: as log_open.
+int log_resume(Log *log, const char *path, int64_t step, Error *err);
+
 // {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.
 // A number that is not finite is written as null, which JSON has.
 void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
@@ -31,6 +35,20 @@ void log_evaluation(Log *log, int64_t step, double val_loss);
 
 // {"step", "sample"}; text is zero-terminated UTF-8.
 void log_sample(Log *log, int64_t step, const char *text);
+
+// {"step", "resumed"}: the run goes on after that step, from that checkpoint.
+void log_resumed(Log *log, int64_t step, const char *checkpoint);
+
+// {"step", "passed_over", "reason"}: a checkpoint from which it does not go on.
+void log_passed_over(Log *log, int64_t step, const char *checkpoint, const char *reason);
+
+// {"step", "checkpoint", "wait_seconds", "write_seconds", "bytes"}: for how long training waited, how long
+// the write took, and the size of all files.
+void log_checkpoint(Log *log, int64_t step, const char *checkpoint, double wait_seconds, double write_seconds,
+                    uint64_t bytes);
+
+// {"step", "checkpoint_failed"}: the reason.
+void log_checkpoint_failed(Log *log, int64_t step, const char *reason);
 
 // {"step", "stopped"}: why the run ended before its last step.
 void log_stop(Log *log, int64_t step, const char *reason);

@@ -8,15 +8,19 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static atomic_bool stop_requested;
+static atomic_int stop_signal; // the first one; 0: none came
 
 // The signals are blocked in every thread and taken here, not in a handler: one that runs on the stack of
 // what it interrupts corrupts the heap when that is oneDNN 2.6's dnnl_sgemm, whose generated code keeps data
 // where a handler's frame goes. (150 us between signals: every run died; with an alternate stack, none.)
 static void *wait_for_signals(void *signals) {
-    int number;
+    int number, demands = 0, none = 0;
+    // SIGUSR1 is a batch system's warning: the SIGTERM that follows it is the first demand to end, not the
+    // second
     while (sigwait(signals, &number) == 0) {
-        if (atomic_exchange(&stop_requested, true)) break;
+        atomic_compare_exchange_strong(&stop_signal, &none, number);
+        none = 0;
+        if (number != SIGUSR1 && ++demands == 2) break;
     }
     signal(number, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
@@ -29,6 +33,7 @@ static void take_stop_signals(void) {
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGUSR1);
     pthread_t thread;
     pthread_sigmask(SIG_BLOCK, &signals, NULL); // threads made from here on inherit it
     if (pthread_create(&thread, NULL, wait_for_signals, &signals) == 0)
@@ -52,6 +57,10 @@ void process_prepare(void) {
     take_stop_signals();
 }
 
+int process_stop_signal(void) {
+    return atomic_load(&stop_signal);
+}
+
 bool process_stop_requested(void) {
-    return atomic_load(&stop_requested);
+    return process_stop_signal() != 0;
 }

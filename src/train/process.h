@@ -14,11 +14,12 @@ extern "C" {
 //    receives the messages.
 //  - Writing to a closed pipe, or past the file size limit, becomes an error of the call and not the
 //  program's end.
-//  - The first SIGINT or SIGTERM is noted; a second one ends the program at once.
+//  - SIGINT, SIGTERM and SIGUSR1 are noted; the second one of SIGINT and SIGTERM ends the program at once.
 void process_prepare(void);
 
-// Whether SIGINT or SIGTERM came.
+// Whether one of these signals came, and the first that did (0: none).
 bool process_stop_requested(void);
+int process_stop_signal(void);
 
 #ifdef __cplusplus
 }

@@ -1,21 +1,43 @@
 // The output folder of a run:
 //   log.jsonl  trainer_options.json  tokenizer.json  tokenizer_config.json  meta.json (of the data)
-//   checkpoint/
+//   lock                   while a run writes here
+//   checkpoints/           the store of checkpoints
+//   checkpoint             -> checkpoints/latest
+//   checkpoints.replaced/  those of the run that --overwrite replaces, until the first new one is whole
 #ifndef LLMC_TRAIN_RUN_DIR_H
 #define LLMC_TRAIN_RUN_DIR_H
 
 #include <limits.h>
 #include <stdbool.h>
 
-#include "base/error.h"
+#include "train/lock.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-// Makes the folder if it is not there (and those above it), refuses one that holds a run unless overwrite,
-// and proves by a trial write that files can be made in it. Changes nothing that is in it. Errors: 2.
-int run_dir_open(const char *folder, bool overwrite, Error *err);
+typedef struct {
+    const char *folder; // the caller's
+    bool made;          // it was not there before
+    Lock lock;
+} RunDir;
+
+// Makes the folder if it is not there (and those above it), proves by a trial write that files can be made in
+// it, and locks it. Changes nothing that is in it. run_dir_close is due in any case. Errors: 2, 1.
+int run_dir_open(RunDir *dir, const char *folder, Error *err);
+
+// Gives the lock back, and removes the folder again if it was made and is still empty.
+void run_dir_close(RunDir *dir);
+
+// Refuses (2) a folder that holds a run. may_be_begun: one that has no checkpoint yet is no run.
+int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err);
+
+// Puts the checkpoints of the run that is here aside, where `checkpoint` still finds them. Errors: 1, 2.
+int run_dir_replace_run(const char *folder, Error *err);
+
+// The first checkpoint of this run is whole: `checkpoint` leads to it, and those that were put aside go. Does
+// nothing once that is so. Errors: 1, 2.
+int run_dir_show_checkpoint(const char *folder, Error *err);
 
 // out = folder "/" name. Errors: 2 (longer than a path may be).
 int run_dir_path(char out[PATH_MAX], const char *folder, const char *name, Error *err);

@@ -13,28 +13,35 @@ extern "C" {
 
 typedef struct Trainer Trainer;
 
-// Reads the configuration, opens shards and tokenizer, checks the output folder, plans and allocates the
-// model, and prints what it found. Nothing in the output folder changes. *out is set on success only. Errors:
-// 2, 1.
+// Locks the output folder, finds the checkpoint to go on from, reads the configuration, opens shards and
+// tokenizer, compares all of them with the checkpoint, plans and allocates the model, and prints what it
+// found. Nothing in the output folder changes. *out is set on success only. Errors: 2, 1.
 int trainer_open(Trainer **out, const Options *options, Error *err);
 
-// Weights: drawn from the seed, or read from --init-from. Errors: 2, 1.
+// Weights: drawn from the seed, or read from --init-from, or, with moments, from the checkpoint. Errors:
+// 2, 1.
 int trainer_load(Trainer *t, Error *err);
 
-// Makes the output folder that of this run: options, tokenizer, empty log. Errors: 2, 1.
+// Makes the output folder that of this run: options, tokenizer, empty log; or, on resume, the log up to the
+// checkpoint. Errors: 2, 1.
 int trainer_begin(Trainer *t, Error *err);
 
-// Whether all steps are done, or SIGINT or SIGTERM came.
+// Whether all steps are done, or a signal to stop came.
 bool trainer_done(const Trainer *t);
+
+// Whether the checkpoint that is to be resumed has all steps already; prints it. The output folder stays as
+// it is.
+bool trainer_was_done(const Trainer *t);
 
 // One update of the weights. Errors: 1 for a loss or gradient that is not finite (the weights are then those
 // of the step before), 1 and 2 for shards that became unreadable.
 int trainer_step(Trainer *t, Error *err);
 
-// What is due after that step: log, progress line, validation loss, sampled text. Errors: as trainer_step.
+// What is due after that step: log, progress line, validation loss, sampled text, checkpoint (begun in the
+// background; its failure is a warning). Errors: as trainer_step.
 int trainer_observe(Trainer *t, Error *err);
 
-// Writes the checkpoint. Errors: 1, 2.
+// Says how the run ended, waits for a checkpoint that is being written, and writes the last one. Errors: 1.
 int trainer_save(Trainer *t, Error *err);
 
 void trainer_close(Trainer *t); // NULL is allowed

@@ -1,21 +1,28 @@
-// What the files of the trainer share: trainer_open.c (parts, summary), trainer_step.c (the step and what is observed
-// after it), trainer_save.c (weights in, output folder, checkpoint).
+// What the files of the trainer share: trainer_open.c (parts, summary), trainer_begin.c (weights in, output
+// folder), trainer_step.c (the step and what is observed after it), trainer_save.c (checkpoints),
+// trainer_state.c (what they hold besides weights and moments).
 #ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
 #define LLMC_TRAIN_TRAINER_INTERNAL_H
 
 #include <limits.h>
 #include <stdint.h>
 
+#include "checkpoint/snapshot.h"
+#include "checkpoint/writer.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "model/llama3.h"
 #include "train/log.h"
 #include "train/progress.h"
+#include "train/resume.h"
+#include "train/run_dir.h"
 #include "train/schedule.h"
 #include "train/trainer.h"
 
 struct Trainer {
     Options options;
+    RunDir run_dir;
+    Resume resume;
     LlamaConfig config;
     Loader *train, *val; // val: NULL where there is none
     Tokenizer *tokenizer;
@@ -25,16 +32,52 @@ struct Trainer {
     Schedule schedule;
     Log log;
     Progress progress;
-    int64_t step;                       // updates done
-    ProgressState state;                // what the last step gave
-    double tokens_per_second;           // of the last step
+    int64_t step;             // steps done
+    int64_t skipped_steps;    // of them without update
+    int64_t data_offset;      // the batch of a step is the loader's step + data_offset
+    int64_t first_step;       // steps that were done when this process began
+    int64_t saved_step;       // of the newest whole checkpoint, 0: none
+    int64_t token_offset;     // tokens beyond step * tokens_per_step, of a run whose steps had another size
+    ProgressState state;      // what the last step gave
+    double tokens_per_second; // of the last step
     double flops_per_token, peak_flops; // 0: not known
     double began, after_first_step;     // seconds, monotonic clock
-    float *logits;                      // [vocab_size], for sampling
-    int32_t *sample_ids;                // [sample_tokens]
+    char device[128];
+    int threads;        // that compute on the cpu target, else 1
+    Snapshot *snapshot; // NULL without --save-every
+    Writer *writer;
+    double waited;       // seconds, for the write that is running
+    float *logits;       // [vocab_size], for sampling
+    int32_t *sample_ids; // [sample_tokens]
 };
 
 // Seconds of the monotonic clock.
 double trainer_now(void);
+
+int64_t trainer_tokens(const Trainer *t); // of all steps up to now
+
+// ---- trainer_state.c
+
+const char *state_precision(void);                           // of this build: "bf16"
+void state_fingerprint(char text[17], uint64_t fingerprint); // as hexadecimal digits
+void state_sha256(char text[65], const uint8_t *digest);
+
+// Text of trainer/state.json, to be freed by cJSON_free. NULL: out of memory.
+char *trainer_state_text(const Trainer *t);
+
+// Steps, positions and statistics of the checkpoint that is resumed. Errors: 2 (a member missing or
+// mistyped).
+int trainer_take_state(Trainer *t, Error *err);
+
+void trainer_print_resume(const Trainer *t);
+
+// ---- trainer_save.c
+
+int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Errors: 1
+
+// After a step: reports a write that has ended, and begins one where it is due. A failure is a warning.
+void trainer_checkpoint(Trainer *t);
+
+void trainer_end_saving(Trainer *t); // waits for a write that is running and reports it
 
 #endif

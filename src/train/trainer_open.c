@@ -6,16 +6,17 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "base/json.h"
+#include "base/version.h"
 #include "data/shard.h"
 #include "target/device.h"
 #include "train/flops.h"
-#include "train/run_dir.h"
 
 enum { MAX_META_BYTES = 1 << 20 };
 
@@ -25,10 +26,13 @@ double trainer_now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static int set_threads(const Options *options, Error *err) {
+static int set_threads(Trainer *t, Error *err) {
+    const Options *options = &t->options;
+    t->threads = 1;
 #ifdef _OPENMP
     const bool threaded = true;
     if (options->threads) omp_set_num_threads((int)options->threads);
+    t->threads = omp_get_max_threads();
 #else
     const bool threaded = false;
 #endif
@@ -37,10 +41,21 @@ static int set_threads(const Options *options, Error *err) {
                       (long long)options->threads);
 }
 
+static int find_resume(Trainer *t, Error *err) {
+    Options *o = &t->options;
+    int code = resume_find(&t->resume, o, err);
+    if (code || options_resume(o) == RESUME_NEVER) return code;
+    int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
+    return options_settle_schedule(o, kept, err);
+}
+
+// The model is the checkpoint's, or that of the weights to begin with, or --config's.
 static int read_config(Trainer *t, Error *err) {
     char path[PATH_MAX];
-    if (!t->options.init_from) return llama_config_read(&t->config, t->options.config, err);
-    int code = run_dir_path(path, t->options.init_from, "config.json", err);
+    const char *folder = t->resume.folder[0] ? t->resume.folder : t->options.init_from;
+    if (!folder && !t->options.config) return options_fail_no_model(err);
+    if (!folder) return llama_config_read(&t->config, t->options.config, err);
+    int code = run_dir_path(path, folder, "config.json", err);
     return code ? code : llama_config_read(&t->config, path, err);
 }
 
@@ -104,18 +119,38 @@ static int open_data(Trainer *t, Error *err) {
 }
 
 // The tokens that begin and end a document are those of the data the model is trained on.
-static int take_document_ids(Trainer *t, Error *err) {
-    uint32_t bos = loader_bos_id(t->train), eos = loader_eos_id(t->train);
-    if (bos != SHARD_NO_ID) t->config.bos_token_id = (int)bos;
+static void take_document_ids(LlamaConfig *config, const Loader *train) {
+    uint32_t bos = loader_bos_id(train), eos = loader_eos_id(train);
+    if (bos != SHARD_NO_ID) config->bos_token_id = (int)bos;
     if (eos != SHARD_NO_ID)
-        t->config.eos_token_id = (int)eos;
+        config->eos_token_id = (int)eos;
     else if (bos != SHARD_NO_ID)
-        t->config.eos_token_id = (int)bos; // one token does both
-    if (bos == SHARD_NO_ID && t->options.sample_every)
+        config->eos_token_id = (int)bos; // one token does both
+}
+
+static int check_sampling(const Trainer *t, Error *err) {
+    if (loader_bos_id(t->train) == SHARD_NO_ID && t->options.sample_every)
         return fail_input(
             err, "--sample-every %lld: expected shards with a begin-of-document token, found none in %s",
             (long long)t->options.sample_every, t->train_shard);
     return 0;
+}
+
+// Is the checkpoint that is resumed one of this run?
+static int check_resume(Trainer *t, Error *err) {
+    LlamaConfig given;
+    ResumeIdentity identity = {.train_data = loader_fingerprint(t->train),
+                               .tokenizer_sha256 = tokenizer_sha256(t->tokenizer),
+                               .config = &t->config};
+    if (!t->resume.folder[0]) return 0;
+    if (t->options.config) {
+        int code = llama_config_read(&given, t->options.config, err);
+        if (code) return code;
+        take_document_ids(&given, t->train);
+        identity.given_config = &given;
+    }
+    int code = resume_check(&t->resume, &t->options, &identity, err);
+    return code ? code : trainer_take_state(t, err);
 }
 
 static int create_model(Trainer *t, Error *err) {
@@ -132,20 +167,35 @@ static int create_model(Trainer *t, Error *err) {
     return t->logits && t->sample_ids ? 0 : fail_fault(err, "out of memory");
 }
 
-static void find_peak(Trainer *t) {
+// Appends the processor's name, as the system tells it, in brackets.
+static void append_processor(char *text, size_t capacity) {
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    while (file && fgets(line, sizeof line, file)) {
+        const char *value = strstr(line, ": ");
+        if (strncmp(line, "model name", 10) != 0 || !value) continue;
+        size_t length = strlen(text);
+        snprintf(text + length, capacity - length, " (%.*s)", (int)strcspn(value + 2, "\n"), value + 2);
+        break;
+    }
+    if (file) fclose(file);
+}
+
+static void find_device(Trainer *t) {
     int device;
     struct cudaDeviceProp properties;
     cuda_check(cudaGetDevice(&device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
     t->peak_flops =
         t->options.peak_tflops > 0 ? 1e12 * t->options.peak_tflops : flops_peak_of_device(properties.name);
-    t->flops_per_token = flops_per_token(&t->config, llama3_parameters(t->model), (int)t->options.seq_len);
-    printf("device    %s\n", properties.name);
+    snprintf(t->device, sizeof t->device, "%.100s", properties.name);
+    if (strcmp(t->device, "CPU") == 0) append_processor(t->device, sizeof t->device);
 }
 
 static void print_summary(const Trainer *t) {
     const Options *o = &t->options;
     char parameters[16], tokens[16], step_tokens[16];
+    printf("version   %s, %s\ndevice    %s\n", LLMC_VERSION, state_precision(), t->device);
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
@@ -159,18 +209,24 @@ static void print_summary(const Trainer *t) {
            (long long)o->seq_len);
     printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld), %.2f epochs\n", (long long)o->steps,
            step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, epochs);
+    trainer_print_resume(t);
     llama3_print_memory(t->model, stdout);
     fflush(stdout);
 }
 
 static int open_parts(Trainer *t, Error *err) {
-    int code = set_threads(&t->options, err);
+    int code = set_threads(t, err);
+    if (!code) code = run_dir_open(&t->run_dir, t->options.output, err);
+    if (!code) code = find_resume(t, err);
     if (!code) code = read_config(t, err);
     if (!code) code = open_data(t, err);
-    if (!code) code = take_document_ids(t, err);
-    if (!code) code = run_dir_open(t->options.output, t->options.overwrite, err);
+    if (code) return code;
+    take_document_ids(&t->config, t->train);
+    find_device(t);
+    code = check_sampling(t, err);
+    if (!code) code = check_resume(t, err);
     if (!code) code = create_model(t, err);
-    return code;
+    return code ? code : trainer_prepare_saving(t, err);
 }
 
 int trainer_open(Trainer **out, const Options *options, Error *err) {
@@ -178,29 +234,41 @@ int trainer_open(Trainer **out, const Options *options, Error *err) {
     if (!t) return fail_fault(err, "out of memory");
     t->options = *options;
     t->log.fd = -1;
+    t->run_dir.lock.fd = -1;
     t->unigram_loss = NAN;
-    t->schedule = (Schedule){options->lr, options->warmup_steps, options->steps, options->final_lr_fraction};
     t->state = (ProgressState){0, options->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
     int code = open_parts(t, err);
     if (code) {
         trainer_close(t);
         return code;
     }
-    find_peak(t);
+    const Options *o = &t->options;
+    t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction};
+    t->flops_per_token = flops_per_token(&t->config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);
     *out = t;
     return 0;
 }
 
+bool trainer_was_done(const Trainer *t) {
+    if (t->first_step == 0 || t->first_step < t->options.steps) return false;
+    printf("done: %s has all of --steps %lld\n", t->resume.folder, (long long)t->options.steps);
+    return true;
+}
+
 void trainer_close(Trainer *t) {
     if (!t) return;
+    trainer_end_saving(t);
     if (t->progress.out) progress_end(&t->progress);
     log_close(&t->log);
+    snapshot_destroy(t->snapshot);
     llama3_destroy(t->model);
     loader_close(t->val);
     loader_close(t->train);
     tokenizer_close(t->tokenizer);
     free(t->sample_ids);
     free(t->logits);
+    resume_free(&t->resume);
+    run_dir_close(&t->run_dir);
     free(t);
 }

@@ -1,62 +1,157 @@
-// Weights in, the output folder's files, and the checkpoint out.
+// Checkpoints: every so many steps in the background, and at the end.
 #include "train/trainer_internal.h"
 
-#include <errno.h>
+#include <cjson/cJSON.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "checkpoint/checkpoint.h"
-#include "train/run_dir.h"
+#include "checkpoint/store.h"
+#include "train/process.h"
 
-int trainer_load(Trainer *t, Error *err) {
-    if (t->options.init_from) return checkpoint_read_weights(t->options.init_from, t->model, err);
-    llama3_init_weights(t->model, (uint64_t)t->options.seed);
+int trainer_prepare_saving(Trainer *t, Error *err) {
+    if (!t->options.save || !t->options.save_every) return 0;
+    int code = snapshot_create(&t->snapshot, t->model, err);
+    return code ? code : writer_create(&t->writer, err);
+}
+
+// *content, but for the snapshot or model; store and state are the texts it points to, state to be freed.
+static int describe(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
+                    Error *err) {
+    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    if (code) return code;
+    *state = trainer_state_text(t);
+    if (!*state) return fail_fault(err, "out of memory");
+    *content = (CheckpointContent){.store = store,
+                                   .step = t->step,
+                                   .config = &t->config,
+                                   .table = llama3_parameters(t->model),
+                                   .state = *state,
+                                   .tokenizer_folder = t->options.output,
+                                   .keep_last = (int)t->options.keep_last,
+                                   .keep_every = t->options.keep_every};
     return 0;
 }
 
-int trainer_begin(Trainer *t, Error *err) {
-    char path[PATH_MAX];
-    const char *folder = t->options.output;
-    int code = run_dir_path(path, folder, "trainer_options.json", err);
-    if (!code) code = options_save(&t->options, path, err);
-    if (!code) code = run_dir_copy(folder, t->tokenizer_path, "tokenizer.json", err);
-    if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
-    if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
-    if (!code) code = run_dir_path(path, folder, "log.jsonl", err);
-    if (!code) code = log_open(&t->log, path, err);
-    progress_begin(&t->progress, stdout, t->options.log_every);
-    t->began = trainer_now();
-    return code;
+// ---- what became of a write
+
+static void report_failure(Trainer *t, int64_t step, const char *reason) {
+    log_checkpoint_failed(&t->log, step, reason);
+    progress_end(&t->progress);
+    fprintf(stderr, "train_llama3: no checkpoint of step %lld: %s; training goes on, ", (long long)step,
+            reason);
+    if (t->saved_step)
+        fprintf(stderr, "the newest checkpoint is that of step %lld\n", (long long)t->saved_step);
+    else
+        fprintf(stderr, "there is no checkpoint yet\n");
 }
 
-static int save(Trainer *t, Error *err) {
-    char store[PATH_MAX], state[64];
-    snprintf(state, sizeof state, "{\"format_version\": %d, \"step\": %lld}\n", CHECKPOINT_FORMAT_VERSION,
-             (long long)t->step);
-    CheckpointContent content = {.store = store,
-                                 .step = t->step,
-                                 .config = &t->config,
-                                 .table = llama3_parameters(t->model),
-                                 .model = t->model,
-                                 .state = state,
-                                 .tokenizer_folder = t->options.output,
-                                 .keep_last = 1};
-    int code = run_dir_path(store, t->options.output, "checkpoints", err);
-    return code ? code : checkpoint_write(&content, NULL, err);
+static void report_whole(Trainer *t, const WriterResult *result) {
+    char name[STORE_NAME_SIZE], size[16], waited[24], took[24];
+    Error err = {0};
+    store_name(name, result->step);
+    t->saved_step = result->step;
+    log_checkpoint(&t->log, result->step, name, t->waited, result->seconds, result->bytes);
+    progress_count(size, sizeof size, (double)result->bytes);
+    snprintf(waited, sizeof waited, "%.2f s", t->waited);
+    snprintf(took, sizeof took, "%.2f s", result->seconds);
+    progress_print(&t->progress, "step %lld: checkpoint %s, %sB written in %s, training waited %s",
+                   (long long)result->step, name, size, took, waited);
+    if (run_dir_show_checkpoint(t->options.output, &err)) fprintf(stderr, "train_llama3: %s\n", err.message);
+}
+
+static void report(Trainer *t, const WriterResult *result) {
+    if (result->error.code)
+        report_failure(t, result->step, result->error.message);
+    else
+        report_whole(t, result);
+}
+
+// ---- while it trains
+
+static void begin_write(Trainer *t) {
+    CheckpointContent content;
+    WriterResult earlier;
+    Error err = {0};
+    char store[PATH_MAX], *state = NULL;
+    double began = trainer_now();
+    if (writer_wait(t->writer, &earlier)) report(t, &earlier);
+    snapshot_take(t->snapshot, t->model);
+    t->waited = trainer_now() - began;
+    int code = describe(t, &content, store, &state, &err);
+    content.snapshot = t->snapshot;
+    if (!code) code = writer_begin(t->writer, &content, &err);
+    cJSON_free(state);
+    if (code) report_failure(t, t->step, err.message);
+}
+
+void trainer_checkpoint(Trainer *t) {
+    WriterResult result;
+    if (!t->writer) return;
+    if (writer_finished(t->writer, &result)) report(t, &result);
+    // the last one is trainer_save's
+    if (t->step % t->options.save_every == 0 && !trainer_done(t)) begin_write(t);
+}
+
+void trainer_end_saving(Trainer *t) {
+    WriterResult result;
+    if (t->writer && writer_wait(t->writer, &result)) report(t, &result);
+    writer_destroy(t->writer);
+    t->writer = NULL;
+}
+
+// ---- at the end
+
+static int write_last(Trainer *t, Error *err) {
+    CheckpointContent content;
+    char store[PATH_MAX], *state = NULL;
+    WriterResult result = {.step = t->step};
+    double began = trainer_now();
+    int code = describe(t, &content, store, &state, err);
+    content.model = t->model;
+    if (!code) code = checkpoint_write(&content, &result.bytes, err);
+    cJSON_free(state);
+    t->waited = result.seconds = trainer_now() - began;
+    if (!code)
+        report_whole(t, &result);
+    else
+        log_checkpoint_failed(&t->log, t->step, err->message);
+    if (code)
+        err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
+    return code ? err->code : 0;
+}
+
+static void say_end(Trainer *t) {
+    char span[24];
+    progress_end(&t->progress); // the last step's line stays
+    progress_span(span, sizeof span, trainer_now() - t->began);
+    if (t->step >= t->options.steps)
+        progress_print(&t->progress, "done after %lld steps, %s", (long long)t->step, span);
+    else
+        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s",
+                       sigabbrev_np(process_stop_signal()), (long long)t->step, span);
+}
+
+static void say_how_to_go_on(Trainer *t) {
+    if (t->step >= t->options.steps) return;
+    if (t->saved_step == t->step)
+        progress_print(&t->progress, "to go on: the same options and --resume auto");
+    else
+        progress_print(&t->progress, "no checkpoint of step %lld was written (%s)", (long long)t->step,
+                       t->step ? "--save off" : "nothing was trained yet");
 }
 
 int trainer_save(Trainer *t, Error *err) {
-    char path[PATH_MAX], span[24];
-    progress_end(&t->progress); // the last step's line stays
-    progress_span(span, sizeof span, trainer_now() - t->began);
-    progress_print(&t->progress, "%s after %lld steps, %s",
-                   t->step == t->options.steps ? "done" : "stopped by a signal", (long long)t->step, span);
-    if (!t->options.save) return 0;
-    int code = save(t, err);
-    if (!code) code = run_dir_path(path, t->options.output, "checkpoint", err);
-    if (!code && symlink("checkpoints/latest", path) != 0 && errno != EEXIST)
-        code = fail_fault(err, "%s: symlink: %s", path, strerror(errno));
-    if (!code) progress_print(&t->progress, "checkpoint in %s", path);
-    return code;
+    say_end(t);
+    trainer_end_saving(t);
+    // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
+    if (t->options.save && t->step && t->step != t->saved_step) {
+        int code = write_last(t, err);
+        if (code) return code;
+    }
+    if (t->options.save && t->step)
+        progress_print(&t->progress, "checkpoint in %s/checkpoint", t->options.output);
+    say_how_to_go_on(t);
+    return 0;
 }

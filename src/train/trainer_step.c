@@ -12,14 +12,14 @@
 enum { MAX_BYTES_A_TOKEN = 16 };
 
 bool trainer_done(const Trainer *t) {
-    return t->step == t->options.steps || process_stop_requested();
+    return t->step >= t->options.steps || process_stop_requested();
 }
 
 static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     *num_targets = 0;
     for (int i = 0; i < t->options.grad_accum; i++) {
         Batch *batch = llama3_batch(t->model, i);
-        int code = loader_fetch(t->train, t->step, i, batch, err);
+        int code = loader_fetch(t->train, t->step + t->data_offset, i, batch, err);
         if (code) return code;
         *num_targets += batch->num_targets;
     }
@@ -44,7 +44,8 @@ static AdamWStep optimizer_step(const Trainer *t, int64_t step) {
 static void note_step(Trainer *t, double lr, double loss, double grad_norm, double seconds) {
     double time = trainer_now();
     t->step++;
-    if (t->step == 1) t->after_first_step = time;
+    const int64_t here = t->step - t->first_step; // steps of this process
+    if (here == 1) t->after_first_step = time;
     ProgressState *s = &t->state;
     s->step = t->step;
     s->loss = loss;
@@ -52,14 +53,14 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
     s->grad_norm = grad_norm;
     t->tokens_per_second = (double)t->options.tokens_per_step / seconds;
     // shown smoothed, over about the last ten steps, so that it can be read; the log has each step's own
-    double weight = t->step <= 2 ? 1 : 0.1;
+    double weight = here <= 2 ? 1 : 0.1;
     s->tokens_per_second =
-        (t->step == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
+        (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
     if (t->peak_flops > 0) s->share_of_peak = s->tokens_per_second * t->flops_per_token / t->peak_flops;
     // the first step also warms caches up: what is left is judged by the others, evaluations included
     int64_t left = t->options.steps - t->step;
     s->seconds_left =
-        t->step > 1 && left ? (time - t->after_first_step) / (double)(t->step - 1) * (double)left : NAN;
+        here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 
 static int stop_not_finite(Trainer *t, Error *err) {
@@ -125,11 +126,11 @@ static void show_sample(Trainer *t) {
 
 int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
-    log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, t->step * t->options.tokens_per_step,
-             t->tokens_per_second);
+    log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second);
     if (!isfinite(s->loss) || !isfinite(s->grad_norm)) return stop_not_finite(t, err);
     progress_show(&t->progress, s);
     int code = t->val && due(t, t->options.eval_every) ? show_evaluation(t, err) : 0;
     if (!code && due(t, t->options.sample_every)) show_sample(t);
+    if (!code) trainer_checkpoint(t);
     return code;
 }

@@ -1,0 +1,83 @@
+// Weights in, and the output folder becomes this run's.
+#include "train/trainer_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/store.h"
+
+int trainer_load(Trainer *t, Error *err) {
+    if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
+    if (t->options.init_from) return checkpoint_read_weights(t->options.init_from, t->model, err);
+    llama3_init_weights(t->model, (uint64_t)t->options.seed);
+    return 0;
+}
+
+// A newer checkpoint is either damaged, and kept under a name that nobody takes for a whole one's, or the
+// user named an older one and with --overwrite gave it up.
+static int put_away(const Trainer *t, const char *store, const char *name, Error *err) {
+    char path[PATH_MAX], aside[PATH_MAX];
+    int code = store_path(path, store, name, err);
+    if (code) return code;
+    if (t->resume.chosen) {
+        folder_remove(path);
+        return 0;
+    }
+    if (snprintf(aside, sizeof aside, "%s.broken", path) >= PATH_MAX)
+        return fail_input(err, "%.200s...: path too long", path);
+    folder_remove(aside);
+    return rename(path, aside) == 0 ? 0 : fail_fault(err, "%s: rename to %s failed", path, aside);
+}
+
+// The checkpoint that is resumed becomes the newest.
+static int make_newest(const Trainer *t, Error *err) {
+    char store[PATH_MAX], name[STORE_NAME_SIZE];
+    StoreEntry *entries = NULL;
+    int count = 0, code = run_dir_path(store, t->options.output, "checkpoints", err);
+    if (code) return code;
+    store_clean(store);
+    store_name(name, t->step);
+    code = store_set_latest(store, name, err);
+    if (!code) code = store_list(&entries, &count, store, err);
+    for (int i = 0; !code && i < count && entries[i].step > t->step; i++)
+        code = put_away(t, store, entries[i].name, err);
+    free(entries);
+    return code ? code : run_dir_show_checkpoint(t->options.output, err);
+}
+
+static void log_beginning(Trainer *t) {
+    const char *folder = t->resume.folder, *slash = strrchr(folder, '/');
+    const cJSON *entry;
+    if (!folder[0]) return;
+    cJSON_ArrayForEach(entry, t->resume.passed_over) {
+        log_passed_over(&t->log, t->step, cJSON_GetObjectItem(entry, "name")->valuestring,
+                        cJSON_GetObjectItem(entry, "reason")->valuestring);
+    }
+    log_resumed(&t->log, t->step, t->resume.own && slash ? slash + 1 : folder);
+}
+
+static int begin_log(Trainer *t, Error *err) {
+    char path[PATH_MAX];
+    int code = run_dir_path(path, t->options.output, "log.jsonl", err);
+    if (!code) code = t->resume.own ? log_resume(&t->log, path, t->step, err) : log_open(&t->log, path, err);
+    if (!code) log_beginning(t);
+    return code;
+}
+
+int trainer_begin(Trainer *t, Error *err) {
+    char path[PATH_MAX];
+    const char *folder = t->options.output;
+    int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
+    if (!code) code = run_dir_path(path, folder, "trainer_options.json", err);
+    if (!code) code = options_save(&t->options, path, err);
+    if (!code) code = run_dir_copy(folder, t->tokenizer_path, "tokenizer.json", err);
+    if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
+    if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
+    if (!code) code = begin_log(t, err);
+    progress_begin(&t->progress, stdout, t->options.log_every);
+    t->began = trainer_now();
+    return code;
+}

@@ -1,0 +1,93 @@
+// trainer/state.json: what a run has to know of itself besides weights and moments, written and taken back.
+#include "train/trainer_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sha256.h"
+#include "base/version.h"
+#include "checkpoint/checkpoint.h"
+
+const char *state_precision(void) {
+    return sizeof(floatX) == 4 ? "fp32" : "bf16";
+}
+
+void state_fingerprint(char text[17], uint64_t fingerprint) {
+    snprintf(text, 17, "%016" PRIx64, fingerprint);
+}
+
+void state_sha256(char text[65], const uint8_t *digest) {
+    for (int i = 0; i < SHA256_BYTES; i++) snprintf(text + 2 * (size_t)i, 3, "%02x", digest[i]);
+}
+
+static void add_identity(cJSON *root, const Trainer *t) {
+    char fingerprint[17], sha[65];
+    state_fingerprint(fingerprint, loader_fingerprint(t->train));
+    state_sha256(sha, tokenizer_sha256(t->tokenizer));
+    cJSON_AddStringToObject(root, "precision", state_precision());
+    cJSON_AddStringToObject(root, "train_data", fingerprint);
+    cJSON_AddStringToObject(root, "tokenizer_sha256", sha);
+    cJSON_AddStringToObject(root, "device", t->device);
+    cJSON_AddNumberToObject(root, "threads", t->threads);
+    cJSON_AddItemToObject(root, "options", options_to_json(&t->options));
+}
+
+char *trainer_state_text(const Trainer *t) {
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddNumberToObject(root, "format_version", CHECKPOINT_FORMAT_VERSION);
+    cJSON_AddStringToObject(root, "program_version", LLMC_VERSION);
+    cJSON_AddNumberToObject(root, "step", (double)t->step);
+    cJSON_AddNumberToObject(root, "skipped_steps", (double)t->skipped_steps);
+    cJSON_AddNumberToObject(root, "data_offset", (double)t->data_offset);
+    cJSON_AddNumberToObject(root, "tokens", (double)trainer_tokens(t));
+    cJSON_AddItemToObject(root, "spikes", cJSON_CreateObject());
+    add_identity(root, t);
+    char *text = cJSON_Print(root);
+    cJSON_Delete(root);
+    return text;
+}
+
+int64_t trainer_tokens(const Trainer *t) {
+    return t->step * t->options.tokens_per_step + t->token_offset;
+}
+
+// With steps of another size the data go on where they were: at the first step that has none of the tokens
+// read.
+static void keep_position(Trainer *t, int64_t old_step_tokens) {
+    const int64_t new_step_tokens = t->options.tokens_per_step, position = t->step + t->data_offset;
+    if (old_step_tokens == new_step_tokens) return;
+    const double read = (double)position * (double)old_step_tokens;
+    int64_t next = (int64_t)(read / (double)new_step_tokens);
+    while ((double)next * (double)new_step_tokens < read) next++;
+    t->data_offset = next - t->step;
+}
+
+int trainer_take_state(Trainer *t, Error *err) {
+    const Resume *resume = &t->resume;
+    int64_t tokens = 0;
+    t->step = t->first_step = t->saved_step = resume->step;
+    int code = resume_integer(resume, "skipped_steps", 0, &t->skipped_steps, err);
+    if (!code) code = resume_integer(resume, "data_offset", -t->step, &t->data_offset, err);
+    if (!code) code = resume_integer(resume, "tokens", 0, &tokens, err);
+    t->token_offset = tokens - t->step * t->options.tokens_per_step;
+    keep_position(t, resume->options.tokens_per_step);
+    return code;
+}
+
+static void note_machine(const Trainer *t) {
+    int64_t threads = 0;
+    const char *device = resume_text(&t->resume, "device");
+    if (resume_integer(&t->resume, "threads", 1, &threads, NULL)) return;
+    if (strcmp(device, t->device) == 0 && threads == t->threads) return;
+    printf("resume    it was written on %s with %lld thread%s, this is %s with %d: rounding may differ\n",
+           device, (long long)threads, threads == 1 ? "" : "s", t->device, t->threads);
+}
+
+void trainer_print_resume(const Trainer *t) {
+    if (!t->resume.folder[0]) return;
+    printf("resume    after step %lld, from %s (version %s)\n", (long long)t->step, t->resume.folder,
+           resume_text(&t->resume, "program_version"));
+    note_machine(t);
+}
