@@ -112,12 +112,24 @@ static void add_number(cJSON *object, const char *name, double value) {
         cJSON_AddNullToObject(object, name);
 }
 
+// As many digits as tell this float from every other one, so that logs can be compared bit for bit.
+static void add_float(cJSON *object, const char *name, double value) {
+    char text[40];
+    int digits = 6;
+    do snprintf(text, sizeof text, "%.*g", digits, value);
+    while (strtof(text, NULL) != (float)value && ++digits <= 9);
+    if (isfinite(value))
+        cJSON_AddRawToObject(object, name, text);
+    else
+        cJSON_AddNullToObject(object, name);
+}
+
 void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
               double tokens_per_second) {
     cJSON *object = begin(step);
-    add_number(object, "loss", loss);
+    add_float(object, "loss", loss);
     add_number(object, "lr", lr);
-    add_number(object, "grad_norm", grad_norm);
+    add_float(object, "grad_norm", grad_norm);
     cJSON_AddNumberToObject(object, "tokens", (double)tokens);
     add_number(object, "tokens_per_second", tokens_per_second);
     put_object(log, object);
