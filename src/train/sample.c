@@ -1,45 +1,17 @@
 #include "train/sample.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-// SplitMix64 (Steele, Lea, Flood 2014), 53 bits of it.
-static double draw_uniform(uint64_t *state) {
-    uint64_t x = *state += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return (double)((x ^ x >> 31) >> 11) * 0x1p-53;
-}
-
-static int largest(const float *logits, int count) {
-    int best = 0;
-    for (int i = 1; i < count; i++)
-        if (logits[i] > logits[best] || isnan(logits[best])) best = i;
-    return best;
-}
-
-int sample_index(const float *logits, int count, double temperature, double uniform) {
-    int best = largest(logits, count);
-    if (temperature == 0 || !isfinite(logits[best])) return best;
-    double total = 0;
-    for (int i = 0; i < count; i++)
-        if (!isnan(logits[i])) total += exp(((double)logits[i] - logits[best]) / temperature);
-    double left = uniform * total;
-    for (int i = 0; i < count; i++) {
-        if (isnan(logits[i])) continue;
-        left -= exp(((double)logits[i] - logits[best]) / temperature);
-        if (left < 0) return i;
-    }
-    return best; // rounding left a rest
-}
-
-int sample_ids(Llama3 *m, int32_t *ids, int count, const LlamaConfig *config, double temperature,
-               uint64_t seed, float *logits) {
+int sample_ids(Decoder *d, Sampler *sampler, int32_t *ids, int count, const LlamaConfig *config, double temperature,
+               uint64_t seed) {
+    const SamplerOptions options = {.temperature = temperature, .top_p = 1};
+    const int32_t row = 0;
     ids[0] = config->bos_token_id;
     for (int n = 1; n < count; n++) {
-        llama3_logits(m, ids, n, logits);
-        ids[n] = sample_index(logits, config->vocab_size, temperature, draw_uniform(&seed));
+        const int failed = n == 1 ? decoder_prefill(d, row, ids, 1, NULL) : decoder_step(d, &row, &ids[n - 1], 1, NULL);
+        if (failed) return n; // no room: the caller's count is at most the capacity
+        ids[n] = sampler_draw(sampler, decoder_logits(d, row), &options, &seed);
         if (llama_config_is_end(config, ids[n])) return n + 1;
     }
     return count;

@@ -6,21 +6,18 @@
 #include <stdint.h>
 
 #include "data/tokenizer.h"
-#include "model/llama3.h"
+#include "generate/sampler.h"
+#include "model/decoder.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-// An index drawn from softmax(logits / temperature), for a uniform in [0, 1); temperature 0: the largest
-// logit, of equal ones the first. A logit that is not a number is never drawn.
-int sample_index(const float *logits, int count, double temperature, double uniform);
-
-// Fills ids[0..count): ids[0] begins a document, each other is drawn given those before it. Ends early behind
-// a token that ends one. config is the model's, with the tokens that do so for its data. The same model, seed and temperature give the same ids. Returns how many there are. count
-// is at most the model's T; logits has vocab_size elements and is overwritten.
-int sample_ids(Llama3 *m, int32_t *ids, int count, const LlamaConfig *config, double temperature,
-               uint64_t seed, float *logits);
+// Fills ids[0..count): ids[0] is the configuration's bos, each other is drawn given those before it. Ends early behind an
+// end token. The same model, seed and temperature give the same ids. Returns how many there are. count is at most d's
+// capacity; row 0 of d is overwritten.
+int sample_ids(Decoder *d, Sampler *sampler, int32_t *ids, int count, const LlamaConfig *config, double temperature,
+               uint64_t seed);
 
 // text = the ids' text as a screen can show it: special tokens left out, bytes that are no UTF-8 as U+FFFD,
 // control characters but for newline and tab as blanks. Cut where capacity ends. Returns its length.

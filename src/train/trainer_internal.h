@@ -11,6 +11,8 @@
 #include "checkpoint/writer.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
+#include "generate/sampler.h"
+#include "model/decoder.h"
 #include "model/llama3.h"
 #include "train/log.h"
 #include "train/progress.h"
@@ -47,7 +49,8 @@ struct Trainer {
     Snapshot *snapshot; // NULL without --save-every
     Writer *writer;
     double waited;       // seconds, for the write that is running
-    float *logits;       // [vocab_size], for sampling
+    Decoder *decoder;    // for sampling; NULL without
+    Sampler *sampler;
     int32_t *sample_ids; // [sample_tokens]
 };
 

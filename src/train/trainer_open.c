@@ -161,10 +161,11 @@ static int create_model(Trainer *t, Error *err) {
                       .training = true,
                       .recompute = o->recompute == RECOMPUTE_BLOCK};
     int code = llama3_create(&t->model, &t->config, &shape, err);
-    if (code) return code;
-    t->logits = malloc((size_t)t->config.vocab_size * sizeof *t->logits);
+    if (code || !o->sample_every) return code;
     t->sample_ids = malloc((size_t)o->sample_tokens * sizeof *t->sample_ids);
-    return t->logits && t->sample_ids ? 0 : fail_fault(err, "out of memory");
+    if (!t->sample_ids) return fail_fault(err, "out of memory");
+    code = decoder_create(&t->decoder, t->model, 1, (int)o->sample_tokens, err);
+    return code ? code : sampler_create(&t->sampler, t->config.vocab_size, err);
 }
 
 // Appends the processor's name, as the system tells it, in brackets.
@@ -210,7 +211,8 @@ static void print_summary(const Trainer *t) {
     printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld), %.2f epochs\n", (long long)o->steps,
            step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, epochs);
     trainer_print_resume(t);
-    llama3_print_memory(t->model, stdout);
+    if (t->decoder) decoder_print_memory(t->decoder, stdout);
+    else llama3_print_memory(t->model, stdout);
     fflush(stdout);
 }
 
@@ -262,6 +264,8 @@ void trainer_close(Trainer *t) {
     if (t->progress.out) progress_end(&t->progress);
     log_close(&t->log);
     snapshot_destroy(t->snapshot);
+    decoder_destroy(t->decoder);
+    sampler_destroy(t->sampler);
     llama3_destroy(t->model);
     loader_close(t->val);
     loader_close(t->train);

@@ -116,8 +116,8 @@ static void show_sample(Trainer *t) {
     size_t capacity = (size_t)o->sample_tokens * MAX_BYTES_A_TOKEN + 1;
     char *text = malloc(capacity);
     if (!text) return;
-    int count = sample_ids(t->model, t->sample_ids, (int)o->sample_tokens, &t->config, o->temperature,
-                           (uint64_t)(o->seed + t->step), t->logits);
+    int count = sample_ids(t->decoder, t->sampler, t->sample_ids, (int)o->sample_tokens, &t->config, o->temperature,
+                           (uint64_t)(o->seed + t->step));
     sample_text(t->tokenizer, t->sample_ids, count, text, capacity);
     log_sample(&t->log, t->step, text);
     progress_print(&t->progress, "step %lld: sample\n%s\n", (long long)t->step, text);
