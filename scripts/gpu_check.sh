@@ -35,7 +35,7 @@ cd "$(dirname "$0")/.." || exit 1
 STAGES=(device build program kernels sanitizer training bench_kernels bench_pytorch)
 declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [bench_kernels]=70
     [bench_pytorch]=100)
-KERNEL_TESTS=(embedding rmsnorm rope attention swiglu classifier matmul grad_norm update_gate adamw checksum model)
+KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier matmul grad_norm update_gate adamw checksum model)
 NOT_RUN=77 # exit code of a stage that could not run
 
 usage() {
@@ -145,8 +145,8 @@ stage_kernels() {
     need_file "build/$TARGET/libllmc.so"
     need_python torch pytest numpy
     for name in "${KERNEL_TESTS[@]}"; do
-        if [ "$name" = model ] && ! "$PYTHON" -c 'import transformers' 2>/dev/null; then
-            fact left_out "test_model.py: $PYTHON has no transformers"
+        if [[ $name = model || $name = decoder ]] && ! "$PYTHON" -c 'import transformers' 2>/dev/null; then
+            fact left_out "test_$name.py: $PYTHON has no transformers"
             continue
         fi
         files+=("tests/test_$name.py")

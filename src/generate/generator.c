@@ -40,21 +40,24 @@ static int set_threads(int threads, Error *err) {
     return 0;
 }
 
+static int add_end_token(LlamaConfig *config, const cJSON *id, const char *path, Error *err) {
+    uint64_t value;
+    if (!json_is_count(id, (uint64_t)config->vocab_size - 1, &value))
+        return fail_input(err, "%s: eos_token_id: expected ids below the vocabulary's %d", path, config->vocab_size);
+    return llama_config_is_end(config, (int)value) ? 0 : llama_config_add_end(config, (int)value, path, err);
+}
+
 // Takes "eos_token_id" of generation_config.json, an id or a list of them, as end tokens too.
 static int add_end_tokens(LlamaConfig *config, const char *path, Error *err) {
     enum { MAX_BYTES = 1 << 20 };
     cJSON *root = NULL;
     int code = json_read_object(&root, path, MAX_BYTES, err);
-    const cJSON *item = code ? NULL : json_get(root, "eos_token_id");
-    if (cJSON_IsNull(item)) item = NULL;
-    for (const cJSON *id = cJSON_IsArray(item) ? item->child : item; id && !code;
-         id = cJSON_IsArray(item) ? id->next : NULL) {
-        uint64_t value;
-        if (!json_is_count(id, (uint64_t)config->vocab_size - 1, &value))
-            code = fail_input(err, "%s: eos_token_id: expected ids below the vocabulary's %d", path, config->vocab_size);
-        else if (!llama_config_is_end(config, (int)value))
-            code = llama_config_add_end(config, (int)value, path, err);
-    }
+    if (code) return code;
+    const cJSON *item = json_get(root, "eos_token_id"), *id;
+    if (cJSON_IsArray(item)) {
+        cJSON_ArrayForEach(id, item) if (!code) code = add_end_token(config, id, path, err);
+    } else if (item && !cJSON_IsNull(item))
+        code = add_end_token(config, item, path, err);
     cJSON_Delete(root);
     return code;
 }

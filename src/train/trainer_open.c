@@ -271,7 +271,6 @@ void trainer_close(Trainer *t) {
     loader_close(t->train);
     tokenizer_close(t->tokenizer);
     free(t->sample_ids);
-    free(t->logits);
     resume_free(&t->resume);
     run_dir_close(&t->run_dir);
     free(t);

@@ -1,0 +1,73 @@
+"""ctypes binding of src/generate/generator.h."""
+
+import ctypes
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .errors import Fault, InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+MESSAGE_BYTES = 4096  # more than any of the library's messages, so that struct Error may grow
+
+
+class _Error(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * MESSAGE_BYTES)]
+
+
+class SamplerOptions(ctypes.Structure):
+    """src/generate/sampler.h"""
+
+    _fields_ = [("temperature", ctypes.c_double), ("top_k", ctypes.c_int), ("top_p", ctypes.c_double)]
+
+
+def library_path(target: str | None, precision: str) -> Path:
+    """Of the build asked for; without a target that of the GPU where there is one."""
+    suffix = "-fp32" if precision == "fp32" else ""
+    if target is None:
+        cuda = ROOT / "build" / f"cuda{suffix}" / "libllmc.so"
+        target = "cuda" if os.path.exists("/dev/nvidia0") and cuda.exists() else "cpu"
+    path = ROOT / "build" / f"{target}{suffix}" / "libllmc.so"
+    if not path.exists():
+        raise InputError(f"{path} is missing: run make TARGET={target} PRECISION={precision}")
+    return path
+
+
+class Generator:
+    """Texts of one model: start(row, ids), then next() until it gives None."""
+
+    def __init__(self, library: Path, folder: Path, rows: int, context: int, threads: int):
+        self.library, self.rows = ctypes.CDLL(str(library)), rows
+        self.handle, self.tokens = ctypes.c_void_p(), np.full(rows, -1, np.int32)
+        self.library.generator_is_end.restype = ctypes.c_bool
+        self._call("generator_open", ctypes.byref(self.handle), os.fsencode(folder), rows, context, threads)
+        self.context = self.library.generator_context(self.handle)
+        self.vocab_size = self.library.generator_vocab_size(self.handle)
+
+    def _call(self, name: str, *arguments) -> None:
+        error = _Error()
+        code = getattr(self.library, name)(*arguments, ctypes.byref(error))
+        if code:
+            raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
+
+    def close(self) -> None:
+        self.library.generator_close(self.handle)
+        self.handle = ctypes.c_void_p()
+
+    def is_end(self, token: int) -> bool:
+        return self.library.generator_is_end(self.handle, token)
+
+    def start(self, row: int, ids: list[int], options: SamplerOptions, seed: int) -> None:
+        prompt = np.asarray(ids, np.int32)
+        self._call("generator_start", self.handle, row, prompt.ctypes.data_as(ctypes.c_void_p), len(ids),
+                   ctypes.byref(options), ctypes.c_uint64(seed))  # fmt: skip
+
+    def stop(self, row: int) -> None:
+        self.library.generator_stop(self.handle, row)
+
+    def next(self) -> list[tuple[int, int]]:
+        """(row, token) of every text that is not at its end; none: all are."""
+        count = ctypes.c_int()
+        self._call("generator_next", self.handle, self.tokens.ctypes.data_as(ctypes.c_void_p), ctypes.byref(count))
+        return [(row, token) for row, token in enumerate(self.tokens.tolist()) if token >= 0]
