@@ -41,9 +41,15 @@ def update(m, step):
     return m.result()
 
 
-def empty(m):
-    """The same model with other weights."""
+def other_weights(m):
     return trained(m.lib, m.fields, updates=1, seed=99)
+
+
+def no_weights(m):
+    """The same model as it is born: on the cpu target its memory is NaN."""
+    again = models.Model(m.lib, m.fields, B, T)
+    again.fields = m.fields
+    return again
 
 
 def arrays(m):
@@ -171,12 +177,12 @@ class Table(ctypes.Structure):
 # ---- that it comes back
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_everything_comes_back(lib, store, tied):
-    """All bits, padding too, and so the next steps' bits."""
+@pytest.mark.parametrize("tied, other", [(False, "weights"), (True, "weights"), (False, "poison")])
+def test_everything_comes_back(lib, store, tied, other):
+    """All bits, padding too, and so the next steps' bits; into a model with other weights or with none."""
     m = trained(lib, dict(models.TINY, tie_word_embeddings=tied))
     write(m, store, 5)
-    again = empty(m)
+    again = other_weights(m) if other == "weights" else no_weights(m)
     call(lib, "checkpoint_read_training", os.fsencode(store / "latest"), again.handle)
     same_bits(m.weights(), again.weights())
     same_bits(arrays(m), arrays(again))

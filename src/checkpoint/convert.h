@@ -13,8 +13,8 @@ extern "C" {
 // Returns how many are not finite.
 size_t convert_to_x(floatX *out, const void *raw, SafetensorsType type, size_t count);
 
-// out[count] = raw[count], F32. Returns how many are not finite.
-size_t convert_copy(float *out, const void *raw, size_t count);
+// How many of raw[count], F32 and not necessarily aligned, are not finite.
+size_t convert_not_finite(const void *raw, size_t count);
 
 #ifdef __cplusplus
 }

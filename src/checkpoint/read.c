@@ -11,7 +11,10 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
 
-enum { PIECE = 1 << 20, MAX_STATE_BYTES = 16 << 20 }; // elements that are in memory at a time; bytes
+enum {
+    PIECE = 1 << 18, // elements that are in memory at a time; few enough to stay in the cache
+    MAX_STATE_BYTES = 16 << 20
+};
 
 int checkpoint_verify(const char *folder, Error *err) {
     return checksums_verify(folder, err);
@@ -88,7 +91,8 @@ static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, floatX *
     return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
 }
 
-int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
+// Parameters alone.
+static int read_weights(const char *folder, Llama3 *m, Error *err) {
     SafetensorsReader *reader;
     int code = safetensors_open_model(&reader, folder, err);
     if (code) return code;
@@ -97,6 +101,12 @@ int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
     for (int i = 0; !code && i < llama3_parameters(m)->count; i++) code = read_weight(reader, m, i, values, err);
     free(values);
     safetensors_close(reader);
+    return code;
+}
+
+int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
+    int code = read_weights(folder, m, err);
+    if (!code) llama3_reset_training(m);
     return code;
 }
 
@@ -118,10 +128,10 @@ static int find_training(const SafetensorsReader *reader, const char *path, Trai
 }
 
 static int read_training(SafetensorsReader *reader, const char *path, Llama3 *m, TrainingArray array, int index,
-                         float *values, Error *err) {
+                         Error *err) {
     const ParameterTensor *t = &llama3_parameters(m)->tensors[index];
     const SafetensorsTensor *tensor = NULL;
-    const size_t all = elements(t), size = sizeof *values;
+    const size_t all = elements(t), size = sizeof(float);
     size_t not_finite = 0;
     int code = find_training(reader, path, array, t, &tensor, err);
     for (size_t first = 0; !code && first < all; first += PIECE) {
@@ -129,31 +139,28 @@ static int read_training(SafetensorsReader *reader, const char *path, Llama3 *m,
         const void *raw = NULL;
         code = safetensors_view(reader, tensor, first * size, count * size, &raw, err);
         if (code) return code;
-        not_finite += convert_copy(values, raw, count);
+        not_finite += convert_not_finite(raw, count);
+        llama3_set_training_piece(m, array, index, first, count, raw);
         safetensors_release(reader, tensor, first * size, count * size);
-        llama3_set_training_piece(m, array, index, first, count, values);
     }
     return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
 }
 
 static int read_arrays(SafetensorsReader *reader, const char *path, Llama3 *m, Error *err) {
     const int count = llama3_parameters(m)->count, expected = TRAINING_ARRAYS * count;
-    float *values = malloc(PIECE * sizeof *values);
-    int code = values ? 0 : fail_fault(err, "%s: out of memory", path);
     for (int array = 0; array < TRAINING_ARRAYS; array++)
-        for (int i = 0; !code && i < count; i++)
-            code = read_training(reader, path, m, (TrainingArray)array, i, values, err);
-    free(values);
-    if (!code && safetensors_count(reader) != expected)
-        return fail_input(err, "%s: %d tensors, expected the %d of this model", path, safetensors_count(reader),
-                          expected);
-    return code;
+        for (int i = 0; i < count; i++) {
+            int code = read_training(reader, path, m, (TrainingArray)array, i, err);
+            if (code) return code;
+        }
+    if (safetensors_count(reader) == expected) return 0;
+    return fail_input(err, "%s: %d tensors, expected the %d of this model", path, safetensors_count(reader), expected);
 }
 
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {
     char path[PATH_MAX];
     SafetensorsReader *reader;
-    int code = checkpoint_read_weights(folder, m, err);
+    int code = read_weights(folder, m, err);
     if (!code) code = store_path(path, folder, "trainer/optimizer.safetensors", err);
     if (!code) code = safetensors_open(&reader, path, err);
     if (code) return code;

@@ -502,6 +502,8 @@ int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *t
 
 // ---- Mapping
 
+enum { READ_AHEAD = 8 << 20 };
+
 static int map_file(File *file, Error *err) {
     void *map = mmap(NULL, file->size, PROT_READ, MAP_SHARED, file->fd, 0);
     if (map == MAP_FAILED) return fail_fault(err, "%s: mmap: %s", file->path, strerror(errno));
@@ -544,7 +546,8 @@ int safetensors_view(SafetensorsReader *reader, const SafetensorsTensor *tensor,
     int code = file->map == NULL ? map_file(file, err) : 0;
     if (code == 0 && count > 0) code = populate(file, begin, begin + count, err);
     if (code != 0) return code;
-    advise(file, begin + count, begin + 2 * count, MADV_WILLNEED); // read while this piece is worked on
+    // read while this piece is worked on
+    advise(file, begin + count, begin + count + READ_AHEAD, MADV_WILLNEED);
     *data = file->map + begin;
     return 0;
 }

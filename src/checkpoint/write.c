@@ -91,8 +91,9 @@ static int copy_tokenizer_file(Writing *w, const char *name, Error *err) {
 
 // ---- tensors
 
-// Weights (array TRAINING_ARRAYS, floatX) or one of the training arrays (fp32) of all parameters.
-static const char *const array_names[TRAINING_ARRAYS] = {"master", "moment1", "moment2"};
+// What a file holds of all parameters: training arrays (fp32), or the weights themselves (floatX).
+enum { WEIGHTS = TRAINING_ARRAYS, KINDS };
+static const char *const prefixes[KINDS] = {"master.", "moment1.", "moment2.", ""};
 
 typedef struct {
     char (*names)[sizeof((ParameterTensor *)NULL)->name + 16];
@@ -100,8 +101,8 @@ typedef struct {
     int count;
 } Declared;
 
-static void declare_one(Declared *d, const char *array, const ParameterTensor *t, SafetensorsType type) {
-    snprintf(d->names[d->count], sizeof *d->names, "%s%s%s", array, *array ? "." : "", t->name);
+static void declare_one(Declared *d, const char *prefix, const ParameterTensor *t, SafetensorsType type) {
+    snprintf(d->names[d->count], sizeof *d->names, "%s%s", prefix, t->name);
     SafetensorsTensor *tensor = &d->tensors[d->count];
     *tensor = (SafetensorsTensor){
         .name = d->names[d->count], .dims = t->dims, .shape = {t->rows, t->cols, 1, 1}, .type = type};
@@ -109,16 +110,14 @@ static void declare_one(Declared *d, const char *array, const ParameterTensor *t
     d->count++;
 }
 
-// The tensors of a file that holds the arrays [first, last]. false: no memory.
+// The tensors of a file that holds the kinds [first, last]. false: no memory.
 static bool declare(Declared *d, const ParameterTable *table, int first, int last) {
     size_t room = (size_t)table->count * (size_t)(last - first + 1);
     *d = (Declared){.names = calloc(room, sizeof *d->names), .tensors = calloc(room, sizeof *d->tensors)};
     if (!d->names || !d->tensors) return false;
-    for (int array = first; array <= last; array++) {
-        bool weights = array == TRAINING_ARRAYS;
-        SafetensorsType type = weights && sizeof(floatX) == 2 ? SAFETENSORS_BF16 : SAFETENSORS_F32;
-        for (int i = 0; i < table->count; i++)
-            declare_one(d, weights ? "" : array_names[array], &table->tensors[i], type);
+    for (int kind = first; kind <= last && kind < KINDS; kind++) {
+        SafetensorsType type = kind == WEIGHTS && sizeof(floatX) == 2 ? SAFETENSORS_BF16 : SAFETENSORS_F32;
+        for (int i = 0; i < table->count; i++) declare_one(d, prefixes[kind], &table->tensors[i], type);
     }
     return true;
 }
@@ -136,13 +135,13 @@ static const float *find_piece(const Writing *w, TrainingArray array, int index,
     return pieces->fetched;
 }
 
-static int stream_tensor(const Writing *w, SafetensorsWriter *out, int array, int index, Pieces *pieces, Error *err) {
-    const bool weights = array == TRAINING_ARRAYS; // the master weights, rounded
+static int stream_tensor(const Writing *w, SafetensorsWriter *out, int kind, int index, Pieces *pieces, Error *err) {
+    const bool weights = kind == WEIGHTS; // the master weights, rounded
     const size_t all = elements(&w->content->table->tensors[index]);
     for (size_t first = 0; first < all; first += PIECE) {
         size_t count = all - first < PIECE ? all - first : PIECE;
         const float *values =
-            find_piece(w, weights ? TRAINING_MASTER : (TrainingArray)array, index, first, count, pieces);
+            find_piece(w, weights ? TRAINING_MASTER : (TrainingArray)kind, index, first, count, pieces);
         if (weights) convert_to_x(pieces->rounded, values, SAFETENSORS_F32, count);
         int code = weights ? safetensors_write(out, pieces->rounded, count * sizeof(floatX), err)
                            : safetensors_write(out, values, count * sizeof(float), err);
@@ -155,9 +154,9 @@ static int stream(const Writing *w, SafetensorsWriter *out, int first, int last,
     Pieces *pieces = malloc(sizeof *pieces);
     if (!pieces) return fail_fault(err, "%s: no memory to write it", path);
     int code = 0;
-    for (int array = first; array <= last; array++)
+    for (int kind = first; kind <= last; kind++)
         for (int i = 0; !code && i < w->content->table->count; i++)
-            code = stream_tensor(w, out, array, i, pieces, err);
+            code = stream_tensor(w, out, kind, i, pieces, err);
     free(pieces);
     return code;
 }
@@ -180,7 +179,7 @@ static int begin_arrays(const Writing *w, SafetensorsWriter **out, const char *p
     return code;
 }
 
-// The arrays [first, last] as one safetensors file.
+// The kinds [first, last] as one safetensors file.
 static int write_arrays(Writing *w, const char *name, int first, int last, Error *err) {
     char path[PATH_MAX];
     SafetensorsWriter *out = NULL;
@@ -213,7 +212,7 @@ static int write_files(Writing *w, Error *err) {
     if (!code) code = write_generation_config(w, err);
     for (int i = 0; !code && i < TOKENIZER_FILES; i++) code = copy_tokenizer_file(w, tokenizer_files[i], err);
     if (!code) code = write_bytes(w, "trainer/state.json", w->content->state, strlen(w->content->state), err);
-    if (!code) code = write_arrays(w, "model.safetensors", TRAINING_ARRAYS, TRAINING_ARRAYS, err);
+    if (!code) code = write_arrays(w, "model.safetensors", WEIGHTS, WEIGHTS, err);
     if (!code) code = write_arrays(w, "trainer/optimizer.safetensors", TRAINING_MASTER, TRAINING_MOMENT2, err);
     if (!code) code = checksums_write(&w->sums, w->folder, err);
     if (!code) code = folder_sync(trainer, err);

@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <omp.h>
 
-enum { DEVICE_ALIGN = 256, COPY_PIECE = 4 << 20 };
+enum { DEVICE_ALIGN = 256, COPY_UNIT = 4096, PARALLEL_COPY = 8 << 20 };
 
 static cudaError_t last_error = cudaSuccess;
 
@@ -31,18 +31,17 @@ static size_t available_bytes() {
     return kib ? kib * 1024 : physical_bytes(_SC_AVPHYS_PAGES);
 }
 
-// Large copies are shared among the threads: one alone does not fill the memory bus.
+// Large copies are shared among the threads, one long piece each: one thread alone does not fill the memory bus, and in
+// long pieces memcpy writes past the caches.
 static void copy(char *to, const char *from, size_t bytes) {
-    if (bytes < 2 * COPY_PIECE) {
+    const size_t threads = (size_t)omp_get_max_threads(), piece = bytes / threads / COPY_UNIT * COPY_UNIT;
+    if (bytes < PARALLEL_COPY || threads == 1) {
         memmove(to, from, bytes);
         return;
     }
-    const size_t pieces = bytes / COPY_PIECE; // the last takes what is over
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < pieces; i++) {
-        const size_t first = i * COPY_PIECE, end = i + 1 == pieces ? bytes : first + COPY_PIECE;
-        memcpy(to + first, from + first, end - first);
-    }
+#pragma omp parallel for schedule(static) num_threads((int)threads)
+    for (size_t i = 0; i < threads; i++)
+        memcpy(to + i * piece, from + i * piece, i + 1 == threads ? bytes - i * piece : piece);
 }
 
 extern "C" {

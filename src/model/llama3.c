@@ -244,24 +244,34 @@ void llama3_init_weights(Llama3 *m, uint64_t seed) {
     for (int i = 0; i < m->table.count; i++) init_tensor(m, &m->table.tensors[i], seed, (uint32_t)i);
 }
 
-// Elements of a piece, with the padding behind it where it ends with the tensor's last element.
-static size_t with_padding(const ParameterTensor *t, size_t first, size_t count) {
+// What a tensor takes of each flat array: its elements, the padding, and the gap before the next tensor.
+static size_t span(const ParameterTensor *t) {
     const size_t padded = (size_t)t->padded_rows * (size_t)t->cols;
-    return first + count == elements(t) ? padded - first : count;
+    return (padded + PARAMETER_ALIGN - 1) / PARAMETER_ALIGN * PARAMETER_ALIGN;
+}
+
+// Elements of a piece, with all behind it that is the tensor's where it ends with the last element.
+static size_t with_padding(const ParameterTensor *t, size_t first, size_t count) {
+    return first + count == elements(t) ? span(t) - first : count;
 }
 
 void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values) {
     const ParameterTensor *t = &m->table.tensors[index];
-    const size_t at = t->offset + first, padded = with_padding(t, first, count);
-    cuda_check(cudaMemcpyAsync(m->params + at, values, count * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
-    cuda_check(cudaMemsetAsync(m->params + at + count, 0, (padded - count) * sizeof(floatX), m->stream));
-    if (m->shape.training) {
-        weights_widen(m->master + at, m->params + at, padded, m->stream);
-        cuda_check(cudaMemsetAsync(m->moment1 + at, 0, padded * sizeof(float), m->stream));
-        cuda_check(cudaMemsetAsync(m->moment2 + at, 0, padded * sizeof(float), m->stream));
-    }
+    const size_t padded = with_padding(t, first, count);
+    floatX *to = m->params + t->offset + first;
+    cuda_check(cudaMemcpyAsync(to, values, count * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaMemsetAsync(to + count, 0, (padded - count) * sizeof(floatX), m->stream));
     cuda_check(cudaStreamSynchronize(m->stream)); // `values` is the caller's again
 }
+
+static void reset_training(Llama3 *m, size_t first, size_t count) {
+    if (!m->shape.training) return;
+    weights_widen(m->master + first, m->params + first, count, m->stream);
+    cuda_check(cudaMemsetAsync(m->moment1 + first, 0, count * sizeof(float), m->stream));
+    cuda_check(cudaMemsetAsync(m->moment2 + first, 0, count * sizeof(float), m->stream));
+}
+
+void llama3_reset_training(Llama3 *m) { reset_training(m, 0, m->table.num_elements); }
 
 void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values) {
     const floatX *from = m->params + m->table.tensors[index].offset + first;
@@ -270,7 +280,9 @@ void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count
 }
 
 void llama3_set_parameter(Llama3 *m, int index, const floatX *values) {
-    llama3_set_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+    const ParameterTensor *t = &m->table.tensors[index];
+    llama3_set_parameter_piece(m, index, 0, elements(t), values);
+    reset_training(m, t->offset, span(t));
 }
 
 void llama3_get_parameter(Llama3 *m, int index, floatX *values) {

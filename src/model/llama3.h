@@ -50,15 +50,19 @@ void llama3_init_weights(Llama3 *m, uint64_t seed);
 void llama3_set_parameter(Llama3 *m, int index, const floatX *values);
 void llama3_get_parameter(Llama3 *m, int index, floatX *values);
 
-// The same of elements [first, first + count) of the tensor alone (row-major, count > 0); padding is zeroed by the
-// piece that holds the last element. So a tensor of any size goes through a small piece of host memory.
+// Elements [first, first + count) of the tensor (row-major, count > 0), so that a tensor of any size goes through a small
+// piece of host memory. The piece that holds the last element zeroes the padding. Master weights and moments stay as
+// they are: llama3_reset_training or the training pieces below follow.
 void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values);
 void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values);
+
+// Master weights become the parameters, widened; moments zero. Queued on the device.
+void llama3_reset_training(Llama3 *m);
 
 // What the optimizer keeps of each parameter; of a model made for training.
 typedef enum { TRAINING_MASTER, TRAINING_MOMENT1, TRAINING_MOMENT2, TRAINING_ARRAYS } TrainingArray;
 void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
-                               const float *values); // padding as above; the parameter itself stays
+                               const float *values); // padding as above; the parameter itself stays. values: at any address
 void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values);
 
 // to: host, the three flat arrays [TRAINING_ARRAYS][num_elements], padding included (=). Waits for the device.
