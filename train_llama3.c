@@ -1,6 +1,7 @@
 // Trains a Llama 3 language model: see train_llama3 --help.
 #include <stdio.h>
 
+#include "train/eval_only.h"
 #include "train/options.h"
 #include "train/process.h"
 #include "train/trainer.h"
@@ -27,6 +28,7 @@ int main(int argc, char **argv) {
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
     if (code || options.help) return report(code, &err);
+    if (options.eval_only) return report(eval_only(&options, &err), &err);
     code = trainer_open(&t, &options, &err); // output folder, checkpoint, configuration, shards, tokenizer, memory
     if (!code && !trainer_was_done(t)) code = train(t, &err);
     trainer_close(t);

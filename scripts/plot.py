@@ -7,6 +7,7 @@
 
 The training loss is drawn faint as it was and strong smoothed, validation losses as points. Horizontal references are given
 by --reference; without one, the unigram validation loss stands in if a meta.json of the data lies in the run's folder.
+Accuracies of --eval-tasks get a panel of their own, with a bar of one standard error each way.
 
 Exit codes: 0 done; 2 bad usage, or a log without a loss; 1 anything else.
 """
@@ -38,6 +39,7 @@ class Run:
     path: Path
     train: list[tuple[float, float]] = field(default_factory=list)
     val: list[tuple[float, float]] = field(default_factory=list)
+    tasks: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)  # (x, accuracy, standard error)
     not_finite: int = 0
     unreadable: int = 0
 
@@ -70,6 +72,9 @@ def read_line(run: Run, line: str, axis: str, tokens_at_step: dict[int, float]) 
     if is_number(entry.get("tokens")):
         tokens_at_step[entry["step"]] = entry["tokens"]
     x = entry["step"] if axis == "steps" else tokens_at_step.get(entry["step"])
+    if isinstance(entry.get("task"), str) and x is not None and is_number(entry.get("acc")):
+        error = entry.get("acc_stderr")
+        run.tasks.setdefault(entry["task"], []).append((x, entry["acc"], error if is_number(error) else 0.0))
     for key, points in (("loss", run.train), ("val_loss", run.val)):
         if key not in entry:
             continue
@@ -120,22 +125,48 @@ def unigram_of_runs(runs: list[Run]) -> dict[str, float]:
 
 def draw(runs: list[Run], references: dict[str, float], options: argparse.Namespace) -> None:
     plt.rcParams.update({"font.size": 11, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK})
-    figure, axes = plt.subplots(figsize=(9, 5.2), dpi=options.dpi, layout="constrained")
+    with_tasks = any(run.tasks for run in runs)
+    panels = {"nrows": 2, "sharex": True, "height_ratios": [2.2, 1]} if with_tasks else {}
+    size = (9, 7.4) if with_tasks else (9, 5.2)
+    figure, axes = plt.subplots(figsize=size, dpi=options.dpi, layout="constrained", **panels)
+    if with_tasks:
+        axes, below = axes
+        draw_tasks(below, runs)
+        style(below)
     for index, run in enumerate(runs):
         draw_run(axes, run, COLOURS[index % len(COLOURS)], options.smooth, alone=len(runs) == 1)
     draw_references(axes, references)
     axes.set_ylim(*loss_range(runs, references))
     axes.set_xlim(left=0)
-    axes.set_xlabel("optimizer steps" if options.x == "steps" else "training tokens")
+    lowest = below if with_tasks else axes
+    lowest.set_xlabel("optimizer steps" if options.x == "steps" else "training tokens")
     axes.set_ylabel("loss (nats per token)")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_title(options.title or ", ".join(run.name for run in runs), loc="left", fontweight="bold", fontsize=13)
+    axes.legend(frameon=False, loc="upper right")
+    style(axes)
+    figure.savefig(options.output)
+
+
+def style(axes) -> None:
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.legend(frameon=False, loc="upper right")
-    figure.savefig(options.output)
+
+
+def draw_tasks(axes, runs: list[Run]) -> None:
+    """A colour a task; of several runs, a marker a run."""
+    names = sorted({name for run in runs for name in run.tasks})
+    for index, run in enumerate(runs):
+        for name, points in run.tasks.items():
+            x, accuracy, error = zip(*sorted(points))
+            label = f"{name if len(runs) == 1 else f'{run.name}: {name}'}, {accuracy[-1]:.3f}"
+            colour = COLOURS[(names.index(name) + 2) % len(COLOURS)]
+            axes.errorbar(x, accuracy, error, color=colour, marker="osD^v"[index % 5], markersize=4, linewidth=1.2,
+                          elinewidth=0.8, capsize=2, label=label)  # fmt: skip
+    axes.set_ylabel("accuracy")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
 
 
 def draw_run(axes, run: Run, colour: str, window: int, alone: bool) -> None:

@@ -35,6 +35,7 @@ VALUE_TYPES = {
     "float": ctypes.c_float,
     "double": ctypes.c_double,
     "bool": ctypes.c_bool,
+    "EvalStop": ctypes.c_void_p,
     "MatmulOut": ctypes.c_int,
     "TrainingArray": ctypes.c_int,
     "StoreReport": ctypes.c_void_p,

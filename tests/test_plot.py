@@ -49,6 +49,22 @@ def test_one_run_cut_short(tmp_path):
     assert has_colour(run / "loss.png", "#2563eb") and has_colour(run / "loss.png", "#ea580c")
 
 
+def test_task_accuracies(tmp_path):
+    """A second panel, with a colour for each task; without a standard error (one item), and perplexities, too."""
+    run = write_run(tmp_path / "a")
+    before = plot(run, "--output", tmp_path / "plain.png")
+    assert before.returncode == 0
+    lines = [{"step": s, "task": t, "acc": s / 80, "acc_stderr": e} for s in (20, 40) for t, e in (("one", 0.02), ("two", None))]
+    lines += [{"step": 20, "task": "text", "bits_per_byte": 1.2}, {"step": 40, "task": "one", "acc": None}]
+    with open(run / "log.jsonl", "a") as log:
+        log.write("".join(json.dumps(line) + "\n" for line in lines))
+    result = plot(run, "--x", "tokens")
+    assert result.returncode == 0, result.stderr
+    assert has_colour(run / "loss.png", "#059669") and has_colour(run / "loss.png", "#9333ea")
+    assert not has_colour(tmp_path / "plain.png", "#059669")
+    assert pixels(run / "loss.png").shape[0] > pixels(tmp_path / "plain.png").shape[0]
+
+
 @pytest.mark.parametrize("axis", ["steps", "tokens"])
 def test_two_runs(tmp_path, axis):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b") / "log.jsonl"]

@@ -99,6 +99,10 @@ bool llama3_update_applied(const Llama3 *m);
 // Adds micro-batch i's losses to the step's loss, for llama3_begin_step and llama3_result around it.
 void llama3_forward_loss(Llama3 *m, int i);
 
+// losses: host, [B*T] = the loss of each target of micro-batch i, in nats, 0 where it is -1. forward false: the model has
+// run forward over the same tokens just before, only the targets are others. Waits.
+void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses);
+
 // logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary). Waits.
 void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
 

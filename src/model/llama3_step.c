@@ -185,6 +185,19 @@ void llama3_forward_loss(Llama3 *m, int i) {
     classify(m, false);
 }
 
+void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
+    const size_t N = (size_t)llama3_rows(m);
+    if (forward) {
+        upload_batch(m, &m->batches[i]);
+        llama3_forward(m, m->shape.B, m->shape.T);
+    } else {
+        upload(m, m->targets, m->batches[i].targets, N);
+    }
+    classify(m, false);
+    cuda_check(cudaMemcpyAsync(losses, m->losses, N * sizeof *losses, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+}
+
 static void update_range(Llama3 *m, size_t first, size_t end, bool decay) {
     if (first == end) return;
     adamw_update(m->params + first, m->master + first, m->moment1 + first, m->moment2 + first, m->grads + first,

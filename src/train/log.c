@@ -141,6 +141,26 @@ void log_evaluation(Log *log, int64_t step, double val_loss) {
     put_object(log, object);
 }
 
+void log_task(Log *log, int64_t step, const char *task, const EvalResult *result) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "task", task);
+    cJSON_AddNumberToObject(object, "items", (double)result->items);
+    if (result->kind == EVAL_CHOICE) {
+        add_number(object, "acc", result->acc.mean);
+        add_number(object, "acc_stderr", result->acc.error);
+        add_number(object, "acc_norm", result->acc_norm.mean);
+        add_number(object, "acc_norm_stderr", result->acc_norm.error);
+        add_number(object, "acc_bytes", result->acc_bytes.mean);
+        add_number(object, "acc_bytes_stderr", result->acc_bytes.error);
+    } else {
+        add_number(object, "word_perplexity", result->word_perplexity);
+        add_number(object, "byte_perplexity", result->byte_perplexity);
+        add_number(object, "bits_per_byte", result->bits_per_byte);
+        add_number(object, "token_perplexity", result->token_perplexity);
+    }
+    put_object(log, object);
+}
+
 void log_sample(Log *log, int64_t step, const char *text) {
     cJSON *object = begin(step);
     cJSON_AddStringToObject(object, "sample", text);
@@ -173,36 +193,6 @@ void log_checkpoint(Log *log, int64_t step, const char *checkpoint, double wait_
 void log_checkpoint_failed(Log *log, int64_t step, const char *reason) {
     cJSON *object = begin(step);
     cJSON_AddStringToObject(object, "checkpoint_failed", reason);
-    put_object(log, object);
-}
-
-void log_skip(Log *log, int64_t step, const char *reason, int64_t batch, int64_t skipped_steps) {
-    cJSON *object = begin(step);
-    cJSON_AddStringToObject(object, "skipped", reason);
-    cJSON_AddNumberToObject(object, "batch", (double)batch);
-    cJSON_AddNumberToObject(object, "skipped_steps", (double)skipped_steps);
-    put_object(log, object);
-}
-
-void log_spike(Log *log, int64_t step, double loss, double limit, int64_t batch) {
-    cJSON *object = begin(step);
-    add_number(object, "spike", loss);
-    add_number(object, "limit", limit);
-    cJSON_AddNumberToObject(object, "batch", (double)batch);
-    put_object(log, object);
-}
-
-void log_rollback(Log *log, int64_t step, int64_t checkpoint_step) {
-    cJSON *object = begin(step);
-    cJSON_AddNumberToObject(object, "rolled_back_to", (double)checkpoint_step);
-    put_object(log, object);
-}
-
-void log_checksum(Log *log, int64_t step, uint64_t checksum) {
-    cJSON *object = begin(step);
-    char digits[17];
-    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)checksum);
-    cJSON_AddStringToObject(object, "weights_checksum", digits);
     put_object(log, object);
 }
 

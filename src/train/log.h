@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "eval/metrics.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +34,10 @@ void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, 
 // {"step", "val_loss"}
 void log_evaluation(Log *log, int64_t step, double val_loss);
 
+// {"step", "task", "items", ...}: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes",
+// "acc_bytes_stderr"; of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
+void log_task(Log *log, int64_t step, const char *task, const EvalResult *result);
+
 // {"step", "sample"}; text is zero-terminated UTF-8.
 void log_sample(Log *log, int64_t step, const char *text);
 
@@ -49,19 +54,6 @@ void log_checkpoint(Log *log, int64_t step, const char *checkpoint, double wait_
 
 // {"step", "checkpoint_failed"}: the reason.
 void log_checkpoint_failed(Log *log, int64_t step, const char *reason);
-
-// {"step", "skipped", "batch", "skipped_steps"}: why the step's update was not made, the loader's step that replays its
-// batch, and how many updates were not made up to here.
-void log_skip(Log *log, int64_t step, const char *reason, int64_t batch, int64_t skipped_steps);
-
-// {"step", "spike", "limit", "batch"}: a loss above the limit.
-void log_spike(Log *log, int64_t step, double loss, double limit, int64_t batch);
-
-// {"step", "rolled_back_to"}: the run goes on from the checkpoint of an earlier step, with the batches after this one.
-void log_rollback(Log *log, int64_t step, int64_t checkpoint_step);
-
-// {"step", "weights_checksum"}: 16 hexadecimal digits.
-void log_checksum(Log *log, int64_t step, uint64_t checksum);
 
 // {"step", "stopped"}: why the run ended before its last step.
 void log_stop(Log *log, int64_t step, const char *reason);

@@ -141,6 +141,8 @@ static int check_required(const Options *options, Error *err) {
         (options_given(options, "eval-every") || options_given(options, "eval-batches")) &&
         options->eval_every)
         return fail_input(err, "--eval-every needs --val-data GLOB, which is missing");
+    if (options->eval_tasks_every && !options->eval_tasks)
+        return fail_input(err, "--eval-tasks-every needs --eval-tasks GLOB, which is missing");
     return 0;
 }
 
@@ -201,10 +203,24 @@ static int check_sample(Options *options, Error *err) {
                       (long long)options->sample_tokens, (long long)options->seq_len);
 }
 
+// Of the options that say how to train none is needed, and none looked at. seq_len 0: by the model.
+static int check_eval_only(Options *options, Error *err) {
+    if (!options->init_from) return fail_input(err, "--eval-only needs --init-from DIR, which is missing");
+    if (options->config)
+        return fail_input(err, "--config '%s': --eval-only takes the configuration of --init-from", options->config);
+    if (!options->eval_tasks && !options->val_data)
+        return fail_input(err, "--eval-only needs --eval-tasks GLOB or --val-data GLOB, both are missing");
+    if (!options_given(options, "seq-len")) options->seq_len = 0;
+    if (options->batch_size * options->seq_len <= SOME_INT) return 0;
+    return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
+                      (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
+}
+
 int options_parse(Options *options, int argc, char **argv, Error *err) {
     int code = options_set_defaults(options, err);
     if (!code) code = parse_arguments(options, argc, argv, err);
     if (code || options->help) return code;
+    if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;
     if ((code = derive_tokens_per_step(options, err))) return code;
     if ((code = check_sample(options, err))) return code;

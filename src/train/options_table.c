@@ -99,6 +99,13 @@ const OptionSpec options_table[] = {
             "validation loss every N steps and at the end; 0: never"),
     INTEGER(eval_batches, "eval-batches", 0, NONE, "micro-batches", "20", 1, 1e9,
             "size of the fixed set that validation loss is taken over"),
+    TEXT(eval_tasks, "eval-tasks", 0, NONE, "GLOB",
+         "evaluations made by prepare_eval.py, e.g. 'data/*.eval': multiple choice and perplexity"),
+    INTEGER(eval_tasks_every, "eval-tasks-every", 0, NONE, "updates", "0", 0, 1e12,
+            "score --eval-tasks every N steps and at the end; 0: only at the end"),
+    FLAG(eval_only, "eval-only", NONE,
+         "no training: score --eval-tasks, and --val-data, by the model of --init-from, and end. --seq-len is "
+         "then by default the model's max_position_embeddings, at most 2048"),
     INTEGER(sample_every, "sample-every", 0, NONE, "updates", "0", 0, 1e12,
             "write a text every N steps and at the end; 0: never"),
     INTEGER(sample_tokens, "sample-tokens", 0, NONE, "tokens", "64", 1, 1 << 20,
@@ -107,17 +114,6 @@ const OptionSpec options_table[] = {
          "of the sampled text; 0: always the likeliest token"),
     INTEGER(log_every, "log-every", 0, NONE, "updates", "10", 1, 1e12,
             "where the output is no terminal: a line every N steps. log.jsonl has every step"),
-
-    HEADING("Guards:"),
-    INTEGER(max_skipped, "max-skipped", 0, NONE, "updates", "10", 1, 1e12,
-            "a step whose loss or gradient is not finite changes nothing and is counted; so many in a row end the run"),
-    REAL(spike_deviations, "spike-deviations", RESULT, "standard deviations", "6", 0, 1e6,
-         "a loss that far above its running mean is a spike, and logged; 0: none is"),
-    CHOICE(on_spike, "on-spike", RESULT, "log", "log|skip|rollback",
-           "skip: the update of a spike is not made; rollback: go back to the newest checkpoint and on with the "
-           "batches after the spike's"),
-    INTEGER(checksum_every, "checksum-every", 0, NONE, "updates", "100", 0, 1e12,
-            "log a checksum of the weights every N steps and at the end; 0: never"),
 
     HEADING("Machine:"),
     INTEGER(seed, "seed", 's', RESULT, NULL, "42", 0, 9007199254740992.0,

@@ -222,6 +222,7 @@ static int open_parts(Trainer *t, Error *err) {
     if (!code) code = find_resume(t, err);
     if (!code) code = read_config(t, err);
     if (!code) code = open_data(t, err);
+    if (!code) code = trainer_open_tasks(t, err);
     if (code) return code;
     take_document_ids(&t->config, t->train);
     find_device(t);
@@ -258,10 +259,6 @@ bool trainer_was_done(const Trainer *t) {
     return true;
 }
 
-Llama3 *trainer_model(const Trainer *t) {
-    return t->model;
-}
-
 void trainer_close(Trainer *t) {
     if (!t) return;
     trainer_end_saving(t);
@@ -271,6 +268,7 @@ void trainer_close(Trainer *t) {
     decoder_destroy(t->decoder);
     sampler_destroy(t->sampler);
     llama3_destroy(t->model);
+    evaltasks_close(t->tasks);
     loader_close(t->val);
     loader_close(t->train);
     tokenizer_close(t->tokenizer);

@@ -1,0 +1,56 @@
+"""The file of an evaluation's items, as src/eval/items.h describes it."""
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MAGIC = b"L3EVALS\0"
+VERSION = 1
+BYTE_ORDER = 0x01020304
+HEADER_BYTES = 256
+CHOICE, DOCUMENTS = 1, 2
+
+_HEADER = struct.Struct("<8sIIIIQQQ32s")
+
+
+@dataclass
+class Ending:
+    """Tokens of an ending, or of a document; `characters` are words of a document."""
+
+    tokens: list[int]
+    characters: int
+    bytes: int
+
+
+@dataclass
+class Item:
+    context: list[int]
+    endings: list[Ending]
+    label: int = 0
+
+
+def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: bytes) -> None:
+    """The file appears under its name whole or not at all."""
+    endings = [ending for item in items for ending in item.endings]
+    tokens = [ids for item in items for ids in (item.context, *(ending.tokens for ending in item.endings))]
+    flat = np.concatenate([np.asarray(ids, "<u4") for ids in tokens])
+    header = _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, kind, vocab_size, len(items), len(endings), flat.size, sha256)
+    parts = [
+        header.ljust(HEADER_BYTES, b"\0"),
+        np.array([[len(item.context), len(item.endings), item.label, 0] for item in items], "<u4").tobytes(),
+        np.array([[len(e.tokens), e.characters, e.bytes, 0] for e in endings], "<u4").tobytes(),
+        flat.tobytes(),
+    ]
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+#include "eval/metrics.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+typedef enum { BY_SUM, BY_CHARACTER, BY_BYTE } Norm;
+
+static double score(const EvalEnding *ending, double loglikelihood, Norm norm) {
+    switch (norm) {
+    case BY_CHARACTER:
+        return loglikelihood / ending->characters;
+    case BY_BYTE:
+        return loglikelihood / ending->bytes;
+    case BY_SUM:
+        break;
+    }
+    return loglikelihood;
+}
+
+static bool is_right(const EvalSet *set, const EvalItem *item, const double *loglikelihoods, Norm norm) {
+    int best = 0;
+    double best_score = NAN;
+    for (int i = 0; i < item->num_endings; i++) {
+        const int64_t index = item->first_ending + i;
+        const double found = score(&set->endings[index], loglikelihoods[index], norm);
+        if (i > 0 && !(found > best_score)) continue;
+        best = i;
+        best_score = found;
+    }
+    return best == item->label && !isnan(best_score);
+}
+
+static EvalShare share(const EvalSet *set, const double *loglikelihoods, Norm norm) {
+    const double n = (double)set->num_items;
+    int64_t right = 0;
+    for (int64_t i = 0; i < set->num_items; i++) right += is_right(set, &set->items[i], loglikelihoods, norm);
+    const double mean = (double)right / n;
+    // The sample variance of zeros and ones is n/(n-1) mean (1-mean).
+    return (EvalShare){mean, n > 1 ? sqrt(mean * (1 - mean) / (n - 1)) : NAN};
+}
+
+EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods) {
+    EvalResult result = {.kind = set->kind, .items = set->num_items};
+    if (set->kind == EVAL_CHOICE) {
+        result.acc = share(set, loglikelihoods, BY_SUM);
+        result.acc_norm = share(set, loglikelihoods, BY_CHARACTER);
+        result.acc_bytes = share(set, loglikelihoods, BY_BYTE);
+        return result;
+    }
+    double sum = 0, words = 0, bytes = 0, tokens = 0;
+    for (int64_t i = 0; i < set->num_endings; i++) {
+        sum += loglikelihoods[i];
+        words += set->endings[i].characters;
+        bytes += set->endings[i].bytes;
+        tokens += set->endings[i].num_tokens;
+    }
+    result.word_perplexity = exp(-sum / words);
+    result.byte_perplexity = exp(-sum / bytes);
+    result.bits_per_byte = -sum / bytes / log(2);
+    result.token_perplexity = exp(-sum / tokens);
+    return result;
+}
+
+void eval_describe(char *text, size_t capacity, const EvalResult *r) {
+    if (r->kind == EVAL_CHOICE)
+        snprintf(text, capacity, "acc %.4f +- %.4f, acc_norm %.4f +- %.4f (%lld items)", r->acc.mean,
+                 r->acc.error, r->acc_norm.mean, r->acc_norm.error, (long long)r->items);
+    else
+        snprintf(text, capacity,
+                 "word_perplexity %.4g, byte_perplexity %.4f, bits_per_byte %.4f, token_perplexity %.4g "
+                 "(%lld documents)",
+                 r->word_perplexity, r->byte_perplexity, r->bits_per_byte, r->token_perplexity,
+                 (long long)r->items);
+}

@@ -1,0 +1,34 @@
+// What log-likelihoods say about a model: the measures of lm-eval, by its definitions.
+#ifndef LLMC_EVAL_METRICS_H
+#define LLMC_EVAL_METRICS_H
+
+#include "eval/items.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    double mean, error; // error: standard error of the mean, NAN for a single item
+} EvalShare;
+
+typedef struct {
+    EvalKind kind;
+    int64_t items;
+    // EVAL_CHOICE: shares of items whose label has the greatest log-likelihood: as it is, for each character
+    // of the ending, for each of its bytes. Of equals the first one counts.
+    EvalShare acc, acc_norm, acc_bytes;
+    // EVAL_DOCUMENTS: exp of the mean negative log-likelihood for each word, byte and token; bits for each
+    // byte
+    double word_perplexity, byte_perplexity, bits_per_byte, token_perplexity;
+} EvalResult;
+
+EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods);
+
+// "acc 0.2512 +- 0.0043, acc_norm ..." or "word_perplexity 23.41, ...", zero-terminated, cut to capacity.
+void eval_describe(char *text, size_t capacity, const EvalResult *result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

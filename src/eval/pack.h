@@ -1,0 +1,49 @@
+// What of an evaluation's items the model is fed: sequences of at most T tokens, several of them to a row.
+//
+// An ending is scored as lm-eval does it for causal models. Of context and ending, joined, all but the last
+// token are the input, and the ending's tokens are the targets of the last positions. Where the input is
+// longer than T, it is cut from the left. A document longer than T takes several sequences: the first T
+// tokens behind the beginning token, then T more with the T inputs before them, and what is left at the end
+// again with T inputs.
+//
+// Endings that follow each other in an item and differ in the last token only have the same input: one
+// sequence.
+#ifndef LLMC_EVAL_PACK_H
+#define LLMC_EVAL_PACK_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "eval/items.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    int64_t item, ending; // ending: the first one of those that share the input
+    int num_endings;      // that share it
+    int64_t first;        // position of its first token in context and ending joined
+    int length, targets;  // inputs; the last `targets` of them predict
+    int64_t row;
+    int start; // where in the row
+} EvalSequence;
+
+typedef struct {
+    int T;
+    int64_t num_sequences, num_rows;
+    EvalSequence *sequences; // by row, then by start
+    int64_t *row_first;      // [num_rows + 1] index of each row's first sequence
+} EvalPacking;
+
+// Errors: 2 (an ending of multiple choice longer than T: file, item and ending), 1 (no memory).
+int evalpack_create(EvalPacking *out, const EvalSet *set, int T, Error *err);
+void evalpack_free(EvalPacking *packing);
+
+// The token at a position of the item's context and that ending, joined.
+int32_t evalpack_token(const EvalSet *set, const EvalItem *item, const EvalEnding *ending, int64_t position);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

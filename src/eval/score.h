@@ -1,0 +1,24 @@
+// Log-likelihoods of all endings of an evaluation under a model, by its forward pass alone.
+#ifndef LLMC_EVAL_SCORE_H
+#define LLMC_EVAL_SCORE_H
+
+#include "eval/items.h"
+#include "eval/pack.h"
+#include "model/llama3.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef bool (*EvalStop)(void); // asked before each batch: end here?
+
+// loglikelihoods [num_endings] =: the sum over the ending's tokens, in nats. The model has B rows of
+// packing->T tokens; its host batch 0 and its activations are overwritten, its gradients are not. stop may be
+// NULL; once it says true, the values are not whole. Errors: 1 (no memory).
+int eval_score(double *loglikelihoods, Llama3 *m, int B, const EvalSet *set, const EvalPacking *packing,
+               EvalStop stop, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

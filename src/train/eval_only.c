@@ -1,0 +1,110 @@
+#include "train/eval_only.h"
+
+#include <limits.h>
+#include <stdio.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "base/sha256.h"
+#include "checkpoint/checkpoint.h"
+#include "data/loader.h"
+#include "eval/tasks.h"
+#include "model/llama3.h"
+#include "train/evaluate.h"
+#include "train/process.h"
+#include "train/run_dir.h"
+
+enum { LONGEST_DEFAULT = 2048 };
+
+typedef struct {
+    const Options *options;
+    LlamaConfig config;
+    int B, T;
+    uint8_t tokenizer_sha256[SHA256_BYTES];
+    EvalTasks *tasks;
+    Loader *val;
+    Llama3 *model;
+} Evaluation;
+
+static int set_threads(const Options *options, Error *err) {
+#ifdef _OPENMP
+    (void)err;
+    if (options->threads) omp_set_num_threads((int)options->threads);
+    return 0;
+#else
+    if (options->threads == 0) return 0;
+    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU",
+                      (long long)options->threads);
+#endif
+}
+
+static int read_model_folder(Evaluation *e, Error *err) {
+    const Options *o = e->options;
+    char path[PATH_MAX];
+    int code = run_dir_path(path, o->init_from, "config.json", err);
+    if (!code) code = llama_config_read(&e->config, path, err);
+    if (!code && !o->tokenizer) code = run_dir_path(path, o->init_from, "tokenizer.json", err);
+    if (!code) code = sha256_file(o->tokenizer ? o->tokenizer : path, e->tokenizer_sha256, err);
+    const int longest = e->config.max_position_embeddings;
+    e->B = (int)o->batch_size;
+    e->T = o->seq_len ? (int)o->seq_len : longest < LONGEST_DEFAULT ? longest : LONGEST_DEFAULT;
+    return code;
+}
+
+static int open_data(Evaluation *e, Error *err) {
+    const Options *o = e->options;
+    const LoaderSpec spec = {.B = e->B,
+                             .T = e->T,
+                             .grad_accum = 1,
+                             .world = 1,
+                             .document_mask = o->document_mask,
+                             .shuffle = true};
+    int code = 0;
+    if (o->eval_tasks)
+        code = evaltasks_open(&e->tasks, o->eval_tasks, e->T, e->config.vocab_size, e->tokenizer_sha256, err);
+    if (!code && o->val_data)
+        code = loader_open(&e->val, o->val_data, &spec, e->config.vocab_size, e->tokenizer_sha256, err);
+    return code;
+}
+
+static int create_model(Evaluation *e, Error *err) {
+    const RunShape shape = {.B = e->B, .T = e->T, .micro_batches = 1};
+    int code = llama3_create(&e->model, &e->config, &shape, err);
+    return code ? code : checkpoint_read_weights(e->options->init_from, e->model, err);
+}
+
+static int show_validation(Evaluation *e, Error *err) {
+    double loss;
+    int code = evaluate(e->model, e->val, e->B, e->options->eval_batches, 1, &loss, err);
+    if (!code) printf("validation loss %.4f\n", loss);
+    return code;
+}
+
+static int show_tasks(Evaluation *e, Error *err) {
+    for (int i = 0; e->tasks && i < evaltasks_count(e->tasks); i++) {
+        EvalResult result;
+        char text[256];
+        int code = evaltasks_run(e->tasks, i, e->model, e->B, process_stop_requested, &result, err);
+        if (code) return code;
+        if (process_stop_requested()) return fail_fault(err, "stopped by a signal");
+        eval_describe(text, sizeof text, &result);
+        printf("%s: %s\n", evaltasks_name(e->tasks, i), text);
+        fflush(stdout);
+    }
+    return 0;
+}
+
+int eval_only(const Options *options, Error *err) {
+    Evaluation e = {.options = options};
+    int code = set_threads(options, err);
+    if (!code) code = read_model_folder(&e, err);
+    if (!code) code = open_data(&e, err);
+    if (!code) code = create_model(&e, err);
+    if (!code && e.val) code = show_validation(&e, err);
+    if (!code) code = show_tasks(&e, err);
+    llama3_destroy(e.model);
+    loader_close(e.val);
+    evaltasks_close(e.tasks);
+    return code;
+}

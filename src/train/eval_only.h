@@ -1,0 +1,18 @@
+// train_llama3 --eval-only: a model is scored, nothing is trained or written.
+#ifndef LLMC_TRAIN_EVAL_ONLY_H
+#define LLMC_TRAIN_EVAL_ONLY_H
+
+#include "train/options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Prints what the model of --init-from reaches in --eval-tasks and on --val-data. Memory is that of
+// parameters and one block's activations. Errors: 2, 1.
+int eval_only(const Options *options, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
