@@ -80,7 +80,10 @@ class Model:
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()
-        table = ctypes.cast(lib.llama3_parameters(self.handle), ctypes.POINTER(ParameterTable)).contents
+        self.read_table()
+
+    def read_table(self):
+        table = ctypes.cast(self.lib.llama3_parameters(self.handle), ctypes.POINTER(ParameterTable)).contents
         self.tensors = [table.tensors[i] for i in range(table.count)]
         self.names = [t.name.decode() for t in self.tensors]
 
@@ -93,8 +96,10 @@ class Model:
         return (t.rows, t.cols) if t.dims == 2 else (t.cols,)
 
     def set_weights(self, state):
+        """All tensors, or those that state names."""
         for i, name in enumerate(self.names):
-            self.lib.llama3_set_parameter(self.handle, i, state[name].to(self.lib.floatX).contiguous())
+            if name in state:
+                self.lib.llama3_set_parameter(self.handle, i, state[name].to(self.lib.floatX).contiguous())
 
     def weights(self):
         return self.read("llama3_get_parameter", self.lib.floatX)

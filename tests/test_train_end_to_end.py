@@ -354,19 +354,6 @@ def test_init_from_other_type(work, start, dtype):
     assert all(torch.equal(out[name], converted[name].to(torch.bfloat16)) for name in weights)
 
 
-# ---- row 25: a loss that is not a number
-
-
-def test_loss_not_finite(work):
-    _, err = work.run(code=1, steps=50, lr="1e30", grad_clip="0")
-    assert err.startswith("train_llama3: step ") and err.count("\n") == 1 and "nan" in err
-    log = work.log()
-    assert "nan" in log[-1]["stopped"] and log[-1]["step"] == log[-2]["step"]
-    assert all(isinstance(line["loss"], float) for line in log[:-2]) and len(log) >= 3
-    assert f"step {log[-1]['step']}:" in err and "--seed 42" in err  # from which the batch can be had again
-    assert not (work.output / "checkpoint").exists()
-
-
 # ---- signals
 
 
@@ -398,14 +385,14 @@ def test_second_signal_ends_at_once(work):
 
 
 def test_log_on_a_full_disk(work):
-    """Files may have 2048 bytes (ulimit -f counts in 1024): the log is cut, training goes on, one line says so."""
-    _, err = work.run(steps=40, save="off", tokenizer=small_tokenizer(work), limit_file_size=2)
+    """Files may have 4 times 1024 bytes (ulimit -f counts in those): the log is cut, training goes on, one line says so."""
+    _, err = work.run(steps=80, save="off", tokenizer=small_tokenizer(work), limit_file_size=4)
     assert err.count("\n") == 1 and "log.jsonl" in err
-    assert 3 <= len(work.log()) < 40
+    assert 3 <= len(work.log()) < 80
 
 
 def small_tokenizer(work):
-    """With a tokenizer.json of less than 1024 bytes, so that it can still be copied; returns its path."""
+    """With a tokenizer.json of less than 4096 bytes, so that it can still be copied; returns its path."""
     folder = work.folder / "small"
     folder.mkdir()
     content = {"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
@@ -430,7 +417,7 @@ def test_streams_closed_or_full(work, shell):
 def test_log_in_the_place_of_a_closed_stream(work):
     """Files get the lowest free number; with two streams closed that would be the shard's 0 and the log's 1, and what is
     printed to 1 would stand in the log."""
-    work.run(steps=3, log_every=1, save="off", shell='"$@" <&- >&-')
+    work.run(steps=3, log_every=1, save="off", checksum_every=0, shell='"$@" <&- >&-')
     assert [line["step"] for line in work.log()] == [1, 2, 3]
 
 

@@ -196,6 +196,36 @@ void log_checkpoint_failed(Log *log, int64_t step, const char *reason) {
     put_object(log, object);
 }
 
+void log_skip(Log *log, int64_t step, const char *reason, int64_t batch, int64_t skipped_steps) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "skipped", reason);
+    cJSON_AddNumberToObject(object, "batch", (double)batch);
+    cJSON_AddNumberToObject(object, "skipped_steps", (double)skipped_steps);
+    put_object(log, object);
+}
+
+void log_spike(Log *log, int64_t step, double loss, double limit, int64_t batch) {
+    cJSON *object = begin(step);
+    add_number(object, "spike", loss);
+    add_number(object, "limit", limit);
+    cJSON_AddNumberToObject(object, "batch", (double)batch);
+    put_object(log, object);
+}
+
+void log_rollback(Log *log, int64_t step, int64_t checkpoint_step) {
+    cJSON *object = begin(step);
+    cJSON_AddNumberToObject(object, "rolled_back_to", (double)checkpoint_step);
+    put_object(log, object);
+}
+
+void log_checksum(Log *log, int64_t step, uint64_t checksum) {
+    cJSON *object = begin(step);
+    char digits[17];
+    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)checksum);
+    cJSON_AddStringToObject(object, "weights_checksum", digits);
+    put_object(log, object);
+}
+
 void log_stop(Log *log, int64_t step, const char *reason) {
     cJSON *object = begin(step);
     cJSON_AddStringToObject(object, "stopped", reason);

@@ -55,6 +55,19 @@ void log_checkpoint(Log *log, int64_t step, const char *checkpoint, double wait_
 // {"step", "checkpoint_failed"}: the reason.
 void log_checkpoint_failed(Log *log, int64_t step, const char *reason);
 
+// {"step", "skipped", "batch", "skipped_steps"}: why the step's update was not made, the loader's step that replays its
+// batch, and how many updates were not made up to here.
+void log_skip(Log *log, int64_t step, const char *reason, int64_t batch, int64_t skipped_steps);
+
+// {"step", "spike", "limit", "batch"}: a loss above the limit.
+void log_spike(Log *log, int64_t step, double loss, double limit, int64_t batch);
+
+// {"step", "rolled_back_to"}: the run goes on from the checkpoint of an earlier step, with the batches after this one.
+void log_rollback(Log *log, int64_t step, int64_t checkpoint_step);
+
+// {"step", "weights_checksum"}: 16 hexadecimal digits.
+void log_checksum(Log *log, int64_t step, uint64_t checksum);
+
 // {"step", "stopped"}: why the run ended before its last step.
 void log_stop(Log *log, int64_t step, const char *reason);
 

@@ -28,6 +28,8 @@ typedef struct {
     bool eval_only;
     int64_t eval_every, eval_batches, sample_every, sample_tokens, log_every;
     double temperature;
+    int64_t max_skipped, on_spike /* ON_SPIKE_* */, checksum_every;
+    double spike_deviations;
     int64_t seed;
     int64_t recompute; // RECOMPUTE_*
     bool document_mask, save;
@@ -39,6 +41,7 @@ typedef struct {
 
 enum { RECOMPUTE_NONE, RECOMPUTE_BLOCK };
 typedef enum { RESUME_NEVER, RESUME_AUTO, RESUME_FOLDER } ResumeMode;
+enum { ON_SPIKE_LOG, ON_SPIKE_SKIP, ON_SPIKE_ROLLBACK };
 
 // *options = the table's defaults, then the command line, then what follows from the two (tokens_per_step,
 // grad_accum, and without --resume the schedule). Every bound, and every condition between options, holds

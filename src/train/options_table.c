@@ -115,6 +115,17 @@ const OptionSpec options_table[] = {
     INTEGER(log_every, "log-every", 0, NONE, "updates", "10", 1, 1e12,
             "where the output is no terminal: a line every N steps. log.jsonl has every step"),
 
+    HEADING("Guards:"),
+    INTEGER(max_skipped, "max-skipped", 0, NONE, "updates", "10", 1, 1e12,
+            "a step whose loss or gradient is not finite changes nothing and is counted; so many in a row end the run"),
+    REAL(spike_deviations, "spike-deviations", RESULT, "standard deviations", "6", 0, 1e6,
+         "a loss that far above its running mean is a spike, and logged; 0: none is"),
+    CHOICE(on_spike, "on-spike", RESULT, "log", "log|skip|rollback",
+           "skip: the update of a spike is not made; rollback: go back to the newest checkpoint and on with the "
+           "batches after the spike's"),
+    INTEGER(checksum_every, "checksum-every", 0, NONE, "updates", "100", 0, 1e12,
+            "log a checksum of the weights every N steps and at the end; 0: never"),
+
     HEADING("Machine:"),
     INTEGER(seed, "seed", 's', RESULT, NULL, "42", 0, 9007199254740992.0,
             "of initialisation, order of the data and sampled text; the same seed gives the same bits"),

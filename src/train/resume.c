@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,17 @@ int resume_integer(const Resume *resume, const char *name, int64_t min, int64_t 
         return fail_input(err, "%s/trainer/state.json: %s: expected a whole number from %lld", resume->folder,
                           name, (long long)min);
     *value = (int64_t)number;
+    return 0;
+}
+
+int resume_spikes(const Resume *resume, SpikeStats *stats, Error *err) {
+    const cJSON *spikes = json_get(resume->state, "spikes"), *mean = json_get(spikes, "mean"),
+                *variance = json_get(spikes, "variance");
+    uint64_t count;
+    if (!json_is_count(json_get(spikes, "count"), INT64_MAX, &count) || !cJSON_IsNumber(mean) ||
+        !cJSON_IsNumber(variance) || !isfinite(mean->valuedouble) || !(variance->valuedouble >= 0))
+        return fail_input(err, "%s/trainer/state.json: spikes: expected count, mean and variance", resume->folder);
+    *stats = (SpikeStats){(int64_t)count, mean->valuedouble, variance->valuedouble};
     return 0;
 }
 

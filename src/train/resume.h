@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "model/config.h"
 #include "train/options.h"
+#include "train/spike.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,6 +50,7 @@ int resume_check(const Resume *resume, const Options *options, const ResumeIdent
 
 // Errors: 2 (missing or not a whole number within the bounds).
 int resume_integer(const Resume *resume, const char *name, int64_t min, int64_t *value, Error *err);
+int resume_spikes(const Resume *resume, SpikeStats *stats, Error *err);
 const char *resume_text(const Resume *resume, const char *name); // "": missing
 
 #ifdef __cplusplus

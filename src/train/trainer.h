@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "model/llama3.h"
 #include "train/options.h"
 
 #ifdef __cplusplus
@@ -33,16 +34,18 @@ bool trainer_done(const Trainer *t);
 // it is.
 bool trainer_was_done(const Trainer *t);
 
-// One update of the weights. Errors: 1 for a loss or gradient that is not finite (the weights are then those
-// of the step before), 1 and 2 for shards that became unreadable.
+// One update of the weights, or none where loss or gradient is not finite. Errors: 1 and 2 for shards that became
+// unreadable.
 int trainer_step(Trainer *t, Error *err);
 
 // What is due after that step: log, progress line, validation loss, sampled text, checkpoint (begun in the
-// background; its failure is a warning). Errors: as trainer_step.
+// background; its failure is a warning). Errors: as trainer_step; 1 after too many steps in a row that were not finite.
 int trainer_observe(Trainer *t, Error *err);
 
 // Says how the run ended, waits for a checkpoint that is being written, and writes the last one. Errors: 1.
 int trainer_save(Trainer *t, Error *err);
+
+Llama3 *trainer_model(const Trainer *t);
 
 void trainer_close(Trainer *t); // NULL is allowed
 

@@ -1,6 +1,6 @@
 // What the files of the trainer share: trainer_open.c (parts, summary), trainer_begin.c (weights in, output
-// folder), trainer_step.c (the step and what is observed after it), trainer_save.c (checkpoints),
-// trainer_state.c (what they hold besides weights and moments).
+// folder), trainer_step.c (the step and what is observed after it), trainer_guard.c (steps that are not like
+// the others), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments).
 #ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
 #define LLMC_TRAIN_TRAINER_INTERNAL_H
 
@@ -20,6 +20,7 @@
 #include "train/resume.h"
 #include "train/run_dir.h"
 #include "train/schedule.h"
+#include "train/spike.h"
 #include "train/trainer.h"
 
 struct Trainer {
@@ -38,6 +39,9 @@ struct Trainer {
     Progress progress;
     int64_t step;             // steps done
     int64_t skipped_steps;    // of them without update
+    int64_t not_finite_in_a_row; // steps up to the last one
+    SpikeStats spikes;
+    int rollbacks;               // since the last checkpoint was written
     int64_t data_offset;      // the batch of a step is the loader's step + data_offset
     int64_t first_step;       // steps that were done when this process began
     int64_t saved_step;       // of the newest whole checkpoint, 0: none
@@ -83,7 +87,21 @@ int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Er
 // After a step: reports a write that has ended, and begins one where it is due. A failure is a warning.
 void trainer_checkpoint(Trainer *t);
 
+void trainer_wait_saving(Trainer *t); // for a write that is running; reports it
 void trainer_end_saving(Trainer *t); // waits for a write that is running and reports it
+
+// ---- trainer_guard.c
+
+// The loss above which the coming step's update is not made.
+float trainer_max_loss(const Trainer *t);
+
+// Looks at the step just done: counts and logs an update that was not made, and a loss spike. Errors: 1 after
+// --max-skipped steps in a row that were not finite, after too many rollbacks, and of a rollback itself.
+// *rolled_back: the trainer is now where a checkpoint was.
+int trainer_guard(Trainer *t, bool *rolled_back, Error *err);
+
+// Logs the weights' checksum.
+void trainer_checksum(Trainer *t);
 
 // ---- trainer_tasks.c
 

@@ -259,6 +259,10 @@ bool trainer_was_done(const Trainer *t) {
     return true;
 }
 
+Llama3 *trainer_model(const Trainer *t) {
+    return t->model;
+}
+
 void trainer_close(Trainer *t) {
     if (!t) return;
     trainer_end_saving(t);

@@ -52,6 +52,7 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     Error err = {0};
     store_name(name, result->step);
     t->saved_step = result->step;
+    t->rollbacks = 0;
     log_checkpoint(&t->log, result->step, name, t->waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);
     snprintf(waited, sizeof waited, "%.2f s", t->waited);
@@ -94,9 +95,13 @@ void trainer_checkpoint(Trainer *t) {
     if (t->step % t->options.save_every == 0 && !trainer_done(t)) begin_write(t);
 }
 
-void trainer_end_saving(Trainer *t) {
+void trainer_wait_saving(Trainer *t) {
     WriterResult result;
     if (t->writer && writer_wait(t->writer, &result)) report(t, &result);
+}
+
+void trainer_end_saving(Trainer *t) {
+    trainer_wait_saving(t);
     writer_destroy(t->writer);
     t->writer = NULL;
 }

@@ -34,6 +34,13 @@ static void add_identity(cJSON *root, const Trainer *t) {
     cJSON_AddItemToObject(root, "options", options_to_json(&t->options));
 }
 
+static void add_spikes(cJSON *root, const SpikeStats *stats) {
+    cJSON *spikes = cJSON_AddObjectToObject(root, "spikes");
+    cJSON_AddNumberToObject(spikes, "count", (double)stats->count);
+    cJSON_AddNumberToObject(spikes, "mean", stats->mean); // cJSON prints the digits that give the same double again
+    cJSON_AddNumberToObject(spikes, "variance", stats->variance);
+}
+
 char *trainer_state_text(const Trainer *t) {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddNumberToObject(root, "format_version", CHECKPOINT_FORMAT_VERSION);
@@ -42,7 +49,7 @@ char *trainer_state_text(const Trainer *t) {
     cJSON_AddNumberToObject(root, "skipped_steps", (double)t->skipped_steps);
     cJSON_AddNumberToObject(root, "data_offset", (double)t->data_offset);
     cJSON_AddNumberToObject(root, "tokens", (double)trainer_tokens(t));
-    cJSON_AddItemToObject(root, "spikes", cJSON_CreateObject());
+    add_spikes(root, &t->spikes);
     add_identity(root, t);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
@@ -71,6 +78,7 @@ int trainer_take_state(Trainer *t, Error *err) {
     int code = resume_integer(resume, "skipped_steps", 0, &t->skipped_steps, err);
     if (!code) code = resume_integer(resume, "data_offset", -t->step, &t->data_offset, err);
     if (!code) code = resume_integer(resume, "tokens", 0, &tokens, err);
+    if (!code) code = resume_spikes(resume, &t->spikes, err);
     t->token_offset = tokens - t->step * t->options.tokens_per_step;
     keep_position(t, resume->options.tokens_per_step);
     return code;

@@ -26,17 +26,17 @@ static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     return 0;
 }
 
-// step: updates done before this one.
-static AdamWStep optimizer_step(const Trainer *t, int64_t step) {
+static AdamWStep optimizer_step(const Trainer *t) {
     const Options *o = &t->options;
+    const double update = (double)(t->step - t->skipped_steps + 1); // 1 for the first that is made
     return (AdamWStep){
-        .learning_rate = (float)schedule_lr(&t->schedule, step),
+        .learning_rate = (float)schedule_lr(&t->schedule, t->step),
         .beta1 = o->beta1,
         .beta2 = o->beta2,
         .eps = (float)o->eps,
         .weight_decay = (float)o->weight_decay,
-        .bias_correction1 = (float)(1 - pow(o->beta1, (double)(step + 1))),
-        .bias_correction2 = (float)(1 - pow(o->beta2, (double)(step + 1))),
+        .bias_correction1 = (float)(1 - pow(o->beta1, update)),
+        .bias_correction2 = (float)(1 - pow(o->beta2, update)),
         .max_grad_norm = (float)o->grad_clip,
     };
 }
@@ -63,30 +63,16 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
         here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 
-static int stop_not_finite(Trainer *t, Error *err) {
-    const ProgressState *s = &t->state;
-    const char *what = isfinite(s->loss) ? "gradient norm" : "loss";
-    double value = isfinite(s->loss) ? s->grad_norm : s->loss;
-    char reason[64];
-    snprintf(reason, sizeof reason, "%s is %f", what, value);
-    log_stop(&t->log, t->step, reason);
-    // the loader is a function of seed and step alone, so these two replay the batch
-    return fail_fault(err,
-                      "step %lld: the %s is %f (--seed %lld, learning rate %g); no checkpoint is written, "
-                      "the log is kept in %s",
-                      (long long)t->step, what, value, (long long)t->options.seed, s->lr, t->options.output);
-}
-
 int trainer_step(Trainer *t, Error *err) {
     double began = trainer_now();
     int64_t num_targets;
     float loss, grad_norm;
     int code = fetch(t, &num_targets, err);
     if (code) return code;
-    AdamWStep update = optimizer_step(t, t->step);
+    AdamWStep update = optimizer_step(t);
     llama3_begin_step(t->model, num_targets);
     for (int i = 0; i < t->options.grad_accum; i++) llama3_forward_backward(t->model, i);
-    llama3_update(t->model, &update, INFINITY);
+    llama3_update(t->model, &update, trainer_max_loss(t));
     llama3_result(t->model, &loss, &grad_norm);
     note_step(t, update.learning_rate, loss, grad_norm, trainer_now() - began);
     return 0;
@@ -127,9 +113,12 @@ static void show_sample(Trainer *t) {
 int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
     log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second);
-    if (!isfinite(s->loss) || !isfinite(s->grad_norm)) return stop_not_finite(t, err);
+    bool rolled_back;
+    int code = trainer_guard(t, &rolled_back, err);
+    if (code || rolled_back) return code;
     progress_show(&t->progress, s);
-    int code = t->val && due(t, t->options.eval_every) ? show_evaluation(t, err) : 0;
+    if (due(t, t->options.checksum_every)) trainer_checksum(t);
+    code = t->val && due(t, t->options.eval_every) ? show_evaluation(t, err) : 0;
     if (!code) code = trainer_show_tasks(t, err);
     if (!code && due(t, t->options.sample_every)) show_sample(t);
     if (!code) trainer_checkpoint(t);

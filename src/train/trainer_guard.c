@@ -1,0 +1,114 @@
+// What keeps a run from being spoilt by one step: updates that are not made, loss spikes, checksums of the weights.
+#include "train/trainer_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/store.h"
+
+enum { MAX_ROLLBACKS = 5 }; // with no new checkpoint in between
+
+float trainer_max_loss(const Trainer *t) {
+    const Options *o = &t->options;
+    return o->on_spike == ON_SPIKE_SKIP ? (float)spike_limit(&t->spikes, o->spike_deviations) : INFINITY;
+}
+
+static int64_t batch_of_last_step(const Trainer *t) {
+    return t->step - 1 + t->data_offset;
+}
+
+// A step without update: its batch is named, as the loader's step replays it.
+static void note_skip(Trainer *t, const char *reason) {
+    t->skipped_steps++;
+    log_skip(&t->log, t->step, reason, batch_of_last_step(t), t->skipped_steps);
+    progress_print(&t->progress, "step %lld: %s: update skipped (batch %lld; %lld skipped in all)",
+                   (long long)t->step, reason, (long long)batch_of_last_step(t), (long long)t->skipped_steps);
+}
+
+static int guard_not_finite(Trainer *t, Error *err) {
+    const ProgressState *s = &t->state;
+    char reason[64];
+    snprintf(reason, sizeof reason, "%s is %f", isfinite(s->loss) ? "gradient norm" : "loss",
+             isfinite(s->loss) ? s->grad_norm : s->loss);
+    note_skip(t, reason);
+    if (++t->not_finite_in_a_row < t->options.max_skipped) return 0;
+    log_stop(&t->log, t->step, reason);
+    return fail_fault(err,
+                      "step %lld: the %s, at %lld steps in a row (--max-skipped; --seed %lld, learning rate %g): "
+                      "stopped without a checkpoint of this state, the log is kept in %s",
+                      (long long)t->step, reason, (long long)t->not_finite_in_a_row, (long long)t->options.seed, s->lr,
+                      t->options.output);
+}
+
+static void guard_spike(Trainer *t, double limit) {
+    char reason[96];
+    log_spike(&t->log, t->step, t->state.loss, limit, batch_of_last_step(t));
+    snprintf(reason, sizeof reason, "loss %.4f is a spike (limit %.4f)", t->state.loss, limit);
+    if (llama3_update_applied(t->model))
+        progress_print(&t->progress, "step %lld: %s (batch %lld)", (long long)t->step, reason,
+                       (long long)batch_of_last_step(t));
+    else
+        note_skip(t, reason);
+}
+
+// ---- back to a checkpoint
+
+// Weights, moments and statistics of that checkpoint; the data go on behind the last step's batch.
+static int take_back(Trainer *t, const char *folder, Error *err) {
+    Resume from = {0};
+    int64_t step = 0;
+    const int64_t next_batch = t->step + t->data_offset;
+    snprintf(from.folder, sizeof from.folder, "%s", folder);
+    int code = checkpoint_read_state(folder, &from.state, err);
+    if (!code) code = resume_integer(&from, "step", 0, &step, err);
+    if (!code) code = resume_integer(&from, "skipped_steps", 0, &t->skipped_steps, err);
+    if (!code) code = resume_spikes(&from, &t->spikes, err);
+    if (!code) code = checkpoint_read_training(folder, t->model, err);
+    cJSON_Delete(from.state);
+    if (code) return code;
+    log_rollback(&t->log, t->step, step);
+    progress_print(&t->progress, "step %lld: rolled back to the checkpoint of step %lld; batches up to %lld left out",
+                   (long long)t->step, (long long)step, (long long)next_batch - 1);
+    t->step = step;
+    t->data_offset = next_batch - step;
+    return 0;
+}
+
+// *done: there was a checkpoint to go back to.
+static int roll_back(Trainer *t, bool *done, Error *err) {
+    char store[PATH_MAX], folder[PATH_MAX];
+    trainer_wait_saving(t);
+    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    if (!code) code = store_newest_whole(folder, store, NULL, NULL, err);
+    if (code) return code;
+    if (!folder[0]) {
+        progress_print(&t->progress, "step %lld: no checkpoint to roll back to, training goes on", (long long)t->step);
+        return 0;
+    }
+    if (++t->rollbacks > MAX_ROLLBACKS)
+        return fail_fault(err, "step %lld: a loss spike again after %d rollbacks to %s: stopped", (long long)t->step,
+                          MAX_ROLLBACKS, folder);
+    *done = true;
+    return take_back(t, folder, err);
+}
+
+int trainer_guard(Trainer *t, bool *rolled_back, Error *err) {
+    const ProgressState *s = &t->state;
+    *rolled_back = false;
+    if (!isfinite(s->loss) || !isfinite(s->grad_norm)) return guard_not_finite(t, err);
+    t->not_finite_in_a_row = 0;
+    // the limit as the device compared with it
+    const double limit = (float)spike_limit(&t->spikes, t->options.spike_deviations);
+    if (s->loss > limit) guard_spike(t, limit);
+    if (s->loss > limit && t->options.on_spike == ON_SPIKE_ROLLBACK) {
+        int code = roll_back(t, rolled_back, err);
+        if (code || *rolled_back) return code;
+    }
+    spike_observe(&t->spikes, s->loss, limit);
+    return 0;
+}
+
+void trainer_checksum(Trainer *t) {
+    log_checksum(&t->log, t->step, llama3_checksum(t->model));
+}
