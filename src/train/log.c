@@ -206,8 +206,8 @@ void log_skip(Log *log, int64_t step, const char *reason, int64_t batch, int64_t
 
 void log_spike(Log *log, int64_t step, double loss, double limit, int64_t batch) {
     cJSON *object = begin(step);
-    add_number(object, "spike", loss);
-    add_number(object, "limit", limit);
+    add_float(object, "spike", loss);
+    add_float(object, "limit", limit);
     cJSON_AddNumberToObject(object, "batch", (double)batch);
     put_object(log, object);
 }
