@@ -62,6 +62,8 @@ class Error(ctypes.Structure):
 
 
 def c_config(fields):
+    if isinstance(fields, Config):
+        return fields
     fields = dict(fields)
     scaling = fields.pop("rope_scaling", None)
     if scaling:

@@ -45,9 +45,14 @@ class TextTokenizer:
     bos: int
     eos: int | None
     config: Path | None = None  # a tokenizer_config.json to take over
+    source: Path | None = None  # the tokenizer.json it was read from
 
     def save(self, folder: Path) -> None:
-        self.tokenizer.save(str(folder / "tokenizer.json"))
+        # byte for byte, so that train_llama3 knows a published model's tokenizer when it meets it again
+        if self.source is not None:
+            shutil.copyfile(self.source, folder / "tokenizer.json")
+        else:
+            self.tokenizer.save(str(folder / "tokenizer.json"))
         if self.config is not None:
             shutil.copyfile(self.config, folder / "tokenizer_config.json")
             return
@@ -110,6 +115,7 @@ def _load_json(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
     config = path.parent / "tokenizer_config.json"
     fields = _read_config(config) if config.is_file() else {}
     result = _with_ids(tokenizer, bos or _token_name(fields.get("bos_token")), eos or _token_name(fields.get("eos_token")))
+    result.source = path
     if fields:
         result.config = config
     return result

@@ -20,8 +20,13 @@ static float widen_half(uint16_t bits) { // IEEE 754 binary16
     return bits >> 15 ? -value : value;
 }
 
-// A finite value to floatX, to the nearest, of two equally near ones the even. (Above the largest bf16 by half of its
-// last place or more: infinite.)
+// Of a number that was narrowed: above the largest bf16 by half of its last place or more, it has become infinite.
+static size_t x_not_finite(uint32_t bits, floatX value) {
+    if (sizeof value == sizeof bits) return f32_not_finite(bits);
+    return f32_not_finite(bits) | bf16_not_finite((uint16_t)value);
+}
+
+// A finite value to floatX, to the nearest, of two equally near ones the even.
 static floatX narrow(uint32_t bits) {
 #ifdef LLMC_PRECISION_fp32
     float value;
@@ -43,8 +48,8 @@ static size_t from_f32(floatX *out, const char *raw, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint32_t bits;
         memcpy(&bits, raw + 4 * i, sizeof bits);
-        not_finite += f32_not_finite(bits);
         out[i] = narrow(bits);
+        not_finite += x_not_finite(bits, out[i]);
     }
     return not_finite;
 }

@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 // out[count] = raw[count] of that type, to the nearest, of two equally near ones the even. raw need not be aligned.
-// Returns how many are not finite.
+// Returns how many are not finite, or have become infinite as floatX.
 size_t convert_to_x(floatX *out, const void *raw, SafetensorsType type, size_t count);
 
 // How many of raw[count], F32 and not necessarily aligned, are not finite.

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/convert.h"
@@ -16,6 +17,7 @@
 #include "checkpoint/store.h"
 
 enum {
+    MAX_GENERATION_BYTES = 1 << 20,
     PIECE = 1 << 20,      // elements that are converted or fetched at a time
     SPARE_BYTES = 4 << 20 // for headers, texts and the file system's own needs
 };
@@ -66,14 +68,42 @@ static int write_config(Writing *w, Error *err) {
     return code;
 }
 
+// The model's own generation_config.json, or an empty one.
+static int read_generation_config(const Writing *w, cJSON **json, Error *err) {
+    char path[PATH_MAX];
+    int code = store_path(path, w->content->tokenizer_folder, "generation_config.json", err);
+    if (code) return code;
+    if (access(path, F_OK) == 0) return json_read_object(json, path, MAX_GENERATION_BYTES, err);
+    *json = cJSON_CreateObject();
+    cJSON_AddBoolToObject(*json, "_from_model_config", true);
+    return 0;
+}
+
+// What it says of sampling stays; it ends a text at its own tokens and at the configuration's.
+static int settle_end_tokens(cJSON *json, const LlamaConfig *config, Error *err) {
+    LlamaConfig ends = *config;
+    const cJSON *own = json_get(json, "eos_token_id"), *first = cJSON_IsArray(own) ? own->child : own;
+    for (const cJSON *id = first; id; id = cJSON_IsArray(own) ? id->next : NULL) {
+        uint64_t value;
+        if (!json_is_count(id, (uint64_t)config->vocab_size - 1, &value)) continue;
+        int code = llama_config_add_end(&ends, (int)value, "generation_config.json", err);
+        if (code) return code;
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "bos_token_id");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "eos_token_id");
+    llama_config_add_tokens(json, &ends);
+    return 0;
+}
+
 static int write_generation_config(Writing *w, Error *err) {
-    cJSON *root = cJSON_CreateObject();
-    cJSON_AddBoolToObject(root, "_from_model_config", true);
-    llama_config_add_tokens(root, w->content->config);
-    char *text = cJSON_Print(root);
+    cJSON *root = NULL;
+    int code = read_generation_config(w, &root, err);
+    if (!code) code = settle_end_tokens(root, w->content->config, err);
+    char *text = code ? NULL : cJSON_Print(root);
     cJSON_Delete(root);
+    if (code) return code;
     if (!text) return fail_fault(err, "%s: no memory for generation_config.json", w->folder);
-    int code = write_bytes(w, "generation_config.json", text, strlen(text), err);
+    code = write_bytes(w, "generation_config.json", text, strlen(text), err);
     cJSON_free(text);
     return code;
 }

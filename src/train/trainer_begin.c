@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/store.h"
+#include "train/import.h"
 
 int trainer_load(Trainer *t, Error *err) {
     if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
@@ -75,6 +76,7 @@ int trainer_begin(Trainer *t, Error *err) {
     if (!code) code = options_save(&t->options, path, err);
     if (!code) code = run_dir_copy(folder, t->tokenizer_path, "tokenizer.json", err);
     if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
+    if (!code) code = import_files(folder, t->origin, err);
     if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
     if (!code) code = begin_log(t, err);
     progress_begin(&t->progress, stdout, t->options.log_every);

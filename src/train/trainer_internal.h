@@ -32,6 +32,7 @@ struct Trainer {
     EvalTasks *tasks; // NULL without --eval-tasks
     Tokenizer *tokenizer;
     char train_shard[PATH_MAX], tokenizer_path[PATH_MAX]; // the first shard; the file in use
+    const char *origin; // folder whose model is trained on with its own tokenizer; NULL: none
     double unigram_loss;                                  // of the validation data, NAN: not known
     Llama3 *model;
     Schedule schedule;

@@ -17,6 +17,7 @@
 #include "data/shard.h"
 #include "target/device.h"
 #include "train/flops.h"
+#include "train/import.h"
 
 enum { MAX_META_BYTES = 1 << 20 };
 
@@ -118,14 +119,19 @@ static int open_data(Trainer *t, Error *err) {
     return code;
 }
 
-// The tokens that begin and end a document are those of the data the model is trained on.
-static void take_document_ids(LlamaConfig *config, const Loader *train) {
-    uint32_t bos = loader_bos_id(train), eos = loader_eos_id(train);
-    if (bos != SHARD_NO_ID) config->bos_token_id = (int)bos;
-    if (eos != SHARD_NO_ID)
-        config->eos_token_id = (int)eos;
-    else if (bos != SHARD_NO_ID)
-        config->eos_token_id = (int)bos; // one token does both
+// The tokens that begin and end a document are those of the data the model is trained on; a model that was trained
+// before keeps its own end tokens besides.
+static int take_document_ids(LlamaConfig *config, bool keep, const Loader *train, Error *err) {
+    return import_document_ids(config, keep, loader_bos_id(train), loader_eos_id(train), err);
+}
+
+// Where the model comes from that training goes on with, if it has the data's tokenizer.
+static int find_origin(Trainer *t, Error *err) {
+    const char *folder = t->resume.folder[0] ? t->resume.folder : t->options.init_from;
+    bool same = false;
+    int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(t->tokenizer), err) : 0;
+    t->origin = same ? folder : NULL;
+    return code;
 }
 
 static int check_sampling(const Trainer *t, Error *err) {
@@ -146,7 +152,8 @@ static int check_resume(Trainer *t, Error *err) {
     if (t->options.config) {
         int code = llama_config_read(&given, t->options.config, err);
         if (code) return code;
-        take_document_ids(&given, t->train);
+        code = take_document_ids(&given, false, t->train, err);
+        if (code) return code;
         identity.given_config = &given;
     }
     int code = resume_check(&t->resume, &t->options, &identity, err);
@@ -223,8 +230,9 @@ static int open_parts(Trainer *t, Error *err) {
     if (!code) code = read_config(t, err);
     if (!code) code = open_data(t, err);
     if (!code) code = trainer_open_tasks(t, err);
+    if (!code) code = find_origin(t, err);
+    if (!code) code = take_document_ids(&t->config, t->origin != NULL, t->train, err);
     if (code) return code;
-    take_document_ids(&t->config, t->train);
     find_device(t);
     code = check_sampling(t, err);
     if (!code) code = check_resume(t, err);
