@@ -91,6 +91,29 @@ static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, floatX *
     return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
 }
 
+// A tied model's file may repeat the embedding as lm_head; one that differs belongs to an untied model.
+static int check_repeated_head(SafetensorsReader *reader, const LlamaConfig *config, Error *err) {
+    const SafetensorsTensor *head = safetensors_find(reader, "lm_head.weight"),
+                            *embedding = safetensors_find(reader, "model.embed_tokens.weight");
+    if (!config->tie_word_embeddings || !head) return 0;
+    const uint64_t all = safetensors_tensor_bytes(head);
+    bool same = head->type == embedding->type && all == safetensors_tensor_bytes(embedding);
+    for (uint64_t first = 0; same && first < all; first += PIECE) {
+        const size_t count = all - first < PIECE ? (size_t)(all - first) : PIECE;
+        const void *one = NULL, *other = NULL;
+        int code = safetensors_view(reader, head, first, count, &one, err);
+        if (!code) code = safetensors_view(reader, embedding, first, count, &other, err);
+        if (code) return code;
+        same = memcmp(one, other, count) == 0;
+        safetensors_release(reader, head, first, count);
+    }
+    if (same) return 0;
+    return fail_input(err,
+                      "%s: tensor lm_head.weight differs from model.embed_tokens.weight, expected the same, as "
+                      "tie_word_embeddings is true (false: two matrices)",
+                      safetensors_path(reader, head));
+}
+
 // Parameters alone.
 static int read_weights(const char *folder, Llama3 *m, Error *err) {
     SafetensorsReader *reader;
@@ -98,6 +121,7 @@ static int read_weights(const char *folder, Llama3 *m, Error *err) {
     if (code) return code;
     floatX *values = malloc(PIECE * sizeof *values);
     code = values ? check_names(reader, folder, m, err) : fail_fault(err, "%s: out of memory", folder);
+    if (!code) code = check_repeated_head(reader, llama3_config(m), err);
     for (int i = 0; !code && i < llama3_parameters(m)->count; i++) code = read_weight(reader, m, i, values, err);
     free(values);
     safetensors_close(reader);
