@@ -215,6 +215,13 @@ LIES = {
     "gap": (file_bytes({"v": entry(), "w": entry(12, 20)}, bytes(20)), ['"w"', "gap"]),
     "gap at start": (file_bytes({"w": entry(4, 12)}, bytes(12)), ['"w"', "gap"]),
     "more at the end": (file_bytes({"w": entry()}, bytes(9)), ["byte 8", "9"]),
+    "reversed beyond 2^53": (file_bytes({"w": entry(2**60, 8)}), ['"w"', "data_offsets"]),
+    "offset 1e400": (
+        file_bytes(b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,1e400]}}'),
+        ['"w"', "data_offsets"],
+    ),
+    "nested 10000 deep": (file_bytes(b'{"a":' + b"[" * 10000 + b"]" * 10000 + b"}"), ["nested"]),
+    "five million values": (file_bytes(b'{"a":[' + b"0," * 5000000 + b"0]}"), ["values"]),
     "metadata": (file_bytes({"__metadata__": {"a": 1}, "w": entry()}), ["__metadata__"]),
     "newline in name": (file_bytes({"w\n\x1b[2Jx": entry(shape=[3])}), ["w??[2Jx"]),
 }
@@ -306,6 +313,66 @@ def test_tensor_in_two_files(tmp_path):
     expect_refusal(
         INPUT, ['"a"', "one file"], "safetensors_open_model", byref(c_void_p()), path_bytes(tmp_path)
     )
+
+
+def refuse_model(words, path):
+    expect_refusal(INPUT, words, "safetensors_open_model", byref(c_void_p()), path_bytes(path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_what_is_no_file_is_refused_without_waiting(tmp_path, name):
+    place = tmp_path / name
+    os.mkfifo(place)
+    refuse_model([place, "regular file"], tmp_path)
+    place.unlink()
+    place.mkdir()
+    refuse_model([place], tmp_path)
+    place.rmdir()
+    place.symlink_to("/dev/zero")
+    refuse_model([place, "regular file"], tmp_path)
+    place.unlink()
+    place.symlink_to(place)
+    refuse_model([tmp_path], tmp_path)
+
+
+def test_links_to_files_are_followed(tmp_path):
+    """As in Hugging Face's cache."""
+    single = {"x": torch.ones(1)}
+    safetensors.torch.save_file(single, tmp_path / "blob")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").symlink_to("../blob")
+    with opened(tmp_path / "model", "safetensors_open_model") as reader:
+        same(read_all(reader), single)
+
+
+def test_index_of_very_many_files(tmp_path):
+    save_index(tmp_path, {f"t{i}": f"{i}.safetensors" for i in range(100000)})
+    refuse_model(["0.safetensors"], tmp_path)
+    empty = file_bytes({}, b"")
+    for i in range(4097):
+        (tmp_path / f"{i}.safetensors").write_bytes(empty)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8000, limits[1]), limits[1]))
+    try:
+        refuse_model(["more than 4096 files"], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(
+    "text, word",
+    [
+        ('{"weight_map": {"a": "a.safetensors", "a": "b.safetensors"}}', "twice"),
+        ('{"weight_map": {"a": "a.safetensors"}, "weight_map": {}}', "twice"),
+        ('{"weight_map": ' + "[" * 10000 + "]" * 10000 + "}", "nested"),
+        ('{"weight_map": {}}', "weight_map"),
+        ('{"weight_map": {"a": ""}}', "a.safetensors".split(".")[1]),
+        ("[]", "object"),
+    ],
+)
+def test_index_that_lies(tmp_path, text, word):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    refuse_model([tmp_path, word], tmp_path)
 
 
 def test_pickles_and_empty_folders(tmp_path):
