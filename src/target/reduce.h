@@ -5,6 +5,7 @@
 #define LLMC_TARGET_REDUCE_H
 
 #include "target/launch.h"
+#include <stdint.h>
 
 struct AddOp {
     template <typename T>
