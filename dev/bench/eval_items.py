@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Items a second, in one run: src/eval and lm-eval on the same weights, items and number of threads (fp32, on the CPU).
+
+    OMP_NUM_THREADS=2 dev/bench/eval_items.py [--items 60]     after make TARGET=cpu PRECISION=fp32
+"""
+
+import argparse
+import pathlib
+import random
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests")]
+import test_eval as material  # noqa: E402
+from evaluation import Evaluation, completions, questions  # noqa: E402
+from model import Model  # noqa: E402
+
+SIZE = dict(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=4, head_dim=32)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=60)
+    count = parser.parse_args().items
+    random.seed(1)
+    material.FIELDS.update(SIZE)
+    material.T = 256
+    with tempfile.TemporaryDirectory() as folder:
+        place = material.Place(pathlib.Path(folder))
+        for name, rows, task in (("completion", completions(count), material.COMPLETION),
+                                 ("question", questions(count), material.MMLU | dict(fewshot_split=None, description=""))):  # fmt: skip
+            opened = Evaluation(place.lib, place.file(name, rows), material.T)
+            model = Model(place.lib, material.FIELDS, 4, material.T, training=False)
+            model.set_weights(place.reference.state_dict())
+            opened.score(model)  # warm
+            began = time.monotonic()
+            opened.score(model)
+            ours = time.monotonic() - began
+            seconds = []
+            import lm_eval.models.huggingface as hf
+
+            inner = hf.HFLM._loglikelihood_tokens
+
+            def timed(self, *arguments, **named):
+                inner(self, *arguments, **named)  # warm
+                start = time.monotonic()
+                result = inner(self, *arguments, **named)
+                seconds.append(time.monotonic() - start)
+                return result
+
+            hf.HFLM._loglikelihood_tokens = timed
+            material.run_lm_eval(place, [material.lm_task(name, pathlib.Path(folder) / f"{name}.jsonl", **task)])
+            hf.HFLM._loglikelihood_tokens = inner
+            theirs = sum(seconds)
+            print(f"{name}: {count / ours:.1f} items/s, lm-eval {count / theirs:.1f} items/s, ratio {theirs / ours:.2f}")
+
+
+if __name__ == "__main__":
+    main()
