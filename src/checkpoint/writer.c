@@ -6,10 +6,10 @@
 #include <time.h>
 
 struct Writer {
-    pthread_mutex_t lock;   // guards running and has_result
+    pthread_mutex_t lock;   // guards result and has_result
     pthread_t thread;
     bool joinable;          // a thread was started and not joined yet
-    bool running, has_result;
+    bool has_result;        // that nobody has asked for yet
     CheckpointContent content; // its texts and configuration are the writer's own
     LlamaConfig config;
     WriterResult result;
@@ -38,7 +38,6 @@ static void *run(void *argument) {
     pthread_mutex_lock(&writer->lock);
     writer->result = result;
     writer->has_result = true;
-    writer->running = false;
     pthread_mutex_unlock(&writer->lock);
     return NULL;
 }
@@ -72,11 +71,9 @@ int writer_begin(Writer *writer, const CheckpointContent *content, Error *err) {
     join(writer);
     int code = copy_content(writer, content, err);
     if (code) return code;
-    writer->running = true;
     writer->has_result = false;
     int error = pthread_create(&writer->thread, NULL, run, writer);
     writer->joinable = error == 0;
-    writer->running = error == 0;
     return error ? fail_fault(err, "%s: no thread to write a checkpoint: %s", content->store, strerror(error)) : 0;
 }
 
