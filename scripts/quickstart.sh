@@ -48,7 +48,7 @@ train() {
     "build/$TARGET/train_llama3" --config configs/quickstart.json \
         --train-data "$DATA/train_*.bin" --val-data "$DATA/val_*.bin" --output "$RUN" --overwrite \
         --steps "$STEPS" --batch-size 8 --seq-len 256 \
-        --lr 2e-3 --final-lr-fraction 0.1 --eval-every 50 --sample-every 200
+        --lr 2e-3 --final-lr-fraction 0.1 --eval-every 50 --sample-every 200 --save-every 200
 }
 
 show_sample() {

@@ -158,10 +158,13 @@ def test_kills(work):
     rng = random.Random(SEED)
     print(f"LLMC_TEST_SEED={SEED}")
     options = common(work, save_every=1, resume="auto", schedule_steps=2000, sample_every=50, eval_every=50)
+    began = time.time()
+    work.run(**common(work, steps=1, output=work.folder / "timed"))
+    longest = 3 * (time.time() - began)  # so that a slow or busy machine gets to train too
     kills = in_writes = 0
     while kills < 100:
         process = work.start(**{**options, "steps": 100_000})
-        time.sleep(rng.uniform(0.02, 0.22))
+        time.sleep(rng.uniform(0, longest))
         process.kill()
         out, err = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL and err == b"", (process.returncode, out, err)
@@ -174,7 +177,7 @@ def test_kills(work):
     print(f"{kills} kills, {in_writes} of them in a write, {steps} steps")
     assert weights(work.output) == weights(other)
     assert steps_of(work.log()) == steps_of(work.log(other))
-    assert in_writes >= 10 and steps > 50
+    assert in_writes >= 10 and steps > 50, (in_writes, steps)
     assert sorted(p.name for p in (work.output / "checkpoints").iterdir()) == ["latest"] + [f"step_{s:08d}" for s in (steps - 2, steps - 1, steps)]
 
 
@@ -522,28 +525,28 @@ def test_no_checkpoint_before_the_first_step(half):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own with 4 MB, so far as this user may make one."""
+    """A file system of its own with 8 MiB, so far as this user may make one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not permitted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_full_disk_while_training(work, small_disk):  # rows 17, 24
-    """There is room for one checkpoint of 1.5 MB and a second one beside it, but not for three; the run goes on, says each
+    """There is room for two checkpoints of 1.5 MB but not, with some to spare, for three; the run goes on, says each
     time what is missing, keeps what it has, and writes again when there is room."""
     output = small_disk / "run"
     process = work.start(steps=100_000, save_every=10, keep_last=0, output=output)
     wait_for(lambda: any("checkpoint_failed" in line for line in read_log(output / "log.jsonl")), process)
     whole = sorted(output.glob("checkpoints/step_*[0-9]"))
-    assert len(whole) == 2
+    assert len(whole) == 2, (whole, read_log(output / "log.jsonl"))
     wait_for(lambda: sum("checkpoint_failed" in line for line in read_log(output / "log.jsonl")) >= 3, process)
     assert sorted(output.glob("checkpoints/step_*[0-9]")) == whole
     shutil.rmtree(whole[0])
     wait_for(lambda: newest_step(output) > int(whole[1].name[5:]), process)
-    shutil.rmtree(whole[1])
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     process.send_signal(signal.SIGUSR1)
     out, err = (text.decode() for text in process.communicate(timeout=60))
     log = work.log(output)
@@ -551,10 +554,10 @@ def test_full_disk_while_training(work, small_disk):  # rows 17, 24
     assert process.returncode == 0 and err.count("\n") == len(failed)
     for line, event in zip(err.splitlines(), failed):
         assert f"no checkpoint of step {event['step']}: " in line and "training goes on" in line and event["checkpoint_failed"] in line
-        assert "needs" in line or "free" in line or "No space" in line, line
+        assert "MiB needed" in line and "MiB free" in line, line
     steps = [line["step"] for line in log if "loss" in line]
     assert steps == list(range(1, len(steps) + 1)) and newest_step(output) == steps[-1]
-    work.run(resume="auto", steps=steps[-1] + 1, schedule_steps=100_000, output=output, keep_last=1)
+    work.run(resume="auto", steps=steps[-1] + 1, schedule_steps=100_000, output=output)
 
 
 def test_failed_writes_while_training(work):  # row 17
