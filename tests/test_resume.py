@@ -159,7 +159,7 @@ def test_kills(work):
     print(f"LLMC_TEST_SEED={SEED}")
     options = common(work, save_every=1, resume="auto", schedule_steps=2000, sample_every=50, eval_every=50)
     began = time.time()
-    work.run(**common(work, steps=1, output=work.folder / "timed"))
+    work.run(**common(work, steps=1, schedule_steps=2000, output=work.folder / "timed"))
     longest = 3 * (time.time() - began)  # so that a slow or busy machine gets to train too
     kills = in_writes = 0
     while kills < 100:
