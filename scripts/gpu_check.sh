@@ -9,9 +9,10 @@
 #   program        test_llama3 in both precisions: the whole model against a plain reference
 #   kernels        tests of the kernels and of the model by pytest, on the device (needs python3 with torch and pytest)
 #   sanitizer      compute-sanitizer memcheck, racecheck and synccheck on test_llama3 --small
-#   training       a short run on synthetic tokens: the loss falls; a second run gives the same bits
+#   training       a short run on synthetic tokens: the loss falls; a second run, and one stopped and resumed, give the same bits
 #   bench_kernels  dev/bench/kernels.py: each kernel's share of the device's measured ceilings
 #   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second beside PyTorch's
+#   bench_generate dev/bench/generate.py: new tokens per second beside those of transformers
 #
 # A stage passes, fails, or is "not run", which never counts as passed: where no GPU is visible, every stage that needs
 # one is not run and the exit code is 1. Exit codes: 0 no stage failed, 1 one did or no GPU is visible, 2 bad usage.
@@ -32,9 +33,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-STAGES=(device build program kernels sanitizer training bench_kernels bench_pytorch)
+STAGES=(device build program kernels sanitizer training bench_kernels bench_pytorch bench_generate)
 declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [bench_kernels]=70
-    [bench_pytorch]=100)
+    [bench_pytorch]=100 [bench_generate]=60)
 KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier matmul grad_norm update_gate adamw checksum model decoder)
 NOT_RUN=77 # exit code of a stage that could not run
 
@@ -187,10 +188,20 @@ stage_sanitizer() {
     [ ${#failed[@]} = 0 ] || fault "failed: ${failed[*]}"
 }
 
-train_once() { # run's folder
-    "build/$TARGET/train_llama3" --config configs/tiny.json --train-data "$WORK/data/train_*.bin" --output "$1" \
-        --overwrite --steps "$STEPS" --batch-size 8 --seq-len 128 --lr 1e-3 --warmup-steps 5 --eval-every 0 \
-        --seed "$SEED" || fault "train_llama3 ended with $?"
+train_once() { # run's folder, steps, more options
+    local folder=$1 steps=$2
+    shift 2
+    "build/$TARGET/train_llama3" --config configs/tiny.json --train-data "$WORK/data/train_*.bin" --output "$folder" \
+        --steps "$steps" --schedule-steps "$STEPS" --batch-size 8 --seq-len 128 --lr 1e-3 --warmup-steps 5 --eval-every 0 \
+        --seed "$SEED" "$@" || fault "train_llama3 ended with $?"
+}
+
+same_run() { # run's folder, what it is: losses and weights are those of run_a
+    local weights
+    cmp <(losses_of "$WORK/run_a") <(losses_of "$1") || fault "$2 has other losses"
+    for weights in "$WORK"/run_a/checkpoint/*.safetensors; do
+        cmp "$weights" "$1/checkpoint/$(basename "$weights")" || fault "$2 ends with other weights"
+    done
 }
 
 # Losses of the steps, one a line.
@@ -202,18 +213,18 @@ stage_training() {
     need_file "build/$TARGET/train_llama3"
     command -v perl >/dev/null || not_run "no perl, which makes the synthetic tokens"
     perl dev/synthetic_shards.pl "$WORK/data" || fault "synthetic tokens could not be made"
-    for run in a b; do train_once "$WORK/run_$run"; done
+    for run in a b; do train_once "$WORK/run_$run" "$STEPS" --overwrite; done
+    train_once "$WORK/run_c" $((STEPS / 2)) --overwrite --save-every 5
+    train_once "$WORK/run_c" "$STEPS" --resume auto --save-every 5
     cp "$WORK/run_a/log.jsonl" "$OUT/train_log.jsonl"
     first=$(losses_of "$WORK/run_a" | head -1)
     last=$(losses_of "$WORK/run_a" | tail -1)
     fact loss "$first to $last in $STEPS steps"
     awk -v first="$first" -v last="$last" 'BEGIN { exit !(last > 0 && last < 0.75 * first) }' ||
         fault "the loss did not fall: $first to $last"
-    cmp <(losses_of "$WORK/run_a") <(losses_of "$WORK/run_b") || fault "two runs with one seed have other losses"
-    for run in "$WORK"/run_a/checkpoint/*.safetensors; do
-        cmp "$run" "${run/run_a/run_b}" || fault "two runs with one seed end with other weights"
-    done
-    fact same_bits "losses and $(basename "$run")"
+    same_run "$WORK/run_b" "a second run with the same seed"
+    same_run "$WORK/run_c" "a run stopped half-way and resumed"
+    fact same_bits "losses and weights, of a second run and of one stopped and resumed"
 }
 
 bench() { # name, command...
@@ -242,6 +253,16 @@ stage_bench_pytorch() {
     need_python torch tokenizers
     [ "$TARGET" = cuda ] || options=(--rounds 1 --steps 2 --models lean --modes eager --precisions fp32)
     bench bench_pytorch "$PYTHON" dev/bench/vs_pytorch.py --target "$TARGET" "${options[@]}"
+}
+
+stage_bench_generate() {
+    local options=(--batches 1,8 --precisions bf16 --tokens 128)
+    need_gpu
+    need_file "build/$TARGET/libllmc.so"
+    need_file dev/bench/generate.py
+    need_python torch transformers safetensors tokenizers
+    [ "$TARGET" = cuda ] || options=(--batches 1 --precisions fp32 --rounds 1 --tokens 8)
+    bench bench_generate "$PYTHON" dev/bench/generate.py --target "$TARGET" "${options[@]}"
 }
 
 # ---- around the stages

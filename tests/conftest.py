@@ -60,3 +60,13 @@ def hash_text(text):
     for byte in text.encode():
         value = (value ^ byte) * 1099511628211 % 2**64
     return value >> 1
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    """One that fails half-way leaves the program it started behind, and that would train on beside all later tests."""
+    yield
+    for process in sys.modules["trainrun"].STARTED if "trainrun" in sys.modules else []:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

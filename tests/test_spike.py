@@ -15,7 +15,7 @@ class SpikeStats(ctypes.Structure):
     _fields_ = [("count", ctypes.c_int64), ("mean", ctypes.c_double), ("variance", ctypes.c_double)]
 
 
-LIB = llmc.load("bf16")
+LIB = llmc.load(next(iter(llmc.build_folders())))
 MEMORY, MIN_LOSSES = 100, 30
 
 

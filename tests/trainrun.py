@@ -17,6 +17,7 @@ BUILDS = llmc.build_folders()
 ON_CPU = all("cuda" not in folder.name for folder in BUILDS.values())
 BOS, EOS, VOCAB = 256, 257, 260
 T, ROWS = 32, 4
+STARTED = []  # processes, which conftest.py ends with the test that started them
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 64,
@@ -91,7 +92,9 @@ class Workplace:
     def start(self, precision="bf16", environment=None, **changes):
         command = [str(program(precision)), *self.arguments(**changes)]
         print(" ".join(command))
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})})
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        STARTED.append(subprocess.Popen(command, env={**os.environ, **(environment or {})}, **streams))
+        return STARTED[-1]
 
     def run(self, *more, precision="bf16", code=0, limit_file_size=None, shell=None, **changes):
         """Runs the program to its end, expects that exit code, and returns its stdout and stderr. shell: a command line in
