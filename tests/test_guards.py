@@ -217,3 +217,14 @@ def test_statistics_survive_a_resume(work, spiky):
     run(work, **spiky, schedule_steps=STEPS, **{"steps": whole["step"] - 3})
     _, log = run(work, **spiky, resume="auto")
     assert [line for line in log if "spike" in line] == [whole]
+
+
+def test_skipped_steps_survive_a_resume(work, spiky):
+    """Adam's bias correction counts updates, so a resumed run has to know how many steps had none."""
+    _, log = run(work, on_spike="skip", **spiky)
+    spike, whole = next(line for line in log if "spike" in line)["step"], checksums(log)
+    work.output = work.folder / "two"
+    run(work, on_spike="skip", **spiky, schedule_steps=STEPS, **{"steps": spike + 2})
+    assert json.loads((work.output / "checkpoint/trainer/state.json").read_text())["skipped_steps"] == 1
+    _, log = run(work, on_spike="skip", **spiky, resume="auto")
+    assert checksums(log) == whole
