@@ -58,24 +58,16 @@ static uint64_t random_bits(Random *r) {
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
     return z ^ z >> 31;
 }
-static double random_unit(Random *r) {
-    return (double)(random_bits(r) >> 11) * 0x1p-53;
-} // [0, 1)
-static int random_below(Random *r, int n) {
-    return (int)(random_unit(r) * n);
-}
+static double random_unit(Random *r) { return (double)(random_bits(r) >> 11) * 0x1p-53; } // [0, 1)
+static int random_below(Random *r, int n) { return (int)(random_unit(r) * n); }
 static double random_normal(Random *r) {
     return sqrt(-2 * log(1 - random_unit(r))) * cos(2 * acos(-1) * random_unit(r));
 }
 
 #ifdef LLMC_PRECISION_fp32
 static const bool BF16 = false;
-static floatX narrow(float x) {
-    return x;
-}
-static float widen(floatX x) {
-    return x;
-}
+static floatX narrow(float x) { return x; }
+static float widen(floatX x) { return x; }
 #else
 static const bool BF16 = true;
 static floatX narrow(float x) { // round to nearest even; x is finite
@@ -189,17 +181,14 @@ typedef struct {
 } Pair;
 
 static Llama3 *create(const LlamaConfig *config, int B, int T, int micro_batches, bool recompute) {
-    const RunShape shape = {
-        .B = B, .T = T, .micro_batches = micro_batches, .training = true, .recompute = recompute};
+    const RunShape shape = {.B = B, .T = T, .micro_batches = micro_batches, .training = true, .recompute = recompute};
     Llama3 *model;
     Error err = {0};
     if (llama3_create(&model, config, &shape, &err)) stop(err.message);
     return model;
 }
 
-static size_t size_of(const ParameterTensor *t) {
-    return (size_t)t->rows * (size_t)t->cols;
-}
+static size_t size_of(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
 
 // Weights larger than at initialisation and norms away from 1, so that every path has weight in the gradient.
 static void set_weights(Llama3 *model, double *params, Random *r) {
@@ -233,9 +222,7 @@ static void pair_destroy(Pair *p) {
     free(p->grads);
 }
 
-static ReferenceModel reference_of(const Pair *p) {
-    return (ReferenceModel){&p->config, p->table, p->params};
-}
+static ReferenceModel reference_of(const Pair *p) { return (ReferenceModel){&p->config, p->table, p->params}; }
 
 static int64_t count_targets(Llama3 *model, int micro_batches) {
     int64_t targets = 0;
@@ -255,8 +242,7 @@ static void run_reference(Pair *p, int B, int T, int micro_batches) {
     p->loss = 0;
     memset(p->grads, 0, p->table->num_elements * sizeof *p->grads);
     for (int i = 0; i < micro_batches; i++)
-        if (reference_forward_backward(&reference, llama3_batch(p->model, i), B, T, targets, &p->loss,
-                                       p->grads, &err))
+        if (reference_forward_backward(&reference, llama3_batch(p->model, i), B, T, targets, &p->loss, p->grads, &err))
             stop(err.message);
 }
 
@@ -282,13 +268,9 @@ static const struct {
 // Along 20 steps losses and norms differ more in bf16: parameters are rounded to 8 bits after each update,
 // which the reference's are not. 3e-2 is the most that was seen (12 seeds). So this finds a broken update; the
 // fp32 build finds a wrong decay, too.
-static double curve_limit(void) {
-    return BF16 ? 6e-2 : FP32_LIMIT;
-}
+static double curve_limit(void) { return BF16 ? 6e-2 : FP32_LIMIT; }
 
-static double loss_limit(void) {
-    return BF16 ? BF16_LOSS_LIMIT : FP32_LIMIT;
-}
+static double loss_limit(void) { return BF16 ? BF16_LOSS_LIMIT : FP32_LIMIT; }
 static double gradient_limit(const char *name) {
     if (!BF16) return FP32_LIMIT;
     for (size_t i = 0; i < sizeof bf16_errors / sizeof *bf16_errors; i++)
@@ -296,9 +278,7 @@ static double gradient_limit(const char *name) {
     return 0; // a tensor that the table does not know fails
 }
 
-static double relative(double value, double expected) {
-    return fabs(value - expected) / fmax(fabs(expected), 1e-30);
-}
+static double relative(double value, double expected) { return fabs(value - expected) / fmax(fabs(expected), 1e-30); }
 
 typedef struct {
     double error, limit;
@@ -340,8 +320,8 @@ static void judge(const char *check, const Case *c, const Pair *p, Llama3 *model
     const double loss_error = relative(loss, p->loss);
     const Worst worst = compare_gradients(p, model);
     verdict(loss_error <= loss_limit() && worst.error <= worst.limit,
-            "%s, %s: loss %.4f, error %.1e of %.1e; worst gradient %.1e of %.1e, %s", c->name, check, loss,
-            loss_error, loss_limit(), worst.error, worst.limit, worst.name);
+            "%s, %s: loss %.4f, error %.1e of %.1e; worst gradient %.1e of %.1e, %s", c->name, check, loss, loss_error,
+            loss_limit(), worst.error, worst.limit, worst.name);
 }
 
 // ---- checks. Each has its own random numbers, so that it does not matter which others run.
@@ -403,8 +383,7 @@ static void check_gradients(const Case *c, bool documents, Random r) {
     verdict(same && loss == loss_again && loss == loss_only,
             "%s, %s: the same bits with recomputation (gradients %s, loss %.9g and %.9g) and without "
             "gradients (%.9g)",
-            c->name, documents ? "documents" : "plain", same ? "equal" : "DIFFER", loss, loss_again,
-            loss_only);
+            c->name, documents ? "documents" : "plain", same ? "equal" : "DIFFER", loss, loss_again, loss_only);
     pair_destroy(&p);
     pair_destroy(&recomputed);
 }
@@ -418,8 +397,7 @@ static void check_accumulation(const Case *c, Random r) {
     Random again = r;
     Pair a = pair_create(&whole, 1, false, &r), b = pair_create(&row, ROWS, false, &again);
     fill_batch(llama3_batch(a.model, 0), &whole, true, &r);
-    for (int i = 0; i < ROWS; i++)
-        copy_batch(llama3_batch(b.model, i), llama3_batch(a.model, 0), i * c->T, c->T);
+    for (int i = 0; i < ROWS; i++) copy_batch(llama3_batch(b.model, i), llama3_batch(a.model, 0), i * c->T, c->T);
     run_reference(&a, ROWS, c->T, 1);
     run_model(a.model, 1);
     run_model(b.model, ROWS);
@@ -439,8 +417,8 @@ static void check_no_targets(const Case *c, Random r) {
     float loss;
     llama3_result(p.model, &loss, NULL);
     const Worst worst = compare_gradients(&p, p.model); // the reference's gradients are still zero
-    verdict(loss == 0 && worst.error == 0, "%s, all targets ignored: loss %g, largest gradient %g", c->name,
-            loss, worst.error);
+    verdict(loss == 0 && worst.error == 0, "%s, all targets ignored: loss %g, largest gradient %g", c->name, loss,
+            worst.error);
     pair_destroy(&p);
 }
 
@@ -461,8 +439,8 @@ static void check_logits(const Case *c, Random r) {
         worst = fmax(worst, tensor_error(logits, expected + (size_t)(lengths[i] - 1) * V, V, 0));
     }
     const double limit = BF16 ? BF16_LOGITS_LIMIT : FP32_LIMIT;
-    verdict(worst <= limit, "%s, logits after 1, %d and %d tokens: error %.1e of %.0e", c->name, lengths[1],
-            c->T, worst, limit);
+    verdict(worst <= limit, "%s, logits after 1, %d and %d tokens: error %.1e of %.0e", c->name, lengths[1], c->T,
+            worst, limit);
     free(expected);
     free(logits);
     pair_destroy(&p);
@@ -504,8 +482,8 @@ static void check_curve(const Case *c, int steps, Random r) {
     }
     const double limit = curve_limit();
     verdict(loss_error <= limit && norm_error <= limit && loss < first,
-            "%s, %d steps of AdamW: loss %.4f to %.4f, worst error %.1e, of the norm %.1e, of %.0e", c->name,
-            steps, first, loss, loss_error, norm_error, limit);
+            "%s, %d steps of AdamW: loss %.4f to %.4f, worst error %.1e, of the norm %.1e, of %.0e", c->name, steps,
+            first, loss, loss_error, norm_error, limit);
     free(m);
     free(v);
     pair_destroy(&p);
@@ -527,11 +505,10 @@ static Llama3 *train(const Case *c, int steps, uint64_t seed, Random r) {
 }
 
 static void check_same_bits(const Case *c, int steps, uint64_t seed, Random r) {
-    Llama3 *a = train(c, steps, seed, r), *b = train(c, steps, seed, r),
-           *other = train(c, steps, seed + 1, r);
+    Llama3 *a = train(c, steps, seed, r), *b = train(c, steps, seed, r), *other = train(c, steps, seed + 1, r);
     const bool same = same_bits(a, b, false), differs = !same_bits(a, other, false);
-    verdict(same && differs, "%s, %d steps twice: the same seed gives %s bits, another gives %s", c->name,
-            steps, same ? "the same" : "OTHER", differs ? "others" : "THE SAME");
+    verdict(same && differs, "%s, %d steps twice: the same seed gives %s bits, another gives %s", c->name, steps,
+            same ? "the same" : "OTHER", differs ? "others" : "THE SAME");
     llama3_destroy(a);
     llama3_destroy(b);
     llama3_destroy(other);
@@ -572,8 +549,8 @@ static void print_device(const Arguments *arguments) {
     int count = 0;
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) stop("no GPU visible");
     cuda_check(cudaGetDeviceProperties(&device, 0));
-    printf("%s, %s, --seed %llu%s\n", device.name, BF16 ? "bf16" : "fp32",
-           (unsigned long long)arguments->seed, arguments->small ? " --small" : "");
+    printf("%s, %s, --seed %llu%s\n", device.name, BF16 ? "bf16" : "fp32", (unsigned long long)arguments->seed,
+           arguments->small ? " --small" : "");
 }
 
 static void run_checks(const Arguments *arguments) {
@@ -595,8 +572,7 @@ static void run_checks(const Arguments *arguments) {
 
 int main(int argc, char **argv) {
     static const struct argp argp = {
-        options, parse, NULL, "Check the whole model against a plain reference in double precision.",
-        NULL,    NULL,  NULL};
+        options, parse, NULL, "Check the whole model against a plain reference in double precision.", NULL, NULL, NULL};
     Arguments arguments = {.seed = (uint64_t)time(NULL)};
     argp_err_exit_status = ERROR_INPUT;
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);

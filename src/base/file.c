@@ -63,9 +63,9 @@ int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *
             return fail_fault(err, "%s: read at byte %llu: %s", path, (unsigned long long)(offset + done),
                               strerror(errno));
         if (got == 0) {
-            return fail_fault(
-                err, "%s: file ends at byte %llu, expected %llu bytes at byte %llu: did it shrink?", path,
-                (unsigned long long)(offset + done), (unsigned long long)bytes, (unsigned long long)offset);
+            return fail_fault(err, "%s: file ends at byte %llu, expected %llu bytes at byte %llu: did it shrink?", path,
+                              (unsigned long long)(offset + done), (unsigned long long)bytes,
+                              (unsigned long long)offset);
         }
         done += (size_t)got;
     }
@@ -74,12 +74,11 @@ int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *
 
 static int read_opened(int fd, uint64_t size, const char *path, size_t max_bytes, char **data, Error *err) {
     if (size > max_bytes) {
-        return fail_input(err, "%s: file has %llu bytes, expected at most %zu", path,
-                          (unsigned long long)size, max_bytes);
+        return fail_input(err, "%s: file has %llu bytes, expected at most %zu", path, (unsigned long long)size,
+                          max_bytes);
     }
     char *buffer = malloc((size_t)size + 1);
-    if (buffer == NULL)
-        return fail_fault(err, "%s: no memory for %llu bytes", path, (unsigned long long)size);
+    if (buffer == NULL) return fail_fault(err, "%s: no memory for %llu bytes", path, (unsigned long long)size);
     int code = file_read_at(fd, buffer, (size_t)size, 0, path, err);
     if (code != 0) {
         free(buffer);
@@ -126,9 +125,7 @@ static void forget(NewFile *file) {
     *file = (NewFile){.fd = -1};
 }
 
-const char *file_being_written(const NewFile *file) {
-    return file->temporary != NULL ? file->temporary : file->path;
-}
+const char *file_being_written(const NewFile *file) { return file->temporary != NULL ? file->temporary : file->path; }
 
 static int begin(NewFile *file, const char *path, bool plain, Error *err) {
     *file = (NewFile){.fd = -1};
@@ -149,21 +146,16 @@ static int begin(NewFile *file, const char *path, bool plain, Error *err) {
     return code;
 }
 
-int file_begin(NewFile *file, const char *path, Error *err) {
-    return begin(file, path, false, err);
-}
+int file_begin(NewFile *file, const char *path, Error *err) { return begin(file, path, false, err); }
 
-int file_begin_plain(NewFile *file, const char *path, Error *err) {
-    return begin(file, path, true, err);
-}
+int file_begin_plain(NewFile *file, const char *path, Error *err) { return begin(file, path, true, err); }
 
 static int put(NewFile *file, const char *from, size_t bytes, Error *err) {
     while (bytes > 0) {
         ssize_t done = write(file->fd, from, bytes < buffer_bytes ? bytes : buffer_bytes);
         if (done < 0 && errno == EINTR) continue;
         if (done <= 0)
-            return fail_fault(err, "%s: write: %s", file_being_written(file),
-                              strerror(done < 0 ? errno : ENOSPC));
+            return fail_fault(err, "%s: write: %s", file_being_written(file), strerror(done < 0 ? errno : ENOSPC));
         // the disk begins now, while the next piece is prepared; where it can't, fsync does all
         sync_file_range(file->fd, (off_t)file->written, done, SYNC_FILE_RANGE_WRITE);
         file->written += (size_t)done;
@@ -201,9 +193,7 @@ int file_append(NewFile *file, const void *data, size_t bytes, Error *err) {
     return 0;
 }
 
-Digest file_digest(const NewFile *file) {
-    return hasher_digest(file->hasher);
-}
+Digest file_digest(const NewFile *file) { return hasher_digest(file->hasher); }
 
 int file_commit(NewFile *file, Error *err) {
     const char *name = file_being_written(file);
@@ -254,9 +244,7 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
     return remove(path);
 }
 
-void folder_remove(const char *folder) {
-    nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
+void folder_remove(const char *folder) { nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
 
 // ---- whole files
 

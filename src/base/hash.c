@@ -24,9 +24,7 @@ static Digest as_text(XXH128_hash_t hash) {
     return digest;
 }
 
-Digest hash_bytes(const void *data, size_t bytes) {
-    return as_text(XXH3_128bits(data, bytes));
-}
+Digest hash_bytes(const void *data, size_t bytes) { return as_text(XXH3_128bits(data, bytes)); }
 
 Hasher *hasher_create(void) {
     Hasher *hasher = malloc(sizeof *hasher);
@@ -40,13 +38,9 @@ Hasher *hasher_create(void) {
     return hasher;
 }
 
-void hasher_add(Hasher *hasher, const void *data, size_t bytes) {
-    XXH3_128bits_update(hasher->state, data, bytes);
-}
+void hasher_add(Hasher *hasher, const void *data, size_t bytes) { XXH3_128bits_update(hasher->state, data, bytes); }
 
-Digest hasher_digest(const Hasher *hasher) {
-    return as_text(XXH3_128bits_digest(hasher->state));
-}
+Digest hasher_digest(const Hasher *hasher) { return as_text(XXH3_128bits_digest(hasher->state)); }
 
 void hasher_destroy(Hasher *hasher) {
     if (hasher == NULL) return;

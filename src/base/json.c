@@ -51,11 +51,9 @@ static int check_text(const char *text, size_t length, const char *path, Error *
     while (scan.at < length) {
         size_t here = scan.at, bytes = utf8_length((const unsigned char *)text + here, length - here);
         if (bytes == 0) return fail_input(err, "%s: JSON text is not UTF-8 at byte %zu", path, here);
-        if (text[here] == '\0')
-            return fail_input(err, "%s: zero byte in the JSON text at byte %zu", path, here);
+        if (text[here] == '\0') return fail_input(err, "%s: zero byte in the JSON text at byte %zu", path, here);
         if (scan.in_string && text[here] == '\\') {
-            if (!scan_escape(&scan))
-                return fail_input(err, "%s: \\u0000 in a JSON string at byte %zu", path, here);
+            if (!scan_escape(&scan)) return fail_input(err, "%s: \\u0000 in a JSON string at byte %zu", path, here);
             continue;
         }
         scan_bracket(&scan, text[here]);
@@ -63,8 +61,7 @@ static int check_text(const char *text, size_t length, const char *path, Error *
             return fail_input(err, "%s: JSON nested deeper than %d at byte %zu", path, JSON_MAX_DEPTH, here);
         }
         if (scan.values > JSON_MAX_VALUES) {
-            return fail_input(err, "%s: JSON of more than %d values at byte %zu", path, JSON_MAX_VALUES,
-                              here);
+            return fail_input(err, "%s: JSON of more than %d values at byte %zu", path, JSON_MAX_VALUES, here);
         }
         scan.at += bytes;
     }
@@ -124,9 +121,7 @@ int json_check_unique(const cJSON *object, const char *path, const char *where, 
     return code;
 }
 
-const cJSON *json_get(const cJSON *object, const char *name) {
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
+const cJSON *json_get(const cJSON *object, const char *name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
 
 bool json_is_count(const cJSON *json, uint64_t max, uint64_t *value) {
     const double exact = 9007199254740992.0; // 2^53

@@ -25,12 +25,12 @@ typedef struct {
     int64_t step;
     const LlamaConfig *config;
     const ParameterTable *table;
-    const Snapshot *snapshot; // what is written; or NULL, and `model` is written as it stands
-    Llama3 *model;            // made for training; must not change while it is written
-    const char *state;        // text of trainer/state.json
+    const Snapshot *snapshot;     // what is written; or NULL, and `model` is written as it stands
+    Llama3 *model;                // made for training; must not change while it is written
+    const char *state;            // text of trainer/state.json
     const char *tokenizer_folder; // its tokenizer files are copied, those that are there
-    int keep_last;            // after the write so many of the newest checkpoints stay; 0: all
-    int64_t keep_every;       // those of every so many steps stay besides; 0: none
+    int keep_last;                // after the write so many of the newest checkpoints stay; 0: all
+    int64_t keep_every;           // those of every so many steps stay besides; 0: none
 } CheckpointContent;
 
 // Writes the checkpoint of that step. It is made as STORE/step_N.tmp, brought to the disk, and takes its name; then

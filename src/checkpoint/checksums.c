@@ -57,9 +57,7 @@ void checksums_free(Checksums *sums) {
 
 // ---- verifying
 
-static bool is_digest(const char *text) {
-    return strspn(text, "0123456789abcdef") >= DIGEST_LENGTH;
-}
+static bool is_digest(const char *text) { return strspn(text, "0123456789abcdef") >= DIGEST_LENGTH; }
 
 // No way out of the folder: neither absolute nor through "..".
 static bool is_inside(const char *name) {

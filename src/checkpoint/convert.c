@@ -4,13 +4,9 @@
 #include <string.h>
 
 // Finite: not all bits of the exponent set. As arithmetic on bits these loops are ones for the vector unit.
-static size_t bf16_not_finite(uint16_t bits) {
-    return (bits & 0x7F80) == 0x7F80;
-}
+static size_t bf16_not_finite(uint16_t bits) { return (bits & 0x7F80) == 0x7F80; }
 
-static size_t f32_not_finite(uint32_t bits) {
-    return (bits & 0x7F800000) == 0x7F800000;
-}
+static size_t f32_not_finite(uint32_t bits) { return (bits & 0x7F800000) == 0x7F800000; }
 
 static float widen_half(uint16_t bits) { // IEEE 754 binary16
     int exponent = bits >> 10 & 31, fraction = bits & 1023;

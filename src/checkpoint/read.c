@@ -16,15 +16,11 @@ enum {
     MAX_STATE_BYTES = 16 << 20
 };
 
-int checkpoint_verify(const char *folder, Error *err) {
-    return checksums_verify(folder, err);
-}
+int checkpoint_verify(const char *folder, Error *err) { return checksums_verify(folder, err); }
 
 // ---- weights
 
-static size_t elements(const ParameterTensor *tensor) {
-    return (size_t)tensor->rows * (size_t)tensor->cols;
-}
+static size_t elements(const ParameterTensor *tensor) { return (size_t)tensor->rows * (size_t)tensor->cols; }
 
 // A tied model's file may repeat the embedding as lm_head, and old files hold RoPE's frequencies, which the
 // configuration gives.
@@ -49,16 +45,15 @@ static int check_names(const SafetensorsReader *reader, const char *folder, Llam
         first_extra = tensor->name;
     }
     if (missing)
-        return fail_input(err, "%s: %d of the model's %d tensors are missing, first %s", folder, missing,
-                          table->count, first_missing);
+        return fail_input(err, "%s: %d of the model's %d tensors are missing, first %s", folder, missing, table->count,
+                          first_missing);
     if (extra)
-        return fail_input(err, "%s: %d tensors that the model has not, first %.100s", folder, extra,
-                          first_extra);
+        return fail_input(err, "%s: %d tensors that the model has not, first %.100s", folder, extra, first_extra);
     return 0;
 }
 
-static int check_shape(const SafetensorsReader *reader, const SafetensorsTensor *tensor,
-                       const ParameterTensor *t, Error *err) {
+static int check_shape(const SafetensorsReader *reader, const SafetensorsTensor *tensor, const ParameterTensor *t,
+                       Error *err) {
     int64_t rows = tensor->dims == 2 ? tensor->shape[0] : 1,
             cols = tensor->dims == 2 ? tensor->shape[1] : tensor->shape[0];
     if (tensor->dims == t->dims && rows == t->rows && cols == t->cols) return 0;

@@ -18,16 +18,11 @@
 static const struct {
     const char *name;
     size_t size;
-} types[] = {
-    [SAFETENSORS_F32] = {"F32", 4}, [SAFETENSORS_BF16] = {"BF16", 2}, [SAFETENSORS_F16] = {"F16", 2}};
+} types[] = {[SAFETENSORS_F32] = {"F32", 4}, [SAFETENSORS_BF16] = {"BF16", 2}, [SAFETENSORS_F16] = {"F16", 2}};
 static const int num_types = sizeof types / sizeof *types;
 
-const char *safetensors_type_name(SafetensorsType type) {
-    return types[type].name;
-}
-size_t safetensors_type_size(SafetensorsType type) {
-    return types[type].size;
-}
+const char *safetensors_type_name(SafetensorsType type) { return types[type].name; }
+size_t safetensors_type_size(SafetensorsType type) { return types[type].size; }
 
 bool safetensors_checked_bytes(const SafetensorsTensor *tensor, uint64_t *bytes) {
     if ((int)tensor->type < 0 || (int)tensor->type >= num_types) return false;
@@ -87,22 +82,21 @@ static int parse_type(Entry *entry, const cJSON *dtype, const char *path, Error 
         entry->tensor.type = (SafetensorsType)i;
         return 0;
     }
-    return fail_input(err, "%s: tensor \"%.120s\": dtype is %.20s, expected F32, BF16 or F16", path,
-                      entry->tensor.name, cJSON_IsString(dtype) ? dtype->valuestring : "missing");
+    return fail_input(err, "%s: tensor \"%.120s\": dtype is %.20s, expected F32, BF16 or F16", path, entry->tensor.name,
+                      cJSON_IsString(dtype) ? dtype->valuestring : "missing");
 }
 
 static int parse_shape(Entry *entry, const cJSON *shape, const char *path, Error *err) {
     SafetensorsTensor *tensor = &entry->tensor;
     int dims = 0;
-    if (!cJSON_IsArray(shape))
-        return fail_input(err, "%s: tensor \"%.120s\": shape is not a list", path, tensor->name);
+    if (!cJSON_IsArray(shape)) return fail_input(err, "%s: tensor \"%.120s\": shape is not a list", path, tensor->name);
     for (int i = 0; i < SAFETENSORS_MAX_DIMS; i++) tensor->shape[i] = 1;
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, shape) {
         uint64_t size;
         if (dims == SAFETENSORS_MAX_DIMS) {
-            return fail_input(err, "%s: tensor \"%.120s\": shape has more than %d dimensions", path,
-                              tensor->name, SAFETENSORS_MAX_DIMS);
+            return fail_input(err, "%s: tensor \"%.120s\": shape has more than %d dimensions", path, tensor->name,
+                              SAFETENSORS_MAX_DIMS);
         }
         if (!json_is_count(item, UINT64_MAX, &size)) {
             return fail_input(err, "%s: tensor \"%.120s\": shape[%d] is not an integer from 0 to 2^53", path,
@@ -119,25 +113,23 @@ static int parse_offsets(Entry *entry, const cJSON *offsets, const char *path, E
     if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
         !json_is_count(offsets->child, UINT64_MAX, &entry->begin) ||
         !json_is_count(offsets->child->next, UINT64_MAX, &entry->end) || entry->begin > entry->end) {
-        return fail_input(err,
-                          "%s: tensor \"%.120s\": data_offsets is not [begin, end] with 0 <= begin <= end",
-                          path, name);
+        return fail_input(err, "%s: tensor \"%.120s\": data_offsets is not [begin, end] with 0 <= begin <= end", path,
+                          name);
     }
     uint64_t bytes;
     if (!safetensors_checked_bytes(&entry->tensor, &bytes))
         return fail_input(err, "%s: tensor \"%.120s\": shape overflows", path, name);
     if (entry->end - entry->begin != bytes) {
-        return fail_input(
-            err, "%s: tensor \"%.120s\": data_offsets span %llu bytes, expected %llu for its shape and dtype",
-            path, name, (unsigned long long)(entry->end - entry->begin), (unsigned long long)bytes);
+        return fail_input(err,
+                          "%s: tensor \"%.120s\": data_offsets span %llu bytes, expected %llu for its shape and dtype",
+                          path, name, (unsigned long long)(entry->end - entry->begin), (unsigned long long)bytes);
     }
     return 0;
 }
 
 static int parse_entry(Entry *entry, const cJSON *json, const char *path, Error *err) {
     entry->tensor.name = json->string;
-    if (!cJSON_IsObject(json))
-        return fail_input(err, "%s: tensor \"%.120s\": expected an object", path, json->string);
+    if (!cJSON_IsObject(json)) return fail_input(err, "%s: tensor \"%.120s\": expected an object", path, json->string);
     int code = json_check_unique(json, path, "in a tensor: ", err);
     if (code == 0) code = parse_type(entry, json_get(json, "dtype"), path, err);
     if (code == 0) code = parse_shape(entry, json_get(json, "shape"), path, err);
@@ -186,10 +178,9 @@ static int check_tiling(Entry *entries, int count, const File *file, Error *err)
     qsort(entries, (size_t)count, sizeof *entries, compare_offsets);
     for (int i = 0; i < count; i++) {
         if (entries[i].end > data_bytes) {
-            return fail_input(
-                err, "%s: tensor \"%.120s\" ends at byte %llu of the data, the file has %llu: truncated?",
-                file->path, entries[i].tensor.name, (unsigned long long)entries[i].end,
-                (unsigned long long)data_bytes);
+            return fail_input(err, "%s: tensor \"%.120s\" ends at byte %llu of the data, the file has %llu: truncated?",
+                              file->path, entries[i].tensor.name, (unsigned long long)entries[i].end,
+                              (unsigned long long)data_bytes);
         }
         if (entries[i].begin != at) {
             return fail_input(err, "%s: tensor \"%.120s\" begins at byte %llu of the data, expected %llu: %s",
@@ -218,20 +209,19 @@ static int read_header(File *file, Error *err) {
     uint8_t prefix[8];
     uint64_t length = 0;
     if (file->size < 8) {
-        return fail_input(err,
-                          "%s: file has %llu bytes, expected at least the 8 of a safetensors header length",
+        return fail_input(err, "%s: file has %llu bytes, expected at least the 8 of a safetensors header length",
                           file->path, (unsigned long long)file->size);
     }
     int code = file_read_at(file->fd, prefix, sizeof prefix, 0, file->path, err);
     if (code != 0) return code;
     for (int i = 7; i >= 0; i--) length = length << 8 | prefix[i];
     if (length > file->size - 8) {
-        return fail_input(err, "%s: header length %llu exceeds file size %llu", file->path,
-                          (unsigned long long)length, (unsigned long long)file->size);
+        return fail_input(err, "%s: header length %llu exceeds file size %llu", file->path, (unsigned long long)length,
+                          (unsigned long long)file->size);
     }
     if (length < 2 || length > SAFETENSORS_MAX_HEADER) {
-        return fail_input(err, "%s: header length is %llu, expected 2 to %d", file->path,
-                          (unsigned long long)length, SAFETENSORS_MAX_HEADER);
+        return fail_input(err, "%s: header length is %llu, expected 2 to %d", file->path, (unsigned long long)length,
+                          SAFETENSORS_MAX_HEADER);
     }
     file->data = 8 + length;
     return parse_header_text(file, length, err);
@@ -273,13 +263,11 @@ static int compare_entries(const void *a, const void *b) {
 
 static int sort_entries(SafetensorsReader *reader, Error *err) {
     Entry *entries = reader->entries;
-    if (reader->num_entries > 0)
-        qsort(entries, (size_t)reader->num_entries, sizeof *entries, compare_entries);
+    if (reader->num_entries > 0) qsort(entries, (size_t)reader->num_entries, sizeof *entries, compare_entries);
     for (int i = 1; i < reader->num_entries; i++) {
         if (strcmp(entries[i - 1].tensor.name, entries[i].tensor.name) != 0) continue;
         return fail_input(err, "%s: tensor \"%.120s\" is in %s too, expected in one file",
-                          entry_path(reader, &entries[i]), entries[i].tensor.name,
-                          entry_path(reader, &entries[i - 1]));
+                          entry_path(reader, &entries[i]), entries[i].tensor.name, entry_path(reader, &entries[i - 1]));
     }
     return 0;
 }
@@ -292,8 +280,7 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 static bool is_pickle(const char *name) {
-    return ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") ||
-           ends_with(name, ".ckpt");
+    return ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".ckpt");
 }
 
 static int refuse_pickle(const char *path, const char *name, Error *err) {
@@ -304,12 +291,10 @@ static int refuse_pickle(const char *path, const char *name, Error *err) {
 static int check_file_name(const char *name, const char *index_path, Error *err) {
     if (is_pickle(name)) return refuse_pickle(index_path, name, err);
     if (strchr(name, '/') != NULL || strchr(name, '\\') != NULL || strstr(name, "..") != NULL) {
-        return fail_input(err, "%s: file name \"%.120s\" leaves the folder, expected a plain name",
-                          index_path, name);
+        return fail_input(err, "%s: file name \"%.120s\" leaves the folder, expected a plain name", index_path, name);
     }
     if (ends_with(name, ".safetensors")) return 0;
-    return fail_input(err, "%s: file name \"%.120s\", expected one that ends in .safetensors", index_path,
-                      name);
+    return fail_input(err, "%s: file name \"%.120s\", expected one that ends in .safetensors", index_path, name);
 }
 
 static bool has_file(const SafetensorsReader *reader, const char *path) {
@@ -319,8 +304,8 @@ static bool has_file(const SafetensorsReader *reader, const char *path) {
     return false;
 }
 
-static int add_indexed_file(SafetensorsReader *reader, const char *dir, const char *name,
-                            const char *index_path, Error *err) {
+static int add_indexed_file(SafetensorsReader *reader, const char *dir, const char *name, const char *index_path,
+                            Error *err) {
     int code = check_file_name(name, index_path, err);
     if (code != 0) return code;
     char *path = file_join(dir, name, err);
@@ -339,8 +324,8 @@ static int compare_items(const void *a, const void *b) {
 }
 
 // Two sorted lists of names, the index's and the files', must be one, and agree on the file of each.
-static int compare_with_index(const SafetensorsReader *reader, const cJSON **items, int count,
-                              const char *path, Error *err) {
+static int compare_with_index(const SafetensorsReader *reader, const cJSON **items, int count, const char *path,
+                              Error *err) {
     for (int i = 0, j = 0; i < count || j < reader->num_entries; i++, j++) {
         const Entry *entry = j < reader->num_entries ? &reader->entries[j] : NULL;
         int order = i == count ? 1 : entry == NULL ? -1 : strcmp(items[i]->string, entry->tensor.name);
@@ -349,8 +334,8 @@ static int compare_with_index(const SafetensorsReader *reader, const cJSON **ite
                               items[i]->valuestring);
         }
         if (order > 0) {
-            return fail_input(err, "%s: tensor \"%.120s\" of %s is not in the index", path,
-                              entry->tensor.name, entry_path(reader, entry));
+            return fail_input(err, "%s: tensor \"%.120s\" of %s is not in the index", path, entry->tensor.name,
+                              entry_path(reader, entry));
         }
         const char *slash = strrchr(entry_path(reader, entry), '/');
         if (strcmp(slash + 1, items[i]->valuestring) != 0) {
@@ -372,8 +357,7 @@ static int check_index(const SafetensorsReader *reader, const cJSON *map, const 
     return code;
 }
 
-static int add_index(SafetensorsReader *reader, const char *dir, const cJSON *index, const char *path,
-                     Error *err) {
+static int add_index(SafetensorsReader *reader, const char *dir, const cJSON *index, const char *path, Error *err) {
     const cJSON *map = json_get(index, "weight_map"), *item = NULL;
     if (!cJSON_IsObject(map) || map->child == NULL)
         return fail_input(err, "%s: weight_map is not an object with tensors", path);
@@ -471,9 +455,7 @@ void safetensors_close(SafetensorsReader *reader) {
     free(reader);
 }
 
-int safetensors_count(const SafetensorsReader *reader) {
-    return reader->num_entries;
-}
+int safetensors_count(const SafetensorsReader *reader) { return reader->num_entries; }
 
 const SafetensorsTensor *safetensors_at(const SafetensorsReader *reader, int index) {
     assert(index >= 0 && index < reader->num_entries);
@@ -483,8 +465,7 @@ const SafetensorsTensor *safetensors_at(const SafetensorsReader *reader, int ind
 const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader, const char *name) {
     if (reader->num_entries == 0) return NULL;
     Entry wanted = {.tensor.name = name};
-    const Entry *found =
-        bsearch(&wanted, reader->entries, (size_t)reader->num_entries, sizeof wanted, compare_entries);
+    const Entry *found = bsearch(&wanted, reader->entries, (size_t)reader->num_entries, sizeof wanted, compare_entries);
     return found == NULL ? NULL : &found->tensor;
 }
 
@@ -492,8 +473,8 @@ const char *safetensors_path(const SafetensorsReader *reader, const SafetensorsT
     return entry_path(reader, (const Entry *)tensor);
 }
 
-int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
-                     size_t count, void *out, Error *err) {
+int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
+                     void *out, Error *err) {
     const Entry *entry = (const Entry *)tensor;
     const File *file = &reader->files[entry->file];
     assert(first <= entry->end - entry->begin && count <= entry->end - entry->begin - first);
@@ -552,8 +533,7 @@ int safetensors_view(SafetensorsReader *reader, const SafetensorsTensor *tensor,
     return 0;
 }
 
-void safetensors_release(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
-                         size_t count) {
+void safetensors_release(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count) {
     const Entry *entry = (const Entry *)tensor;
     const File *file = &reader->files[entry->file];
     uint64_t begin = file->data + entry->begin + first;

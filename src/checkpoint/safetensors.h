@@ -58,16 +58,15 @@ const char *safetensors_path(const SafetensorsReader *reader,
 
 // out = bytes [first, first + count) of a tensor of this reader, as they stand in the file; first + count
 // within safetensors_tensor_bytes is the caller's duty. May be called from several threads. Errors: 1.
-int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
-                     size_t count, void *out, Error *err);
+int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
+                     void *out, Error *err);
 
 // *data = the same bytes without a copy: in the file, which is mapped. They are in memory when it returns (a page that
 // cannot be read, or that the file has no more, is an error and not a signal) until they are released. For one
 // thread at a time. Errors: 1.
 int safetensors_view(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
                      const void **data, Error *err);
-void safetensors_release(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
-                         size_t count);
+void safetensors_release(SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count);
 
 void safetensors_close(SafetensorsReader *reader); // NULL is allowed
 
@@ -80,8 +79,8 @@ int safetensors_create(SafetensorsWriter **out, const char *path, const Safetens
                        Error *err);
 
 // The same, but makes the file under its own name at once, for a folder that is itself temporary.
-int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors,
-                             int count, Error *err);
+int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
+                             Error *err);
 Digest safetensors_digest(const SafetensorsWriter *writer);    // plain only: of what was written so far
 uint64_t safetensors_written(const SafetensorsWriter *writer); // bytes, header included
 

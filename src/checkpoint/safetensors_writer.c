@@ -12,23 +12,18 @@ struct SafetensorsWriter {
     uint64_t data_bytes, written; // of the data: declared, and taken so far
 };
 
-static int add_tensor(cJSON *header, const SafetensorsTensor *tensor, uint64_t *offset, const char *path,
-                      Error *err) {
+static int add_tensor(cJSON *header, const SafetensorsTensor *tensor, uint64_t *offset, const char *path, Error *err) {
     uint64_t bytes = 0, end;
-    bool valid = tensor->dims >= 0 && tensor->dims <= SAFETENSORS_MAX_DIMS &&
-                 strcmp(tensor->name, "__metadata__") != 0;
+    bool valid = tensor->dims >= 0 && tensor->dims <= SAFETENSORS_MAX_DIMS && strcmp(tensor->name, "__metadata__") != 0;
     for (int i = 0; i < tensor->dims && valid; i++) valid = tensor->shape[i] >= 0;
     // 10^15: up to there cJSON prints numbers in full
     if (!valid || !safetensors_checked_bytes(tensor, &bytes) || (end = *offset + bytes) > 1000000000000000u) {
-        return fail_input(err, "%s: tensor \"%.120s\" to be written: bad name, type or shape", path,
-                          tensor->name);
+        return fail_input(err, "%s: tensor \"%.120s\" to be written: bad name, type or shape", path, tensor->name);
     }
     cJSON *item = cJSON_AddObjectToObject(header, tensor->name);
     cJSON_AddStringToObject(item, "dtype", safetensors_type_name(tensor->type));
-    cJSON *shape = cJSON_AddArrayToObject(item, "shape"),
-          *offsets = cJSON_AddArrayToObject(item, "data_offsets");
-    for (int i = 0; i < tensor->dims; i++)
-        cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)tensor->shape[i]));
+    cJSON *shape = cJSON_AddArrayToObject(item, "shape"), *offsets = cJSON_AddArrayToObject(item, "data_offsets");
+    for (int i = 0; i < tensor->dims; i++) cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)tensor->shape[i]));
     cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)*offset));
     cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)end));
     *offset = end;
@@ -36,14 +31,13 @@ static int add_tensor(cJSON *header, const SafetensorsTensor *tensor, uint64_t *
 }
 
 // *text = the header's JSON, to be freed by cJSON_free; *data_bytes = what must follow it.
-static int make_header(char **text, uint64_t *data_bytes, const SafetensorsTensor *tensors, int count,
-                       const char *path, Error *err) {
+static int make_header(char **text, uint64_t *data_bytes, const SafetensorsTensor *tensors, int count, const char *path,
+                       Error *err) {
     cJSON *header = cJSON_CreateObject();
     cJSON_AddStringToObject(cJSON_AddObjectToObject(header, "__metadata__"), "format", "pt");
     int code = 0;
     *data_bytes = 0;
-    for (int i = 0; i < count && code == 0; i++)
-        code = add_tensor(header, &tensors[i], data_bytes, path, err);
+    for (int i = 0; i < count && code == 0; i++) code = add_tensor(header, &tensors[i], data_bytes, path, err);
     if (code == 0) code = json_check_unique(header, path, "tensor ", err);
     if (code == 0) {
         *text = cJSON_PrintUnformatted(header);
@@ -76,8 +70,8 @@ static int begin_file(SafetensorsWriter *writer, const char *path, bool plain, c
     return code;
 }
 
-static int create(SafetensorsWriter **out, const char *path, bool plain, const SafetensorsTensor *tensors,
-                  int count, Error *err) {
+static int create(SafetensorsWriter **out, const char *path, bool plain, const SafetensorsTensor *tensors, int count,
+                  Error *err) {
     char *header = NULL;
     uint64_t data_bytes = 0;
     int code = make_header(&header, &data_bytes, tensors, count, path, err);
@@ -99,18 +93,14 @@ int safetensors_create(SafetensorsWriter **out, const char *path, const Safetens
     return create(out, path, false, tensors, count, err);
 }
 
-int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors,
-                             int count, Error *err) {
+int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
+                             Error *err) {
     return create(out, path, true, tensors, count, err);
 }
 
-Digest safetensors_digest(const SafetensorsWriter *writer) {
-    return file_digest(&writer->file);
-}
+Digest safetensors_digest(const SafetensorsWriter *writer) { return file_digest(&writer->file); }
 
-uint64_t safetensors_written(const SafetensorsWriter *writer) {
-    return writer->file.written + writer->file.filled;
-}
+uint64_t safetensors_written(const SafetensorsWriter *writer) { return writer->file.written + writer->file.filled; }
 
 int safetensors_write(SafetensorsWriter *writer, const void *data, size_t bytes, Error *err) {
     if (bytes > writer->data_bytes - writer->written) {

@@ -40,9 +40,7 @@ int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
     return 0;
 }
 
-void snapshot_take(Snapshot *snapshot, Llama3 *m) {
-    llama3_get_training(m, snapshot->memory);
-}
+void snapshot_take(Snapshot *snapshot, Llama3 *m) { llama3_get_training(m, snapshot->memory); }
 
 const float *snapshot_array(const Snapshot *snapshot, TrainingArray array) {
     return snapshot->memory + (size_t)array * snapshot->elements;

@@ -82,9 +82,7 @@ static int list(StoreEntry **out, int *count, const char *store, const char *end
     return 0;
 }
 
-int store_list(StoreEntry **out, int *count, const char *store, Error *err) {
-    return list(out, count, store, "", err);
-}
+int store_list(StoreEntry **out, int *count, const char *store, Error *err) { return list(out, count, store, "", err); }
 
 int store_newest_whole(char path[PATH_MAX], const char *store, StoreReport report, void *context, Error *err) {
     StoreEntry *entries;
@@ -114,8 +112,7 @@ static int fail_rename(Error *err, const char *from, const char *to) {
 // where store_clean finds it.
 static int replace_in_two_steps(const char *made, const char *path, Error *err) {
     char aside[PATH_MAX];
-    if (snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX)
-        return fail_input(err, "%s: path too long", path);
+    if (snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX) return fail_input(err, "%s: path too long", path);
     folder_remove(aside);
     if (rename(path, aside) != 0) return fail_rename(err, path, aside);
     if (rename(made, path) != 0) {

@@ -29,13 +29,11 @@ typedef struct {
     uint64_t bytes; // written so far
 } Writing;
 
-static const char *const tokenizer_files[] = {"tokenizer.json",     "tokenizer_config.json", "special_tokens_map.json",
-                                              "added_tokens.json",  "chat_template.jinja",   "tokenizer.model"};
+static const char *const tokenizer_files[] = {"tokenizer.json",    "tokenizer_config.json", "special_tokens_map.json",
+                                              "added_tokens.json", "chat_template.jinja",   "tokenizer.model"};
 enum { TOKENIZER_FILES = sizeof tokenizer_files / sizeof *tokenizer_files };
 
-static size_t elements(const ParameterTensor *t) {
-    return (size_t)t->rows * (size_t)t->cols;
-}
+static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
 
 // ---- small files
 
@@ -185,8 +183,7 @@ static int stream(const Writing *w, SafetensorsWriter *out, int first, int last,
     if (!pieces) return fail_fault(err, "%s: no memory to write it", path);
     int code = 0;
     for (int kind = first; kind <= last; kind++)
-        for (int i = 0; !code && i < w->content->table->count; i++)
-            code = stream_tensor(w, out, kind, i, pieces, err);
+        for (int i = 0; !code && i < w->content->table->count; i++) code = stream_tensor(w, out, kind, i, pieces, err);
     free(pieces);
     return code;
 }
@@ -198,8 +195,7 @@ static int finish(Writing *w, SafetensorsWriter *out, const char *name, Error *e
     return code ? code : note(w, name, &digest, bytes, err);
 }
 
-static int begin_arrays(const Writing *w, SafetensorsWriter **out, const char *path, int first, int last,
-                        Error *err) {
+static int begin_arrays(const Writing *w, SafetensorsWriter **out, const char *path, int first, int last, Error *err) {
     Declared declared;
     int code = declare(&declared, w->content->table, first, last)
                    ? safetensors_create_plain(out, path, declared.tensors, declared.count, err)

@@ -6,10 +6,10 @@
 #include <time.h>
 
 struct Writer {
-    pthread_mutex_t lock;   // guards result and has_result
+    pthread_mutex_t lock; // guards result and has_result
     pthread_t thread;
-    bool joinable;          // a thread was started and not joined yet
-    bool has_result;        // that nobody has asked for yet
+    bool joinable;             // a thread was started and not joined yet
+    bool has_result;           // that nobody has asked for yet
     CheckpointContent content; // its texts and configuration are the writer's own
     LlamaConfig config;
     WriterResult result;

@@ -78,23 +78,18 @@ static int check_spec(const LoaderSpec *spec, int vocab_size, Error *err) {
         return fail_input(err, "loader: rank is %d, expected 0 to %d", spec->rank, spec->world - 1);
     }
     if ((int64_t)spec->B * spec->T >= INT_MAX) {
-        return fail_input(err, "loader: B * T is %lld, expected less than %d", (long long)spec->B * spec->T,
-                          INT_MAX);
+        return fail_input(err, "loader: B * T is %lld, expected less than %d", (long long)spec->B * spec->T, INT_MAX);
     }
     return 0;
 }
 
-static int compare_paths(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 // Sorted by bytes: glob's own order depends on the user's language.
 static int find_shards(glob_t *found, const char *pattern, Error *err) {
     int result = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, found);
-    if (result == GLOB_NOMATCH)
-        return fail_input(err, "%s: no file matches, expected at least one shard", pattern);
-    if (result == GLOB_ABORTED)
-        return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
+    if (result == GLOB_NOMATCH) return fail_input(err, "%s: no file matches, expected at least one shard", pattern);
+    if (result == GLOB_ABORTED) return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
     if (result != 0) return fail_fault(err, "%s: no memory for the list of shards", pattern);
     qsort(found->gl_pathv, found->gl_pathc, sizeof *found->gl_pathv, compare_paths);
     return 0;
@@ -109,8 +104,8 @@ static int check_tokenizer(const Shard *shard, const uint8_t *expected, const ch
     char has[65], wants[65];
     format_digest(has, shard->tokenizer_sha256);
     format_digest(wants, expected);
-    return fail_input(err, "%s: made with the tokenizer of SHA-256 %.16s..., expected %.16s... (%s)",
-                      shard->path, has, wants, whose);
+    return fail_input(err, "%s: made with the tokenizer of SHA-256 %.16s..., expected %.16s... (%s)", shard->path, has,
+                      wants, whose);
 }
 
 static int check_agreement(const Shard *shard, const Shard *first, Error *err) {
@@ -123,14 +118,13 @@ static int check_agreement(const Shard *shard, const Shard *first, Error *err) {
                   {"end-of-document id", shard->eos_id, first->eos_id}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (fields[i].value == fields[i].expected) continue;
-        return fail_input(err, "%s: %s is %u, expected %u as in %s", shard->path, fields[i].name,
-                          fields[i].value, fields[i].expected, first->path);
+        return fail_input(err, "%s: %s is %u, expected %u as in %s", shard->path, fields[i].name, fields[i].value,
+                          fields[i].expected, first->path);
     }
     return check_tokenizer(shard, first->tokenizer_sha256, first->path, err);
 }
 
-static int check_shard(const Loader *loader, const Shard *shard, const uint8_t *tokenizer_sha256,
-                       Error *err) {
+static int check_shard(const Loader *loader, const Shard *shard, const uint8_t *tokenizer_sha256, Error *err) {
     if (shard->vocab_size > (uint32_t)loader->vocab_size) {
         return fail_input(err, "%s: vocabulary size is %u, expected at most the model's %d", shard->path,
                           shard->vocab_size, loader->vocab_size);
@@ -140,8 +134,7 @@ static int check_shard(const Loader *loader, const Shard *shard, const uint8_t *
         if (code != 0) return code;
     }
     if (loader->spec.document_mask && shard->bos_id == SHARD_NO_ID) {
-        return fail_input(err, "%s: no begin-of-document id, expected one for the document mask",
-                          shard->path);
+        return fail_input(err, "%s: no begin-of-document id, expected one for the document mask", shard->path);
     }
     if (shard->token_count < (uint64_t)loader->spec.T + 1) {
         return fail_input(err, "%s: %llu tokens, expected at least %lld for one window (sequence length + 1)",
@@ -169,8 +162,8 @@ static int allocate(Loader *loader, size_t num_paths, Error *err) {
     loader->first_window = calloc(num_paths + 1, sizeof *loader->first_window);
     loader->row = malloc(((size_t)loader->spec.T + 1) * sizeof *loader->row);
     loader->id_place = malloc(((size_t)loader->vocab_size + 1) * sizeof *loader->id_place);
-    bool all = loader->shards != NULL && loader->first_window != NULL && loader->row != NULL &&
-               loader->id_place != NULL;
+    bool all =
+        loader->shards != NULL && loader->first_window != NULL && loader->row != NULL && loader->id_place != NULL;
     return all ? 0 : fail_fault(err, "loader: no memory for %zu shards", num_paths);
 }
 
@@ -204,8 +197,7 @@ static uint64_t compute_fingerprint(const Loader *loader) {
 static int open_all(Loader *loader, char **paths, size_t count, const uint8_t *tokenizer_sha256, Error *err) {
     if (count > INT_MAX) return fail_input(err, "loader: %zu shards, expected at most %d", count, INT_MAX);
     int code = allocate(loader, count, err);
-    for (size_t i = 0; i < count && code == 0; i++)
-        code = open_shard(loader, paths[i], tokenizer_sha256, err);
+    for (size_t i = 0; i < count && code == 0; i++) code = open_shard(loader, paths[i], tokenizer_sha256, err);
     if (code == 0) loader->fingerprint = compute_fingerprint(loader);
     return code;
 }
@@ -301,25 +293,11 @@ int loader_fetch(Loader *loader, int64_t step, int micro, Batch *out, Error *err
     return 0;
 }
 
-uint64_t loader_num_windows(const Loader *loader) {
-    return loader->first_window[loader->num_shards];
-}
-uint64_t loader_num_tokens(const Loader *loader) {
-    return loader->num_tokens;
-}
-int loader_num_shards(const Loader *loader) {
-    return loader->num_shards;
-}
-uint64_t loader_fingerprint(const Loader *loader) {
-    return loader->fingerprint;
-}
-const uint8_t *loader_tokenizer_sha256(const Loader *loader) {
-    return loader->shards[0].tokenizer_sha256;
-}
-uint32_t loader_bos_id(const Loader *loader) {
-    return loader->shards[0].bos_id;
-}
+uint64_t loader_num_windows(const Loader *loader) { return loader->first_window[loader->num_shards]; }
+uint64_t loader_num_tokens(const Loader *loader) { return loader->num_tokens; }
+int loader_num_shards(const Loader *loader) { return loader->num_shards; }
+uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }
+const uint8_t *loader_tokenizer_sha256(const Loader *loader) { return loader->shards[0].tokenizer_sha256; }
+uint32_t loader_bos_id(const Loader *loader) { return loader->shards[0].bos_id; }
 
-uint32_t loader_eos_id(const Loader *loader) {
-    return loader->shards[0].eos_id;
-}
+uint32_t loader_eos_id(const Loader *loader) { return loader->shards[0].eos_id; }

@@ -29,13 +29,11 @@ typedef struct {
 
 // Arrays [B*T], memory of the caller's.
 typedef struct {
-    int32_t *tokens; // inputs
-    int32_t *
-        targets; // next token; -1: ignored (with document_mask: where the next token begins another document)
-    int32_t
-        *doc_start; // index within the row (0..t) of the first token of t's document; 0 without document_mask
-    int32_t *order; // the permutation of 0..B*T-1 that sorts positions stably by token id
-    int num_targets; // targets that are not -1
+    int32_t *tokens;    // inputs
+    int32_t *targets;   // next token; -1: ignored (with document_mask: where the next token begins another document)
+    int32_t *doc_start; // index within the row (0..t) of the first token of t's document; 0 without document_mask
+    int32_t *order;     // the permutation of 0..B*T-1 that sorts positions stably by token id
+    int num_targets;    // targets that are not -1
 } Batch;
 
 typedef struct Loader Loader;
@@ -57,10 +55,10 @@ void loader_close(Loader *loader); // NULL is allowed
 uint64_t loader_num_windows(const Loader *loader); // windows, that is samples, of one epoch
 uint64_t loader_num_tokens(const Loader *loader);  // tokens in all shards
 int loader_num_shards(const Loader *loader);
-uint64_t loader_fingerprint(const Loader *loader); // of the shards' names, sizes and headers, in their order
+uint64_t loader_fingerprint(const Loader *loader);            // of the shards' names, sizes and headers, in their order
 const uint8_t *loader_tokenizer_sha256(const Loader *loader); // 32 bytes, from the headers
 uint32_t loader_bos_id(const Loader *loader);                 // SHARD_NO_ID: none
-uint32_t loader_eos_id(const Loader *loader); // likewise
+uint32_t loader_eos_id(const Loader *loader);                 // likewise
 
 #ifdef __cplusplus
 }

@@ -14,36 +14,31 @@ static uint32_t load_u32(const uint8_t *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-static uint64_t load_u64(const uint8_t *at) {
-    return load_u32(at) | (uint64_t)load_u32(at + 4) << 32;
-}
+static uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
 
 static int check_kind(const uint8_t *header, const char *path, Error *err) {
     if (memcmp(header, magic, sizeof magic) != 0) {
-        return fail_input(
-            err,
-            "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"L3SHARD\" and a zero: not a shard",
-            path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7]);
+        return fail_input(err,
+                          "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"L3SHARD\" and a zero: not a shard",
+                          path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7]);
     }
     uint32_t mark = load_u32(header + 12); // before the version, which it says how to read
     if (mark != byte_order_mark) {
-        return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark,
-                          byte_order_mark, mark == 0x04030201 ? ": written big endian" : "");
+        return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark, byte_order_mark,
+                          mark == 0x04030201 ? ": written big endian" : "");
     }
     uint32_t version = load_u32(header + 8);
     if (version != SHARD_VERSION)
         return fail_input(err, "%s: version is %u, expected %d", path, version, SHARD_VERSION);
     for (int i = 72; i < SHARD_HEADER_BYTES; i++) {
-        if (header[i] != 0)
-            return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
+        if (header[i] != 0) return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
     }
     return 0;
 }
 
 static int check_id(uint32_t id, uint32_t vocab_size, const char *name, const char *path, Error *err) {
     if (id == SHARD_NO_ID || id < vocab_size) return 0;
-    return fail_input(err, "%s: %s is %u, expected an id below the vocabulary size %u", path, name, id,
-                      vocab_size);
+    return fail_input(err, "%s: %s is %u, expected an id below the vocabulary size %u", path, name, id, vocab_size);
 }
 
 static int read_fields(Shard *shard, const uint8_t *header, Error *err) {
@@ -70,18 +65,18 @@ static int read_fields(Shard *shard, const uint8_t *header, Error *err) {
 static int check_size(const Shard *shard, uint64_t size, Error *err) {
     uint64_t width = shard->token_bits / 8, bytes = size - SHARD_HEADER_BYTES;
     if (shard->token_count == bytes / width && bytes % width == 0) return 0;
-    return fail_input(
-        err, "%s: header counts %llu tokens of %llu bytes, file has room for %llu and %llu bytes more: %s",
-        shard->path, (unsigned long long)shard->token_count, (unsigned long long)width,
-        (unsigned long long)(bytes / width), (unsigned long long)(bytes % width),
-        shard->token_count > bytes / width ? "truncated?" : "count and size disagree");
+    return fail_input(err,
+                      "%s: header counts %llu tokens of %llu bytes, file has room for %llu and %llu bytes more: %s",
+                      shard->path, (unsigned long long)shard->token_count, (unsigned long long)width,
+                      (unsigned long long)(bytes / width), (unsigned long long)(bytes % width),
+                      shard->token_count > bytes / width ? "truncated?" : "count and size disagree");
 }
 
 static int read_header(Shard *shard, uint64_t size, Error *err) {
     uint8_t header[SHARD_HEADER_BYTES];
     if (size < sizeof header) {
-        return fail_input(err, "%s: file has %llu bytes, expected at least the %d of a shard's header",
-                          shard->path, (unsigned long long)size, SHARD_HEADER_BYTES);
+        return fail_input(err, "%s: file has %llu bytes, expected at least the %d of a shard's header", shard->path,
+                          (unsigned long long)size, SHARD_HEADER_BYTES);
     }
     int code = file_read_at(shard->fd, header, sizeof header, 0, shard->path, err);
     if (code == 0) code = check_kind(header, shard->path, err);
@@ -109,8 +104,7 @@ int shard_open(Shard *shard, const char *path, Error *err) {
 static void widen(int32_t *tokens, size_t count, size_t width) {
     const uint8_t *from = (const uint8_t *)(tokens + count) - count * width;
     for (size_t i = 0; i < count; i++) {
-        uint32_t id =
-            width == 2 ? (uint32_t)from[2 * i] | (uint32_t)from[2 * i + 1] << 8 : load_u32(from + 4 * i);
+        uint32_t id = width == 2 ? (uint32_t)from[2 * i] | (uint32_t)from[2 * i + 1] << 8 : load_u32(from + 4 * i);
         memcpy(&tokens[i], &id, sizeof id);
     }
 }
@@ -119,15 +113,13 @@ int shard_read(const Shard *shard, uint64_t first, size_t count, int32_t *tokens
     assert(first <= shard->token_count && count <= shard->token_count - first);
     size_t width = shard->token_bits / 8;
     uint8_t *raw = (uint8_t *)(tokens + count) - count * width;
-    int code =
-        file_read_at(shard->fd, raw, count * width, SHARD_HEADER_BYTES + first * width, shard->path, err);
+    int code = file_read_at(shard->fd, raw, count * width, SHARD_HEADER_BYTES + first * width, shard->path, err);
     if (code != 0) return code;
     widen(tokens, count, width);
     for (size_t i = 0; i < count; i++) {
         if ((uint32_t)tokens[i] < shard->vocab_size) continue;
-        return fail_input(err, "%s: token %llu has id %u, expected one below the vocabulary size %u",
-                          shard->path, (unsigned long long)(first + i), (uint32_t)tokens[i],
-                          shard->vocab_size);
+        return fail_input(err, "%s: token %llu has id %u, expected one below the vocabulary size %u", shard->path,
+                          (unsigned long long)(first + i), (uint32_t)tokens[i], shard->vocab_size);
     }
     return 0;
 }

@@ -36,8 +36,7 @@ typedef struct {
 static void make_byte_map(ByteMap *map) {
     int next = 256;
     memset(map->byte_of, -1, sizeof map->byte_of);
-    for (int byte = 0; byte < 256; byte++)
-        map->byte_of[stands_for_itself(byte) ? byte : next++] = (int16_t)byte;
+    for (int byte = 0; byte < 256; byte++) map->byte_of[stands_for_itself(byte) ? byte : next++] = (int16_t)byte;
 }
 
 // Undoes the map; returns the number of bytes, or -1 where a character stands for no byte. The text is UTF-8,
@@ -91,8 +90,7 @@ static int check_kind(const cJSON *json, const char *path, Error *err) {
     const cJSON *vocab = json_get(model, "vocab"), *added = json_get(json, "added_tokens");
     if (!cJSON_IsObject(vocab) || vocab->child == NULL)
         return fail_input(err, "%s: model.vocab is not an object with tokens", path);
-    if (added != NULL && !cJSON_IsArray(added))
-        return fail_input(err, "%s: added_tokens is not a list", path);
+    if (added != NULL && !cJSON_IsArray(added)) return fail_input(err, "%s: added_tokens is not a list", path);
     return json_check_unique(vocab, path, "model.vocab: ", err);
 }
 
@@ -118,8 +116,8 @@ static int add_token(Collection *to, uint64_t id, const char *content, bool adde
     Token *token = &tokenizer->tokens[id];
     char *bytes = tokenizer->pool + to->pool_bytes;
     if (token->bytes != NULL && !added) {
-        return fail_input(to->err, "%s: model.vocab: id %d stands twice, the second time for \"%.80s\"",
-                          to->path, (int)id, content);
+        return fail_input(to->err, "%s: model.vocab: id %d stands twice, the second time for \"%.80s\"", to->path,
+                          (int)id, content);
     }
     if (token->bytes != NULL && token->added) {
         return fail_input(to->err, "%s: added_tokens: id %d stands twice", to->path, (int)id);
@@ -139,8 +137,8 @@ static int collect_vocab(Collection *to, const cJSON *vocab) {
     cJSON_ArrayForEach(item, vocab) {
         uint64_t id;
         if (!json_is_count(item, MAX_ID - 1, &id)) {
-            return fail_input(to->err, "%s: model.vocab: id of \"%.80s\" is not an integer from 0 to %d",
-                              to->path, item->string, MAX_ID - 1);
+            return fail_input(to->err, "%s: model.vocab: id of \"%.80s\" is not an integer from 0 to %d", to->path,
+                              item->string, MAX_ID - 1);
         }
         int code = add_token(to, id, item->string, false, false);
         if (code != 0) return code;
@@ -154,8 +152,7 @@ static int collect_added(Collection *to, const cJSON *added) {
         const cJSON *content = json_get(item, "content");
         uint64_t id;
         if (!cJSON_IsString(content) || !json_is_count(json_get(item, "id"), MAX_ID - 1, &id)) {
-            return fail_input(to->err,
-                              "%s: added_tokens: expected objects with content (text) and id (0 to %d)",
+            return fail_input(to->err, "%s: added_tokens: expected objects with content (text) and id (0 to %d)",
                               to->path, MAX_ID - 1);
         }
         int code = add_token(to, id, content->valuestring, true, cJSON_IsTrue(json_get(item, "special")));
@@ -203,8 +200,7 @@ int tokenizer_open(Tokenizer **out, const char *path, Error *err) {
     int code = file_read_whole(path, MAX_FILE_BYTES, &text, &length, err);
     if (code != 0) return code;
     Tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
-    code = tokenizer == NULL ? fail_fault(err, "%s: no memory", path)
-                             : open_text(tokenizer, text, length, path, err);
+    code = tokenizer == NULL ? fail_fault(err, "%s: no memory", path) : open_text(tokenizer, text, length, path, err);
     free(text);
     if (code != 0)
         tokenizer_close(tokenizer);
@@ -220,8 +216,8 @@ void tokenizer_close(Tokenizer *tokenizer) {
     free(tokenizer);
 }
 
-size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
-                        char *text, size_t capacity) {
+size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special, char *text,
+                        size_t capacity) {
     static const Token unknown = {.bytes = "\xEF\xBF\xBD", .length = 3};
     size_t total = 0, room = capacity > 0 ? capacity - 1 : 0;
     for (size_t i = 0; i < count; i++) {
@@ -236,9 +232,5 @@ size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t c
     return total;
 }
 
-int tokenizer_vocab_size(const Tokenizer *tokenizer) {
-    return tokenizer->vocab_size;
-}
-const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer) {
-    return tokenizer->sha256;
-}
+int tokenizer_vocab_size(const Tokenizer *tokenizer) { return tokenizer->vocab_size; }
+const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer) { return tokenizer->sha256; }

@@ -24,8 +24,8 @@ int tokenizer_open(Tokenizer **out, const char *path, Error *err);
 // skip_special leaves out special tokens; other added tokens appear by their content. An id that the
 // tokenizer does not know appears as U+FFFD. A token may be a part of a UTF-8 character, and the text is then
 // not valid UTF-8.
-size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
-                        char *text, size_t capacity);
+size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special, char *text,
+                        size_t capacity);
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer);        // largest id + 1
 const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer); // 32 bytes: of the file

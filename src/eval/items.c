@@ -15,27 +15,23 @@ static uint32_t load_u32(const uint8_t *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-static uint64_t load_u64(const uint8_t *at) {
-    return load_u32(at) | (uint64_t)load_u32(at + 4) << 32;
-}
+static uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
 
 static int check_header(const uint8_t *header, const char *path, Error *err) {
     if (memcmp(header, magic, sizeof magic) != 0)
-        return fail_input(
-            err,
-            "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"L3EVALS\" and a zero: not a "
-            "file of prepare_eval.py",
-            path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7]);
+        return fail_input(err,
+                          "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"L3EVALS\" and a zero: not a "
+                          "file of prepare_eval.py",
+                          path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7]);
     const uint32_t mark = load_u32(header + 12); // before the version, which it says how to read
     if (mark != byte_order_mark)
-        return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark,
-                          byte_order_mark, mark == 0x04030201 ? ": written big endian" : "");
+        return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark, byte_order_mark,
+                          mark == 0x04030201 ? ": written big endian" : "");
     const uint32_t version = load_u32(header + 8);
     if (version != EVALSET_VERSION)
         return fail_input(err, "%s: version is %u, expected %d", path, version, EVALSET_VERSION);
     for (int i = 80; i < EVALSET_HEADER_BYTES; i++)
-        if (header[i] != 0)
-            return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
+        if (header[i] != 0) return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
     return 0;
 }
 
@@ -47,24 +43,20 @@ static int check_size(const EvalSet *set, uint64_t items, uint64_t endings, uint
     const uint64_t most = bytes / TOKEN_BYTES; // of anything
     const bool small = items <= most && endings <= most && tokens <= most;
     if (small && items * ENTRY_BYTES + endings * ENTRY_BYTES + tokens * TOKEN_BYTES == bytes) return 0;
-    return fail_input(
-        err,
-        "%s: header counts %llu items, %llu endings and %llu tokens, expected what fills the %llu bytes "
-        "behind it: truncated?",
-        set->path, (unsigned long long)items, (unsigned long long)endings, (unsigned long long)tokens,
-        (unsigned long long)bytes);
+    return fail_input(err,
+                      "%s: header counts %llu items, %llu endings and %llu tokens, expected what fills the %llu bytes "
+                      "behind it: truncated?",
+                      set->path, (unsigned long long)items, (unsigned long long)endings, (unsigned long long)tokens,
+                      (unsigned long long)bytes);
 }
 
 static int read_fields(EvalSet *set, const uint8_t *header, uint64_t size, Error *err) {
     const uint32_t kind = load_u32(header + 16), vocab_size = load_u32(header + 20);
-    const uint64_t items = load_u64(header + 24), endings = load_u64(header + 32),
-                   tokens = load_u64(header + 40);
+    const uint64_t items = load_u64(header + 24), endings = load_u64(header + 32), tokens = load_u64(header + 40);
     if (kind != EVAL_CHOICE && kind != EVAL_DOCUMENTS)
-        return fail_input(err, "%s: kind is %u, expected 1 (multiple choice) or 2 (documents)", set->path,
-                          kind);
+        return fail_input(err, "%s: kind is %u, expected 1 (multiple choice) or 2 (documents)", set->path, kind);
     if (vocab_size < 1 || vocab_size > INT32_MAX)
-        return fail_input(err, "%s: vocabulary size is %u, expected 1 to %d", set->path, vocab_size,
-                          INT32_MAX);
+        return fail_input(err, "%s: vocabulary size is %u, expected 1 to %d", set->path, vocab_size, INT32_MAX);
     if (items == 0) return fail_input(err, "%s: number of items is 0, expected at least 1", set->path);
     int code = check_size(set, items, endings, tokens, size, err);
     if (code) return code;
@@ -79,8 +71,8 @@ static int read_fields(EvalSet *set, const uint8_t *header, uint64_t size, Error
 
 static int bad_entry(const EvalSet *set, const char *entry, int64_t index, const char *field, uint32_t found,
                      const char *expected, Error *err) {
-    return fail_input(err, "%s: %s %lld: %s is %u, expected %s", set->path, entry, (long long)index, field,
-                      found, expected);
+    return fail_input(err, "%s: %s %lld: %s is %u, expected %s", set->path, entry, (long long)index, field, found,
+                      expected);
 }
 
 // What is left of the endings and of the tokens while items take theirs.
@@ -92,37 +84,30 @@ static int read_ending(EvalSet *set, const uint8_t *entry, Taken *taken, Error *
     const uint32_t tokens = load_u32(entry), characters = load_u32(entry + 4), bytes = load_u32(entry + 8);
     const int64_t index = taken->ending, left = set->num_tokens - taken->token;
     if (tokens < 1 || tokens > left || tokens > INT_MAX)
-        return bad_entry(set, "ending", index, "number of tokens", tokens, "1 to what the file has left",
-                         err);
+        return bad_entry(set, "ending", index, "number of tokens", tokens, "1 to what the file has left", err);
     if (characters < 1)
-        return bad_entry(set, "ending", index,
-                         set->kind == EVAL_CHOICE ? "number of characters" : "number of words", characters,
-                         "at least 1", err);
+        return bad_entry(set, "ending", index, set->kind == EVAL_CHOICE ? "number of characters" : "number of words",
+                         characters, "at least 1", err);
     if (bytes < 1) return bad_entry(set, "ending", index, "number of bytes", bytes, "at least 1", err);
-    if (load_u32(entry + 12) != 0)
-        return bad_entry(set, "ending", index, "last field", load_u32(entry + 12), "0", err);
+    if (load_u32(entry + 12) != 0) return bad_entry(set, "ending", index, "last field", load_u32(entry + 12), "0", err);
     set->endings[index] = (EvalEnding){taken->token, (int)tokens, characters, bytes};
     taken->token += tokens;
     taken->ending++;
     return 0;
 }
 
-static int read_item(EvalSet *set, int64_t index, const uint8_t *entry, const uint8_t *ending_entries,
-                     Taken *taken, Error *err) {
+static int read_item(EvalSet *set, int64_t index, const uint8_t *entry, const uint8_t *ending_entries, Taken *taken,
+                     Error *err) {
     const uint32_t context = load_u32(entry), endings = load_u32(entry + 4), label = load_u32(entry + 8);
     const bool documents = set->kind == EVAL_DOCUMENTS;
-    if (context < 1 || context > set->num_tokens - taken->token || context > INT_MAX ||
-        (documents && context != 1))
+    if (context < 1 || context > set->num_tokens - taken->token || context > INT_MAX || (documents && context != 1))
         return bad_entry(set, "item", index, "number of context tokens", context,
                          documents ? "1" : "1 to what the file has left", err);
-    if (endings < 1 || endings > set->num_endings - taken->ending || endings > INT_MAX ||
-        (documents && endings != 1))
+    if (endings < 1 || endings > set->num_endings - taken->ending || endings > INT_MAX || (documents && endings != 1))
         return bad_entry(set, "item", index, "number of endings", endings,
                          documents ? "1" : "1 to what the file has left", err);
-    if (label >= endings)
-        return bad_entry(set, "item", index, "label", label, "the index of one of its endings", err);
-    if (load_u32(entry + 12) != 0)
-        return bad_entry(set, "item", index, "last field", load_u32(entry + 12), "0", err);
+    if (label >= endings) return bad_entry(set, "item", index, "label", label, "the index of one of its endings", err);
+    if (load_u32(entry + 12) != 0) return bad_entry(set, "item", index, "last field", load_u32(entry + 12), "0", err);
     set->items[index] = (EvalItem){taken->token, taken->ending, (int)context, (int)endings, (int)label};
     taken->token += context;
     for (uint32_t i = 0; i < endings; i++) {
@@ -136,8 +121,8 @@ static int read_tokens(EvalSet *set, const uint8_t *from, Error *err) {
     for (int64_t i = 0; i < set->num_tokens; i++) {
         const uint32_t id = load_u32(from + i * TOKEN_BYTES);
         if (id >= (uint32_t)set->vocab_size)
-            return fail_input(err, "%s: token %lld has id %u, expected one below the vocabulary size %d",
-                              set->path, (long long)i, id, set->vocab_size);
+            return fail_input(err, "%s: token %lld has id %u, expected one below the vocabulary size %d", set->path,
+                              (long long)i, id, set->vocab_size);
         set->tokens[i] = (int32_t)id;
     }
     return 0;
@@ -145,8 +130,7 @@ static int read_tokens(EvalSet *set, const uint8_t *from, Error *err) {
 
 static int read_entries(EvalSet *set, const uint8_t *body, Error *err) {
     set->items = calloc((size_t)set->num_items, sizeof *set->items);
-    set->endings =
-        calloc((size_t)set->num_endings + 1, sizeof *set->endings); // + 1: 0 bytes may come back as NULL
+    set->endings = calloc((size_t)set->num_endings + 1, sizeof *set->endings); // + 1: 0 bytes may come back as NULL
     set->tokens = calloc((size_t)set->num_tokens + 1, sizeof *set->tokens);
     if (!set->items || !set->endings || !set->tokens) return fail_fault(err, "%s: no memory", set->path);
     const uint8_t *endings = body + (size_t)set->num_items * ENTRY_BYTES;
@@ -156,17 +140,16 @@ static int read_entries(EvalSet *set, const uint8_t *body, Error *err) {
         if (code) return code;
     }
     if (taken.ending != set->num_endings || taken.token != set->num_tokens)
-        return fail_input(
-            err, "%s: its items take %lld endings and %lld tokens, expected the header's %lld and %lld",
-            set->path, (long long)taken.ending, (long long)taken.token, (long long)set->num_endings,
-            (long long)set->num_tokens);
+        return fail_input(err, "%s: its items take %lld endings and %lld tokens, expected the header's %lld and %lld",
+                          set->path, (long long)taken.ending, (long long)taken.token, (long long)set->num_endings,
+                          (long long)set->num_tokens);
     return read_tokens(set, endings + (size_t)set->num_endings * ENTRY_BYTES, err);
 }
 
 static int parse(EvalSet *set, const uint8_t *data, size_t size, Error *err) {
     if (size < EVALSET_HEADER_BYTES)
-        return fail_input(err, "%s: file has %zu bytes, expected at least the %d of the header", set->path,
-                          size, EVALSET_HEADER_BYTES);
+        return fail_input(err, "%s: file has %zu bytes, expected at least the %d of the header", set->path, size,
+                          EVALSET_HEADER_BYTES);
     int code = check_header(data, set->path, err);
     if (!code) code = read_fields(set, data, size, err);
     if (!code) code = read_entries(set, data + EVALSET_HEADER_BYTES, err);
@@ -180,8 +163,7 @@ int evalset_open(EvalSet **out, const char *path, Error *err) {
     if (code) return code;
     EvalSet *set = calloc(1, sizeof *set);
     if (set) set->path = strdup(path);
-    code = set && set->path ? parse(set, (const uint8_t *)data, size, err)
-                            : fail_fault(err, "%s: no memory", path);
+    code = set && set->path ? parse(set, (const uint8_t *)data, size, err) : fail_fault(err, "%s: no memory", path);
     free(data);
     if (code)
         evalset_close(set);

@@ -64,12 +64,11 @@ EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods) {
 
 void eval_describe(char *text, size_t capacity, const EvalResult *r) {
     if (r->kind == EVAL_CHOICE)
-        snprintf(text, capacity, "acc %.4f +- %.4f, acc_norm %.4f +- %.4f (%lld items)", r->acc.mean,
-                 r->acc.error, r->acc_norm.mean, r->acc_norm.error, (long long)r->items);
+        snprintf(text, capacity, "acc %.4f +- %.4f, acc_norm %.4f +- %.4f (%lld items)", r->acc.mean, r->acc.error,
+                 r->acc_norm.mean, r->acc_norm.error, (long long)r->items);
     else
         snprintf(text, capacity,
                  "word_perplexity %.4g, byte_perplexity %.4f, bits_per_byte %.4f, token_perplexity %.4g "
                  "(%lld documents)",
-                 r->word_perplexity, r->byte_perplexity, r->bits_per_byte, r->token_perplexity,
-                 (long long)r->items);
+                 r->word_perplexity, r->byte_perplexity, r->bits_per_byte, r->token_perplexity, (long long)r->items);
 }

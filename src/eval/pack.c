@@ -27,8 +27,7 @@ static int sharing(const EvalSet *set, const EvalItem *item, int i) {
 }
 
 // Appends the sequences of one ending to `out` (NULL: only counts them) and returns their number.
-static int64_t cut_ending(const EvalSet *set, int64_t item, int64_t ending, int num_endings, int T,
-                          EvalSequence *out) {
+static int64_t cut_ending(const EvalSet *set, int64_t item, int64_t ending, int num_endings, int T, EvalSequence *out) {
     const int64_t tokens = set->endings[ending].num_tokens;
     int64_t count = 0;
     for (int64_t predicted = 0; predicted < tokens; count++) {
@@ -66,9 +65,8 @@ static int check_lengths(const EvalSet *set, int T, Error *err) {
         for (int e = 0; e < item->num_endings; e++) {
             const int tokens = set->endings[item->first_ending + e].num_tokens;
             if (tokens <= T) continue;
-            return fail_input(
-                err, "%s: item %lld: ending %d has %d tokens, expected at most the sequence length %d",
-                set->path, (long long)i, e, tokens, T);
+            return fail_input(err, "%s: item %lld: ending %d has %d tokens, expected at most the sequence length %d",
+                              set->path, (long long)i, e, tokens, T);
         }
     }
     return 0;

@@ -66,8 +66,7 @@ static void collect(const Scoring *s, int which, double *loglikelihoods) {
     for (const EvalSequence *q = sequences_begin(s); q < sequences_end(s); q++) {
         if (which >= q->num_endings) continue;
         const float *losses = s->losses + place(s, q);
-        for (int t = q->length - q->targets; t < q->length; t++)
-            loglikelihoods[q->ending + which] -= losses[t];
+        for (int t = q->length - q->targets; t < q->length; t++) loglikelihoods[q->ending + which] -= losses[t];
     }
 }
 
@@ -81,8 +80,8 @@ static void score_batch(const Scoring *s, Llama3 *m, double *loglikelihoods) {
     }
 }
 
-int eval_score(double *loglikelihoods, Llama3 *m, int B, const EvalSet *set, const EvalPacking *packing,
-               EvalStop stop, Error *err) {
+int eval_score(double *loglikelihoods, Llama3 *m, int B, const EvalSet *set, const EvalPacking *packing, EvalStop stop,
+               Error *err) {
     Scoring s = {.set = set, .packing = packing, .B = B};
     s.losses = malloc((size_t)B * (size_t)packing->T * sizeof *s.losses);
     if (!s.losses) return fail_fault(err, "%s: no memory for the losses of a batch", set->path);

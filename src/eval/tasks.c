@@ -22,17 +22,13 @@ struct EvalTasks {
     int count;
 };
 
-static int compare_paths(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static int find_files(glob_t *found, const char *pattern, Error *err) {
     int result = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, found);
     if (result == GLOB_NOMATCH)
-        return fail_input(err, "%s: no file matches, expected at least one evaluation of prepare_eval.py",
-                          pattern);
-    if (result == GLOB_ABORTED)
-        return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
+        return fail_input(err, "%s: no file matches, expected at least one evaluation of prepare_eval.py", pattern);
+    if (result == GLOB_ABORTED) return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
     if (result != 0) return fail_fault(err, "%s: no memory for the list of files", pattern);
     if (found->gl_pathc > INT_MAX) return fail_input(err, "%s: %zu files", pattern, found->gl_pathc);
     qsort(found->gl_pathv, found->gl_pathc, sizeof *found->gl_pathv, compare_paths);
@@ -41,16 +37,15 @@ static int find_files(glob_t *found, const char *pattern, Error *err) {
 
 static int check_set(const EvalSet *set, int vocab_size, const uint8_t *sha256, Error *err) {
     if (set->vocab_size > vocab_size)
-        return fail_input(err, "%s: vocabulary size is %d, expected at most the model's %d", set->path,
-                          set->vocab_size, vocab_size);
+        return fail_input(err, "%s: vocabulary size is %d, expected at most the model's %d", set->path, set->vocab_size,
+                          vocab_size);
     if (!sha256 || memcmp(set->tokenizer_sha256, sha256, sizeof set->tokenizer_sha256) == 0) return 0;
     char has[17], wants[17];
     for (int i = 0; i < 8; i++) {
         snprintf(has + 2 * i, 3, "%02x", set->tokenizer_sha256[i]);
         snprintf(wants + 2 * i, 3, "%02x", sha256[i]);
     }
-    return fail_input(err,
-                      "%s: made with the tokenizer of SHA-256 %s..., expected %s... (the run's tokenizer)",
+    return fail_input(err, "%s: made with the tokenizer of SHA-256 %s..., expected %s... (the run's tokenizer)",
                       set->path, has, wants);
 }
 
@@ -69,8 +64,8 @@ static int open_task(Task *task, const char *path, int T, int vocab_size, const 
     return task->name && task->loglikelihoods ? 0 : fail_fault(err, "%s: no memory", path);
 }
 
-int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size,
-                   const uint8_t *tokenizer_sha256, Error *err) {
+int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size, const uint8_t *tokenizer_sha256,
+                   Error *err) {
     glob_t found = {0};
     EvalTasks *tasks = NULL;
     int code = find_files(&found, pattern, err);
@@ -104,16 +99,11 @@ void evaltasks_close(EvalTasks *tasks) {
     free(tasks);
 }
 
-int evaltasks_count(const EvalTasks *tasks) {
-    return tasks->count;
-}
+int evaltasks_count(const EvalTasks *tasks) { return tasks->count; }
 
-const char *evaltasks_name(const EvalTasks *tasks, int index) {
-    return tasks->tasks[index].name;
-}
+const char *evaltasks_name(const EvalTasks *tasks, int index) { return tasks->tasks[index].name; }
 
-int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result,
-                  Error *err) {
+int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result, Error *err) {
     Task *task = &tasks->tasks[index];
     int code = eval_score(task->loglikelihoods, m, B, task->set, &task->packing, stop, err);
     if (!code) *result = eval_measure(task->set, task->loglikelihoods);

@@ -16,16 +16,15 @@ typedef struct EvalTasks EvalTasks;
 // Opens all files that match the glob pattern, in the byte order of their paths. T: tokens of a row of the
 // model. Their vocabulary must fit into the model's, and if tokenizer_sha256 is not NULL, their tokenizer
 // must be that one. Errors: 2 (no match, content, an ending longer than T), 1. *out is set on success only.
-int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size,
-                   const uint8_t *tokenizer_sha256, Error *err);
+int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size, const uint8_t *tokenizer_sha256,
+                   Error *err);
 void evaltasks_close(EvalTasks *tasks); // NULL is allowed
 
 int evaltasks_count(const EvalTasks *tasks);
 const char *evaltasks_name(const EvalTasks *tasks, int index); // the file's, without folder and ending
 
 // *result = what the model, of B rows of T tokens, reaches in that task; see eval_score. Errors: 1.
-int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result,
-                  Error *err);
+int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result, Error *err);
 
 #ifdef __cplusplus
 }

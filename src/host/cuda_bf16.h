@@ -8,9 +8,7 @@ struct alignas(2) __nv_bfloat16 {
     uint16_t bits;
 };
 
-inline float __bfloat162float(__nv_bfloat16 x) {
-    return __uint_as_float((uint32_t)x.bits << 16);
-}
+inline float __bfloat162float(__nv_bfloat16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
 
 // Without a branch, so that the compiler can vectorise it.
 inline __nv_bfloat16 __float2bfloat16(float x) {

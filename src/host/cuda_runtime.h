@@ -101,16 +101,17 @@ struct alignas(16) uint4 {
 
 // Every thread of the block must come to the same call; else the run ends with a report of kernel, block and thread.
 inline void __syncthreads(const char *file = __builtin_FILE(), int line = __builtin_LINE()) {
-    host_block_rendezvous(nullptr, [](void **, int) {}, file, line);
+    host_block_rendezvous(
+        nullptr, [](void **, int) {}, file, line);
 }
 
 inline void __syncwarp(unsigned = 0xffffffffu, const char *file = __builtin_FILE(), int line = __builtin_LINE()) {
-    host_warp_rendezvous(nullptr, [](void **) {}, file, line);
+    host_warp_rendezvous(
+        nullptr, [](void **) {}, file, line);
 }
 
 // One rendezvous: each lane gives a value and receives that of the lane which `source(lane)` names.
-template <typename T, typename Source>
-T host_shuffle(T value, Source source, const char *file, int line) {
+template <typename T, typename Source> T host_shuffle(T value, Source source, const char *file, int line) {
     struct Slot {
         T given, received;
     } slot = {value, value};
@@ -146,41 +147,38 @@ T __shfl_sync(unsigned, T value, int source, int width = 32, const char *file = 
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask, const char *file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return host_shuffle(value, [mask](int lane) { return lane ^ mask; }, file, line);
+    return host_shuffle(
+        value, [mask](int lane) { return lane ^ mask; }, file, line);
 }
 
 template <typename T>
 T __shfl_down_sync(unsigned, T value, int delta, const char *file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return host_shuffle(value, [delta](int lane) { return lane + delta < 32 ? lane + delta : lane; }, file, line);
+    return host_shuffle(
+        value, [delta](int lane) { return lane + delta < 32 ? lane + delta : lane; }, file, line);
 }
 
 template <typename T>
 T __shfl_up_sync(unsigned, T value, int delta, const char *file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return host_shuffle(value, [delta](int lane) { return lane >= delta ? lane - delta : lane; }, file, line);
+    return host_shuffle(
+        value, [delta](int lane) { return lane >= delta ? lane - delta : lane; }, file, line);
 }
 
 // Integer atomics only: floating-point ones would make results depend on the order of threads.
-template <typename T>
-T atomicAdd(T *address, T value) {
+template <typename T> T atomicAdd(T *address, T value) {
     static_assert((T)1 / 2 == 0, "atomicAdd is for integers: sums of floats must have a fixed order");
     return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
-template <typename T>
-T atomicMax(T *address, T value) {
+template <typename T> T atomicMax(T *address, T value) {
     static_assert((T)1 / 2 == 0, "atomicMax is for integers");
     T old = __atomic_load_n(address, __ATOMIC_RELAXED);
-    while (old < value && !__atomic_compare_exchange_n(address, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    while (old < value &&
+           !__atomic_compare_exchange_n(address, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
     return old;
 }
 
-template <typename T>
-T min(T a, T b) {
-    return b < a ? b : a;
-}
-template <typename T>
-T max(T a, T b) {
-    return a < b ? b : a;
-}
+template <typename T> T min(T a, T b) { return b < a ? b : a; }
+template <typename T> T max(T a, T b) { return a < b ? b : a; }
 
 inline uint32_t __float_as_uint(float x) {
     uint32_t bits;

@@ -181,7 +181,7 @@ enum { RACE_BLOCKS = 8 };
 struct RaceTokens {
     uint64_t barrier[2], warps[MAX_WARPS][2];
 };
-__thread RaceTokens *race_tokens;         // fresh for each block
+__thread RaceTokens *race_tokens; // fresh for each block
 __thread bool race_blocks_ordered;
 uint64_t race_launched, race_finished; // order a launch's blocks behind what was before it, before what follows
 
@@ -207,8 +207,10 @@ void print_place(const Worker &w) {
 
 void print_thread(const HostFiber &fiber) {
     fprintf(stderr, "thread (%u,%u,%u) ", fiber.thread.index.x, fiber.thread.index.y, fiber.thread.index.z);
-    if (fiber.state == FINISHED) fprintf(stderr, "has returned");
-    else fprintf(stderr, "waits at %s:%d", fiber.file, fiber.line);
+    if (fiber.state == FINISHED)
+        fprintf(stderr, "has returned");
+    else
+        fprintf(stderr, "waits at %s:%d", fiber.file, fiber.line);
 }
 
 [[noreturn]] void stop() {
@@ -295,8 +297,10 @@ void fiber_main(context::transfer_t transfer) {
 #if RACE_BUILD
         race_give(&race_finished);
 #endif
-        if (++w.finished == w.num_threads) switch_to(w, &w.outside);
-        else wait(w);
+        if (++w.finished == w.num_threads)
+            switch_to(w, &w.outside);
+        else
+            wait(w);
     }
 }
 
@@ -434,8 +438,7 @@ void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic_sh
             if (i >= blocks) break;
             long b = order_seed ? shuffled_block(i, blocks, order_seed) : i;
             w.random = order_seed ? order_seed * 0x9E3779B97F4A7C15ull + (uint64_t)b + 1 : 0;
-            w.block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
-                             (unsigned)(b / grid.x / grid.y)};
+            w.block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
             start_block(w, nth++);
             run_block(w, dynamic_shared);
         }

@@ -13,8 +13,8 @@ struct HostBlock {
 
 struct HostThread {
     uint3 index;
-    int linear;      // x fastest, then y, then z
-    int shared_next; // how many shared arrays this thread has declared in this block
+    int linear;              // x fastest, then y, then z
+    int shared_next;         // how many shared arrays this thread has declared in this block
     struct HostFiber *fiber; // NULL in a kernel launched without exchange between threads
 };
 
@@ -81,8 +81,7 @@ void host_check_launch(const char *name, dim3 grid, dim3 block, size_t shared_by
 bool host_launch_shuffled(const HostKernel &kernel, dim3 grid, dim3 block);
 
 // For kernels whose threads exchange nothing: plain loops, no fibers, the kernel inlined into the loop.
-template <typename Body>
-inline void host_launch_pointwise(const char *name, dim3 grid, dim3 block, Body body) {
+template <typename Body> inline void host_launch_pointwise(const char *name, dim3 grid, dim3 block, Body body) {
     host_check_launch(name, grid, block, 0, false);
     const Body copy = body; // `body` itself stays in registers
     HostKernel kernel = {name, [](const void *self) { (*(const Body *)self)(); }, &copy};

@@ -47,11 +47,10 @@ template <int N> struct HostPanel {
         if constexpr (LANES == 1) return host_load<HostV16>(values(acc, row, 0));
         if constexpr (LANES == 2)
             return __builtin_shufflevector(host_load<HostV8>(values(acc, row, 0)),
-                                           host_load<HostV8>(values(acc, row, 1)), 0, 1, 2, 3, 4, 5, 6, 7, 8,
-                                           9, 10, 11, 12, 13, 14, 15);
+                                           host_load<HostV8>(values(acc, row, 1)), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+                                           12, 13, 14, 15);
         HostV16 v;
-        for (int piece = 0; piece < LANES; piece++)
-            memcpy((char *)&v + piece * 8 * W, values(acc, row, piece), 8 * W);
+        for (int piece = 0; piece < LANES; piece++) memcpy((char *)&v + piece * 8 * W, values(acc, row, piece), 8 * W);
         return v;
     }
     void store(Acc<N> *const *acc, int row, const HostV16 &v) const {
@@ -62,8 +61,7 @@ template <int N> struct HostPanel {
 
 // ---- A: from the lanes to rows of floats
 
-template <int K>
-inline void host_unpack_a(float (&rows)[16][K], const FragA<__nv_bfloat16, K> &frag, int lane) {
+template <int K> inline void host_unpack_a(float (&rows)[16][K], const FragA<__nv_bfloat16, K> &frag, int lane) {
     for (int h = 0; h < 2; h++) {
         float *to = rows[lane / 4 + 8 * h] + lane % 4 * (K / 4);
         for (int i = 0; i < K / 8; i++) to[i] = low_bf16(frag.a[h][i]);
@@ -71,15 +69,12 @@ inline void host_unpack_a(float (&rows)[16][K], const FragA<__nv_bfloat16, K> &f
     }
 }
 template <int K> inline void host_unpack_a(float (&rows)[16][K], const FragA<float, K> &frag, int lane) {
-    for (int h = 0; h < 2; h++)
-        memcpy(rows[lane / 4 + 8 * h] + lane % 4 * (K / 4), frag.a[h], sizeof frag.a[h]);
+    for (int h = 0; h < 2; h++) memcpy(rows[lane / 4 + 8 * h] + lane % 4 * (K / 4), frag.a[h], sizeof frag.a[h]);
 }
 
 // ---- B: a panel from the tile to 16 floats for each kk
 
-template <int K> constexpr int host_place_of_k(int k) {
-    return k / 2 % 4 * (K / 4) + k % 2 * (K / 8) + k / 8;
-}
+template <int K> constexpr int host_place_of_k(int k) { return k / 2 % 4 * (K / 4) + k % 2 * (K / 8) + k / 8; }
 
 // Element by element: any type and shape.
 template <bool BIsRowMajor, int N, int K, typename T, int COLS>
@@ -104,14 +99,10 @@ inline void host_unpack_b_columns(float (&to)[K][16], SharedTile<__nv_bfloat16, 
             HostU8 high = __builtin_shufflevector(r[2], r[3], 0, 1, 2, 3, 4, 5, 6, 7);
             z[g] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         }
-#define LOW_PAIRS(x, y)                                                                                      \
-    __builtin_shufflevector(x, y, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-#define HIGH_PAIRS(x, y)                                                                                     \
-    __builtin_shufflevector(x, y, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
-#define LOW_HALVES(x, y)                                                                                     \
-    __builtin_shufflevector(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-#define HIGH_HALVES(x, y)                                                                                    \
-    __builtin_shufflevector(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define LOW_PAIRS(x, y) __builtin_shufflevector(x, y, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define HIGH_PAIRS(x, y) __builtin_shufflevector(x, y, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define LOW_HALVES(x, y) __builtin_shufflevector(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define HIGH_HALVES(x, y) __builtin_shufflevector(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
         HostU16 t0 = LOW_PAIRS(z[0], z[1]), t1 = HIGH_PAIRS(z[0], z[1]);
         HostU16 t2 = LOW_PAIRS(z[2], z[3]), t3 = HIGH_PAIRS(z[2], z[3]);
         HostU16 pairs[4] = {LOW_HALVES(t0, t2), HIGH_HALVES(t0, t2), LOW_HALVES(t1, t3), HIGH_HALVES(t1, t3)};
@@ -130,8 +121,7 @@ inline void host_unpack_b_columns(float (&to)[K][16], SharedTile<__nv_bfloat16, 
 // B stands as [k][n]: one permutation of a row's pairs (of 64 or 32 columns) collects the panel's columns;
 // the even ones are moved to the upper half of the word.
 template <int N, int K, int COLS>
-inline void host_unpack_b_rows(float (&to)[K][16], SharedTile<__nv_bfloat16, COLS> b, int col0,
-                               HostPanel<N> panel) {
+inline void host_unpack_b_rows(float (&to)[K][16], SharedTile<__nv_bfloat16, COLS> b, int col0, HostPanel<N> panel) {
     constexpr int W = Acc<N>::W;
     HostU16 order[8], shift; // by the row's swizzle
     for (int i = 0; i < 16; i++) {
@@ -225,8 +215,7 @@ inline void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T,
 // C[16 x N] += A[16 x K] · B for M row tiles; B is rows 0 to K - 1 and columns col0 to col0 + N - 1 of the
 // tile.
 template <int M, int N, int K, typename T, int COLS>
-inline void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, int col0,
-                        LLMC_SITE) {
+inline void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, int col0, LLMC_SITE) {
     host_multiply<true, M>(HostProducts<1, N, K, T>{{c}, {a}}, {b}, col0, LLMC_SITE_ARGS);
 }
 // Two products of the same shape, one after the other.
@@ -243,18 +232,10 @@ inline void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<
 
 // Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.
 typedef float HostV4 __attribute__((vector_size(16)));
-inline HostV8 host_low(HostV16 v) {
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
-}
-inline HostV8 host_high(HostV16 v) {
-    return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-}
-inline HostV4 host_low(HostV8 v) {
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3);
-}
-inline HostV4 host_high(HostV8 v) {
-    return __builtin_shufflevector(v, v, 4, 5, 6, 7);
-}
+inline HostV8 host_low(HostV16 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+inline HostV8 host_high(HostV16 v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+inline HostV4 host_low(HostV8 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
+inline HostV4 host_high(HostV8 v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
 template <typename Op, typename V> __attribute__((always_inline)) inline float host_fold(V v) {
     if constexpr (sizeof(V) == 16) {
         V w = Op::combine(v, __builtin_shufflevector(v, v, 2, 3, 2, 3));
@@ -272,12 +253,8 @@ template <typename Op, int N> __attribute__((always_inline)) inline float host_f
     else
         return host_fold<Op>(host_load<HostV4>(x));
 }
-template <int N> inline float fold_sum(const float (&x)[N]) {
-    return host_fold_row<AddOp>(x);
-}
-template <int N> inline float fold_max(const float (&x)[N]) {
-    return host_fold_row<MaxOp>(x);
-}
+template <int N> inline float fold_sum(const float (&x)[N]) { return host_fold_row<AddOp>(x); }
+template <int N> inline float fold_max(const float (&x)[N]) { return host_fold_row<MaxOp>(x); }
 
 // A lane's own elements, read directly: where ldmatrix brings them is what FragA says.
 template <int K, int COLS>

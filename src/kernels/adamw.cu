@@ -34,8 +34,8 @@ __device__ __forceinline__ void update(float &master, float &m, float &v, float 
     master = master * f.keep - f.rate * m / (sqrtf(v) * f.root_scale + f.eps);
 }
 
-__device__ __forceinline__ void update_vec(floatX *params, float *master, float *m, float *v,
-                                           const float *grads, const Factors &f) {
+__device__ __forceinline__ void update_vec(floatX *params, float *master, float *m, float *v, const float *grads,
+                                           const Factors &f) {
     float w[WIDTH], mean[WIDTH], square[WIDTH], g[WIDTH];
     load_vec(w, master);
     load_vec(mean, m);
@@ -50,8 +50,8 @@ __device__ __forceinline__ void update_vec(floatX *params, float *master, float 
 }
 
 __global__ void __launch_bounds__(ADAMW_BLOCK)
-    adamw_kernel(floatX *params, float *master, float *m, float *v, const float *grads,
-                 const int *apply, const float *grad_norm, const AdamWStep *step, bool decay, size_t n) {
+    adamw_kernel(floatX *params, float *master, float *m, float *v, const float *grads, const int *apply,
+                 const float *grad_norm, const AdamWStep *step, bool decay, size_t n) {
     if (!*apply) return;
     size_t i = ((size_t)blockIdx.x * ADAMW_BLOCK + threadIdx.x) * WIDTH;
     if (i >= n) return;
@@ -63,9 +63,8 @@ __global__ void __launch_bounds__(ADAMW_BLOCK)
     }
 }
 
-extern "C" void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads,
-                             const int *apply, const float *grad_norm, const AdamWStep *step, bool decay,
-                             size_t n, cudaStream_t stream) {
+extern "C" void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads, const int *apply,
+                             const float *grad_norm, const AdamWStep *step, bool decay, size_t n, cudaStream_t stream) {
     if (n == 0) return;
     unsigned blocks = (unsigned)((n + ADAMW_BLOCK * WIDTH - 1) / (ADAMW_BLOCK * WIDTH));
     launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads, apply,

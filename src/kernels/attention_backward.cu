@@ -13,8 +13,7 @@ constexpr bool FP32 = sizeof(floatX) == 4;
 
 // OUT: columns of dK and dV that a block computes; with a head dimension of 256 two blocks share the work,
 // since the accumulators of one would not fit the registers.
-template <int HeadDim, int M, int Warps, int Cols>
-struct BackwardTiles : AttentionTiles<HeadDim, M, Warps, Cols> {
+template <int HeadDim, int M, int Warps, int Cols> struct BackwardTiles : AttentionTiles<HeadDim, M, Warps, Cols> {
     enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT };
 };
 template <int HD> struct Backward;
@@ -87,8 +86,7 @@ struct ByColumn {
 
 // s := p = 2^(s scale - lse), and dp := ds = p (dp - D).
 template <int N, typename Stat>
-__device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], Stat lse, Stat d,
-                                                 float scale) {
+__device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], Stat lse, Stat d, float scale) {
     EACH_ELEMENT
     for (int e = 0; e < N; e++) {
         s[e] = fast_exp2(s[e] * scale - lse[e]);
@@ -137,8 +135,7 @@ __device__ __forceinline__ int queries_end(const int *doc_start, int key_last, i
 
 // Rows are keys, columns queries: s = S^T, dp = dP^T. Keys that a query doesn't see get s = -infinity.
 template <int M, int COLS>
-__device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QueryStats &stats, int warp_key0,
-                                                int query0) {
+__device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QueryStats &stats, int warp_key0, int query0) {
     const int lane = lane_id();
     constexpr int E = 2 * Acc<COLS>::W;
 #pragma unroll
@@ -166,10 +163,10 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
 
 template <typename Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse,
-                         const float *d, const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
-    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS,
-                  THREADS = Tiles::THREADS, OUT = Tiles::OUT;
+    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
+                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS,
+                  OUT = Tiles::OUT;
     constexpr int E = 2 * Acc<COLS>::W;
     SHARED_DYNAMIC(floatX, shared);
     const SharedTile<floatX, HD> k_tile = {shared}, v_tile = {shared + ROWS * HD};
@@ -193,8 +190,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int first_tile = key0 / COLS, end_tile = ceil_div(queries_end(doc_start, key_last, T), COLS);
     const int tiles_each = end_tile - first_tile, steps = group * tiles_each;
     auto load_queries = [&](int step) {
-        const int head = block.head * group + step / tiles_each,
-                  query0 = (first_tile + step % tiles_each) * COLS;
+        const int head = block.head * group + step / tiles_each, query0 = (first_tile + step % tiles_each) * COLS;
         load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + sizes.query(block.b, head, query0), stride,
                                        T - query0, sizes.HD);
         load_tile_async<COLS, THREADS>(query_tile(step, 1), dout + sizes.output(block.b, head, query0),
@@ -219,8 +215,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
         if (step + 1 < steps) load_queries(step + 1);
 
-        const QueryStats stats =
-            query_stats(step); // the first and last column stand first and last in it too
+        const QueryStats stats = query_stats(step); // the first and last column stand first and last in it too
         const int query0 = (first_tile + step % tiles_each) * COLS, query_last = min(query0 + COLS, T) - 1;
         if (!active || query_last < warp_key0 || stats.first[0] > warp_last) continue;
         Acc<COLS> p[M], ds[M];
@@ -230,8 +225,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         load_rows(k, k_tile, warp_row);
         load_rows(v, v_tile, warp_row);
         multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
-        if (query0 < warp_last || stats.first[COLS - 1] > warp_key0)
-            mask_transposed(p, stats, warp_key0, query0);
+        if (query0 < warp_last || stats.first[COLS - 1] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
 
         const int first_stat = lane_id() % 4 * E;
 #pragma unroll
@@ -249,8 +243,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
     }
     if (!active) return;
-    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0,
-                   scale / LOG2E);
+    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0, scale / LOG2E);
     store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, sizes.HD - col0, 1.0f);
 }
 
@@ -276,8 +269,7 @@ template <typename Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
-    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS,
-                  THREADS = Tiles::THREADS;
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
     SHARED_DYNAMIC(floatX, shared);
     const SharedTile<floatX, HD> q_tile = {shared}, dout_tile = {shared + ROWS * HD};
@@ -295,16 +287,16 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
     auto load_keys = [&](int tile) {
         const int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride,
-                                       T - key0, sizes.HD);
-        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride,
-                                       T - key0, sizes.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
     load_tile_async<ROWS, THREADS>(q_tile, qkv + queries, stride, T - row0, sizes.HD);
-    load_tile_async<ROWS, THREADS>(dout_tile, dout + sizes.output(block.b, block.head, row0),
-                                   sizes.out_stride(), T - row0, sizes.HD);
+    load_tile_async<ROWS, THREADS>(dout_tile, dout + sizes.output(block.b, block.head, row0), sizes.out_stride(),
+                                   T - row0, sizes.HD);
     load_keys(first_tile);
 
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
@@ -350,53 +342,49 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
-            softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]},
-                             SameForAll{row_d[r]}, scale);
+            softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
+                             scale);
         FragA<floatX, COLS> left[M];
 #pragma unroll
         for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
         multiply_nn(dq, left, key_tile(tile, 0), 0);
     }
-    if (active)
-        store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, sizes.HD, scale / LOG2E);
+    if (active) store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, sizes.HD, scale / LOG2E);
 }
 
 template <typename Tiles>
-void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv,
-              const float *lse, const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
+              const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
     const float scale = LOG2E / sqrtf((float)sizes.HD);
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
 
     constexpr int LANES = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
     const long rows = (long)B * sizes.T * sizes.NH;
     const long rows_a_block = D_THREADS / LANES * D_ROWS;
-    launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0,
-           stream, d, dout, out, sizes, rows);
-    launch((attention_dkv_kernel<Tiles>),
-           dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B), dim3(Tiles::THREADS),
-           key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
-    launch((attention_dq_kernel<Tiles>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B),
-           dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes,
-           tiles, scale);
+    launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d,
+           dout, out, sizes, rows);
+    launch((attention_dkv_kernel<Tiles>), dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B),
+           dim3(Tiles::THREADS), key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+    launch((attention_dq_kernel<Tiles>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B), dim3(Tiles::THREADS),
+           query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
 }
 
 template <int HD>
-void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv,
-                  const float *lse, const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
+                  const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
     using Tiles = Backward<HD>;
     static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
-        if (wide_warps())
-            return backward<WideWarp<Tiles>>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
+        if (wide_warps()) return backward<WideWarp<Tiles>>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
     backward<Tiles>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
 }
 
 } // namespace
 
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
-                                   const floatX *qkv, const float *lse, const int *doc_start, int B, int T,
-                                   int NH, int NKV, int HD, cudaStream_t stream) {
-#define BACKWARD(D)                                                                                          \
+                                   const floatX *qkv, const float *lse, const int *doc_start, int B, int T, int NH,
+                                   int NKV, int HD, cudaStream_t stream) {
+#define BACKWARD(D)                                                                                                    \
     backward_for<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, BACKWARD);
 #undef BACKWARD

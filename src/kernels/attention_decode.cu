@@ -138,7 +138,8 @@ __device__ __forceinline__ void weigh_values(Shared<G> shared, const floatX *val
 
 // to: head 0's output; the next `stride` floats on.
 template <int G, int THREADS>
-__device__ __forceinline__ void sum_subsets(float *to, size_t stride, Shared<G> shared, int heads, int HD, int subsets) {
+__device__ __forceinline__ void sum_subsets(float *to, size_t stride, Shared<G> shared, int heads, int HD,
+                                            int subsets) {
     const int chunks = HD / CHUNK;
     for (int i = threadIdx.x; i < min(heads, G) * chunks; i += THREADS) {
         const int g = i / chunks, at = i % chunks * CHUNK;
@@ -163,7 +164,7 @@ __global__ void __launch_bounds__(THREADS)
     const Shared<G> shared(memory);
     const int split = blockIdx.x, kv = blockIdx.y, i = blockIdx.z, first = split * SPLIT;
     const int count = min(positions[i] + 1 - first, SPLIT); // keys of this split
-    if (count <= 0) return;                                      // the whole block
+    if (count <= 0) return;                                 // the whole block
     const int HD = sizes.HD, heads = sizes.NH / sizes.NKV, subsets = SLOTS / (HD / CHUNK);
     const floatX *queries = qkv + (size_t)i * sizes.qkv_stride() + kv * heads * HD;
     for (int head = 0; head < heads; head += G) {
@@ -176,7 +177,8 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         weigh_values<G, THREADS>(shared, values + sizes.value(rows[i], kv, first), count, HD, subsets);
         __syncthreads();
-        sum_subsets<G, THREADS>(partial.outputs + at * HD, (size_t)partial.splits * HD, shared, heads - head, HD, subsets);
+        sum_subsets<G, THREADS>(partial.outputs + at * HD, (size_t)partial.splits * HD, shared, heads - head, HD,
+                                subsets);
     }
 }
 
@@ -233,11 +235,16 @@ extern "C" void attention_decode(floatX *out, float *scratch, const floatX *qkv,
     const int splits = ceil_div(length, SPLIT), heads = NH / NKV;
     const Partial partial = {scratch, scratch + (size_t)n * NH * splits * HD, splits};
 #define SPLIT_FOR(G) split_for<G>(partial, qkv, keys, values, rows, positions, n, sizes, stream)
-    if (heads == 1) SPLIT_FOR(1);
-    else if (heads == 2) SPLIT_FOR(2);
-    else if (heads == 3) SPLIT_FOR(3);
-    else if (heads == 4) SPLIT_FOR(4);
-    else SPLIT_FOR(8);
+    if (heads == 1)
+        SPLIT_FOR(1);
+    else if (heads == 2)
+        SPLIT_FOR(2);
+    else if (heads == 3)
+        SPLIT_FOR(3);
+    else if (heads == 4)
+        SPLIT_FOR(4);
+    else
+        SPLIT_FOR(8);
 #undef SPLIT_FOR
     dim3 block = rows_block(HD / CHUNK);
     launch_pointwise(combine_kernel, rows_grid(n * NH, block), block, stream, out, partial, positions, n, NH, HD);

@@ -25,9 +25,7 @@ template <> struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32
     enum { KEEP_Q = 0 };
 };
 
-template <typename Tiles> constexpr size_t forward_shared() {
-    return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS);
-}
+template <typename Tiles> constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS); }
 
 // Softmax state of the rows of one lane: rows 16m + 8h + lane/4 of the warp's.
 template <int M> struct RowState {
@@ -36,8 +34,7 @@ template <int M> struct RowState {
 };
 
 // Positions beyond T are treated as copies of the last query, and never stored.
-template <int M>
-__device__ __forceinline__ void init_rows(RowState<M> &rows, int row0, const int *doc_start, int T) {
+template <int M> __device__ __forceinline__ void init_rows(RowState<M> &rows, int row0, const int *doc_start, int T) {
 #pragma unroll
     for (int r = 0; r < 2 * M; r++) {
         rows.query[r] = min(row0 + 8 * r + lane_id() / 4, T - 1);
@@ -66,8 +63,7 @@ __device__ __forceinline__ void mask_scores(Acc<COLS> (&s)[M], const RowState<M>
 
 // s := p, sums and output rescaled to the new maxima. scale: log2(e)/sqrt(HD).
 template <int M, int COLS, int HD>
-__device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M], RowState<M> &rows,
-                                               float scale) {
+__device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M], RowState<M> &rows, float scale) {
     static_assert(Acc<COLS>::BLOCKS == 1, "");
     float tile_max[2 * M];
 #pragma unroll
@@ -77,7 +73,7 @@ __device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M
     for (int r = 0; r < 2 * M; r++) {
         float(&p)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
         float next = max(rows.max[r], tile_max[r]);
-        float finite = next == -INFINITY ? 0.0f : next; // nothing seen yet: p must be 0, not NaN
+        float finite = next == -INFINITY ? 0.0f : next;               // nothing seen yet: p must be 0, not NaN
         float correction = fast_exp2((rows.max[r] - finite) * scale); // exactly 1 where the maximum stays
         float base = finite * scale;
         EACH_ELEMENT
@@ -94,8 +90,8 @@ __device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M
 // four.
 template <typename Tiles>
 __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile<floatX, Tiles::HD> staging,
-                                             Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows,
-                                             int warp_row, int row0, AttentionSizes sizes, float scale) {
+                                             Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows, int warp_row,
+                                             int row0, AttentionSizes sizes, float scale) {
     constexpr int M = Tiles::M;
     quad_sum(rows.sum);
 #pragma unroll
@@ -105,20 +101,19 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
         for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++) EACH_ELEMENT
         for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
         int t = row0 + warp_row + 8 * r + lane_id() / 4;
-        if (lane_id() % 4 == 0 && t < sizes.T)
-            lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
+        if (lane_id() % 4 == 0 && t < sizes.T) lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
     }
 #pragma unroll
     for (int m = 0; m < M; m++) store_acc(staging, warp_row + 16 * m, o[m]);
     __syncwarp();
-    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * sizes.out_stride(), sizes.out_stride(), staging,
-                       warp_row, sizes.T - row0 - warp_row, sizes.HD);
+    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * sizes.out_stride(), sizes.out_stride(), staging, warp_row,
+                       sizes.T - row0 - warp_row, sizes.HD);
 }
 
 template <typename Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start,
-                             AttentionSizes sizes, int tiles, float scale) {
+    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, AttentionSizes sizes,
+                             int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     SHARED_DYNAMIC(floatX, shared);
     SharedTile<floatX, HD> q_tile = {shared};
@@ -133,15 +128,15 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
     auto load_keys = [&](int tile) {
         int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride,
-                                       T - key0, sizes.HD);
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride,
-                                       T - key0, sizes.HD);
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride, T - key0,
+                                       sizes.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
-    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + sizes.query(block.b, block.head, row0), stride,
-                                          T - row0, sizes.HD);
+    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + sizes.query(block.b, block.head, row0), stride, T - row0,
+                                          sizes.HD);
     load_keys(first_tile);
 
     // what this warp's rows see: keys from warp_first to warp_last; those from unmasked_first to
@@ -178,9 +173,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(o, p, kv_tile(tile, 1), 0);
     }
     if (active)
-        store_output<Tiles>(out + sizes.output(block.b, block.head, 0),
-                            lse + sizes.stat(block.b, block.head, 0), q_tile, o, rows, warp_row, row0, sizes,
-                            scale);
+        store_output<Tiles>(out + sizes.output(block.b, block.head, 0), lse + sizes.stat(block.b, block.head, 0),
+                            q_tile, o, rows, warp_row, row0, sizes, scale);
 }
 
 template <typename Tiles>
@@ -188,13 +182,13 @@ void forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, i
              cudaStream_t stream) {
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
     const unsigned blocks = (unsigned)tiles * (unsigned)sizes.NH * (unsigned)B;
-    launch((attention_forward_kernel<Tiles>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
-           stream, out, lse, qkv, doc_start, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
+    launch((attention_forward_kernel<Tiles>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(), stream, out,
+           lse, qkv, doc_start, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
 }
 
 template <int HD>
-void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B,
-                 AttentionSizes sizes, cudaStream_t stream) {
+void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, AttentionSizes sizes,
+                 cudaStream_t stream) {
     using Tiles = ForwardTiles<HD>;
     static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
@@ -204,8 +198,8 @@ void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_star
 
 } // namespace
 
-extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B,
-                                  int T, int NH, int NKV, int HD, cudaStream_t stream) {
+extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, int T,
+                                  int NH, int NKV, int HD, cudaStream_t stream) {
 #define FORWARD(D) forward_for<D>(out, lse, qkv, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, FORWARD);
 #undef FORWARD

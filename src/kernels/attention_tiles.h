@@ -23,9 +23,7 @@ template <typename Tiles> struct WideWarp : Tiles {
 };
 
 // floatX elements of `rows` rows of a tile.
-template <typename Tiles> constexpr size_t tile_bytes(int rows) {
-    return sizeof(floatX) * Tiles::HD * (size_t)rows;
-}
+template <typename Tiles> constexpr size_t tile_bytes(int rows) { return sizeof(floatX) * Tiles::HD * (size_t)rows; }
 enum { SHARED_LIMIT = 99 * 1024 };
 
 // Problem sizes, and where a head's rows begin. HD is the true head dimension; the kernels' is the next
@@ -33,25 +31,17 @@ enum { SHARED_LIMIT = 99 * 1024 };
 struct AttentionSizes {
     int T, NH, NKV, HD;
 
-    __host__ __device__ int qkv_stride() const {
-        return (NH + 2 * NKV) * HD;
-    } // elements from one token to the next
+    __host__ __device__ int qkv_stride() const { return (NH + 2 * NKV) * HD; } // elements from one token to the next
     __host__ __device__ int out_stride() const { return NH * HD; }
     __device__ int kv_head(int head) const { return head / (NH / NKV); }
     __device__ size_t query(int b, int head, int t) const { return at(b, t, head); }
     __device__ size_t key(int b, int kv, int t) const { return at(b, t, NH + kv); }
     __device__ size_t value(int b, int kv, int t) const { return at(b, t, NH + NKV + kv); }
-    __device__ size_t output(int b, int head, int t) const {
-        return ((size_t)b * T + t) * out_stride() + head * HD;
-    }
-    __device__ size_t stat(int b, int head, int t) const {
-        return ((size_t)b * NH + head) * T + t;
-    } // lse, [B,NH,T]
+    __device__ size_t output(int b, int head, int t) const { return ((size_t)b * T + t) * out_stride() + head * HD; }
+    __device__ size_t stat(int b, int head, int t) const { return ((size_t)b * NH + head) * T + t; } // lse, [B,NH,T]
 
   private:
-    __device__ size_t at(int b, int t, int slot) const {
-        return ((size_t)b * T + t) * qkv_stride() + slot * HD;
-    }
+    __device__ size_t at(int b, int t, int slot) const { return ((size_t)b * T + t) * qkv_stride() + slot * HD; }
 };
 
 // One block of the grid: tile `tile` of ceil_div(T, rows), head `head` of `heads`, row `b` of the batch.
@@ -68,8 +58,7 @@ struct AttentionBlock {
 
 // The 16 * M rows from row0 of a tile as left operands.
 template <int M, int K, int COLS>
-__device__ __forceinline__ void load_rows(FragA<floatX, K> (&frag)[M], SharedTile<floatX, COLS> tile,
-                                          int row0) {
+__device__ __forceinline__ void load_rows(FragA<floatX, K> (&frag)[M], SharedTile<floatX, COLS> tile, int row0) {
 #pragma unroll
     for (int m = 0; m < M; m++) load_a(frag[m], tile, row0 + 16 * m);
 }
@@ -90,17 +79,17 @@ __device__ __forceinline__ void store_rows(floatX *to, size_t stride, SharedTile
 
 // The kernels are instantiated for these head dimensions; the others take the next larger, filled up with
 // zeros.
-#define ATTENTION_DISPATCH(HD, call)                                                                         \
-    do {                                                                                                     \
-        assert((HD) % 16 == 0 && (HD) >= 16 && (HD) <= 256);                                                 \
-        if ((HD) <= 32)                                                                                      \
-            call(32);                                                                                        \
-        else if ((HD) <= 64)                                                                                 \
-            call(64);                                                                                        \
-        else if ((HD) <= 128)                                                                                \
-            call(128);                                                                                       \
-        else                                                                                                 \
-            call(256);                                                                                       \
+#define ATTENTION_DISPATCH(HD, call)                                                                                   \
+    do {                                                                                                               \
+        assert((HD) % 16 == 0 && (HD) >= 16 && (HD) <= 256);                                                           \
+        if ((HD) <= 32)                                                                                                \
+            call(32);                                                                                                  \
+        else if ((HD) <= 64)                                                                                           \
+            call(64);                                                                                                  \
+        else if ((HD) <= 128)                                                                                          \
+            call(128);                                                                                                 \
+        else                                                                                                           \
+            call(256);                                                                                                 \
     } while (0)
 
 #endif

@@ -12,8 +12,7 @@ __device__ __forceinline__ uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
-__global__ void __launch_bounds__(CHECKSUM_BLOCK)
-    checksum_kernel(uint64_t *partial, const uint64_t *words, size_t n) {
+__global__ void __launch_bounds__(CHECKSUM_BLOCK) checksum_kernel(uint64_t *partial, const uint64_t *words, size_t n) {
     const size_t stride = (size_t)gridDim.x * CHECKSUM_BLOCK;
     uint64_t sum = 0;
     for (size_t i = (size_t)blockIdx.x * CHECKSUM_BLOCK + threadIdx.x; i < n; i += stride)
@@ -30,9 +29,7 @@ __global__ void __launch_bounds__(CHECKSUM_BLOCK)
     if (threadIdx.x == 0) *sum = total;
 }
 
-extern "C" size_t checksum_scratch(void) {
-    return MAX_CHECKSUM_BLOCKS;
-}
+extern "C" size_t checksum_scratch(void) { return MAX_CHECKSUM_BLOCKS; }
 
 extern "C" void checksum(uint64_t *sum, uint64_t *scratch, const uint64_t *words, size_t n, cudaStream_t stream) {
     const size_t wanted = (n + MIN_BLOCK_WORDS - 1) / MIN_BLOCK_WORDS;

@@ -56,8 +56,7 @@ __device__ __forceinline__ RunningSum sum_of_thread(const floatX *row, int V) {
     return r;
 }
 
-template <typename Op>
-__device__ __forceinline__ float fold(const float (&x)[VEC]) {
+template <typename Op> __device__ __forceinline__ float fold(const float (&x)[VEC]) {
     float folded[VEC];
 #pragma unroll
     for (int i = 0; i < VEC; i++) folded[i] = x[i];
@@ -80,17 +79,20 @@ __device__ __forceinline__ RowSum fold_slots(RunningSum r) {
 }
 
 // Joins the threads' sums of each of ROWS rows: over the block, or, for several rows, over the warp that is the block.
-template <int ROWS>
-__device__ __forceinline__ void join_threads(float (&max)[ROWS], float (&sum)[ROWS]) {
+template <int ROWS> __device__ __forceinline__ void join_threads(float (&max)[ROWS], float (&sum)[ROWS]) {
     float own[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) own[r] = max[r];
-    if constexpr (ROWS == 1) max[0] = block_max(max[0]);
-    else warp_max(max);
+    if constexpr (ROWS == 1)
+        max[0] = block_max(max[0]);
+    else
+        warp_max(max);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) sum[r] *= fast_exp(own[r] - max[r]);
-    if constexpr (ROWS == 1) sum[0] = block_sum(sum[0]);
-    else warp_sum(sum);
+    if constexpr (ROWS == 1)
+        sum[0] = block_sum(sum[0]);
+    else
+        warp_sum(sum);
 }
 
 __device__ __forceinline__ void write_gradient(floatX *row, RowSum total, int target, float dloss, int V, int VP) {
@@ -117,16 +119,15 @@ __device__ __forceinline__ void write_zeros(floatX *row, int VP) {
 }
 
 // What a block works on: ROWS rows, fewer at the end.
-template <int ROWS>
-struct Rows {
+template <int ROWS> struct Rows {
     int first, count;
     float max[ROWS], sum[ROWS];
 };
 
 // The targets' logits are read before the reductions, so that no thread has written yet.
 template <int ROWS>
-__device__ __forceinline__ Rows<ROWS> write_losses(float *losses, const floatX *logits, const int *targets, int n, int V,
-                                                   int VP) {
+__device__ __forceinline__ Rows<ROWS> write_losses(float *losses, const floatX *logits, const int *targets, int n,
+                                                   int V, int VP) {
     Rows<ROWS> rows;
     rows.first = blockIdx.x * ROWS;
     rows.count = min(ROWS, n - rows.first);
@@ -167,8 +168,10 @@ static __global__ void __launch_bounds__(ROWS == 1 ? MAX_THREADS : 32)
         if (r >= rows.count) continue;
         floatX *row = logits + (size_t)(rows.first + r) * VP;
         const int target = targets[rows.first + r];
-        if (target < 0) write_zeros(row, VP);
-        else write_gradient(row, {rows.max[r], rows.sum[r]}, target, *dloss, V, VP);
+        if (target < 0)
+            write_zeros(row, VP);
+        else
+            write_gradient(row, {rows.max[r], rows.sum[r]}, target, *dloss, V, VP);
     }
 }
 
@@ -189,9 +192,9 @@ extern "C" void cross_entropy_backward(float *losses, floatX *logits, const int 
                                        int V, int VP, cudaStream_t stream) {
     if (n <= 0) return;
     if (V <= SHORT_ROW)
-        launch(backward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, dloss, n, V,
-               VP);
+        launch(backward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, dloss, n,
+               V, VP);
     else
-        launch(backward_kernel<1>, n, V <= LONG_ROW ? 256 : MAX_THREADS, 0, stream, losses, logits, targets, dloss, n, V,
-               VP);
+        launch(backward_kernel<1>, n, V <= LONG_ROW ? 256 : MAX_THREADS, 0, stream, losses, logits, targets, dloss, n,
+               V, VP);
 }

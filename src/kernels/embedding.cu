@@ -29,8 +29,8 @@ __device__ __forceinline__ int run_end(const int *tokens, const int *order, int 
     return high;
 }
 
-__global__ void embedding_backward_kernel(float *dweight, const floatX *dout, const int *tokens,
-                                          const int *order, int N, int C) {
+__global__ void embedding_backward_kernel(float *dweight, const floatX *dout, const int *tokens, const int *order,
+                                          int N, int C) {
     int first = blockIdx.x * blockDim.y + threadIdx.y;
     if (first >= N) return;
     int token = tokens[order[first]];
@@ -56,9 +56,8 @@ extern "C" void embedding_forward(floatX *out, const int *tokens, const floatX *
     launch_pointwise(embedding_forward_kernel, rows_grid(N, block), block, stream, out, tokens, weight, N, C);
 }
 
-extern "C" void embedding_backward(float *dweight, const floatX *dout, const int *tokens, const int *order,
-                                   int N, int C, cudaStream_t stream) {
+extern "C" void embedding_backward(float *dweight, const floatX *dout, const int *tokens, const int *order, int N,
+                                   int C, cudaStream_t stream) {
     dim3 block = rows_block(C / CHUNK);
-    launch_pointwise(embedding_backward_kernel, rows_grid(N, block), block, stream, dweight, dout, tokens,
-                     order, N, C);
+    launch_pointwise(embedding_backward_kernel, rows_grid(N, block), block, stream, dweight, dout, tokens, order, N, C);
 }

@@ -22,8 +22,7 @@ __global__ void __launch_bounds__(SUM_BLOCK)
         EACH_ELEMENT
         for (int k = 0; k < WIDTH; k++) sum[k] += value[k] * value[k];
     }
-    for (; i < end; i++)
-        sum[0] += x[i] * x[i]; // the last n % WIDTH, by one thread: the others are past the end
+    for (; i < end; i++) sum[0] += x[i] * x[i]; // the last n % WIDTH, by one thread: the others are past the end
     float total = block_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
     if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
@@ -44,9 +43,7 @@ __global__ void __launch_bounds__(SUM_BLOCK) sum_losses_kernel(float *sum, const
     if (threadIdx.x == 0) *sum += total;
 }
 
-extern "C" size_t global_norm_scratch(void) {
-    return MAX_SUM_BLOCKS;
-}
+extern "C" size_t global_norm_scratch(void) { return MAX_SUM_BLOCKS; }
 
 extern "C" void global_norm(float *norm, float *scratch, const float *grads, size_t n, cudaStream_t stream) {
     size_t wanted = (n + MIN_BLOCK_ELEMENTS - 1) / MIN_BLOCK_ELEMENTS;

@@ -30,7 +30,8 @@ __global__ void store_kernel(floatX *keys, floatX *values, const floatX *qkv, in
 #pragma unroll
         for (int e = 0; e < CHUNK; e++) {
             floatX *to = key_to + (size_t)e * KV_CACHE_BLOCK;
-            if (count == CHUNK) *(Pack<floatX, CHUNK> *)to = turned[e];
+            if (count == CHUNK)
+                *(Pack<floatX, CHUNK> *)to = turned[e];
             else
                 for (int k = 0; k < count; k++) to[k] = turned[e].v[k];
         }

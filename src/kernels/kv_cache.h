@@ -20,15 +20,15 @@ extern "C" {
 enum { KV_CACHE_BLOCK = 64 };
 
 // Takes the first T tokens of row `row` from qkv [T, (NH + 2 NKV) HD], whose keys are rotated already.
-void kv_cache_store(floatX *keys, floatX *values, const floatX *qkv, int row, int T, int capacity, int NH, int NKV, int HD,
-                    cudaStream_t stream);
+void kv_cache_store(floatX *keys, floatX *values, const floatX *qkv, int row, int T, int capacity, int NH, int NKV,
+                    int HD, cudaStream_t stream);
 
 // One token for each of n rows: qkv [n, (NH + 2 NKV) HD] is token i of cache row rows[i], at position positions[i] in
 // [0, capacity). Its queries are rotated in place; its keys are rotated into the cache and its values copied (qkv's own
 // stay as they are). rows [n], without repetition, and positions [n] on the device; table: rope_table's, of at least
 // `capacity` positions or as many as occur.
-void kv_cache_append(floatX *qkv, floatX *keys, floatX *values, const float *table, const int *rows, const int *positions,
-                     int n, int capacity, int NH, int NKV, int HD, cudaStream_t stream);
+void kv_cache_append(floatX *qkv, floatX *keys, floatX *values, const float *table, const int *rows,
+                     const int *positions, int n, int capacity, int NH, int NKV, int HD, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

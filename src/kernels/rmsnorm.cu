@@ -101,8 +101,7 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
 // partial [groups, C] = each group's part of dweight.
 template <bool BLOCK_ROW, int ROWS, int CHUNKS>
 __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual,
-                                const floatX *x, const floatX *weight, const float *rstd, int N, int C,
-                                int groups) {
+                                const floatX *x, const floatX *weight, const float *rstd, int N, int C, int groups) {
     const Place at = place<BLOCK_ROW>();
     if (at.group >= groups) return;
     float dweight[CHUNKS][CHUNK] = {};
@@ -166,8 +165,7 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
 // on. to [segments]: row y * to_stride; `to` may be `from`, as each thread writes over a row that only it has
 // read.
 template <bool ACCUMULATE>
-__global__ void sum_segment_kernel(float *to, size_t to_stride, const float *from, size_t stride, int rows,
-                                   int C) {
+__global__ void sum_segment_kernel(float *to, size_t to_stride, const float *from, size_t stride, int rows, int C) {
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * CHUNK;
     if (c >= C) return;
     int first = blockIdx.y * SEGMENT, end = min(first + SEGMENT, rows);
@@ -190,41 +188,38 @@ static void sum_groups(float *dweight, float *partial, int groups, int C, cudaSt
     dim3 block(128);
     int columns = ceil_div(C / CHUNK, 128), segments = ceil_div(groups, (int)SEGMENT);
     if (segments > 1)
-        launch_pointwise(sum_segment_kernel<false>, dim3(columns, segments), block, stream, partial, SEGMENT,
-                         partial, 1, groups, C);
+        launch_pointwise(sum_segment_kernel<false>, dim3(columns, segments), block, stream, partial, SEGMENT, partial,
+                         1, groups, C);
     launch_pointwise(sum_segment_kernel<true>, dim3(columns), block, stream, dweight, 0, partial,
                      segments > 1 ? SEGMENT : 1, segments > 1 ? segments : groups, C);
 }
 
 // Threads of a block that has a row.
-static int row_threads(int C) {
-    return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32;
-}
+static int row_threads(int C) { return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32; }
 
 template <bool ADD, int ROWS, int CHUNKS>
 static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
                           const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
-    launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0,
-           stream, sum, out, rstd, x, delta, weight, N, C, eps);
+    launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0, stream,
+           sum, out, rstd, x, delta, weight, N, C, eps);
 }
 
 template <bool ADD>
-static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
-                    const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
+static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta, const floatX *weight,
+                    int N, int C, float eps, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C);
     if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
     if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
     if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
-    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum,
-           out, rstd, x, delta, weight, N, C, eps);
+    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum, out, rstd,
+           x, delta, weight, N, C, eps);
 }
 
 template <int ROWS, int CHUNKS>
-static void backward_warps(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual,
-                           const floatX *x, const floatX *weight, const float *rstd, int N, int C, int groups,
-                           cudaStream_t stream) {
-    launch((backward_kernel<false, ROWS, CHUNKS>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0,
-           stream, dx, partial, dout, dresidual, x, weight, rstd, N, C, groups);
+static void backward_warps(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
+                           const floatX *weight, const float *rstd, int N, int C, int groups, cudaStream_t stream) {
+    launch((backward_kernel<false, ROWS, CHUNKS>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0, stream, dx,
+           partial, dout, dresidual, x, weight, rstd, N, C, groups);
 }
 
 extern "C" void rmsnorm_forward(floatX *out, float *rstd, const floatX *x, const floatX *weight, int N, int C,
@@ -238,13 +233,11 @@ extern "C" void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rs
     forward<true>(residual_out, out, rstd, residual, delta, weight, N, C, eps, stream);
 }
 
-extern "C" size_t rmsnorm_backward_scratch(int C) {
-    return (size_t)MAX_GROUPS * C;
-}
+extern "C" size_t rmsnorm_backward_scratch(int C) { return (size_t)MAX_GROUPS * C; }
 
 extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout,
-                                 const floatX *dresidual, const floatX *x, const floatX *weight,
-                                 const float *rstd, int N, int C, cudaStream_t stream) {
+                                 const floatX *dresidual, const floatX *x, const floatX *weight, const float *rstd,
+                                 int N, int C, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C);
     int groups = min(ceil_div(N, (int)MIN_GROUP_ROWS), (int)MAX_GROUPS);
     if (C <= 256)
@@ -254,7 +247,7 @@ extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, con
     else if (C <= 1024)
         backward_warps<2, 4>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
     else
-        launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS>), dim3(groups), dim3(row_threads(C)), 0, stream,
-               dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups);
+        launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS>), dim3(groups), dim3(row_threads(C)), 0, stream, dx, scratch,
+               dout, dresidual, x, weight, rstd, N, C, groups);
     sum_groups(dweight, scratch, groups, C, stream);
 }

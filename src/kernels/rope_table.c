@@ -7,12 +7,10 @@ static const double PI = 3.14159265358979323846;
 
 // Llama 3.1: low frequencies are divided by factor, high ones kept, those between blended.
 static double scaled_frequency(double frequency, const RopeScaling *scaling) {
-    double periods =
-        scaling->original_max_position * frequency / (2 * PI); // turns within the original context
+    double periods = scaling->original_max_position * frequency / (2 * PI); // turns within the original context
     if (periods < scaling->low_freq_factor) return frequency / scaling->factor;
     if (periods > scaling->high_freq_factor) return frequency;
-    double kept =
-        (periods - scaling->low_freq_factor) / (scaling->high_freq_factor - scaling->low_freq_factor);
+    double kept = (periods - scaling->low_freq_factor) / (scaling->high_freq_factor - scaling->low_freq_factor);
     return (1 - kept) * frequency / scaling->factor + kept * frequency;
 }
 

@@ -16,8 +16,6 @@ inline dim3 rows_block(int chunks) {
     while (x < chunks && x < ROWS_BLOCK) x *= 2;
     return dim3(x, ROWS_BLOCK / x);
 }
-inline dim3 rows_grid(int rows, dim3 block) {
-    return dim3(ceil_div(rows, (int)block.y));
-}
+inline dim3 rows_grid(int rows, dim3 block) { return dim3(ceil_div(rows, (int)block.y)); }
 
 #endif

@@ -20,8 +20,7 @@ __global__ void swiglu_forward_kernel(floatX *out, const floatX *gate_up, int N,
 }
 
 // A thread writes exactly the elements of gate_up that it has read, so that dgate_up may be gate_up.
-__global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N,
-                                       int F) {
+__global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F) {
     int n = blockIdx.x * blockDim.y + threadIdx.y;
     if (n >= N) return;
     const floatX *row = gate_up + (size_t)n * 2 * F;
@@ -51,6 +50,5 @@ extern "C" void swiglu_forward(floatX *out, const floatX *gate_up, int N, int F,
 extern "C" void swiglu_backward(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F,
                                 cudaStream_t stream) {
     dim3 block = rows_block(F / CHUNK);
-    launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N,
-                     F);
+    launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N, F);
 }

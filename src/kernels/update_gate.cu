@@ -4,14 +4,13 @@
 #include "target/math.h"
 
 // Written so that NaN fails each comparison.
-__global__ void update_gate_kernel(int *apply, const float *loss_sum, const float *loss_scale,
-                                   const float *max_loss, const float *grad_norm) {
+__global__ void update_gate_kernel(int *apply, const float *loss_sum, const float *loss_scale, const float *max_loss,
+                                   const float *grad_norm) {
     const float loss = *loss_sum * *loss_scale;
     *apply = loss > -INFINITY && loss < INFINITY && loss <= *max_loss && *grad_norm < INFINITY;
 }
 
 extern "C" void update_gate(int *apply, const float *loss_sum, const float *loss_scale, const float *max_loss,
                             const float *grad_norm, cudaStream_t stream) {
-    launch_pointwise(update_gate_kernel, dim3(1), dim3(1), stream, apply, loss_sum, loss_scale, max_loss,
-                     grad_norm);
+    launch_pointwise(update_gate_kernel, dim3(1), dim3(1), stream, apply, loss_sum, loss_scale, max_loss, grad_norm);
 }

@@ -23,12 +23,12 @@ typedef struct {
     size_t offset;
     int min, max;
     int multiple; // of what the value must be; rows of 16 bytes, for the sizes
-    int absent; // value where the file has none; REQUIRED; DERIVED from other fields, and null means the same
+    int absent;   // value where the file has none; REQUIRED; DERIVED from other fields, and null means the same
 } IntField;
 
 enum { REQUIRED = -1, DERIVED = -2 };
 
-#define INT_FIELD(name, min, max, multiple, absent)                                                          \
+#define INT_FIELD(name, min, max, multiple, absent)                                                                    \
     { #name, offsetof(LlamaConfig, name), min, max, multiple, absent }
 static const IntField int_fields[] = {
     INT_FIELD(vocab_size, 2, 1 << 24, 1, REQUIRED),
@@ -42,9 +42,7 @@ static const IntField int_fields[] = {
 };
 static const size_t num_int_fields = sizeof int_fields / sizeof *int_fields;
 
-static int *int_place(LlamaConfig *config, const IntField *field) {
-    return (int *)((char *)config + field->offset);
-}
+static int *int_place(LlamaConfig *config, const IntField *field) { return (int *)((char *)config + field->offset); }
 
 // ---- Reading. An object of the file, with what a message needs.
 
@@ -64,8 +62,8 @@ static int refuse(const Fields *fields, const char *name, const char *expected) 
     const cJSON *item = present(fields, name);
     if (item == NULL) {
         const char *state = json_get(fields->object, name) == NULL ? "missing" : "null";
-        return fail_input(fields->err, "%s: %s%s is %s, expected %s", fields->path, fields->prefix, name,
-                          state, expected);
+        return fail_input(fields->err, "%s: %s%s is %s, expected %s", fields->path, fields->prefix, name, state,
+                          expected);
     }
     char *found = cJSON_PrintUnformatted(item);
     int code = fail_input(fields->err, "%s: %s%s is %.80s, expected %s", fields->path, fields->prefix, name,
@@ -114,8 +112,7 @@ static int check_architecture(const Fields *fields) {
     if (!is_string(present(fields, "model_type"), "llama")) return refuse(fields, "model_type", "\"llama\"");
     const cJSON *names = present(fields, "architectures");
     if (names == NULL) return 0;
-    if (!cJSON_IsArray(names) || cJSON_GetArraySize(names) != 1 ||
-        !is_string(names->child, "LlamaForCausalLM")) {
+    if (!cJSON_IsArray(names) || cJSON_GetArraySize(names) != 1 || !is_string(names->child, "LlamaForCausalLM")) {
         return refuse(fields, "architectures", "[\"LlamaForCausalLM\"]");
     }
     return 0;
@@ -141,8 +138,7 @@ static int check_unsupported(const Fields *fields) {
     }
     static const char *const absent_only[] = {"quantization_config", "sliding_window", "num_local_experts"};
     for (size_t i = 0; i < sizeof absent_only / sizeof *absent_only; i++) {
-        if (present(fields, absent_only[i]) != NULL)
-            return refuse(fields, absent_only[i], "it absent: not supported");
+        if (present(fields, absent_only[i]) != NULL) return refuse(fields, absent_only[i], "it absent: not supported");
     }
     const cJSON *act = present(fields, "hidden_act");
     if (act != NULL && !is_string(act, "silu")) return refuse(fields, "hidden_act", "\"silu\"");
@@ -168,8 +164,7 @@ static int read_rope_type(LlamaConfig *config, const Fields *rope) {
         if (item == NULL) continue;
         if (!is_string(item, "default") && !is_string(item, "llama3"))
             return refuse(rope, names[i], "\"default\" or \"llama3\"");
-        if (type != NULL && !is_string(item, type->valuestring))
-            return refuse(rope, names[i], "the same as rope_type");
+        if (type != NULL && !is_string(item, type->valuestring)) return refuse(rope, names[i], "the same as rope_type");
         type = item;
     }
     if (type != NULL && is_string(type, "llama3")) config->rope_type = ROPE_LLAMA3;
@@ -207,8 +202,7 @@ static int read_llama3_scaling(LlamaConfig *config, const Fields *rope) {
     int code = read_real(rope, "factor", &config->rope_factor);
     if (code == 0) code = read_real(rope, "low_freq_factor", &config->rope_low_freq_factor);
     if (code == 0) code = read_real(rope, "high_freq_factor", &config->rope_high_freq_factor);
-    if (code == 0)
-        code = read_int(rope, "original_max_position_embeddings", &config->rope_original_max_position);
+    if (code == 0) code = read_int(rope, "original_max_position_embeddings", &config->rope_original_max_position);
     return code;
 }
 
@@ -242,8 +236,7 @@ static int read_rope_object(LlamaConfig *config, const Fields *fields, const cha
 
 static bool same_rope(const LlamaConfig *a, const LlamaConfig *b) {
     return a->rope_type == b->rope_type && a->rope_factor == b->rope_factor &&
-           a->rope_low_freq_factor == b->rope_low_freq_factor &&
-           a->rope_high_freq_factor == b->rope_high_freq_factor &&
+           a->rope_low_freq_factor == b->rope_low_freq_factor && a->rope_high_freq_factor == b->rope_high_freq_factor &&
            a->rope_original_max_position == b->rope_original_max_position;
 }
 
@@ -287,8 +280,7 @@ static int read_sizes(LlamaConfig *config, const Fields *fields) {
         int code = read_int(fields, field->name, int_place(config, field));
         if (code != 0) return code;
     }
-    if (present(fields, "num_key_value_heads") == NULL)
-        config->num_key_value_heads = config->num_attention_heads;
+    if (present(fields, "num_key_value_heads") == NULL) config->num_key_value_heads = config->num_attention_heads;
     if (present(fields, "head_dim") != NULL || config->num_attention_heads < 1) return 0;
     if (config->hidden_size % config->num_attention_heads != 0) {
         return refuse(fields, "hidden_size", "a multiple of num_attention_heads, or head_dim given");
@@ -350,8 +342,7 @@ static int read_fields(LlamaConfig *config, const Fields *fields) {
 
 bool llama_config_is_end(const LlamaConfig *config, int id) {
     bool found = id >= 0 && id == config->eos_token_id;
-    for (int i = 0; i < config->num_more_eos_tokens && !found; i++)
-        found = id == config->more_eos_token_ids[i];
+    for (int i = 0; i < config->num_more_eos_tokens && !found; i++) found = id == config->more_eos_token_ids[i];
     return found;
 }
 
@@ -387,20 +378,18 @@ static int check_ints(const LlamaConfig *config, const char *origin, Error *err)
         const IntField *field = &int_fields[i];
         int value = *int_place((LlamaConfig *)config, field);
         if (value < field->min || value > field->max || value % field->multiple != 0) {
-            return fail_input(err, "%s: %s is %d, expected a multiple of %d from %d to %d", origin,
-                              field->name, value, field->multiple, field->min, field->max);
+            return fail_input(err, "%s: %s is %d, expected a multiple of %d from %d to %d", origin, field->name, value,
+                              field->multiple, field->min, field->max);
         }
     }
     if (config->num_attention_heads % config->num_key_value_heads != 0) {
-        return fail_input(err,
-                          "%s: num_attention_heads is %d, expected a multiple of num_key_value_heads (%d)",
-                          origin, config->num_attention_heads, config->num_key_value_heads);
+        return fail_input(err, "%s: num_attention_heads is %d, expected a multiple of num_key_value_heads (%d)", origin,
+                          config->num_attention_heads, config->num_key_value_heads);
     }
     return 0;
 }
 
-static int check_real(double value, double min, double max, const char *name, const char *origin,
-                      Error *err) {
+static int check_real(double value, double min, double max, const char *name, const char *origin, Error *err) {
     if (value >= min && value <= max) return 0; // false for NaN
     return fail_input(err, "%s: %s is %g, expected a number from %g to %g", origin, name, value, min, max);
 }
@@ -409,25 +398,22 @@ static int check_rope(const LlamaConfig *config, const char *origin, Error *err)
     int code = check_real(config->rope_theta, 1, 1e15, "rope_theta", origin, err);
     if (code != 0 || config->rope_type == ROPE_DEFAULT) return code;
     code = check_real(config->rope_factor, 1, 1e6, "factor of RoPE", origin, err);
-    if (code == 0)
-        code = check_real(config->rope_low_freq_factor, 1e-3, 1e6, "low_freq_factor of RoPE", origin, err);
-    if (code == 0)
-        code = check_real(config->rope_high_freq_factor, 1e-3, 1e6, "high_freq_factor of RoPE", origin, err);
+    if (code == 0) code = check_real(config->rope_low_freq_factor, 1e-3, 1e6, "low_freq_factor of RoPE", origin, err);
+    if (code == 0) code = check_real(config->rope_high_freq_factor, 1e-3, 1e6, "high_freq_factor of RoPE", origin, err);
     if (code == 0) {
-        code = check_real(config->rope_original_max_position, 1, 1 << 27,
-                          "original_max_position_embeddings of RoPE", origin, err);
+        code = check_real(config->rope_original_max_position, 1, 1 << 27, "original_max_position_embeddings of RoPE",
+                          origin, err);
     }
     if (code == 0 && config->rope_low_freq_factor >= config->rope_high_freq_factor) {
-        code = fail_input(err, "%s: low_freq_factor of RoPE is %g, expected less than high_freq_factor (%g)",
-                          origin, config->rope_low_freq_factor, config->rope_high_freq_factor);
+        code = fail_input(err, "%s: low_freq_factor of RoPE is %g, expected less than high_freq_factor (%g)", origin,
+                          config->rope_low_freq_factor, config->rope_high_freq_factor);
     }
     return code;
 }
 
 static int check_token_id(int id, int vocab_size, const char *name, const char *origin, Error *err) {
     if (id >= -1 && id < vocab_size) return 0;
-    return fail_input(err, "%s: %s is %d, expected an id below vocab_size (%d)", origin, name, id,
-                      vocab_size);
+    return fail_input(err, "%s: %s is %d, expected an id below vocab_size (%d)", origin, name, id, vocab_size);
 }
 
 int llama_config_check(const LlamaConfig *config, const char *origin, Error *err) {
@@ -435,13 +421,10 @@ int llama_config_check(const LlamaConfig *config, const char *origin, Error *err
     if (code == 0) code = check_real(config->rms_norm_eps, 1e-12, 0.1, "rms_norm_eps", origin, err);
     if (code == 0) code = check_real(config->initializer_range, 0, 1, "initializer_range", origin, err);
     if (code == 0) code = check_rope(config, origin, err);
-    if (code == 0)
-        code = check_token_id(config->bos_token_id, config->vocab_size, "bos_token_id", origin, err);
-    if (code == 0)
-        code = check_token_id(config->eos_token_id, config->vocab_size, "eos_token_id", origin, err);
+    if (code == 0) code = check_token_id(config->bos_token_id, config->vocab_size, "bos_token_id", origin, err);
+    if (code == 0) code = check_token_id(config->eos_token_id, config->vocab_size, "eos_token_id", origin, err);
     if (config->num_more_eos_tokens < 0 || config->num_more_eos_tokens >= LLAMA_MAX_EOS_TOKENS)
-        code = fail_input(err, "%s: eos_token_id has %d ids beside its first", origin,
-                          config->num_more_eos_tokens);
+        code = fail_input(err, "%s: eos_token_id has %d ids beside its first", origin, config->num_more_eos_tokens);
     for (int i = 0; code == 0 && i < config->num_more_eos_tokens; i++) {
         code = check_token_id(config->more_eos_token_ids[i], config->vocab_size, "eos_token_id", origin, err);
     }

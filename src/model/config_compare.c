@@ -12,7 +12,7 @@ typedef struct {
     size_t offset;
 } Field;
 
-#define FIELD(f, n, t)                                                                                       \
+#define FIELD(f, n, t)                                                                                                 \
     { .name = n, .type = t, .offset = offsetof(LlamaConfig, f) }
 
 static const Field fields[] = {
@@ -53,8 +53,7 @@ static void print_value(char text[LLAMA_FIELD_TEXT], const Field *field, const L
         snprintf(text, LLAMA_FIELD_TEXT, "%s", *(const bool *)place ? "true" : "false");
         break;
     case FIELD_ROPE:
-        snprintf(text, LLAMA_FIELD_TEXT, "%s",
-                 *(const RopeType *)place == ROPE_LLAMA3 ? "llama3" : "default");
+        snprintf(text, LLAMA_FIELD_TEXT, "%s", *(const RopeType *)place == ROPE_LLAMA3 ? "llama3" : "default");
         break;
     }
 }

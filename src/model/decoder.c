@@ -61,9 +61,9 @@ static void plan(Decoder *d) {
     d->gate_up = take(d, kind, 2 * F, x);
     d->swiglu = take(d, kind, F, x);
     d->rstd = take(d, kind, 1, sizeof(float));
-    d->scratch = memory_take(
-        &d->memory, kind,
-        sizeof(float) * attention_decode_scratch(d->rows, d->capacity, c->num_attention_heads, c->head_dim));
+    d->scratch = memory_take(&d->memory, kind,
+                             sizeof(float) *
+                                 attention_decode_scratch(d->rows, d->capacity, c->num_attention_heads, c->head_dim));
     d->logits = take(d, kind, (size_t)d->m->table.padded_vocab, sizeof(float));
     d->inputs = take(d, kind, 3, sizeof(int32_t));
 }
@@ -77,15 +77,14 @@ static int allocate(Decoder *d, Error *err) {
     if (failed) return failed;
     plan(d);
     cuda_check(cudaMallocHost((void **)&d->host_inputs, 3 * (size_t)d->rows * sizeof(int32_t)));
-    cuda_check(cudaMallocHost((void **)&d->host_logits,
-                              (size_t)d->rows * (size_t)d->m->table.padded_vocab * sizeof(float)));
+    cuda_check(
+        cudaMallocHost((void **)&d->host_logits, (size_t)d->rows * (size_t)d->m->table.padded_vocab * sizeof(float)));
     return 0;
 }
 
 int decoder_create(Decoder **out, Llama3 *m, int rows, int capacity, Error *err) {
     enum { MAX_ROWS = 65535 };
-    if (rows < 1 || rows > MAX_ROWS)
-        return fail_input(err, "%d texts at once, expected 1 to %d", rows, MAX_ROWS);
+    if (rows < 1 || rows > MAX_ROWS) return fail_input(err, "%d texts at once, expected 1 to %d", rows, MAX_ROWS);
     if (capacity < 1 || capacity > m->shape.T)
         return fail_input(err, "a context of %d tokens, expected 1 to %d", capacity, m->shape.T);
     Decoder *d = calloc(1, sizeof *d);
@@ -166,8 +165,7 @@ int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *er
     Llama3 *m = d->m;
     if (row < 0 || row >= d->rows) return fail_input(err, "row %d, expected 0 to %d", row, d->rows - 1);
     if (n < 1) return fail_input(err, "the prompt is empty, expected at least one token");
-    if (n > d->capacity)
-        return fail_input(err, "the prompt has %d tokens, the context holds %d", n, d->capacity);
+    if (n > d->capacity) return fail_input(err, "the prompt has %d tokens, the context holds %d", n, d->capacity);
     int failed = check_tokens(d, tokens, n, err);
     if (failed) return failed;
     Prompt prompt = {d, row, n};
@@ -269,8 +267,9 @@ void decoder_copy(Decoder *d, int to, int from) {
         for (size_t h = 0; h < 2 * heads; h++) {
             floatX *base = h < heads ? layer_keys(d, l) : layer_values(d, l);
             const size_t kv = h % heads;
-            cuda_check(cudaMemcpyAsync(base + ((size_t)to * heads + kv) * head, base + ((size_t)from * heads + kv) * head,
-                                       used * sizeof(floatX), cudaMemcpyDeviceToDevice, d->m->stream));
+            cuda_check(cudaMemcpyAsync(base + ((size_t)to * heads + kv) * head,
+                                       base + ((size_t)from * heads + kv) * head, used * sizeof(floatX),
+                                       cudaMemcpyDeviceToDevice, d->m->stream));
         }
     memcpy(d->host_logits + (size_t)to * VP, d->host_logits + (size_t)from * VP, VP * sizeof(float));
     d->lengths[to] = d->lengths[from];

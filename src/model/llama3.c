@@ -72,8 +72,10 @@ static void plan_layers(Llama3 *m) {
     const bool own_set = m->shape.training && !m->shape.recompute;
     for (int l = 0; l < m->config.num_hidden_layers; l++) {
         LayerActivations *a = &m->layers[l];
-        if (own_set || l == 0) plan_layer(m, a);
-        else *a = m->layers[0];
+        if (own_set || l == 0)
+            plan_layer(m, a);
+        else
+            *a = m->layers[0];
         if (m->shape.training || l == 0) a->residual1 = take_x(m, MEMORY_ACTIVATIONS, NC);
     }
     m->residual_final = take_x(m, MEMORY_ACTIVATIONS, NC);
@@ -140,8 +142,8 @@ static void upload_rope(Llama3 *m, float *table) {
     const RopeScaling scaling = {c->rope_factor, c->rope_low_freq_factor, c->rope_high_freq_factor,
                                  c->rope_original_max_position};
     rope_table(table, m->shape.T, c->head_dim, c->rope_theta, c->rope_type == ROPE_LLAMA3 ? &scaling : NULL);
-    cuda_check(cudaMemcpy(m->rope, table, (size_t)m->shape.T * (size_t)c->head_dim * sizeof(float),
-                          cudaMemcpyHostToDevice));
+    cuda_check(
+        cudaMemcpy(m->rope, table, (size_t)m->shape.T * (size_t)c->head_dim * sizeof(float), cudaMemcpyHostToDevice));
 }
 
 static int check_shape(const LlamaConfig *config, const RunShape *shape, Error *err) {
@@ -226,8 +228,10 @@ static void init_tensor(Llama3 *m, const ParameterTensor *t, uint64_t seed, uint
     float *master = m->master ? m->master + t->offset : NULL;
     float std = (float)m->config.initializer_range;
     if (t->init == INIT_RESIDUAL) std /= sqrtf(2.0f * (float)m->config.num_hidden_layers);
-    if (t->init == INIT_ONES) weights_init_constant(params, master, elements(t), 1.0f, m->stream);
-    else weights_init_normal(params, master, elements(t), std, seed, index, m->stream);
+    if (t->init == INIT_ONES)
+        weights_init_constant(params, master, elements(t), 1.0f, m->stream);
+    else
+        weights_init_normal(params, master, elements(t), std, seed, index, m->stream);
 }
 
 static void clear_all(Llama3 *m) {

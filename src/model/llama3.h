@@ -23,10 +23,10 @@ extern "C" {
 #endif
 
 typedef struct {
-    int B, T;         // rows and tokens a row of a micro-batch
+    int B, T;          // rows and tokens a row of a micro-batch
     int micro_batches; // a step's: so many host batches are kept
-    bool training;    // false: no gradients, no optimizer state; only losses and logits
-    bool recompute;   // keep each block's input only and compute the block again in the backward pass
+    bool training;     // false: no gradients, no optimizer state; only losses and logits
+    bool recompute;    // keep each block's input only and compute the block again in the backward pass
 } RunShape;
 
 typedef struct Llama3 Llama3;
@@ -61,8 +61,9 @@ void llama3_reset_training(Llama3 *m);
 
 // What the optimizer keeps of each parameter; of a model made for training.
 typedef enum { TRAINING_MASTER, TRAINING_MOMENT1, TRAINING_MOMENT2, TRAINING_ARRAYS } TrainingArray;
-void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
-                               const float *values); // padding as above; the parameter itself stays. values: at any address
+void llama3_set_training_piece(
+    Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
+    const float *values); // padding as above; the parameter itself stays. values: at any address
 void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values);
 
 // to: host, the three flat arrays [TRAINING_ARRAYS][num_elements], padding included (=). Waits for the device.

@@ -73,7 +73,7 @@ struct Llama3 {
     floatX *host_logits; // [VP]
 };
 
-int llama3_rows(const Llama3 *m);     // N
+int llama3_rows(const Llama3 *m);      // N
 int llama3_qkv_width(const Llama3 *m); // (NH + 2 NKV) HD
 
 // Forward to norm_final [rows*length, C] for `rows` rows of `length` tokens that stand in m->tokens and m->doc_start.

@@ -53,7 +53,8 @@ static void enter_block(Llama3 *m, int l, int N) {
     const floatX *weight = m->params + m->table.layers[l].attention_norm;
     const int C = m->config.hidden_size;
     const float eps = m->config.rms_norm_eps;
-    if (l == 0) rmsnorm_forward(a->norm1, a->rstd1, a->residual1, weight, N, C, eps, m->stream);
+    if (l == 0)
+        rmsnorm_forward(a->norm1, a->rstd1, a->residual1, weight, N, C, eps, m->stream);
     else
         add_rmsnorm_forward(a->residual1, a->norm1, a->rstd1, m->layers[l - 1].residual2, m->delta, weight, N, C, eps,
                             m->stream);
@@ -168,8 +169,7 @@ void llama3_begin_step(Llama3 *m, int64_t num_targets) {
     m->host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
     upload_scalars(m);
     cuda_check(cudaMemsetAsync(m->result, 0, sizeof *m->result, m->stream));
-    if (m->shape.training)
-        cuda_check(cudaMemsetAsync(m->grads, 0, m->table.num_elements * sizeof(float), m->stream));
+    if (m->shape.training) cuda_check(cudaMemsetAsync(m->grads, 0, m->table.num_elements * sizeof(float), m->stream));
 }
 
 void llama3_forward_backward(Llama3 *m, int i) {
@@ -216,8 +216,7 @@ void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
 }
 
 void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
-    cuda_check(
-        cudaMemcpyAsync(m->host_result, m->result, sizeof *m->host_result, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaMemcpyAsync(m->host_result, m->result, sizeof *m->host_result, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
     *loss = m->host_result->loss_sum * m->host_scalars->loss_scale;
     if (grad_norm) *grad_norm = m->host_result->grad_norm;
@@ -244,8 +243,8 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
     llama3_forward(m, 1, n);
     linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
-    cuda_check(cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost,
-                               m->stream));
+    cuda_check(
+        cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
     for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host_logits[i]);
 }

@@ -5,7 +5,7 @@
 enum { ARENA_ALIGN = 256 };
 
 static const char *const kind_names[MEMORY_KINDS] = {
-    [MEMORY_PARAMETERS] = "parameters", [MEMORY_GRADIENTS] = "gradients",   [MEMORY_OPTIMIZER] = "optimizer state",
+    [MEMORY_PARAMETERS] = "parameters",   [MEMORY_GRADIENTS] = "gradients", [MEMORY_OPTIMIZER] = "optimizer state",
     [MEMORY_ACTIVATIONS] = "activations", [MEMORY_KV_CACHE] = "KV cache",   [MEMORY_WORKSPACE] = "workspace",
 };
 
@@ -55,7 +55,8 @@ void memory_free(MemoryPlan *plan) {
 
 MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
     MemoryPlan sum = {.library_bytes = a->library_bytes + b->library_bytes};
-    for (int kind = 0; kind < MEMORY_KINDS; kind++) sum.arenas[kind].bytes = a->arenas[kind].bytes + b->arenas[kind].bytes;
+    for (int kind = 0; kind < MEMORY_KINDS; kind++)
+        sum.arenas[kind].bytes = a->arenas[kind].bytes + b->arenas[kind].bytes;
     return sum;
 }
 

@@ -9,11 +9,11 @@ enum { TENSORS_A_LAYER = 9, OTHER_TENSORS = 3 };
 
 static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
-static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols, ParameterInit init,
-                            const char *format, ...) __attribute__((format(printf, 6, 7)));
+static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols, ParameterInit init, const char *format,
+                            ...) __attribute__((format(printf, 6, 7)));
 
-static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols, ParameterInit init,
-                            const char *format, ...) {
+static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols, ParameterInit init, const char *format,
+                            ...) {
     ParameterTensor *t = &table->tensors[table->count++];
     va_list args;
     va_start(args, format);

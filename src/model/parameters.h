@@ -20,11 +20,11 @@ typedef enum {
 } ParameterInit;
 
 typedef struct {
-    char name[96];       // Hugging Face's
-    int dims;            // 2: [rows, cols]; 1: [cols], rows is 1
-    int rows, cols;      // as in a checkpoint
-    int padded_rows;     // rows in the arrays: the vocabulary is padded; the rest are zeros and stay zeros
-    size_t offset;       // in elements, the same in every flat array; a multiple of PARAMETER_ALIGN
+    char name[96];   // Hugging Face's
+    int dims;        // 2: [rows, cols]; 1: [cols], rows is 1
+    int rows, cols;  // as in a checkpoint
+    int padded_rows; // rows in the arrays: the vocabulary is padded; the rest are zeros and stay zeros
+    size_t offset;   // in elements, the same in every flat array; a multiple of PARAMETER_ALIGN
     bool decay;
     ParameterInit init;
 } ParameterTensor;
@@ -37,8 +37,8 @@ typedef struct {
 typedef struct {
     ParameterTensor *tensors;
     int count;
-    size_t num_elements; // of each flat array
-    size_t num_decayed;  // elements [0, num_decayed) are decayed, the others not
+    size_t num_elements;   // of each flat array
+    size_t num_decayed;    // elements [0, num_decayed) are decayed, the others not
     size_t num_parameters; // without padding, tied ones once
     int padded_vocab;
     size_t embedding, head, final_norm; // offsets; head == embedding when tied

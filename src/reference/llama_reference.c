@@ -20,8 +20,8 @@ static void linear_forward(double *y, const double *x, const double *w, int N, i
 }
 
 // dx +=, dw +=
-static void linear_backward(double *dx, double *dw, const double *dy, const double *x, const double *w, int N,
-                            int O, int I) {
+static void linear_backward(double *dx, double *dw, const double *dy, const double *x, const double *w, int N, int O,
+                            int I) {
     for (int n = 0; n < N; n++)
         for (int o = 0; o < O; o++) {
             const double d = dy[(size_t)n * O + o];
@@ -60,8 +60,8 @@ static void norm_forward(double *y, const double *x, const double *w, int N, int
 }
 
 // dx +=, dw +=.  dr/dx_c = -r^3 x_c / C, so dx_c = r (w_c dy_c - x_c r^2 sum_j(w_j dy_j x_j) / C)
-static void norm_backward(double *dx, double *dw, const double *dy, const double *x, const double *w, int N,
-                          int C, double eps) {
+static void norm_backward(double *dx, double *dw, const double *dy, const double *x, const double *w, int N, int C,
+                          double eps) {
     for (int n = 0; n < N; n++, x += C, dx += C, dy += C) {
         const double r = reciprocal_rms(x, C, eps);
         double dot = 0;
@@ -90,8 +90,8 @@ static double rope_frequency(const LlamaConfig *config, int i) {
 
 // x [B,T,heads,HD] in place. direction: 1 forward, -1 for the gradient, since a rotation's transpose turns
 // back.
-static void rope_rotate(double *x, const LlamaConfig *config, const int32_t *doc_start, int B, int T,
-                        int heads, int direction) {
+static void rope_rotate(double *x, const LlamaConfig *config, const int32_t *doc_start, int B, int T, int heads,
+                        int direction) {
     const int half = config->head_dim / 2;
     for (int n = 0; n < B * T; n++)
         for (int i = 0; i < half; i++) {
@@ -134,8 +134,8 @@ static void softmax(double *x, int n) {
 }
 
 // One query: p[j] = softmax over j of q·k[j] / sqrt(width), out = sum of p[j] v[j], j from first to i.
-static void attend(double *out, double *p, const double *q, const double *k, const double *v,
-                   const AttentionShape *s, int b, int i, int h, int first) {
+static void attend(double *out, double *p, const double *q, const double *k, const double *v, const AttentionShape *s,
+                   int b, int i, int h, int first) {
     const double *query = q + query_at(s, b, i, h);
     double *o = out + query_at(s, b, i, h);
     for (int j = first; j <= i; j++) p[j] = dot(query, k + key_at(s, b, j, h), s->width) / sqrt(s->width);
@@ -150,15 +150,14 @@ static void attention_forward(double *out, double *p, const double *q, const dou
                               const int32_t *doc_start, const AttentionShape *s) {
     for (int b = 0; b < s->B; b++)
         for (int h = 0; h < s->heads; h++)
-            for (int i = 0; i < s->T; i++, p += s->T)
-                attend(out, p, q, k, v, s, b, i, h, doc_start[b * s->T + i]);
+            for (int i = 0; i < s->T; i++, p += s->T) attend(out, p, q, k, v, s, b, i, h, doc_start[b * s->T + i]);
 }
 
 // One query. With ds the gradient of a score: dp_j = dout·v_j and ds_j = p_j (dp_j - sum of p dp) = p_j (dp_j
 // - dout·out)
-static void attend_backward(double *dq, double *dk, double *dv, const double *dout, const double *out,
-                            const double *p, const double *q, const double *k, const double *v,
-                            const AttentionShape *s, int b, int i, int h, int first) {
+static void attend_backward(double *dq, double *dk, double *dv, const double *dout, const double *out, const double *p,
+                            const double *q, const double *k, const double *v, const AttentionShape *s, int b, int i,
+                            int h, int first) {
     const size_t at = query_at(s, b, i, h);
     const double mean = dot(dout + at, out + at, s->width);
     for (int j = first; j <= i; j++) {
@@ -188,8 +187,7 @@ static void glu_forward(double *y, const double *gate, const double *up, size_t 
     for (size_t i = 0; i < n; i++) y[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
 }
 
-static void glu_backward(double *dgate, double *dup, const double *dy, const double *gate, const double *up,
-                         size_t n) {
+static void glu_backward(double *dgate, double *dup, const double *dy, const double *gate, const double *up, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const double sigmoid = 1 / (1 + exp(-gate[i]));
         dup[i] = dy[i] * gate[i] * sigmoid;
@@ -270,23 +268,15 @@ static Block block_of(const Run *run, double *flat, int layer) {
 }
 
 // The weights are only read: Block serves gradients, too, and so is not const.
-static double *weights(const Run *run) {
-    return (double *)run->model->params;
-}
+static double *weights(const Run *run) { return (double *)run->model->params; }
 
-static size_t queries(const Run *run) {
-    return (size_t)run->attention.heads * run->attention.width;
-}
-static size_t keys(const Run *run) {
-    return (size_t)run->attention.kv_heads * run->attention.width;
-}
+static size_t queries(const Run *run) { return (size_t)run->attention.heads * run->attention.width; }
+static size_t keys(const Run *run) { return (size_t)run->attention.kv_heads * run->attention.width; }
 
 static void add(double *to, const double *from, size_t n) {
     for (size_t i = 0; i < n; i++) to[i] += from[i];
 }
-static void clear(double *x, size_t n) {
-    memset(x, 0, n * sizeof *x);
-}
+static void clear(double *x, size_t n) { memset(x, 0, n * sizeof *x); }
 
 // h = x + o(attention(rope(q(norm(x))), rope(k(norm(x))), v(norm(x))))
 static void attention_block_forward(Run *run, Activations *a, const Block *w) {
@@ -390,8 +380,7 @@ static double *take(Run *run, size_t count) {
 }
 
 static void plan_layer(Run *run, Activations *a) {
-    const size_t N = (size_t)run->N, C = (size_t)run->config->hidden_size,
-                 F = (size_t)run->config->intermediate_size;
+    const size_t N = (size_t)run->N, C = (size_t)run->config->hidden_size, F = (size_t)run->config->intermediate_size;
     a->x = take(run, N * C);
     a->norm1 = take(run, N * C);
     a->q = take(run, N * queries(run));
@@ -423,11 +412,10 @@ static void end(Run *run) {
     free(run->memory);
 }
 
-static int begin(Run *run, const ReferenceModel *model, const int32_t *tokens, const int32_t *doc_start,
-                 int B, int T, Error *err) {
+static int begin(Run *run, const ReferenceModel *model, const int32_t *tokens, const int32_t *doc_start, int B, int T,
+                 Error *err) {
     const LlamaConfig *c = model->config;
-    *run = (Run){
-        .model = model, .config = c, .B = B, .T = T, .N = B * T, .tokens = tokens, .doc_start = doc_start};
+    *run = (Run){.model = model, .config = c, .B = B, .T = T, .N = B * T, .tokens = tokens, .doc_start = doc_start};
     run->attention = (AttentionShape){B, T, c->num_attention_heads, c->num_key_value_heads, c->head_dim};
     run->layers = calloc((size_t)c->num_hidden_layers, sizeof *run->layers);
     if (run->layers) plan(run);
@@ -440,8 +428,8 @@ static int begin(Run *run, const ReferenceModel *model, const int32_t *tokens, c
     return 0;
 }
 
-int reference_forward_backward(const ReferenceModel *model, const Batch *batch, int B, int T,
-                               int64_t num_targets, double *loss, double *grads, Error *err) {
+int reference_forward_backward(const ReferenceModel *model, const Batch *batch, int B, int T, int64_t num_targets,
+                               double *loss, double *grads, Error *err) {
     Run run;
     const int failed = begin(&run, model, batch->tokens, batch->doc_start, B, T, err);
     if (failed) return failed;
@@ -484,8 +472,7 @@ void reference_adamw(const ParameterTable *table, double *params, double *m, dou
         m[i] = step->beta1 * m[i] + (1 - (double)step->beta1) * g;
         v[i] = step->beta2 * v[i] + (1 - (double)step->beta2) * g * g;
         const double decay = i < table->num_decayed ? step->weight_decay : 0;
-        const double direction =
-            m[i] / step->bias_correction1 / (sqrt(v[i] / step->bias_correction2) + step->eps);
+        const double direction = m[i] / step->bias_correction1 / (sqrt(v[i] / step->bias_correction2) + step->eps);
         params[i] -= (double)step->learning_rate * (direction + decay * params[i]);
     }
 }

@@ -25,8 +25,8 @@ typedef struct {
 // One micro-batch of B rows of T tokens (batch->order is not read).
 // *loss += sum of the targets' losses / num_targets, in nats; grads [table->num_elements] += its gradient.
 // Errors: 1 (memory).
-int reference_forward_backward(const ReferenceModel *model, const Batch *batch, int B, int T,
-                               int64_t num_targets, double *loss, double *grads, Error *err);
+int reference_forward_backward(const ReferenceModel *model, const Batch *batch, int B, int T, int64_t num_targets,
+                               double *loss, double *grads, Error *err);
 
 // logits [T, vocab_size] = those after each of T tokens of one document. Errors: 1 (memory).
 int reference_logits(const ReferenceModel *model, const int32_t *tokens, int T, double *logits, Error *err);

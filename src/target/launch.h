@@ -18,11 +18,11 @@ __host__ __device__ constexpr long ceil_div(long a, long b) { return (a + b - 1)
 
 #ifdef LLMC_TARGET_CPU
 
-#define launch(kernel, grid, block, shared_bytes, stream, ...)                                                       \
+#define launch(kernel, grid, block, shared_bytes, stream, ...)                                                         \
     ((void)(stream), host_launch(#kernel, grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); }))
-#define launch_pointwise(kernel, grid, block, stream, ...)                                                           \
-    ((void)(stream),                                                                                                 \
-     host_launch_pointwise(#kernel, grid, block, [=]() __attribute__((always_inline)) { kernel(__VA_ARGS__); }))
+#define launch_pointwise(kernel, grid, block, stream, ...)                                                             \
+    ((void)(stream), host_launch_pointwise(                                                                            \
+                         #kernel, grid, block, [=]() __attribute__((always_inline)) { kernel(__VA_ARGS__); }))
 #define SHARED(type, name, count) type *const name = (type *)host_shared(sizeof(type) * (count))
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)host_shared_dynamic()
 
@@ -33,8 +33,8 @@ inline void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
                    Args... args) {
     // a block gets more than 48 KB of dynamic shared memory only on request
     if (shared_bytes > 48 * 1024)
-        cuda_check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        (int)shared_bytes));
+        cuda_check(
+            cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes));
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
@@ -49,8 +49,8 @@ inline void launch_pointwise(void (*kernel)(Params...), dim3 grid, dim3 block, c
 }
 
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
-#define SHARED_DYNAMIC(type, name)                                                                                   \
-    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                          \
+#define SHARED_DYNAMIC(type, name)                                                                                     \
+    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
     type *const name = (type *)dynamic_shared_memory
 
 #endif

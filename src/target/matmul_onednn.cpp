@@ -104,8 +104,8 @@ static float *spread_rows(const Product &p) {
 }
 
 template <int M, int N>
-static inline __attribute__((always_inline)) void add_step(V16 (&sum)[M][N], const float *x, long pitch, const floatX *w,
-                                                           long stride) {
+static inline __attribute__((always_inline)) void add_step(V16 (&sum)[M][N], const float *x, long pitch,
+                                                           const floatX *w, long stride) {
     V16 b[N][2];
     for (int j = 0; j < N; j++) load_step(b[j], w + j * stride);
     for (int half = 0; half < 2; half++)
@@ -142,12 +142,15 @@ template <int M, int N> static void small_tile(const Product &p, const float *x,
     for (int i = 0; i < M; i++)
         for (int j = 0; j < N; j++) {
             const long at = (long)(row + i) * p.n + column + j;
-            if (p.fp32_out) ((float *)p.d)[at] = sum_lanes(sum[i][j]);
-            else from_float(((floatX *)p.d)[at], sum_lanes(sum[i][j]));
+            if (p.fp32_out)
+                ((float *)p.d)[at] = sum_lanes(sum[i][j]);
+            else
+                from_float(((floatX *)p.d)[at], sum_lanes(sum[i][j]));
         }
 }
 
-template <int N, int M = ROWS_X> static void small_tile_of(int rows, const Product &p, const float *x, int row, int column) {
+template <int N, int M = ROWS_X>
+static void small_tile_of(int rows, const Product &p, const float *x, int row, int column) {
     if (rows == M) return small_tile<M, N>(p, x, row, column);
     if constexpr (M > 1) small_tile_of<N, M - 1>(rows, p, x, row, column);
 }
@@ -159,7 +162,8 @@ static void small_product(const Product &p) {
     for (int group = 0; group < groups; group++)
         for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
             const int column = group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
-            if (p.n - column >= ROWS_W) small_tile_of<ROWS_W>(rows, p, x, row, column);
+            if (p.n - column >= ROWS_W)
+                small_tile_of<ROWS_W>(rows, p, x, row, column);
             else
                 for (int rest = column; rest < p.n; rest++) small_tile_of<1>(rows, p, x, row, rest);
         }
@@ -224,10 +228,14 @@ static void product_tile(const Product &p, int row, int column, int rows, int co
     for (int start = 0; start < p.k; start += TILE_K) {
         int depth = p.k - start < TILE_K ? p.k - start : TILE_K;
         long lda = (p.transpose_a ? rows : depth) + PAD, ldb = (p.transpose_b ? depth : columns) + PAD;
-        if (p.transpose_a) widen(scratch->a, lda, p.a + (long)start * p.m + row, p.m, depth, rows);
-        else widen(scratch->a, lda, p.a + (long)row * p.k + start, p.k, rows, depth);
-        if (p.transpose_b) widen(scratch->b, ldb, p.b + (long)column * p.k + start, p.k, columns, depth);
-        else widen(scratch->b, ldb, p.b + (long)start * p.n + column, p.n, depth, columns);
+        if (p.transpose_a)
+            widen(scratch->a, lda, p.a + (long)start * p.m + row, p.m, depth, rows);
+        else
+            widen(scratch->a, lda, p.a + (long)row * p.k + start, p.k, rows, depth);
+        if (p.transpose_b)
+            widen(scratch->b, ldb, p.b + (long)column * p.k + start, p.k, columns, depth);
+        else
+            widen(scratch->b, ldb, p.b + (long)start * p.n + column, p.n, depth, columns);
         product_fp32(p, rows, columns, depth, scratch->a, lda, scratch->b, ldb, d, ldd, p.accumulate || start > 0);
     }
     if (!p.fp32_out) round_to_bf16((floatX *)p.d + (long)row * p.n + column, p.n, d, ldd, rows, columns);
@@ -248,9 +256,12 @@ static Tiling choose_tiling(int m, int n, int threads) {
     for (;;) {
         long tiles = (long)t.down * t.across, rounds = (tiles + threads - 1) / threads;
         if (tiles * 10 >= rounds * threads * 9) return t;
-        if (t.rows >= t.columns && t.rows > TILE_MIN) t = tiling_of(m, n, (t.rows / 2 + 15) / 16 * 16, t.columns);
-        else if (t.columns > TILE_MIN) t = tiling_of(m, n, t.rows, (t.columns / 2 + 15) / 16 * 16);
-        else return t;
+        if (t.rows >= t.columns && t.rows > TILE_MIN)
+            t = tiling_of(m, n, (t.rows / 2 + 15) / 16 * 16, t.columns);
+        else if (t.columns > TILE_MIN)
+            t = tiling_of(m, n, t.rows, (t.columns / 2 + 15) / 16 * 16);
+        else
+            return t;
     }
 }
 
@@ -345,8 +356,10 @@ extern "C" void matmul_use_bf16(int choice) { use_bf16 = choice; }
 
 static void product(const Product &p) {
     if (use_bf16 < 0) use_bf16 = cpu_has_bf16();
-    if (use_bf16) product_bf16(p);
-    else product_widened(p);
+    if (use_bf16)
+        product_bf16(p);
+    else
+        product_widened(p);
 }
 
 extern "C" size_t matmul_prepare(void) {
@@ -363,6 +376,8 @@ extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b,
     Product p = {d, a, b, m, n, k, transpose_a, transpose_b, out == MATMUL_OUT_FP32, accumulate};
     if (accumulate && !p.fp32_out && sizeof(floatX) == 2) fail(p, "accumulates only into fp32");
     if (m <= 0 || n <= 0 || k <= 0) fail(p, "dimensions must be positive");
-    if (is_small(p)) small_product(p);
-    else product(p);
+    if (is_small(p))
+        small_product(p);
+    else
+        product(p);
 }

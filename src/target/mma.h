@@ -25,19 +25,13 @@
 #ifdef LLMC_TARGET_CPU
 constexpr bool HAS_WIDE_WARPS = true;
 #ifdef __SANITIZE_THREAD__
-inline bool wide_warps() {
-    return false;
-}
+inline bool wide_warps() { return false; }
 #else
-inline bool wide_warps() {
-    return host_seed() == 0;
-}
+inline bool wide_warps() { return host_seed() == 0; }
 #endif
 #else
 constexpr bool HAS_WIDE_WARPS = false;
-inline bool wide_warps() {
-    return false;
-}
+inline bool wide_warps() { return false; }
 #endif
 
 // ---- shared tiles
@@ -48,8 +42,7 @@ inline bool wide_warps() {
 template <typename T, int COLS> struct SharedTile {
     static constexpr int CHUNK = 16 / (int)sizeof(T); // elements a chunk
     static constexpr int CHUNKS = COLS / CHUNK;       // chunks a row
-    static_assert((COLS & (COLS - 1)) == 0 && CHUNKS >= 4,
-                  "a row is a power of two of elements and at least 64 bytes");
+    static_assert((COLS & (COLS - 1)) == 0 && CHUNKS >= 4, "a row is a power of two of elements and at least 64 bytes");
 
     T *data;
 
@@ -64,8 +57,7 @@ template <typename T, int COLS> struct SharedTile {
 #ifdef LLMC_TARGET_CPU
 // The same as load_tile_async by one thread: a row's address and limits are worked out once.
 template <int ROWS, typename T, int COLS>
-inline void host_copy_tile(SharedTile<T, COLS> tile, const T *from, size_t stride, int valid_rows,
-                           int valid_cols) {
+inline void host_copy_tile(SharedTile<T, COLS> tile, const T *from, size_t stride, int valid_rows, int valid_cols) {
     constexpr int CHUNK = SharedTile<T, COLS>::CHUNK;
     for (int row = 0; row < ROWS; row++, from += stride) {
         const int valid = row < valid_rows ? valid_cols : 0;
@@ -79,8 +71,8 @@ inline void host_copy_tile(SharedTile<T, COLS> tile, const T *from, size_t strid
 // valid_cols on (a multiple of 8) are filled with zeros. Called by all THREADS of the block; the caller
 // commits and waits.
 template <int ROWS, int THREADS, typename T, int COLS>
-__device__ __forceinline__ void load_tile_async(SharedTile<T, COLS> tile, const T *from, size_t stride,
-                                                int valid_rows, int valid_cols) {
+__device__ __forceinline__ void load_tile_async(SharedTile<T, COLS> tile, const T *from, size_t stride, int valid_rows,
+                                                int valid_cols) {
     using Tile = SharedTile<T, COLS>;
 #ifdef LLMC_TARGET_CPU
     if (wide_warps()) {
@@ -144,8 +136,7 @@ template <int W> __device__ __forceinline__ void pack_row(uint32_t (&pairs)[W], 
 }
 
 // The accumulator of one product as the left operand of the next: no exchange between lanes.
-template <int N>
-__device__ __forceinline__ void frag_from_acc(FragA<__nv_bfloat16, N> &frag, const Acc<N> &acc) {
+template <int N> __device__ __forceinline__ void frag_from_acc(FragA<__nv_bfloat16, N> &frag, const Acc<N> &acc) {
     constexpr int W = Acc<N>::W;
 #pragma unroll
     for (int b = 0; b < Acc<N>::BLOCKS; b++)
@@ -194,25 +185,16 @@ namespace by_instruction {
 
 // Where lane l points for ldmatrix.x4: matrices 0 to 3 are rows 0-7 and 8-15 of columns 0-7, then of columns
 // 8-15. Without transposition it gives a FragA; with it, the two column tiles of a B that stands as [k][n].
-__device__ __forceinline__ int rows_first_row(int lane) {
-    return lane % 16;
-}
-__device__ __forceinline__ int rows_first_col(int lane) {
-    return lane / 16 * 8;
-}
+__device__ __forceinline__ int rows_first_row(int lane) { return lane % 16; }
+__device__ __forceinline__ int rows_first_col(int lane) { return lane / 16 * 8; }
 // Matrices 0 to 3 are columns 0-7 and 8-15 of rows 0-7, then of rows 8-15: the two column tiles of a B that
 // stands as [n][k].
-__device__ __forceinline__ int cols_first_row(int lane) {
-    return lane % 8 + lane / 16 * 8;
-}
-__device__ __forceinline__ int cols_first_col(int lane) {
-    return lane / 8 % 2 * 8;
-}
+__device__ __forceinline__ int cols_first_row(int lane) { return lane % 8 + lane / 16 * 8; }
+__device__ __forceinline__ int cols_first_col(int lane) { return lane / 8 % 2 * 8; }
 
 // Rows row0 to row0 + 15, columns 0 to K - 1.
 template <int K, int COLS>
-__device__ __forceinline__ void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile,
-                                       int row0) {
+__device__ __forceinline__ void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile, int row0) {
     int lane = lane_id();
 #pragma unroll
     for (int k = 0; k < K; k += 16) {
@@ -227,13 +209,13 @@ __device__ __forceinline__ void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile
 
 // Columns n to n + 7 of C += A · B over 16 of k; b is B's fragment.
 template <int N, int K>
-__device__ __forceinline__ void mma_tile(Acc<N> &acc, const FragA<__nv_bfloat16, K> &frag, int n, int k,
-                                         uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void mma_tile(Acc<N> &acc, const FragA<__nv_bfloat16, K> &frag, int n, int k, uint32_t b0,
+                                         uint32_t b1) {
     constexpr int W = Acc<N>::W;
     float(&c)[2][2 * W] = acc.c[n / 8 / W];
     int i = n / 8 % W;
-    mma_m16n8k16(c[0][i], c[0][W + i], c[1][i], c[1][W + i], frag.a[0][k / 8], frag.a[1][k / 8],
-                 frag.a[0][k / 8 + 1], frag.a[1][k / 8 + 1], b0, b1);
+    mma_m16n8k16(c[0][i], c[0][W + i], c[1][i], c[1][W + i], frag.a[0][k / 8], frag.a[1][k / 8], frag.a[0][k / 8 + 1],
+                 frag.a[1][k / 8 + 1], b0, b1);
 }
 
 template <bool BIsRowMajor, int M, int N, int K, int COLS>
@@ -271,8 +253,8 @@ __device__ __forceinline__ void load_a(FragA<float, K> &frag, SharedTile<float, 
 
 // The lanes of a group of four hold a row of A between them: each k is passed round by a shuffle.
 template <bool BIsRowMajor, int M, int N, int K, int COLS>
-__device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K> (&frag)[M],
-                                         SharedTile<float, COLS> b, int col0) {
+__device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K> (&frag)[M], SharedTile<float, COLS> b,
+                                         int col0) {
     int lane = lane_id();
 #pragma unroll
     for (int part = 0; part < K / 4; part++) // part = j * K/8 + i
@@ -306,9 +288,7 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K>
 #include "host/multiply.h"
 #else
 // Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.
-template <int N> __device__ __forceinline__ float fold_sum(const float (&x)[N]) {
-    return sum_vec(x);
-}
+template <int N> __device__ __forceinline__ float fold_sum(const float (&x)[N]) { return sum_vec(x); }
 template <int N> __device__ __forceinline__ float fold_max(const float (&x)[N]) {
     float y = x[0];
 #pragma unroll
@@ -321,8 +301,7 @@ __device__ __forceinline__ void load_a(FragA<T, K> &frag, SharedTile<T, COLS> ti
     by_instruction::load_a(frag, tile, row0);
 }
 template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M],
-                                            SharedTile<T, COLS> b) {
+__device__ __forceinline__ void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b) {
     by_instruction::multiply<false>(c, a, b, 0);
 }
 template <int M, int N, int K, typename T, int COLS>
@@ -331,16 +310,15 @@ __device__ __forceinline__ void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&
     by_instruction::multiply<true>(c, a, b, col0);
 }
 template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M],
-                                            SharedTile<T, COLS> b0, Acc<N> (&c1)[M],
-                                            const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1) {
+__device__ __forceinline__ void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
+                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1) {
     by_instruction::multiply<false>(c0, a0, b0, 0);
     by_instruction::multiply<false>(c1, a1, b1, 0);
 }
 template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M],
-                                            SharedTile<T, COLS> b0, Acc<N> (&c1)[M],
-                                            const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1, int col0) {
+__device__ __forceinline__ void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
+                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
+                                            int col0) {
     by_instruction::multiply<true>(c0, a0, b0, col0);
     by_instruction::multiply<true>(c1, a1, b1, col0);
 }

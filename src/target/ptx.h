@@ -14,9 +14,7 @@
 #include "target/types.h"
 #include <stdint.h>
 
-__device__ __forceinline__ int lane_id() {
-    return (int)(threadIdx.x % 32);
-}
+__device__ __forceinline__ int lane_id() { return (int)(threadIdx.x % 32); }
 
 // Two floats rounded to bf16 in one register, `low` in the low half.
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
@@ -28,20 +26,15 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return packed;
 #endif
 }
-__device__ __forceinline__ float low_bf16(uint32_t packed) {
-    return __uint_as_float(packed << 16);
-}
-__device__ __forceinline__ float high_bf16(uint32_t packed) {
-    return __uint_as_float(packed & 0xffff0000u);
-}
+__device__ __forceinline__ float low_bf16(uint32_t packed) { return __uint_as_float(packed << 16); }
+__device__ __forceinline__ float high_bf16(uint32_t packed) { return __uint_as_float(packed & 0xffff0000u); }
 
 #ifdef LLMC_TARGET_CPU
 
 #include "async_copy.h"
 
 // Four 8 x 8 matrices of 16-bit elements: row i of matrix m is the 16 bytes that lane 8m + i points to.
-template <bool Transposed>
-inline void host_ldmatrix_x4(uint32_t (&r)[4], const void *row, const char *file, int line) {
+template <bool Transposed> inline void host_ldmatrix_x4(uint32_t (&r)[4], const void *row, const char *file, int line) {
     struct Slot {
         const uint16_t *row;
         uint32_t r[4];
@@ -74,8 +67,8 @@ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row, LLMC_SITE) {
 }
 
 // C += A · B, products and sums in fp32.
-inline void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0, uint32_t a1, uint32_t a2,
-                         uint32_t a3, uint32_t b0, uint32_t b1, LLMC_SITE) {
+inline void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                         uint32_t b0, uint32_t b1, LLMC_SITE) {
     struct Slot {
         float c[4];
         uint32_t a[4], b[2];
@@ -101,22 +94,14 @@ inline void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0
 // 16 bytes from global to shared memory in the background; zeros where not `valid` (nothing is read then).
 // They have arrived, for the thread that asked, when cp_async_wait returns; for the others after a barrier
 // behind that.
-inline void cp_async_16(void *shared, const void *global, bool valid) {
-    host_copy_async(shared, global, valid);
-}
-inline void cp_async_commit() {
-    host_copy_commit();
-}
+inline void cp_async_16(void *shared, const void *global, bool valid) { host_copy_async(shared, global, valid); }
+inline void cp_async_commit() { host_copy_commit(); }
 // Waits until at most `Pending` of the groups committed last are under way.
-template <int Pending> inline void cp_async_wait() {
-    host_copy_wait(Pending);
-}
+template <int Pending> inline void cp_async_wait() { host_copy_wait(Pending); }
 
 #else
 
-__device__ __forceinline__ uint32_t shared_address(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
+__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -129,14 +114,12 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void *
                  : "r"(shared_address(row)));
 }
 
-__device__ __forceinline__ void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0,
-                                             uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                             uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+__device__ __forceinline__ void mma_m16n8k16(float &c0, float &c1, float &c2, float &c3, uint32_t a0, uint32_t a1,
+                                             uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bool valid) {
@@ -144,9 +127,7 @@ __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bo
                  "r"(valid ? 16 : 0)
                  : "memory");
 }
-__device__ __forceinline__ void cp_async_commit() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int Pending> __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }

@@ -8,26 +8,22 @@
 #include <stdint.h>
 
 struct AddOp {
-    template <typename T>
-    static __device__ __forceinline__ T combine(T a, T b) { return a + b; }
+    template <typename T> static __device__ __forceinline__ T combine(T a, T b) { return a + b; }
 };
 struct MaxOp {
-    template <typename T>
-    static __device__ __forceinline__ T combine(T a, T b) { return a < b ? b : a; }
+    template <typename T> static __device__ __forceinline__ T combine(T a, T b) { return a < b ? b : a; }
 };
 
 #ifdef LLMC_TARGET_CPU
 
 // value[0] = all of them, added in the order in which the butterfly of the GPU's shuffles adds them for lane 0.
-template <typename Op, int Width, typename T>
-inline void reduce_tree(T *value) {
+template <typename Op, int Width, typename T> inline void reduce_tree(T *value) {
     for (int half = Width / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) value[i] = Op::combine(value[i], value[i + half]);
 }
 
 // x[i] over groups of `Width` consecutive lanes.
-template <typename Op, int Width, int N, typename T>
-inline void lanes_reduce(T (&x)[N], const char *file, int line) {
+template <typename Op, int Width, int N, typename T> inline void lanes_reduce(T (&x)[N], const char *file, int line) {
     host_warp_rendezvous(
         x,
         [](void **lanes) {
@@ -42,8 +38,7 @@ inline void lanes_reduce(T (&x)[N], const char *file, int line) {
 }
 
 // Warps first, then the warps' results in order: the same order as on a GPU.
-template <typename Op, typename T>
-inline T block_reduce(T x, const char *file, int line) {
+template <typename Op, typename T> inline T block_reduce(T x, const char *file, int line) {
     host_block_rendezvous(
         &x,
         [](void **threads, int n) {
@@ -65,16 +60,14 @@ inline T block_reduce(T x, const char *file, int line) {
 
 #else
 
-template <typename Op, int Width, int N, typename T>
-__device__ __forceinline__ void lanes_reduce(T (&x)[N], int) {
+template <typename Op, int Width, int N, typename T> __device__ __forceinline__ void lanes_reduce(T (&x)[N], int) {
 #pragma unroll
     for (int mask = Width / 2; mask > 0; mask /= 2)
 #pragma unroll
         for (int i = 0; i < N; i++) x[i] = Op::combine(x[i], __shfl_xor_sync(0xffffffffu, x[i], mask));
 }
 
-template <typename Op, typename T>
-__device__ __forceinline__ T block_reduce(T x, int) {
+template <typename Op, typename T> __device__ __forceinline__ T block_reduce(T x, int) {
     SHARED(T, partial, 32);
     T own[1] = {x};
     lanes_reduce<Op, 32>(own, 0);
@@ -93,18 +86,23 @@ __device__ __forceinline__ T block_reduce(T x, int) {
 
 #endif
 
-template <int N, typename T>
-__device__ __forceinline__ void warp_sum(T (&x)[N], LLMC_SITE) { lanes_reduce<AddOp, 32>(x, LLMC_SITE_ARGS); }
-template <int N, typename T>
-__device__ __forceinline__ void warp_max(T (&x)[N], LLMC_SITE) { lanes_reduce<MaxOp, 32>(x, LLMC_SITE_ARGS); }
+template <int N, typename T> __device__ __forceinline__ void warp_sum(T (&x)[N], LLMC_SITE) {
+    lanes_reduce<AddOp, 32>(x, LLMC_SITE_ARGS);
+}
+template <int N, typename T> __device__ __forceinline__ void warp_max(T (&x)[N], LLMC_SITE) {
+    lanes_reduce<MaxOp, 32>(x, LLMC_SITE_ARGS);
+}
 // Over groups of `Width` consecutive lanes.
-template <int Width, int N, typename T>
-__device__ __forceinline__ void group_sum(T (&x)[N], LLMC_SITE) { lanes_reduce<AddOp, Width>(x, LLMC_SITE_ARGS); }
+template <int Width, int N, typename T> __device__ __forceinline__ void group_sum(T (&x)[N], LLMC_SITE) {
+    lanes_reduce<AddOp, Width>(x, LLMC_SITE_ARGS);
+}
 // Over the four lanes 4q to 4q+3, which share the rows of a tensor-core fragment.
-template <int N, typename T>
-__device__ __forceinline__ void quad_sum(T (&x)[N], LLMC_SITE) { lanes_reduce<AddOp, 4>(x, LLMC_SITE_ARGS); }
-template <int N, typename T>
-__device__ __forceinline__ void quad_max(T (&x)[N], LLMC_SITE) { lanes_reduce<MaxOp, 4>(x, LLMC_SITE_ARGS); }
+template <int N, typename T> __device__ __forceinline__ void quad_sum(T (&x)[N], LLMC_SITE) {
+    lanes_reduce<AddOp, 4>(x, LLMC_SITE_ARGS);
+}
+template <int N, typename T> __device__ __forceinline__ void quad_max(T (&x)[N], LLMC_SITE) {
+    lanes_reduce<MaxOp, 4>(x, LLMC_SITE_ARGS);
+}
 
 __device__ __forceinline__ float warp_sum(float x, LLMC_SITE) {
     float own[1] = {x};

@@ -17,18 +17,10 @@
 // Elements of floatX in one 16-byte access. Rows whose length is a multiple of VEC may be read with load_vec.
 enum { VEC = 16 / sizeof(floatX) };
 
-__device__ __forceinline__ float to_float(float x) {
-    return x;
-}
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
-    return __bfloat162float(x);
-}
-__device__ __forceinline__ void from_float(float &to, float x) {
-    to = x;
-}
-__device__ __forceinline__ void from_float(__nv_bfloat16 &to, float x) {
-    to = __float2bfloat16(x);
-}
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ void from_float(float &to, float x) { to = x; }
+__device__ __forceinline__ void from_float(__nv_bfloat16 &to, float x) { to = __float2bfloat16(x); }
 
 // N elements of type T in units of at most 16 bytes.
 template <typename T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack { T v[N]; };

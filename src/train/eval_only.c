@@ -34,8 +34,7 @@ static int set_threads(const Options *options, Error *err) {
     return 0;
 #else
     if (options->threads == 0) return 0;
-    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU",
-                      (long long)options->threads);
+    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU", (long long)options->threads);
 #endif
 }
 
@@ -54,12 +53,8 @@ static int read_model_folder(Evaluation *e, Error *err) {
 
 static int open_data(Evaluation *e, Error *err) {
     const Options *o = e->options;
-    const LoaderSpec spec = {.B = e->B,
-                             .T = e->T,
-                             .grad_accum = 1,
-                             .world = 1,
-                             .document_mask = o->document_mask,
-                             .shuffle = true};
+    const LoaderSpec spec = {
+        .B = e->B, .T = e->T, .grad_accum = 1, .world = 1, .document_mask = o->document_mask, .shuffle = true};
     int code = 0;
     if (o->eval_tasks)
         code = evaltasks_open(&e->tasks, o->eval_tasks, e->T, e->config.vocab_size, e->tokenizer_sha256, err);

@@ -14,9 +14,8 @@ enum { MAX_GENERATION_BYTES = 1 << 20 };
 
 // Beside tokenizer.json, which the data bring. (tokenizer_config.json is the data's where the model has
 // none.)
-static const char *const files[] = {"tokenizer_config.json",   "generation_config.json",
-                                    "special_tokens_map.json", "added_tokens.json",
-                                    "chat_template.jinja",     "tokenizer.model"};
+static const char *const files[] = {"tokenizer_config.json", "generation_config.json", "special_tokens_map.json",
+                                    "added_tokens.json",     "chat_template.jinja",    "tokenizer.model"};
 enum { FILES = sizeof files / sizeof *files, OPTIONAL = 1 };
 
 static int check_generation_config(const char *folder, Error *err) {

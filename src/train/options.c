@@ -9,22 +9,21 @@
 
 enum { SOME_INT = 2147483647, FIRST_KEY = 1000 };
 
-static const char description[] =
-    "train_llama3 " LLMC_VERSION ": train a Llama 3 language model on token shards.\v"
-    "Initialisation (without --init-from): every matrix and the embedding are "
-    "drawn from a normal distribution with "
-    "mean 0 and standard deviation 0.02 (the config's initializer_range where "
-    "it gives one); the two projections of "
-    "each block that write to the residual stream (attention output, MLP down) "
-    "with that divided by sqrt(2 * layers); "
-    "RMSNorm weights are 1.\n\n"
-    "Resume: the losses of all later steps and the final weights have the same bits as "
-    "those of a run that was never stopped, on a machine of the same kind. "
-    "SIGTERM, SIGINT and SIGUSR1 finish the step, write a checkpoint and end the "
-    "program with code 0; the same command with --resume auto goes on. Of SIGTERM "
-    "and SIGINT a second one ends at once.\n\n"
-    "Exit codes: 0 done (after a signal too), 2 bad usage or input, 1 anything "
-    "else.";
+static const char description[] = "train_llama3 " LLMC_VERSION ": train a Llama 3 language model on token shards.\v"
+                                  "Initialisation (without --init-from): every matrix and the embedding are "
+                                  "drawn from a normal distribution with "
+                                  "mean 0 and standard deviation 0.02 (the config's initializer_range where "
+                                  "it gives one); the two projections of "
+                                  "each block that write to the residual stream (attention output, MLP down) "
+                                  "with that divided by sqrt(2 * layers); "
+                                  "RMSNorm weights are 1.\n\n"
+                                  "Resume: the losses of all later steps and the final weights have the same bits as "
+                                  "those of a run that was never stopped, on a machine of the same kind. "
+                                  "SIGTERM, SIGINT and SIGUSR1 finish the step, write a checkpoint and end the "
+                                  "program with code 0; the same command with --resume auto goes on. Of SIGTERM "
+                                  "and SIGINT a second one ends at once.\n\n"
+                                  "Exit codes: 0 done (after a signal too), 2 bad usage or input, 1 anything "
+                                  "else.";
 
 static char help_texts[OPTIONS_ROWS_AT_MOST][320];
 static struct argp_option argp_options[OPTIONS_ROWS_AT_MOST + 1];
@@ -94,8 +93,7 @@ static int explain(const char *element, Error *err) {
     int matches = 0;
     const OptionSpec *match = NULL;
     for (int i = 0; i < options_rows; i++) {
-        if (options_table[i].type == TYPE_HEADING || strncmp(options_table[i].name, element + 2, length) != 0)
-            continue;
+        if (options_table[i].type == TYPE_HEADING || strncmp(options_table[i].name, element + 2, length) != 0) continue;
         matches++;
         match = &options_table[i];
         if (strlen(match->name) == length) matches = 1;
@@ -105,8 +103,7 @@ static int explain(const char *element, Error *err) {
     if (matches == 0) return fail_input(err, "unknown option '%s', see --help", element);
     if (match->value)
         return fail_input(err, "option --%s: expected a value (%s), found none", match->name, match->value);
-    return fail_input(err, "option --%s: expected no value, found '%s'", match->name,
-                      element + 2 + length + 1);
+    return fail_input(err, "option --%s: expected no value, found '%s'", match->name, element + 2 + length + 1);
 }
 
 static int parse_arguments(Options *options, int argc, char **argv, Error *err) {
@@ -137,8 +134,7 @@ static int check_required(const Options *options, Error *err) {
                           options->config, options->init_from);
     if (!options->train_data) return fail_input(err, "--train-data GLOB is missing, see --help");
     if (!options->output) return fail_input(err, "--output DIR is missing, see --help");
-    if (!options->val_data &&
-        (options_given(options, "eval-every") || options_given(options, "eval-batches")) &&
+    if (!options->val_data && (options_given(options, "eval-every") || options_given(options, "eval-batches")) &&
         options->eval_every)
         return fail_input(err, "--eval-every needs --val-data GLOB, which is missing");
     if (options->eval_tasks_every && !options->eval_tasks)
@@ -149,9 +145,8 @@ static int check_required(const Options *options, Error *err) {
 static int derive_tokens_per_step(Options *options, Error *err) {
     int64_t micro_batch = options->batch_size * options->seq_len;
     if (micro_batch > SOME_INT)
-        return fail_input(
-            err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
-            (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
+        return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
+                          (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
     if (!options_given(options, "tokens-per-step")) {
         options->tokens_per_step = micro_batch * options->grad_accum;
         return 0;
@@ -159,8 +154,7 @@ static int derive_tokens_per_step(Options *options, Error *err) {
     int64_t micro_batches = options->tokens_per_step / micro_batch;
     if (options->tokens_per_step % micro_batch != 0)
         return fail_input(
-            err,
-            "--tokens-per-step %lld: expected a multiple of --batch-size %lld times --seq-len %lld = %lld",
+            err, "--tokens-per-step %lld: expected a multiple of --batch-size %lld times --seq-len %lld = %lld",
             (long long)options->tokens_per_step, (long long)options->batch_size, (long long)options->seq_len,
             (long long)micro_batch);
     if (options_given(options, "grad-accum") && options->grad_accum != micro_batches)
@@ -169,8 +163,7 @@ static int derive_tokens_per_step(Options *options, Error *err) {
                           (long long)micro_batches);
     if (micro_batches > options_find("grad-accum")->max)
         return fail_input(err, "--tokens-per-step %lld: expected at most %.0f micro-batches of %lld tokens",
-                          (long long)options->tokens_per_step, options_find("grad-accum")->max,
-                          (long long)micro_batch);
+                          (long long)options->tokens_per_step, options_find("grad-accum")->max, (long long)micro_batch);
     options->grad_accum = micro_batches;
     return 0;
 }
@@ -199,8 +192,8 @@ static int check_sample(Options *options, Error *err) {
     if (!options_given(options, "sample-tokens") && options->sample_tokens > options->seq_len)
         options->sample_tokens = options->seq_len;
     if (options->sample_tokens <= options->seq_len) return 0;
-    return fail_input(err, "--sample-tokens %lld: expected at most --seq-len %lld",
-                      (long long)options->sample_tokens, (long long)options->seq_len);
+    return fail_input(err, "--sample-tokens %lld: expected at most --seq-len %lld", (long long)options->sample_tokens,
+                      (long long)options->seq_len);
 }
 
 // Of the options that say how to train none is needed, and none looked at. seq_len 0: by the model.

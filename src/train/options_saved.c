@@ -13,8 +13,7 @@ static cJSON *value_to_json(const Options *options, const OptionSpec *spec) {
     char choice[32];
     switch (spec->type) {
     case TYPE_TEXT:
-        return *(const char *const *)value ? cJSON_CreateString(*(const char *const *)value)
-                                           : cJSON_CreateNull();
+        return *(const char *const *)value ? cJSON_CreateString(*(const char *const *)value) : cJSON_CreateNull();
     case TYPE_INTEGER:
         return cJSON_CreateNumber((double)*(const int64_t *)value);
     case TYPE_REAL:
@@ -83,8 +82,7 @@ int options_from_json(Options *options, const cJSON *json, const char *where, Er
     for (int i = 0; !code && i < options_rows; i++) {
         const OptionSpec *spec = &options_table[i];
         const cJSON *value = is_kept(spec) ? json_get(json, spec->name) : NULL;
-        if (value && value_from_json(options, spec, value, &why))
-            code = fail_input(err, "%s: %s", where, why.message);
+        if (value && value_from_json(options, spec, value, &why)) code = fail_input(err, "%s: %s", where, why.message);
     }
     return code;
 }

@@ -11,19 +11,18 @@
 #define POSITIVE 1e-300 // least real number allowed where zero is not
 
 // e: what a change means for a resumed run (OptionEffect without its prefix)
-#define HEADING(text)                                                                                        \
+#define HEADING(text)                                                                                                  \
     { .name = text, .type = TYPE_HEADING }
-#define OPTION(f, n, l, e, t, ...)                                                                           \
+#define OPTION(f, n, l, e, t, ...)                                                                                     \
     { .name = n, .letter = l, .type = t, .effect = EFFECT_##e, .field = offsetof(Options, f), __VA_ARGS__ }
 #define TEXT(f, n, l, e, v, h) OPTION(f, n, l, e, TYPE_TEXT, .value = v, .help = h)
 #define FLAG(f, n, e, h) OPTION(f, n, 0, e, TYPE_FLAG, .help = h)
-#define INTEGER(f, n, l, e, u, i, lo, hi, h)                                                                 \
+#define INTEGER(f, n, l, e, u, i, lo, hi, h)                                                                           \
     OPTION(f, n, l, e, TYPE_INTEGER, .value = "N", .unit = u, .initial = i, .min = lo, .max = hi, .help = h)
-#define REAL(f, n, e, u, i, lo, hi, h)                                                                       \
+#define REAL(f, n, e, u, i, lo, hi, h)                                                                                 \
     OPTION(f, n, 0, e, TYPE_REAL, .value = "X", .unit = u, .initial = i, .min = lo, .max = hi, .help = h)
 #define SWITCH(f, n, e, i, h) OPTION(f, n, 0, e, TYPE_SWITCH, .value = "on|off", .initial = i, .help = h)
-#define CHOICE(f, n, e, i, c, h)                                                                             \
-    OPTION(f, n, 0, e, TYPE_CHOICE, .value = c, .initial = i, .choices = c, .help = h)
+#define CHOICE(f, n, e, i, c, h) OPTION(f, n, 0, e, TYPE_CHOICE, .value = c, .initial = i, .choices = c, .help = h)
 
 const OptionSpec options_table[] = {
     HEADING("Model:"),
@@ -35,8 +34,7 @@ const OptionSpec options_table[] = {
     HEADING("Data:"),
     TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",
          "training shards made by prepare_data.py, e.g. 'data/train_*.bin'"),
-    TEXT(val_data, "val-data", 'j', NONE, "GLOB",
-         "validation shards; without them there is no validation loss"),
+    TEXT(val_data, "val-data", 'j', NONE, "GLOB", "validation shards; without them there is no validation loss"),
     OPTION(tokenizer, "tokenizer", 0, CONTENT, TYPE_TEXT, .value = "FILE",
            .initial_note = "tokenizer.json beside the shards",
            .help = "tokenizer the shards were made with; it goes into the checkpoint"),
@@ -66,14 +64,13 @@ const OptionSpec options_table[] = {
          "go on although options, data, tokenizer or precision are not the checkpoint's; they are listed"),
 
     HEADING("Size of a step:"),
-    INTEGER(steps, "steps", 'n', NONE, "updates", "1000", 1, 1e12,
-            "where the run stops; may be changed on resume"),
+    INTEGER(steps, "steps", 'n', NONE, "updates", "1000", 1, 1e12, "where the run stops; may be changed on resume"),
     INTEGER(batch_size, "batch-size", 'b', RESULT, "rows", "8", 1, 1 << 20, "rows of a micro-batch"),
     INTEGER(seq_len, "seq-len", 't', RESULT, "tokens", "256", 1, 1 << 20, "length of a row"),
     INTEGER(grad_accum, "grad-accum", 0, RESULT, "micro-batches", "1", 1, 1 << 20,
             "micro-batches whose gradients make a step"),
-    OPTION(tokens_per_step, "tokens-per-step", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "tokens",
-           .min = 1, .max = 1e15, .initial_note = "what --grad-accum gives",
+    OPTION(tokens_per_step, "tokens-per-step", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "tokens", .min = 1,
+           .max = 1e15, .initial_note = "what --grad-accum gives",
            .help = "in place of --grad-accum; a multiple of --batch-size times --seq-len"),
 
     HEADING("Optimizer (AdamW):"),
@@ -81,13 +78,12 @@ const OptionSpec options_table[] = {
     OPTION(warmup_steps, "warmup-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 0,
            .max = 1e12, .initial_note = "a tenth of --schedule-steps, at most 2000",
            .help = "linear warmup from 0 to --lr"),
-    OPTION(schedule_steps, "schedule-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates",
-           .min = 1, .max = 1e12, .initial_note = "--steps of the run's first start",
+    OPTION(schedule_steps, "schedule-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 1,
+           .max = 1e12, .initial_note = "--steps of the run's first start",
            .help = "length of the learning rate's schedule; beyond it the rate stays where it ended"),
     REAL(final_lr_fraction, "final-lr-fraction", RESULT, "of --lr", "0.01", 0, 1,
          "where the cosine ends, at the last step of the schedule"),
-    REAL(weight_decay, "weight-decay", RESULT, "times learning rate", "0.1", 0, 1e6,
-         "decoupled; on matrices only"),
+    REAL(weight_decay, "weight-decay", RESULT, "times learning rate", "0.1", 0, 1e6, "decoupled; on matrices only"),
     REAL(beta1, "beta1", RESULT, NULL, "0.9", 0, BELOW_ONE, "decay of the first moment"),
     REAL(beta2, "beta2", RESULT, NULL, "0.95", 0, BELOW_ONE, "decay of the second moment"),
     REAL(eps, "eps", RESULT, NULL, "1e-8", POSITIVE, 1, "added to the root of the second moment"),
@@ -110,8 +106,7 @@ const OptionSpec options_table[] = {
             "write a text every N steps and at the end; 0: never"),
     INTEGER(sample_tokens, "sample-tokens", 0, NONE, "tokens", "64", 1, 1 << 20,
             "length of the text written by --sample-every; at most --seq-len"),
-    REAL(temperature, "temperature", NONE, NULL, "0.8", 0, 1e6,
-         "of the sampled text; 0: always the likeliest token"),
+    REAL(temperature, "temperature", NONE, NULL, "0.8", 0, 1e6, "of the sampled text; 0: always the likeliest token"),
     INTEGER(log_every, "log-every", 0, NONE, "updates", "10", 1, 1e12,
             "where the output is no terminal: a line every N steps. log.jsonl has every step"),
 
@@ -142,24 +137,20 @@ enum { ROWS = sizeof options_table / sizeof options_table[0] };
 _Static_assert(ROWS <= (int)OPTIONS_ROWS_AT_MOST, "Options.given has a bit for each row");
 const int options_rows = ROWS;
 
-void *options_field(Options *options, const OptionSpec *spec) {
-    return (char *)options + spec->field;
-}
+void *options_field(Options *options, const OptionSpec *spec) { return (char *)options + spec->field; }
 const void *options_field_of(const Options *options, const OptionSpec *spec) {
     return (const char *)options + spec->field;
 }
 
 const OptionSpec *options_find(const char *name) {
     for (int i = 0; i < options_rows; i++)
-        if (options_table[i].type != TYPE_HEADING && strcmp(options_table[i].name, name) == 0)
-            return &options_table[i];
+        if (options_table[i].type != TYPE_HEADING && strcmp(options_table[i].name, name) == 0) return &options_table[i];
     return NULL;
 }
 
 const OptionSpec *options_find_letter(int letter) {
     for (int i = 0; i < options_rows; i++)
-        if (options_table[i].type != TYPE_HEADING && options_table[i].letter == letter)
-            return &options_table[i];
+        if (options_table[i].type != TYPE_HEADING && options_table[i].letter == letter) return &options_table[i];
     return NULL;
 }
 
@@ -185,8 +176,7 @@ static int fail_value(const OptionSpec *spec, const char *found, Error *err) {
     if (spec->type == TYPE_SWITCH)
         return fail_input(err, "option --%s: expected on or off, found '%s'", spec->name, found);
     if (spec->type == TYPE_CHOICE)
-        return fail_input(err, "option --%s: expected one of %s, found '%s'", spec->name, spec->choices,
-                          found);
+        return fail_input(err, "option --%s: expected one of %s, found '%s'", spec->name, spec->choices, found);
     char low[32], high[32];
     print_bound(low, sizeof low, spec->min);
     print_bound(high, sizeof high, spec->max);
@@ -199,8 +189,7 @@ static int set_integer(const OptionSpec *spec, int64_t *target, const char *text
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (end == text || *end || errno || value < spec->min || value > spec->max)
-        return fail_value(spec, text, err);
+    if (end == text || *end || errno || value < spec->min || value > spec->max) return fail_value(spec, text, err);
     *target = value;
     return 0;
 }
@@ -242,8 +231,7 @@ static int set_choice(const OptionSpec *spec, int64_t *target, const char *text,
 }
 
 static int set_text(const OptionSpec *spec, const char **target, const char *text, Error *err) {
-    if (*text == 0)
-        return fail_input(err, "option --%s: expected %s, found an empty string", spec->name, spec->value);
+    if (*text == 0) return fail_input(err, "option --%s: expected %s, found an empty string", spec->name, spec->value);
     *target = text;
     return 0;
 }

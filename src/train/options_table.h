@@ -7,15 +7,7 @@
 
 #include "train/options.h"
 
-typedef enum {
-    TYPE_HEADING,
-    TYPE_TEXT,
-    TYPE_FLAG,
-    TYPE_INTEGER,
-    TYPE_REAL,
-    TYPE_SWITCH,
-    TYPE_CHOICE
-} OptionType;
+typedef enum { TYPE_HEADING, TYPE_TEXT, TYPE_FLAG, TYPE_INTEGER, TYPE_REAL, TYPE_SWITCH, TYPE_CHOICE } OptionType;
 
 // What another value means for a run that is resumed: for the losses of its later steps and its final
 // weights.

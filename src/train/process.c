@@ -57,10 +57,6 @@ void process_prepare(void) {
     take_stop_signals();
 }
 
-int process_stop_signal(void) {
-    return atomic_load(&stop_signal);
-}
+int process_stop_signal(void) { return atomic_load(&stop_signal); }
 
-bool process_stop_requested(void) {
-    return process_stop_signal() != 0;
-}
+bool process_stop_requested(void) { return process_stop_signal() != 0; }

@@ -50,8 +50,7 @@ static void format_parts(char parts[PARTS][48], const ProgressState *state) {
     if (!isnan(state->val_loss)) snprintf(parts[PART_VAL], 48, "val %.4f", state->val_loss);
     if (!isnan(state->lr)) snprintf(parts[PART_LR], 48, "lr %.2e", state->lr);
     if (!isnan(state->grad_norm)) snprintf(parts[PART_NORM], 48, "norm %.3g", state->grad_norm);
-    if (!isnan(state->share_of_peak))
-        snprintf(parts[PART_PEAK], 48, "%.1f%% of peak", 100 * state->share_of_peak);
+    if (!isnan(state->share_of_peak)) snprintf(parts[PART_PEAK], 48, "%.1f%% of peak", 100 * state->share_of_peak);
     if (!isnan(state->tokens_per_second)) {
         progress_count(text, sizeof text, state->tokens_per_second);
         snprintf(parts[PART_SPEED], 48, "%s tok/s", text);

@@ -54,9 +54,8 @@ static int find_chosen(Resume *resume, const char *folder, Error *err) {
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found no such folder", folder);
     if (!exists(folder, "trainer"))
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found %s", folder,
-                          exists(folder, "config.json")
-                              ? "a model without trainer/: --init-from begins with it"
-                              : "neither trainer/ nor checkpoints/ in it");
+                          exists(folder, "config.json") ? "a model without trainer/: --init-from begins with it"
+                                                        : "neither trainer/ nor checkpoints/ in it");
     resume->chosen = true;
     if (!realpath(folder, resume->folder)) return fail_input(err, "--resume %s: path too long", folder);
     return 0;
@@ -77,11 +76,10 @@ static int refuse_newer(const Resume *resume, const char *output, Error *err) {
     int count = 0, code = run_dir_path(store, output, "checkpoints", err);
     if (!code) code = store_list(&entries, &count, store, err);
     if (!code && count && entries[0].step > resume->step)
-        code = fail_input(
-            err,
-            "--resume %s: expected the newest checkpoint of --output %s, found step %lld and newer ones "
-            "up to %s; --overwrite drops those",
-            resume->folder, output, (long long)resume->step, entries[0].name);
+        code = fail_input(err,
+                          "--resume %s: expected the newest checkpoint of --output %s, found step %lld and newer ones "
+                          "up to %s; --overwrite drops those",
+                          resume->folder, output, (long long)resume->step, entries[0].name);
     free(entries);
     return code;
 }
@@ -91,8 +89,7 @@ static int read_state(Resume *resume, Error *err) {
     if (!code) code = resume_integer(resume, "step", 0, &resume->step, err);
     if (!code && resume->chosen)
         code = checkpoint_verify(resume->folder, err); // behind the version: it may know better
-    if (!code)
-        code = options_from_json(&resume->options, json_get(resume->state, "options"), resume->folder, err);
+    if (!code) code = options_from_json(&resume->options, json_get(resume->state, "options"), resume->folder, err);
     return code;
 }
 
@@ -127,8 +124,8 @@ int resume_integer(const Resume *resume, const char *name, int64_t min, int64_t 
     const cJSON *member = json_get(resume->state, name);
     double number = cJSON_IsNumber(member) ? member->valuedouble : 0.5;
     if (number < (double)min || number > 9e15 || number != (double)(int64_t)number)
-        return fail_input(err, "%s/trainer/state.json: %s: expected a whole number from %lld", resume->folder,
-                          name, (long long)min);
+        return fail_input(err, "%s/trainer/state.json: %s: expected a whole number from %lld", resume->folder, name,
+                          (long long)min);
     *value = (int64_t)number;
     return 0;
 }
@@ -162,8 +159,7 @@ __attribute__((format(printf, 2, 3))) static void add_change(Changes *changes, c
     int length = changes->length ? snprintf(changes->text + changes->length, room, ", ") : 0;
     va_start(arguments, format);
     if ((size_t)length < room)
-        length +=
-            vsnprintf(changes->text + changes->length + length, room - (size_t)length, format, arguments);
+        length += vsnprintf(changes->text + changes->length + length, room - (size_t)length, format, arguments);
     va_end(arguments);
     changes->length += (size_t)length < room ? (size_t)length : room - 1;
 }
@@ -188,14 +184,13 @@ static void find_changes(Changes *changes, const Resume *resume, const Options *
 }
 
 // The first field in which two configurations differ.
-static int check_config(const ResumeIdentity *identity, const Resume *resume, const Options *options,
-                        Error *err) {
+static int check_config(const ResumeIdentity *identity, const Resume *resume, const Options *options, Error *err) {
     char field[LLAMA_FIELD_TEXT], given[LLAMA_FIELD_TEXT], found[LLAMA_FIELD_TEXT];
     if (!identity->given_config ||
         !llama_config_difference(identity->given_config, identity->config, field, given, found))
         return 0;
-    return fail_input(err, "--config %s: %s is %s, in the checkpoint %s it is %s", options->config, field,
-                      given, resume->folder, found);
+    return fail_input(err, "--config %s: %s is %s, in the checkpoint %s it is %s", options->config, field, given,
+                      resume->folder, found);
 }
 
 int resume_check(const Resume *resume, const Options *options, const ResumeIdentity *identity, Error *err) {

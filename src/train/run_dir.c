@@ -25,13 +25,11 @@ static int fail_folder(Error *err, const char *folder, const char *what, int err
 // mkdir -p
 static int make_folders(const char *folder, bool *made, Error *err) {
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", folder) >= PATH_MAX)
-        return fail_folder(err, "", "found", ENAMETOOLONG);
+    if (snprintf(path, sizeof path, "%s", folder) >= PATH_MAX) return fail_folder(err, "", "found", ENAMETOOLONG);
     for (char *slash = path + 1; *slash; slash++) {
         if (*slash != '/') continue;
         *slash = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST)
-            return fail_folder(err, folder, "making it failed", errno);
+        if (mkdir(path, 0777) != 0 && errno != EEXIST) return fail_folder(err, folder, "making it failed", errno);
         *slash = '/';
     }
     *made = mkdir(path, 0777) == 0;
@@ -57,11 +55,10 @@ int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err) {
         if (!holds(folder, signs[i], &type)) continue;
         bool link = strcmp(signs[i], "checkpoint") == 0 && type == S_IFLNK;
         if (may_be_begun && (link || i < 3)) continue;
-        return fail_input(
-            err,
-            "--output %s: expected a folder without a run, found %s in it; --resume auto goes on "
-            "with that run, --overwrite replaces it",
-            folder, signs[i]);
+        return fail_input(err,
+                          "--output %s: expected a folder without a run, found %s in it; --resume auto goes on "
+                          "with that run, --overwrite replaces it",
+                          folder, signs[i]);
     }
     return 0;
 }
@@ -140,8 +137,7 @@ int run_dir_replace_run(const char *folder, Error *err) {
     // a run that was killed before its first checkpoint leaves those that it was to replace
     if (code || count == 0) return code;
     folder_remove(replaced);
-    if (rename(store, replaced) != 0)
-        return fail_fault(err, "%s: rename to %s: %s", store, replaced, strerror(errno));
+    if (rename(store, replaced) != 0) return fail_fault(err, "%s: rename to %s: %s", store, replaced, strerror(errno));
     if (holds(folder, "checkpoint", &type) && type != S_IFLNK) return 0; // a model of its own
     return link_checkpoint(folder, "checkpoints.replaced/latest", err);
 }

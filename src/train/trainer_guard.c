@@ -14,16 +14,14 @@ float trainer_max_loss(const Trainer *t) {
     return o->on_spike == ON_SPIKE_SKIP ? (float)spike_limit(&t->spikes, o->spike_deviations) : INFINITY;
 }
 
-static int64_t batch_of_last_step(const Trainer *t) {
-    return t->step - 1 + t->data_offset;
-}
+static int64_t batch_of_last_step(const Trainer *t) { return t->step - 1 + t->data_offset; }
 
 // A step without update: its batch is named, as the loader's step replays it.
 static void note_skip(Trainer *t, const char *reason) {
     t->skipped_steps++;
     log_skip(&t->log, t->step, reason, batch_of_last_step(t), t->skipped_steps);
-    progress_print(&t->progress, "step %lld: %s: update skipped (batch %lld; %lld skipped in all)",
-                   (long long)t->step, reason, (long long)batch_of_last_step(t), (long long)t->skipped_steps);
+    progress_print(&t->progress, "step %lld: %s: update skipped (batch %lld; %lld skipped in all)", (long long)t->step,
+                   reason, (long long)batch_of_last_step(t), (long long)t->skipped_steps);
 }
 
 static int guard_not_finite(Trainer *t, Error *err) {
@@ -109,6 +107,4 @@ int trainer_guard(Trainer *t, bool *rolled_back, Error *err) {
     return 0;
 }
 
-void trainer_checksum(Trainer *t) {
-    log_checksum(&t->log, t->step, llama3_checksum(t->model));
-}
+void trainer_checksum(Trainer *t) { log_checksum(&t->log, t->step, llama3_checksum(t->model)); }

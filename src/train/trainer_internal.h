@@ -29,34 +29,34 @@ struct Trainer {
     Resume resume;
     LlamaConfig config;
     Loader *train, *val; // val: NULL where there is none
-    EvalTasks *tasks; // NULL without --eval-tasks
+    EvalTasks *tasks;    // NULL without --eval-tasks
     Tokenizer *tokenizer;
     char train_shard[PATH_MAX], tokenizer_path[PATH_MAX]; // the first shard; the file in use
-    const char *origin; // folder whose model is trained on with its own tokenizer; NULL: none
-    double unigram_loss;                                  // of the validation data, NAN: not known
+    const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
+    double unigram_loss; // of the validation data, NAN: not known
     Llama3 *model;
     Schedule schedule;
     Log log;
     Progress progress;
-    int64_t step;             // steps done
-    int64_t skipped_steps;    // of them without update
+    int64_t step;                // steps done
+    int64_t skipped_steps;       // of them without update
     int64_t not_finite_in_a_row; // steps up to the last one
     SpikeStats spikes;
-    int rollbacks;               // since the last checkpoint was written
-    int64_t data_offset;      // the batch of a step is the loader's step + data_offset
-    int64_t first_step;       // steps that were done when this process began
-    int64_t saved_step;       // of the newest whole checkpoint, 0: none
-    int64_t token_offset;     // tokens beyond step * tokens_per_step, of a run whose steps had another size
-    ProgressState state;      // what the last step gave
-    double tokens_per_second; // of the last step
+    int rollbacks;                      // since the last checkpoint was written
+    int64_t data_offset;                // the batch of a step is the loader's step + data_offset
+    int64_t first_step;                 // steps that were done when this process began
+    int64_t saved_step;                 // of the newest whole checkpoint, 0: none
+    int64_t token_offset;               // tokens beyond step * tokens_per_step, of a run whose steps had another size
+    ProgressState state;                // what the last step gave
+    double tokens_per_second;           // of the last step
     double flops_per_token, peak_flops; // 0: not known
     double began, after_first_step;     // seconds, monotonic clock
     char device[128];
     int threads;        // that compute on the cpu target, else 1
     Snapshot *snapshot; // NULL without --save-every
     Writer *writer;
-    double waited;       // seconds, for the write that is running
-    Decoder *decoder;    // for sampling; NULL without
+    double waited;    // seconds, for the write that is running
+    Decoder *decoder; // for sampling; NULL without
     Sampler *sampler;
     int32_t *sample_ids; // [sample_tokens]
 };
@@ -89,7 +89,7 @@ int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Er
 void trainer_checkpoint(Trainer *t);
 
 void trainer_wait_saving(Trainer *t); // for a write that is running; reports it
-void trainer_end_saving(Trainer *t); // waits for a write that is running and reports it
+void trainer_end_saving(Trainer *t);  // waits for a write that is running and reports it
 
 // ---- trainer_guard.c
 

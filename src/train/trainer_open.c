@@ -38,8 +38,7 @@ static int set_threads(Trainer *t, Error *err) {
     const bool threaded = false;
 #endif
     if (threaded || options->threads == 0) return 0;
-    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU",
-                      (long long)options->threads);
+    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU", (long long)options->threads);
 }
 
 static int find_resume(Trainer *t, Error *err) {
@@ -66,9 +65,7 @@ static int find_shard(char path[PATH_MAX], const char *option, const char *patte
     int found = glob(pattern, 0, NULL, &matches) == 0;
     if (found) snprintf(path, PATH_MAX, "%s", matches.gl_pathv[0]);
     globfree(&matches);
-    return found
-               ? 0
-               : fail_input(err, "%s %s: expected token shards, found no file of that name", option, pattern);
+    return found ? 0 : fail_input(err, "%s %s: expected token shards, found no file of that name", option, pattern);
 }
 
 static int open_tokenizer(Trainer *t, Error *err) {
@@ -88,8 +85,7 @@ static int open_loader(Trainer *t, Loader **loader, const char *pattern, const L
 static double read_unigram_loss(const char *shard) {
     char path[PATH_MAX];
     cJSON *meta = NULL;
-    if (run_dir_path_beside(path, shard, "meta.json", NULL) ||
-        json_read_object(&meta, path, MAX_META_BYTES, NULL))
+    if (run_dir_path_beside(path, shard, "meta.json", NULL) || json_read_object(&meta, path, MAX_META_BYTES, NULL))
         return NAN;
     const cJSON *loss = json_get(meta, "unigram_val_loss");
     double value = cJSON_IsNumber(loss) ? loss->valuedouble : NAN;
@@ -136,9 +132,8 @@ static int find_origin(Trainer *t, Error *err) {
 
 static int check_sampling(const Trainer *t, Error *err) {
     if (loader_bos_id(t->train) == SHARD_NO_ID && t->options.sample_every)
-        return fail_input(
-            err, "--sample-every %lld: expected shards with a begin-of-document token, found none in %s",
-            (long long)t->options.sample_every, t->train_shard);
+        return fail_input(err, "--sample-every %lld: expected shards with a begin-of-document token, found none in %s",
+                          (long long)t->options.sample_every, t->train_shard);
     return 0;
 }
 
@@ -194,8 +189,7 @@ static void find_device(Trainer *t) {
     struct cudaDeviceProp properties;
     cuda_check(cudaGetDevice(&device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
-    t->peak_flops =
-        t->options.peak_tflops > 0 ? 1e12 * t->options.peak_tflops : flops_peak_of_device(properties.name);
+    t->peak_flops = t->options.peak_tflops > 0 ? 1e12 * t->options.peak_tflops : flops_peak_of_device(properties.name);
     snprintf(t->device, sizeof t->device, "%.100s", properties.name);
     if (strcmp(t->device, "CPU") == 0) append_processor(t->device, sizeof t->device);
 }
@@ -207,8 +201,7 @@ static void print_summary(const Trainer *t) {
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
-    double epochs =
-        (double)o->steps * (double)(o->batch_size * o->grad_accum) / (double)loader_num_windows(t->train);
+    double epochs = (double)o->steps * (double)(o->batch_size * o->grad_accum) / (double)loader_num_windows(t->train);
     printf("model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d\n", parameters,
            t->config.num_hidden_layers, t->config.hidden_size, t->config.num_attention_heads,
            t->config.num_key_value_heads, t->config.vocab_size);
@@ -218,8 +211,10 @@ static void print_summary(const Trainer *t) {
     printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld), %.2f epochs\n", (long long)o->steps,
            step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, epochs);
     trainer_print_resume(t);
-    if (t->decoder) decoder_print_memory(t->decoder, stdout);
-    else llama3_print_memory(t->model, stdout);
+    if (t->decoder)
+        decoder_print_memory(t->decoder, stdout);
+    else
+        llama3_print_memory(t->model, stdout);
     fflush(stdout);
 }
 
@@ -267,9 +262,7 @@ bool trainer_was_done(const Trainer *t) {
     return true;
 }
 
-Llama3 *trainer_model(const Trainer *t) {
-    return t->model;
-}
+Llama3 *trainer_model(const Trainer *t) { return t->model; }
 
 void trainer_close(Trainer *t) {
     if (!t) return;

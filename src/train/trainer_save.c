@@ -17,8 +17,7 @@ int trainer_prepare_saving(Trainer *t, Error *err) {
 }
 
 // *content, but for the snapshot or model; store and state are the texts it points to, state to be freed.
-static int describe(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
-                    Error *err) {
+static int describe(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state, Error *err) {
     int code = run_dir_path(store, t->options.output, "checkpoints", err);
     if (code) return code;
     *state = trainer_state_text(t);
@@ -39,8 +38,7 @@ static int describe(const Trainer *t, CheckpointContent *content, char store[PAT
 static void report_failure(Trainer *t, int64_t step, const char *reason) {
     log_checkpoint_failed(&t->log, step, reason);
     progress_end(&t->progress);
-    fprintf(stderr, "train_llama3: no checkpoint of step %lld: %s; training goes on, ", (long long)step,
-            reason);
+    fprintf(stderr, "train_llama3: no checkpoint of step %lld: %s; training goes on, ", (long long)step, reason);
     if (t->saved_step)
         fprintf(stderr, "the newest checkpoint is that of step %lld\n", (long long)t->saved_step);
     else
@@ -122,8 +120,7 @@ static int write_last(Trainer *t, Error *err) {
         report_whole(t, &result);
     else
         log_checkpoint_failed(&t->log, t->step, err->message);
-    if (code)
-        err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
+    if (code) err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
     return code ? err->code : 0;
 }
 
@@ -134,8 +131,8 @@ static void say_end(Trainer *t) {
     if (t->step >= t->options.steps)
         progress_print(&t->progress, "done after %lld steps, %s", (long long)t->step, span);
     else
-        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s",
-                       sigabbrev_np(process_stop_signal()), (long long)t->step, span);
+        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(process_stop_signal()),
+                       (long long)t->step, span);
 }
 
 static void say_how_to_go_on(Trainer *t) {
@@ -155,8 +152,7 @@ int trainer_save(Trainer *t, Error *err) {
         int code = write_last(t, err);
         if (code) return code;
     }
-    if (t->options.save && t->step)
-        progress_print(&t->progress, "checkpoint in %s/checkpoint", t->options.output);
+    if (t->options.save && t->step) progress_print(&t->progress, "checkpoint in %s/checkpoint", t->options.output);
     say_how_to_go_on(t);
     return 0;
 }

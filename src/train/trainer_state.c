@@ -10,13 +10,9 @@
 #include "base/version.h"
 #include "checkpoint/checkpoint.h"
 
-const char *state_precision(void) {
-    return sizeof(floatX) == 4 ? "fp32" : "bf16";
-}
+const char *state_precision(void) { return sizeof(floatX) == 4 ? "fp32" : "bf16"; }
 
-void state_fingerprint(char text[17], uint64_t fingerprint) {
-    snprintf(text, 17, "%016" PRIx64, fingerprint);
-}
+void state_fingerprint(char text[17], uint64_t fingerprint) { snprintf(text, 17, "%016" PRIx64, fingerprint); }
 
 void state_sha256(char text[65], const uint8_t *digest) {
     for (int i = 0; i < SHA256_BYTES; i++) snprintf(text + 2 * (size_t)i, 3, "%02x", digest[i]);
@@ -56,9 +52,7 @@ char *trainer_state_text(const Trainer *t) {
     return text;
 }
 
-int64_t trainer_tokens(const Trainer *t) {
-    return t->step * t->options.tokens_per_step + t->token_offset;
-}
+int64_t trainer_tokens(const Trainer *t) { return t->step * t->options.tokens_per_step + t->token_offset; }
 
 // With steps of another size the data go on where they were: at the first step that has none of the tokens
 // read.
@@ -89,8 +83,8 @@ static void note_machine(const Trainer *t) {
     const char *device = resume_text(&t->resume, "device");
     if (resume_integer(&t->resume, "threads", 1, &threads, NULL)) return;
     if (strcmp(device, t->device) == 0 && threads == t->threads) return;
-    printf("resume    it was written on %s with %lld thread%s, this is %s with %d: rounding may differ\n",
-           device, (long long)threads, threads == 1 ? "" : "s", t->device, t->threads);
+    printf("resume    it was written on %s with %lld thread%s, this is %s with %d: rounding may differ\n", device,
+           (long long)threads, threads == 1 ? "" : "s", t->device, t->threads);
 }
 
 void trainer_print_resume(const Trainer *t) {

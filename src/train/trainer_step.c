@@ -11,9 +11,7 @@
 
 enum { MAX_BYTES_A_TOKEN = 16 };
 
-bool trainer_done(const Trainer *t) {
-    return t->step >= t->options.steps || process_stop_requested();
-}
+bool trainer_done(const Trainer *t) { return t->step >= t->options.steps || process_stop_requested(); }
 
 static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     *num_targets = 0;
@@ -54,13 +52,11 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
     t->tokens_per_second = (double)t->options.tokens_per_step / seconds;
     // shown smoothed, over about the last ten steps, so that it can be read; the log has each step's own
     double weight = here <= 2 ? 1 : 0.1;
-    s->tokens_per_second =
-        (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
+    s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
     if (t->peak_flops > 0) s->share_of_peak = s->tokens_per_second * t->flops_per_token / t->peak_flops;
     // the first step also warms caches up: what is left is judged by the others, evaluations included
     int64_t left = t->options.steps - t->step;
-    s->seconds_left =
-        here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
+    s->seconds_left = here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 
 int trainer_step(Trainer *t, Error *err) {
@@ -86,14 +82,13 @@ static bool due(const Trainer *t, int64_t every) {
 
 static int show_evaluation(Trainer *t, Error *err) {
     const Options *o = &t->options;
-    int code = evaluate(t->model, t->val, (int)o->batch_size, o->eval_batches, (int)o->grad_accum,
-                        &t->state.val_loss, err);
+    int code =
+        evaluate(t->model, t->val, (int)o->batch_size, o->eval_batches, (int)o->grad_accum, &t->state.val_loss, err);
     if (code) return code;
     log_evaluation(&t->log, t->step, t->state.val_loss);
     char unigram[64] = "";
     if (!isnan(t->unigram_loss)) snprintf(unigram, sizeof unigram, " (unigram model: %.4f)", t->unigram_loss);
-    progress_print(&t->progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss,
-                   unigram);
+    progress_print(&t->progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss, unigram);
     return 0;
 }
 

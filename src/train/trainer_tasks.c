@@ -19,14 +19,13 @@ int trainer_show_tasks(Trainer *t, Error *err) {
     for (int i = 0; due(t) && i < evaltasks_count(t->tasks); i++) {
         EvalResult result;
         char text[256];
-        int code = evaltasks_run(t->tasks, i, t->model, (int)t->options.batch_size, process_stop_requested,
-                                 &result, err);
+        int code =
+            evaltasks_run(t->tasks, i, t->model, (int)t->options.batch_size, process_stop_requested, &result, err);
         if (code) return code;
         if (process_stop_requested()) return 0; // cut short: no result
         log_task(&t->log, t->step, evaltasks_name(t->tasks, i), &result);
         eval_describe(text, sizeof text, &result);
-        progress_print(&t->progress, "step %lld: %s: %s", (long long)t->step, evaltasks_name(t->tasks, i),
-                       text);
+        progress_print(&t->progress, "step %lld: %s: %s", (long long)t->step, evaltasks_name(t->tasks, i), text);
     }
     return 0;
 }

@@ -53,9 +53,7 @@ static bool is_the_one(const char *call, const char *path) {
     return true;
 }
 
-static bool kills(void) {
-    return strcmp(getenv("FAULTY_DO"), "kill") == 0;
-}
+static bool kills(void) { return strcmp(getenv("FAULTY_DO"), "kill") == 0; }
 
 // The end of a call that goes wrong.
 static int go_wrong(void) {
@@ -92,9 +90,7 @@ int close(int fd) {
     return wrong ? go_wrong() : result;
 }
 
-int mkdir(const char *path, mode_t mode) {
-    return is_the_one("mkdir", path) ? go_wrong() : REAL(mkdir)(path, mode);
-}
+int mkdir(const char *path, mode_t mode) { return is_the_one("mkdir", path) ? go_wrong() : REAL(mkdir)(path, mode); }
 
 int rename(const char *from, const char *to) {
     return is_the_one("rename", from) ? go_wrong() : REAL(rename)(from, to);
@@ -112,13 +108,9 @@ int symlink(const char *target, const char *path) {
     return is_the_one("symlink", path) ? go_wrong() : REAL(symlink)(target, path);
 }
 
-int unlink(const char *path) {
-    return is_the_one("unlink", path) ? go_wrong() : REAL(unlink)(path);
-}
+int unlink(const char *path) { return is_the_one("unlink", path) ? go_wrong() : REAL(unlink)(path); }
 
-int remove(const char *path) {
-    return is_the_one("remove", path) ? go_wrong() : REAL(remove)(path);
-}
+int remove(const char *path) { return is_the_one("remove", path) ? go_wrong() : REAL(remove)(path); }
 
 int statvfs(const char *path, struct statvfs *disk) {
     int result = REAL(statvfs)(path, disk);

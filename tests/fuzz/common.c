@@ -49,9 +49,7 @@ const char *fuzz_folder(void) {
     return folder;
 }
 
-static void path_in_folder(char path[128], const char *name) {
-    snprintf(path, 128, "%s/%s", fuzz_folder(), name);
-}
+static void path_in_folder(char path[128], const char *name) { snprintf(path, 128, "%s/%s", fuzz_folder(), name); }
 
 void fuzz_write(const char *name, const uint8_t *data, size_t size) {
     char path[128];
@@ -117,12 +115,31 @@ static size_t replace(uint8_t *text, size_t size, size_t max_size, size_t begin,
 }
 
 size_t fuzz_change_number(uint8_t *text, size_t size, size_t max_size, unsigned *random) {
-    static const char *const borders[] = {
-        "0",          "1",          "2",          "4",           "8",
-        "16",         "-1",         "0.5",        "1e400",       "-0",
-        "65535",      "65536",      "2147483647", "2147483648",  "4294967295",
-        "4294967296", "1e19",       "16777216",   "1073741824",  "9007199254740992",
-        "9007199254740993", "18446744073709551615", "9223372036854775807", "4611686018427387904", "true"};
+    static const char *const borders[] = {"0",
+                                          "1",
+                                          "2",
+                                          "4",
+                                          "8",
+                                          "16",
+                                          "-1",
+                                          "0.5",
+                                          "1e400",
+                                          "-0",
+                                          "65535",
+                                          "65536",
+                                          "2147483647",
+                                          "2147483648",
+                                          "4294967295",
+                                          "4294967296",
+                                          "1e19",
+                                          "16777216",
+                                          "1073741824",
+                                          "9007199254740992",
+                                          "9007199254740993",
+                                          "18446744073709551615",
+                                          "9223372036854775807",
+                                          "4611686018427387904",
+                                          "true"};
     size_t begin, end, from, to;
     char text_of[48];
     pick_number(text, size, random, &begin, &end);
