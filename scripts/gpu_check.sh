@@ -256,7 +256,7 @@ stage_bench_pytorch() {
 }
 
 stage_bench_generate() {
-    local options=(--batches 1,8 --precisions bf16 --tokens 128)
+    local options=(--batches '1,8' --precisions bf16 --tokens 128)
     need_gpu
     need_file "build/$TARGET/libllmc.so"
     need_file dev/bench/generate.py
