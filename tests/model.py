@@ -28,11 +28,18 @@ class Config(ctypes.Structure):
     ]
 
 
+class Parallel(ctypes.Structure):
+    """src/model/parallel.h"""
+
+    _fields_ = [*((n, ctypes.c_int) for n in "zero shards shard replicas".split()),
+                *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]
+
+
 class RunShape(ctypes.Structure):
     """src/model/llama3.h"""
 
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
-                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool)]
+                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel)]
 
 
 class Batch(ctypes.Structure):
@@ -49,10 +56,29 @@ class ParameterTensor(ctypes.Structure):
                 ("offset", ctypes.c_size_t), ("decay", ctypes.c_bool), ("init", ctypes.c_int)]
 
 
-class ParameterTable(ctypes.Structure):
-    """src/model/parameters.h, as far as tests look"""
+class ParameterBucket(ctypes.Structure):
+    """src/model/parameters.h"""
 
-    _fields_ = [("tensors", ctypes.POINTER(ParameterTensor)), ("count", ctypes.c_int)]
+    _fields_ = [("begin", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("label", ctypes.c_char * 32)]
+
+
+class ParameterTable(ctypes.Structure):
+    """src/model/parameters.h"""
+
+    _fields_ = [
+        ("tensors", ctypes.POINTER(ParameterTensor)), ("count", ctypes.c_int), ("shards", ctypes.c_int),
+        ("buckets", ctypes.POINTER(ParameterBucket)),
+        *((n, ctypes.c_int) for n in "num_buckets head_bucket norm_bucket".split()),
+        *((n, ctypes.c_size_t) for n in "num_shard_elements num_elements num_decayed num_parameters".split()),
+        ("padded_vocab", ctypes.c_int), *((n, ctypes.c_size_t) for n in "embedding head final_norm".split()),
+        ("layers", ctypes.c_void_p),
+    ]
+
+
+class ParameterPiece(ctypes.Structure):
+    """src/model/parameters.h"""
+
+    _fields_ = [(n, ctypes.c_size_t) for n in "first count at".split()]
 
 
 class Error(ctypes.Structure):
@@ -74,11 +100,11 @@ def c_config(fields):
 
 
 class Model:
-    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True):
+    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None):
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.handle = ctypes.c_void_p()
         error = Error()
-        shape = RunShape(B, T, micro_batches, training, recompute)
+        shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel())
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()

@@ -160,18 +160,14 @@ def test_snapshot_that_does_not_fit(lib):
     """A model of which three fp32 arrays are more than this machine's memory, while its bf16 weights are not planned."""
     m = trained(lib, updates=0)
     free = int(next(line for line in open("/proc/meminfo") if line.startswith("MemAvailable")).split()[1]) << 10
-    table = ctypes.cast(lib.llama3_parameters(m.handle), ctypes.POINTER(Table)).contents
-    honest, table.num_elements = table.num_elements, free // 8
+    table = ctypes.cast(lib.llama3_parameters(m.handle), ctypes.POINTER(models.ParameterTable)).contents
+    honest, table.num_shard_elements = table.num_shard_elements, free // 8
     try:
         with pytest.raises(Failure, match=r"host memory.* MiB needed, [\d.]+ MiB free") as failure:
             call(lib, "snapshot_create", byref(c_void_p()), m.handle)
     finally:
-        table.num_elements = honest
+        table.num_shard_elements = honest
     assert failure.value.code == 1
-
-
-class Table(ctypes.Structure):
-    _fields_ = [*models.ParameterTable._fields_, ("num_elements", ctypes.c_size_t)]
 
 
 # ---- that it comes back

@@ -10,15 +10,17 @@ SIZES = [1, 3, 4, 5, 127, 128, 1000, 65536, 65537, 200003, 3_000_001]
 
 
 def norm_of(lib, grads):
-    norm, scratch = lib.empty(1, torch.float32), lib.empty(lib.global_norm_scratch(), torch.float32)
-    lib.global_norm(norm, scratch, lib.device(grads), grads.numel())
+    norm, total = lib.empty(1, torch.float32), lib.device(torch.zeros(1))
+    scratch = lib.empty(lib.sum_squares_scratch(), torch.float32)
+    lib.sum_squares(total, scratch, lib.device(grads), grads.numel())
+    lib.norm_of_squares(norm, total)
     scratch.get()
     return norm.get()
 
 
 @pytest.mark.checked
 @pytest.mark.parametrize("n", SIZES)
-def test_global_norm(lib, n):
+def test_norm(lib, n):
     grads = torch.randn(n) + 0.5
     norm = lib.same_bits(lambda: norm_of(lib, grads))
     compare.check("norm", norm, grads.double().norm().reshape(1))
@@ -52,3 +54,21 @@ def test_sum_losses(lib, n):
         return total.get()
 
     compare.check("sum", lib.same_bits(run), losses.double().sum().reshape(1) + 2.5)
+
+
+@pytest.mark.checked
+def test_sums_add_up(lib):
+    first, second = torch.randn(70001), torch.randn(5)
+    total, scratch = lib.device(torch.zeros(1)), lib.empty(lib.sum_squares_scratch(), torch.float32)
+    for part in (first, second):
+        lib.sum_squares(total, scratch, lib.device(part), part.numel())
+    compare.check("sum", total.get(), (torch.cat([first, second]).double() ** 2).sum().reshape(1))
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("n", [1, 3, 4, 1023, 1024, 1025, 70001])
+def test_add_gradients(lib, n):
+    to, more = torch.randn(n), torch.randn(n)
+    sums = lib.device(to)
+    lib.add_gradients(sums, lib.device(more), n)
+    assert torch.equal(sums.get(), to + more)

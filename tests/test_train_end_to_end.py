@@ -12,7 +12,7 @@ import struct
 import time
 import fcntl
 import termios
-from ctypes import byref, c_bool, c_int, c_void_p
+from ctypes import byref, c_int, c_void_p
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import compare
 import llmc
+from model import Parallel, RunShape
 from hostlib import Error, LlamaConfig, path_bytes
 from trainrun import BOS, BUILDS, EOS, ON_CPU, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
 
@@ -115,17 +116,11 @@ def test_tokenizer_of_checkpoint(trained):
     assert tokenizer.bos_token_id == BOS
 
 
-class RunShape(ctypes.Structure):
-    """src/model/llama3.h"""
-
-    _fields_ = [("B", c_int), ("T", c_int), ("micro_batches", c_int), ("training", c_bool), ("recompute", c_bool)]
-
-
 def our_logits(precision, folder, tokens):
     c = llmc.load(precision).c
     config, err, model = LlamaConfig(), Error(), c_void_p()
     assert c.llama_config_read(byref(config), path_bytes(folder / "config.json"), byref(err)) == 0, err.message
-    shape = RunShape(1, T, 1, False, False)
+    shape = RunShape(1, T, 1, False, False, Parallel())
     assert c.llama3_create(byref(model), byref(config), byref(shape), byref(err)) == 0, err.message
     try:
         assert c.checkpoint_read_weights(path_bytes(folder), model, byref(err)) == 0, err.message

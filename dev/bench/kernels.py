@@ -211,11 +211,11 @@ def classifier(bench, s, e):
 def optimizer(bench, s, e):
     n = s["optimizer"]
     params, master, m, v, grads = bench.normal(n), bench.floats(n), bench.floats(n), bench.floats(n), bench.floats(n)
-    norm, scratch = bench.floats(1), bench.floats(bench.lib.global_norm_scratch())
+    norm, scratch = bench.floats(1), bench.floats(bench.lib.sum_squares_scratch())
     apply = bench.lib.device([1])
     step = bench.lib.struct(llmc.AdamWStep(3e-4, 0.9, 0.95, 1e-8, 0.1, 0.5, 0.5, 1.0))
     keep = (params, master, m, v, grads, norm, scratch, apply, step)
-    yield "global_norm", (n,), bench.call("global_norm", norm, scratch, grads, n), {"bytes": 4 * n}, keep
+    yield "sum_squares", (n,), bench.call("sum_squares", norm, scratch, grads, n), {"bytes": 4 * n}, keep
     update = bench.call("adamw_update", params, master, m, v, grads, apply, norm, step, True, n)
     yield "adamw_update", (n,), update, {"bytes": (28 + e) * n}, keep
     total, partial = bench.lib.empty(1, torch.int64), bench.lib.empty(bench.lib.checksum_scratch(), torch.int64)

@@ -25,7 +25,7 @@ static size_t available_bytes(void) {
 int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
     Snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot) return fail_fault(err, "no memory for a snapshot");
-    snapshot->elements = llama3_parameters(m)->num_elements;
+    snapshot->elements = llama3_parameters(m)->num_shard_elements;
     const size_t bytes = TRAINING_ARRAYS * snapshot->elements * sizeof(float), free_bytes = available_bytes();
     if (bytes > free_bytes || cudaMallocHost((void **)&snapshot->memory, bytes) != cudaSuccess) {
         cudaGetLastError(); // reported here

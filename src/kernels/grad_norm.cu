@@ -33,27 +33,49 @@ __device__ __forceinline__ float sum_in_block(const float *x, int n) {
     return block_sum(sum);
 }
 
-__global__ void __launch_bounds__(SUM_BLOCK) finish_norm_kernel(float *norm, const float *partial, int n) {
-    float total = sum_in_block(partial, n);
-    if (threadIdx.x == 0) *norm = sqrtf(total);
+__global__ void norm_of_squares_kernel(float *norm, const float *sum) { *norm = sqrtf(*sum); }
+
+__global__ void __launch_bounds__(SUM_BLOCK) add_gradients_kernel(float *to, const float *from, size_t n) {
+    const size_t i = ((size_t)blockIdx.x * SUM_BLOCK + threadIdx.x) * WIDTH;
+    if (i + WIDTH > n) {
+        for (size_t k = i; k < n; k++) to[k] += from[k]; // the last n % WIDTH
+        return;
+    }
+    float sum[WIDTH], more[WIDTH];
+    load_vec(sum, to + i);
+    load_vec(more, from + i);
+    EACH_ELEMENT
+    for (int k = 0; k < WIDTH; k++) sum[k] += more[k];
+    store_vec(to + i, sum);
 }
 
-__global__ void __launch_bounds__(SUM_BLOCK) sum_losses_kernel(float *sum, const float *losses, int n) {
-    float total = sum_in_block(losses, n);
+// Adds the parts of a first stage, or a batch's losses.
+__global__ void __launch_bounds__(SUM_BLOCK) sum_up_kernel(float *sum, const float *x, int n) {
+    float total = sum_in_block(x, n);
     if (threadIdx.x == 0) *sum += total;
 }
 
-extern "C" size_t global_norm_scratch(void) { return MAX_SUM_BLOCKS; }
+extern "C" size_t sum_squares_scratch(void) { return MAX_SUM_BLOCKS; }
 
-extern "C" void global_norm(float *norm, float *scratch, const float *grads, size_t n, cudaStream_t stream) {
+extern "C" void sum_squares(float *sum, float *scratch, const float *grads, size_t n, cudaStream_t stream) {
     size_t wanted = (n + MIN_BLOCK_ELEMENTS - 1) / MIN_BLOCK_ELEMENTS;
     int blocks = wanted < 1 ? 1 : wanted > MAX_SUM_BLOCKS ? (int)MAX_SUM_BLOCKS : (int)wanted;
     size_t warps = (size_t)blocks * (SUM_BLOCK / 32);
     size_t piece = (n + warps * STEP - 1) / (warps * STEP) * STEP;
     launch(sum_squares_kernel, dim3(blocks), dim3(SUM_BLOCK), 0, stream, scratch, grads, n, piece);
-    launch(finish_norm_kernel, dim3(1), dim3(SUM_BLOCK), 0, stream, norm, scratch, blocks);
+    launch(sum_up_kernel, dim3(1), dim3(SUM_BLOCK), 0, stream, sum, scratch, blocks);
+}
+
+extern "C" void norm_of_squares(float *norm, const float *sum, cudaStream_t stream) {
+    launch_pointwise(norm_of_squares_kernel, dim3(1), dim3(1), stream, norm, sum);
+}
+
+extern "C" void add_gradients(float *to, const float *from, size_t n, cudaStream_t stream) {
+    if (n == 0) return;
+    const unsigned blocks = (unsigned)((n + SUM_BLOCK * WIDTH - 1) / (SUM_BLOCK * WIDTH));
+    launch_pointwise(add_gradients_kernel, dim3(blocks), dim3(SUM_BLOCK), stream, to, from, n);
 }
 
 extern "C" void sum_losses(float *sum, const float *losses, int n, cudaStream_t stream) {
-    launch(sum_losses_kernel, dim3(1), dim3(SUM_BLOCK), 0, stream, sum, losses, n);
+    launch(sum_up_kernel, dim3(1), dim3(SUM_BLOCK), 0, stream, sum, losses, n);
 }

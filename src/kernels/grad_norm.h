@@ -1,4 +1,5 @@
-// Sums over everything: the norm of all gradients, and the loss of a batch. Two stages in a fixed order, no atomics.
+// Sums over everything: the norm of all gradients, and the loss of a batch, in two stages of a fixed order, no atomics;
+// and the sum of two gradients.
 #ifndef LLMC_KERNELS_GRAD_NORM_H
 #define LLMC_KERNELS_GRAD_NORM_H
 
@@ -9,11 +10,17 @@
 extern "C" {
 #endif
 
-// Floats that global_norm needs as scratch.
-size_t global_norm_scratch(void);
+// Floats that sum_squares needs as scratch.
+size_t sum_squares_scratch(void);
 
-// norm [1] = sqrt(sum of grads[i]^2), i < n. Not finite if a gradient is not. grads 16-byte aligned.
-void global_norm(float *norm, float *scratch, const float *grads, size_t n, cudaStream_t stream);
+// sum [1] += sum of grads[i]^2, i < n. Not finite if a gradient is not. grads 16-byte aligned.
+void sum_squares(float *sum, float *scratch, const float *grads, size_t n, cudaStream_t stream);
+
+// norm [1] = sqrt(*sum).
+void norm_of_squares(float *norm, const float *sum, cudaStream_t stream);
+
+// to [n] += from [n]. 16-byte aligned.
+void add_gradients(float *to, const float *from, size_t n, cudaStream_t stream);
 
 // sum [1] += sum of losses [n].
 void sum_losses(float *sum, const float *losses, int n, cudaStream_t stream);

@@ -34,12 +34,17 @@ static __device__ void box_muller(float &a, float &b, uint32_t u, uint32_t v) {
     b = radius * sinf(angle);
 }
 
-static __device__ __forceinline__ void put(floatX *params, float *master, size_t i, float value) {
+struct Master { // of elements [first, first + count)
+    float *at;
+    size_t first, count;
+};
+
+static __device__ __forceinline__ void put(floatX *params, const Master &master, size_t i, float value) {
     from_float(params[i], value);
-    if (master) master[i] = value;
+    if (i - master.first < master.count) master.at[i - master.first] = value; // i < first wraps around
 }
 
-static __global__ void init_normal_kernel(floatX *params, float *master, size_t n, float std, uint64_t seed,
+static __global__ void init_normal_kernel(floatX *params, Master master, size_t n, float std, uint64_t seed,
                                           uint32_t stream_id) {
     size_t counter = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     size_t first = counter * NORMALS;
@@ -52,7 +57,7 @@ static __global__ void init_normal_kernel(floatX *params, float *master, size_t 
     for (int k = 0; k < NORMALS && first + k < n; k++) put(params, master, first + k, std * normal[k]);
 }
 
-static __global__ void init_constant_kernel(floatX *params, float *master, size_t n, float value) {
+static __global__ void init_constant_kernel(floatX *params, Master master, size_t n, float value) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) put(params, master, i, value);
 }
@@ -64,14 +69,16 @@ static __global__ void widen_kernel(float *master, const floatX *params, size_t 
 
 static dim3 blocks_for(size_t threads) { return dim3((unsigned)((threads + THREADS - 1) / THREADS)); }
 
-extern "C" void weights_init_normal(floatX *params, float *master, size_t n, float std, uint64_t seed,
-                                    uint32_t stream_id, cudaStream_t stream) {
-    launch_pointwise(init_normal_kernel, blocks_for((n + NORMALS - 1) / NORMALS), THREADS, stream, params, master, n,
-                     std, seed, stream_id);
+extern "C" void weights_init_normal(floatX *params, float *master, size_t first, size_t count, size_t n, float std,
+                                    uint64_t seed, uint32_t stream_id, cudaStream_t stream) {
+    launch_pointwise(init_normal_kernel, blocks_for((n + NORMALS - 1) / NORMALS), THREADS, stream, params,
+                     (Master{master, first, count}), n, std, seed, stream_id);
 }
 
-extern "C" void weights_init_constant(floatX *params, float *master, size_t n, float value, cudaStream_t stream) {
-    launch_pointwise(init_constant_kernel, blocks_for(n), THREADS, stream, params, master, n, value);
+extern "C" void weights_init_constant(floatX *params, float *master, size_t first, size_t count, size_t n, float value,
+                                      cudaStream_t stream) {
+    launch_pointwise(init_constant_kernel, blocks_for(n), THREADS, stream, params, (Master{master, first, count}), n,
+                     value);
 }
 
 extern "C" void weights_widen(float *master, const floatX *params, size_t n, cudaStream_t stream) {

@@ -12,13 +12,14 @@
 extern "C" {
 #endif
 
-// params[n], master[n] = normal with standard deviation std. Element i depends on (seed, stream_id, i) alone, so any
-// order of work gives the same values. master may be NULL.
-void weights_init_normal(floatX *params, float *master, size_t n, float std, uint64_t seed, uint32_t stream_id,
-                         cudaStream_t stream);
+// params[n] = normal with standard deviation std, rounded; master[count] = elements [first, first + count) of them in
+// full. Element i depends on (seed, stream_id, i) alone, so any order of work, and any division, gives the same values.
+void weights_init_normal(floatX *params, float *master, size_t first, size_t count, size_t n, float std, uint64_t seed,
+                         uint32_t stream_id, cudaStream_t stream);
 
-// params[n], master[n] = value. master may be NULL.
-void weights_init_constant(floatX *params, float *master, size_t n, float value, cudaStream_t stream);
+// params[n], master[count] = value.
+void weights_init_constant(floatX *params, float *master, size_t first, size_t count, size_t n, float value,
+                           cudaStream_t stream);
 
 // master[n] = params[n], widened.
 void weights_widen(float *master, const floatX *params, size_t n, cudaStream_t stream);

@@ -214,6 +214,7 @@ static void block(Decoder *d, int l, int n, int length) {
 static void forward(Decoder *d, int n, int length) {
     Llama3 *m = d->m;
     const LlamaConfig *c = &m->config;
+    shards_await_all(m);
     embedding_forward(d->residual, d->inputs + 2 * n, m->params + m->table.embedding, n, c->hidden_size, m->stream);
     rmsnorm_forward(d->norm, d->rstd, d->residual, m->params + m->table.layers[0].attention_norm, n, c->hidden_size,
                     c->rms_norm_eps, m->stream);

@@ -1,7 +1,6 @@
-// A model's memory and weights. The training step is in llama3_step.c.
+// A model's memory. Its weights are in llama3_weights.c, the training step in llama3_step.c.
 #include "model/llama3_internal.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,6 @@
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
-#include "kernels/weights.h"
 #include "target/matmul.h"
 
 // Logits of a chunk of rows take at most this much memory (or 128 rows).
@@ -42,10 +40,10 @@ static void plan_parameters(Llama3 *m) {
     const size_t n = m->table.num_elements;
     m->params = take_x(m, MEMORY_PARAMETERS, n);
     if (!m->shape.training) return;
-    m->grads = take_f(m, MEMORY_GRADIENTS, n);
-    m->master = take_f(m, MEMORY_OPTIMIZER, n);
-    m->moment1 = take_f(m, MEMORY_OPTIMIZER, n);
-    m->moment2 = take_f(m, MEMORY_OPTIMIZER, n);
+    shards_plan(m);
+    m->master = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
+    m->moment1 = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
+    m->moment2 = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
 }
 
 static void plan_layer(Llama3 *m, LayerActivations *a) {
@@ -96,8 +94,9 @@ static void plan_backward(Llama3 *m) {
     m->dswiglu = take_x(m, kind, N * F);
     m->attention_scratch = take_f(m, kind, N * heads);
     m->rmsnorm_scratch = take_f(m, kind, rmsnorm_backward_scratch(c->hidden_size));
-    m->norm_scratch = take_f(m, kind, global_norm_scratch());
+    m->norm_scratch = take_f(m, kind, sum_squares_scratch());
     m->checksum_scratch = memory_take(&m->memory, kind, checksum_scratch() * sizeof *m->checksum_scratch);
+    m->checksums = memory_take(&m->memory, kind, (size_t)m->table.count * sizeof *m->checksums);
 }
 
 static void plan_workspace(Llama3 *m) {
@@ -165,37 +164,47 @@ static int choose_logits_rows(const Llama3 *m) {
     return rows < (size_t)llama3_rows(m) ? (int)rows : llama3_rows(m);
 }
 
-static int allocate(Llama3 *m, Error *err) {
-    int failed = parameter_table_build(&m->table, &m->config, err);
+// Everything about the model's memory but the memory itself.
+static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, Error *err) {
+    int failed = check_shape(config, shape, err);
     if (failed) return failed;
-    m->layers = calloc((size_t)m->config.num_hidden_layers, sizeof *m->layers);
-    float *rope = malloc((size_t)m->shape.T * (size_t)m->config.head_dim * sizeof *rope);
-    if (!m->layers || !rope) {
-        free(rope);
-        return fail_fault(err, "no memory for the model's tables");
-    }
+    m->config = *config;
+    m->shape = *shape;
+    Parallel *p = &m->shape.parallel;
+    if (p->shards < 1) p->shards = 1;
+    if (p->replicas < 1) p->replicas = 1;
+    m->gradient_shards = p->zero == 2 && p->shards > 1;
+    failed = parameter_table_build(&m->table, config, p->shards, err);
+    if (failed) return failed;
+    m->layers = calloc((size_t)config->num_hidden_layers, sizeof *m->layers);
+    if (!m->layers) return fail_fault(err, "no memory for the model's tables");
     m->logits_rows = choose_logits_rows(m);
     plan(m);
-    failed = memory_allocate(&m->memory, err);
+    return 0;
+}
+
+static int allocate(Llama3 *m, Error *err) {
+    float *rope = malloc((size_t)m->shape.T * (size_t)m->config.head_dim * sizeof *rope);
+    if (!rope) return fail_fault(err, "no memory for the model's tables");
+    int failed = memory_allocate(&m->memory, err);
     if (!failed) {
         plan(m);
         upload_rope(m, rope);
+        llama3_clear_padding(m);
         m->memory.library_bytes = matmul_prepare();
         failed = allocate_host(m, err);
     }
+    if (!failed && m->shape.training) failed = shards_prepare(m, err);
     free(rope);
     return failed;
 }
 
 int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape, Error *err) {
-    int failed = check_shape(config, shape, err);
-    if (failed) return failed;
     Llama3 *m = calloc(1, sizeof *m);
     if (!m) return fail_fault(err, "no memory for the model");
-    m->config = *config;
-    m->shape = *shape;
     cuda_check(cudaStreamCreate(&m->stream));
-    failed = allocate(m, err);
+    int failed = measure(m, config, shape, err);
+    if (!failed) failed = allocate(m, err);
     if (failed) {
         llama3_destroy(m);
         return failed;
@@ -204,8 +213,28 @@ int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape
     return 0;
 }
 
+int llama3_plan_memory(MemoryPlan *to, const LlamaConfig *config, const RunShape *shape, Error *err) {
+    Llama3 *m = calloc(1, sizeof *m);
+    if (!m) return fail_fault(err, "no memory for the model");
+    int failed = measure(m, config, shape, err);
+    *to = m->memory;
+    free(m->layers);
+    parameter_table_free(&m->table);
+    free(m);
+    return failed;
+}
+
+int llama3_plan_text(char *text, size_t capacity, const char *config_path, const RunShape *shape, Error *err) {
+    LlamaConfig config;
+    MemoryPlan planned;
+    int failed = llama_config_read(&config, config_path, err);
+    if (!failed) failed = llama3_plan_memory(&planned, &config, shape, err);
+    return failed ? failed : memory_text(text, capacity, &planned, err);
+}
+
 void llama3_destroy(Llama3 *m) {
     if (!m) return;
+    shards_free(m);
     cuda_check(cudaStreamSynchronize(m->stream));
     memory_free(&m->memory);
     parameter_table_free(&m->table);
@@ -217,121 +246,4 @@ void llama3_destroy(Llama3 *m) {
     free(m->batches);
     free(m->layers);
     free(m);
-}
-
-// ---- weights
-
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
-static void init_tensor(Llama3 *m, const ParameterTensor *t, uint64_t seed, uint32_t index) {
-    floatX *params = m->params + t->offset;
-    float *master = m->master ? m->master + t->offset : NULL;
-    float std = (float)m->config.initializer_range;
-    if (t->init == INIT_RESIDUAL) std /= sqrtf(2.0f * (float)m->config.num_hidden_layers);
-    if (t->init == INIT_ONES)
-        weights_init_constant(params, master, elements(t), 1.0f, m->stream);
-    else
-        weights_init_normal(params, master, elements(t), std, seed, index, m->stream);
-}
-
-static void clear_all(Llama3 *m) {
-    const size_t bytes = m->table.num_elements * sizeof(float);
-    cuda_check(cudaMemsetAsync(m->params, 0, m->table.num_elements * sizeof(floatX), m->stream));
-    if (!m->shape.training) return;
-    cuda_check(cudaMemsetAsync(m->master, 0, bytes, m->stream));
-    cuda_check(cudaMemsetAsync(m->moment1, 0, bytes, m->stream));
-    cuda_check(cudaMemsetAsync(m->moment2, 0, bytes, m->stream));
-}
-
-void llama3_init_weights(Llama3 *m, uint64_t seed) {
-    clear_all(m); // padding too
-    for (int i = 0; i < m->table.count; i++) init_tensor(m, &m->table.tensors[i], seed, (uint32_t)i);
-}
-
-// What a tensor takes of each flat array: its elements, the padding, and the gap before the next tensor.
-static size_t span(const ParameterTensor *t) {
-    const size_t padded = (size_t)t->padded_rows * (size_t)t->cols;
-    return (padded + PARAMETER_ALIGN - 1) / PARAMETER_ALIGN * PARAMETER_ALIGN;
-}
-
-// Elements of a piece, with all behind it that is the tensor's where it ends with the last element.
-static size_t with_padding(const ParameterTensor *t, size_t first, size_t count) {
-    return first + count == elements(t) ? span(t) - first : count;
-}
-
-void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values) {
-    const ParameterTensor *t = &m->table.tensors[index];
-    const size_t padded = with_padding(t, first, count);
-    floatX *to = m->params + t->offset + first;
-    cuda_check(cudaMemcpyAsync(to, values, count * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
-    cuda_check(cudaMemsetAsync(to + count, 0, (padded - count) * sizeof(floatX), m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream)); // `values` is the caller's again
-}
-
-static void reset_training(Llama3 *m, size_t first, size_t count) {
-    if (!m->shape.training) return;
-    weights_widen(m->master + first, m->params + first, count, m->stream);
-    cuda_check(cudaMemsetAsync(m->moment1 + first, 0, count * sizeof(float), m->stream));
-    cuda_check(cudaMemsetAsync(m->moment2 + first, 0, count * sizeof(float), m->stream));
-}
-
-void llama3_reset_training(Llama3 *m) { reset_training(m, 0, m->table.num_elements); }
-
-void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values) {
-    const floatX *from = m->params + m->table.tensors[index].offset + first;
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, from, count * sizeof(floatX), cudaMemcpyDeviceToHost));
-}
-
-void llama3_set_parameter(Llama3 *m, int index, const floatX *values) {
-    const ParameterTensor *t = &m->table.tensors[index];
-    llama3_set_parameter_piece(m, index, 0, elements(t), values);
-    reset_training(m, t->offset, span(t));
-}
-
-void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
-    llama3_get_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
-}
-
-static float *training_array(const Llama3 *m, TrainingArray array) {
-    return array == TRAINING_MASTER ? m->master : array == TRAINING_MOMENT1 ? m->moment1 : m->moment2;
-}
-
-void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
-                               const float *values) {
-    const ParameterTensor *t = &m->table.tensors[index];
-    const size_t padded = with_padding(t, first, count);
-    float *to = training_array(m, array) + t->offset + first;
-    cuda_check(cudaMemcpyAsync(to, values, count * sizeof(float), cudaMemcpyHostToDevice, m->stream));
-    cuda_check(cudaMemsetAsync(to + count, 0, (padded - count) * sizeof(float), m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-}
-
-void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values) {
-    const float *from = training_array(m, array) + m->table.tensors[index].offset + first;
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, from, count * sizeof(float), cudaMemcpyDeviceToHost));
-}
-
-void llama3_get_training(Llama3 *m, float *to) {
-    const size_t n = m->table.num_elements;
-    for (int array = 0; array < TRAINING_ARRAYS; array++)
-        cuda_check(cudaMemcpyAsync(to + (size_t)array * n, training_array(m, (TrainingArray)array), n * sizeof(float),
-                                   cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-}
-
-void llama3_get_gradient(Llama3 *m, int index, float *values) {
-    const ParameterTensor *t = &m->table.tensors[index];
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, m->grads + t->offset, elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
-}
-
-uint64_t llama3_checksum(Llama3 *m) {
-    const size_t words = m->table.num_elements * sizeof(floatX) / sizeof(uint64_t);
-    checksum(&m->result->checksum, m->checksum_scratch, (const uint64_t *)m->params, words, m->stream);
-    cuda_check(cudaMemcpyAsync(&m->host_result->checksum, &m->result->checksum, sizeof(uint64_t),
-                               cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-    return m->host_result->checksum;
 }

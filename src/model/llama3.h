@@ -16,6 +16,8 @@
 #include "data/loader.h"
 #include "kernels/adamw.h"
 #include "model/config.h"
+#include "model/memory.h"
+#include "model/parallel.h"
 #include "model/parameters.h"
 
 #ifdef __cplusplus
@@ -27,6 +29,7 @@ typedef struct {
     int micro_batches; // a step's: so many host batches are kept
     bool training;     // false: no gradients, no optimizer state; only losses and logits
     bool recompute;    // keep each block's input only and compute the block again in the backward pass
+    Parallel parallel; // {0}: one rank
 } RunShape;
 
 typedef struct Llama3 Llama3;
@@ -35,6 +38,10 @@ typedef struct Llama3 Llama3;
 // 1 (memory: bytes needed and free).
 int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape, Error *err);
 void llama3_destroy(Llama3 *m); // NULL is allowed
+
+// What llama3_create would allocate, and the same of a configuration file as text (memory_text). No device is needed.
+int llama3_plan_memory(MemoryPlan *plan, const LlamaConfig *config, const RunShape *shape, Error *err);
+int llama3_plan_text(char *text, size_t capacity, const char *config_path, const RunShape *shape, Error *err);
 
 const LlamaConfig *llama3_config(const Llama3 *m);
 const ParameterTable *llama3_parameters(const Llama3 *m);
@@ -51,8 +58,8 @@ void llama3_set_parameter(Llama3 *m, int index, const floatX *values);
 void llama3_get_parameter(Llama3 *m, int index, floatX *values);
 
 // Elements [first, first + count) of the tensor (row-major, count > 0), so that a tensor of any size goes through a small
-// piece of host memory. The piece that holds the last element zeroes the padding. Master weights and moments stay as
-// they are: llama3_reset_training or the training pieces below follow.
+// piece of host memory. Master weights and moments stay as they are: llama3_reset_training or the training pieces below
+// follow. Every rank holds all parameters and sets them all.
 void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values);
 void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values);
 
@@ -61,17 +68,26 @@ void llama3_reset_training(Llama3 *m);
 
 // What the optimizer keeps of each parameter; of a model made for training.
 typedef enum { TRAINING_MASTER, TRAINING_MOMENT1, TRAINING_MOMENT2, TRAINING_ARRAYS } TrainingArray;
-void llama3_set_training_piece(
-    Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
-    const float *values); // padding as above; the parameter itself stays. values: at any address
-void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values);
 
-// to: host, the three flat arrays [TRAINING_ARRAYS][num_elements], padding included (=). Waits for the device.
+// Elements as above; what of them is not this shard's (parameter_piece) is left out. The parameter itself stays. values:
+// at any address.
+void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
+                               const float *values);
+void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
+                               float *values); // all of them must be this shard's
+
+// to: host, this shard's three flat arrays [TRAINING_ARRAYS][num_shard_elements], padding included (=). Waits for the
+// device.
 void llama3_get_training(Llama3 *m, float *to);
 
-void llama3_get_gradient(Llama3 *m, int index, float *values); // as accumulated in this step, before clipping
+// As accumulated in this step on this rank, before clipping; not of gradient shards (zero 2).
+void llama3_get_gradient(Llama3 *m, int index, float *values);
 
-// Of all parameters as floatX (kernels/checksum.h), padding included. Training only. Waits.
+// sums[table count]: of each tensor as floatX (kernels/checksum.h). The same on ranks that hold the same bits, however
+// training is divided. Training only. Waits.
+void llama3_checksums(Llama3 *m, uint64_t *sums);
+
+// One of all tensors: the sum of sums[i] * (2 i + 1) modulo 2^64.
 uint64_t llama3_checksum(Llama3 *m);
 
 // ---- training step
@@ -79,17 +95,19 @@ uint64_t llama3_checksum(Llama3 *m);
 // Host memory of micro-batch i, free to be overwritten from llama3_result (or create) until llama3_forward_backward(m, i).
 Batch *llama3_batch(Llama3 *m, int i);
 
-// Starts a step whose micro-batches have num_targets targets in all: gradients and loss are zeroed (=).
+// Starts a step whose micro-batches have num_targets targets in all, over all ranks: gradients and loss are zeroed (=).
 void llama3_begin_step(Llama3 *m, int64_t num_targets);
 
-// One micro-batch forward and backward: gradients (+=) of the mean loss over the step's num_targets, loss (+=).
+// One micro-batch forward and backward: gradients (+=) of the mean loss over the step's num_targets, loss (+=). With the
+// step's last one (i == micro_batches - 1) gradients begin to be summed over the ranks while the backward pass goes on.
 void llama3_forward_backward(Llama3 *m, int i);
 
-// Global norm, clipping and AdamW. No weight or moment changes when the norm or the step's mean loss is not finite, or
+// Sums over the ranks, global norm, clipping and AdamW on this rank's shard; the parameters of the others come while the
+// next forward pass runs. Collective. No weight or moment changes when the norm or the step's mean loss is not finite, or
 // the loss above max_loss (INFINITY: no limit).
 void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss);
 
-// Waits for the device. *loss: mean over the step's targets, in nats; *grad_norm: before clipping (NULL allowed).
+// Waits for the device. *loss: mean over the step's targets, in nats; after llama3_update over those of all ranks; *grad_norm: before clipping (NULL allowed).
 void llama3_result(Llama3 *m, float *loss, float *grad_norm);
 
 // After llama3_result: whether llama3_update changed the weights.

@@ -1,4 +1,5 @@
-// What llama3.c (memory, weights) and llama3_step.c (forward, backward, update) share.
+// What llama3.c (memory), llama3_weights.c (weights in and out), llama3_step.c (forward, backward, update) and
+// llama3_shards.c (what of it is exchanged between ranks) share.
 #ifndef LLMC_MODEL_LLAMA3_INTERNAL_H
 #define LLMC_MODEL_LLAMA3_INTERNAL_H
 
@@ -29,10 +30,26 @@ typedef struct {
 } StepScalars;
 
 typedef struct {
-    float loss_sum, grad_norm;
-    int apply;         // whether the update was made
-    uint64_t checksum; // of the parameters
+    float loss_sum, square_sum; // square_sum: of all gradients
+    float grad_norm;
+    int apply; // whether the update was made
 } StepResult;
+
+// A bucket's collectives.
+typedef struct {
+    char gradients[64], replicas[64], parameters[64]; // labels
+    CommOp *reduce, *replicate, *gather;
+    float *grads; // its gradient's first element; with gradient shards while they are being computed
+    bool reduced; // in this step the sum over the ranks has begun
+} BucketState;
+
+// With gradient shards: where a bucket's gradients of one micro-batch are computed and reduced.
+typedef struct {
+    float *whole, *piece; // [bucket], [bucket / shards] = the sum over the ranks of this shard's piece
+    CommOp *reduce;
+    int bucket; // whose sum is on its way to `piece`; -1: none
+} GradientSlot;
+enum { SLOT_EVEN_LAYERS, SLOT_ODD_LAYERS, SLOT_VOCABULARY, SLOT_NORMS, GRADIENT_SLOTS };
 
 struct Llama3 {
     LlamaConfig config;
@@ -42,9 +59,15 @@ struct Llama3 {
     cudaStream_t stream;
     int logits_rows; // rows of one chunk of the classifier
 
-    // flat arrays of table.num_elements
-    floatX *params;
-    float *grads, *master, *moment1, *moment2;
+    floatX *params;                    // [table.num_elements]
+    float *grads;                      // likewise, or with gradient shards [table.num_shard_elements]
+    float *master, *moment1, *moment2; // [table.num_shard_elements]
+
+    bool gradient_shards;
+    bool last_micro_batch; // the running one is the step's last
+    BucketState *buckets;  // [table.num_buckets]
+    GradientSlot slots[GRADIENT_SLOTS];
+    CommOp *sum_loss, *sum_squares, *replicate_shard;
 
     LayerActivations *layers;
     floatX *residual_final, *norm_final;
@@ -58,8 +81,8 @@ struct Llama3 {
     float *losses;            // [N]
     float *attention_scratch; // [B, NH, T]
     float *rmsnorm_scratch, *norm_scratch;
-    uint64_t *checksum_scratch;
-    float *rope; // [T, HD/2, 2]
+    uint64_t *checksum_scratch, *checksums; // checksums: [table.count]
+    float *rope;                            // [T, HD/2, 2]
 
     int32_t *tokens, *targets, *doc_start, *order; // device copies of the running micro-batch
     StepScalars *scalars;                          // device
@@ -75,6 +98,34 @@ struct Llama3 {
 
 int llama3_rows(const Llama3 *m);      // N
 int llama3_qkv_width(const Llama3 *m); // (NH + 2 NKV) HD
+
+void llama3_clear_padding(Llama3 *m); // of the parameters, and the training arrays; both stay zero from then on
+
+// ---- llama3_shards.c
+
+int shards_prepare(Llama3 *m, Error *err); // Errors: 1
+void shards_free(Llama3 *m);
+void shards_plan(Llama3 *m); // takes gradients and what belongs to them
+
+void shards_begin_step(Llama3 *m);
+void shards_open(Llama3 *m, int bucket);  // before the first gradient of a micro-batch is added to the bucket
+void shards_close(Llama3 *m, int bucket); // after the last
+float *shards_gradient(Llama3 *m, int bucket,
+                       size_t offset); // of the flat element `offset`, which is in the open bucket
+
+void shards_finish_gradients(Llama3 *m); // from here on this shard's gradients are sums over the ranks
+void shards_sum_result(Llama3 *m);       // loss_sum and square_sum too
+
+// This shard's part of the bucket; after shards_finish_gradients.
+typedef struct {
+    floatX *params;
+    float *grads, *master, *moment1, *moment2;
+    size_t count;
+} ShardPiece;
+ShardPiece shards_piece(Llama3 *m, int bucket);
+void shards_gather(Llama3 *m, int bucket); // gives the bucket's new parameters to the others
+void shards_await(Llama3 *m, int bucket);  // the forward pass may use the bucket's parameters
+void shards_await_all(Llama3 *m);
 
 // Forward to norm_final [rows*length, C] for `rows` rows of `length` tokens that stand in m->tokens and m->doc_start.
 void llama3_forward(Llama3 *m, int rows, int length);

@@ -16,6 +16,7 @@
 #include "kernels/swiglu.h"
 #include "kernels/update_gate.h"
 #include "target/matmul.h"
+#include "target/trace.h"
 
 // ---- the three products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T
 
@@ -23,10 +24,15 @@ static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int O
     matmul(y, MATMUL_OUT_FLOATX, x, m->params + w, N, OC, IC, false, true, false, m->stream);
 }
 
-static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, size_t w, int N, int OC, int IC) {
-    matmul(m->grads + w, MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
+                            int OC, int IC) {
+    matmul(shards_gradient(m, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
     matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
 }
+
+static float *norm_gradient(Llama3 *m, size_t w) { return shards_gradient(m, m->table.norm_bucket, w); }
+
+static int layer_bucket(int l) { return 1 + l; }
 
 // ---- forward
 
@@ -65,12 +71,17 @@ void llama3_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, r
 void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
     const int N = rows * length, C = m->config.hidden_size, F = m->config.intermediate_size;
     const int L = m->config.num_hidden_layers;
+    shards_await(m, 0);
     embedding_forward(m->layers[0].residual1, m->tokens, m->params + m->table.embedding, N, C, m->stream);
+    shards_await(m, m->table.norm_bucket);
     for (int l = 0; l < L; l++) {
+        shards_await(m, layer_bucket(l));
+        trace_begin(LANE_COMPUTE, "forward, layer", l, m->stream);
         enter_block(m, l, N);
         block_inside(m, l, rows, length);
         if (visit) visit(context, l, m->layers[l].qkv);
         linear(m, m->delta, m->layers[l].swiglu, m->table.layers[l].down, N, C, F);
+        trace_end(LANE_COMPUTE, m->stream);
     }
     add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,
                         m->params + m->table.final_norm, N, C, m->config.rms_norm_eps, m->stream);
@@ -81,6 +92,10 @@ void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, voi
 // Leaves the gradient of norm_final in dnorm, unless there is no training.
 static void classify(Llama3 *m, bool with_gradient) {
     const int N = llama3_rows(m), C = m->config.hidden_size, V = m->config.vocab_size, VP = m->table.padded_vocab;
+    const int head = m->table.head_bucket;
+    shards_await(m, head);
+    trace_begin(LANE_COMPUTE, "classifier", -1, m->stream);
+    if (with_gradient) shards_open(m, head);
     for (int first = 0; first < N; first += m->logits_rows) {
         const int n = N - first < m->logits_rows ? N - first : m->logits_rows;
         const size_t at = (size_t)first * (size_t)C;
@@ -91,9 +106,11 @@ static void classify(Llama3 *m, bool with_gradient) {
         }
         cross_entropy_backward(m->losses + first, m->logits, m->targets + first, &m->scalars->loss_scale, n, V, VP,
                                m->stream);
-        linear_backward(m, m->dnorm + at, m->logits, m->norm_final + at, m->table.head, n, VP, C);
+        linear_backward(m, m->dnorm + at, m->logits, m->norm_final + at, head, m->table.head, n, VP, C);
     }
+    if (with_gradient && head != 0) shards_close(m, head); // a tied one waits for the embedding's gradient
     sum_losses(&m->result->loss_sum, m->losses, N, m->stream);
+    trace_end(LANE_COMPUTE, m->stream);
 }
 
 // ---- backward
@@ -102,11 +119,11 @@ static void ffn_backward(Llama3 *m, int l) {
     const LayerActivations *a = &m->layers[l];
     const LayerOffsets *w = &m->table.layers[l];
     const int N = llama3_rows(m), C = m->config.hidden_size, F = m->config.intermediate_size;
-    linear_backward(m, m->dswiglu, m->dresidual, a->swiglu, w->down, N, C, F);
+    linear_backward(m, m->dswiglu, m->dresidual, a->swiglu, layer_bucket(l), w->down, N, C, F);
     swiglu_backward(m->dgate_up, m->dswiglu, a->gate_up, N, F, m->stream);
-    linear_backward(m, m->dnorm, m->dgate_up, a->norm2, w->gate_up, N, 2 * F, C);
-    rmsnorm_backward(m->dresidual, m->grads + w->ffn_norm, m->rmsnorm_scratch, m->dnorm, m->dresidual, a->residual2,
-                     m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
+    linear_backward(m, m->dnorm, m->dgate_up, a->norm2, layer_bucket(l), w->gate_up, N, 2 * F, C);
+    rmsnorm_backward(m->dresidual, norm_gradient(m, w->ffn_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
+                     a->residual2, m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
 }
 
 static void attention_block_backward(Llama3 *m, int l) {
@@ -115,12 +132,12 @@ static void attention_block_backward(Llama3 *m, int l) {
     const LayerOffsets *w = &m->table.layers[l];
     const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    linear_backward(m, m->dattention, m->dresidual, a->attention, w->output, N, C, NH * HD);
+    linear_backward(m, m->dattention, m->dresidual, a->attention, layer_bucket(l), w->output, N, C, NH * HD);
     attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start, B, T,
                        NH, NKV, HD, m->stream);
     rope_backward(m->dqkv, m->rope, m->doc_start, B, T, NH, NKV, HD, m->stream);
-    linear_backward(m, m->dnorm, m->dqkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
-    rmsnorm_backward(m->dresidual, m->grads + w->attention_norm, m->rmsnorm_scratch, m->dnorm, m->dresidual,
+    linear_backward(m, m->dnorm, m->dqkv, a->norm1, layer_bucket(l), w->qkv, N, llama3_qkv_width(m), C);
+    rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
 }
 
@@ -135,14 +152,22 @@ static void recompute_block(Llama3 *m, int l) {
 
 static void backward(Llama3 *m) {
     const int N = llama3_rows(m), C = m->config.hidden_size;
-    rmsnorm_backward(m->dresidual, m->grads + m->table.final_norm, m->rmsnorm_scratch, m->dnorm, NULL,
+    shards_open(m, m->table.norm_bucket);
+    rmsnorm_backward(m->dresidual, norm_gradient(m, m->table.final_norm), m->rmsnorm_scratch, m->dnorm, NULL,
                      m->residual_final, m->params + m->table.final_norm, m->rstd_final, N, C, m->stream);
     for (int l = m->config.num_hidden_layers - 1; l >= 0; l--) {
+        trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
+        shards_open(m, layer_bucket(l));
         recompute_block(m, l);
         ffn_backward(m, l);
         attention_block_backward(m, l);
+        shards_close(m, layer_bucket(l));
+        trace_end(LANE_COMPUTE, m->stream);
     }
-    embedding_backward(m->grads + m->table.embedding, m->dresidual, m->tokens, m->order, N, C, m->stream);
+    shards_close(m, m->table.norm_bucket);
+    if (m->table.head_bucket != 0) shards_open(m, 0);
+    embedding_backward(shards_gradient(m, 0, m->table.embedding), m->dresidual, m->tokens, m->order, N, C, m->stream);
+    shards_close(m, 0);
 }
 
 // ---- the step
@@ -169,10 +194,11 @@ void llama3_begin_step(Llama3 *m, int64_t num_targets) {
     m->host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
     upload_scalars(m);
     cuda_check(cudaMemsetAsync(m->result, 0, sizeof *m->result, m->stream));
-    if (m->shape.training) cuda_check(cudaMemsetAsync(m->grads, 0, m->table.num_elements * sizeof(float), m->stream));
+    if (m->shape.training) shards_begin_step(m);
 }
 
 void llama3_forward_backward(Llama3 *m, int i) {
+    m->last_micro_batch = i == m->shape.micro_batches - 1;
     upload_batch(m, &m->batches[i]);
     llama3_forward(m, m->shape.B, m->shape.T);
     classify(m, true);
@@ -198,21 +224,34 @@ void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
     cuda_check(cudaStreamSynchronize(m->stream));
 }
 
-static void update_range(Llama3 *m, size_t first, size_t end, bool decay) {
-    if (first == end) return;
-    adamw_update(m->params + first, m->master + first, m->moment1 + first, m->moment2 + first, m->grads + first,
-                 &m->result->apply, &m->result->grad_norm, &m->scalars->adamw, decay, end - first, m->stream);
+static void add_squares(Llama3 *m, int bucket) {
+    const ShardPiece p = shards_piece(m, bucket);
+    sum_squares(&m->result->square_sum, m->norm_scratch, p.grads, p.count, m->stream);
+}
+
+static void update_bucket(Llama3 *m, int bucket) {
+    const ShardPiece p = shards_piece(m, bucket);
+    adamw_update(p.params, p.master, p.moment1, p.moment2, p.grads, &m->result->apply, &m->result->grad_norm,
+                 &m->scalars->adamw, m->table.buckets[bucket].decay, p.count, m->stream);
+    shards_gather(m, bucket);
 }
 
 void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
+    const int norms = m->table.norm_bucket;
     m->host_scalars->max_loss = max_loss;
     m->host_scalars->adamw = *step; // loss_scale stays, so a copy still under way reads the same
     upload_scalars(m);
-    global_norm(&m->result->grad_norm, m->norm_scratch, m->grads, m->table.num_elements, m->stream);
+    shards_finish_gradients(m);
+    trace_begin(LANE_COMPUTE, "update", -1, m->stream);
+    for (int b = 0; b < m->table.num_buckets; b++) add_squares(m, b);
+    shards_sum_result(m);
+    norm_of_squares(&m->result->grad_norm, &m->result->square_sum, m->stream);
     update_gate(&m->result->apply, &m->result->loss_sum, &m->scalars->loss_scale, &m->scalars->max_loss,
                 &m->result->grad_norm, m->stream);
-    update_range(m, 0, m->table.num_decayed, true);
-    update_range(m, m->table.num_decayed, m->table.num_elements, false);
+    shards_await_all(m);     // where no forward pass has waited for the last step's parameters
+    update_bucket(m, norms); // in the order in which the forward pass needs them
+    for (int b = 0; b < norms; b++) update_bucket(m, b);
+    trace_end(LANE_COMPUTE, m->stream);
 }
 
 void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
@@ -242,6 +281,7 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     cuda_check(cudaMemcpyAsync(m->tokens, tokens, (size_t)n * sizeof *tokens, cudaMemcpyHostToDevice, m->stream));
     cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
     llama3_forward(m, 1, n);
+    shards_await(m, m->table.head_bucket);
     linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
     cuda_check(
         cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost, m->stream));

@@ -5,8 +5,10 @@
 enum { ARENA_ALIGN = 256 };
 
 static const char *const kind_names[MEMORY_KINDS] = {
-    [MEMORY_PARAMETERS] = "parameters",   [MEMORY_GRADIENTS] = "gradients", [MEMORY_OPTIMIZER] = "optimizer state",
-    [MEMORY_ACTIVATIONS] = "activations", [MEMORY_KV_CACHE] = "KV cache",   [MEMORY_WORKSPACE] = "workspace",
+    [MEMORY_PARAMETERS] = "parameters",     [MEMORY_GRADIENTS] = "gradients",
+    [MEMORY_OPTIMIZER] = "optimizer state", [MEMORY_COMMUNICATION] = "communication",
+    [MEMORY_ACTIVATIONS] = "activations",   [MEMORY_KV_CACHE] = "KV cache",
+    [MEMORY_WORKSPACE] = "workspace",
 };
 
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {
@@ -74,4 +76,14 @@ void memory_print(const MemoryPlan *plan, FILE *to) {
         if (plan->arenas[kind].bytes) print_line(to, kind_names[kind], plan->arenas[kind].bytes, total);
     if (plan->library_bytes) print_line(to, "matrix library", plan->library_bytes, total);
     print_line(to, "total", total, total);
+}
+
+int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err) {
+    size_t length = 0;
+    for (int kind = 0; kind < MEMORY_KINDS && length < capacity; kind++)
+        length += (size_t)snprintf(text + length, capacity - length, "%s\"%s\": %zu", kind ? ", " : "{",
+                                   kind_names[kind], plan->arenas[kind].bytes);
+    if (length < capacity)
+        length += (size_t)snprintf(text + length, capacity - length, ", \"matrix library\": %zu}", plan->library_bytes);
+    return length < capacity ? 0 : fail_fault(err, "a memory plan takes more than %zu bytes of text", capacity);
 }

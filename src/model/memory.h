@@ -11,6 +11,7 @@ typedef enum {
     MEMORY_PARAMETERS,
     MEMORY_GRADIENTS,
     MEMORY_OPTIMIZER,
+    MEMORY_COMMUNICATION, // gradients on their way to the rank that owns them
     MEMORY_ACTIVATIONS,
     MEMORY_KV_CACHE, // of a decoder
     MEMORY_WORKSPACE,
@@ -43,5 +44,8 @@ MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b);
 
 // A table: one line an arena, MiB and share, and the total. Empty arenas are left out.
 void memory_print(const MemoryPlan *plan, FILE *to);
+
+// A JSON object: bytes by the names of that table. Errors: 1 (longer than capacity).
+int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err);
 
 #endif

@@ -4,6 +4,11 @@
 // Every flat array of the model (parameters, gradients, master weights, moments) has the same layout: a tensor's
 // elements stand at `offset`, row-major. Matrices come first, norm weights last, so that weight decay is one range.
 // q, k and v stand side by side and so form one matrix for the product; gate and up likewise.
+//
+// The flat arrays consist of buckets: the embedding, each layer's matrices, the head if it is not tied, all norm weights.
+// A bucket's gradients are complete at one moment of the backward pass, and are reduced over the ranks as one; its
+// parameters are gathered as one. Each bucket is `shards` equal pieces; shard s owns the s-th of every bucket, and its
+// training arrays (master weights, moments) hold its pieces one behind the other.
 #ifndef LLMC_MODEL_PARAMETERS_H
 #define LLMC_MODEL_PARAMETERS_H
 
@@ -35,11 +40,27 @@ typedef struct {
 } LayerOffsets;
 
 typedef struct {
+    size_t begin, end; // elements; end - begin is a multiple of shards * PARAMETER_ALIGN
+    bool decay;        // of all its tensors
+    char label[32];    // for people: "layer 3"
+} ParameterBucket;
+
+// What a shard owns of a tensor.
+typedef struct {
+    size_t first, count; // elements [first, first + count) of the tensor, row-major, without padding; count 0: nothing
+    size_t at;           // where they begin in the shard's training arrays
+} ParameterPiece;
+
+typedef struct {
     ParameterTensor *tensors;
     int count;
-    size_t num_elements;   // of each flat array
-    size_t num_decayed;    // elements [0, num_decayed) are decayed, the others not
-    size_t num_parameters; // without padding, tied ones once
+    int shards;
+    ParameterBucket *buckets;
+    int num_buckets, head_bucket, norm_bucket; // bucket 0: embedding (and tied head), 1 + l: layer l
+    size_t num_shard_elements;                 // of each training array of a shard
+    size_t num_elements;                       // of each flat array
+    size_t num_decayed;                        // elements [0, num_decayed) are decayed, the others not
+    size_t num_parameters;                     // without padding, tied ones once
     int padded_vocab;
     size_t embedding, head, final_norm; // offsets; head == embedding when tied
     LayerOffsets *layers;
@@ -50,10 +71,13 @@ enum {
     VOCAB_ALIGN = 128,     // rows
 };
 
-// Fills *table for the configuration (checked before by llama_config_read). Free with parameter_table_free. Errors: 2
-// (a size that the kernels cannot work with), 1 (memory).
-int parameter_table_build(ParameterTable *table, const LlamaConfig *config, Error *err);
+// Fills *table for the configuration (checked before by llama_config_read), divided among `shards` >= 1 ranks. Free with
+// parameter_table_free. Errors: 2 (a size that the kernels cannot work with), 1 (memory).
+int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int shards, Error *err);
 void parameter_table_free(ParameterTable *table);
+
+// 0 <= shard < table->shards.
+ParameterPiece parameter_piece(const ParameterTable *table, int tensor, int shard);
 
 // NULL: no such tensor.
 const ParameterTensor *parameter_table_find(const ParameterTable *table, const char *name);

@@ -1,0 +1,156 @@
+// A model's weights and what the optimizer keeps of them, in and out.
+#include "model/llama3_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/checksum.h"
+#include "kernels/weights.h"
+
+static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
+
+static ParameterPiece own_piece(const Llama3 *m, int index) {
+    return parameter_piece(&m->table, index, m->shape.parallel.shard);
+}
+
+// ---- initial values
+
+// Between a tensor's last element and the next tensor: padded rows, and gaps.
+static void clear_behind(Llama3 *m, int index) {
+    const ParameterTable *table = &m->table;
+    const size_t begin = table->tensors[index].offset + elements(&table->tensors[index]);
+    const size_t end = index + 1 < table->count ? table->tensors[index + 1].offset : table->num_elements;
+    cuda_check(cudaMemsetAsync(m->params + begin, 0, (end - begin) * sizeof(floatX), m->stream));
+}
+
+static void clear_training(Llama3 *m) {
+    const size_t bytes = m->table.num_shard_elements * sizeof(float);
+    cuda_check(cudaMemsetAsync(m->master, 0, bytes, m->stream));
+    cuda_check(cudaMemsetAsync(m->moment1, 0, bytes, m->stream));
+    cuda_check(cudaMemsetAsync(m->moment2, 0, bytes, m->stream));
+}
+
+void llama3_clear_padding(Llama3 *m) {
+    for (int i = 0; i < m->table.count; i++) clear_behind(m, i);
+    if (m->shape.training) clear_training(m);
+}
+
+static void init_tensor(Llama3 *m, int index, uint64_t seed) {
+    const ParameterTensor *t = &m->table.tensors[index];
+    const ParameterPiece own = m->master ? own_piece(m, index) : (ParameterPiece){0};
+    floatX *params = m->params + t->offset;
+    float *master = m->master ? m->master + own.at : NULL;
+    float std = (float)m->config.initializer_range;
+    if (t->init == INIT_RESIDUAL) std /= sqrtf(2.0f * (float)m->config.num_hidden_layers);
+    if (t->init == INIT_ONES)
+        weights_init_constant(params, master, own.first, own.count, elements(t), 1.0f, m->stream);
+    else
+        weights_init_normal(params, master, own.first, own.count, elements(t), std, seed, (uint32_t)index, m->stream);
+}
+
+void llama3_init_weights(Llama3 *m, uint64_t seed) {
+    shards_await_all(m);
+    if (m->shape.training) clear_training(m);
+    for (int i = 0; i < m->table.count; i++) init_tensor(m, i, seed);
+}
+
+// ---- parameters
+
+void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values) {
+    floatX *to = m->params + m->table.tensors[index].offset + first;
+    shards_await_all(m);
+    cuda_check(cudaMemcpyAsync(to, values, count * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream)); // `values` is the caller's again
+}
+
+void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values) {
+    const floatX *from = m->params + m->table.tensors[index].offset + first;
+    shards_await_all(m);
+    cuda_check(cudaStreamSynchronize(m->stream));
+    cuda_check(cudaMemcpy(values, from, count * sizeof(floatX), cudaMemcpyDeviceToHost));
+}
+
+static void reset_training(Llama3 *m, int index) {
+    const ParameterPiece own = own_piece(m, index);
+    if (own.count == 0) return;
+    weights_widen(m->master + own.at, m->params + m->table.tensors[index].offset + own.first, own.count, m->stream);
+    cuda_check(cudaMemsetAsync(m->moment1 + own.at, 0, own.count * sizeof(float), m->stream));
+    cuda_check(cudaMemsetAsync(m->moment2 + own.at, 0, own.count * sizeof(float), m->stream));
+}
+
+void llama3_reset_training(Llama3 *m) {
+    if (!m->shape.training) return;
+    shards_await_all(m);
+    for (int i = 0; i < m->table.count; i++) reset_training(m, i);
+}
+
+void llama3_set_parameter(Llama3 *m, int index, const floatX *values) {
+    llama3_set_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+    if (m->shape.training) reset_training(m, index);
+}
+
+void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
+    llama3_get_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+}
+
+// ---- training arrays
+
+static float *training_array(const Llama3 *m, TrainingArray array) {
+    return array == TRAINING_MASTER ? m->master : array == TRAINING_MOMENT1 ? m->moment1 : m->moment2;
+}
+
+void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
+                               const float *values) {
+    const ParameterPiece own = own_piece(m, index);
+    const size_t end = first + count < own.first + own.count ? first + count : own.first + own.count;
+    const size_t begin = first > own.first ? first : own.first;
+    if (begin >= end) return;
+    float *to = training_array(m, array) + own.at + (begin - own.first);
+    const char *from = (const char *)values + (begin - first) * sizeof(float); // at any address
+    cuda_check(cudaMemcpyAsync(to, from, (end - begin) * sizeof(float), cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+}
+
+void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values) {
+    const ParameterPiece own = own_piece(m, index);
+    const float *from = training_array(m, array) + own.at + (first - own.first);
+    cuda_check(cudaStreamSynchronize(m->stream));
+    cuda_check(cudaMemcpy(values, from, count * sizeof(float), cudaMemcpyDeviceToHost));
+}
+
+void llama3_get_training(Llama3 *m, float *to) {
+    const size_t n = m->table.num_shard_elements;
+    for (int array = 0; array < TRAINING_ARRAYS; array++)
+        cuda_check(cudaMemcpyAsync(to + (size_t)array * n, training_array(m, (TrainingArray)array), n * sizeof(float),
+                                   cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+}
+
+void llama3_get_gradient(Llama3 *m, int index, float *values) {
+    const ParameterTensor *t = &m->table.tensors[index];
+    cuda_check(cudaStreamSynchronize(m->stream));
+    cuda_check(cudaMemcpy(values, m->grads + t->offset, elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
+}
+
+// ---- checksums
+
+void llama3_checksums(Llama3 *m, uint64_t *sums) {
+    shards_await_all(m);
+    for (int i = 0; i < m->table.count; i++) {
+        const ParameterTensor *t = &m->table.tensors[i];
+        // a tensor's size is a multiple of 16 elements
+        checksum(m->checksums + i, m->checksum_scratch, (const uint64_t *)(m->params + t->offset),
+                 elements(t) * sizeof(floatX) / sizeof(uint64_t), m->stream);
+    }
+    cuda_check(cudaStreamSynchronize(m->stream));
+    cuda_check(cudaMemcpy(sums, m->checksums, (size_t)m->table.count * sizeof *sums, cudaMemcpyDeviceToHost));
+}
+
+uint64_t llama3_checksum(Llama3 *m) {
+    uint64_t *sums = malloc((size_t)m->table.count * sizeof *sums), total = 0;
+    if (!sums) return 0;
+    llama3_checksums(m, sums);
+    for (int i = 0; i < m->table.count; i++) total += sums[i] * (2 * (uint64_t)i + 1);
+    free(sums);
+    return total;
+}
