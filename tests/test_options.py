@@ -59,6 +59,13 @@ OPTIONS = {
     "recompute": ("none|block", "none", None, "none"),
     "threads": ("N", "0", "threads", "none"),
     "peak-tflops": ("X", "0", "TFLOP/s", "none"),
+    "zero": ("0|1|2", "1", None, "none"),
+    "shard-group": ("N", "0", "ranks", "none"),
+    "overlap": ("on|off", "on", None, "none"),
+    "transport": ("auto|nccl|mpi", "auto", None, "none"),
+    "rank-timeout": ("N", "60", "seconds", "none"),
+    "trace": ("FILE", None, None, "none"),
+    "trace-steps": ("A:B", "2:4", None, "none"),
 }
 
 
@@ -155,6 +162,12 @@ def test_saved_options(work, tmp_path):
         (["--tokens-per-step", "64"], ["--tokens-per-step 64", "128"]),
         (["--tokens-per-step", "256", "--grad-accum", "3"], ["--grad-accum 3", "--tokens-per-step 256", "2"]),
         (["--batch-size", "1000000", "--seq-len", "1000000"], ["--batch-size 1000000", "--seq-len 1000000"]),
+        (["--zero", "3"], ["--zero", "'3'", "0|1|2"]),
+        (["--shard-group", "-1"], ["--shard-group", "'-1'"]),
+        (["--transport", "tcp"], ["--transport", "'tcp'", "nccl"]),
+        (["--trace-steps", "2"], ["--trace-steps", "--trace FILE"]),
+        *[(["--trace", "x", "--trace-steps", text], ["--trace-steps", f"'{text}'", "FIRST:LAST"])
+          for text in ("0", "0:3", "3:2", "a", "2:", "1:2x", "99999999999999999999:2")],
     ],
 )
 def test_refused(work, arguments, words):

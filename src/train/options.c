@@ -73,7 +73,7 @@ static error_t take(int key, char *text, struct argp_state *state) {
     for (int i = 0; i < options_rows; i++) {
         if (options_table[i].type == TYPE_HEADING || argp_options[i].key != key) continue;
         if (options_set(parse->options, &options_table[i], text, parse->err) != 0) return EINVAL;
-        parse->options->given |= (uint64_t)1 << i;
+        parse->options->given[i / 64] |= (uint64_t)1 << i % 64;
         parse->next = state->next;
         return 0;
     }
@@ -142,28 +142,39 @@ static int check_required(const Options *options, Error *err) {
     return 0;
 }
 
-static int derive_tokens_per_step(Options *options, Error *err) {
-    int64_t micro_batch = options->batch_size * options->seq_len;
-    if (micro_batch > SOME_INT)
-        return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
-                          (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
-    if (!options_given(options, "tokens-per-step")) {
-        options->tokens_per_step = micro_batch * options->grad_accum;
+static int check_micro_batch(const Options *options, Error *err) {
+    if (options->batch_size * options->seq_len <= SOME_INT) return 0;
+    return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
+                      (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
+}
+
+static int fail_division(const Options *options, int ranks, bool kept, Error *err) {
+    char among[40] = "";
+    const long long tokens = options->tokens_per_step, product = options->batch_size * options->seq_len * ranks;
+    if (ranks > 1) snprintf(among, sizeof among, " times %d ranks", ranks);
+    return fail_input(
+        err, "--tokens-per-step %lld%s: expected a multiple of --batch-size %lld times --seq-len %lld%s = %lld", tokens,
+        kept ? " (the checkpoint's)" : "", (long long)options->batch_size, (long long)options->seq_len, among, product);
+}
+
+int options_settle_step(Options *options, int ranks, StepBefore before, Error *err) {
+    const int64_t together = options->batch_size * options->seq_len * ranks; // of all ranks' micro-batches
+    bool given = options_given(options, "tokens-per-step");
+    const bool kept = !given && !options_given(options, "grad-accum") && before.ranks && before.ranks != ranks;
+    if (kept) options->tokens_per_step = before.tokens_per_step;
+    if (!given && !kept) {
+        options->tokens_per_step = together * options->grad_accum;
         return 0;
     }
-    int64_t micro_batches = options->tokens_per_step / micro_batch;
-    if (options->tokens_per_step % micro_batch != 0)
-        return fail_input(
-            err, "--tokens-per-step %lld: expected a multiple of --batch-size %lld times --seq-len %lld = %lld",
-            (long long)options->tokens_per_step, (long long)options->batch_size, (long long)options->seq_len,
-            (long long)micro_batch);
+    int64_t micro_batches = options->tokens_per_step / together;
+    if (options->tokens_per_step % together != 0) return fail_division(options, ranks, kept, err);
     if (options_given(options, "grad-accum") && options->grad_accum != micro_batches)
         return fail_input(err, "--grad-accum %lld: --tokens-per-step %lld needs %lld; give one of the two",
                           (long long)options->grad_accum, (long long)options->tokens_per_step,
                           (long long)micro_batches);
     if (micro_batches > options_find("grad-accum")->max)
         return fail_input(err, "--tokens-per-step %lld: expected at most %.0f micro-batches of %lld tokens",
-                          (long long)options->tokens_per_step, options_find("grad-accum")->max, (long long)micro_batch);
+                          (long long)options->tokens_per_step, options_find("grad-accum")->max, (long long)together);
     options->grad_accum = micro_batches;
     return 0;
 }
@@ -204,9 +215,28 @@ static int check_eval_only(Options *options, Error *err) {
     if (!options->eval_tasks && !options->val_data)
         return fail_input(err, "--eval-only needs --eval-tasks GLOB or --val-data GLOB, both are missing");
     if (!options_given(options, "seq-len")) options->seq_len = 0;
-    if (options->batch_size * options->seq_len <= SOME_INT) return 0;
-    return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
-                      (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
+    return check_micro_batch(options, err);
+}
+
+int options_trace_steps(const Options *options, int64_t *first, int64_t *last, Error *err) {
+    const char *text = options->trace_steps;
+    long long from = 1, to = 0;
+    int used = 0;
+    if (sscanf(text, "%lld:%lld%n", &from, &to, &used) != 2) {
+        from = 1;
+        if (sscanf(text, "%lld%n", &to, &used) != 1) used = 0;
+    }
+    *first = from;
+    *last = to;
+    if ((size_t)used == strlen(text) && from >= 1 && to >= from) return 0;
+    return fail_input(err, "option --trace-steps: expected FIRST:LAST or a number of steps, from 1, found '%s'", text);
+}
+
+static int check_trace(const Options *options, Error *err) {
+    int64_t first, last;
+    if (!options->trace && options_given(options, "trace-steps"))
+        return fail_input(err, "--trace-steps needs --trace FILE, which is missing");
+    return options_trace_steps(options, &first, &last, err);
 }
 
 int options_parse(Options *options, int argc, char **argv, Error *err) {
@@ -215,7 +245,8 @@ int options_parse(Options *options, int argc, char **argv, Error *err) {
     if (code || options->help) return code;
     if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;
-    if ((code = derive_tokens_per_step(options, err))) return code;
+    if ((code = check_micro_batch(options, err))) return code;
+    if ((code = check_trace(options, err))) return code;
     if ((code = check_sample(options, err))) return code;
     if ((code = check_saving(options, err))) return code;
     // a run that is resumed keeps its schedule, which is not known yet

@@ -35,17 +35,20 @@ typedef struct {
     bool document_mask, save;
     int64_t threads;    // 0: as OpenMP decides
     double peak_tflops; // 0: by the device's name
-    bool help;          // --help was given and printed; nothing else was checked
-    uint64_t given;     // bit i: row i of the table came from the command line
+    int64_t zero, shard_group /* 0: all ranks */, transport /* a TransportChoice */, rank_timeout;
+    bool overlap;
+    const char *trace, *trace_steps; // file; FIRST:LAST or a count
+    bool help;                       // --help was given and printed; nothing else was checked
+    uint64_t given[2];               // bit i: row i of the table came from the command line
 } Options;
 
 enum { RECOMPUTE_NONE, RECOMPUTE_BLOCK };
 typedef enum { RESUME_NEVER, RESUME_AUTO, RESUME_FOLDER } ResumeMode;
 enum { ON_SPIKE_LOG, ON_SPIKE_SKIP, ON_SPIKE_ROLLBACK };
 
-// *options = the table's defaults, then the command line, then what follows from the two (tokens_per_step,
-// grad_accum, and without --resume the schedule). Every bound, and every condition between options, holds
-// afterwards. Errors: 2, naming the option, the value found and what was expected.
+// *options = the table's defaults, then the command line, then without --resume the schedule. Every bound, and every
+// condition between options, holds afterwards, but for those of options_settle_step. Errors: 2, naming the option, the
+// value found and what was expected.
 int options_parse(Options *options, int argc, char **argv, Error *err);
 
 ResumeMode options_resume(const Options *options);
@@ -53,6 +56,23 @@ ResumeMode options_resume(const Options *options);
 // schedule_steps and warmup_steps where they were not given. kept: the schedule_steps of the checkpoint that
 // is resumed, 0 for a new run. options_parse has done it for --resume never. Errors: 2.
 int options_settle_schedule(Options *options, int64_t kept, Error *err);
+
+// What a run that is resumed was: of how many ranks, and of how many tokens a step. {0}: a new run.
+typedef struct {
+    int ranks;
+    int64_t tokens_per_step;
+} StepBefore;
+
+// tokens_per_step and grad_accum, whichever was not given, of a run of so many ranks. On another number of ranks than
+// before, and with neither given, a step keeps its tokens. Errors: 2 (what does not divide).
+int options_settle_step(Options *options, int ranks, StepBefore before, Error *err);
+
+// The steps that --trace records: from *first to *last.
+int options_trace_steps(const Options *options, int64_t *first, int64_t *last, Error *err); // Errors: 2
+
+// Calls report for each option that must be the same on all ranks, with its value as text.
+typedef void (*OptionsVisit)(void *context, const char *name, const char *value);
+void options_visit_shared(const Options *options, OptionsVisit visit, void *context);
 
 // Sets the error that neither --config nor --init-from was given: with --resume that shows only when there is
 // no checkpoint to go on from. Returns 2.
@@ -70,9 +90,10 @@ int options_from_json(Options *options, const cJSON *json, const char *where, Er
 // Writes all options, by their names in the table, as a JSON object to path. Errors: 1.
 int options_save(const Options *options, const char *path, Error *err);
 
-// Calls report for each option that changes the result (EFFECT_RESULT in the table) and has another value.
+// Calls report for each option that changes the result (EFFECT_RESULT in the table) and has another value. other_ranks:
+// the run has another number of ranks now, which --batch-size and --grad-accum may make up for.
 typedef void (*OptionsReport)(void *context, const char *name, const char *was, const char *is);
-void options_compare(const Options *was, const Options *is, OptionsReport report, void *context);
+void options_compare(const Options *was, const Options *is, bool other_ranks, OptionsReport report, void *context);
 
 // What the table says of the option's effect on a resumed run: "none", "result", "content", "start"; NULL: no
 // such option, or unknown.

@@ -87,14 +87,31 @@ int options_from_json(Options *options, const cJSON *json, const char *where, Er
     return code;
 }
 
-void options_compare(const Options *was, const Options *is, OptionsReport report, void *context) {
+// A step's tokens are what counts, and compared besides.
+static bool divides_a_step(const OptionSpec *spec) {
+    return spec->field == offsetof(Options, batch_size) || spec->field == offsetof(Options, grad_accum);
+}
+
+void options_compare(const Options *was, const Options *is, bool other_ranks, OptionsReport report, void *context) {
     char before[64], now[64];
     for (int i = 0; i < options_rows; i++) {
         const OptionSpec *spec = &options_table[i];
-        if (spec->effect != EFFECT_RESULT) continue;
+        if (spec->effect != EFFECT_RESULT || (other_ranks && divides_a_step(spec))) continue;
         options_print_value(before, sizeof before, spec, was);
         options_print_value(now, sizeof now, spec, is);
         if (strcmp(before, now) != 0) report(context, spec->name, before, now);
+    }
+}
+
+// Files may lie elsewhere on each machine: what they say is compared.
+static bool is_shared(const OptionSpec *spec) { return is_kept(spec) && !spec->own && spec->effect != EFFECT_CONTENT; }
+
+void options_visit_shared(const Options *options, OptionsVisit visit, void *context) {
+    char value[256];
+    for (int i = 0; i < options_rows; i++) {
+        if (!is_shared(&options_table[i])) continue;
+        options_print_value(value, sizeof value, &options_table[i], options);
+        visit(context, options_table[i].name, value);
     }
 }
 

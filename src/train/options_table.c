@@ -126,15 +126,36 @@ const OptionSpec options_table[] = {
             "of initialisation, order of the data and sampled text; the same seed gives the same bits"),
     CHOICE(recompute, "recompute", NONE, "none", "none|block",
            "block: keep only each block's input and compute its forward pass twice; takes less memory"),
-    INTEGER(threads, "threads", 0, NONE, "threads", "0", 0, 4096,
-            "of the cpu build; 0: one for each processor, or OMP_NUM_THREADS"),
-    REAL(peak_tflops, "peak-tflops", NONE, "TFLOP/s", "0", 0, 1e9,
-         "what 'of peak' in the progress line is measured by; 0: known from the GPU's name"),
+    OPTION(threads, "threads", 0, NONE, TYPE_INTEGER, .value = "N", .unit = "threads", .initial = "0", .min = 0,
+           .max = 4096, .own = true,
+           .help =
+               "of the cpu build; 0: OMP_NUM_THREADS, or one for each processor, divided among the ranks of a machine"),
+    OPTION(peak_tflops, "peak-tflops", 0, NONE, TYPE_REAL, .value = "X", .unit = "TFLOP/s", .initial = "0", .min = 0,
+           .max = 1e9, .own = true,
+           .help = "what 'of peak' in the progress line is measured by; 0: known from the GPU's name"),
+
+    HEADING("Many ranks (mpirun, srun, torchrun):"),
+    CHOICE(zero, "zero", NONE, "1", "0|1|2",
+           "what the ranks divide among them: 0 nothing, 1 the optimizer's state, 2 gradients too"),
+    INTEGER(
+        shard_group, "shard-group", 0, NONE, "ranks", "0", 0, 1 << 20,
+        "so many neighbouring ranks divide it, and each such group has all of it; divides the number of ranks; 0: all"),
+    SWITCH(overlap, "overlap", NONE, "on", "ranks communicate while they compute"),
+    CHOICE(transport, "transport", NONE, "auto", "auto|nccl|mpi",
+           "nccl needs a GPU for each rank; auto: nccl where that is so, else mpi"),
+    INTEGER(rank_timeout, "rank-timeout", 0, NONE, "seconds", "60", 0, 1e6,
+            "a rank that is dead, stopped or hung for so long ends all others, named; 0: never"),
+    TEXT(trace, "trace", 0, NONE, "FILE",
+         "write a timeline of all ranks' computation and communication, for Perfetto or chrome://tracing"),
+    OPTION(trace_steps, "trace-steps", 0, NONE, TYPE_TEXT, .value = "A:B", .initial = "2:4",
+           .help = "steps, counted from this start's first as 1, that --trace records: from A to B, or, as one number, "
+                   "so many"),
     OPTION(help, "help", 'h', NONE, TYPE_FLAG, .help = "print this and exit"),
 };
 
 enum { ROWS = sizeof options_table / sizeof options_table[0] };
-_Static_assert(ROWS <= (int)OPTIONS_ROWS_AT_MOST, "Options.given has a bit for each row");
+_Static_assert(ROWS <= (int)OPTIONS_ROWS_AT_MOST && OPTIONS_ROWS_AT_MOST == 8 * sizeof((Options){0}.given),
+               "Options.given has a bit for each row");
 const int options_rows = ROWS;
 
 void *options_field(Options *options, const OptionSpec *spec) { return (char *)options + spec->field; }
@@ -155,7 +176,8 @@ const OptionSpec *options_find_letter(int letter) {
 }
 
 bool options_given(const Options *options, const char *name) {
-    return options->given >> (options_find(name) - options_table) & 1;
+    const size_t row = (size_t)(options_find(name) - options_table);
+    return options->given[row / 64] >> row % 64 & 1;
 }
 
 // ---- values

@@ -31,10 +31,11 @@ typedef struct {
     const char *initial_note; // what --help says in place of initial
     double min, max;          // inclusive (TYPE_INTEGER, TYPE_REAL)
     const char *choices;      // TYPE_CHOICE: names divided by |
+    bool own;                 // ranks may have other values
     const char *help;
 } OptionSpec;
 
-enum { OPTIONS_ROWS_AT_MOST = 64 }; // Options.given has a bit for each row
+enum { OPTIONS_ROWS_AT_MOST = 128 }; // Options.given has a bit for each row
 extern const OptionSpec options_table[];
 extern const int options_rows;
 

@@ -146,6 +146,13 @@ const char *resume_text(const Resume *resume, const char *name) {
     return cJSON_IsString(member) ? member->valuestring : "";
 }
 
+StepBefore resume_step_before(const Resume *resume) {
+    int64_t ranks = 1; // where nothing is said there was one
+    if (!resume->folder[0]) return (StepBefore){0};
+    resume_integer(resume, "world_size", 1, &ranks, NULL);
+    return (StepBefore){(int)ranks, resume->options.tokens_per_step};
+}
+
 // ---- is it the same run?
 
 typedef struct {
@@ -177,7 +184,8 @@ static void find_changes(Changes *changes, const Resume *resume, const Options *
     char fingerprint[17], sha[65];
     state_fingerprint(fingerprint, identity->train_data);
     state_sha256(sha, identity->tokenizer_sha256);
-    options_compare(&resume->options, options, add_option, changes);
+    const bool other_ranks = resume_step_before(resume).ranks != identity->ranks;
+    options_compare(&resume->options, options, other_ranks, add_option, changes);
     add_text(changes, "--train-data: fingerprint", resume_text(resume, "train_data"), fingerprint);
     add_text(changes, "tokenizer: SHA-256", resume_text(resume, "tokenizer_sha256"), sha);
     add_text(changes, "precision", resume_text(resume, "precision"), state_precision());

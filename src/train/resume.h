@@ -34,8 +34,12 @@ int resume_find(Resume *resume, const Options *options, Error *err);
 
 void resume_free(Resume *resume);
 
+// Of how many ranks and of how many tokens a step the run was that is resumed; {0}: none is.
+StepBefore resume_step_before(const Resume *resume);
+
 // What of a run has to be the same besides its options.
 typedef struct {
+    int ranks;           // of this run, on which alone rounding depends
     uint64_t train_data; // loader_fingerprint
     const uint8_t *tokenizer_sha256;
     const LlamaConfig *given_config; // of --config, as the run would use it; NULL: not given

@@ -44,6 +44,7 @@ static int set_threads(Trainer *t, Error *err) {
 static int find_resume(Trainer *t, Error *err) {
     Options *o = &t->options;
     int code = resume_find(&t->resume, o, err);
+    if (!code) code = options_settle_step(o, 1, resume_step_before(&t->resume), err);
     if (code || options_resume(o) == RESUME_NEVER) return code;
     int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
     return options_settle_schedule(o, kept, err);
@@ -140,7 +141,8 @@ static int check_sampling(const Trainer *t, Error *err) {
 // Is the checkpoint that is resumed one of this run?
 static int check_resume(Trainer *t, Error *err) {
     LlamaConfig given;
-    ResumeIdentity identity = {.train_data = loader_fingerprint(t->train),
+    ResumeIdentity identity = {.ranks = 1,
+                               .train_data = loader_fingerprint(t->train),
                                .tokenizer_sha256 = tokenizer_sha256(t->tokenizer),
                                .config = &t->config};
     if (!t->resume.folder[0]) return 0;
