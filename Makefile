@@ -6,6 +6,7 @@
 #   make SANITIZE=address,undefined   (cpu) checked build
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
+#   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc, and nccl.h beside CUDA, are found (NCCL: cuda only)
 #   make V=1                  show whole commands
 #   make DEPS=FOLDER          where headers and libraries lie that are not installed (FOLDER/usr/include, FOLDER/usr/lib/...)
 #
@@ -26,7 +27,6 @@ ifeq ($(filter bf16 fp32,$(PRECISION)),)
 $(error PRECISION is '$(PRECISION)', expected bf16 or fp32)
 endif
 
-C_SOURCES      := $(sort $(wildcard src/*/*.c))
 KERNEL_SOURCES := $(sort $(wildcard src/kernels/*.cu))
 PROGRAMS       := $(patsubst %.c,%,$(sort $(wildcard *.c)))
 
@@ -43,6 +43,16 @@ MAKEFILES_USED := Makefile $(TARGET).mk
 
 include $(TARGET).mk
 
+MPI ?= $(if $(shell command -v mpicc),1,0)
+ifeq ($(MPI),1)
+DEFINES  += -DLLMC_WITH_MPI
+INCLUDES += $(patsubst -I%,-isystem %,$(shell mpicc --showme:compile))
+LIBS     += $(shell mpicc --showme:link)
+endif
+
+# src/comm/mpi_*.c and nccl_*.c belong to what they are named after
+LEFT_OUT  := $(if $(filter 1,$(MPI)),,src/comm/mpi_%) $(if $(filter 1,$(NCCL)),,src/comm/nccl_%)
+C_SOURCES := $(filter-out $(LEFT_OUT),$(sort $(wildcard src/*/*.c)))
 C_OBJECTS      := $(C_SOURCES:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/obj/%.o)
 TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o)

@@ -8,6 +8,7 @@ MACHINE  := -march=native -ftls-model=initial-exec
 CFLAGS   := -g -fPIC $(OPTIMIZE) $(MACHINE) -fopenmp
 CXXFLAGS := -std=c++17 $(CFLAGS)
 
+NCCL     := 0
 DEFINES  += -DLLMC_TARGET_CPU
 INCLUDES += -Isrc/host
 LIBS     := -ldnnl -lboost_context -lcjson -lm

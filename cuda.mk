@@ -9,11 +9,12 @@ CFLAGS     := -g -O3 -fPIC
 NVCCFLAGS  := -std=c++17 -O3 -lineinfo --threads 2 $(GENCODE) -Xptxas -v --use_fast_math -Werror all-warnings \
               -Xcompiler -fPIC,-Wall,-Wextra
 
-DEFINES  += -DLLMC_TARGET_CUDA
+NCCL     ?= 0
+DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
 INCLUDES += -I$(CUDA_HOME)/include
-LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lm
+LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lm $(if $(filter 1,$(NCCL)),-lnccl)
 LINK     := g++
-SHARED_FLAGS := -Wl,-Bsymbolic
+SHARED_FLAGS := -Wl,-Bsymbolic -Wl,-rpath,$(CUDA_HOME)/lib64
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,$(CUDA_HOME)/lib64
 TARGET_SOURCES := $(sort $(wildcard src/target/*.cu))
 

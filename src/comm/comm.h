@@ -32,7 +32,9 @@ typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL, TRANSPORT_MPI } TransportChoice;
 // Finds out how the program was started (mpirun or srun with MPI; else RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
 // MASTER_PORT, or Slurm's variables), meets the other ranks and takes the rank's GPU. A program started alone is a
 // world of one and needs none of it. Collective. Errors: 2 (a variable missing or malformed, more ranks than GPUs, a
-// transport this build has not), 1 (the others were not met).
+// transport this build has not), 1 (the others were not met). They are told by one rank: err->message is empty on those
+// that shall not print. *out is to be closed after an error, too, once it was printed: launchers end all ranks when the
+// first one exits, and where MPI has begun, world_close waits for the others.
 int world_open(World **out, TransportChoice choice, Error *err);
 
 // Orderly end, once no collective is under way; collective. NULL is allowed.
@@ -57,7 +59,7 @@ int comm_size(const Comm *comm); // NULL: 1
 // One collective's place: made once, used for one call after another. label is shown by watchdog and trace ("layer 3
 // gradients") and must live as long as the op.
 CommOp *comm_op_create(const char *label);
-void comm_op_destroy(CommOp *op); // waits; NULL is allowed
+void comm_op_destroy(CommOp *op); // waits; before world_close; NULL is allowed
 
 // Work queued on `stream` from here on waits for the op's last collective (on the cpu target: the caller waits). Nothing
 // if none was begun since the last wait.
@@ -92,8 +94,8 @@ void world_status(const World *world, CommStatus *status);
 // An error that the transport has noticed by itself (NCCL's asynchronous errors), as text in err; 0: none.
 int world_check(World *world, Error *err);
 
-// Seconds since the last call: collectives ran (busy), and work waited for them in comm_op_wait (exposed). Waits for
-// the device on the cuda target.
+// Seconds since the last call in collectives on device memory: they ran, or waited for other ranks (busy), and work
+// waited for them in comm_op_wait (exposed). Waits for the device on the cuda target.
 void world_times(World *world, double *busy, double *exposed);
 
 #ifdef __cplusplus

@@ -87,6 +87,7 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream) {
     *stream = nullptr;
     return cudaSuccess;
 }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return cudaStreamCreate(stream); }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
@@ -99,6 +100,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *event) {
     *event = (cudaEvent_t)calloc(1, sizeof(HostEvent));
     return *event ? cudaSuccess : keep(cudaErrorMemoryAllocation);
 }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return cudaEventCreate(event); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
     free(event);
     return cudaSuccess;

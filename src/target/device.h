@@ -15,4 +15,13 @@ static inline void cuda_check_at(cudaError_t error, const char *call, const char
     exit(1);
 }
 
+// Whether the host can read and write device memory by its address.
+static inline int device_memory_is_host(void) {
+#ifdef LLMC_TARGET_CPU
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 #endif
