@@ -1,0 +1,90 @@
+"""One rank of a model's training through the C API, started by mpirun for test_ranks_model.py.
+
+    rank_model.py FOLDER     FOLDER/jobs.pt: what to do, one after another; leaves FOLDER/rank_0.pt, ...
+"""
+
+import ctypes
+import pathlib
+import sys
+
+import torch
+
+import llmc
+from model import Error, Model, Parallel, ParameterPiece
+
+TRAINING_ARRAYS = 3
+
+
+def checked(code, err):
+    assert code == 0, err.message.decode()
+
+
+def meet(lib):
+    world, err = ctypes.c_void_p(), Error()
+    checked(lib.world_open(ctypes.byref(world), 0, ctypes.byref(err)), err)
+    return world
+
+
+def group(lib, world, color):
+    comm, err = ctypes.c_void_p(), Error()
+    checked(lib.world_split(ctypes.byref(comm), world, color, ctypes.byref(err)), err)
+    return comm.value
+
+
+def parallel(lib, world, zero, shards, overlap):
+    rank, size = lib.world_rank(world), lib.world_size(world)
+    lib.c.world_comm.restype = ctypes.c_void_p
+    return Parallel(
+        zero=zero, shards=shards, shard=rank % shards, replicas=size // shards, overlap=overlap,
+        shard_comm=group(lib, world, rank // shards), replica_comm=group(lib, world, rank % shards), world=lib.c.world_comm(world),
+    )  # fmt: skip
+
+
+def own_arrays(lib, model, shard):
+    """{(array, tensor): (first element, values)} of what this shard owns."""
+    function = lib.c.parameter_piece
+    function.restype = ParameterPiece
+    found = {}
+    for i in range(len(model.names)):
+        piece = function(ctypes.c_void_p(lib.llama3_parameters(model.handle)), i, shard)
+        for array in range(TRAINING_ARRAYS) if piece.count else ():
+            values = torch.empty(piece.count, dtype=torch.float32)
+            lib.llama3_get_training_piece(model.handle, array, i, piece.first, piece.count, values)
+            found[array, i] = (piece.first, values)
+    return found
+
+
+def train(lib, world, job):
+    rank, size = lib.world_rank(world), lib.world_size(world)
+    groups = parallel(lib, world, job["zero"], job["shards"], job["overlap"])
+    steps, B, T = job["steps"], *job["steps"][0][0][0].shape
+    micro = len(steps[0]) // size
+    model = Model(lib, job["fields"], B, T, micro, job["recompute"], parallel=groups)
+    lib.llama3_init_weights(model.handle, 7)
+    curve, applied = [], []
+    for number, batches in enumerate(steps):
+        targets = sum(int((b[1] >= 0).sum()) for b in batches)
+        if job["poison"] == (number, rank):
+            model.lib.llama3_set_parameter_piece(model.handle, 0, 0, 1, torch.full((1,), float("nan"), dtype=lib.floatX))
+            batches[rank][0].fill_(0)  # the token whose embedding is poisoned now
+        model.accumulate([batches[i * size + rank] for i in range(micro)], targets)
+        model.update(llmc.AdamWStep(**job["updates"][number]))
+        curve.append(model.result())
+        applied.append(model.applied())
+    sums = torch.empty(len(model.names), dtype=torch.int64)
+    lib.llama3_checksums(model.handle, sums)
+    found = {"curve": curve, "applied": applied, "weights": model.weights(), "sums": sums}
+    return found | {"arrays": own_arrays(lib, model, groups.shard)}
+
+
+def main(folder):
+    jobs = torch.load(folder / "jobs.pt", weights_only=False)
+    lib = llmc.load(jobs[0]["precision"])
+    world = meet(lib)
+    results = [train(lib, world, job) for job in jobs]
+    torch.save(results, folder / f"rank_{lib.world_rank(world)}.pt")
+    lib.world_close(world)
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
