@@ -4,6 +4,7 @@
 #include "train/eval_only.h"
 #include "train/options.h"
 #include "train/process.h"
+#include "train/team.h"
 #include "train/trainer.h"
 
 static int train(Trainer *t, Error *err) {
@@ -16,6 +17,15 @@ static int train(Trainer *t, Error *err) {
     return code ? code : trainer_save(t, err); // a directory that transformers opens
 }
 
+static int run(const Options *options, const Team *team, Error *err) {
+    Trainer *t = NULL;
+    if (options->eval_only) return eval_only(options, team, err);
+    int code = trainer_open(&t, options, team, err); // output folder, checkpoint, configuration, shards, model
+    if (!code && !trainer_was_done(t)) code = train(t, err);
+    trainer_close(t);
+    return code;
+}
+
 static int report(int code, const Error *err) {
     if (code) fprintf(stderr, "train_llama3: %s\n", err->message);
     return code;
@@ -23,14 +33,17 @@ static int report(int code, const Error *err) {
 
 int main(int argc, char **argv) {
     Options options;
-    Trainer *t = NULL;
-    Error err = {0};
+    Team team;
+    Error err = {0}, unmet = {0};
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
-    if (code || options.help) return report(code, &err);
-    if (options.eval_only) return report(eval_only(&options, &err), &err);
-    code = trainer_open(&t, &options, &err); // output folder, checkpoint, configuration, shards, tokenizer, memory
-    if (!code && !trainer_was_done(t)) code = train(t, &err);
-    trainer_close(t);
-    return report(code, &err);
+    if (options.help) return report(code, &err);
+    if (team_open(&team, options.transport, &unmet)) return report(unmet.code, &unmet);
+    if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
+    code = team_agree(&team, code, &err);
+    if (!code) code = trainer_compare_options(&team, &options, &err);
+    if (!code) code = run(&options, &team, &err);
+    if (team_leads(&team)) report(code, &err);
+    team_close(&team);
+    return code;
 }

@@ -71,7 +71,7 @@ static int create_model(Evaluation *e, Error *err) {
 
 static int show_validation(Evaluation *e, Error *err) {
     double loss;
-    int code = evaluate(e->model, e->val, e->B, e->options->eval_batches, 1, &loss, err);
+    int code = evaluate(e->model, e->val, NULL, e->B, e->options->eval_batches, 1, &loss, err);
     if (!code) printf("validation loss %.4f\n", loss);
     return code;
 }
@@ -90,8 +90,9 @@ static int show_tasks(Evaluation *e, Error *err) {
     return 0;
 }
 
-int eval_only(const Options *options, Error *err) {
+int eval_only(const Options *options, const Team *team, Error *err) {
     Evaluation e = {.options = options};
+    if (team->size > 1) return fail_input(err, "--eval-only: expected one rank, found %d", team->size);
     int code = set_threads(options, err);
     if (!code) code = read_model_folder(&e, err);
     if (!code) code = open_data(&e, err);

@@ -3,6 +3,7 @@
 #define LLMC_TRAIN_EVAL_ONLY_H
 
 #include "train/options.h"
+#include "train/team.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -10,7 +11,7 @@ extern "C" {
 
 // Prints what the model of --init-from reaches in --eval-tasks and on --val-data. Memory is that of
 // parameters and one block's activations. Errors: 2, 1.
-int eval_only(const Options *options, Error *err);
+int eval_only(const Options *options, const Team *team, Error *err);
 
 #ifdef __cplusplus
 }

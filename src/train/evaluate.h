@@ -4,15 +4,17 @@
 
 #include "data/loader.h"
 #include "model/llama3.h"
+#include "train/team.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 // *loss = mean over all targets, in nats, of the loader's first `batches` micro-batches, or of as many as it
-// has windows for. The loader has grad_accum 1 and the model's B and T; the model's first `slots` host
-// batches are overwritten, and its gradients. Errors: the loader's.
-int evaluate(Llama3 *m, Loader *loader, int B, int64_t batches, int slots, double *loss, Error *err);
+// has windows for. The loader has grad_accum 1, one rank, and the model's B and T; the model's first `slots` host
+// batches are overwritten, and its gradients. The ranks of the team (NULL: one) divide the micro-batches among them.
+// Collective. Errors: the loader's.
+int evaluate(Llama3 *m, Loader *loader, const Team *team, int B, int64_t batches, int slots, double *loss, Error *err);
 
 #ifdef __cplusplus
 }

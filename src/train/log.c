@@ -125,13 +125,18 @@ static void add_float(cJSON *object, const char *name, double value) {
 }
 
 void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
-              double tokens_per_second) {
+              double tokens_per_second, const LogRanks *ranks) {
     cJSON *object = begin(step);
     add_float(object, "loss", loss);
     add_number(object, "lr", lr);
     add_float(object, "grad_norm", grad_norm);
     cJSON_AddNumberToObject(object, "tokens", (double)tokens);
     add_number(object, "tokens_per_second", tokens_per_second);
+    if (ranks) {
+        cJSON_AddNumberToObject(object, "ranks", ranks->ranks);
+        add_number(object, "comm_seconds", ranks->comm_seconds);
+        add_number(object, "exposed_seconds", ranks->exposed_seconds);
+    }
     put_object(log, object);
 }
 

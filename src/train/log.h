@@ -26,10 +26,17 @@ int log_open(Log *log, const char *path, Error *err);
 // removed, at once (the file is replaced). No file: an empty one is made. Errors: as log_open.
 int log_resume(Log *log, const char *path, int64_t step, Error *err);
 
+// What many ranks cost a step: seconds in which they communicated, and of those the ones in which computation waited.
+typedef struct {
+    int ranks;
+    double comm_seconds, exposed_seconds;
+} LogRanks;
+
 // {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.
-// A number that is not finite is written as null, which JSON has.
+// A number that is not finite is written as null, which JSON has. ranks: {"ranks", "comm_seconds", "exposed_seconds"}
+// besides; NULL: one rank.
 void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
-              double tokens_per_second);
+              double tokens_per_second, const LogRanks *ranks);
 
 // {"step", "val_loss"}
 void log_evaluation(Log *log, int64_t step, double val_loss);

@@ -57,6 +57,13 @@ void process_prepare(void) {
     take_stop_signals();
 }
 
+void process_silence(void) {
+    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (null < 0) return;
+    dup2(null, 1);
+    close(null);
+}
+
 int process_stop_signal(void) { return atomic_load(&stop_signal); }
 
 bool process_stop_requested(void) { return process_stop_signal() != 0; }

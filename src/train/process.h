@@ -17,6 +17,9 @@ extern "C" {
 //  - SIGINT, SIGTERM and SIGUSR1 are noted; the second one of SIGINT and SIGTERM ends the program at once.
 void process_prepare(void);
 
+// What is printed from here on goes nowhere: for a rank that does not speak. Errors still have stderr.
+void process_silence(void);
+
 // Whether one of these signals came, and the first that did (0: none).
 bool process_stop_requested(void);
 int process_stop_signal(void);

@@ -112,6 +112,14 @@ int resume_find(Resume *resume, const Options *o, Error *err) {
     return o->overwrite ? 0 : run_dir_refuse_run(o->output, mode == RESUME_AUTO, err);
 }
 
+int resume_follow(Resume *resume, const char *folder, bool own, bool chosen, Error *err) {
+    *resume = (Resume){.own = own};
+    snprintf(resume->folder, sizeof resume->folder, "%s", folder);
+    int code = folder[0] ? read_state(resume, err) : 0;
+    resume->chosen = chosen;
+    return code;
+}
+
 void resume_free(Resume *resume) {
     cJSON_Delete(resume->state);
     cJSON_Delete(resume->passed_over);

@@ -32,6 +32,9 @@ typedef struct {
 // another run, newer checkpoints that would be in the way), 1.
 int resume_find(Resume *resume, const Options *options, Error *err);
 
+// The same of a checkpoint that another rank has chosen, and looked through. folder "": none. Errors: 2, 1.
+int resume_follow(Resume *resume, const char *folder, bool own, bool chosen, Error *err);
+
 void resume_free(Resume *resume);
 
 // Of how many ranks and of how many tokens a step the run was that is resumed; {0}: none is.

@@ -1,4 +1,5 @@
-// A training run: what train_llama3 does, in the order in which it does it.
+// A training run: what train_llama3 does, in the order in which it does it. Every function that can fail is collective:
+// called by all ranks, and after an error all of them have the same code and message.
 #ifndef LLMC_TRAIN_TRAINER_H
 #define LLMC_TRAIN_TRAINER_H
 
@@ -7,6 +8,7 @@
 #include "base/error.h"
 #include "model/llama3.h"
 #include "train/options.h"
+#include "train/team.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,8 +18,12 @@ typedef struct Trainer Trainer;
 
 // Locks the output folder, finds the checkpoint to go on from, reads the configuration, opens shards and
 // tokenizer, compares all of them with the checkpoint, plans and allocates the model, and prints what it
-// found. Nothing in the output folder changes. *out is set on success only. Errors: 2, 1.
-int trainer_open(Trainer **out, const Options *options, Error *err);
+// found. Nothing in the output folder changes. *out is set on success only. team: all ranks, NULL: one; rank 0 has the
+// output folder. Errors: 2, 1.
+int trainer_open(Trainer **out, const Options *options, const Team *team, Error *err);
+
+// Refuses (2) options, versions and precisions that are not the same on all ranks. To come first.
+int trainer_compare_options(const Team *team, const Options *options, Error *err);
 
 // Weights: drawn from the seed, or read from --init-from, or, with moments, from the checkpoint. Errors:
 // 2, 1.
@@ -27,15 +33,15 @@ int trainer_load(Trainer *t, Error *err);
 // checkpoint. Errors: 2, 1.
 int trainer_begin(Trainer *t, Error *err);
 
-// Whether all steps are done, or a signal to stop came.
+// Whether all steps are done, or a signal to stop came, to any rank.
 bool trainer_done(const Trainer *t);
 
 // Whether the checkpoint that is to be resumed has all steps already; prints it. The output folder stays as
 // it is.
 bool trainer_was_done(const Trainer *t);
 
-// One update of the weights, or none where loss or gradient is not finite. Errors: 1 and 2 for shards that became
-// unreadable.
+// One update of the weights, or none where loss or gradient is not finite; and no step at all where a signal to stop came
+// to one of many ranks. Errors: 1 and 2 for shards that became unreadable.
 int trainer_step(Trainer *t, Error *err);
 
 // What is due after that step: log, progress line, validation loss, sampled text, checkpoint (begun in the

@@ -10,11 +10,16 @@
 #include "checkpoint/store.h"
 #include "train/import.h"
 
-int trainer_load(Trainer *t, Error *err) {
+static int load(Trainer *t, Error *err) {
     if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
     if (t->options.init_from) return checkpoint_read_weights(t->options.init_from, t->model, err);
     llama3_init_weights(t->model, (uint64_t)t->options.seed);
     return 0;
+}
+
+int trainer_load(Trainer *t, Error *err) {
+    int code = team_agree(&t->team, load(t, err), err);
+    return code ? code : trainer_compare_weights(t, "weights to begin with", err);
 }
 
 // A newer checkpoint is either damaged, and kept under a name that nobody takes for a whole one's, or the
@@ -68,7 +73,7 @@ static int begin_log(Trainer *t, Error *err) {
     return code;
 }
 
-int trainer_begin(Trainer *t, Error *err) {
+static int begin(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const char *folder = t->options.output;
     int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
@@ -78,7 +83,11 @@ int trainer_begin(Trainer *t, Error *err) {
     if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
     if (!code) code = import_files(folder, t->origin, err);
     if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
-    if (!code) code = begin_log(t, err);
+    return code ? code : begin_log(t, err);
+}
+
+int trainer_begin(Trainer *t, Error *err) {
+    int code = team_agree(&t->team, team_leads(&t->team) ? begin(t, err) : 0, err);
     progress_begin(&t->progress, stdout, t->options.log_every);
     t->began = trainer_now();
     return code;

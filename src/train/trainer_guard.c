@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/store.h"
@@ -52,18 +53,23 @@ static void guard_spike(Trainer *t, double limit) {
 
 // ---- back to a checkpoint
 
-// Weights, moments and statistics of that checkpoint; the data go on behind the last step's batch.
-static int take_back(Trainer *t, const char *folder, Error *err) {
+static int read_back(Trainer *t, const char *folder, int64_t *step, Error *err) {
     Resume from = {0};
-    int64_t step = 0;
-    const int64_t next_batch = t->step + t->data_offset;
     snprintf(from.folder, sizeof from.folder, "%s", folder);
     int code = checkpoint_read_state(folder, &from.state, err);
-    if (!code) code = resume_integer(&from, "step", 0, &step, err);
+    if (!code) code = resume_integer(&from, "step", 0, step, err);
     if (!code) code = resume_integer(&from, "skipped_steps", 0, &t->skipped_steps, err);
     if (!code) code = resume_spikes(&from, &t->spikes, err);
     if (!code) code = checkpoint_read_training(folder, t->model, err);
     cJSON_Delete(from.state);
+    return code;
+}
+
+// Weights, moments and statistics of that checkpoint; the data go on behind the last step's batch.
+static int take_back(Trainer *t, const char *folder, Error *err) {
+    int64_t step = 0;
+    const int64_t next_batch = t->step + t->data_offset;
+    int code = team_agree(&t->team, read_back(t, folder, &step, err), err);
     if (code) return code;
     log_rollback(&t->log, t->step, step);
     progress_print(&t->progress, "step %lld: rolled back to the checkpoint of step %lld; batches up to %lld left out",
@@ -73,12 +79,27 @@ static int take_back(Trainer *t, const char *folder, Error *err) {
     return 0;
 }
 
+static int find_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
+    char store[PATH_MAX];
+    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    return code ? code : store_newest_whole(folder, store, NULL, NULL, err);
+}
+
+// Rank 0 looks for it, and knows how often that was done since it was written.
+static int agree_on_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
+    memset(folder, 0, PATH_MAX);
+    int code = team_agree(&t->team, team_leads(&t->team) ? find_newest(t, folder, err) : 0, err);
+    if (code || t->team.size == 1) return code;
+    comm_host_broadcast(t->team.comm, folder, PATH_MAX, 0);
+    comm_host_broadcast(t->team.comm, &t->rollbacks, sizeof t->rollbacks, 0);
+    return 0;
+}
+
 // *done: there was a checkpoint to go back to.
 static int roll_back(Trainer *t, bool *done, Error *err) {
-    char store[PATH_MAX], folder[PATH_MAX];
+    char folder[PATH_MAX];
     trainer_wait_saving(t);
-    int code = run_dir_path(store, t->options.output, "checkpoints", err);
-    if (!code) code = store_newest_whole(folder, store, NULL, NULL, err);
+    int code = agree_on_newest(t, folder, err);
     if (code) return code;
     if (!folder[0]) {
         progress_print(&t->progress, "step %lld: no checkpoint to roll back to, training goes on", (long long)t->step);
@@ -107,4 +128,13 @@ int trainer_guard(Trainer *t, bool *rolled_back, Error *err) {
     return 0;
 }
 
-void trainer_checksum(Trainer *t) { log_checksum(&t->log, t->step, llama3_checksum(t->model)); }
+int trainer_checksum(Trainer *t, Error *err) {
+    char when[64];
+    snprintf(when, sizeof when, "step %lld: weights", (long long)t->step);
+    int code = trainer_compare_weights(t, when, err);
+    if (code)
+        log_stop(&t->log, t->step, err->message);
+    else
+        log_checksum(&t->log, t->step, llama3_checksum(t->model));
+    return code;
+}

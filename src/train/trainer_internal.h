@@ -1,6 +1,7 @@
 // What the files of the trainer share: trainer_open.c (parts, summary), trainer_begin.c (weights in, output
 // folder), trainer_step.c (the step and what is observed after it), trainer_guard.c (steps that are not like
-// the others), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments).
+// the others), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments),
+// trainer_ranks.c (what all ranks agree on).
 #ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
 #define LLMC_TRAIN_TRAINER_INTERNAL_H
 
@@ -21,15 +22,18 @@
 #include "train/run_dir.h"
 #include "train/schedule.h"
 #include "train/spike.h"
+#include "train/team.h"
 #include "train/trainer.h"
 
 struct Trainer {
     Options options;
-    RunDir run_dir;
+    Team team;
+    Parallel parallel; // of the model
+    RunDir run_dir;    // rank 0's
     Resume resume;
     LlamaConfig config;
     Loader *train, *val; // val: NULL where there is none
-    EvalTasks *tasks;    // NULL without --eval-tasks
+    EvalTasks *tasks;    // rank 0's; NULL without --eval-tasks
     Tokenizer *tokenizer;
     char train_shard[PATH_MAX], tokenizer_path[PATH_MAX]; // the first shard; the file in use
     const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
@@ -38,9 +42,16 @@ struct Trainer {
     Schedule schedule;
     Log log;
     Progress progress;
-    int64_t step;                // steps done
-    int64_t skipped_steps;       // of them without update
-    int64_t not_finite_in_a_row; // steps up to the last one
+    int stop_signal;                 // with many ranks: the one on which they agreed to stop; 0: none
+    bool made;                       // the last call of trainer_step made a step
+    LogRanks communication;          // of the last step
+    uint64_t *checksums;             // [2][tensors] with many ranks
+    int64_t steps_here;              // steps made by this process
+    int64_t trace_first, trace_last; // of those, to be traced
+    bool traced;                     // the timeline is written
+    int64_t step;                    // steps done
+    int64_t skipped_steps;           // of them without update
+    int64_t not_finite_in_a_row;     // steps up to the last one
     SpikeStats spikes;
     int rollbacks;                      // since the last checkpoint was written
     int64_t data_offset;                // the batch of a step is the loader's step + data_offset
@@ -56,7 +67,7 @@ struct Trainer {
     Snapshot *snapshot; // NULL without --save-every
     Writer *writer;
     double waited;    // seconds, for the write that is running
-    Decoder *decoder; // for sampling; NULL without
+    Decoder *decoder; // for sampling, rank 0's; NULL without
     Sampler *sampler;
     int32_t *sample_ids; // [sample_tokens]
 };
@@ -65,6 +76,35 @@ struct Trainer {
 double trainer_now(void);
 
 int64_t trainer_tokens(const Trainer *t); // of all steps up to now
+
+// ---- trainer_step.c
+
+void trainer_close_timeline(Trainer *t); // writes it if it is begun and not written; a failure is a warning
+
+// ---- trainer_ranks.c
+
+// Ranks that divide optimizer state among them.
+int trainer_shard_group(const Options *options, int ranks);
+void trainer_describe_ranks(char *text, size_t capacity, const Options *options, int ranks);
+
+// Makes the groups of --zero and --shard-group. Errors: 2, 1.
+int trainer_divide(Trainer *t, Error *err);
+
+// Gives the checkpoint that rank 0 has chosen to all. Errors: 2, 1, each rank for itself.
+int trainer_share_resume(Trainer *t, Error *err);
+
+// Refuses (2) data, tokenizers, configurations and checkpoints that are not the same on all ranks.
+int trainer_compare_data(const Trainer *t, Error *err);
+
+// Weights that are not. Errors: 1, naming rank and tensor; when: what stands in front of it.
+int trainer_compare_weights(Trainer *t, const char *when, Error *err);
+
+// At a step's beginning: *num_targets of this rank becomes that of all, an error of one rank (code) that of all, a signal
+// to one a signal to all.
+int trainer_agree_on_step(Trainer *t, int code, int64_t *num_targets, Error *err);
+
+void trainer_agree_on_stopping(Trainer *t); // before what takes long
+int trainer_stop_signal(const Trainer *t);  // 0: none came
 
 // ---- trainer_state.c
 
@@ -88,6 +128,10 @@ int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Er
 // After a step: reports a write that has ended, and begins one where it is due. A failure is a warning.
 void trainer_checkpoint(Trainer *t);
 
+// How many writes run on this rank, and have failed, of a checkpoint of many ranks; and on all ranks.
+void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed);
+void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed);
+
 void trainer_wait_saving(Trainer *t); // for a write that is running; reports it
 void trainer_end_saving(Trainer *t);  // waits for a write that is running and reports it
 
@@ -101,12 +145,13 @@ float trainer_max_loss(const Trainer *t);
 // *rolled_back: the trainer is now where a checkpoint was.
 int trainer_guard(Trainer *t, bool *rolled_back, Error *err);
 
-// Logs the weights' checksum.
-void trainer_checksum(Trainer *t);
+// Logs the weights' checksum. Errors: 1 where the ranks' weights are not the same.
+int trainer_checksum(Trainer *t, Error *err);
 
 // ---- trainer_tasks.c
 
 int trainer_open_tasks(Trainer *t, Error *err); // the files of --eval-tasks, if it was given. Errors: 2, 1
+bool trainer_tasks_due(const Trainer *t);       // after this step
 int trainer_show_tasks(Trainer *t, Error *err); // after a step, where it is due: scores, log, terminal. Errors: 1
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -27,24 +28,44 @@ double trainer_now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+#ifdef _OPENMP
+// The ranks of a machine divide its processors; a launcher may have bound this one to some of them.
+static int default_threads(int ranks_here) {
+    const int all = (int)sysconf(_SC_NPROCESSORS_ONLN), share = all / ranks_here > 1 ? all / ranks_here : 1;
+    return getenv("OMP_NUM_THREADS") || omp_get_max_threads() < share ? omp_get_max_threads() : share;
+}
+#endif
+
 static int set_threads(Trainer *t, Error *err) {
     const Options *options = &t->options;
+    const int ranks_here = t->team.size > 1 ? world_local_size(t->team.world) : 1;
     t->threads = 1;
 #ifdef _OPENMP
     const bool threaded = true;
-    if (options->threads) omp_set_num_threads((int)options->threads);
+    if (options->threads)
+        omp_set_num_threads((int)options->threads);
+    else if (ranks_here > 1)
+        omp_set_num_threads(default_threads(ranks_here));
     t->threads = omp_get_max_threads();
 #else
+    (void)ranks_here;
     const bool threaded = false;
 #endif
     if (threaded || options->threads == 0) return 0;
     return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU", (long long)options->threads);
 }
 
-static int find_resume(Trainer *t, Error *err) {
+// Rank 0 has the output folder and chooses the checkpoint.
+static int open_folder(Trainer *t, Error *err) {
+    if (!team_leads(&t->team)) return 0;
+    int code = run_dir_open(&t->run_dir, t->options.output, err);
+    return code ? code : resume_find(&t->resume, &t->options, err);
+}
+
+// What the options mean for this number of ranks, and behind that checkpoint.
+static int settle_options(Trainer *t, Error *err) {
     Options *o = &t->options;
-    int code = resume_find(&t->resume, o, err);
-    if (!code) code = options_settle_step(o, 1, resume_step_before(&t->resume), err);
+    int code = options_settle_step(o, t->team.size, resume_step_before(&t->resume), err);
     if (code || options_resume(o) == RESUME_NEVER) return code;
     int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
     return options_settle_schedule(o, kept, err);
@@ -99,7 +120,8 @@ static int open_data(Trainer *t, Error *err) {
     LoaderSpec spec = {.B = (int)o->batch_size,
                        .T = (int)o->seq_len,
                        .grad_accum = (int)o->grad_accum,
-                       .world = 1,
+                       .rank = t->team.rank,
+                       .world = t->team.size,
                        .seed = (uint64_t)o->seed,
                        .document_mask = o->document_mask,
                        .shuffle = true};
@@ -108,6 +130,8 @@ static int open_data(Trainer *t, Error *err) {
     if (!code) code = open_loader(t, &t->train, o->train_data, &spec, err);
     if (code || !o->val_data) return code;
     spec.grad_accum = 1;
+    spec.rank = 0; // evaluate() divides the micro-batches itself
+    spec.world = 1;
     spec.seed = 0; // the same windows whatever the run's seed, so that runs can be compared
     char val_shard[PATH_MAX];
     code = find_shard(val_shard, "--val-data", o->val_data, err);
@@ -141,7 +165,7 @@ static int check_sampling(const Trainer *t, Error *err) {
 // Is the checkpoint that is resumed one of this run?
 static int check_resume(Trainer *t, Error *err) {
     LlamaConfig given;
-    ResumeIdentity identity = {.ranks = 1,
+    ResumeIdentity identity = {.ranks = t->team.size,
                                .train_data = loader_fingerprint(t->train),
                                .tokenizer_sha256 = tokenizer_sha256(t->tokenizer),
                                .config = &t->config};
@@ -163,9 +187,13 @@ static int create_model(Trainer *t, Error *err) {
                       .T = (int)o->seq_len,
                       .micro_batches = (int)o->grad_accum,
                       .training = true,
-                      .recompute = o->recompute == RECOMPUTE_BLOCK};
+                      .recompute = o->recompute == RECOMPUTE_BLOCK,
+                      .parallel = t->parallel};
     int code = llama3_create(&t->model, &t->config, &shape, err);
-    if (code || !o->sample_every) return code;
+    if (code) return code;
+    t->checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->checksums);
+    if (!t->checksums) return fail_fault(err, "out of memory");
+    if (!o->sample_every || !team_leads(&t->team)) return 0;
     t->sample_ids = malloc((size_t)o->sample_tokens * sizeof *t->sample_ids);
     if (!t->sample_ids) return fail_fault(err, "out of memory");
     code = decoder_create(&t->decoder, t->model, 1, (int)o->sample_tokens, err);
@@ -196,22 +224,32 @@ static void find_device(Trainer *t) {
     if (strcmp(t->device, "CPU") == 0) append_processor(t->device, sizeof t->device);
 }
 
+static void print_ranks(const Trainer *t) {
+    char division[64];
+    if (t->team.size == 1) return;
+    trainer_describe_ranks(division, sizeof division, &t->options, t->team.size);
+    printf("ranks     %s, over %s\n", division, world_transport(t->team.world));
+}
+
 static void print_summary(const Trainer *t) {
     const Options *o = &t->options;
-    char parameters[16], tokens[16], step_tokens[16];
+    char among[48] = "", parameters[16], tokens[16], step_tokens[16];
     printf("version   %s, %s\ndevice    %s\n", LLMC_VERSION, state_precision(), t->device);
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
-    double epochs = (double)o->steps * (double)(o->batch_size * o->grad_accum) / (double)loader_num_windows(t->train);
+    const double rows = (double)(o->batch_size * o->grad_accum * t->team.size);
+    const double epochs = (double)o->steps * rows / (double)loader_num_windows(t->train);
     printf("model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d\n", parameters,
            t->config.num_hidden_layers, t->config.hidden_size, t->config.num_attention_heads,
            t->config.num_key_value_heads, t->config.vocab_size);
     printf("data      %s tokens in %d shard%s, %llu windows of %lld\n", tokens, loader_num_shards(t->train),
            loader_num_shards(t->train) == 1 ? "" : "s", (unsigned long long)loader_num_windows(t->train),
            (long long)o->seq_len);
-    printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld), %.2f epochs\n", (long long)o->steps,
-           step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, epochs);
+    if (t->team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", t->team.size);
+    printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs\n", (long long)o->steps,
+           step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, among, epochs);
+    print_ranks(t);
     trainer_print_resume(t);
     if (t->decoder)
         decoder_print_memory(t->decoder, stdout);
@@ -220,32 +258,46 @@ static void print_summary(const Trainer *t) {
     fflush(stdout);
 }
 
-static int open_parts(Trainer *t, Error *err) {
-    int code = set_threads(t, err);
-    if (!code) code = run_dir_open(&t->run_dir, t->options.output, err);
-    if (!code) code = find_resume(t, err);
+// What each rank does for itself.
+static int open_inputs(Trainer *t, Error *err) {
+    int code = trainer_share_resume(t, err); // collective, and first
+    if (!code) code = settle_options(t, err);
     if (!code) code = read_config(t, err);
     if (!code) code = open_data(t, err);
     if (!code) code = trainer_open_tasks(t, err);
     if (!code) code = find_origin(t, err);
     if (!code) code = take_document_ids(&t->config, t->origin != NULL, t->train, err);
-    if (code) return code;
+    if (!code) code = check_sampling(t, err);
+    return code ? code : check_resume(t, err);
+}
+
+static int open_model(Trainer *t, Error *err) {
     find_device(t);
-    code = check_sampling(t, err);
-    if (!code) code = check_resume(t, err);
-    if (!code) code = create_model(t, err);
+    int code = create_model(t, err);
     return code ? code : trainer_prepare_saving(t, err);
 }
 
-int trainer_open(Trainer **out, const Options *options, Error *err) {
+static int open_parts(Trainer *t, Error *err) {
+    const Team *team = &t->team;
+    int code = team_agree(team, set_threads(t, err), err);
+    if (!code) code = team_agree(team, open_folder(t, err), err);
+    if (!code) code = team_agree(team, open_inputs(t, err), err);
+    if (!code) code = trainer_compare_data(t, err);
+    if (!code) code = trainer_divide(t, err);
+    return code ? code : team_agree(team, open_model(t, err), err);
+}
+
+int trainer_open(Trainer **out, const Options *options, const Team *team, Error *err) {
     Trainer *t = calloc(1, sizeof *t);
-    if (!t) return fail_fault(err, "out of memory");
+    if (!t) return fail_fault(err, "out of memory"); // so early and small that the other ranks need not know
     t->options = *options;
+    t->team = team ? *team : (Team){.size = 1};
     t->log.fd = -1;
     t->run_dir.lock.fd = -1;
     t->unigram_loss = NAN;
     t->state = (ProgressState){0, options->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
-    int code = open_parts(t, err);
+    int code = options_trace_steps(options, &t->trace_first, &t->trace_last, err);
+    if (!code) code = open_parts(t, err);
     if (code) {
         trainer_close(t);
         return code;
@@ -280,6 +332,7 @@ void trainer_close(Trainer *t) {
     loader_close(t->train);
     tokenizer_close(t->tokenizer);
     free(t->sample_ids);
+    free(t->checksums);
     resume_free(&t->resume);
     run_dir_close(&t->run_dir);
     free(t);

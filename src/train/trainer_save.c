@@ -11,7 +11,7 @@
 #include "train/process.h"
 
 int trainer_prepare_saving(Trainer *t, Error *err) {
-    if (!t->options.save || !t->options.save_every) return 0;
+    if (!t->options.save || !t->options.save_every || !team_leads(&t->team)) return 0;
     int code = snapshot_create(&t->snapshot, t->model, err);
     return code ? code : writer_create(&t->writer, err);
 }
@@ -93,6 +93,17 @@ void trainer_checkpoint(Trainer *t) {
     if (t->step % t->options.save_every == 0 && !trainer_done(t)) begin_write(t);
 }
 
+void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed) {
+    (void)t;
+    *writing = *failed = 0;
+}
+
+void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed) {
+    (void)t;
+    (void)writing;
+    (void)failed;
+}
+
 void trainer_wait_saving(Trainer *t) {
     WriterResult result;
     if (t->writer && writer_wait(t->writer, &result)) report(t, &result);
@@ -131,7 +142,7 @@ static void say_end(Trainer *t) {
     if (t->step >= t->options.steps)
         progress_print(&t->progress, "done after %lld steps, %s", (long long)t->step, span);
     else
-        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(process_stop_signal()),
+        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
                        (long long)t->step, span);
 }
 
@@ -146,12 +157,12 @@ static void say_how_to_go_on(Trainer *t) {
 
 int trainer_save(Trainer *t, Error *err) {
     say_end(t);
+    trainer_close_timeline(t);
     trainer_end_saving(t);
     // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
-    if (t->options.save && t->step && t->step != t->saved_step) {
-        int code = write_last(t, err);
-        if (code) return code;
-    }
+    bool due = t->options.save && t->step && t->step != t->saved_step;
+    int code = team_agree(&t->team, due && team_leads(&t->team) ? write_last(t, err) : 0, err);
+    if (code) return code;
     if (t->options.save && t->step) progress_print(&t->progress, "checkpoint in %s/checkpoint", t->options.output);
     say_how_to_go_on(t);
     return 0;

@@ -27,6 +27,7 @@ static void add_identity(cJSON *root, const Trainer *t) {
     cJSON_AddStringToObject(root, "tokenizer_sha256", sha);
     cJSON_AddStringToObject(root, "device", t->device);
     cJSON_AddNumberToObject(root, "threads", t->threads);
+    cJSON_AddNumberToObject(root, "world_size", t->team.size);
     cJSON_AddItemToObject(root, "options", options_to_json(&t->options));
 }
 
@@ -78,6 +79,14 @@ int trainer_take_state(Trainer *t, Error *err) {
     return code;
 }
 
+static void note_ranks(const Trainer *t) {
+    char was[64], is[64];
+    trainer_describe_ranks(was, sizeof was, &t->resume.options, resume_step_before(&t->resume).ranks);
+    trainer_describe_ranks(is, sizeof is, &t->options, t->team.size);
+    if (strcmp(was, is) != 0)
+        printf("resume    it was written by %s, this run is of %s: rounding may differ\n", was, is);
+}
+
 static void note_machine(const Trainer *t) {
     int64_t threads = 0;
     const char *device = resume_text(&t->resume, "device");
@@ -91,5 +100,6 @@ void trainer_print_resume(const Trainer *t) {
     if (!t->resume.folder[0]) return;
     printf("resume    after step %lld, from %s (version %s)\n", (long long)t->step, t->resume.folder,
            resume_text(&t->resume, "program_version"));
+    note_ranks(t);
     note_machine(t);
 }

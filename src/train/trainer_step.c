@@ -6,13 +6,15 @@
 #include <stdlib.h>
 
 #include "train/evaluate.h"
-#include "train/process.h"
+#include "target/trace.h"
 #include "train/sample.h"
+#include "train/timeline.h"
 
 enum { MAX_BYTES_A_TOKEN = 16 };
 
-bool trainer_done(const Trainer *t) { return t->step >= t->options.steps || process_stop_requested(); }
+bool trainer_done(const Trainer *t) { return t->step >= t->options.steps || trainer_stop_signal(t); }
 
+// *num_targets: of this rank.
 static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     *num_targets = 0;
     for (int i = 0; i < t->options.grad_accum; i++) {
@@ -53,37 +55,83 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
     // shown smoothed, over about the last ten steps, so that it can be read; the log has each step's own
     double weight = here <= 2 ? 1 : 0.1;
     s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
-    if (t->peak_flops > 0) s->share_of_peak = s->tokens_per_second * t->flops_per_token / t->peak_flops;
+    if (t->peak_flops > 0)
+        s->share_of_peak = s->tokens_per_second * t->flops_per_token / (t->peak_flops * t->team.size);
     // the first step also warms caches up: what is left is judged by the others, evaluations included
     int64_t left = t->options.steps - t->step;
     s->seconds_left = here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
+}
+
+static void compute(Trainer *t, int64_t num_targets, const AdamWStep *update, float *loss, float *grad_norm) {
+    llama3_begin_step(t->model, num_targets);
+    for (int i = 0; i < t->options.grad_accum; i++) llama3_forward_backward(t->model, i);
+    llama3_update(t->model, update, trainer_max_loss(t));
+    llama3_result(t->model, loss, grad_norm);
+}
+
+static void note_communication(Trainer *t) {
+    LogRanks *c = &t->communication;
+    c->ranks = t->team.size;
+    if (t->team.size > 1) world_times(t->team.world, &c->comm_seconds, &c->exposed_seconds);
+}
+
+// ---- the timeline
+
+enum { SPANS = 1 << 18 };
+
+static int open_timeline(Trainer *t, Error *err) {
+    if (!t->options.trace || t->steps_here + 1 != t->trace_first) return 0;
+    return team_agree(&t->team, trace_open(SPANS, err), err);
+}
+
+void trainer_close_timeline(Trainer *t) {
+    Error err = {0};
+    if (!t->options.trace || t->steps_here < t->trace_first || t->traced) return;
+    t->traced = true;
+    if (timeline_write(&t->team, t->options.trace, &err) == 0)
+        progress_print(&t->progress, "step %lld: timeline in %s", (long long)t->step, t->options.trace);
+    else if (team_leads(&t->team))
+        fprintf(stderr, "train_llama3: no timeline: %s; training goes on\n", err.message);
 }
 
 int trainer_step(Trainer *t, Error *err) {
     double began = trainer_now();
     int64_t num_targets;
     float loss, grad_norm;
-    int code = fetch(t, &num_targets, err);
+    t->made = false;
+    int code = open_timeline(t, err);
     if (code) return code;
+    trace_begin(LANE_STEP, "tokens of step", (int)t->step + 1, NULL);
+    code = trainer_agree_on_step(t, fetch(t, &num_targets, err), &num_targets, err);
+    trace_end(LANE_STEP, NULL);
+    if (code || t->stop_signal) return code;
+    trace_begin(LANE_STEP, "step", (int)t->step + 1, NULL);
     AdamWStep update = optimizer_step(t);
-    llama3_begin_step(t->model, num_targets);
-    for (int i = 0; i < t->options.grad_accum; i++) llama3_forward_backward(t->model, i);
-    llama3_update(t->model, &update, trainer_max_loss(t));
-    llama3_result(t->model, &loss, &grad_norm);
+    compute(t, num_targets, &update, &loss, &grad_norm);
+    trace_end(LANE_STEP, NULL);
+    note_communication(t);
     note_step(t, update.learning_rate, loss, grad_norm, trainer_now() - began);
+    t->made = true;
+    t->steps_here++;
+    if (t->steps_here == t->trace_last) trainer_close_timeline(t);
     return 0;
 }
 
 // ---- after a step
 
 static bool due(const Trainer *t, int64_t every) {
-    return every > 0 && (t->step % every == 0 || t->step == t->options.steps) && !process_stop_requested();
+    return every > 0 && (t->step % every == 0 || t->step == t->options.steps) && !trainer_stop_signal(t);
+}
+
+static bool long_work_due(const Trainer *t) {
+    const Options *o = &t->options;
+    return (t->val && due(t, o->eval_every)) || due(t, o->sample_every) || trainer_tasks_due(t);
 }
 
 static int show_evaluation(Trainer *t, Error *err) {
     const Options *o = &t->options;
-    int code =
-        evaluate(t->model, t->val, (int)o->batch_size, o->eval_batches, (int)o->grad_accum, &t->state.val_loss, err);
+    int code = evaluate(t->model, t->val, &t->team, (int)o->batch_size, o->eval_batches, (int)o->grad_accum,
+                        &t->state.val_loss, err);
     if (code) return code;
     log_evaluation(&t->log, t->step, t->state.val_loss);
     char unigram[64] = "";
@@ -94,6 +142,7 @@ static int show_evaluation(Trainer *t, Error *err) {
 
 static void show_sample(Trainer *t) {
     const Options *o = &t->options;
+    if (!t->decoder) return; // rank 0 writes it
     size_t capacity = (size_t)o->sample_tokens * MAX_BYTES_A_TOKEN + 1;
     char *text = malloc(capacity);
     if (!text) return;
@@ -107,12 +156,16 @@ static void show_sample(Trainer *t) {
 
 int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
-    log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second);
     bool rolled_back;
+    if (!t->made) return 0;
+    log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
+             t->team.size > 1 ? &t->communication : NULL);
     int code = trainer_guard(t, &rolled_back, err);
     if (code || rolled_back) return code;
     progress_show(&t->progress, s);
-    if (due(t, t->options.checksum_every)) trainer_checksum(t);
+    if (due(t, t->options.checksum_every)) code = trainer_checksum(t, err);
+    if (code) return code;
+    if (long_work_due(t)) trainer_agree_on_stopping(t);
     code = t->val && due(t, t->options.eval_every) ? show_evaluation(t, err) : 0;
     if (!code) code = trainer_show_tasks(t, err);
     if (!code && due(t, t->options.sample_every)) show_sample(t);
