@@ -50,7 +50,7 @@ class Stepper:
         self.keep, options = argv, ctypes.create_string_buffer(4096)
         self.check(lib.options_parse(options, len(arguments), argv, ctypes.byref(self.error)))
         self.trainer = ctypes.c_void_p()
-        self.check(lib.trainer_open(ctypes.byref(self.trainer), options, ctypes.byref(self.error)))
+        self.check(lib.trainer_open(ctypes.byref(self.trainer), options, None, ctypes.byref(self.error)))
         self.check(lib.trainer_load(self.trainer, ctypes.byref(self.error)))
         self.check(lib.trainer_begin(self.trainer, ctypes.byref(self.error)))
         self.model = Model.__new__(Model)

@@ -17,7 +17,7 @@ HOST_C = sorted([*ROOT.glob("*.c"), *ROOT.glob("src/*/*.c")])
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
 TARGET_CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(?:LLMC_TARGET_\w+|__CUDACC__|__CUDA_ARCH__)\b", re.M)
 # a size in bytes that stands alone where a function that takes a count of elements expects one
-SIZE_AS_COUNT = re.compile(r"\b(?:nccl\w+|MPI_\w+|comm_\w+)\([^;]*?,\s*sizeof\s*\(?\s*\w+\s*\)?\s*[,)]")
+SIZE_AS_COUNT = re.compile(r"\b(?:nccl\w+|MPI_\w+|comm_(?!host_gather|host_broadcast)\w+)\([^;]*?,\s*sizeof\s*\(?\s*\w+\s*\)?\s*[,)]")
 
 
 def offences(pattern, paths):

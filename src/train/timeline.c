@@ -40,7 +40,7 @@ static int gather_and_write(const Team *team, const char *path, const char *even
     const size_t part = (size_t)longest_part(team, events);
     char *all = calloc((size_t)team->size + 1, part), *mine = all ? all + part * (size_t)team->size : NULL;
     int code = team_agree(team, all ? 0 : fail_fault(err, "%s: no memory for the timeline", path), err);
-    if (!code) {
+    if (!code && mine) {
         memcpy(mine, events, strlen(events));
         comm_host_gather(team->comm, all, mine, part);
         code = team_agree(team, team_leads(team) ? write_parts(path, all, part, team->size, err) : 0, err);

@@ -225,10 +225,10 @@ static void find_device(Trainer *t) {
 }
 
 static void print_ranks(const Trainer *t) {
-    char division[64];
-    if (t->team.size == 1) return;
-    trainer_describe_ranks(division, sizeof division, &t->options, t->team.size);
-    printf("ranks     %s, over %s\n", division, world_transport(t->team.world));
+    const Team *team = &t->team;
+    if (team->size == 1) return;
+    printf("ranks     %d over %s, ZeRO-%lld, shard group %d\n", team->size, world_transport(team->world),
+           (long long)t->options.zero, trainer_shard_group(&t->options, team->size));
 }
 
 static void print_summary(const Trainer *t) {

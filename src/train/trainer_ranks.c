@@ -45,8 +45,6 @@ int trainer_divide(Trainer *t, Error *err) {
 void trainer_describe_ranks(char *text, size_t capacity, const Options *o, int ranks) {
     if (ranks == 1)
         snprintf(text, capacity, "1 rank");
-    else if (o->zero == 0)
-        snprintf(text, capacity, "%d ranks, ZeRO-0", ranks);
     else
         snprintf(text, capacity, "%d ranks, ZeRO-%lld, shard group %d", ranks, (long long)o->zero,
                  trainer_shard_group(o, ranks));
