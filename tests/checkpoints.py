@@ -18,7 +18,8 @@ class Content(ctypes.Structure):
     """src/checkpoint/checkpoint.h: CheckpointContent"""
 
     _fields_ = [
-        ("store", c_char_p), ("step", c_int64), ("config", c_void_p), ("table", c_void_p), ("snapshot", c_void_p),
+        ("store", c_char_p), ("step", c_int64), ("config", c_void_p), ("table", c_void_p), ("part", c_int),
+        ("parts", c_int), ("snapshot", c_void_p),
         ("model", c_void_p), ("state", c_char_p), ("tokenizer_folder", c_char_p), ("keep_last", c_int),
         ("keep_every", c_int64),
     ]  # fmt: skip
@@ -33,7 +34,9 @@ class StoreEntry(ctypes.Structure):
 class WriterResult(ctypes.Structure):
     """src/checkpoint/writer.h"""
 
-    _fields_ = [("step", c_int64), ("error", models.Error), ("seconds", c_double), ("bytes", c_uint64)]
+    _fields_ = [
+        ("step", c_int64), ("job", c_int), ("error", models.Error), ("seconds", c_double), ("bytes", c_uint64), ("lines", c_void_p),
+    ]  # fmt: skip
 
 
 class Digest(ctypes.Structure):
@@ -60,10 +63,10 @@ def call(lib, name, *arguments):
         raise Failure(code, error.message.decode())
 
 
-def content(model, store, step, snapshot=None, state='{"format_version": 1}', tokenizer=None, keep_last=0, keep_every=0):
+def content(model, store, step, snapshot=None, state='{"format_version": 1}', tokenizer=None, keep_last=0, keep_every=0, part=0, parts=0):
     """What a checkpoint is written from. The model's fields: models.Model with .fields."""
     config = models.c_config(model.fields)
-    made = Content(os.fsencode(store), step, ctypes.addressof(config), model.lib.llama3_parameters(model.handle), snapshot,
+    made = Content(os.fsencode(store), step, ctypes.addressof(config), model.lib.llama3_parameters(model.handle), part, parts, snapshot,
                    model.handle, state.encode(), os.fsencode(tokenizer or store), keep_last, keep_every)  # fmt: skip
     made.kept = config
     return made

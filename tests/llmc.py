@@ -38,6 +38,7 @@ VALUE_TYPES = {
     "EvalStop": ctypes.c_void_p,
     "MatmulOut": ctypes.c_int,
     "TrainingArray": ctypes.c_int,
+    "WriterJob": ctypes.c_int,
     "TransportChoice": ctypes.c_int,
     "TraceLane": ctypes.c_int,
     "TransportChoice": ctypes.c_int,

@@ -268,7 +268,7 @@ NORM = "moment2.model.norm.weight"
     "change, words",
     [
         (lambda s: s.pop(NORM), f"{NORM} is missing"),
-        (lambda s: s.update(more=torch.zeros(1)), "expected the 6"),
+        (lambda s: s.update(more=torch.zeros(1)), "tensor more: the model has none of that name"),
         (lambda s: s.update({NORM: s[NORM][1:].clone()}), "model.norm.weight: expected 1 dim"),
         (lambda s: s.update({NORM: s[NORM].bfloat16()}), f"{NORM}: dtype is BF16, expected F32"),
         (lambda s: s[NORM].fill_(float("inf")), f"{NORM}: 64 of 64 values are not finite"),
@@ -498,7 +498,7 @@ def writer(lib):
 
 
 def begin(lib, writer, content):
-    call(lib, "writer_begin", writer, byref(content))
+    call(lib, "writer_begin", writer, 0, byref(content), None)
 
 
 def test_writer(lib, store, writer):

@@ -4,7 +4,10 @@
 //   STORE/latest -> step_00000100
 //
 // optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each parameter NAME, in its
-// shape. state.json: the trainer's; of its members this layer knows "format_version" and "program_version" alone.
+// shape. Where the optimizer's state is divided among N > 1 ranks, each writes a part (parts.h):
+//   model-0000i-of-0000N.safetensors, whole tensors, found by model.safetensors.index.json
+//   trainer/optimizer-0000i-of-0000N.safetensors, elements [first, end) of NAME as "master.NAME[first:end]"
+// and any number of ranks reads them. state.json: the trainer's; of its members this layer knows "format_version" and "program_version" alone.
 // checksums.xxh128: see checksums.h.
 #ifndef LLMC_CHECKPOINT_CHECKPOINT_H
 #define LLMC_CHECKPOINT_CHECKPOINT_H
@@ -25,6 +28,7 @@ typedef struct {
     int64_t step;
     const LlamaConfig *config;
     const ParameterTable *table;
+    int part, parts;              // what this rank writes: the shard of that number; parts 0: one
     const Snapshot *snapshot;     // what is written; or NULL, and `model` is written as it stands
     Llama3 *model;                // made for training; must not change while it is written
     const char *state;            // text of trainer/state.json
@@ -38,7 +42,23 @@ typedef struct {
 // replaced. Free space is looked at before. *bytes (NULL allowed) = size of all files. Errors: 1 (I/O: path and
 // reason), 2 (a path that is to blame itself: missing, not permitted). After an error the temporary folder is
 // gone and the checkpoints that were there are there; `latest` names a whole one.
+// Of one part only.
 int checkpoint_write(const CheckpointContent *content, uint64_t *bytes, Error *err);
+
+// The same in steps, for several parts. One rank begins; then all parts are written, in any order, at the same time;
+// then, if all succeeded, one rank commits, else it abandons. Errors of all as above.
+int checkpoint_begin(const CheckpointContent *content, Error *err);
+
+// *lines = the checksums of the files it wrote, to be freed by the caller (NULL after an error); *bytes = their size
+// (NULL allowed). Part 0 writes all that is not divided besides.
+int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64_t *bytes, Error *err);
+
+// lines: those of all parts, one behind the other. The checkpoint gets its name, `latest` moves. *bytes (NULL allowed) =
+// the size of the file with the checksums.
+int checkpoint_commit(const CheckpointContent *content, const char *lines, uint64_t *bytes, Error *err);
+
+// Removes what there is of it.
+void checkpoint_abandon(const CheckpointContent *content);
 
 // Is every file there that the checksums name, with its checksum? Errors: 2 (the file's name), 1 (unreadable).
 int checkpoint_verify(const char *folder, Error *err);
@@ -48,8 +68,9 @@ int checkpoint_verify(const char *folder, Error *err);
 // missing, too many, of another shape or not finite: named), 1 (I/O). After an error the weights are undefined.
 int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
 
-// The same and the master weights and moments, of a checkpoint made by checkpoint_write and of a build of the same
-// precision. Errors: as above; checksums are checkpoint_verify's affair.
+// The same and the master weights and moments, of a checkpoint of any number of parts and of a build of the same
+// precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. Errors: as above;
+// checksums are checkpoint_verify's affair.
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err);
 
 // *state = the object in trainer/state.json, to be freed by cJSON_Delete. Errors: 2 (missing, no JSON, a format

@@ -1,4 +1,4 @@
-// The reading half of checkpoint.h.
+// The reading half of checkpoint.h: parameters and state.json. The optimizer's state is in read_training.c.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/read.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
 
@@ -62,8 +63,8 @@ static int check_shape(const SafetensorsReader *reader, const SafetensorsTensor 
                       (long long)rows, (long long)cols);
 }
 
-static int fail_not_finite(const SafetensorsReader *reader, const SafetensorsTensor *tensor, size_t not_finite,
-                           size_t all, Error *err) {
+int read_fail_not_finite(const SafetensorsReader *reader, const SafetensorsTensor *tensor, size_t not_finite,
+                         size_t all, Error *err) {
     return fail_input(err, "%s: tensor %s: %zu of %zu values are not finite", safetensors_path(reader, tensor),
                       tensor->name, not_finite, all);
 }
@@ -83,7 +84,7 @@ static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, floatX *
         safetensors_release(reader, tensor, first * size, count * size);
         llama3_set_parameter_piece(m, index, first, count, values);
     }
-    return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
+    return code || !not_finite ? code : read_fail_not_finite(reader, tensor, not_finite, all, err);
 }
 
 // A tied model's file may repeat the embedding as lm_head; one that differs belongs to an untied model.
@@ -109,8 +110,7 @@ static int check_repeated_head(SafetensorsReader *reader, const LlamaConfig *con
                       safetensors_path(reader, head));
 }
 
-// Parameters alone.
-static int read_weights(const char *folder, Llama3 *m, Error *err) {
+int read_parameters(const char *folder, Llama3 *m, Error *err) {
     SafetensorsReader *reader;
     int code = safetensors_open_model(&reader, folder, err);
     if (code) return code;
@@ -124,67 +124,8 @@ static int read_weights(const char *folder, Llama3 *m, Error *err) {
 }
 
 int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
-    int code = read_weights(folder, m, err);
+    int code = read_parameters(folder, m, err);
     if (!code) llama3_reset_training(m);
-    return code;
-}
-
-// ---- the optimizer's state
-
-static const char *const array_names[TRAINING_ARRAYS] = {"master", "moment1", "moment2"};
-
-// *tensor = the one of an array for parameter t; it must be there, in t's shape, in fp32.
-static int find_training(const SafetensorsReader *reader, const char *path, TrainingArray array,
-                         const ParameterTensor *t, const SafetensorsTensor **tensor, Error *err) {
-    char name[sizeof t->name + 16];
-    snprintf(name, sizeof name, "%s.%s", array_names[array], t->name);
-    *tensor = safetensors_find(reader, name);
-    if (!*tensor) return fail_input(err, "%s: tensor %s is missing", path, name);
-    if ((*tensor)->type != SAFETENSORS_F32)
-        return fail_input(err, "%s: tensor %s: dtype is %s, expected F32", path, name,
-                          safetensors_type_name((*tensor)->type));
-    return check_shape(reader, *tensor, t, err);
-}
-
-static int read_training(SafetensorsReader *reader, const char *path, Llama3 *m, TrainingArray array, int index,
-                         Error *err) {
-    const ParameterTensor *t = &llama3_parameters(m)->tensors[index];
-    const SafetensorsTensor *tensor = NULL;
-    const size_t all = elements(t), size = sizeof(float);
-    size_t not_finite = 0;
-    int code = find_training(reader, path, array, t, &tensor, err);
-    for (size_t first = 0; !code && first < all; first += PIECE) {
-        const size_t count = all - first < PIECE ? all - first : PIECE;
-        const void *raw = NULL;
-        code = safetensors_view(reader, tensor, first * size, count * size, &raw, err);
-        if (code) return code;
-        not_finite += convert_not_finite(raw, count);
-        llama3_set_training_piece(m, array, index, first, count, raw);
-        safetensors_release(reader, tensor, first * size, count * size);
-    }
-    return code || !not_finite ? code : fail_not_finite(reader, tensor, not_finite, all, err);
-}
-
-static int read_arrays(SafetensorsReader *reader, const char *path, Llama3 *m, Error *err) {
-    const int count = llama3_parameters(m)->count, expected = TRAINING_ARRAYS * count;
-    for (int array = 0; array < TRAINING_ARRAYS; array++)
-        for (int i = 0; i < count; i++) {
-            int code = read_training(reader, path, m, (TrainingArray)array, i, err);
-            if (code) return code;
-        }
-    if (safetensors_count(reader) == expected) return 0;
-    return fail_input(err, "%s: %d tensors, expected the %d of this model", path, safetensors_count(reader), expected);
-}
-
-int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {
-    char path[PATH_MAX];
-    SafetensorsReader *reader;
-    int code = read_weights(folder, m, err);
-    if (!code) code = store_path(path, folder, "trainer/optimizer.safetensors", err);
-    if (!code) code = safetensors_open(&reader, path, err);
-    if (code) return code;
-    code = read_arrays(reader, path, m, err);
-    safetensors_close(reader);
     return code;
 }
 

@@ -4,12 +4,31 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checkpoint/parts.h"
 #include "target/device.h"
 
 struct Snapshot {
-    size_t elements; // of each array
-    float *memory;   // [TRAINING_ARRAYS][elements], page-locked on a GPU
+    size_t elements;    // of each array
+    float *memory;      // [TRAINING_ARRAYS][elements], page-locked on a GPU, and behind them the parameters
+    int part, parts;    // whose parameters; none where there is one
+    floatX *parameters; // of the part's tensors, one behind the other
+    const ParameterTable *table;
 };
+
+static size_t elements(const ParameterTable *table, int tensor) {
+    return (size_t)table->tensors[tensor].rows * (size_t)table->tensors[tensor].cols;
+}
+
+static bool holds(const Snapshot *snapshot, int tensor) {
+    return snapshot->parts > 1 && part_of_tensor(snapshot->table, tensor, snapshot->parts) == snapshot->part;
+}
+
+static size_t count_parameters(const Snapshot *snapshot) {
+    size_t count = 0;
+    for (int i = 0; i < snapshot->table->count; i++)
+        if (holds(snapshot, i)) count += elements(snapshot->table, i);
+    return count;
+}
 
 // Host memory that can be had without swapping.
 static size_t available_bytes(void) {
@@ -25,8 +44,12 @@ static size_t available_bytes(void) {
 int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
     Snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot) return fail_fault(err, "no memory for a snapshot");
-    snapshot->elements = llama3_parameters(m)->num_shard_elements;
-    const size_t bytes = TRAINING_ARRAYS * snapshot->elements * sizeof(float), free_bytes = available_bytes();
+    snapshot->table = llama3_parameters(m);
+    snapshot->part = llama3_shard(m);
+    snapshot->parts = snapshot->table->shards;
+    snapshot->elements = snapshot->table->num_shard_elements;
+    const size_t arrays = TRAINING_ARRAYS * snapshot->elements, free_bytes = available_bytes();
+    const size_t bytes = arrays * sizeof(float) + count_parameters(snapshot) * sizeof(floatX);
     if (bytes > free_bytes || cudaMallocHost((void **)&snapshot->memory, bytes) != cudaSuccess) {
         cudaGetLastError(); // reported here
         free(snapshot);
@@ -36,11 +59,28 @@ int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
                           (double)bytes / 1048576.0, (double)free_bytes / 1048576.0);
     }
     memset(snapshot->memory, 0, bytes);
+    snapshot->parameters = (floatX *)(snapshot->memory + arrays);
     *out = snapshot;
     return 0;
 }
 
-void snapshot_take(Snapshot *snapshot, Llama3 *m) { llama3_get_training(m, snapshot->memory); }
+void snapshot_take(Snapshot *snapshot, Llama3 *m) {
+    floatX *to = snapshot->parameters;
+    llama3_get_training(m, snapshot->memory);
+    for (int i = 0; i < snapshot->table->count; i++) {
+        if (!holds(snapshot, i)) continue;
+        llama3_get_parameter(m, i, to);
+        to += elements(snapshot->table, i);
+    }
+}
+
+const floatX *snapshot_parameter(const Snapshot *snapshot, int tensor) {
+    const floatX *at = snapshot->parameters;
+    if (!holds(snapshot, tensor)) return NULL;
+    for (int i = 0; i < tensor; i++)
+        if (holds(snapshot, i)) at += elements(snapshot->table, i);
+    return at;
+}
 
 const float *snapshot_array(const Snapshot *snapshot, TrainingArray array) {
     return snapshot->memory + (size_t)array * snapshot->elements;

@@ -1,5 +1,6 @@
-// A copy in host memory of what training changes: master weights and moments. Parameters are not copied: in every
-// build they are the master weights, rounded.
+// A copy in host memory of what training changes: this shard's master weights and moments. Where there is one shard,
+// parameters are not copied: in every build they are the master weights, rounded. Of several, each copies the
+// parameters that its part of a checkpoint holds (parts.h).
 #ifndef LLMC_CHECKPOINT_SNAPSHOT_H
 #define LLMC_CHECKPOINT_SNAPSHOT_H
 
@@ -18,8 +19,11 @@ int snapshot_create(Snapshot **out, Llama3 *m, Error *err);
 // Waits for the device and copies (=); afterwards the model may change.
 void snapshot_take(Snapshot *snapshot, Llama3 *m);
 
-// The flat array [num_elements] in the layout of the parameter table.
+// The shard's flat array [num_shard_elements] (parameter_piece).
 const float *snapshot_array(const Snapshot *snapshot, TrainingArray array);
+
+// The elements of that tensor; NULL: not copied.
+const floatX *snapshot_parameter(const Snapshot *snapshot, int tensor);
 
 void snapshot_destroy(Snapshot *snapshot); // NULL is allowed
 

@@ -1,4 +1,4 @@
-// The writing half of checkpoint.h.
+// The writing half of checkpoint.h: the folder and the texts in it.
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,34 +10,22 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "checkpoint/checkpoint.h"
-#include "checkpoint/checksums.h"
-#include "checkpoint/convert.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/parts.h"
 #include "checkpoint/store.h"
+#include "checkpoint/write.h"
 
 enum {
     MAX_GENERATION_BYTES = 1 << 20,
-    PIECE = 1 << 20,      // elements that are converted or fetched at a time
     SPARE_BYTES = 4 << 20 // for headers, texts and the file system's own needs
 };
-
-typedef struct {
-    const CheckpointContent *content;
-    const char *folder; // in the making
-    Checksums sums;
-    uint64_t bytes; // written so far
-} Writing;
 
 static const char *const tokenizer_files[] = {"tokenizer.json",    "tokenizer_config.json", "special_tokens_map.json",
                                               "added_tokens.json", "chat_template.jinja",   "tokenizer.model"};
 enum { TOKENIZER_FILES = sizeof tokenizer_files / sizeof *tokenizer_files };
 
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
 // ---- small files
 
-static int note(Writing *w, const char *name, const Digest *digest, uint64_t bytes, Error *err) {
+int writing_note(Writing *w, const char *name, const Digest *digest, uint64_t bytes, Error *err) {
     w->bytes += bytes;
     return checksums_add(&w->sums, name, digest, err);
 }
@@ -55,7 +43,7 @@ static int write_bytes(Writing *w, const char *name, const char *data, size_t by
     }
     Digest digest = file_digest(&file);
     code = file_commit(&file, err);
-    return code ? code : note(w, name, &digest, bytes, err);
+    return code ? code : writing_note(w, name, &digest, bytes, err);
 }
 
 static int write_config(Writing *w, Error *err) {
@@ -117,107 +105,6 @@ static int copy_tokenizer_file(Writing *w, const char *name, Error *err) {
     return code;
 }
 
-// ---- tensors
-
-// What a file holds of all parameters: training arrays (fp32), or the weights themselves (floatX).
-enum { WEIGHTS = TRAINING_ARRAYS, KINDS };
-static const char *const prefixes[KINDS] = {"master.", "moment1.", "moment2.", ""};
-
-typedef struct {
-    char (*names)[sizeof((ParameterTensor *)NULL)->name + 16];
-    SafetensorsTensor *tensors;
-    int count;
-} Declared;
-
-static void declare_one(Declared *d, const char *prefix, const ParameterTensor *t, SafetensorsType type) {
-    snprintf(d->names[d->count], sizeof *d->names, "%s%s", prefix, t->name);
-    SafetensorsTensor *tensor = &d->tensors[d->count];
-    *tensor = (SafetensorsTensor){
-        .name = d->names[d->count], .dims = t->dims, .shape = {t->rows, t->cols, 1, 1}, .type = type};
-    if (t->dims == 1) tensor->shape[0] = t->cols, tensor->shape[1] = 1;
-    d->count++;
-}
-
-// The tensors of a file that holds the kinds [first, last]. false: no memory.
-static bool declare(Declared *d, const ParameterTable *table, int first, int last) {
-    size_t room = (size_t)table->count * (size_t)(last - first + 1);
-    *d = (Declared){.names = calloc(room, sizeof *d->names), .tensors = calloc(room, sizeof *d->tensors)};
-    if (!d->names || !d->tensors) return false;
-    for (int kind = first; kind <= last && kind < KINDS; kind++) {
-        SafetensorsType type = kind == WEIGHTS && sizeof(floatX) == 2 ? SAFETENSORS_BF16 : SAFETENSORS_F32;
-        for (int i = 0; i < table->count; i++) declare_one(d, prefixes[kind], &table->tensors[i], type);
-    }
-    return true;
-}
-
-typedef struct {
-    float fetched[PIECE];  // from the model
-    floatX rounded[PIECE]; // weights
-} Pieces;
-
-static const float *find_piece(const Writing *w, TrainingArray array, int index, size_t first, size_t count,
-                               Pieces *pieces) {
-    const CheckpointContent *c = w->content;
-    if (c->snapshot) return snapshot_array(c->snapshot, array) + c->table->tensors[index].offset + first;
-    llama3_get_training_piece(c->model, array, index, first, count, pieces->fetched);
-    return pieces->fetched;
-}
-
-static int stream_tensor(const Writing *w, SafetensorsWriter *out, int kind, int index, Pieces *pieces, Error *err) {
-    const bool weights = kind == WEIGHTS; // the master weights, rounded
-    const size_t all = elements(&w->content->table->tensors[index]);
-    for (size_t first = 0; first < all; first += PIECE) {
-        size_t count = all - first < PIECE ? all - first : PIECE;
-        const float *values =
-            find_piece(w, weights ? TRAINING_MASTER : (TrainingArray)kind, index, first, count, pieces);
-        if (weights) convert_to_x(pieces->rounded, values, SAFETENSORS_F32, count);
-        int code = weights ? safetensors_write(out, pieces->rounded, count * sizeof(floatX), err)
-                           : safetensors_write(out, values, count * sizeof(float), err);
-        if (code) return code;
-    }
-    return 0;
-}
-
-static int stream(const Writing *w, SafetensorsWriter *out, int first, int last, const char *path, Error *err) {
-    Pieces *pieces = malloc(sizeof *pieces);
-    if (!pieces) return fail_fault(err, "%s: no memory to write it", path);
-    int code = 0;
-    for (int kind = first; kind <= last; kind++)
-        for (int i = 0; !code && i < w->content->table->count; i++) code = stream_tensor(w, out, kind, i, pieces, err);
-    free(pieces);
-    return code;
-}
-
-static int finish(Writing *w, SafetensorsWriter *out, const char *name, Error *err) {
-    Digest digest = safetensors_digest(out);
-    uint64_t bytes = safetensors_written(out);
-    int code = safetensors_finish(out, err);
-    return code ? code : note(w, name, &digest, bytes, err);
-}
-
-static int begin_arrays(const Writing *w, SafetensorsWriter **out, const char *path, int first, int last, Error *err) {
-    Declared declared;
-    int code = declare(&declared, w->content->table, first, last)
-                   ? safetensors_create_plain(out, path, declared.tensors, declared.count, err)
-                   : fail_fault(err, "%s: no memory for its header", path);
-    free(declared.names);
-    free(declared.tensors);
-    return code;
-}
-
-// The kinds [first, last] as one safetensors file.
-static int write_arrays(Writing *w, const char *name, int first, int last, Error *err) {
-    char path[PATH_MAX];
-    SafetensorsWriter *out = NULL;
-    int code = store_path(path, w->folder, name, err);
-    if (!code) code = begin_arrays(w, &out, path, first, last, err);
-    if (code) return code;
-    code = stream(w, out, first, last, path, err);
-    if (!code) return finish(w, out, name, err);
-    safetensors_discard(out);
-    return code;
-}
-
 // ---- the folder
 
 static int make_folder(const char *path, Error *err) {
@@ -229,20 +116,39 @@ static int make_store(const char *store, Error *err) {
     return errno == EEXIST ? 0 : file_fail_open(err, store, errno);
 }
 
-static int write_files(Writing *w, Error *err) {
-    char trainer[PATH_MAX];
-    int code = store_path(trainer, w->folder, "trainer", err);
-    if (!code) code = make_folder(w->folder, err);
-    if (!code) code = make_folder(trainer, err);
-    if (!code) code = write_config(w, err);
+// model.safetensors.index.json: in which of several files a tensor lies.
+static int write_index(Writing *w, Error *err) {
+    const CheckpointContent *c = w->content;
+    cJSON *root = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(root, "metadata");
+    cJSON_AddNumberToObject(metadata, "total_size", (double)(c->table->num_parameters * sizeof(floatX)));
+    cJSON *map = cJSON_AddObjectToObject(root, "weight_map");
+    for (int i = 0; i < c->table->count; i++) {
+        char file[PART_NAME_SIZE];
+        part_model_file(file, c->table, part_of_tensor(c->table, i, c->parts), c->parts);
+        cJSON_AddStringToObject(map, c->table->tensors[i].name, file);
+    }
+    char *text = cJSON_Print(root);
+    cJSON_Delete(root);
+    if (!text) return fail_fault(err, "%s: no memory for model.safetensors.index.json", w->folder);
+    int code = write_bytes(w, "model.safetensors.index.json", text, strlen(text), err);
+    cJSON_free(text);
+    return code;
+}
+
+static bool has_one_model_file(const CheckpointContent *c) {
+    char name[PART_NAME_SIZE];
+    part_model_file(name, c->table, part_of_tensor(c->table, 0, c->parts), c->parts);
+    return strcmp(name, "model.safetensors") == 0;
+}
+
+// All that is not divided.
+static int write_texts(Writing *w, Error *err) {
+    const CheckpointContent *c = w->content;
+    int code = write_config(w, err);
     if (!code) code = write_generation_config(w, err);
     for (int i = 0; !code && i < TOKENIZER_FILES; i++) code = copy_tokenizer_file(w, tokenizer_files[i], err);
-    if (!code) code = write_bytes(w, "trainer/state.json", w->content->state, strlen(w->content->state), err);
-    if (!code) code = write_arrays(w, "model.safetensors", WEIGHTS, WEIGHTS, err);
-    if (!code) code = write_arrays(w, "trainer/optimizer.safetensors", TRAINING_MASTER, TRAINING_MOMENT2, err);
-    if (!code) code = checksums_write(&w->sums, w->folder, err);
-    if (!code) code = folder_sync(trainer, err);
-    return code ? code : folder_sync(w->folder, err);
+    if (!code) code = write_bytes(w, "trainer/state.json", c->state, strlen(c->state), err);
+    return code || has_one_model_file(c) ? code : write_index(w, err);
 }
 
 static uint64_t bytes_needed(const CheckpointContent *c) {
@@ -265,30 +171,98 @@ static int check_space(const CheckpointContent *c, Error *err) {
                       (double)needed / 1048576.0, (double)free_bytes / 1048576.0);
 }
 
-static int write_named(const CheckpointContent *c, const char *name, uint64_t *bytes, Error *err) {
-    char folder[PATH_MAX], made[STORE_NAME_SIZE + 8];
+// ---- the steps of a write
+
+// folder = where the checkpoint is made.
+static int made_folder(char folder[PATH_MAX], const CheckpointContent *c, Error *err) {
+    char name[STORE_NAME_SIZE], made[STORE_NAME_SIZE + 8];
+    store_name(name, c->step);
     snprintf(made, sizeof made, "%s.tmp", name);
-    int code = store_path(folder, c->store, made, err);
-    if (code) return code;
-    Writing w = {.content = c, .folder = folder};
-    code = write_files(&w, err);
-    const uint64_t checksums_bytes = w.sums.length;
-    checksums_free(&w.sums);
-    if (!code) code = store_take_name(c->store, folder, name, err);
-    if (code) store_clean(c->store);
-    if (bytes) *bytes = w.bytes + checksums_bytes;
-    return code;
+    return store_path(folder, c->store, made, err);
 }
 
-int checkpoint_write(const CheckpointContent *content, uint64_t *bytes, Error *err) {
-    char name[STORE_NAME_SIZE];
-    store_name(name, content->step);
+static int make_folders(const CheckpointContent *c, Error *err) {
+    char folder[PATH_MAX], trainer[PATH_MAX];
+    int code = made_folder(folder, c, err);
+    if (!code) code = store_path(trainer, folder, "trainer", err);
+    if (!code) code = make_folder(folder, err);
+    return code ? code : make_folder(trainer, err);
+}
+
+int checkpoint_begin(const CheckpointContent *content, Error *err) {
     int code = make_store(content->store, err);
     if (code) return code;
     store_clean(content->store);
     code = check_space(content, err);
-    if (!code) code = write_named(content, name, bytes, err);
-    if (!code) code = store_set_latest(content->store, name, err);
+    if (!code) code = make_folders(content, err);
+    if (code) store_clean(content->store);
+    return code;
+}
+
+static int write_part(Writing *w, Error *err) {
+    int code = w->content->part == 0 ? write_texts(w, err) : 0;
+    if (!code) code = write_parameters(w, err);
+    return code ? code : write_training(w, err);
+}
+
+int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64_t *bytes, Error *err) {
+    CheckpointContent one = *content;
+    char folder[PATH_MAX];
+    if (one.parts == 0) one.parts = 1;
+    Writing w = {.content = &one, .folder = folder};
+    *lines = NULL;
+    int code = made_folder(folder, &one, err);
+    if (!code) code = write_part(&w, err);
+    if (bytes) *bytes = w.bytes;
+    if (!code && !w.sums.text) w.sums.text = calloc(1, 1); // it wrote nothing
+    if (!code && !w.sums.text) code = fail_fault(err, "%s: no memory for its checksums", folder);
+    if (code)
+        checksums_free(&w.sums);
+    else
+        *lines = w.sums.text;
+    return code;
+}
+
+static int settle(const char *folder, const char *lines, uint64_t *bytes, Error *err) {
+    char trainer[PATH_MAX];
+    Checksums sums = {strdup(lines), strlen(lines)};
+    if (!sums.text) return fail_fault(err, "%s: no memory for its checksums", folder);
+    int code = store_path(trainer, folder, "trainer", err);
+    if (!code) code = checksums_write(&sums, folder, err);
+    if (bytes) *bytes = sums.length;
+    checksums_free(&sums);
+    if (!code) code = folder_sync(trainer, err);
+    return code ? code : folder_sync(folder, err);
+}
+
+int checkpoint_commit(const CheckpointContent *content, const char *lines, uint64_t *bytes, Error *err) {
+    char folder[PATH_MAX], name[STORE_NAME_SIZE];
+    store_name(name, content->step);
+    int code = made_folder(folder, content, err);
+    if (!code) code = settle(folder, lines, bytes, err);
+    if (!code) code = store_take_name(content->store, folder, name, err);
+    if (code) {
+        store_clean(content->store);
+        return code;
+    }
+    code = store_set_latest(content->store, name, err);
     if (!code) store_prune(content->store, name, content->keep_last, content->keep_every);
+    return code;
+}
+
+void checkpoint_abandon(const CheckpointContent *content) { store_clean(content->store); }
+
+int checkpoint_write(const CheckpointContent *content, uint64_t *bytes, Error *err) {
+    char *lines = NULL;
+    uint64_t written = 0, more = 0;
+    int code = checkpoint_begin(content, err);
+    if (code) return code;
+    code = checkpoint_write_part(content, &lines, &written, err);
+    if (code)
+        checkpoint_abandon(content);
+    else
+        code = checkpoint_commit(content, lines, &more, err);
+    if (bytes) *bytes = written + more;
+    free(lines);
     return code;
 }

@@ -8,8 +8,10 @@
 struct Writer {
     pthread_mutex_t lock; // guards result and has_result
     pthread_t thread;
-    bool joinable;             // a thread was started and not joined yet
-    bool has_result;           // that nobody has asked for yet
+    bool joinable;   // a thread was started and not joined yet
+    bool has_result; // that nobody has asked for yet
+    WriterJob job;
+    char *lines;               // of a commit
     CheckpointContent content; // its texts and configuration are the writer's own
     LlamaConfig config;
     WriterResult result;
@@ -31,9 +33,14 @@ int writer_create(Writer **out, Error *err) {
 
 static void *run(void *argument) {
     Writer *writer = argument;
-    WriterResult result = {.step = writer->content.step};
+    WriterResult result = {.step = writer->content.step, .job = writer->job};
     double began = now();
-    checkpoint_write(&writer->content, &result.bytes, &result.error);
+    if (writer->job == WRITE_ALL)
+        checkpoint_write(&writer->content, &result.bytes, &result.error);
+    else if (writer->job == WRITE_PART)
+        checkpoint_write_part(&writer->content, &result.lines, &result.bytes, &result.error);
+    else
+        checkpoint_commit(&writer->content, writer->lines, &result.bytes, &result.error);
     result.seconds = now() - began;
     pthread_mutex_lock(&writer->lock);
     writer->result = result;
@@ -51,10 +58,12 @@ static void free_texts(Writer *writer) {
     free((void *)writer->content.store);
     free((void *)writer->content.state);
     free((void *)writer->content.tokenizer_folder);
+    free(writer->lines);
+    writer->lines = NULL;
     writer->content = (CheckpointContent){0};
 }
 
-static int copy_content(Writer *writer, const CheckpointContent *content, Error *err) {
+static int copy_content(Writer *writer, const CheckpointContent *content, const char *lines, Error *err) {
     free_texts(writer);
     writer->content = *content;
     writer->config = *content->config;
@@ -62,16 +71,24 @@ static int copy_content(Writer *writer, const CheckpointContent *content, Error 
     writer->content.store = strdup(content->store);
     writer->content.state = strdup(content->state);
     writer->content.tokenizer_folder = strdup(content->tokenizer_folder);
-    if (writer->content.store && writer->content.state && writer->content.tokenizer_folder) return 0;
+    writer->lines = strdup(lines ? lines : "");
+    if (writer->content.store && writer->content.state && writer->content.tokenizer_folder && writer->lines) return 0;
     free_texts(writer);
     return fail_fault(err, "%s: no memory to begin a checkpoint", content->store);
 }
 
-int writer_begin(Writer *writer, const CheckpointContent *content, Error *err) {
-    join(writer);
-    int code = copy_content(writer, content, err);
-    if (code) return code;
+// What nobody has asked for.
+static void forget_result(Writer *writer) {
+    if (writer->has_result) free(writer->result.lines);
     writer->has_result = false;
+}
+
+int writer_begin(Writer *writer, WriterJob job, const CheckpointContent *content, const char *lines, Error *err) {
+    join(writer);
+    int code = copy_content(writer, content, lines, err);
+    if (code) return code;
+    forget_result(writer);
+    writer->job = job;
     int error = pthread_create(&writer->thread, NULL, run, writer);
     writer->joinable = error == 0;
     return error ? fail_fault(err, "%s: no thread to write a checkpoint: %s", content->store, strerror(error)) : 0;
@@ -94,6 +111,7 @@ bool writer_wait(Writer *writer, WriterResult *result) {
 void writer_destroy(Writer *writer) {
     if (!writer) return;
     join(writer);
+    forget_result(writer);
     free_texts(writer);
     pthread_mutex_destroy(&writer->lock);
     free(writer);

@@ -12,19 +12,27 @@ extern "C" {
 
 typedef struct Writer Writer;
 
+typedef enum {
+    WRITE_ALL,    // checkpoint_write
+    WRITE_PART,   // checkpoint_write_part
+    WRITE_COMMIT, // checkpoint_commit
+} WriterJob;
+
 typedef struct {
     int64_t step;
-    Error error;    // code 0: the checkpoint is whole and on the disk
-    double seconds; // that the write took
-    uint64_t bytes;
+    WriterJob job;
+    Error error;    // code 0: done; of all or a commit: the checkpoint is whole and on the disk
+    double seconds; // that it took
+    uint64_t bytes; // that were written
+    char *lines;    // of a part: its checksums, to be freed by whoever asked; else NULL
 } WriterResult;
 
 int writer_create(Writer **out, Error *err); // Errors: 1
 
-// Begins checkpoint_write(content). Texts and configuration are copied; table and snapshot are the caller's and must
+// Begins that of content; lines: of a commit. Texts and configuration are copied; table and snapshot are the caller's and must
 // stay as they are until the write has ended. A result that nobody asked for is forgotten. Expects that no write
 // is running. Errors: 1.
-int writer_begin(Writer *writer, const CheckpointContent *content, Error *err);
+int writer_begin(Writer *writer, WriterJob job, const CheckpointContent *content, const char *lines, Error *err);
 
 // Has a write ended? Then *result =; true once for each write. Does not wait.
 bool writer_finished(Writer *writer, WriterResult *result);

@@ -22,6 +22,7 @@ int llama3_qkv_width(const Llama3 *m) {
 
 const LlamaConfig *llama3_config(const Llama3 *m) { return &m->config; }
 const ParameterTable *llama3_parameters(const Llama3 *m) { return &m->table; }
+int llama3_shard(const Llama3 *m) { return m->shape.parallel.shard; }
 void llama3_print_memory(const Llama3 *m, FILE *to) { memory_print(&m->memory, to); }
 
 // ---- memory: each plan_ function runs twice, to measure and to place

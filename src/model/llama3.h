@@ -45,6 +45,7 @@ int llama3_plan_text(char *text, size_t capacity, const char *config_path, const
 
 const LlamaConfig *llama3_config(const Llama3 *m);
 const ParameterTable *llama3_parameters(const Llama3 *m);
+int llama3_shard(const Llama3 *m); // which of the table's shards its training arrays hold
 void llama3_print_memory(const Llama3 *m, FILE *to);
 
 // ---- weights

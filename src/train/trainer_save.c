@@ -80,7 +80,7 @@ static void begin_write(Trainer *t) {
     t->waited = trainer_now() - began;
     int code = describe(t, &content, store, &state, &err);
     content.snapshot = t->snapshot;
-    if (!code) code = writer_begin(t->writer, &content, &err);
+    if (!code) code = writer_begin(t->writer, WRITE_ALL, &content, NULL, &err);
     cJSON_free(state);
     if (code) report_failure(t, t->step, err.message);
 }

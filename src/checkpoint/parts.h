@@ -1,0 +1,37 @@
+// How a checkpoint is divided into the parts that ranks write, and how they are named.
+#ifndef LLMC_CHECKPOINT_PARTS_H
+#define LLMC_CHECKPOINT_PARTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/parameters.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PART_NAME_SIZE = 64, PIECE_NAME_SIZE = 96 + 64 };
+
+// Which part holds a tensor's parameters: parts are runs of tensors, of about the same size.
+int part_of_tensor(const ParameterTable *table, int tensor, int parts);
+
+// name = the part's file with parameters, relative to the checkpoint: "model.safetensors" of one part, else
+// "model-00002-of-00004.safetensors", counted without parts that hold no tensor. false: this part holds none.
+bool part_model_file(char name[PART_NAME_SIZE], const ParameterTable *table, int part, int parts);
+
+// "trainer/optimizer.safetensors", or "trainer/optimizer-00002-of-00004.safetensors" of part 1 of 4.
+void part_optimizer_file(char name[PART_NAME_SIZE], int part, int parts);
+
+// name = prefix "." the tensor's name, and behind it "[first:end]" where the piece is not the whole tensor.
+void piece_name(char name[PIECE_NAME_SIZE], const char *prefix, const ParameterTensor *tensor, size_t first,
+                size_t count);
+
+// The other way: name is `text`[first:end] or `text` alone (then *whole). base = `text` without the brackets. false:
+// malformed (no digits, first >= end, beyond 63 bits, longer than a name is).
+bool piece_parse(const char *name, char base[PIECE_NAME_SIZE], bool *whole, uint64_t *first, uint64_t *end);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
