@@ -51,17 +51,21 @@ static double now(void) {
 static void status_of_world(void *world, CommStatus *status) { world_status(world, status); }
 static int check_of_world(void *world, Error *err) { return world_check(world, err); }
 
-// Writes what this rank does now. state: never goes back to RANK_RUNS.
+// Writes what this rank does now. state: never goes back to RANK_RUNS; at an end the world is not asked any more, whose
+// lock may be held by the thread that brought the end.
 static int write_self(RankState state, Error *err) {
     CommStatus comm = {0};
-    if (dog.spec.status) dog.spec.status(dog.spec.context, &comm);
+    const bool ask = state == RANK_RUNS && dog.spec.status;
+    if (ask) dog.spec.status(dog.spec.context, &comm);
     pthread_mutex_lock(&self_lock);
     if (state != RANK_RUNS) self.state = state;
     self.count++;
     self.step = atomic_load(&current_step);
-    self.begun = comm.begun;
-    self.ended = comm.ended;
-    snprintf(self.label, sizeof self.label, "%s", comm.label);
+    if (ask) {
+        self.begun = comm.begun;
+        self.ended = comm.ended;
+        snprintf(self.label, sizeof self.label, "%s", comm.label);
+    }
     snprintf(self.phase, sizeof self.phase, "%s", atomic_load(&current_phase));
     int code = rank_status_write(&self, dog.watch.folder, err);
     pthread_mutex_unlock(&self_lock);
