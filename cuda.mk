@@ -9,7 +9,7 @@ CFLAGS     := -g -O3 -fPIC
 NVCCFLAGS  := -std=c++17 -O3 -lineinfo --threads 2 $(GENCODE) -Xptxas -v --use_fast_math -Werror all-warnings \
               -Xcompiler -fPIC,-Wall,-Wextra
 
-NCCL     ?= 0
+NCCL     ?= $(if $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h),1,0)
 DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
 INCLUDES += -I$(CUDA_HOME)/include
 LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lm $(if $(filter 1,$(NCCL)),-lnccl)

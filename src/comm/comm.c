@@ -67,7 +67,7 @@ void comm_op_destroy(CommOp *op) {
 }
 
 void comm_op_wait(CommOp *op, cudaStream_t stream) {
-    if (!op->number) return;
+    if (!op || !op->number) return;
     op->world->transport->wait(op->world, op->number, stream);
     op->number = 0;
 }

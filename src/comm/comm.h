@@ -4,8 +4,8 @@
 // what is queued later, on a stream (NCCL) or by a thread (MPI) of their own, in the order of the calls. All ranks of a
 // group make the same calls in the same order, also across groups. comm_op_wait makes later work wait for one.
 //
-// A NULL Comm is a group of one. Sums are made in an order that depends on nothing but the group's size and the count,
-// so that the same ranks give the same bits.
+// A NULL Comm is a group of one. The same ranks (over NCCL: on the same machines) give the same bits; over MPI sums are
+// made in the order of the ranks, whatever the collective and the count.
 #ifndef LLMC_COMM_COMM_H
 #define LLMC_COMM_COMM_H
 

@@ -10,6 +10,7 @@
 
 #include "comm/mpi_collectives.h"
 #include "target/device.h"
+#include "target/trace.h"
 
 enum { SLOTS = 256 }; // collectives that can be queued; the caller of one more waits
 
@@ -119,7 +120,9 @@ static double carry(Mpi *mpi, Slot *slot) {
         cuda_check(cudaEventSynchronize(slot->ready));
     }
     const double began = now();
+    if (on_device) trace_begin(LANE_COMMUNICATION, slot->label, -1, mpi->scratch.stream);
     mpi_collective(&mpi->scratch, group_of(collective->comm), collective);
+    if (on_device) trace_end(LANE_COMMUNICATION, mpi->scratch.stream);
     return on_device ? now() - began : 0;
 }
 
