@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -121,7 +122,7 @@ static void look(double seconds) {
     RankWatch *w = &dog.watch;
     const bool wrote = write_self(RANK_RUNS, NULL) == 0;
     // who cannot write cannot tell whether the others can
-    const double counted = !wrote ? 0 : seconds < 2 * dog.period ? seconds : 2 * dog.period;
+    const double counted = wrote ? fmin(seconds, 2 * dog.period) : 0;
     pthread_mutex_lock(&self_lock);
     rank_watch_note(&w->peers[w->rank], &self, counted);
     pthread_mutex_unlock(&self_lock);
@@ -252,8 +253,7 @@ int watchdog_start(const WatchdogSpec *spec, Error *err) {
     dog.watch = (RankWatch){.rank = spec->rank, .size = spec->size, .timeout = spec->timeout};
     dog.watch.peers = calloc((size_t)spec->size, sizeof *dog.watch.peers);
     if (!dog.watch.peers) abort(); // the others would wait in the collectives below
-    dog.period =
-        spec->timeout / PERIODS_A_TIMEOUT < LONGEST_PERIOD ? spec->timeout / PERIODS_A_TIMEOUT : LONGEST_PERIOD;
+    dog.period = fmax(TICK, fmin(LONGEST_PERIOD, spec->timeout / PERIODS_A_TIMEOUT));
     dog.wake = eventfd(0, EFD_CLOEXEC);
     int code = dog.wake < 0 ? fail_fault(err, "eventfd: %s", strerror(errno)) : 0;
     int prepared = prepare(code ? NULL : err);
