@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Runs a training command, and after a fault (a node lost, a rank killed or hung, a crash) runs it again from the last
+# whole checkpoint.
+#
+#   scripts/supervise.sh [--restarts K] [--ranks-after "4 2"] [--pause S] [--log FILE] -- COMMAND...
+#   scripts/supervise.sh --restarts 20 -- mpirun -np 8 build/cuda/train_llama3 ... --save-every 500 --resume auto
+#
+#   --restarts K        how many times at most, default 10
+#   --ranks-after LIST  the number of ranks of the first restart, the second, ...; the last one stays. Replaces the number
+#                       behind -np or -n in COMMAND
+#   --pause S           seconds before a restart, default 2; doubles with each that brings no newer checkpoint, up to 300
+#   --log FILE          what this script says is appended to FILE too, with the time
+#
+# SIGTERM, SIGINT and SIGUSR1 go to COMMAND, which finishes its step and writes a checkpoint, and no restart follows.
+# mpirun passes SIGUSR1 on, but answers the others by killing its ranks a second later: it gets SIGUSR1 for the first.
+# Three restarts in a row without a newer checkpoint: the fault repeats, and it gives up.
+# Exit codes: 0 COMMAND ended in order; 2 bad usage, or COMMAND's code 2 (bad input, which a restart doesn't mend);
+# 1 faults until it gave up.
+set -euo pipefail
+
+MAX_PAUSE=300
+MAX_WITHOUT_PROGRESS=3
+
+RESTARTS=10
+RANKS_AFTER=()
+PAUSE=2
+LOG=""
+CHILD=""
+STOPPED=""
+
+say() {
+    printf 'supervise: %s\n' "$*" >&2
+    if [ -n "$LOG" ]; then printf '%s %s\n' "$(date '+%F %T')" "$*" >>"$LOG" || true; fi
+}
+
+refuse() {
+    printf 'supervise: %s\n' "$*" >&2
+    exit 2
+}
+
+is_number() { case $1 in '' | *[!0-9]*) return 1 ;; *) return 0 ;; esac; }
+
+parse() {
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        case $1 in -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//;/^set/!p}' "$0" && exit 0 ;; esac
+        [ $# -gt 1 ] || refuse "$1: expected a value, or -- and the command"
+        case $1 in
+        --restarts) RESTARTS=$2 ;;
+        --ranks-after) read -ra RANKS_AFTER <<<"$2" ;;
+        --pause) PAUSE=$2 ;;
+        --log) LOG=$2 ;;
+        *) refuse "$1: expected --restarts, --ranks-after, --pause, --log, or -- and the command" ;;
+        esac
+        shift 2
+    done
+    [ $# -gt 1 ] || refuse "expected -- and the command to run"
+    shift
+    COMMAND=("$@")
+}
+
+# index_of NAME...: INDEX = the place in COMMAND of the first of these words, a value behind it; fails if there is none
+index_of() {
+    local name
+    for ((INDEX = 0; INDEX + 1 < ${#COMMAND[@]}; INDEX++)); do
+        for name in "$@"; do if [ "${COMMAND[INDEX]}" = "$name" ]; then return 0; fi; done
+    done
+    return 1
+}
+
+check() {
+    is_number "$RESTARTS" || refuse "--restarts $RESTARTS: expected a number"
+    is_number "$PAUSE" || refuse "--pause $PAUSE: expected a number of seconds"
+    local ranks
+    for ranks in "${RANKS_AFTER[@]}"; do
+        case $ranks in 0* | *[!0-9]*) refuse "--ranks-after: expected numbers of ranks, found $ranks" ;; esac
+    done
+    if ! index_of --resume || [ "${COMMAND[INDEX + 1]}" != auto ]; then
+        refuse "expected --resume auto in the command: a restart would begin anew"
+    fi
+    index_of --output || refuse "expected --output in the command: its checkpoints show whether a restart helped"
+    OUTPUT=${COMMAND[INDEX + 1]}
+    RANKS_AT=""
+    if index_of -np --np -n --n --ntasks; then RANKS_AT=$((INDEX + 1)); fi
+    [ ${#RANKS_AFTER[@]} = 0 ] || [ -n "$RANKS_AT" ] || refuse "--ranks-after: expected mpirun -np N (or -n N) in the command"
+    [ -z "$LOG" ] || : >>"$LOG" || refuse "--log $LOG: expected a file that can be written"
+}
+
+newest() { readlink "$OUTPUT/checkpoints/latest" 2>/dev/null || true; } # step_00000012: later ones sort behind
+
+# forward NAME: from the traps
+forward() {
+    local name=$1
+    INTERRUPTED=1
+    case ${COMMAND[0]##*/} in mpirun | mpiexec | orterun) [ -n "$STOPPED" ] || name=USR1 ;; esac
+    STOPPED=$1
+    if [ -n "$CHILD" ]; then kill -s "$name" "$CHILD" 2>/dev/null || true; fi
+}
+
+# run: CODE = the command's. A signal ends `wait` before the command has ended.
+run() {
+    local code
+    set -m # a process group of its own, in which SIGINT is not ignored; Ctrl-C reaches it through forward
+    "${COMMAND[@]}" </dev/null &
+    CHILD=$!
+    set +m
+    if [ -n "$STOPPED" ]; then forward "$STOPPED"; fi # came before there was anyone to tell
+    CODE=127
+    INTERRUPTED=1
+    while [ "$INTERRUPTED" = 1 ]; do
+        INTERRUPTED=0
+        code=0
+        wait "$CHILD" 2>/dev/null || code=$?
+        if [ "$code" != 127 ] || [ "$CODE" = 127 ]; then CODE=$code; fi
+    done
+    CHILD=""
+}
+
+# Ranks of a run whose mpirun was killed may take a moment to end.
+wait_for_lock() {
+    if [ -e "$OUTPUT/lock" ] && command -v flock >/dev/null; then flock -w 60 "$OUTPUT/lock" true || true; fi
+}
+
+# rest SECONDS: a signal ends it
+rest() {
+    local second
+    for ((second = 0; second < $1; second++)); do
+        if [ -n "$STOPPED" ]; then return; fi
+        sleep 1 &
+        wait $! 2>/dev/null || true
+    done
+}
+
+give_up() {
+    say "$*"
+    exit 1
+}
+
+parse "$@"
+check
+trap 'forward TERM' TERM
+trap 'forward INT' INT
+trap 'forward USR1' USR1
+WITHOUT_PROGRESS=0
+BEST=$(newest)
+for ((RESTART = 0; ; RESTART++)); do
+    run
+    case $CODE in
+    0) exit 0 ;;
+    2) exit 2 ;;
+    126 | 127) refuse "${COMMAND[0]}: expected a command that can be run" ;;
+    esac
+    NEWEST=$(newest)
+    HERE="newest checkpoint: ${NEWEST:-none}"
+    [ -z "$STOPPED" ] || give_up "stopped by SIG$STOPPED, ended with code $CODE; $HERE"
+    [ "$RESTART" -lt "$RESTARTS" ] || give_up "ended with code $CODE after $RESTART restarts, giving up; $HERE"
+    if [[ $NEWEST > $BEST ]]; then
+        WITHOUT_PROGRESS=0
+        BEST=$NEWEST
+    elif [ "$RESTART" -gt 0 ]; then
+        WITHOUT_PROGRESS=$((WITHOUT_PROGRESS + 1))
+    fi
+    [ "$WITHOUT_PROGRESS" -lt "$MAX_WITHOUT_PROGRESS" ] ||
+        give_up "ended with code $CODE, no newer checkpoint in $WITHOUT_PROGRESS restarts in a row, giving up; $HERE"
+    WAIT=$((PAUSE << WITHOUT_PROGRESS))
+    WAIT=$((WAIT < MAX_PAUSE ? WAIT : MAX_PAUSE))
+    if [ ${#RANKS_AFTER[@]} -gt 0 ]; then
+        COMMAND[RANKS_AT]=${RANKS_AFTER[RESTART < ${#RANKS_AFTER[@]} ? RESTART : ${#RANKS_AFTER[@]} - 1]}
+    fi
+    say "restart $((RESTART + 1)) of $RESTARTS in $WAIT s${RANKS_AT:+, ${COMMAND[RANKS_AT]} ranks}: ended with code $CODE; $HERE"
+    rest "$WAIT"
+    [ -z "$STOPPED" ] || give_up "stopped by SIG$STOPPED before the restart; $HERE"
+    wait_for_lock
+done
