@@ -225,6 +225,17 @@ def test_redraw_in_place():
         terminal.close()
 
 
+def test_terminal_without_a_width():
+    """As mpirun makes one, whose output may go to a file."""
+    terminal = Terminal(0)
+    try:
+        assert terminal.show(1).startswith("step 1/1000") and terminal.show(9) == ""
+        time.sleep(0.06)
+        assert "\x1b" not in terminal.show(10)
+    finally:
+        terminal.close()
+
+
 def test_plain_lines(tmp_path):
     """No terminal: the first step, each tenth, the last; no control characters."""
     path = tmp_path / "out.txt"

@@ -101,15 +101,21 @@ static double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-// Asked at every draw, so that no signal has to tell of a change.
-static int terminal_columns(const Progress *progress) {
+// Asked at every draw, so that no signal has to tell of a change. 0: not known.
+static int known_columns(FILE *out) {
     struct winsize size;
-    if (ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-    return DEFAULT_COLUMNS;
+    return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
+static int terminal_columns(const Progress *progress) {
+    const int columns = known_columns(progress->out);
+    return columns ? columns : DEFAULT_COLUMNS;
+}
+
+// mpirun gives its first rank a terminal wherever its own output goes; that one has no width.
 void progress_begin(Progress *progress, FILE *out, int64_t every) {
-    *progress = (Progress){.out = out, .terminal = isatty(fileno(out)), .every = every, .last_drawn = -1};
+    const bool terminal = isatty(fileno(out)) && known_columns(out) > 0;
+    *progress = (Progress){.out = out, .terminal = terminal, .every = every, .last_drawn = -1};
 }
 
 // Takes the drawn line off the screen. One that became wider than the terminal was folded into several rows.

@@ -1,5 +1,5 @@
-// What a person sees: one line that is redrawn in place on a terminal, or one line every so many steps where
-// the output is a file or a pipe. Nothing here can fail or stop the run: a closed or full output is passed
+// What a person sees: one line that is redrawn in place on a terminal (that tells its width), or one line every so many
+// steps where the output is a file or a pipe. Nothing here can fail or stop the run: a closed or full output is passed
 // over.
 #ifndef LLMC_TRAIN_PROGRESS_H
 #define LLMC_TRAIN_PROGRESS_H
