@@ -94,6 +94,7 @@ typedef struct {
     double since;
     Greeting greeting;
     bool accepted; // the greeting is right; its rank's bytes come, or have come
+    bool refused;  // what it still sends is dropped: closing with bytes unread would take the answer from it
     size_t got;    // of the greeting and then the bytes
 } Visitor;
 
@@ -153,8 +154,15 @@ static bool answer(int fd, const char *refusal) {
     return send_all(fd, &answer, sizeof answer);
 }
 
+static bool drop(const Visitor *v) {
+    char dropped[4096];
+    ssize_t got = recv(v->fd, dropped, sizeof dropped, MSG_DONTWAIT);
+    return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
 // Takes what a visitor has sent. Returns false if it has to leave.
 static bool hear(Host *host, Visitor *v) {
+    if (v->refused) return drop(v);
     const size_t greeting = sizeof v->greeting, end = v->accepted ? greeting + host->bytes : greeting;
     char *to = v->accepted ? host->all + v->greeting.rank * host->bytes + (v->got - greeting) : (char *)&v->greeting + v->got;
     ssize_t got = recv(v->fd, to, end - v->got, MSG_DONTWAIT);
@@ -169,8 +177,8 @@ static bool hear(Host *host, Visitor *v) {
     char refusal[TEXT];
     if (memcmp(v->greeting.magic, MAGIC, sizeof MAGIC) != 0) return false;
     if (is_refused(host, &v->greeting, refusal)) {
-        answer(v->fd, refusal);
-        return false;
+        v->refused = true;
+        return answer(v->fd, refusal) && shutdown(v->fd, SHUT_WR) == 0;
     }
     return v->accepted = host->present[v->greeting.rank] = true;
 }

@@ -56,7 +56,11 @@ static int read_meeting_place(Start *start, const char *how, Error *err) {
         return fail_input(err, "MASTER_ADDR has %zu characters, expected at most %zu", strlen(address),
                           sizeof start->address - 1);
     snprintf(start->address, sizeof start->address, "%s", address);
-    return read_number(&start->port, "MASTER_PORT", 1, 65535, err);
+    const char *taken = given("TORCHELASTIC_USE_AGENT_STORE"); // torchrun itself listens at the port
+    const int beside = taken && strcmp(taken, "True") == 0;
+    int code = read_number(&start->port, "MASTER_PORT", 1, 65535 - beside, err);
+    start->port += beside;
+    return code;
 }
 
 static int read_environment(Start *start, const Names *names, const char *how, Error *err) {
@@ -75,9 +79,11 @@ static int read_environment(Start *start, const Names *names, const char *how, E
 }
 
 static int read_mpirun(Start *start, bool with_mpi, Error *err) {
+    Error ignored;
     int code = read_number(&start->size, "OMPI_COMM_WORLD_SIZE", 1, MOST_RANKS, err);
     if (code || start->size == 1) return code;
     start->way = START_MPI;
+    read_number(&start->rank, "OMPI_COMM_WORLD_RANK", 0, start->size - 1, &ignored); // MPI will tell
     if (with_mpi) return 0;
     code = fail_input(err,
                       "mpirun started %d ranks, but this program was built without MPI: build with MPI=1, or start the "
@@ -92,8 +98,9 @@ static int read_slurm(Start *start, bool with_mpi, Error *err) {
         return read_environment(start, names, with_mpi ? " by srun without PMIx (srun --mpi=pmix needs none)" : " by srun",
                                 err);
     int code = read_number(&start->size, names->size, 1, MOST_RANKS, err);
-    if (!code && start->size > 1) start->way = START_MPI;
-    return told_by_rank_0(names->rank, code, err);
+    if (code || start->size == 1) return told_by_rank_0(names->rank, code, err);
+    start->way = START_MPI;
+    return read_number(&start->rank, names->rank, 0, start->size - 1, err);
 }
 
 int start_read(Start *start, bool with_mpi, Error *err) {

@@ -1,0 +1,26 @@
+"""The meeting of ranks over TCP (src/comm/rendezvous.h) through ctypes; python meeting.py PORT RANK SIZE is one rank."""
+
+import ctypes
+import sys
+from ctypes import c_char_p, c_double, c_int
+
+import hostlib
+
+
+class Meeting(ctypes.Structure):
+    _fields_ = [("address", c_char_p), ("port", c_int), ("rank", c_int), ("size", c_int), ("seconds", c_double)]
+
+
+def gather(port, rank, size, mine, seconds=20, address=b"127.0.0.1"):
+    """(code, message, list of all ranks' bytes)"""
+    meeting, error = Meeting(address, port, rank, size, seconds), hostlib.Error()
+    everything = ctypes.create_string_buffer(len(mine) * size)
+    call = hostlib.library.rendezvous_gather
+    call.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p]
+    code = call(ctypes.byref(meeting), everything, mine, len(mine), ctypes.byref(error))
+    return code, error.message.decode(), [everything.raw[i * len(mine) :][: len(mine)] for i in range(size)]
+
+
+if __name__ == "__main__":
+    port, rank, size = map(int, sys.argv[1:])
+    print(gather(port, rank, size, b"card %d" % rank))
