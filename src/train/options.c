@@ -1,7 +1,9 @@
 #include "train/options.h"
 
 #include <argp.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/version.h"
@@ -218,18 +220,28 @@ static int check_eval_only(Options *options, Error *err) {
     return check_micro_batch(options, err);
 }
 
+// Takes a whole number from the beginning of *text.
+static bool take_number(const char **text, int64_t *value) {
+    char *end;
+    errno = 0;
+    *value = strtoll(*text, &end, 10);
+    const bool good = end != *text && errno == 0;
+    *text = end;
+    return good;
+}
+
 int options_trace_steps(const Options *options, int64_t *first, int64_t *last, Error *err) {
-    const char *text = options->trace_steps;
-    long long from = 1, to = 0;
-    int used = 0;
-    if (sscanf(text, "%lld:%lld%n", &from, &to, &used) != 2) {
-        from = 1;
-        if (sscanf(text, "%lld%n", &to, &used) != 1) used = 0;
+    const char *rest = options->trace_steps;
+    bool good = take_number(&rest, last);
+    *first = 1;
+    if (good && *rest == ':') {
+        *first = *last;
+        rest++;
+        good = take_number(&rest, last);
     }
-    *first = from;
-    *last = to;
-    if ((size_t)used == strlen(text) && from >= 1 && to >= from) return 0;
-    return fail_input(err, "option --trace-steps: expected FIRST:LAST or a number of steps, from 1, found '%s'", text);
+    if (good && !*rest && *first >= 1 && *last >= *first) return 0;
+    return fail_input(err, "option --trace-steps: expected FIRST:LAST or a number of steps, from 1, found '%s'",
+                      options->trace_steps);
 }
 
 static int check_trace(const Options *options, Error *err) {

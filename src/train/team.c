@@ -65,6 +65,47 @@ int team_agree(const Team *team, int code, Error *err) {
     return err->code;
 }
 
+// ---- texts
+
+// The longest one's size, its zero byte included.
+static size_t longest_text(const Team *team, const char *mine) {
+    int64_t size = (int64_t)strlen(mine) + 1, longest = 1, *all = team->scratch;
+    if (team->size == 1) return (size_t)size;
+    comm_host_gather(team->comm, all, &size, sizeof size);
+    for (int i = 0; i < team->size; i++)
+        if (all[i] > longest) longest = all[i];
+    return (size_t)longest;
+}
+
+// to has room for all of them.
+static void join(char *to, const char *all, size_t size, int count, const char *between) {
+    char *end = to;
+    *to = 0;
+    for (int i = 0; i < count; i++) {
+        const char *text = all + size * (size_t)i;
+        if (*text && end > to) end = stpcpy(end, between);
+        end = stpcpy(end, text);
+    }
+}
+
+int team_join_texts(const Team *team, const char *mine, const char *between, char **whole, Error *err) {
+    const size_t size = longest_text(team, mine), ranks = (size_t)team->size;
+    char *all = calloc(ranks + 1, size), *own = all ? all + ranks * size : NULL;
+    *whole = malloc(ranks * (size + strlen(between)));
+    int code = all && *whole ? 0 : fail_fault(err, "no memory for what %d ranks say", team->size);
+    code = team_agree(team, code, err);
+    if (!code && own && *whole) {
+        strcpy(own, mine); // the longest has room
+        comm_host_gather(team->comm, all, own, size);
+        join(*whole, all, size, team->size, between);
+    } else {
+        free(*whole);
+        *whole = NULL;
+    }
+    free(all);
+    return code;
+}
+
 // ---- the same on all ranks
 
 void team_add(TeamFields *to, const char *name, const char *value) {

@@ -25,10 +25,22 @@
 #include "train/team.h"
 #include "train/trainer.h"
 
+// A checkpoint that many ranks write: first their parts, then rank 0 gives it its name.
+typedef struct {
+    bool parts;           // they are being written; the same on all ranks
+    bool part;            // this rank's is
+    bool commit;          // it gets its name; rank 0 knows
+    int64_t step;         // whose it is
+    double began;         // seconds
+    WriterResult written; // this rank's part
+    uint64_t bytes;       // of all parts
+} Saving;
+
 struct Trainer {
     Options options;
     Team team;
     Parallel parallel; // of the model
+    bool watched;      // the watchdog was started
     RunDir run_dir;    // rank 0's
     Resume resume;
     LlamaConfig config;
@@ -66,6 +78,7 @@ struct Trainer {
     int threads;        // that compute on the cpu target, else 1
     Snapshot *snapshot; // NULL without --save-every
     Writer *writer;
+    Saving saving;    // of many ranks
     double waited;    // seconds, for the write that is running
     Decoder *decoder; // for sampling, rank 0's; NULL without
     Sampler *sampler;
@@ -128,12 +141,27 @@ int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Er
 // After a step: reports a write that has ended, and begins one where it is due. A failure is a warning.
 void trainer_checkpoint(Trainer *t);
 
-// How many writes run on this rank, and have failed, of a checkpoint of many ranks; and on all ranks.
-void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed);
-void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed);
+// *content, but for the snapshot or model; store and state are the texts it points to, state to be freed. Errors: 1, 2.
+int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
+                                Error *err);
+
+// What became of a write: log and terminal.
+void trainer_report_save(Trainer *t, const WriterResult *result);
 
 void trainer_wait_saving(Trainer *t); // for a write that is running; reports it
 void trainer_end_saving(Trainer *t);  // waits for a write that is running and reports it
+
+// ---- trainer_parts.c: checkpoints of many ranks. Collective but for trainer_say_saving
+
+bool trainer_writes_part(const Trainer *t); // whether this rank writes one
+
+// Whether this rank's part is being written, or has failed; and of how many ranks that is so: at each step.
+void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed);
+void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed);
+
+void trainer_begin_parts(Trainer *t);            // of a checkpoint of this step; a failure is a warning
+void trainer_wait_parts(Trainer *t);             // until no checkpoint is being written; then all know saved_step
+int trainer_write_parts(Trainer *t, Error *err); // the last checkpoint, while all wait. Errors: 1, 2
 
 // ---- trainer_guard.c
 

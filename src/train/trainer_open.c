@@ -19,6 +19,7 @@
 #include "target/device.h"
 #include "train/flops.h"
 #include "train/import.h"
+#include "train/watchdog.h"
 
 enum { MAX_META_BYTES = 1 << 20 };
 
@@ -277,10 +278,30 @@ static int open_model(Trainer *t, Error *err) {
     return code ? code : trainer_prepare_saving(t, err);
 }
 
+static int start_watching(Trainer *t, Error *err) {
+    const WatchdogSpec spec = {.folder = t->options.output,
+                               .rank = t->team.rank,
+                               .size = t->team.size,
+                               .timeout = (double)t->options.rank_timeout,
+                               .world = t->team.world};
+    t->watched = t->team.size > 1;
+    watchdog_phase("loading");
+    return watchdog_start(&spec, err);
+}
+
+// No rank misses another one any more, and none writes into the folder.
+static void stop_watching(const Trainer *t) {
+    if (!t->watched) return;
+    comm_barrier(t->team.comm);
+    watchdog_stop();
+    comm_barrier(t->team.comm);
+}
+
 static int open_parts(Trainer *t, Error *err) {
     const Team *team = &t->team;
     int code = team_agree(team, set_threads(t, err), err);
     if (!code) code = team_agree(team, open_folder(t, err), err);
+    if (!code) code = team_agree(team, start_watching(t, err), err);
     if (!code) code = team_agree(team, open_inputs(t, err), err);
     if (!code) code = trainer_compare_data(t, err);
     if (!code) code = trainer_divide(t, err);
@@ -334,6 +355,7 @@ void trainer_close(Trainer *t) {
     free(t->sample_ids);
     free(t->checksums);
     resume_free(&t->resume);
+    stop_watching(t);
     run_dir_close(&t->run_dir);
     free(t);
 }

@@ -9,15 +9,16 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/store.h"
 #include "train/process.h"
+#include "train/watchdog.h"
 
 int trainer_prepare_saving(Trainer *t, Error *err) {
-    if (!t->options.save || !t->options.save_every || !team_leads(&t->team)) return 0;
+    if (!t->options.save || !t->options.save_every || !trainer_writes_part(t)) return 0;
     int code = snapshot_create(&t->snapshot, t->model, err);
     return code ? code : writer_create(&t->writer, err);
 }
 
-// *content, but for the snapshot or model; store and state are the texts it points to, state to be freed.
-static int describe(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state, Error *err) {
+int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
+                                Error *err) {
     int code = run_dir_path(store, t->options.output, "checkpoints", err);
     if (code) return code;
     *state = trainer_state_text(t);
@@ -26,6 +27,8 @@ static int describe(const Trainer *t, CheckpointContent *content, char store[PAT
                                    .step = t->step,
                                    .config = &t->config,
                                    .table = llama3_parameters(t->model),
+                                   .part = t->team.size > 1 ? t->team.rank : 0,
+                                   .parts = t->team.size > 1 ? t->parallel.shards : 1,
                                    .state = *state,
                                    .tokenizer_folder = t->options.output,
                                    .keep_last = (int)t->options.keep_last,
@@ -51,6 +54,7 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     store_name(name, result->step);
     t->saved_step = result->step;
     t->rollbacks = 0;
+    if (!team_leads(&t->team)) return;
     log_checkpoint(&t->log, result->step, name, t->waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);
     snprintf(waited, sizeof waited, "%.2f s", t->waited);
@@ -60,7 +64,7 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     if (run_dir_show_checkpoint(t->options.output, &err)) fprintf(stderr, "train_llama3: %s\n", err.message);
 }
 
-static void report(Trainer *t, const WriterResult *result) {
+void trainer_report_save(Trainer *t, const WriterResult *result) {
     if (result->error.code)
         report_failure(t, result->step, result->error.message);
     else
@@ -75,10 +79,10 @@ static void begin_write(Trainer *t) {
     Error err = {0};
     char store[PATH_MAX], *state = NULL;
     double began = trainer_now();
-    if (writer_wait(t->writer, &earlier)) report(t, &earlier);
+    if (writer_wait(t->writer, &earlier)) trainer_report_save(t, &earlier);
     snapshot_take(t->snapshot, t->model);
     t->waited = trainer_now() - began;
-    int code = describe(t, &content, store, &state, &err);
+    int code = trainer_describe_checkpoint(t, &content, store, &state, &err);
     content.snapshot = t->snapshot;
     if (!code) code = writer_begin(t->writer, WRITE_ALL, &content, NULL, &err);
     cJSON_free(state);
@@ -87,26 +91,23 @@ static void begin_write(Trainer *t) {
 
 void trainer_checkpoint(Trainer *t) {
     WriterResult result;
-    if (!t->writer) return;
-    if (writer_finished(t->writer, &result)) report(t, &result);
+    const Options *o = &t->options;
+    const bool many = t->team.size > 1; // then the writer is looked at before the step
+    if (!many && t->writer && writer_finished(t->writer, &result)) trainer_report_save(t, &result);
     // the last one is trainer_save's
-    if (t->step % t->options.save_every == 0 && !trainer_done(t)) begin_write(t);
-}
-
-void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed) {
-    (void)t;
-    *writing = *failed = 0;
-}
-
-void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed) {
-    (void)t;
-    (void)writing;
-    (void)failed;
+    if (!o->save || !o->save_every || t->step % o->save_every != 0 || trainer_done(t)) return;
+    if (many)
+        trainer_begin_parts(t);
+    else
+        begin_write(t);
 }
 
 void trainer_wait_saving(Trainer *t) {
     WriterResult result;
-    if (t->writer && writer_wait(t->writer, &result)) report(t, &result);
+    if (t->team.size > 1 && t->options.save && t->options.save_every)
+        trainer_wait_parts(t);
+    else if (t->writer && writer_wait(t->writer, &result))
+        trainer_report_save(t, &result);
 }
 
 void trainer_end_saving(Trainer *t) {
@@ -117,15 +118,21 @@ void trainer_end_saving(Trainer *t) {
 
 // ---- at the end
 
-static int write_last(Trainer *t, Error *err) {
+static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
     CheckpointContent content;
     char store[PATH_MAX], *state = NULL;
+    int code = trainer_describe_checkpoint(t, &content, store, &state, err);
+    content.model = t->model;
+    if (!code) code = checkpoint_write(&content, bytes, err);
+    cJSON_free(state);
+    return code;
+}
+
+static int write_last(Trainer *t, Error *err) {
     WriterResult result = {.step = t->step};
     double began = trainer_now();
-    int code = describe(t, &content, store, &state, err);
-    content.model = t->model;
-    if (!code) code = checkpoint_write(&content, &result.bytes, err);
-    cJSON_free(state);
+    int code = t->team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
+    if (t->team.size > 1) result.bytes = t->saving.bytes;
     t->waited = result.seconds = trainer_now() - began;
     if (!code)
         report_whole(t, &result);
@@ -156,13 +163,15 @@ static void say_how_to_go_on(Trainer *t) {
 }
 
 int trainer_save(Trainer *t, Error *err) {
+    watchdog_phase("saving");
     say_end(t);
     trainer_close_timeline(t);
     trainer_end_saving(t);
     // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
-    bool due = t->options.save && t->step && t->step != t->saved_step;
-    int code = team_agree(&t->team, due && team_leads(&t->team) ? write_last(t, err) : 0, err);
-    if (code) return code;
+    if (t->options.save && t->step && t->step != t->saved_step) {
+        int code = write_last(t, err);
+        if (code) return code;
+    }
     if (t->options.save && t->step) progress_print(&t->progress, "checkpoint in %s/checkpoint", t->options.output);
     say_how_to_go_on(t);
     return 0;

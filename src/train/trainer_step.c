@@ -9,6 +9,7 @@
 #include "target/trace.h"
 #include "train/sample.h"
 #include "train/timeline.h"
+#include "train/watchdog.h"
 
 enum { MAX_BYTES_A_TOKEN = 16 };
 
@@ -99,6 +100,7 @@ int trainer_step(Trainer *t, Error *err) {
     int64_t num_targets;
     float loss, grad_norm;
     t->made = false;
+    watchdog_phase("training");
     int code = open_timeline(t, err);
     if (code) return code;
     trace_begin(LANE_STEP, "tokens of step", (int)t->step + 1, NULL);
@@ -111,6 +113,7 @@ int trainer_step(Trainer *t, Error *err) {
     trace_end(LANE_STEP, NULL);
     note_communication(t);
     note_step(t, update.learning_rate, loss, grad_norm, trainer_now() - began);
+    watchdog_step(t->step);
     t->made = true;
     t->steps_here++;
     if (t->steps_here == t->trace_last) trainer_close_timeline(t);
@@ -165,10 +168,14 @@ int trainer_observe(Trainer *t, Error *err) {
     progress_show(&t->progress, s);
     if (due(t, t->options.checksum_every)) code = trainer_checksum(t, err);
     if (code) return code;
-    if (long_work_due(t)) trainer_agree_on_stopping(t);
+    if (long_work_due(t)) {
+        trainer_agree_on_stopping(t);
+        watchdog_phase("evaluating");
+    }
     code = t->val && due(t, t->options.eval_every) ? show_evaluation(t, err) : 0;
     if (!code) code = trainer_show_tasks(t, err);
     if (!code && due(t, t->options.sample_every)) show_sample(t);
+    watchdog_phase("saving");
     if (!code) trainer_checkpoint(t);
     return code;
 }

@@ -1,0 +1,182 @@
+// Checkpoints of many ranks: those of the first shard group write their parts at the same time, in the background; when
+// all have ended, rank 0 gives the checkpoint its name, or reports why there is none.
+#include "train/trainer_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint/checkpoint.h"
+
+bool trainer_writes_part(const Trainer *t) { return t->team.size == 1 || t->team.rank < t->parallel.shards; }
+
+// The content of a checkpoint, and the texts it points to.
+typedef struct {
+    CheckpointContent content;
+    char store[PATH_MAX], *state;
+} Described;
+
+static int describe(const Trainer *t, Described *d, Error *err) {
+    d->state = NULL;
+    return trainer_describe_checkpoint(t, &d->content, d->store, &d->state, err);
+}
+
+static void report_failure(Trainer *t, int64_t step, const Error *err) {
+    WriterResult result = {.step = step, .error = *err};
+    if (team_leads(&t->team)) trainer_report_save(t, &result);
+}
+
+// ---- parts
+
+// Rank 0 makes the folder, the others hear whether it is there.
+static int begin_folder(Trainer *t, Described *d, Error *err) {
+    int code = describe(t, d, err);
+    if (!code && team_leads(&t->team)) code = checkpoint_begin(&d->content, err);
+    return team_agree(&t->team, code, err);
+}
+
+// An error of this rank alone is heard when all parts have ended.
+static void begin_part(Trainer *t, Described *d) {
+    Saving *s = &t->saving;
+    snapshot_take(t->snapshot, t->model);
+    d->content.snapshot = t->snapshot;
+    s->part = writer_begin(t->writer, WRITE_PART, &d->content, NULL, &s->written.error) == 0;
+}
+
+void trainer_begin_parts(Trainer *t) {
+    Described d;
+    Error err = {0};
+    trainer_wait_parts(t);
+    const double began = trainer_now();
+    if (begin_folder(t, &d, &err)) {
+        report_failure(t, t->step, &err);
+    } else {
+        t->saving = (Saving){.parts = true, .step = t->step, .began = began};
+        if (trainer_writes_part(t)) begin_part(t, &d);
+        t->waited = trainer_now() - began;
+    }
+    cJSON_free(d.state);
+}
+
+// ---- the whole
+
+// *lines, *bytes = of all parts. Errors, on all ranks: 1.
+static int join_parts(Trainer *t, char **lines, Error *err) {
+    Saving *s = &t->saving;
+    int64_t bytes = (int64_t)s->written.bytes;
+    comm_host_sum(t->team.comm, &bytes, 1);
+    s->bytes = (uint64_t)bytes;
+    int code = team_join_texts(&t->team, s->written.lines ? s->written.lines : "", "", lines, err);
+    free(s->written.lines);
+    s->written.lines = NULL;
+    return code;
+}
+
+// Only its step and store matter to commit and abandon.
+static int begin_commit(Trainer *t, const char *lines, Error *err) {
+    Described d;
+    int code = describe(t, &d, err);
+    d.content.step = t->saving.step;
+    if (!code) code = writer_begin(t->writer, WRITE_COMMIT, &d.content, lines, err);
+    cJSON_free(d.state);
+    return code;
+}
+
+static void abandon(const Trainer *t, int64_t step) {
+    Described d;
+    Error err;
+    if (!team_leads(&t->team)) return;
+    if (describe(t, &d, &err) == 0) {
+        d.content.step = step;
+        checkpoint_abandon(&d.content);
+    }
+    cJSON_free(d.state);
+}
+
+// All parts have ended, `failed` of them with an error.
+static void finish_parts(Trainer *t, int64_t failed) {
+    Saving *s = &t->saving;
+    Error err = s->written.error;
+    char *lines = NULL;
+    s->parts = false;
+    int code = failed ? team_agree(&t->team, err.code, &err) : join_parts(t, &lines, &err);
+    if (!code && team_leads(&t->team)) {
+        code = begin_commit(t, lines, &err);
+        s->commit = !code;
+    }
+    free(lines);
+    free(s->written.lines);
+    s->written.lines = NULL;
+    if (!code) return;
+    abandon(t, s->step);
+    report_failure(t, s->step, &err);
+}
+
+// What the writer has ended with.
+static void take_result(Trainer *t, WriterResult *result) {
+    Saving *s = &t->saving;
+    if (result->job == WRITE_PART) {
+        s->part = false;
+        s->written = *result;
+        return;
+    }
+    s->commit = false;
+    result->seconds = trainer_now() - s->began;
+    result->bytes += s->bytes;
+    trainer_report_save(t, result);
+}
+
+void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed) {
+    WriterResult result;
+    Saving *s = &t->saving;
+    if ((s->part || s->commit) && writer_finished(t->writer, &result)) take_result(t, &result);
+    *writing = s->part;
+    *failed = s->parts && s->written.error.code;
+}
+
+void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed) {
+    if (t->saving.parts && writing == 0) finish_parts(t, failed);
+}
+
+void trainer_wait_parts(Trainer *t) {
+    WriterResult result;
+    Saving *s = &t->saving;
+    if (s->part && writer_wait(t->writer, &result)) take_result(t, &result);
+    if (s->parts) {
+        int64_t failed = s->written.error.code != 0;
+        comm_host_sum(t->team.comm, &failed, 1);
+        finish_parts(t, failed);
+    }
+    if (s->commit && writer_wait(t->writer, &result)) take_result(t, &result);
+    comm_host_broadcast(t->team.comm, &t->saved_step, sizeof t->saved_step, 0);
+}
+
+// ---- at the end
+
+static int write_and_commit(Trainer *t, Described *d, Error *err) {
+    Saving *s = &t->saving;
+    char *lines = NULL;
+    uint64_t more = 0;
+    int code = 0;
+    d->content.model = t->model;
+    if (trainer_writes_part(t)) code = checkpoint_write_part(&d->content, &s->written.lines, &s->written.bytes, err);
+    code = team_agree(&t->team, code, err);
+    if (!code) code = join_parts(t, &lines, err);
+    if (!code && team_leads(&t->team)) code = checkpoint_commit(&d->content, lines, &more, err);
+    code = team_agree(&t->team, code, err);
+    if (code) abandon(t, t->step);
+    s->bytes += more;
+    free(lines);
+    return code;
+}
+
+int trainer_write_parts(Trainer *t, Error *err) {
+    Described d;
+    t->saving = (Saving){.step = t->step};
+    int code = begin_folder(t, &d, err);
+    if (!code) code = write_and_commit(t, &d, err);
+    free(t->saving.written.lines);
+    t->saving.written.lines = NULL;
+    cJSON_free(d.state);
+    return code;
+}
