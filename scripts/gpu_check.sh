@@ -10,6 +10,7 @@
 #   kernels        tests of the kernels and of the model by pytest, on the device (needs python3 with torch and pytest)
 #   sanitizer      compute-sanitizer memcheck, racecheck and synccheck on test_llama3 --small
 #   training       a short run on synthetic tokens: the loss falls; a second run, and one stopped and resumed, give the same bits
+#   ranks          one rank through NCCL gives the bits of none; several ranks: NCCL on as many GPUs, or by MPI on one
 #   bench_kernels  dev/bench/kernels.py: each kernel's share of the device's measured ceilings
 #   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second beside PyTorch's
 #   bench_generate dev/bench/generate.py: new tokens per second beside those of transformers
@@ -33,8 +34,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-STAGES=(device build program kernels sanitizer training bench_kernels bench_pytorch bench_generate)
-declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [bench_kernels]=70
+STAGES=(device build program kernels sanitizer training ranks bench_kernels bench_pytorch bench_generate)
+declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [bench_kernels]=70
     [bench_pytorch]=100 [bench_generate]=60)
 KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier matmul grad_norm update_gate adamw checksum model decoder)
 NOT_RUN=77 # exit code of a stage that could not run
@@ -188,10 +189,13 @@ stage_sanitizer() {
     [ ${#failed[@]} = 0 ] || fault "failed: ${failed[*]}"
 }
 
+LAUNCH=() # what starts the ranks of train_once; nothing: one
+
 train_once() { # run's folder, steps, more options
     local folder=$1 steps=$2
     shift 2
-    "build/$TARGET/train_llama3" --config configs/tiny.json --train-data "$WORK/data/train_*.bin" --output "$folder" \
+    "${LAUNCH[@]}" "build/$TARGET/train_llama3" --config configs/tiny.json \
+        --train-data "$WORK/data/train_*.bin" --output "$folder" \
         --steps "$steps" --schedule-steps "$STEPS" --batch-size 8 --seq-len 128 --lr 1e-3 --warmup-steps 5 --eval-every 0 \
         --seed "$SEED" "$@" || fault "train_llama3 ended with $?"
 }
@@ -225,6 +229,51 @@ stage_training() {
     same_run "$WORK/run_b" "a second run with the same seed"
     same_run "$WORK/run_c" "a run stopped half-way and resumed"
     fact same_bits "losses and weights, of a second run and of one stopped and resumed"
+}
+
+# Every call of NCCL on one GPU: a world of one rank that exchanges with itself.
+one_rank_by_nccl() {
+    local refused zero
+    refused=$("build/$TARGET/train_llama3" --transport nccl --config configs/tiny.json --train-data none --output "$WORK/none" 2>&1)
+    if grep -q "built without NCCL" <<<"$refused"; then
+        fact nccl "not built: $(tail -1 <<<"$refused")"
+        return
+    fi
+    for zero in 0 1; do
+        train_once "$WORK/run_nccl_$zero" "$STEPS" --overwrite --transport nccl --zero "$zero"
+        same_run "$WORK/run_nccl_$zero" "one rank through NCCL (--zero $zero)"
+    done
+    fact nccl "one rank through NCCL: the bits of one rank without"
+}
+
+# Losses within what another order of additions makes of them in bf16.
+near_run() { # run's folder, what it is
+    paste <(losses_of "$WORK/run_a") <(losses_of "$1") |
+        awk 'NF != 2 || $1 - $2 > 0.02 * $1 || $2 - $1 > 0.02 * $1 { exit 1 }' || fault "$2 has other losses"
+}
+
+two_ranks() { # what it is, options...
+    local name=$1 run="$WORK/run_ranks"
+    shift
+    LAUNCH=(env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 mpirun -q -np 2)
+    train_once "$run" "$STEPS" --overwrite --batch-size 4 "$@"
+    LAUNCH=()
+    near_run "$run" "$name"
+    fact "two ranks" "$name: losses within 2 % of one rank's"
+}
+
+stage_ranks() {
+    local gpus=1
+    need_gpu
+    need_file "$WORK/run_a/log.jsonl"
+    one_rank_by_nccl
+    if ! command -v mpirun >/dev/null; then
+        fact "two ranks" "not run: no mpirun"
+        return
+    fi
+    [ "$TARGET" = cpu ] || gpus=$(nvidia-smi -L | wc -l)
+    if [ "$gpus" -gt 1 ]; then two_ranks "NCCL, two GPUs" --transport nccl; fi
+    two_ranks "MPI" --transport mpi
 }
 
 bench() { # name, command...

@@ -19,14 +19,14 @@ int world_size(const World *world) { return world->start.size; }
 int world_local_rank(const World *world) { return world->start.local_rank; }
 int world_local_size(const World *world) { return world->start.local_size; }
 const char *world_transport(const World *world) { return world->transport ? world->transport->name : "none"; }
-Comm *world_comm(World *world) { return world->start.size > 1 ? world->comm : NULL; }
+Comm *world_comm(World *world) { return world->comm; }
 
 int comm_rank(const Comm *comm) { return comm ? comm->rank : 0; }
 int comm_size(const Comm *comm) { return comm ? comm->size : 1; }
 
 int world_split(Comm **out, World *world, int color, Error *err) {
     *out = NULL;
-    if (world->start.size == 1) return 0;
+    if (!world->comm) return 0;
     Comm *comm = calloc(1, sizeof *comm);
     if (!comm) return fail_fault(err, "no memory for a group of ranks");
     comm->world = world;
@@ -37,7 +37,7 @@ int world_split(Comm **out, World *world, int color, Error *err) {
     }
     comm->next = world->groups;
     world->groups = comm;
-    if (comm->size > 1) *out = comm;
+    if (comm->size > 1 || world->start.size == 1) *out = comm;
     return 0;
 }
 

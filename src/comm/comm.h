@@ -31,7 +31,7 @@ typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL, TRANSPORT_MPI } TransportChoice;
 
 // Finds out how the program was started (mpirun or srun with MPI; else RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
 // MASTER_PORT, or Slurm's variables), meets the other ranks and takes the rank's GPU. A program started alone is a
-// world of one and needs none of it. Collective. Errors: 2 (a variable missing or malformed, more ranks than GPUs, a
+// world of one and needs none of it; TRANSPORT_NCCL there gives groups of one that go through NCCL. Collective. Errors: 2 (a variable missing or malformed, more ranks than GPUs, a
 // transport this build has not), 1 (the others were not met). They are told by one rank: err->message is empty on those
 // that shall not print. *out is to be closed after an error, too, once it was printed: launchers end all ranks when the
 // first one exits, and where MPI has begun, world_close waits for the others.
@@ -45,7 +45,7 @@ int world_size(const World *world);
 int world_local_rank(const World *world); // among the ranks of this machine
 int world_local_size(const World *world);
 const char *world_transport(const World *world); // for people: "MPI", "NCCL", "MPI through host memory", "none"
-Comm *world_comm(World *world);                  // all ranks; NULL for a world of one
+Comm *world_comm(World *world);                  // all ranks; NULL for a world of one without transport
 
 // *out = the group of those ranks that give the same color, ordered by rank; NULL where it has one member. Collective
 // over the world. Errors: 1. The world frees it.

@@ -127,11 +127,22 @@ static int meet(World **out, TransportChoice choice, Error *err) {
     return code;
 }
 
+// One rank that exchanges with itself: nothing for users, but all of NCCL's calls on a machine with one GPU.
+static int open_alone(World **out, TransportChoice choice, Error *err) {
+    unsigned char id[NCCL_ID_BYTES];
+    if (choice != TRANSPORT_NCCL) return 0;
+    int code = check_choice(*out, choice, true, err);
+    if (!code) code = take_device(*out, true, err);
+    if (!code) code = nccl_new_id(id, err);
+    return code ? code : put_nccl(out, id, err);
+}
+
 int world_open(World **out, TransportChoice choice, Error *err) {
     World *world = *out = calloc(1, sizeof *world);
     if (!world) return fail_fault(err, "no memory for the exchange between ranks");
     int code = start_read(&world->start, WITH_MPI, err);
-    if (code || world->start.way == START_ALONE) return code;
+    if (!code && world->start.way == START_ALONE) return open_alone(out, choice, err);
+    if (code) return code;
     if (world->start.way == START_ENVIRONMENT) {
         code = check_choice(world, choice, uses_nccl(choice), err);
         if (code && world->start.rank > 0) start_let_speak(err);

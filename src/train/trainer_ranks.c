@@ -29,7 +29,7 @@ int trainer_divide(Trainer *t, Error *err) {
     const Team *team = &t->team;
     const int group = trainer_shard_group(&t->options, team->size);
     int code = check_shard_group(t, group, err);
-    if (code || team->size == 1) return code;
+    if (code || !team->comm) return code; // one rank
     Parallel *p = &t->parallel;
     *p = (Parallel){.zero = (int)t->options.zero,
                     .shards = group,
