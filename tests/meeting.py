@@ -1,14 +1,20 @@
-"""The meeting of ranks over TCP (src/comm/rendezvous.h) through ctypes; python meeting.py PORT RANK SIZE is one rank."""
+"""The meeting of ranks over TCP (src/comm/rendezvous.h) through ctypes; python meeting.py [PORT RANK SIZE] is one rank,
+without arguments that of the environment (src/comm/start.h)."""
 
 import ctypes
 import sys
-from ctypes import c_char_p, c_double, c_int
+from ctypes import c_char, c_char_p, c_double, c_int
 
 import hostlib
 
 
 class Meeting(ctypes.Structure):
     _fields_ = [("address", c_char_p), ("port", c_int), ("rank", c_int), ("size", c_int), ("seconds", c_double)]
+
+
+class Start(ctypes.Structure):
+    _fields_ = [(name, c_int) for name in ("way", "rank", "size", "local_rank", "local_size")]
+    _fields_ += [("address", c_char * 256), ("port", c_int)]
 
 
 def gather(port, rank, size, mine, seconds=20, address=b"127.0.0.1"):
@@ -21,6 +27,19 @@ def gather(port, rank, size, mine, seconds=20, address=b"127.0.0.1"):
     return code, error.message.decode(), [everything.raw[i * len(mine) :][: len(mine)] for i in range(size)]
 
 
+def read_start(with_mpi=True):
+    """(code, message, Start)"""
+    start, error = Start(), hostlib.Error()
+    code = hostlib.library.start_read(ctypes.byref(start), with_mpi, ctypes.byref(error))
+    assert code == error.code
+    return code, error.message.decode(), start
+
+
 if __name__ == "__main__":
-    port, rank, size = map(int, sys.argv[1:])
-    print(gather(port, rank, size, b"card %d" % rank))
+    if len(sys.argv) > 1:
+        port, rank, size = map(int, sys.argv[1:])
+        print(gather(port, rank, size, b"card %d" % rank))
+    else:
+        _, _, start = read_start()
+        code, message, cards = gather(start.port, start.rank, start.size, b"card %d" % start.rank, address=start.address)
+        print(f"{start.rank}: {code} {message} {cards} {start.local_rank} of {start.local_size}", flush=True)

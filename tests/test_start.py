@@ -1,6 +1,5 @@
 """How ranks find each other: variables of launchers, and the meeting over TCP that stands in for MPI."""
 
-import ctypes
 import os
 import socket
 import struct
@@ -8,21 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from ctypes import c_char, c_int
 
 import pytest
 
-import hostlib
 import llmc
 import ranks
-from meeting import gather
+from meeting import gather, read_start
 
 ALONE, MPI, ENVIRONMENT = 0, 1, 2
-
-
-class Start(ctypes.Structure):
-    _fields_ = [(name, c_int) for name in ("way", "rank", "size", "local_rank", "local_size")]
-    _fields_ += [("address", c_char * 256), ("port", c_int)]
 
 
 TORCHRUN = {
@@ -42,10 +34,7 @@ def read(monkeypatch, variables, with_mpi=True):
             monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    start, error = Start(), hostlib.Error()
-    code = hostlib.library.start_read(ctypes.byref(start), with_mpi, ctypes.byref(error))
-    assert code == error.code
-    return code, error.message.decode(), start
+    return read_start(with_mpi)
 
 
 def place(start):
@@ -221,6 +210,15 @@ def test_meeting_of_processes():
     processes = [subprocess.Popen([*command, str(r), "3"], stdout=subprocess.PIPE, text=True) for r in range(3)]
     said = {p.communicate(timeout=60)[0].strip() for p in processes}
     assert said == {"(0, '', [b'card 0', b'card 1', b'card 2'])"}
+
+
+def test_under_torchrun():
+    """The real one, which listens at MASTER_PORT itself."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), llmc.ROOT / "tests" / "meeting.py"]
+    done = subprocess.run(command, env=ranks.alone(), capture_output=True, text=True, timeout=120)
+    cards = [b"card 0", b"card 1"]
+    assert sorted(done.stdout.splitlines()) == [f"{r}: 0  {cards} {r} of 2" for r in range(2)], done.stderr
 
 
 @pytest.mark.checked
