@@ -14,10 +14,10 @@
 #include "target/device.h"
 
 enum {
-    PIECE_FLOATS = 1 << 20,   // of all ranks together, in each buffer
-    ADD_FLOATS = 4096,        // added up at a time, small enough for the first cache
-    LARGEST_BLOCK = 1 << 28,  // elements in one call of MPI, whose counts are int
-    TURNS_AWAKE = 100,        // looks for the others before the thread sleeps between two
+    PIECE_FLOATS = 1 << 20,  // of all ranks together, in each buffer
+    ADD_FLOATS = 4096,       // added up at a time, small enough for the first cache
+    LARGEST_BLOCK = 1 << 28, // elements in one call of MPI, whose counts are int
+    TURNS_AWAKE = 100,       // looks for the others before the thread sleeps between two
     NAP_NANOSECONDS = 50000
 };
 

@@ -45,21 +45,24 @@ static double now(void) {
 
 // ---- the thread
 
-static MPI_Comm group_of(const Comm *comm) { return *(const MPI_Comm *)comm->group; }
+_Static_assert(sizeof(MPI_Comm) <= sizeof((Comm *)NULL)->group, "a group's handle is kept in the place of a pointer");
+
+static MPI_Comm group_of(const Comm *comm) {
+    MPI_Comm group;
+    memcpy(&group, &comm->group, sizeof group);
+    return group;
+}
 
 static void set_group(Comm *comm, MPI_Comm group) {
-    comm->group = malloc(sizeof(MPI_Comm));
-    if (!comm->group) mpi_check_at(MPI_ERR_NO_MEM, "malloc", __FILE__, __LINE__);
-    *(MPI_Comm *)comm->group = group;
+    memcpy(&comm->group, &group, sizeof group);
     mpi_check(MPI_Comm_set_errhandler(group, MPI_ERRORS_RETURN));
     mpi_check(MPI_Comm_rank(group, &comm->rank));
     mpi_check(MPI_Comm_size(group, &comm->size));
 }
 
-static void free_group(Comm *comm) {
+static void free_group(const Comm *comm) {
     MPI_Comm group = group_of(comm);
     mpi_check(MPI_Comm_free(&group));
-    free(comm->group);
 }
 
 static void split(const World *world, Comm *out, int color) {
@@ -80,7 +83,8 @@ static void make_symbols_global(void) {
 
 static int meet_others(World *world, Error *err) {
     make_symbols_global();
-    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0); // a rank that waits for another gives its core to the threads that compute
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1",
+           0); // a rank that waits for another gives its core to the threads that compute
     int level;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS || level < MPI_THREAD_FUNNELED)
         return fail_fault(err, "MPI did not start for a program with several threads");
@@ -164,7 +168,7 @@ static void *run(void *argument) {
     int started = 0;
     MPI_Initialized(&started);
     if (world->comm->group) free_group(world->comm);
-    if (started) MPI_Finalize();
+    if (started) MPI_Finalize(); // waits for all ranks
     return NULL;
 }
 

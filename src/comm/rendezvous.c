@@ -59,7 +59,8 @@ static Greeting greeting_of(const Meeting *m, size_t bytes) {
 
 static void set_timeout(int fd, double seconds) {
     if (seconds < 0.001) seconds = 0.001; // 0 would mean: none
-    struct timeval time = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
+    struct timeval time = {.tv_sec = (time_t)seconds,
+                           .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
 }
@@ -116,7 +117,8 @@ static int listen_at(const Meeting *m, Error *err) {
     if (!v6) fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (v6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); // IPv4 as well
-    struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)m->port), .sin6_addr = in6addr_any};
+    struct sockaddr_in6 any6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)m->port), .sin6_addr = in6addr_any};
     struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)m->port)};
     const void *any = v6 ? (const void *)&any6 : &any4;
     if (fd >= 0 && bind(fd, any, v6 ? sizeof any6 : sizeof any4) == 0 && listen(fd, SOMAXCONN) == 0) return fd;
@@ -164,7 +166,8 @@ static bool drop(const Visitor *v) {
 static bool hear(Host *host, Visitor *v) {
     if (v->refused) return drop(v);
     const size_t greeting = sizeof v->greeting, end = v->accepted ? greeting + host->bytes : greeting;
-    char *to = v->accepted ? host->all + v->greeting.rank * host->bytes + (v->got - greeting) : (char *)&v->greeting + v->got;
+    char *to =
+        v->accepted ? host->all + v->greeting.rank * host->bytes + (v->got - greeting) : (char *)&v->greeting + v->got;
     ssize_t got = recv(v->fd, to, end - v->got, MSG_DONTWAIT);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
@@ -209,7 +212,8 @@ static int nobody_else_came(const Host *host, Error *err) {
     char missing[100] = "";
     int named = 0;
     for (int r = 1; r < host->meeting->size; r++)
-        if (!host->present[r] && named++ < 8) snprintf(missing + strlen(missing), sizeof missing - strlen(missing), " %d", r);
+        if (!host->present[r] && named++ < 8)
+            snprintf(missing + strlen(missing), sizeof missing - strlen(missing), " %d", r);
     return fail_fault(err, "waited %.0f s at port %d (MASTER_PORT): %d of %d ranks did not come:%s%s",
                       host->meeting->seconds, host->meeting->port, named, host->meeting->size, missing,
                       named > 8 ? " ..." : "");
@@ -222,7 +226,8 @@ static int wait_for_all(Host *host, Error *err) {
         const double left = end - now();
         if (left <= 0) return nobody_else_came(host, err);
         host->polled[0] = (struct pollfd){.fd = host->count < room ? host->listener : -1, .events = POLLIN};
-        for (int i = 0; i < host->count; i++) host->polled[i + 1] = (struct pollfd){.fd = host->visitors[i].fd, .events = POLLIN};
+        for (int i = 0; i < host->count; i++)
+            host->polled[i + 1] = (struct pollfd){.fd = host->visitors[i].fd, .events = POLLIN};
         if (poll(host->polled, (nfds_t)host->count + 1, left < 1 ? (int)(left * 1000) + 1 : 1000) < 0) continue;
         hear_all(host);
         if (host->polled[0].revents) welcome(host);
@@ -235,7 +240,8 @@ static int answer_all(const Host *host, Error *err) {
         const Visitor *v = &host->visitors[i];
         if (!v->accepted) continue;
         if (!answer(v->fd, "") || !send_all(v->fd, host->all, (size_t)host->meeting->size * host->bytes))
-            return fail_fault(err, "rank %u went away while ranks met at port %d", v->greeting.rank, host->meeting->port);
+            return fail_fault(err, "rank %u went away while ranks met at port %d", v->greeting.rank,
+                              host->meeting->port);
     }
     return 0;
 }
@@ -282,8 +288,8 @@ static int connect_to(const struct addrinfo *addresses, double seconds) {
 }
 
 // One try: true if rank 0 has answered, with a refusal or with all.
-static bool visit(const Meeting *m, const struct addrinfo *addresses, void *all, const void *mine, size_t bytes, Answer *answer,
-                  double seconds) {
+static bool visit(const Meeting *m, const struct addrinfo *addresses, void *all, const void *mine, size_t bytes,
+                  Answer *answer, double seconds) {
     int fd = connect_to(addresses, seconds);
     if (fd < 0) return false;
     const Greeting greeting = greeting_of(m, bytes);
@@ -324,10 +330,12 @@ static int go_to_meeting(const Meeting *m, void *all, const void *mine, size_t b
     }
     freeaddrinfo(addresses);
     if (!answered)
-        return fail_fault(err, "rank %d waited %.0f s for rank 0 at %s port %d: %s", m->rank, m->seconds, m->address, m->port,
+        return fail_fault(err, "rank %d waited %.0f s for rank 0 at %s port %d: %s", m->rank, m->seconds, m->address,
+                          m->port,
                           errno == EAGAIN ? "it did not answer, perhaps other ranks did not come" : strerror(errno));
     if (!answer.refusal[0]) return 0;
-    return fail_input(err, "rank %d was refused by rank 0 at %s port %d: %s", m->rank, m->address, m->port, answer.refusal);
+    return fail_input(err, "rank %d was refused by rank 0 at %s port %d: %s", m->rank, m->address, m->port,
+                      answer.refusal);
 }
 
 int rendezvous_gather(const Meeting *meeting, void *all, const void *mine, size_t bytes, Error *err) {

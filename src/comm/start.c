@@ -95,8 +95,8 @@ static int read_mpirun(Start *start, bool with_mpi, Error *err) {
 static int read_slurm(Start *start, bool with_mpi, Error *err) {
     const Names *names = given("SLURM_STEP_NUM_TASKS") ? &slurm_step : &slurm_job;
     if (!with_mpi || !given("PMIX_RANK"))
-        return read_environment(start, names, with_mpi ? " by srun without PMIx (srun --mpi=pmix needs none)" : " by srun",
-                                err);
+        return read_environment(start, names,
+                                with_mpi ? " by srun without PMIx (srun --mpi=pmix needs none)" : " by srun", err);
     int code = read_number(&start->size, names->size, 1, MOST_RANKS, err);
     if (code || start->size == 1) return told_by_rank_0(names->rank, code, err);
     start->way = START_MPI;

@@ -27,7 +27,7 @@ typedef struct {
 } Collective;
 
 typedef struct {
-    const char *name; // what world_transport says
+    const char *name;                               // what world_transport says
     int (*split)(Comm *out, int color, Error *err); // sets rank, size and group; the world's close frees the group
     uint64_t (*begin)(World *world, const Collective *collective, const char *label, cudaStream_t after);
     void (*wait)(World *world, uint64_t number, cudaStream_t stream); // later work of the stream waits

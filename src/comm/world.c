@@ -43,10 +43,12 @@ static int take_device(World *world, bool by_nccl, Error *err) {
         cudaGetLastError(); // reported here
         return fail_input(err, "no GPU is visible to this rank");
     }
-    const int needed = world->start.local_size > world->start.local_rank ? world->start.local_size : world->start.local_rank + 1;
+    const int needed =
+        world->start.local_size > world->start.local_rank ? world->start.local_size : world->start.local_rank + 1;
     if (by_nccl && devices > 1 && needed > devices)
-        return fail_input(err, "%d ranks on a machine with %d GPUs: start at most %d there, or let ranks share a GPU by "
-                               "--transport mpi",
+        return fail_input(err,
+                          "%d ranks on a machine with %d GPUs: start at most %d there, or let ranks share a GPU by "
+                          "--transport mpi",
                           needed, devices, devices);
     world->device = world->start.local_rank % devices;
     cuda_check(cudaSetDevice(world->device));
@@ -71,7 +73,8 @@ static int gather_cards(World *world, Card *all, const Card *mine, Error *err) {
         comm_host_gather(world->comm, all, mine, sizeof *mine);
         return 0;
     }
-    const Meeting meeting = {world->start.address, world->start.port, world->start.rank, world->start.size, MEETING_SECONDS};
+    const Meeting meeting = {world->start.address, world->start.port, world->start.rank, world->start.size,
+                             MEETING_SECONDS};
     return rendezvous_gather(&meeting, all, mine, sizeof *mine, err);
 }
 
@@ -87,10 +90,11 @@ static int ranks_on_one_gpu(const World *world, const Card *all, Error *err) {
         for (int j = i + 1; all[i].gpu[0] && j < world->start.size; j++) {
             if (strcmp(all[i].gpu, all[j].gpu) != 0) continue;
             char text[400];
-            snprintf(text, sizeof text,
-                     "ranks %d and %d have the same GPU (%s): there are more ranks than GPUs; start fewer, or let ranks "
-                     "share a GPU by --transport mpi",
-                     i, j, all[i].gpu);
+            snprintf(
+                text, sizeof text,
+                "ranks %d and %d have the same GPU (%s): there are more ranks than GPUs; start fewer, or let ranks "
+                "share a GPU by --transport mpi",
+                i, j, all[i].gpu);
             return all_fail(world, 0, ERROR_INPUT, text, err);
         }
     return 0;
