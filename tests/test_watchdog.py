@@ -215,6 +215,15 @@ def test_all_notice_at_once_and_one_prints(ranks):
     one_line(err, f"rank {started.index(victim)} (")
 
 
+def test_a_rank_that_noticed_first_has_said_it(ranks, tmp_path):
+    """Two notice at the same moment: the file that only one of them can make decides who prints."""
+    a, b, c = ranks.start(3, run=0xABC)
+    (tmp_path / ".ranks" / f"verdict_{0xABC:016x}").touch()
+    os.kill(b.pid, signal.SIGKILL)
+    codes, err, took = ranks.end(3, [a, c])
+    assert codes == [1, 1] and err == ""
+
+
 def test_sigterm_is_told_from_the_death_of_a_rank(ranks):
     """Under mpirun a rank's death brings SIGTERM to the others, and SIGKILL a second later. The timeout is long here, and so
     is the period (1 s), but the signal makes them look."""
@@ -266,14 +275,16 @@ def test_files_of_an_earlier_run_mean_nothing(ranks, tmp_path):
 
 def test_all_stopped_and_continued_accuse_nobody(ranks):
     """As a batch system suspends a job: seconds in which a rank did not look itself do not count."""
-    started = ranks.start(3, timeout=0.6)
-    for rank in started:
-        os.kill(rank.pid, signal.SIGSTOP)
-    time.sleep(1.5)
-    for rank in started:
+    a, b = ranks.start(2)
+    os.kill(b.pid, signal.SIGSTOP)
+    time.sleep(0.2)  # rank 0 has seen the last that rank 1 wrote
+    os.kill(a.pid, signal.SIGSTOP)
+    time.sleep(1.5 * TIMEOUT)
+    for rank in (a, b):
         os.kill(rank.pid, signal.SIGCONT)
-    time.sleep(0.5)
-    for rank in started:
+        time.sleep(0.2)  # rank 0 looks before rank 1 writes
+    time.sleep(0.3)
+    for rank in (a, b):
         rank.say("step 2")
 
 
