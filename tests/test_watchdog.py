@@ -92,7 +92,7 @@ def test_a_killed_rank_is_named_at_once(ranks, tmp_path):
     os.kill(b.pid, signal.SIGKILL)
     codes, err, took = ranks.end(2, [a, c])
     assert codes == [1, 1] and took < 0.7 * TIMEOUT, took  # from its process: no timeout passes
-    one_line(err, f"rank 1 ({HOST}/{b.pid}) is gone", "last step 17", "last did #790 layer 4 parameters")
+    one_line(err, f"rank 1 ({HOST}/{b.pid}) is gone", "last step 17", "last seen after #790 layer 4 parameters")
     one_line(err, "ranks 0,2 wait in #812 layer 2 gradients")
 
 
@@ -107,7 +107,7 @@ def test_a_stopped_rank_is_named_after_the_timeout(ranks, size):
     os.kill(stopped.pid, signal.SIGSTOP)
     codes, err, took = ranks.end(4 * timeout + 2, started[:-1])
     assert codes == [1] * (size - 1) and took > 0.7 * timeout
-    one_line(err, f"rank {size - 1} ({HOST}/{stopped.pid}) is stopped (SIGSTOP?)", "last step 3", "in #5 layer 0 gradients")
+    one_line(err, f"rank {size - 1} ({HOST}/{stopped.pid}) is stopped (SIGSTOP?)", "last step 3", "last seen in #5 layer 0 gradients")
 
 
 def test_a_silent_rank_of_another_machine(ranks, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_a_hung_rank_is_named_though_others_wait_behind_it(ranks):
     started[3].say("comm 791 790 layer 5 parameters")
     codes, err, took = ranks.end(4 * TIMEOUT)
     assert codes == [1] * 4 and 0.5 * TIMEOUT < took
-    one_line(err, f"rank 2 ({HOST}/{started[2].pid}) hangs", "last step 9, training, last did #790 layer 4 parameters;")
+    one_line(err, f"rank 2 ({HOST}/{started[2].pid}) hangs", "last step 9; training, last seen after #790 layer 4 parameters;")
     one_line(err, "; ranks 0,1 wait in #812 layer 2 gradients, rank 3 waits in #791 layer 5 parameters\n")
 
 

@@ -84,15 +84,13 @@ static void append_ranks(const RankWatch *w, int first, int accused, char *line,
         }
         r = last;
     }
-    append(line, size, "rank%s %s", count > 1 ? "s" : "", list);
-    append(line, size, is_waiting(&w->peers[first]) ? count > 1 ? " wait in" : " waits in" : " last did");
+    static const char *const verbs[2][2] = {{"is past", "are past"}, {"waits in", "wait in"}};
+    append(line, size, "rank%s %s %s", count > 1 ? "s" : "", list, verbs[is_waiting(&w->peers[first])][count > 1]);
 }
 
 static void append_collective(const Peer *peer, char *line, size_t size) {
-    if (peer->last.begun == 0)
-        append(line, size, " no collective yet");
-    else
-        append(line, size, " #%llu %.63s", (unsigned long long)peer->last.begun, peer->last.label);
+    append(line, size, " #%llu %.63s", (unsigned long long)peer->last.begun,
+           peer->last.begun ? peer->last.label : "start");
 }
 
 void rank_watch_describe(const RankWatch *w, int accused, const char *message, char *line, size_t size) {
@@ -133,7 +131,7 @@ static RankVerdict accuse(RankWatch *w, int rank, char *line, size_t size, const
     append(message, sizeof message, " %s", what);
     append(message, sizeof message, "; last step %lld", (long long)last_step(w));
     if (peer->known) {
-        append(message, sizeof message, ", %.30s, %s", peer->last.phase, is_waiting(peer) ? "in" : "last did");
+        append(message, sizeof message, "; %.30s, last seen %s", peer->last.phase, is_waiting(peer) ? "in" : "after");
         append_collective(peer, message, sizeof message);
     }
     rank_watch_describe(w, rank, message, line, size);

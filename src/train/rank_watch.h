@@ -46,7 +46,7 @@ typedef enum { RANKS_WELL, RANKS_END /* another rank has given a verdict */, RAN
 // again.
 RankVerdict rank_watch_judge(RankWatch *w, char *line, size_t size);
 
-// line = message, then what each rank is in: "MESSAGE; ranks 0,1,3 wait in #812 layer 2 gradients".
+// line = message, then what each rank is in: "MESSAGE; ranks 0,1,3 wait in #812 layer 2 gradients". accused: who is left out; -1: nobody.
 void rank_watch_describe(const RankWatch *w, int accused, const char *message, char *line, size_t size);
 
 #ifdef __cplusplus

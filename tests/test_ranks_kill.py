@@ -1,0 +1,243 @@
+"""Ranks of train_llama3 that are killed, stopped or hang at random moments, under mpirun.
+
+Each test goes on in one folder: every attempt resumes what the last one left, and the run ends with the bits of one that nobody
+disturbed.
+"""
+
+import ctypes
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import ranks
+import trainrun
+from test_supervise import SCRIPT
+from test_watchdog import HOST, read_status
+
+pytestmark = pytest.mark.skipif(not trainrun.ON_CPU, reason="one machine's GPUs are not taken by several ranks: runs on the cpu target")
+RANKS, STEPS, TIMEOUT = 3, 300, 2
+OPTIONS = {"steps": STEPS, "save_every": 5, "resume": "auto", "rank_timeout": TIMEOUT, "batch_size": 1, "checksum_every": STEPS}
+LINE = re.compile(r"train_llama3: rank (\d) \((.*?)/(\d+)\) (.*?); last step (\d+); (\w+), last seen (in|after) #\d+ [^;]+; ranks? .*\n")
+
+
+class Run:
+    """mpirun with the program in the workplace's output folder."""
+
+    def __init__(self, place, **options):
+        self.place = place
+        command = [trainrun.program(), *place.arguments(**{**OPTIONS, **options})]
+        self.process = ranks.start(command, ranks=RANKS)
+        trainrun.STARTED.append(self.process)
+        self.pids, self.seen = {}, 0  # the last step that a rank has told
+
+    def wait_for(self, what):
+        end = time.monotonic() + 30
+        while not what():
+            assert self.process.poll() is None and time.monotonic() < end, self.process.communicate()
+            time.sleep(0.002)
+
+    def find_ranks(self):
+        """{rank: pid} once all are there."""
+
+        def found():
+            for pid, name in ranks.members(self.process).items():
+                if not name.startswith("train_llama3"):
+                    continue
+                try:
+                    variables = open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+                except OSError:
+                    continue
+                mine = [v.partition(b"=")[2] for v in variables if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
+                if mine:
+                    self.pids[int(mine[0])] = pid
+            return len(self.pids) == RANKS
+
+        self.wait_for(found)
+
+    def statuses(self):
+        """What the ranks of this run say, of those that say something."""
+        found = {}
+        for rank, pid in self.pids.items():
+            try:
+                status = read_status(self.place.output / ".ranks" / f"rank_{rank:05d}")
+            except (OSError, ValueError):
+                continue
+            if status.pid == pid:
+                found[rank] = status
+        return found
+
+    def furthest(self):
+        return max((status.step for status in self.statuses().values()), default=0)
+
+    def is_watched(self):
+        """All have written more than once: the watchdogs' threads are there."""
+        found = self.statuses()
+        return len(found) == RANKS and all(status.count > 2 for status in found.values())
+
+    def is_training(self):
+        return self.is_watched() and all(status.phase == b"training" for status in self.statuses().values())
+
+    def is_writing(self):
+        """A checkpoint is being written."""
+        return self.is_training() and any((self.place.output / "checkpoints").glob("*.tmp"))
+
+    def reach(self, moment):
+        """Waits for it, and a random while longer."""
+        self.find_ranks()
+        if moment == "loading":
+            time.sleep(random.uniform(0, 0.8))
+        elif moment == "steps":
+            self.wait_for(self.is_training)
+            time.sleep(random.uniform(0, 0.15))
+        elif moment == "checkpoint":
+            self.wait_for(self.is_writing)
+            time.sleep(random.uniform(0, 0.02))
+        self.seen = self.furthest()
+
+    def end(self, victim, words, codes, within, silent=False):
+        """All processes are gone within that many seconds, with one line that names the victim. silent: or with none."""
+        began = time.monotonic()
+        _, err = self.process.communicate(timeout=60)
+        left, took = ranks.members(self.process), time.monotonic() - began
+        told = f"rank {victim} ({HOST}/{self.pids[victim]})"
+        print(f"{took:.2f} s, code {self.process.returncode}, {told}: {err}", end="")
+        assert not left and took < within, (took, left)
+        assert self.process.returncode in codes, self.process.returncode
+        if silent and not err:
+            return
+        match = LINE.fullmatch(err)
+        assert match and words in match[4], err
+        assert (int(match[1]), match[2], int(match[3])) == (victim, HOST, self.pids[victim]), err
+        assert self.seen <= int(match[5]) <= self.furthest(), (err, self.seen, self.furthest())
+
+
+def finish(place):
+    """What is left of the run, undisturbed; the checksum of its weights at the end."""
+    done = ranks.run([trainrun.program(), *place.arguments(**OPTIONS)], ranks=RANKS, timeout=120)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert not (place.output / ".ranks").exists()
+    (checksum,) = [line["weights_checksum"] for line in place.log() if "weights_checksum" in line]
+    return checksum
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return trainrun.Workplace(tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def expected(place):
+    place.output = place.folder / "undisturbed"
+    return finish(place)
+
+
+@pytest.fixture
+def folder(place, expected, request):
+    place.output = place.folder / request.node.name
+    return place
+
+
+def test_ranks_killed(folder, expected):
+    """kill -9, 24 times. mpirun ends the others by itself, a second later: they must have told by then. It gives the code."""
+    for i in range(24):
+        moment = ("steps", "loading", "checkpoint")[i % 3]
+        run = Run(folder)
+        run.reach(moment)
+        victim = random.randrange(RANKS)
+        watched = run.is_watched()
+        os.kill(run.pids[victim], signal.SIGKILL)
+        print(f"{moment}, step {run.seen}: ", end="")
+        run.end(victim, "is gone", {137}, within=TIMEOUT + 3, silent=not watched)
+    assert finish(folder) == expected
+
+
+def test_ranks_stopped(folder, expected):
+    """SIGSTOP, 6 times: a process that is still there, and says nothing."""
+    for i in range(6):
+        run = Run(folder)
+        run.reach(("steps", "checkpoint")[i % 2])
+        victim = random.randrange(RANKS)
+        os.kill(run.pids[victim], signal.SIGSTOP)
+        run.end(victim, "is stopped (SIGSTOP?)", {1}, within=2 * TIMEOUT + 3)
+    assert finish(folder) == expected
+
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+
+
+def freeze_main_thread(pid):
+    """The other threads go on, the watchdog's among them: so looks a rank whose main thread hangs."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        if libc.ptrace(request, pid, None, None) != 0:
+            pytest.skip(f"ptrace is not allowed here: {os.strerror(ctypes.get_errno())}")
+    os.waitpid(pid, WALL)
+
+
+def test_ranks_hung(folder, expected):
+    """3 times: alive, but its main thread does nothing, in a step or in a collective."""
+    for _ in range(3):
+        run = Run(folder)
+        run.reach("steps")
+        victim = random.randrange(RANKS)
+        pid = run.pids[victim]
+        freeze_main_thread(pid)
+        began = time.monotonic()
+        while os.waitpid(pid, WALL | os.WNOHANG)[0] == 0:  # what was traced is the tracer's to take note of first
+            assert time.monotonic() - began < 3 * TIMEOUT + 3, ranks.kill(run.process)
+            time.sleep(0.02)
+        run.end(victim, "hangs: others have waited for it", {1}, within=TIMEOUT)
+    assert finish(folder) == expected
+
+
+def test_mpirun_itself_killed(folder):
+    run = Run(folder)
+    run.reach("steps")
+    os.kill(run.process.pid, signal.SIGKILL)
+    end = time.monotonic() + 2 * TIMEOUT + 3
+    while ranks.members(run.process) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not ranks.members(run.process)
+    run.process.communicate()
+
+
+def test_supervised_with_fewer_ranks(folder):
+    """A rank is killed, the run goes on with two, and a signal to the script ends it in order."""
+    command = [*ranks.mpirun(RANKS), *map(str, [trainrun.program(), *folder.arguments(**{**OPTIONS, "steps": 100000, "tokens_per_step": 6 * trainrun.T, "schedule_steps": 100000})])]  # fmt: skip
+    script = [SCRIPT, "--pause", "1", "--ranks-after", "2", "--", *command]
+    environment = ranks.alone(ranks.SETTINGS)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(list(map(str, script)), env=environment, start_new_session=True, **pipes)
+    trainrun.STARTED.append(process)
+
+    def last_step():
+        path = folder.output / "log.jsonl"
+        return max(map(int, re.findall(r'"step":(\d+),', path.read_text() if path.exists() else "")), default=0)
+
+    def reach(step):
+        end = time.monotonic() + 40
+        while last_step() < step:
+            assert process.poll() is None and time.monotonic() < end, (ranks.kill(process), process.communicate())
+            time.sleep(0.02)
+
+    try:
+        reach(12)
+        victims = [pid for pid, name in ranks.members(process).items() if name.startswith("train_llama3")]
+        assert len(victims) == 3
+        os.kill(random.choice(victims), signal.SIGKILL)
+        reach(40)
+        assert len([name for name in ranks.members(process).values() if name.startswith("train_llama3")]) == 2
+        os.kill(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    finally:
+        ranks.kill(process)
+    assert process.returncode == 0, err
+    assert err.count("\n") == 2 and "is gone" in err and "restart 1 of 10 in 1 s, 2 ranks: ended with code 137" in err, err
+    assert "SIGUSR1" in out, out[-500:]
+    assert os.readlink(folder.output / "checkpoints" / "latest") == f"step_{last_step():08d}"
