@@ -258,8 +258,6 @@ static int nccl_check_world(World *world, Error *err) {
 
 static void nccl_times(World *world, double *busy, double *exposed) {
     Nccl *nccl = world->state;
-    if (nccl->queued) cuda_check(cudaEventSynchronize(nccl->slots[nccl->queued % SLOTS].done));
-    if (nccl->waits_queued) cuda_check(cudaEventSynchronize(nccl->waits[nccl->waits_queued % WAITS].to));
     pthread_mutex_lock(&nccl->lock);
     look(nccl);
     *busy = nccl->busy;
