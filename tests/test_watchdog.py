@@ -84,14 +84,14 @@ def one_line(err, *words):
 
 
 def test_a_killed_rank_is_named_at_once(ranks, tmp_path):
-    a, b, c = ranks.start(3)
+    a, b, c = ranks.start(3, timeout=30)
     for rank in (a, b, c):
         rank.say("phase training", "step 17", "comm 812 811 layer 2 gradients")
     b.say("comm 790 790 layer 4 parameters")
-    time.sleep(0.2)
+    time.sleep(1.2)
     os.kill(b.pid, signal.SIGKILL)
-    codes, err, took = ranks.end(2, [a, c])
-    assert codes == [1, 1] and took < 0.7 * TIMEOUT, took  # from its process: no timeout passes
+    codes, err, took = ranks.end(10, [a, c])
+    assert codes == [1, 1] and took < 5, took  # from its process: no timeout passes
     one_line(err, f"rank 1 ({HOST}/{b.pid}) is gone", "last step 17", "last seen after #790 layer 4 parameters")
     one_line(err, "ranks 0,2 wait in #812 layer 2 gradients")
 
@@ -135,6 +135,7 @@ def test_a_rank_that_never_wrote(ranks):
     one_line(err, "rank 1 has written no status for 1 s", "--output on all machines the same folder?")
 
 
+@pytest.mark.checked
 def test_a_hung_rank_is_named_though_others_wait_behind_it(ranks):
     """Rank 3 waits for rank 2 in an earlier collective than ranks 0 and 1 do: the one to blame is rank 2."""
     started = ranks.start(4)
@@ -190,6 +191,16 @@ def test_an_error_of_the_transport(ranks):
     one_line(err, "rank 1: NCCL: unhandled system error; last step 6")
 
 
+def test_a_death_is_told_rather_than_the_error_that_it_makes(ranks):
+    a, b, c = ranks.start(3, timeout=30)  # so long a period that nobody looks by himself
+    a.say("error connection closed by remote peer")
+    time.sleep(0.3)
+    os.kill(b.pid, signal.SIGKILL)
+    codes, err, _ = ranks.end(5, [a, c])
+    assert codes == [1, 1]
+    one_line(err, f"rank 1 ({HOST}/{b.pid}) is gone")
+
+
 def test_a_rank_that_ends_with_its_own_error_takes_the_others_with_it_in_silence(ranks):
     a, b, c = ranks.start(3)
     b.tell("exit 1")
@@ -236,11 +247,12 @@ def test_sigterm_is_told_from_the_death_of_a_rank(ranks):
     os.kill(b.pid, signal.SIGKILL)
     os.kill(c.pid, signal.SIGTERM)
     codes, err, took = ranks.end(3, [a])
-    assert took < 0.5, took
+    assert took < 0.7, took  # its next look by itself was further away
     codes, more, _ = ranks.end(3, [c])
     one_line(err + more, "rank 1", "is gone")
 
 
+@pytest.mark.checked
 def test_orderly_end_leaves_nothing(ranks, tmp_path):
     a, b, c = ranks.start(3, timeout=0.4)
     a.say("stop")
@@ -348,6 +360,7 @@ def write_status(path, status):
 UNKNOWN, LIVES, STOPPED, GONE = range(4)
 
 
+@pytest.mark.checked
 def test_what_became_of_a_process(tmp_path):
     here = RankStatus()
     hostlib.library.rank_status_self(ctypes.byref(here))
@@ -378,6 +391,7 @@ def test_what_became_of_a_process(tmp_path):
     assert state(pid=child.pid, started=0) == GONE
 
 
+@pytest.mark.checked
 def test_half_written_files_do_not_count(tmp_path):
     status = RankStatus()
     hostlib.library.rank_status_self(ctypes.byref(status))

@@ -20,10 +20,11 @@
 #include "train/process.h"
 #include "train/rank_watch.h"
 
-enum { MAX_LINE = 2048 };                   // less than a pipe takes in one piece
-static const double TICK = 0.05;            // seconds between looks at signals
-static const double LONGEST_PERIOD = 1;     // between writes, and looks at the others
-static const double PERIODS_A_TIMEOUT = 20; // at least
+enum { MAX_LINE = 2048 };                     // less than a pipe takes in one piece
+static const double TICK = 0.05;              // seconds between looks at signals
+static const double LONGEST_PERIOD = 1;       // between writes, and looks at the others
+static const double MOMENT_AFTER_ERROR = 1.5; // in which who has died shows; at most a quarter of the timeout
+static const double PERIODS_A_TIMEOUT = 20;   // at least
 
 static struct {
     RankWatch watch; // the thread's, once it runs
@@ -143,18 +144,24 @@ static void look_for_dead(void) {
     }
 }
 
+// Looks again, a moment later: what is told is then true now, not a second ago, as others who notice write it too; and
+// who has died is told of rather than the error that his death made in the transport.
+static RankVerdict judge_again(double moment, char *line, size_t size) {
+    look(0);
+    poll(NULL, 0, (int)(1000 * moment));
+    look(0);
+    return rank_watch_judge(&dog.watch, line, size);
+}
+
 static void judge(void) {
-    char line[MAX_LINE];
+    char line[MAX_LINE], message[MAX_LINE / 2];
     Error err = {0};
     RankVerdict verdict = rank_watch_judge(&dog.watch, line, sizeof line);
-    if (verdict == RANKS_FAULT) { // told with what is true now, not a second ago: others who notice write it too
-        look(0);
-        poll(NULL, 0, (int)(2000 * TICK));
-        look(0);
-        verdict = rank_watch_judge(&dog.watch, line, sizeof line);
-    }
-    if (verdict == RANKS_WELL && dog.spec.check && dog.spec.check(dog.spec.context, &err)) {
-        char message[MAX_LINE / 2];
+    const bool failed = dog.spec.check && dog.spec.check(dog.spec.context, &err);
+    if (verdict != RANKS_END && (verdict == RANKS_FAULT || failed))
+        verdict = judge_again(verdict == RANKS_FAULT ? 2 * TICK : fmin(MOMENT_AFTER_ERROR, dog.watch.timeout / 4), line,
+                              sizeof line);
+    if (verdict == RANKS_WELL && failed) {
         snprintf(message, sizeof message, "rank %d: %.900s; last step %lld", dog.watch.rank, err.message,
                  (long long)atomic_load(&current_step));
         rank_watch_describe(&dog.watch, -1, message, line, sizeof line);
