@@ -1,0 +1,26 @@
+"""GPUs that plan.py knows.
+
+Source: NVIDIA's data sheets of A100 80GB SXM4, H100 SXM5, H200 SXM and DGX B200 (one of its eight), read in secondary tables,
+not measured. Peaks are dense, without sparsity; NVLink is one direction, half of what the sheets print; the network is
+what the DGX of that generation has for each GPU. Memory is the sheet's "GB", which are GiB in truth, up to 0.6 %.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    bf16_tflops: float
+    fp32_tflops: float  # without tensor cores
+    memory_gib: float
+    memory_gbytes: float  # a second
+    nvlink_gbytes: float  # a second, each way
+    network_gbits: float  # a second, each way
+
+
+GPUS = {
+    "a100": Gpu(312, 19.5, 80, 2039, 300, 200),
+    "h100": Gpu(989, 67, 80, 3350, 450, 400),
+    "h200": Gpu(989, 67, 141, 4800, 450, 400),
+    "b200": Gpu(2250, 75, 180, 8000, 900, 400),
+}

@@ -1,0 +1,57 @@
+"""Memory of a training run as the library plans it (src/model/llama3.h: llama3_plan_text)."""
+
+import ctypes
+import json
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CUBLASLT_WORKSPACE = 64 << 20  # src/target/matmul_cublaslt.cu: WORKSPACE_BYTES
+
+
+class InputError(Exception):
+    """Bad usage or input: one line for the user, code 2."""
+
+
+class Fault(Exception):
+    """Anything else that the library reports: code 1."""
+
+
+class _Parallel(ctypes.Structure):
+    _fields_ = [*((n, ctypes.c_int) for n in "zero shards shard replicas".split()),
+                *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]  # fmt: skip
+
+
+class _RunShape(ctypes.Structure):
+    _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
+                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", _Parallel)]  # fmt: skip
+
+
+class _Error(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 1024)]
+
+
+def library_path(precision: str) -> Path:
+    suffix = "-fp32" if precision == "fp32" else ""
+    paths = [ROOT / "build" / f"{target}{suffix}" / "libllmc.so" for target in ("cpu", "cuda")]
+    for path in paths:
+        if path.exists():
+            return path
+    raise InputError(f"{paths[0]} is missing: run make TARGET=cpu PRECISION={precision}")
+
+
+class Planner:
+    """memory(...): bytes by category of one rank, as the cuda target takes them."""
+
+    def __init__(self, config: Path, precision: str):
+        self.library, self.config = ctypes.CDLL(str(library_path(precision))), config
+
+    def memory(self, rows: int, length: int, recompute: bool, zero: int, shards: int, replicas: int) -> dict[str, int]:
+        shape = _RunShape(rows, length, 1, True, recompute, _Parallel(zero=zero, shards=shards, replicas=replicas))
+        text, error = ctypes.create_string_buffer(4096), _Error()
+        code = self.library.llama3_plan_text(text, ctypes.c_size_t(len(text)), os.fsencode(self.config),
+                                             ctypes.byref(shape), ctypes.byref(error))  # fmt: skip
+        if code:
+            raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
+        # the cpu target's matrix library keeps nothing that a plan could know; the GPU's keeps one workspace
+        return {**json.loads(text.value), "matrix library": CUBLASLT_WORKSPACE}
