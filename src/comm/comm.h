@@ -94,8 +94,9 @@ void world_status(const World *world, CommStatus *status);
 // An error that the transport has noticed by itself (NCCL's asynchronous errors), as text in err; 0: none.
 int world_check(World *world, Error *err);
 
-// Seconds since the last call in collectives on device memory: they ran, or waited for other ranks (busy), and work
-// waited for them in comm_op_wait (exposed). Waits for the device on the cuda target.
+// Seconds since the last call in collectives on device memory, of what has ended by now: they ran, or waited for other
+// ranks (busy), and work waited for them in comm_op_wait (exposed). Does not wait itself: what is still under way runs
+// beside the next step, and counts there.
 void world_times(World *world, double *busy, double *exposed);
 
 #ifdef __cplusplus

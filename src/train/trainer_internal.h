@@ -57,6 +57,8 @@ struct Trainer {
     int stop_signal;                 // with many ranks: the one on which they agreed to stop; 0: none
     bool made;                       // the last call of trainer_step made a step
     LogRanks communication;          // of the last step
+    LogRanks communicated;           // in all steps of this process
+    double stepped;                  // seconds that these took
     uint64_t *checksums;             // [2][tensors] with many ranks
     int64_t steps_here;              // steps made by this process
     int64_t trace_first, trace_last; // of those, to be traced

@@ -142,6 +142,17 @@ static int write_last(Trainer *t, Error *err) {
     return code ? err->code : 0;
 }
 
+// Of rank 0.
+static void say_communication(Trainer *t) {
+    const LogRanks *c = &t->communicated;
+    if (t->team.size == 1 || t->steps_here == 0) return;
+    progress_print(&t->progress,
+                   "communication %.3f s a step, waiting for other ranks included; not hidden by computing: %.3f s, "
+                   "%.1f %% of a step",
+                   c->comm_seconds / (double)t->steps_here, c->exposed_seconds / (double)t->steps_here,
+                   100 * c->exposed_seconds / t->stepped);
+}
+
 static void say_end(Trainer *t) {
     char span[24];
     progress_end(&t->progress); // the last step's line stays
@@ -151,6 +162,7 @@ static void say_end(Trainer *t) {
     else
         progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
                        (long long)t->step, span);
+    say_communication(t);
 }
 
 static void say_how_to_go_on(Trainer *t) {

@@ -74,6 +74,8 @@ static void note_communication(Trainer *t) {
     LogRanks *c = &t->communication;
     c->ranks = t->team.size;
     if (t->team.size > 1) world_times(t->team.world, &c->comm_seconds, &c->exposed_seconds);
+    t->communicated.comm_seconds += c->comm_seconds;
+    t->communicated.exposed_seconds += c->exposed_seconds;
 }
 
 // ---- the timeline
@@ -112,7 +114,9 @@ int trainer_step(Trainer *t, Error *err) {
     compute(t, num_targets, &update, &loss, &grad_norm);
     trace_end(LANE_STEP, NULL);
     note_communication(t);
-    note_step(t, update.learning_rate, loss, grad_norm, trainer_now() - began);
+    const double seconds = trainer_now() - began;
+    t->stepped += seconds;
+    note_step(t, update.learning_rate, loss, grad_norm, seconds);
     watchdog_step(t->step);
     t->made = true;
     t->steps_here++;
