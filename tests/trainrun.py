@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import llmc
+import ranks
 from hostlib import write_shard
 
 BUILDS = llmc.build_folders()
@@ -110,6 +111,29 @@ class Workplace:
         print(out, err, file=sys.stderr)
         assert result.returncode == code, (result.returncode, err)
         return out, err
+
+    def run_ranks(self, count, *more, precision="fp32", code=0, different=None, **changes):
+        """The same as `count` ranks. different: {rank: a line of bash in which "$@" stands for that rank's program and
+        arguments}, for the others it is exec "$@"."""
+        command = [program(precision), *self.arguments(**changes), *more]
+        if different:
+            lines = [f'[ "$OMPI_COMM_WORLD_RANK" = {rank} ] && {{ {line}; exit; }}' for rank, line in different.items()]
+            command = ["bash", "-c", "\n".join([*lines, 'exec "$@"']), "bash", *command]
+        print(count, "ranks:", " ".join(map(str, command)))
+        result = ranks.run(command, ranks=count, timeout=120)
+        print(result.stdout, result.stderr, file=sys.stderr)
+        assert result.returncode == code, (result.returncode, result.stderr)
+        return result.stdout, result.stderr
+
+    def ranks_refused(self, count, *words, code=2, **changes):
+        """The run of many ranks must end with that code and one line on stderr, and touch nothing in the output folder."""
+        before = snapshot(self.output)
+        _, err = self.run_ranks(count, code=code, **changes)
+        assert err.startswith("train_llama3: ") and err.count("\n") == 1 and err.endswith("\n"), err
+        for word in words:
+            assert str(word) in err, f"{word!r} not in {err}"
+        assert snapshot(self.output) == before
+        return err
 
     def refused(self, *words, code=2, more=(), **changes):
         """The run must end with that code and one line on stderr that has all the words, and touch nothing in the output folder."""
