@@ -65,6 +65,15 @@ int team_agree(const Team *team, int code, Error *err) {
     return err->code;
 }
 
+int team_follow(const Team *team, int code, Error *err) {
+    Error said = {0};
+    if (team->size == 1) return code;
+    if (code) said = *err;
+    comm_host_broadcast(team->comm, &said, sizeof said, 0);
+    if (said.code) *err = said;
+    return said.code;
+}
+
 // ---- texts
 
 // The longest one's size, its zero byte included.

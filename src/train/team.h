@@ -32,6 +32,9 @@ bool team_leads(const Team *team); // the rank that prints and writes
 // that has one, with its rank in front unless all failed. Collective.
 int team_agree(const Team *team, int code, Error *err);
 
+// All ranks go on as rank 0 does, which alone has done something. Collective.
+int team_follow(const Team *team, int code, Error *err);
+
 // *whole = the texts of all ranks, in their order, with `between` between those that are not empty; to be freed by the
 // caller, NULL after an error. Collective. Errors, on all ranks: 1 (memory).
 int team_join_texts(const Team *team, const char *mine, const char *between, char **whole, Error *err);

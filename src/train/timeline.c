@@ -23,7 +23,7 @@ int timeline_write(const Team *team, const char *path, Error *err) {
     char *mine = NULL, *all = NULL;
     int code = team_agree(team, trace_events(&mine, team->rank, err), err);
     if (!code && mine) code = team_join_texts(team, mine, ",\n", &all, err);
-    if (!code) code = team_agree(team, team_leads(team) && all ? write_file(path, all, err) : 0, err);
+    if (!code) code = team_follow(team, team_leads(team) && all ? write_file(path, all, err) : 0, err);
     free(mine);
     free(all);
     trace_close();

@@ -87,7 +87,7 @@ static int begin(Trainer *t, Error *err) {
 }
 
 int trainer_begin(Trainer *t, Error *err) {
-    int code = team_agree(&t->team, team_leads(&t->team) ? begin(t, err) : 0, err);
+    int code = team_follow(&t->team, team_leads(&t->team) ? begin(t, err) : 0, err);
     progress_begin(&t->progress, stdout, t->options.log_every);
     t->began = trainer_now();
     return code;

@@ -88,7 +88,7 @@ static int find_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
 // Rank 0 looks for it, and knows how often that was done since it was written.
 static int agree_on_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
     memset(folder, 0, PATH_MAX);
-    int code = team_agree(&t->team, team_leads(&t->team) ? find_newest(t, folder, err) : 0, err);
+    int code = team_follow(&t->team, team_leads(&t->team) ? find_newest(t, folder, err) : 0, err);
     if (code || t->team.size == 1) return code;
     comm_host_broadcast(t->team.comm, folder, PATH_MAX, 0);
     comm_host_broadcast(t->team.comm, &t->rollbacks, sizeof t->rollbacks, 0);

@@ -300,7 +300,7 @@ static void stop_watching(const Trainer *t) {
 static int open_parts(Trainer *t, Error *err) {
     const Team *team = &t->team;
     int code = team_agree(team, set_threads(t, err), err);
-    if (!code) code = team_agree(team, open_folder(t, err), err);
+    if (!code) code = team_follow(team, open_folder(t, err), err);
     if (!code) code = team_agree(team, start_watching(t, err), err);
     if (!code) code = team_agree(team, open_inputs(t, err), err);
     if (!code) code = trainer_compare_data(t, err);

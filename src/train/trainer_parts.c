@@ -30,9 +30,9 @@ static void report_failure(Trainer *t, int64_t step, const Error *err) {
 
 // Rank 0 makes the folder, the others hear whether it is there.
 static int begin_folder(Trainer *t, Described *d, Error *err) {
-    int code = describe(t, d, err);
-    if (!code && team_leads(&t->team)) code = checkpoint_begin(&d->content, err);
-    return team_agree(&t->team, code, err);
+    int code = team_agree(&t->team, describe(t, d, err), err);
+    if (code) return code;
+    return team_follow(&t->team, team_leads(&t->team) ? checkpoint_begin(&d->content, err) : 0, err);
 }
 
 // An error of this rank alone is heard when all parts have ended.
@@ -163,7 +163,7 @@ static int write_and_commit(Trainer *t, Described *d, Error *err) {
     code = team_agree(&t->team, code, err);
     if (!code) code = join_parts(t, &lines, err);
     if (!code && team_leads(&t->team)) code = checkpoint_commit(&d->content, lines, &more, err);
-    code = team_agree(&t->team, code, err);
+    code = team_follow(&t->team, code, err);
     if (code) abandon(t, t->step);
     s->bytes += more;
     free(lines);

@@ -34,5 +34,5 @@ int trainer_show_tasks(Trainer *t, Error *err) {
     if (!trainer_tasks_due(t)) return 0;
     for (int i = 0; !code && t->tasks && i < evaltasks_count(t->tasks) && !process_stop_requested(); i++)
         code = show_task(t, i, err);
-    return team_agree(&t->team, code, err);
+    return team_follow(&t->team, code, err);
 }
