@@ -150,7 +150,7 @@ def test_a_part_that_cannot_be_written(tmp_path):
     assert lines[-1].startswith("train_llama3: rank 1: ") and "-00002-of-00003.safetensors" in lines[-1]
     assert snapshot(work.output / "checkpoints") == before
     assert [line["step"] for line in work.log() if "checkpoint_failed" in line] == [4, 6, 7]
-    assert losses(work.log())[-1] > 0 and work.log()[-2]["step"] == 7
+    assert len(losses(work.log())) == 7
     work.run_ranks(3, **options, steps=7, save_every=2, resume="auto")
     assert json.loads((work.output / "checkpoint/trainer/state.json").read_text())["step"] == 7
 
