@@ -160,8 +160,9 @@ class Plan:
         o = self.options
         least = gpus * o.seq_len * min(o.rows)
         if least > o.tokens_per_step:
-            return (f"{gpus} GPUs with a row of {o.seq_len} tokens each make {least} tokens a step, more than --tokens-per-step "
-                    f"{o.tokens_per_step}: data parallelism ends at {o.tokens_per_step // (o.seq_len * min(o.rows))} GPUs")  # fmt: skip
+            most = o.tokens_per_step // (o.seq_len * min(o.rows))
+            return (f"{gpus} GPUs with a row of {o.seq_len} tokens each make {least} tokens a step, more than "
+                    f"--tokens-per-step {o.tokens_per_step}: data parallelism ends at {most} GPUs")  # fmt: skip
         return (f"--tokens-per-step {o.tokens_per_step} is no multiple of {gpus} GPUs x --rows {','.join(map(str, o.rows))} "
                 f"x {o.seq_len} tokens")  # fmt: skip
 
@@ -252,11 +253,12 @@ def print_times(shown: list[Choice], plan: Plan) -> None:
 def print_head(plan: Plan) -> None:
     o, a = plan.options, plan.assumed
     elements = plan.planner.memory(1, 1, False, 0, 1, 1)["parameters"] / plan.parameter_bytes
-    print(f"{o.config}: {elements / 1e9:.2f} G parameters, {o.precision}, rows of {o.seq_len} tokens, {o.tokens_per_step} tokens a step")  # fmt: skip
+    print(f"{o.config}: {elements / 1e9:.2f} G parameters, {o.precision}, rows of {o.seq_len} tokens, "
+          f"{o.tokens_per_step} tokens a step")  # fmt: skip
     print(f"{o.gpu}: {a.peak / 1e12:g} TFLOP/s dense, {plan.gpu.memory_gib:g} GiB; {o.gpus_per_node} a node by NVLink of "
           f"{plan.gpu.nvlink_gbytes:g} GB/s, network {a.network / 1e9:g} GB/s a GPU, each way")  # fmt: skip
-    print(f"Assumed: computation alone {100 * a.efficiency:g} % of peak, links {100 * a.link_efficiency:g} % of their rate, overlap "
-          f"{100 * a.overlap:g} %, {o.hop_us:g} us a hop\n")  # fmt: skip
+    print(f"Assumed: computation alone {100 * a.efficiency:g} % of peak, links {100 * a.link_efficiency:g} % of their rate, "
+          f"overlap {100 * a.overlap:g} %, {o.hop_us:g} us a hop\n")  # fmt: skip
 
 
 def describe(c: Choice) -> str:
@@ -275,8 +277,9 @@ def print_one(plan: Plan, gpus: int, found: list[Choice]) -> None:
     print_times(shown, plan)
     print()
     if chosen:
-        print(f"Best that fits: {describe(chosen)}\n  prediction: {chosen.time.step:.3f} s a step, "
-              f"{plan.options.tokens_per_step / chosen.time.step:.0f} tokens/s, {100 * chosen.time.of_peak:.1f} % of peak")  # fmt: skip
+        t = chosen.time
+        print(f"Best that fits: {describe(chosen)}\n  prediction: {t.step:.3f} s a step, "
+              f"{plan.options.tokens_per_step / t.step:.0f} tokens/s, {100 * t.of_peak:.1f} % of peak")  # fmt: skip
     else:
         print(f"Nothing fits on {gpus} GPUs.")
 
