@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaluation import completions, file_bytes, prepare, questions, text, write_rows
-from trainrun import ROWS, T, VOCAB, Workplace, snapshot
+from trainrun import ON_CPU, ROWS, T, VOCAB, Workplace, snapshot
 
 
 class EvalPlace(Workplace):
@@ -62,6 +62,19 @@ def test_training_does_not_notice(place, tmp_path):
     """The same losses without evaluations."""
     place.run(output=tmp_path / "plain")
     assert [x["loss"] for x in place.log() if "loss" in x] == [x["loss"] for x in place.log(tmp_path / "plain") if "loss" in x]
+
+
+@pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's test")
+def test_many_ranks_wait_for_evaluations_and_samples(place, tmp_path):
+    """Rank 0 computes them; training does not notice."""
+    plain, full = tmp_path / "plain", tmp_path / "full"
+    place.run_ranks(3, precision="bf16", output=plain)
+    out, err = place.run_ranks(3, precision="bf16", output=full, eval_tasks=place.pattern, eval_tasks_every=2, sample_every=2, sample_tokens=6)
+    log = place.log(full)
+    assert err == "" and "step 4: sample" in out
+    assert [(line["step"], line["task"]) for line in tasks_of(log)] == [(s, t) for s in (2, 4, 5) for t in ("choice", "documents", "letters")]
+    assert [line["step"] for line in log if "sample" in line] == [2, 4, 5]
+    assert [x["loss"] for x in log if "loss" in x] == [x["loss"] for x in place.log(plain) if "loss" in x]
 
 
 def test_eval_only(place, tmp_path, monkeypatch):

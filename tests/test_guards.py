@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model import Error, Model
-from trainrun import T, Workplace
+from trainrun import ON_CPU, T, Workplace
 
 WINDOWS, ROWS = 240, 2
 STEPS = WINDOWS // ROWS  # one epoch
@@ -228,3 +228,25 @@ def test_skipped_steps_survive_a_resume(work, spiky):
     assert json.loads((work.output / "checkpoint/trainer/state.json").read_text())["skipped_steps"] == 1
     _, log = run(work, on_spike="skip", **spiky, resume="auto")
     assert checksums(log) == whole
+
+
+# ---- by many ranks
+
+
+@pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's test")
+def test_many_ranks_skip_and_roll_back_as_one(work, spiky):
+    """The spike is in one rank's row; what is done about it is the same on all, which their weights' checksums show."""
+    for on_spike in ("skip", "rollback"):
+        output = work.folder / on_spike
+        options = dict(steps=STEPS, batch_size=1, checksum_every=1, on_spike=on_spike, save_every=10, output=output)
+        out, err = work.run_ranks(2, precision="bf16", **options, **spiky)
+        log = work.log(output)
+        spike = next(line for line in log if "spike" in line)
+        assert err == "" and spike["spike"] > spike["limit"] and log[-1]["step"] == STEPS
+        if on_spike == "skip":
+            assert [line["step"] for line in log if "skipped" in line] == [spike["step"]]
+        else:
+            back = next(line["rolled_back_to"] for line in log if "rolled_back_to" in line)
+            assert back == (spike["step"] - 1) // 10 * 10
+            steps = [line["step"] for line in log if "loss" in line]
+            assert steps == [*range(1, spike["step"] + 1), *range(back + 1, STEPS + 1)]

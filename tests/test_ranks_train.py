@@ -1,6 +1,7 @@
 """Many ranks train as one does: the same losses up to the order of sums, and for each number of ranks the same bits again."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -115,3 +116,19 @@ def test_memory_of_the_optimizer_is_divided(work):
         assert many["parameters"] == pytest.approx(one["parameters"], abs=2 * shown)
     assert two["gradients"] == pytest.approx(one["gradients"], abs=2 * shown)
     assert two_gradients["gradients"] == pytest.approx(one["gradients"] / 2, abs=2 * shown)
+
+
+def test_timeline_of_all_ranks(work, tmp_path):
+    """Computation and communication of the chosen steps; a file that cannot be written is a warning."""
+    path = tmp_path / "timeline.json"
+    options = {"steps": 6, "save": "off", "batch_size": 4, "output": tmp_path / "run"}
+    out, err = work.run_ranks(3, **options, trace=path, trace_steps="3:4")
+    assert err == "" and f"step 4: timeline in {path}" in out
+    spans = [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == "X"]
+    for rank in range(3):
+        names = {span["name"] for span in spans if span["pid"] == rank}
+        assert {name for name in names if name.startswith("step ")} == {"step 3", "step 4"}
+        assert {"layer 1 gradients", "layer 0 parameters", "backward, layer 1", "update"} <= names
+    _, err = work.run_ranks(2, **options, trace="/nowhere/timeline.json", overwrite=True)
+    assert err.startswith("train_llama3: no timeline: /nowhere/timeline.json") and err.count("\n") == 1
+    assert [line["step"] for line in work.log(tmp_path / "run") if "loss" in line] == list(range(1, 7))
