@@ -21,7 +21,7 @@ for name in TERM INT USR1; do trap "echo $name >>signals; exit ${code:-0}" $name
 mkdir -p run/checkpoints
 if [ "$step" = signal ]; then
     echo ready >ready
-    while :; do sleep 0.05; done
+    for _ in {1..400}; do sleep 0.05; done
 fi
 if [ "$step" != 0 ]; then ln -sfn "$(printf 'step_%08d' "$step")" run/checkpoints/latest; fi
 if [ "$code" = 137 ]; then kill -KILL $$; fi
@@ -40,7 +40,9 @@ def fake(tmp_path):
 def start(folder, plan, *options, command=("./fake",), more=("--output", "run", "--resume", "auto")):
     (folder / "plan").write_text("".join(line + "\n" for line in plan))
     whole = [SCRIPT, "--pause", "0", *options, "--", *command, *more]
-    return subprocess.Popen(whole, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(whole, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    trainrun.STARTED.append(process)
+    return process
 
 
 def run(folder, plan, *options, **more):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hostlib
+from watchdog_rank import WatchdogSpec
 
 LIBRARY = os.path.join(hostlib.BUILD, "libllmc.so")
 RANK = Path(__file__).with_name("watchdog_rank.py")
@@ -316,12 +317,8 @@ def test_a_lost_folder_ends_nothing(ranks, tmp_path):
 def test_one_rank_needs_none(tmp_path):
     lib = ctypes.CDLL(LIBRARY)
     threads = len(os.listdir("/proc/self/task"))
-    sys.path.insert(0, str(RANK.parent))
-    spec = (ctypes.c_char * 256)()
-    ctypes.cast(spec, ctypes.POINTER(ctypes.c_char_p))[0] = str(tmp_path).encode()
-    ctypes.cast(spec, ctypes.POINTER(ctypes.c_int))[3] = 1  # size
-    ctypes.cast(spec, ctypes.POINTER(ctypes.c_double))[2] = 60.0
-    assert lib.watchdog_start(spec, hostlib.Error()) == 0
+    spec = WatchdogSpec(os.fsencode(tmp_path), 0, 1, 60.0)
+    assert lib.watchdog_start(ctypes.byref(spec), ctypes.byref(hostlib.Error())) == 0
     assert len(os.listdir("/proc/self/task")) == threads and list(tmp_path.iterdir()) == []
     lib.watchdog_stop()
 

@@ -67,4 +67,5 @@ def main():
         print("done", verb, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

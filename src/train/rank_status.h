@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "base/hash.h"
-#include "comm/comm.h"
 
 #ifdef __cplusplus
 extern "C" {
