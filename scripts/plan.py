@@ -320,6 +320,7 @@ def print_limits(plan: Plan) -> None:
         whole, size = [floor[name] for name in ("parameters", "gradients", "optimizer state")], sum(floor.values())
         fits = "can fit" if size <= plan.budget else "never fits"
         print(f"  ZeRO-{zero}" + "".join(f" {gib(n):>7}" for n in (*whole, size - sum(whole), size)) + f"  {fits}")
+    print(f"A step of {o.tokens_per_step} tokens is at most one row for each of {o.tokens_per_step // o.seq_len} GPUs.")
     if sum(plan.floor(2).values()) > plan.budget:
         elements = plan.floor(0)["parameters"] // plan.parameter_bytes
         each = plan.parameter_bytes + 16
@@ -371,7 +372,9 @@ def run(options: argparse.Namespace) -> None:
         "micro-batches make larger matrix products, which the prediction does not count.")  # fmt: skip
     if options.config.stem.endswith("405b"):
         say("Published for the 405B: 38 to 43 % of peak on 8,192 and 16,384 H100, with 8-way tensor and 16-way pipeline "
-            "parallelism (--help: what that share counts and this one does not).")  # fmt: skip
+            "parallelism and without recomputation. The shares above, were there memory, come from the assumed --efficiency "
+            f"of {100 * options.efficiency:g} % less exposed communication; they count no pipeline bubbles, tensor exchange or "
+            "stragglers (--help).")  # fmt: skip
 
 
 def main() -> int:

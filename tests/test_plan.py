@@ -75,7 +75,7 @@ def compare_memory(work, world, zero, group, recompute, precision="bf16"):
     assert table == {name: pytest.approx(size, abs=0.0501) for name, size in sizes.items()}
 
 
-CASES = [(1, 1, 0), (2, 0, 0), (2, 1, 0), (2, 2, 0), (4, 0, 0), (4, 1, 0), (4, 2, 0), (4, 1, 2), (4, 2, 2)]
+CASES = [(1, 1, 0), (2, 0, 0), (2, 1, 0), (2, 2, 0), (3, 1, 0), (3, 2, 0), (4, 0, 0), (4, 1, 0), (4, 2, 0), (4, 1, 2), (4, 2, 2)]
 
 
 @pytest.mark.parametrize("recompute", ["none", "block"])
@@ -200,6 +200,7 @@ def test_limits_of_data_parallelism():
     out = plan("--config", llmc.ROOT / "configs" / "llama3_405b.json", "--gpus", 1024, "--gpu", "h100").stdout
     assert "Nothing fits on 1024 GPUs." in out and "Data parallelism alone cannot train this model" in out
     assert "ZeRO-3, tensor or pipeline" in " ".join(out.split()) and "Published for the 405B: 38 to 43 %" in out
+    assert "at most one row for each of 2048 GPUs" in out
     assert is_narrow(out)
     out = plan("--config", llmc.ROOT / "configs" / "llama3_8b.json", "--gpus", 64).stdout
     assert "Best that fits: --zero" in out and "cannot train" not in out and "prediction" in out
@@ -258,3 +259,11 @@ def test_a_missing_library_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "ROOT", tmp_path)
     with pytest.raises(library.InputError, match="run make TARGET=cpu PRECISION=fp32"):
         library.library_path("fp32")
+
+
+@pytest.mark.parametrize("name", ["libc.so.6", "no library"])
+def test_an_unusable_library_is_said(monkeypatch, tmp_path, name):
+    (tmp_path / "no library").write_text("text")
+    monkeypatch.setattr(library, "library_path", lambda precision: tmp_path / name if " " in name else name)
+    with pytest.raises(library.InputError, match="cannot be used, run make"):
+        library.Planner(tmp_path / "config.json", "bf16")

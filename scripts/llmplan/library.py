@@ -44,13 +44,17 @@ class Planner:
     """memory(...): bytes by category of one rank, as the cuda target takes them."""
 
     def __init__(self, config: Path, precision: str):
-        self.library, self.config = ctypes.CDLL(str(library_path(precision))), config
+        path = library_path(precision)
+        try:
+            self.library, self.config = ctypes.CDLL(str(path)), config
+            self.plan_text = self.library.llama3_plan_text
+        except (OSError, AttributeError) as error:  # a library of another machine, or older than this script
+            raise InputError(f"{path} cannot be used, run make: {error}") from None
 
     def memory(self, rows: int, length: int, recompute: bool, zero: int, shards: int, replicas: int) -> dict[str, int]:
         shape = _RunShape(rows, length, 1, True, recompute, _Parallel(zero=zero, shards=shards, replicas=replicas))
         text, error = ctypes.create_string_buffer(4096), _Error()
-        code = self.library.llama3_plan_text(text, ctypes.c_size_t(len(text)), os.fsencode(self.config),
-                                             ctypes.byref(shape), ctypes.byref(error))  # fmt: skip
+        code = self.plan_text(text, ctypes.c_size_t(len(text)), os.fsencode(self.config), ctypes.byref(shape), ctypes.byref(error))
         if code:
             raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
         # the cpu target's matrix library keeps nothing that a plan could know; the GPU's keeps one workspace
