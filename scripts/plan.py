@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Plans a training run over many GPUs: what fits, what each link carries, and how fast it could be.
 
-    plan.py --config configs/llama3_8b.json --gpus 8 --gpu h100              every choice, and the best that fits
-    plan.py --config configs/llama3_8b.json --gpus 1,2,4,8,16,32,64          the best for each number of GPUs
-    plan.py --config configs/llama3_405b.json --gpus 1024 --gpu h100         what data parallelism cannot do, and why
+    plan.py --config configs/llama3_8b.json --gpus 8 --gpu h100         every choice, the best that fits
+    plan.py --config configs/llama3_8b.json --gpus 1,2,4,8,16,32,64     the best for each number of GPUs
+    plan.py --config configs/llama3_405b.json --gpus 1024 --gpu h100    what data parallelism cannot do
 
-Memory is the library's own plan, byte for byte what train_llama3 prints, plus what a GPU's matrix library takes and
---reserve-gib. Bytes on the links follow from the collectives that the trainer makes, as rings. Time is a prediction from
-assumptions that are options here: compare choices by it, and measure before you believe it.
+Memory is the library's own plan, byte for byte what train_llama3 prints, plus what a GPU's matrix
+library takes and --reserve-gib. Bytes on the links follow from the collectives that the trainer
+makes, as rings. Time is a prediction from assumptions that are options here: compare choices by it,
+and measure before you believe it.
 
-The model's published training reached 38 to 43 % of peak for the 405B on 8,192 and 16,384 H100 (Llama 3 paper, table 4), with
-parameters divided by 8-way tensor and 16-way pipeline parallelism: its share counts pipeline bubbles and tensor exchange,
-which this trainer has not, and no recomputation; this tool's counts neither stragglers nor input nor evaluation.
+The published training of the 405B reached 38 to 43 % of peak on 8,192 and 16,384 H100 (Llama 3
+paper, table 4), with parameters divided by 8-way tensor and 16-way pipeline parallelism: that share
+counts pipeline bubbles and tensor exchange, which this trainer has not, and no recomputation. This
+tool's counts neither stragglers nor input nor evaluation.
 
-Needs a built library (make TARGET=cpu), no GPU. Exit codes: 0 done (also where nothing fits); 2 bad usage or input; 1 else.
+Needs a built library (make TARGET=cpu), no GPU. Exit codes: 0 done (also where nothing fits); 2 bad
+usage or input; 1 anything else.
 """
 
 import argparse

@@ -54,7 +54,8 @@ class Planner:
     def memory(self, rows: int, length: int, recompute: bool, zero: int, shards: int, replicas: int) -> dict[str, int]:
         shape = _RunShape(rows, length, 1, True, recompute, _Parallel(zero=zero, shards=shards, replicas=replicas))
         text, error = ctypes.create_string_buffer(4096), _Error()
-        code = self.plan_text(text, ctypes.c_size_t(len(text)), os.fsencode(self.config), ctypes.byref(shape), ctypes.byref(error))
+        path, capacity = os.fsencode(self.config), ctypes.c_size_t(len(text))
+        code = self.plan_text(text, capacity, path, ctypes.byref(shape), ctypes.byref(error))
         if code:
             raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
         # the cpu target's matrix library keeps nothing that a plan could know; the GPU's keeps one workspace

@@ -7,16 +7,20 @@ from .traffic import Collective
 
 FORMULA = """\
 How time is predicted (M micro-batches a step; E parameters, G ranks that divide them):
-  compute  = FLOPs of a GPU's tokens / (peak x --efficiency); recomputation costs FLOPs that do not count as the model's
-  update   = E/G x 30 + 4 bytes / (memory bandwidth x 0.8): norm and AdamW
-  a ring   = max(bytes on NVLink / its rate, bytes on the network / its rate) x 1/--link-efficiency
+  compute  = FLOPs of a GPU's tokens / (peak x --efficiency); what is computed again costs FLOPs too
+  update   = E/G x 34 bytes (fp32: 36) / (memory bandwidth x 0.8): norm and AdamW
+  a ring   = max(bytes on NVLink / its rate, bytes on the network / its rate) / --link-efficiency
              + (ranks - 1) x buckets x --hop-us
-  reduce   = rings of gradients - --overlap x backward pass of one micro-batch (ZeRO-2: of all M), not below the embedding's part
-  gather   = ring of parameters - --overlap x forward pass of one micro-batch, not below the embedding's part
-  replicas = with ZeRO-2 the sum over replicas is hidden by nothing; else it is part of reduce
+  reduce   = rings of gradients - --overlap x backward pass of one micro-batch (ZeRO-2: of all M),
+             not below the embedding's part, which comes last
+  gather   = ring of parameters - --overlap x forward pass of one micro-batch, not below the
+             embedding's part, which is needed first
+  replicas = their sum: with ZeRO-2 hidden by nothing, else a part of reduce
   step     = compute + update + reduce + gather + replicas
-  of peak  = the model's FLOPs / (step x peak)
-Model FLOPs a token are 6 for each weight that is multiplied and 6 T heads head_dim a layer (causal attention)."""
+  of peak  = the model's FLOPs, nothing counted twice / (step x peak)
+Model FLOPs of a token: 6 for each weight that is multiplied, and 6 T heads head_dim a layer (causal
+attention).
+"""
 
 
 @dataclass(frozen=True)
