@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Plans a training run over many GPUs: what fits, what each link carries, and how fast it could be.
 
-    plan.py --config configs/llama3_8b.json --gpus 8 --gpu h100         every choice, the best that fits
-    plan.py --config configs/llama3_8b.json --gpus 1,2,4,8,16,32,64     the best for each number of GPUs
-    plan.py --config configs/llama3_405b.json --gpus 1024 --gpu h100    what data parallelism cannot do
+    plan.py --config configs/llama3_8b.json --gpus 8 --gpu h100        every choice, and the best
+    plan.py --config configs/llama3_8b.json --gpus 1,2,4,8,16,32,64    the best for each number
+    plan.py --config configs/llama3_405b.json --gpus 1024 --gpu h100   what cannot be done, and why
 
 Memory is the library's own plan, byte for byte what train_llama3 prints, plus what a GPU's matrix
 library takes and --reserve-gib. Bytes on the links follow from the collectives that the trainer
