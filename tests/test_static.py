@@ -75,7 +75,8 @@ def test_shell_scripts():
 def clang_tidy(path):
     flags = ["-std=c11", "-D_GNU_SOURCE", "-DLLMC_PRECISION_bf16", "-DLLMC_TARGET_CPU", "-Isrc", "-Isrc/host"]
     if path.name.startswith("mpi_"):
-        flags += subprocess.run([tool("mpicc"), "--showme:compile"], capture_output=True, text=True).stdout.split()
+        mpi = subprocess.run([tool("mpicc"), "--showme:compile"], capture_output=True, text=True)
+        flags += ["-DLLMC_WITH_MPI", *mpi.stdout.split()]
     command = [tool("clang-tidy"), "--quiet", str(path.relative_to(ROOT)), "--", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.stdout if done.returncode else ""
