@@ -26,8 +26,9 @@ static int run(const Options *options, const Team *team, Error *err) {
     return code;
 }
 
+// An empty message: another rank tells.
 static int report(int code, const Error *err) {
-    if (code) fprintf(stderr, "train_llama3: %s\n", err->message);
+    if (code && err->message[0]) fprintf(stderr, "train_llama3: %s\n", err->message);
     return code;
 }
 
