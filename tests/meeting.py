@@ -2,6 +2,7 @@
 without arguments that of the environment (src/comm/start.h)."""
 
 import ctypes
+import os
 import sys
 from ctypes import c_char, c_char_p, c_double, c_int
 
@@ -42,4 +43,5 @@ if __name__ == "__main__":
     else:
         _, _, start = read_start()
         code, message, cards = gather(start.port, start.rank, start.size, b"card %d" % start.rank, address=start.address)
-        print(f"{start.rank}: {code} {message} {cards} {start.local_rank} of {start.local_size}", flush=True)
+        line = f"{start.rank}: {code} {message} {cards} {start.local_rank} of {start.local_size}\n"
+        os.write(1, line.encode())  # at once: ranks write to the same pipe
