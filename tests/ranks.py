@@ -39,10 +39,10 @@ def mpirun(ranks):
     return ["mpirun", "-q", "-np", str(ranks)]
 
 
-def start(command, ranks=2, environment=None, options=(), **popen):
-    """The Popen of mpirun, leader of a session of its own. options: further ones for mpirun."""
+def start(command, ranks=2, environment=None, options=(), before=(), **popen):
+    """The Popen of mpirun, leader of a session of its own. options: further ones for mpirun; before: words before it."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    whole = [*mpirun(ranks), *options, *map(str, command)]
+    whole = [*before, *mpirun(ranks), *options, *map(str, command)]
     return subprocess.Popen(whole, env=alone({**SETTINGS, **(environment or {})}), start_new_session=True, **{**pipes, **popen})
 
 
