@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libxxhash-dev)
-PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2)
+PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2 slurmctld slurmd slurm-client munge)
 # a package of its own in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips
 PACKAGES_TEST_IF_THERE=(libclang-rt-dev)
 PACKAGES_IF_THERE=()
