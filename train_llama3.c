@@ -32,6 +32,14 @@ static int report(int code, const Error *err) {
     return code;
 }
 
+// Bad input is refused on all ranks, and the first to exit ends the others: they end together, once it was printed. A
+// fault is one rank's own, for which the others would wait.
+static int end_unmet(Team *team, const Error *err) {
+    report(err->code, err);
+    if (err->code == ERROR_INPUT) team_close(team);
+    return err->code;
+}
+
 int main(int argc, char **argv) {
     Options options;
     Team team;
@@ -39,7 +47,7 @@ int main(int argc, char **argv) {
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
     if (options.help) return report(code, &err);
-    if (team_open(&team, options.transport, &unmet)) return report(unmet.code, &unmet);
+    if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
     if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
     code = team_agree(&team, code, &err);
     if (!code) code = trainer_compare_options(&team, &options, &err);

@@ -4,6 +4,7 @@
 #   scripts/setup.sh         what building, preparing data, training and plotting need
 #   scripts/setup.sh test    what the tests need as well (PyTorch; some GB)
 #
+# With CI set, `test` installs Slurm too, whose test is skipped elsewhere unless it is there.
 # VENV=FOLDER puts the virtual environment elsewhere (default: .venv). A second run finds all in place and ends at once.
 # Exit codes: 0 done; 2 something has to be installed by hand first (the command is printed); 1 an installation failed.
 set -euo pipefail
@@ -12,7 +13,9 @@ cd "$(dirname "$0")/.."
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libxxhash-dev)
-PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2 slurmctld slurmd slurm-client munge)
+PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2)
+# a batch system for its own test: these packages enable services, so they come only where a machine is there for tests
+PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # a package of its own in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips
 PACKAGES_TEST_IF_THERE=(libclang-rt-dev)
 PACKAGES_IF_THERE=()
@@ -101,6 +104,7 @@ pip_install() {
 case $GROUP in run | test) ;; *) fail 2 "argument '$GROUP', expected none or 'test'" ;; esac
 if [ "$GROUP" = test ]; then
     PACKAGES+=("${PACKAGES_TEST[@]}")
+    [ -z "${CI:-}" ] || PACKAGES+=("${PACKAGES_CI[@]}")
     PACKAGES_IF_THERE+=("${PACKAGES_TEST_IF_THERE[@]}")
 fi
 [ $# -le 1 ] || fail 2 "$# arguments, expected none or 'test'"

@@ -36,6 +36,23 @@ typedef struct {
 
 // ---- files
 
+// N of ".../optimizer-0000i-of-0000N.safetensors"; 0: none.
+static int parts_of_name(const char *path) {
+    const char *name = strrchr(path, '/'), *of = name ? strstr(name, "-of-") : NULL;
+    return of ? atoi(of + strlen("-of-")) : 0; // NOLINT(cert-err34-c): a name that lies is missed by open_file
+}
+
+static int agree_on_parts(int *parts, char **paths, size_t count, Error *err) {
+    for (size_t i = 0; i < count; i++) {
+        const int found = parts_of_name(paths[i]);
+        if (*parts && found != *parts)
+            return fail_input(err, "%s: a part of %d, beside %s of %d", paths[i], found, strrchr(paths[0], '/') + 1,
+                              *parts);
+        *parts = found;
+    }
+    return 0;
+}
+
 // *parts = how many files the checkpoint has by the names of those that are there.
 static int count_files(int *parts, const char *folder, Error *err) {
     char pattern[PATH_MAX];
@@ -43,15 +60,12 @@ static int count_files(int *parts, const char *folder, Error *err) {
     *parts = 0;
     int code = store_path(pattern, folder, "trainer/optimizer-*-of-*.safetensors", err);
     if (code) return code;
-    if (glob(pattern, GLOB_NOSORT, NULL, &matches) == 0) {
-        const char *of = strstr(strrchr(matches.gl_pathv[0], '/'), "-of-");
-        *parts = of ? atoi(of + strlen("-of-")) : 0; // NOLINT(cert-err34-c): a name that lies is missed below
-    }
+    if (glob(pattern, 0, NULL, &matches) == 0) code = agree_on_parts(parts, matches.gl_pathv, matches.gl_pathc, err);
     globfree(&matches);
     if (*parts < 2) *parts = 1;
-    if (*parts > SAFETENSORS_MAX_FILES)
+    if (!code && *parts > SAFETENSORS_MAX_FILES)
         return fail_input(err, "%s: %d parts, expected at most %d", folder, *parts, SAFETENSORS_MAX_FILES);
-    return 0;
+    return code;
 }
 
 static int open_file(Parts *p, const char *folder, int part, int parts, Error *err) {
