@@ -65,10 +65,10 @@ def make(value):
 
 
 def train(spoil, rank, step):
-    for now in range(1, 10_000):
+    for number in range(1, 10_000):
         if library.trainer_done(trainer):
             return
-        here = rank == team.rank and now == step
+        here = rank == team.rank and number == step
         good = spoil_weights(make_nan) if here and spoil == "nan" else None
         check(library.trainer_step(trainer, byref(error)))
         if good:

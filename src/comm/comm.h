@@ -31,10 +31,11 @@ typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL, TRANSPORT_MPI } TransportChoice;
 
 // Finds out how the program was started (mpirun or srun with MPI; else RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
 // MASTER_PORT, or Slurm's variables), meets the other ranks and takes the rank's GPU. A program started alone is a
-// world of one and needs none of it; TRANSPORT_NCCL there gives groups of one that go through NCCL. Collective. Errors: 2 (a variable missing or malformed, more ranks than GPUs, a
-// transport this build has not), 1 (the others were not met). They are told by one rank: err->message is empty on those
-// that shall not print. *out is to be closed after an error, too, once it was printed: launchers end all ranks when the
-// first one exits, and where MPI has begun, world_close waits for the others.
+// world of one and needs none of it; TRANSPORT_NCCL there gives groups of one that go through NCCL. Collective. Errors: 2
+// (a variable missing or malformed, more ranks than GPUs, a transport this build has not), 1 (the others were not met).
+// They are told by one rank: err->message is empty on those that shall not print. After error 2, which all ranks have,
+// *out is to be closed once it was printed: launchers end all ranks when the first one exits, and where MPI has begun,
+// world_close waits for the others.
 int world_open(World **out, TransportChoice choice, Error *err);
 
 // Orderly end, once no collective is under way; collective. NULL is allowed.
@@ -56,8 +57,8 @@ int comm_size(const Comm *comm); // NULL: 1
 
 // ---- collectives on device memory
 
-// One collective's place: made once, used for one call after another. label is shown by watchdog and trace ("layer 3
-// gradients") and must live as long as the op.
+// One collective's place: made once, used for one call after another. label is copied, and shown by watchdog and trace
+// ("layer 3 gradients").
 CommOp *comm_op_create(const char *label);
 void comm_op_destroy(CommOp *op); // waits; before world_close; NULL is allowed
 
