@@ -8,6 +8,7 @@ import shutil
 from ctypes import byref, c_char_p, c_uint64, c_void_p
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -158,10 +159,12 @@ def part_file(folder, part, parts=3):
     return folder / f"trainer/optimizer-{part:05d}-of-{parts:05d}.safetensors"
 
 
-def change(path, what):
+def change(path, what=lambda state: None, **metadata):
     state = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        kept = {**file.metadata(), **metadata}
     what(state)
-    safetensors.torch.save_file(state, path)
+    safetensors.torch.save_file(state, path, {name: value for name, value in kept.items() if value})
 
 
 def piece_key(state, array="moment1"):
@@ -184,7 +187,11 @@ def shorten(state):
 BROKEN = {
     "a part is missing": (lambda f: part_file(f, 2).unlink(), r"optimizer-00002-of-00003.safetensors: missing, expected the 3 parts"),
     "a part of fewer": (lambda f: part_file(f, 3).rename(part_file(f, 3, 4)), "00003-of-00004.safetensors: a part of 4, beside optimizer-00001-of-00003.safetensors of 3"),
-    "a part twice": (lambda f: shutil.copy(part_file(f, 1), part_file(f, 2)), r"tensor \w+\.\S+ is missing|stand in another piece too"),
+    "a part twice": (lambda f: shutil.copy(part_file(f, 1), part_file(f, 2)), r"optimizer-00002-of-00003.*: __metadata__ says part 1, expected 2"),
+    "a part twice, renamed": (lambda f: (shutil.copy(part_file(f, 1), part_file(f, 2)), change(part_file(f, 2), part="2")), r"tensor \w+\.\S+ is missing|stand in another piece too"),
+    "a part of another step": (lambda f: change(part_file(f, 2), step="6"), r"optimizer-00002-of-00003.*: __metadata__ says step 6, expected 7"),
+    "of another number": (lambda f: change(part_file(f, 3), parts="4"), r"optimizer-00003-of-00003.*: __metadata__ says parts 4, expected 3"),
+    "without a step": (lambda f: change(part_file(f, 2), step=None), "__metadata__ says step nothing, expected 7"),
     "a piece is gone": (lambda f: change(part_file(f, 2), lambda s: s.pop(piece_key(s))), r"tensor moment1\.\S+ is missing"),
     "a piece is short": (lambda f: change(part_file(f, 2), shorten), r"moment1\.\S+: expected 1 dimension of"),
     "backwards": (lambda f: change(part_file(f, 2), rename("[5:3]")), r"expected elements as \[first:end\]"),

@@ -13,6 +13,11 @@ extern "C" {
 
 enum { PART_NAME_SIZE = 64, PIECE_NAME_SIZE = 96 + 64 };
 
+// What the metadata of a part's optimizer file say, where there are several, as decimal numbers; the first part is 1.
+#define PART_STEP "step"
+#define PART_NUMBER "part"
+#define PART_COUNT "parts"
+
 // Which part holds a tensor's parameters: parts are runs of tensors, of about the same size.
 int part_of_tensor(const ParameterTable *table, int tensor, int parts);
 

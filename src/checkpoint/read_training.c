@@ -28,6 +28,7 @@ typedef struct {
 } Found;
 
 typedef struct {
+    const char *folder;
     SafetensorsReader **readers;
     int files;
     Found *found;
@@ -79,6 +80,30 @@ static int open_file(Parts *p, const char *folder, int part, int parts, Error *e
     return code;
 }
 
+static int check_metadata(const Parts *p, int part, const char *key, const char *expected, Error *err) {
+    const char *found = safetensors_metadata(p->readers[part], key);
+    char name[PART_NAME_SIZE];
+    if (found && expected && strcmp(found, expected) == 0) return 0;
+    part_optimizer_file(name, part, p->files);
+    return fail_input(err, "%s/%s: __metadata__ says %s %.40s, expected %.40s", p->folder, name, key,
+                      found ? found : "nothing", expected ? expected : "a number");
+}
+
+// Of several parts each is the one that its name says, and all are of one step.
+static int check_parts(const Parts *p, Error *err) {
+    char parts[16];
+    int code = 0;
+    snprintf(parts, sizeof parts, "%d", p->files);
+    for (int part = 0; p->files > 1 && !code && part < p->files; part++) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", part + 1);
+        code = check_metadata(p, part, PART_NUMBER, number, err);
+        if (!code) code = check_metadata(p, part, PART_COUNT, parts, err);
+        if (!code) code = check_metadata(p, part, PART_STEP, safetensors_metadata(p->readers[0], PART_STEP), err);
+    }
+    return code;
+}
+
 static int open_files(Parts *p, const char *folder, Error *err) {
     int parts = 0;
     int code = count_files(&parts, folder, err);
@@ -86,7 +111,7 @@ static int open_files(Parts *p, const char *folder, Error *err) {
     p->readers = calloc((size_t)parts, sizeof(SafetensorsReader *));
     if (!p->readers) return fail_fault(err, "%s: no memory to read %d files", folder, parts);
     for (int part = 0; !code && part < parts; part++) code = open_file(p, folder, part, parts, err);
-    return code;
+    return code ? code : check_parts(p, err);
 }
 
 static void close_files(Parts *p) {
@@ -228,7 +253,7 @@ static int read_found(const Parts *p, const Found *f, Llama3 *m, Error *err) {
 }
 
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {
-    Parts parts = {0};
+    Parts parts = {.folder = folder};
     int code = read_parameters(folder, m, err);
     if (!code) code = open_files(&parts, folder, err);
     if (!code) code = list_tensors(&parts, llama3_parameters(m), folder, err);

@@ -74,6 +74,12 @@ static const char *entry_path(const SafetensorsReader *reader, const Entry *entr
     return reader->files[entry->file].path;
 }
 
+const char *safetensors_metadata(const SafetensorsReader *reader, const char *key) {
+    const cJSON *metadata = json_get(reader->files[0].header, "__metadata__");
+    const cJSON *value = metadata ? json_get(metadata, key) : NULL;
+    return value ? value->valuestring : NULL; // text, as was checked
+}
+
 // One entry's JSON object into *entry.
 
 static int parse_type(Entry *entry, const cJSON *dtype, const char *path, Error *err) {

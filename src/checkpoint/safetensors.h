@@ -56,6 +56,9 @@ const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader,
 const char *safetensors_path(const SafetensorsReader *reader,
                              const SafetensorsTensor *tensor); // file it lies in
 
+// What the metadata of the (first) file says under that key; NULL: nothing.
+const char *safetensors_metadata(const SafetensorsReader *reader, const char *key);
+
 // out = bytes [first, first + count) of a tensor of this reader, as they stand in the file; first + count
 // within safetensors_tensor_bytes is the caller's duty. May be called from several threads. Errors: 1.
 int safetensors_read(const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first, size_t count,
@@ -78,9 +81,13 @@ typedef struct SafetensorsWriter SafetensorsWriter;
 int safetensors_create(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
                        Error *err);
 
-// The same, but makes the file under its own name at once, for a folder that is itself temporary.
+// The same, but makes the file under its own name at once, for a folder that is itself temporary. metadata: more of it,
+// ended by one without a key; NULL: none.
+typedef struct {
+    const char *key, *value;
+} SafetensorsMetadata;
 int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
-                             Error *err);
+                             const SafetensorsMetadata *metadata, Error *err);
 Digest safetensors_digest(const SafetensorsWriter *writer);    // plain only: of what was written so far
 uint64_t safetensors_written(const SafetensorsWriter *writer); // bytes, header included
 

@@ -31,10 +31,11 @@ static int add_tensor(cJSON *header, const SafetensorsTensor *tensor, uint64_t *
 }
 
 // *text = the header's JSON, to be freed by cJSON_free; *data_bytes = what must follow it.
-static int make_header(char **text, uint64_t *data_bytes, const SafetensorsTensor *tensors, int count, const char *path,
-                       Error *err) {
-    cJSON *header = cJSON_CreateObject();
-    cJSON_AddStringToObject(cJSON_AddObjectToObject(header, "__metadata__"), "format", "pt");
+static int make_header(char **text, uint64_t *data_bytes, const SafetensorsTensor *tensors, int count,
+                       const SafetensorsMetadata *more, const char *path, Error *err) {
+    cJSON *header = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(header, "__metadata__");
+    cJSON_AddStringToObject(metadata, "format", "pt");
+    for (; more && more->key; more++) cJSON_AddStringToObject(metadata, more->key, more->value);
     int code = 0;
     *data_bytes = 0;
     for (int i = 0; i < count && code == 0; i++) code = add_tensor(header, &tensors[i], data_bytes, path, err);
@@ -71,10 +72,10 @@ static int begin_file(SafetensorsWriter *writer, const char *path, bool plain, c
 }
 
 static int create(SafetensorsWriter **out, const char *path, bool plain, const SafetensorsTensor *tensors, int count,
-                  Error *err) {
+                  const SafetensorsMetadata *metadata, Error *err) {
     char *header = NULL;
     uint64_t data_bytes = 0;
-    int code = make_header(&header, &data_bytes, tensors, count, path, err);
+    int code = make_header(&header, &data_bytes, tensors, count, metadata, path, err);
     if (code != 0) return code;
     SafetensorsWriter *writer = calloc(1, sizeof *writer);
     code = writer == NULL ? fail_fault(err, "%s: no memory", path) : begin_file(writer, path, plain, header, err);
@@ -90,12 +91,12 @@ static int create(SafetensorsWriter **out, const char *path, bool plain, const S
 
 int safetensors_create(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
                        Error *err) {
-    return create(out, path, false, tensors, count, err);
+    return create(out, path, false, tensors, count, NULL, err);
 }
 
 int safetensors_create_plain(SafetensorsWriter **out, const char *path, const SafetensorsTensor *tensors, int count,
-                             Error *err) {
-    return create(out, path, true, tensors, count, err);
+                             const SafetensorsMetadata *metadata, Error *err) {
+    return create(out, path, true, tensors, count, metadata, err);
 }
 
 Digest safetensors_digest(const SafetensorsWriter *writer) { return file_digest(&writer->file); }

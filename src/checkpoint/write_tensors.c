@@ -144,11 +144,12 @@ static int finish(Writing *w, SafetensorsWriter *out, const char *name, Error *e
     return code ? code : writing_note(w, name, &digest, bytes, err);
 }
 
-static int write_file(Writing *w, const char *name, const Declared *d, Error *err) {
+static int write_file(Writing *w, const char *name, const Declared *d, const SafetensorsMetadata *metadata,
+                      Error *err) {
     char path[PATH_MAX];
     SafetensorsWriter *out = NULL;
     int code = store_path(path, w->folder, name, err);
-    if (!code) code = safetensors_create_plain(&out, path, d->tensors, d->count, err);
+    if (!code) code = safetensors_create_plain(&out, path, d->tensors, d->count, metadata, err);
     if (code) return code;
     code = stream(w->content, out, d, path, err);
     if (!code) return finish(w, out, name, err);
@@ -162,18 +163,22 @@ int write_parameters(Writing *w, Error *err) {
     Declared d;
     if (!part_model_file(name, c->table, c->part, c->parts)) return 0;
     if (!declare_weights(&d, c)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
-    int code = write_file(w, name, &d, err);
+    int code = write_file(w, name, &d, NULL, err);
     free_declared(&d);
     return code;
 }
 
 int write_training(Writing *w, Error *err) {
-    char name[PART_NAME_SIZE];
+    const CheckpointContent *c = w->content;
+    char name[PART_NAME_SIZE], step[24], part[16], parts[16];
+    const SafetensorsMetadata metadata[] = {{PART_STEP, step}, {PART_NUMBER, part}, {PART_COUNT, parts}, {NULL, NULL}};
     Declared d;
-    part_optimizer_file(name, w->content->part, w->content->parts);
-    if (!declare_training(&d, w->content))
-        return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
-    int code = write_file(w, name, &d, err);
+    part_optimizer_file(name, c->part, c->parts);
+    snprintf(step, sizeof step, "%lld", (long long)c->step);
+    snprintf(part, sizeof part, "%d", c->part + 1);
+    snprintf(parts, sizeof parts, "%d", c->parts);
+    if (!declare_training(&d, c)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
+    int code = write_file(w, name, &d, c->parts > 1 ? metadata : NULL, err);
     free_declared(&d);
     return code;
 }
