@@ -28,6 +28,12 @@ LOG=""
 CHILD=""
 STOPPED=""
 
+# OpenMPI's mpirun notices a host that is out of reach by TCP's keepalive, after minutes unless it is told otherwise: after
+# 30 s of silence a probe every 5 s, and three in vain.
+export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time:-30}"
+export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl:-5}"
+export OMPI_MCA_oob_tcp_keepalive_probes="${OMPI_MCA_oob_tcp_keepalive_probes:-3}"
+
 say() {
     printf 'supervise: %s\n' "$*" >&2
     if [ -n "$LOG" ]; then printf '%s %s\n' "$(date '+%F %T')" "$*" >>"$LOG" || true; fi
