@@ -1,5 +1,5 @@
-// What llama3.c (memory), llama3_weights.c (weights in and out), llama3_step.c (forward, backward, update) and
-// llama3_shards.c (what of it is exchanged between ranks) share.
+// What llama3.c (memory), llama3_weights.c (weights in and out), llama3_step.c (forward, backward, update), llama3_loss.c
+// (what is between forward and backward) and llama3_shards.c (what of it is exchanged between ranks) share.
 #ifndef LLMC_MODEL_LLAMA3_INTERNAL_H
 #define LLMC_MODEL_LLAMA3_INTERNAL_H
 
@@ -127,11 +127,25 @@ void shards_gather(Llama3 *m, int bucket); // gives the bucket's new parameters 
 void shards_await(Llama3 *m, int bucket);  // the forward pass may use the bucket's parameters
 void shards_await_all(Llama3 *m);
 
+// ---- llama3_step.c
+
+// The products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T, w at that offset of the parameters; backward: the weight's
+// gradient (+=, in that bucket, which is open) and dx (=).
+void llama3_linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC);
+void llama3_linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
+                            int OC, int IC);
+
 // Forward to norm_final [rows*length, C] for `rows` rows of `length` tokens that stand in m->tokens and m->doc_start.
 void llama3_forward(Llama3 *m, int rows, int length);
 
 // The same, and calls visit (unless NULL) behind each block's attention with the block's rotated qkv, [rows*length, ...].
 typedef void (*LayerVisit)(void *context, int layer, const floatX *qkv);
 void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context);
+
+// ---- llama3_loss.c
+
+// From norm_final to losses, whose sum is added to the step's; with_gradient: dnorm = their gradient, and that of the
+// classifier's weights (+=).
+void llama3_loss(Llama3 *m, bool with_gradient);
 
 #endif

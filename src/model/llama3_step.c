@@ -1,4 +1,5 @@
-// The training step: forward, classifier, backward and update, in the order in which data flows.
+// The training step: forward, backward and update, in the order in which data flows. Between forward and backward stands
+// the loss, llama3_loss.c.
 //
 // One block, pre-norm (llama3-herd paper section 3.2; names as in transformers):
 //   h   = x + o_proj(attention(rope(qkv(norm1(x)))))
@@ -8,7 +9,6 @@
 #include <string.h>
 
 #include "kernels/attention.h"
-#include "kernels/classifier.h"
 #include "kernels/embedding.h"
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
@@ -20,11 +20,11 @@
 
 // ---- the three products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T
 
-static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC) {
+void llama3_linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC) {
     matmul(y, MATMUL_OUT_FLOATX, x, m->params + w, N, OC, IC, false, true, false, m->stream);
 }
 
-static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
+void llama3_linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
                             int OC, int IC) {
     matmul(shards_gradient(m, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
     matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
@@ -43,13 +43,13 @@ static void block_inside(Llama3 *m, int l, int rows, int length) {
     const LayerOffsets *w = &m->table.layers[l];
     const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    linear(m, a->qkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
+    llama3_linear(m, a->qkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
     rope_forward(a->qkv, m->rope, m->doc_start, rows, length, NH, NKV, HD, m->stream);
     attention_forward(a->attention, a->lse, a->qkv, m->doc_start, rows, length, NH, NKV, HD, m->stream);
-    linear(m, m->delta, a->attention, w->output, N, C, NH * HD);
+    llama3_linear(m, m->delta, a->attention, w->output, N, C, NH * HD);
     add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
                         c->rms_norm_eps, m->stream);
-    linear(m, a->gate_up, a->norm2, w->gate_up, N, 2 * F, C);
+    llama3_linear(m, a->gate_up, a->norm2, w->gate_up, N, 2 * F, C);
     swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
 }
 
@@ -80,37 +80,11 @@ void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, voi
         enter_block(m, l, N);
         block_inside(m, l, rows, length);
         if (visit) visit(context, l, m->layers[l].qkv);
-        linear(m, m->delta, m->layers[l].swiglu, m->table.layers[l].down, N, C, F);
+        llama3_linear(m, m->delta, m->layers[l].swiglu, m->table.layers[l].down, N, C, F);
         trace_end(LANE_COMPUTE, m->stream);
     }
     add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,
                         m->params + m->table.final_norm, N, C, m->config.rms_norm_eps, m->stream);
-}
-
-// ---- classifier: logits exist for one chunk of rows at a time
-
-// Leaves the gradient of norm_final in dnorm, unless there is no training.
-static void classify(Llama3 *m, bool with_gradient) {
-    const int N = llama3_rows(m), C = m->config.hidden_size, V = m->config.vocab_size, VP = m->table.padded_vocab;
-    const int head = m->table.head_bucket;
-    shards_await(m, head);
-    trace_begin(LANE_COMPUTE, "classifier", -1, m->stream);
-    if (with_gradient) shards_open(m, head);
-    for (int first = 0; first < N; first += m->logits_rows) {
-        const int n = N - first < m->logits_rows ? N - first : m->logits_rows;
-        const size_t at = (size_t)first * (size_t)C;
-        linear(m, m->logits, m->norm_final + at, m->table.head, n, VP, C);
-        if (!with_gradient) {
-            cross_entropy_forward(m->losses + first, m->logits, m->targets + first, n, V, VP, m->stream);
-            continue;
-        }
-        cross_entropy_backward(m->losses + first, m->logits, m->targets + first, &m->scalars->loss_scale, n, V, VP,
-                               m->stream);
-        linear_backward(m, m->dnorm + at, m->logits, m->norm_final + at, head, m->table.head, n, VP, C);
-    }
-    if (with_gradient && head != 0) shards_close(m, head); // a tied one waits for the embedding's gradient
-    sum_losses(&m->result->loss_sum, m->losses, N, m->stream);
-    trace_end(LANE_COMPUTE, m->stream);
 }
 
 // ---- backward
@@ -119,9 +93,9 @@ static void ffn_backward(Llama3 *m, int l) {
     const LayerActivations *a = &m->layers[l];
     const LayerOffsets *w = &m->table.layers[l];
     const int N = llama3_rows(m), C = m->config.hidden_size, F = m->config.intermediate_size;
-    linear_backward(m, m->dswiglu, m->dresidual, a->swiglu, layer_bucket(l), w->down, N, C, F);
+    llama3_linear_backward(m, m->dswiglu, m->dresidual, a->swiglu, layer_bucket(l), w->down, N, C, F);
     swiglu_backward(m->dgate_up, m->dswiglu, a->gate_up, N, F, m->stream);
-    linear_backward(m, m->dnorm, m->dgate_up, a->norm2, layer_bucket(l), w->gate_up, N, 2 * F, C);
+    llama3_linear_backward(m, m->dnorm, m->dgate_up, a->norm2, layer_bucket(l), w->gate_up, N, 2 * F, C);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->ffn_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual2, m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
 }
@@ -132,11 +106,11 @@ static void attention_block_backward(Llama3 *m, int l) {
     const LayerOffsets *w = &m->table.layers[l];
     const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    linear_backward(m, m->dattention, m->dresidual, a->attention, layer_bucket(l), w->output, N, C, NH * HD);
+    llama3_linear_backward(m, m->dattention, m->dresidual, a->attention, layer_bucket(l), w->output, N, C, NH * HD);
     attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start, B, T,
                        NH, NKV, HD, m->stream);
     rope_backward(m->dqkv, m->rope, m->doc_start, B, T, NH, NKV, HD, m->stream);
-    linear_backward(m, m->dnorm, m->dqkv, a->norm1, layer_bucket(l), w->qkv, N, llama3_qkv_width(m), C);
+    llama3_linear_backward(m, m->dnorm, m->dqkv, a->norm1, layer_bucket(l), w->qkv, N, llama3_qkv_width(m), C);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
 }
@@ -201,14 +175,14 @@ void llama3_forward_backward(Llama3 *m, int i) {
     m->last_micro_batch = i == m->shape.micro_batches - 1;
     upload_batch(m, &m->batches[i]);
     llama3_forward(m, m->shape.B, m->shape.T);
-    classify(m, true);
+    llama3_loss(m, true);
     backward(m);
 }
 
 void llama3_forward_loss(Llama3 *m, int i) {
     upload_batch(m, &m->batches[i]);
     llama3_forward(m, m->shape.B, m->shape.T);
-    classify(m, false);
+    llama3_loss(m, false);
 }
 
 void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
@@ -219,7 +193,7 @@ void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
     } else {
         upload(m, m->targets, m->batches[i].targets, N);
     }
-    classify(m, false);
+    llama3_loss(m, false);
     cuda_check(cudaMemcpyAsync(losses, m->losses, N * sizeof *losses, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
 }
@@ -282,7 +256,7 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
     llama3_forward(m, 1, n);
     shards_await(m, m->table.head_bucket);
-    linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
+    llama3_linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
     cuda_check(
         cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
