@@ -89,6 +89,10 @@ class LoaderSpec(ctypes.Structure):
         ("seed", c_uint64),
         ("document_mask", c_bool),
         ("shuffle", c_bool),
+        ("once", c_bool),
+        ("kind", c_int),
+        ("shuffle_answers", c_bool),
+        ("skip_long", c_bool),
     ]
 
 
@@ -98,7 +102,13 @@ class Batch(ctypes.Structure):
         ("targets", c_void_p),
         ("doc_start", c_void_p),
         ("order", c_void_p),
+        ("hidden", c_void_p),
+        ("answers", c_void_p),
+        ("groups", c_void_p),
+        ("answer_numbers", c_void_p),
         ("num_targets", c_int),
+        ("num_answers", c_int),
+        ("num_groups", c_int),
     ]
 
 
@@ -135,6 +145,11 @@ _signatures = {
     "shard_close": (None, POINTER(Shard)),
     "loader_close": (None, _void),
     "loader_num_windows": (c_uint64, _void),
+    "loader_num_batches": (c_uint64, _void),
+    "loader_num_rows": (c_uint64, _void),
+    "loader_num_skipped": (c_uint64, _void),
+    "loader_num_answers": (c_uint64, _void),
+    "loader_fill": (c_double, _void),
     "loader_num_tokens": (c_uint64, _void),
     "loader_num_shards": (c_int, _void),
     "loader_fingerprint": (c_uint64, _void),

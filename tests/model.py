@@ -46,7 +46,8 @@ class Batch(ctypes.Structure):
     """src/data/loader.h"""
 
     _fields_ = [*((n, ctypes.POINTER(ctypes.c_int32)) for n in "tokens targets doc_start order".split()),
-                ("num_targets", ctypes.c_int)]
+                *((n, ctypes.c_void_p) for n in "hidden answers groups answer_numbers".split()),
+                *((n, ctypes.c_int) for n in "num_targets num_answers num_groups".split())]
 
 
 class ParameterTensor(ctypes.Structure):

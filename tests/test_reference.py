@@ -57,7 +57,7 @@ class Reference:
         targets = int((batch[1] >= 0).sum())
         loss, error = ctypes.c_double(), Error()
         self.grads.zero_()
-        code = self.lib.reference_forward_backward(ctypes.byref(self.as_c), ctypes.byref(Batch(*pointers, targets)),
+        code = self.lib.reference_forward_backward(ctypes.byref(self.as_c), ctypes.byref(Batch(*pointers, num_targets=targets)),
                                                    self.B, self.T, targets, ctypes.byref(loss), self.grads,
                                                    ctypes.byref(error))
         assert code == 0, error.message

@@ -283,7 +283,7 @@ int loader_fetch(Loader *loader, int64_t step, int micro, Batch *out, Error *err
     assert(step >= 0 && micro >= 0 && micro < spec->grad_accum);
     uint64_t micros = (uint64_t)step * (uint64_t)spec->grad_accum + (uint64_t)micro;
     uint64_t first_row = (micros * (uint64_t)spec->world + (uint64_t)spec->rank) * (uint64_t)spec->B;
-    out->num_targets = 0;
+    out->num_targets = out->num_answers = out->num_groups = 0;
     for (int row = 0; row < spec->B; row++) {
         int code = read_window(loader, window_of_sample(loader, first_row + (uint64_t)row), err);
         if (code != 0) return code;
@@ -294,6 +294,16 @@ int loader_fetch(Loader *loader, int64_t step, int micro, Batch *out, Error *err
 }
 
 uint64_t loader_num_windows(const Loader *loader) { return loader->first_window[loader->num_shards]; }
+
+uint64_t loader_num_batches(const Loader *loader) {
+    uint64_t windows = loader_num_windows(loader), B = (uint64_t)loader->spec.B;
+    return windows / B + (loader->spec.once && windows % B != 0);
+}
+
+uint64_t loader_num_rows(const Loader *loader) { return (void)loader, 0; }
+uint64_t loader_num_skipped(const Loader *loader) { return (void)loader, 0; }
+uint64_t loader_num_answers(const Loader *loader) { return (void)loader, 0; }
+double loader_fill(const Loader *loader) { return (void)loader, 1; }
 uint64_t loader_num_tokens(const Loader *loader) { return loader->num_tokens; }
 int loader_num_shards(const Loader *loader) { return loader->num_shards; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }

@@ -12,7 +12,7 @@
 
 // Logits of a chunk of rows take at most this much memory (or 128 rows).
 static const size_t LOGITS_BYTES = (size_t)512 << 20;
-enum { MIN_LOGITS_ROWS = 128, BATCH_ARRAYS = 4 };
+enum { MIN_LOGITS_ROWS = 128 };
 
 int llama3_rows(const Llama3 *m) { return m->shape.B * m->shape.T; }
 
@@ -121,19 +121,35 @@ static void plan(Llama3 *m) {
     plan_workspace(m);
 }
 
+// Memory of a micro-batch on the host, a multiple of 8 bytes: numbers of the answers, which are 8 bytes each, first.
+static size_t batch_bytes(const Llama3 *m) {
+    const size_t N = (size_t)llama3_rows(m), answers = N / 2;
+    const size_t eight = sizeof(int64_t) + sizeof(AnswerSpan) + sizeof(AnswerGroup); // [answers]
+    return (answers * eight + 6 * N * sizeof(int32_t) + 7) / 8 * 8;
+}
+
+static void place_batch(Batch *batch, char *memory, size_t N) {
+    const size_t answers = N / 2;
+    batch->answer_numbers = (int64_t *)memory;
+    batch->answers = (AnswerSpan *)(batch->answer_numbers + answers);
+    batch->groups = (AnswerGroup *)(batch->answers + answers);
+    batch->tokens = (int32_t *)(batch->groups + answers);
+    batch->targets = batch->tokens + N;
+    batch->doc_start = batch->targets + N;
+    batch->order = batch->doc_start + N;
+    batch->hidden = batch->order + N;
+}
+
 static int allocate_host(Llama3 *m, Error *err) {
     const size_t N = (size_t)llama3_rows(m), batches = (size_t)m->shape.micro_batches;
     m->batches = calloc(batches, sizeof *m->batches);
     if (!m->batches) return fail_fault(err, "no memory for %zu micro-batches", batches);
-    cuda_check(cudaMallocHost((void **)&m->batch_memory, batches * BATCH_ARRAYS * N * sizeof(int32_t)));
+    cuda_check(cudaMallocHost((void **)&m->batch_memory, batches * batch_bytes(m)));
     cuda_check(cudaMallocHost((void **)&m->host_scalars, sizeof *m->host_scalars));
     cuda_check(cudaMallocHost((void **)&m->host_result, sizeof *m->host_result));
     cuda_check(cudaMallocHost((void **)&m->host_logits, (size_t)m->table.padded_vocab * sizeof(floatX)));
     memset(m->host_scalars, 0, sizeof *m->host_scalars);
-    for (size_t i = 0; i < batches; i++) {
-        int32_t *at = m->batch_memory + i * BATCH_ARRAYS * N;
-        m->batches[i] = (Batch){.tokens = at, .targets = at + N, .doc_start = at + 2 * N, .order = at + 3 * N};
-    }
+    for (size_t i = 0; i < batches; i++) place_batch(&m->batches[i], m->batch_memory + i * batch_bytes(m), N);
     return 0;
 }
 

@@ -90,7 +90,7 @@ struct Llama3 {
 
     // host, page-locked
     Batch *batches; // [micro_batches]
-    int32_t *batch_memory;
+    char *batch_memory;
     StepScalars *host_scalars;
     StepResult *host_result;
     floatX *host_logits; // [VP]

@@ -71,7 +71,7 @@ static int create_model(Evaluation *e, Error *err) {
 
 static int show_validation(Evaluation *e, Error *err) {
     double loss;
-    int code = evaluate(e->model, e->val, NULL, e->B, e->options->eval_batches, 1, &loss, err);
+    int code = evaluate(e->model, e->val, NULL, e->options->eval_batches, 1, &loss, err);
     if (!code) printf("validation loss %.4f\n", loss);
     return code;
 }

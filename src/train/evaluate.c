@@ -46,9 +46,9 @@ static Share add_up(const Team *team, Share mine) {
     return whole;
 }
 
-int evaluate(Llama3 *m, Loader *loader, const Team *team, int B, int64_t batches, int slots, double *loss, Error *err) {
+int evaluate(Llama3 *m, Loader *loader, const Team *team, int64_t batches, int slots, double *loss, Error *err) {
     const bool many = team && team->size > 1;
-    const int64_t whole = (int64_t)(loader_num_windows(loader) / (uint64_t)B);
+    const int64_t whole = (int64_t)loader_num_batches(loader);
     Share share = {0};
     if (batches > whole) batches = whole > 0 ? whole : 1;
     int code = evaluate_share(m, loader, many ? team->rank : 0, many ? team->size : 1, batches, slots, &share, err);

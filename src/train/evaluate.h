@@ -14,7 +14,7 @@ extern "C" {
 // has windows for. The loader has grad_accum 1, one rank, and the model's B and T; the model's first `slots` host
 // batches are overwritten, and its gradients. The ranks of the team (NULL: one) divide the micro-batches among them.
 // Collective. Errors: the loader's.
-int evaluate(Llama3 *m, Loader *loader, const Team *team, int B, int64_t batches, int slots, double *loss, Error *err);
+int evaluate(Llama3 *m, Loader *loader, const Team *team, int64_t batches, int slots, double *loss, Error *err);
 
 #ifdef __cplusplus
 }

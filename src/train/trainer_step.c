@@ -137,8 +137,7 @@ static bool long_work_due(const Trainer *t) {
 
 static int show_evaluation(Trainer *t, Error *err) {
     const Options *o = &t->options;
-    int code = evaluate(t->model, t->val, &t->team, (int)o->batch_size, o->eval_batches, (int)o->grad_accum,
-                        &t->state.val_loss, err);
+    int code = evaluate(t->model, t->val, &t->team, o->eval_batches, (int)o->grad_accum, &t->state.val_loss, err);
     if (code) return code;
     log_evaluation(&t->log, t->step, t->state.val_loss);
     char unigram[64] = "";

@@ -26,7 +26,7 @@ static void read_batches(const char *path) {
     LoaderSpec spec = {
         .B = ROWS, .T = LENGTH, .grad_accum = 1, .world = 1, .seed = 7, .document_mask = true, .shuffle = true};
     int32_t arrays[4][ROWS * LENGTH];
-    Batch batch = {arrays[0], arrays[1], arrays[2], arrays[3], 0};
+    Batch batch = {.tokens = arrays[0], .targets = arrays[1], .doc_start = arrays[2], .order = arrays[3]};
     Loader *loader = NULL;
     int code = loader_open(&loader, path, &spec, MODEL_VOCAB, NULL, &err);
     fuzz_demand_code(code, err.code, err.message);
