@@ -63,9 +63,9 @@ class Case:
         lib, rows = self.lib, (self.B, self.T, self.NH * self.HD)
         qkv, dout, starts = lib.x(self.qkv), lib.x(self.dout), lib.device(self.starts)
         out, lse = lib.empty(rows), lib.empty((self.B, self.NH, self.T), torch.float32)
-        lib.attention_forward(out, lse, qkv, starts, *self.sizes())
+        lib.attention_forward(out, lse, qkv, starts, None, *self.sizes())
         dqkv, scratch = lib.empty(self.qkv.shape), lib.empty((self.B, self.NH, self.T), torch.float32)
-        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, starts, *self.sizes())
+        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, starts, None, *self.sizes())
         return out.get(), lse.get(), dqkv.get()
 
     def split(self, qkv):

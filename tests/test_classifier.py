@@ -24,7 +24,7 @@ def run(lib, logits, targets, dloss, VP):
     lib.cross_entropy_forward(forward, buffer, stored_targets, n, V, VP)
     unchanged = buffer.get()[:, :V]
     assert torch.equal(unchanged, logits), "the forward changed the logits"
-    lib.cross_entropy_backward(backward, buffer, stored_targets, factor, n, V, VP)
+    lib.cross_entropy_backward(backward, buffer, stored_targets, None, factor, n, V, VP)
     return forward.get(), backward.get(), buffer.get()
 
 
@@ -92,7 +92,7 @@ def run_ignoring_nan(lib, logits):
     buffer, forward, backward = lib.empty((n, padded(V))), lib.empty(n, torch.float32), lib.empty(n, torch.float32)
     buffer.set(F.pad(logits, (0, padded(V) - V)))
     lib.cross_entropy_forward(forward, buffer, targets, n, V, padded(V))
-    lib.cross_entropy_backward(backward, buffer, targets, factor, n, V, padded(V))
+    lib.cross_entropy_backward(backward, buffer, targets, None, factor, n, V, padded(V))
     return forward.get(), backward.get(), buffer.get()
 
 

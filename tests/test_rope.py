@@ -99,7 +99,7 @@ def test_rotation(lib, B, T, NH, NKV, HD, direction, documents):
 
     def run():
         x = lib.x(qkv)
-        launcher(x, lib.device(table), lib.device(doc_start), B, T, NH, NKV, HD)
+        launcher(x, lib.device(table), lib.device(doc_start), None, B, T, NH, NKV, HD)
         return x.get()
 
     out = lib.same_bits(run)
@@ -118,7 +118,7 @@ def test_like_transformers(lib):
     qkv = torch.randn(B, T, (NH + 2 * NKV) * HD).to(lib.floatX)
     x = lib.x(qkv)
     lib.rope_forward(
-        x, lib.device(make_table(lib, T, HD, 500000.0, scaling)), lib.zeros((B, T), torch.int32), B, T, NH, NKV, HD
+        x, lib.device(make_table(lib, T, HD, 500000.0, scaling)), lib.zeros((B, T), torch.int32), None, B, T, NH, NKV, HD
     )
     rope = hugging_face(T, HD, 500000.0, scaling)
 

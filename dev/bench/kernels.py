@@ -171,7 +171,7 @@ def rope(bench, s, e):
     on_device = bench.lib.device(table)
     size = 2 * B * T * (NH + NKV) * HD * e
     for name in ("rope_forward", "rope_backward"):
-        call = bench.call(name, qkv, on_device, doc_start, B, T, NH, NKV, HD)
+        call = bench.call(name, qkv, on_device, doc_start, None, B, T, NH, NKV, HD)
         yield name, (B, T, NH, NKV, HD), call, {"bytes": size}, (qkv, on_device, doc_start)
 
 
@@ -182,8 +182,8 @@ def attention(bench, s, e):
     lse, scratch, doc_start = bench.floats(B, NH, T), bench.floats(B, NH, T), token_inputs(bench, s)[2]
     shape, keep = (B, T, NH, NKV, HD), (qkv, dqkv, out, dout, lse, scratch, doc_start)
     flops = 4 * B * NH * T * (T + 1) // 2 * HD
-    yield "attention_forward", shape, bench.call("attention_forward", out, lse, qkv, doc_start, *shape), {"flops": flops}, keep
-    backward = bench.call("attention_backward", dqkv, scratch, dout, out, qkv, lse, doc_start, *shape)
+    yield "attention_forward", shape, bench.call("attention_forward", out, lse, qkv, doc_start, None, *shape), {"flops": flops}, keep
+    backward = bench.call("attention_backward", dqkv, scratch, dout, out, qkv, lse, doc_start, None, *shape)
     yield "attention_backward", shape, backward, {"flops": 2.5 * flops}, keep
 
 
@@ -204,7 +204,7 @@ def classifier(bench, s, e):
     keep = (logits, losses, targets, dloss)
     forward = bench.call("cross_entropy_forward", losses, logits, targets, n, V, VP)
     yield "cross_entropy_forward", (n, V), forward, {"bytes": n * VP * e}, keep
-    backward = bench.call("cross_entropy_backward", losses, logits, targets, dloss, n, V, VP)
+    backward = bench.call("cross_entropy_backward", losses, logits, targets, None, dloss, n, V, VP)
     yield "cross_entropy_backward", (n, V), backward, {"bytes": 2 * n * VP * e}, keep
 
 

@@ -18,14 +18,14 @@ extern "C" {
 
 // out: [B,T,NH*HD] =.  lse: [B,NH,T] =, natural logarithm of the sum of exp(score / sqrt(HD)), for the
 // backward pass. qkv: [B,T,(NH+2*NKV)*HD], a token's query heads, key heads, value heads.
-void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, int T, int NH, int NKV,
-                       int HD, cudaStream_t stream);
+void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden, int B,
+                       int T, int NH, int NKV, int HD, cudaStream_t stream);
 
 // dqkv: [B,T,(NH+2*NKV)*HD] =.  scratch: [B,NH,T] overwritten.  dout, out: [B,T,NH*HD]; qkv, lse as in the
 // forward pass.
 void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out, const floatX *qkv,
-                        const float *lse, const int *doc_start, int B, int T, int NH, int NKV, int HD,
-                        cudaStream_t stream);
+                        const float *lse, const int *doc_start, const int *hidden, int B, int T, int NH, int NKV,
+                        int HD, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -382,8 +382,9 @@ void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out,
 } // namespace
 
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
-                                   const floatX *qkv, const float *lse, const int *doc_start, int B, int T, int NH,
-                                   int NKV, int HD, cudaStream_t stream) {
+                                   const floatX *qkv, const float *lse, const int *doc_start, const int *hidden, int B,
+                                   int T, int NH, int NKV, int HD, cudaStream_t stream) {
+    assert(hidden == NULL);
 #define BACKWARD(D)                                                                                                    \
     backward_for<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, BACKWARD);

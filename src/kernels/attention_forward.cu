@@ -198,8 +198,9 @@ void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_star
 
 } // namespace
 
-extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, int T,
-                                  int NH, int NKV, int HD, cudaStream_t stream) {
+extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden,
+                                  int B, int T, int NH, int NKV, int HD, cudaStream_t stream) {
+    assert(hidden == NULL);
 #define FORWARD(D) forward_for<D>(out, lse, qkv, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
     ATTENTION_DISPATCH(HD, FORWARD);
 #undef FORWARD

@@ -161,7 +161,8 @@ static __global__ void __launch_bounds__(ROWS == 1 ? MAX_THREADS : 32)
 
 template <int ROWS>
 static __global__ void __launch_bounds__(ROWS == 1 ? MAX_THREADS : 32)
-    backward_kernel(float *losses, floatX *logits, const int *targets, const float *dloss, int n, int V, int VP) {
+    backward_kernel(float *losses, floatX *logits, const int *targets, const float *weights, const float *dloss, int n,
+                    int V, int VP) {
     const Rows<ROWS> rows = write_losses<ROWS>(losses, logits, targets, n, V, VP);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -171,7 +172,8 @@ static __global__ void __launch_bounds__(ROWS == 1 ? MAX_THREADS : 32)
         if (target < 0)
             write_zeros(row, VP);
         else
-            write_gradient(row, {rows.max[r], rows.sum[r]}, target, *dloss, V, VP);
+            write_gradient(row, {rows.max[r], rows.sum[r]}, target, weights ? *dloss * weights[rows.first + r] : *dloss,
+                           V, VP);
     }
 }
 
@@ -188,13 +190,13 @@ extern "C" void cross_entropy_forward(float *losses, const floatX *logits, const
         launch(forward_kernel<1>, n, V <= LONG_ROW ? 256 : MAX_THREADS, 0, stream, losses, logits, targets, n, V, VP);
 }
 
-extern "C" void cross_entropy_backward(float *losses, floatX *logits, const int *targets, const float *dloss, int n,
-                                       int V, int VP, cudaStream_t stream) {
+extern "C" void cross_entropy_backward(float *losses, floatX *logits, const int *targets, const float *weights,
+                                       const float *dloss, int n, int V, int VP, cudaStream_t stream) {
     if (n <= 0) return;
     if (V <= SHORT_ROW)
-        launch(backward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, dloss, n,
-               V, VP);
+        launch(backward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, weights,
+               dloss, n, V, VP);
     else
-        launch(backward_kernel<1>, n, V <= LONG_ROW ? 256 : MAX_THREADS, 0, stream, losses, logits, targets, dloss, n,
-               V, VP);
+        launch(backward_kernel<1>, n, V <= LONG_ROW ? 256 : MAX_THREADS, 0, stream, losses, logits, targets, weights,
+               dloss, n, V, VP);
 }

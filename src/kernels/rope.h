@@ -21,14 +21,15 @@ typedef struct {
 void rope_table(float *table, int T, int HD, double theta, const RopeScaling *scaling);
 
 // Rotates the NH query heads and NKV key heads of qkv [B, T, (NH + 2 NKV) HD] in place, values stay as they are.
-// The position of token t of row b is t - doc_start[b * T + t], doc_start [B * T] in [0, t]. table: as rope_table makes
-// it, on the device. HD a multiple of 16.
-void rope_forward(floatX *qkv, const float *table, const int *doc_start, int B, int T, int NH, int NKV, int HD,
-                  cudaStream_t stream);
+// The position of token t of row b is t - doc_start[b * T + t], doc_start [B * T] in [0, t], less the number of the keys
+// that are hidden from it, where hidden isn't NULL (kernels/attention.h): an answer stands right behind its prompt,
+// whatever other answers stand between them. table: as rope_table makes it, on the device. HD a multiple of 16.
+void rope_forward(floatX *qkv, const float *table, const int *doc_start, const int *hidden, int B, int T, int NH,
+                  int NKV, int HD, cudaStream_t stream);
 
 // The gradient: the same with the rotation turned round, in place on dqkv.
-void rope_backward(floatX *dqkv, const float *table, const int *doc_start, int B, int T, int NH, int NKV, int HD,
-                   cudaStream_t stream);
+void rope_backward(floatX *dqkv, const float *table, const int *doc_start, const int *hidden, int B, int T, int NH,
+                   int NKV, int HD, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -19,8 +19,8 @@ void llama3_loss(Llama3 *m, bool with_gradient) {
             cross_entropy_forward(m->losses + first, m->logits, m->targets + first, n, V, VP, m->stream);
             continue;
         }
-        cross_entropy_backward(m->losses + first, m->logits, m->targets + first, &m->scalars->loss_scale, n, V, VP,
-                               m->stream);
+        cross_entropy_backward(m->losses + first, m->logits, m->targets + first, NULL, &m->scalars->loss_scale, n, V,
+                               VP, m->stream);
         llama3_linear_backward(m, m->dnorm + at, m->logits, m->norm_final + at, head, m->table.head, n, VP, C);
     }
     if (with_gradient && head != 0) shards_close(m, head); // a tied one waits for the embedding's gradient

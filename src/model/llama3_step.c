@@ -44,8 +44,8 @@ static void block_inside(Llama3 *m, int l, int rows, int length) {
     const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
     llama3_linear(m, a->qkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
-    rope_forward(a->qkv, m->rope, m->doc_start, rows, length, NH, NKV, HD, m->stream);
-    attention_forward(a->attention, a->lse, a->qkv, m->doc_start, rows, length, NH, NKV, HD, m->stream);
+    rope_forward(a->qkv, m->rope, m->doc_start, NULL, rows, length, NH, NKV, HD, m->stream);
+    attention_forward(a->attention, a->lse, a->qkv, m->doc_start, NULL, rows, length, NH, NKV, HD, m->stream);
     llama3_linear(m, m->delta, a->attention, w->output, N, C, NH * HD);
     add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
                         c->rms_norm_eps, m->stream);
@@ -107,9 +107,9 @@ static void attention_block_backward(Llama3 *m, int l) {
     const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
     llama3_linear_backward(m, m->dattention, m->dresidual, a->attention, layer_bucket(l), w->output, N, C, NH * HD);
-    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start, B, T,
-                       NH, NKV, HD, m->stream);
-    rope_backward(m->dqkv, m->rope, m->doc_start, B, T, NH, NKV, HD, m->stream);
+    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start, NULL,
+                       B, T, NH, NKV, HD, m->stream);
+    rope_backward(m->dqkv, m->rope, m->doc_start, NULL, B, T, NH, NKV, HD, m->stream);
     llama3_linear_backward(m, m->dnorm, m->dqkv, a->norm1, layer_bucket(l), w->qkv, N, llama3_qkv_width(m), C);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
