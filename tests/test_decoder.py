@@ -172,6 +172,27 @@ def test_rows_do_not_feel_each_other(lib):
     assert torch.equal(torch.stack(beside), alone)
 
 
+def test_padded_steps_have_the_same_bits(lib):
+    """Where steps have more rows than the product for few rows takes, a row has the same bits in each padded one."""
+    rows, fields = 31, TINY | dict(hidden_size=192, intermediate_size=800)
+    model, _ = make(lib, fields)
+    decoder = Decoder(model, rows + 2, 96)
+    lib.decoder_pad_steps(decoder.handle, rows)
+    prompts = prompts_of(fields["vocab_size"], [3 + row % 7 for row in range(rows)])
+    for row, prompt in enumerate(prompts):
+        decoder.prefill(row, prompt)
+    together = torch.stack([decoder.step(list(range(rows)), [row + t for row in range(rows)]) for t in range(6)])
+    for row, prompt in enumerate(prompts):
+        decoder.prefill(row, prompt)
+    for t, counts in enumerate([(31,), (13, 18), (1, 30), (29, 2), (20, 11), (8, 23)]):
+        found, first = [], 0
+        for count in counts:
+            chosen = list(range(first, first + count))[::-1]
+            found.append(decoder.step(chosen, [row + t for row in chosen]).flip(0))
+            first += count
+        assert torch.equal(torch.cat(found), together[t]), counts
+
+
 def test_same_bits_in_any_order_of_threads(lib):
     fields = TINY
     model, _ = make(lib, fields)

@@ -17,6 +17,8 @@ from trainrun import BOS, EOS, VOCAB, write_tokenizer
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 from llmtext.chat import Chat  # noqa: E402
+from llmtext.errors import InputError  # noqa: E402
+from llmtext.generator import Generator, SamplerOptions  # noqa: E402
 from llmtext.stream import TextStream, harmless  # noqa: E402
 
 PRECISION = "fp32" if "fp32" in llmc.build_folders() else "bf16"
@@ -170,6 +172,59 @@ def test_broken_model_folders(folder):
     assert "tokenizer.json" in error and len(error.splitlines()) == 1
 
 
+# ---- several texts of one prompt
+
+
+def finish(generator, rows):
+    """Token lists of all texts to their ends."""
+    texts = [[] for _ in range(rows)]
+    while tokens := generator.next():
+        for row, token in tokens:
+            texts[row].append(token)
+    return texts
+
+
+def test_forks_are_texts_of_their_own_prompts(folder, lib):
+    """Two prompts, three seeds each, forked while others run: as six texts each of which computed its prompt."""
+    library = llmc.build_folders()[lib.precision] / "libllmc.so"
+    sampling, prompts = SamplerOptions(1.0, 0, 0.95), [list(b"One prompt"), list(b"and quite another one")]
+    generator = Generator(library, folder.path, 6, 60, 0)
+    for row in range(6):
+        generator.start(row, prompts[row // 3], sampling, 7 + row)
+    want = finish(generator, 6)
+    assert len({tuple(text) for text in want}) == 6
+    generator.close()
+    generator, found = Generator(library, folder.path, 7, 60, 0), [[] for _ in range(6)]
+    for number, prompt in enumerate(prompts):
+        generator.hold(6, prompt)
+        for k in range(3):
+            generator.fork(3 * number + k, 6, sampling, 7 + 3 * number + k)
+            for row, token in generator.next():
+                found[row].append(token)
+    assert [a + b for a, b in zip(found, finish(generator, 7))] == want
+    generator.close()
+
+
+def test_forks_refused(folder, lib):
+    library = llmc.build_folders()[lib.precision] / "libllmc.so"
+    generator, sampling = Generator(library, folder.path, 3, 40, 0), SamplerOptions(1.0, 0, 0.95)
+    generator.start(0, [1, 2, 3], sampling, 1)
+    generator.hold(2, [1, 2, 3])
+    for arguments, message in {
+        (1, 0): "row 1 cannot go on with the prompt of row 0",
+        (2, 2): "row 2 cannot go on with the prompt of row 2",
+        (3, 2): "row 3, expected 0 to 2",
+        (1, -1): "row -1, expected 0 to 2",
+    }.items():
+        with pytest.raises(InputError) as refused:
+            generator.fork(*arguments, sampling, 1)
+        assert message in str(refused.value)
+    with pytest.raises(InputError, match="temperature -1"):
+        generator.fork(1, 2, SamplerOptions(-1.0, 0, 0.95), 1)
+    assert [row for row, _ in generator.next()] == [0]
+    generator.close()
+
+
 # ---- chats
 
 
@@ -223,8 +278,6 @@ def test_special_text_of_a_user_stays_text(chat_folder):
 
 
 def test_templates_run_in_a_sandbox(chat_folder):
-    from llmtext.errors import InputError
-
     folder, tokenizer = chat_folder
     for template, message in {
         "{{ ''.__class__.__mro__ }}{{ messages }}": "unsafe",

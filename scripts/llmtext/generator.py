@@ -34,22 +34,29 @@ def library_path(target: str | None, precision: str) -> Path:
     return path
 
 
-class Generator:
-    """Texts of one model: start(row, ids), then next() until it gives None."""
+class _Handle:
+    """An object of the library and its fallible functions."""
 
-    def __init__(self, library: Path, folder: Path, rows: int, context: int, threads: int):
-        self.library, self.rows = ctypes.CDLL(str(library)), rows
-        self.handle, self.tokens = ctypes.c_void_p(), np.full(rows, -1, np.int32)
-        self.library.generator_is_end.restype = ctypes.c_bool
-        self._call("generator_open", ctypes.byref(self.handle), os.fsencode(folder), rows, context, threads)
-        self.context = self.library.generator_context(self.handle)
-        self.vocab_size = self.library.generator_vocab_size(self.handle)
+    def __init__(self, library: Path):
+        self.library, self.handle = ctypes.CDLL(str(library)), ctypes.c_void_p()
 
     def _call(self, name: str, *arguments) -> None:
         error = _Error()
         code = getattr(self.library, name)(*arguments, ctypes.byref(error))
         if code:
             raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
+
+
+class Generator(_Handle):
+    """Texts of one model: start(row, ids), then next() until it gives None."""
+
+    def __init__(self, library: Path, folder: Path, rows: int, context: int, threads: int):
+        super().__init__(library)
+        self.rows, self.tokens = rows, np.full(rows, -1, np.int32)
+        self.library.generator_is_end.restype = ctypes.c_bool
+        self._call("generator_open", ctypes.byref(self.handle), os.fsencode(folder), rows, context, threads)
+        self.context = self.library.generator_context(self.handle)
+        self.vocab_size = self.library.generator_vocab_size(self.handle)
 
     def close(self) -> None:
         self.library.generator_close(self.handle)
@@ -62,6 +69,18 @@ class Generator:
         prompt = np.asarray(ids, np.int32)
         self._call("generator_start", self.handle, row, prompt.ctypes.data_as(ctypes.c_void_p), len(ids),
                    ctypes.byref(options), ctypes.c_uint64(seed))  # fmt: skip
+
+    def hold(self, row: int, ids: list[int]) -> None:
+        """The row keeps the prompt for fork."""
+        prompt = np.asarray(ids, np.int32)
+        self._call("generator_hold", self.handle, row, prompt.ctypes.data_as(ctypes.c_void_p), len(ids))
+
+    def fork(self, row: int, held: int, options: SamplerOptions, seed: int) -> None:
+        """The row begins a text behind the prompt that row `held` keeps."""
+        self._call("generator_fork", self.handle, row, held, ctypes.byref(options), ctypes.c_uint64(seed))
+
+    def pad_steps(self, rows: int) -> None:
+        self.library.generator_pad_steps(self.handle, rows)
 
     def stop(self, row: int) -> None:
         self.library.generator_stop(self.handle, row)

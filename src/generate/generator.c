@@ -17,6 +17,7 @@ typedef struct {
     uint64_t random; // state of the sampler's random numbers
     int32_t last;    // the token drawn last, not yet in the cache; -1: none
     bool running;
+    bool held; // the row is a prompt for forks
 } Text;
 
 struct Generator {
@@ -130,6 +131,32 @@ int generator_start(Generator *g, int row, const int32_t *prompt, int n, const S
     if (!code) g->texts[row] = (Text){.options = *options, .random = seed, .last = -1, .running = true};
     return code;
 }
+
+static int check_row(const Generator *g, int row, Error *err) {
+    const int rows = decoder_rows(g->decoder);
+    return row >= 0 && row < rows ? 0 : fail_input(err, "row %d, expected 0 to %d", row, rows - 1);
+}
+
+int generator_hold(Generator *g, int row, const int32_t *prompt, int n, Error *err) {
+    int code = decoder_prefill(g->decoder, row, prompt, n, err);
+    if (!code) g->texts[row] = (Text){.last = -1, .held = true};
+    return code;
+}
+
+int generator_fork(Generator *g, int row, int from, const SamplerOptions *options, uint64_t seed, Error *err) {
+    int code = sampler_check(options, err);
+    if (!code) code = check_row(g, row, err);
+    if (!code) code = check_row(g, from, err);
+    if (code) return code;
+    if (row == from || !g->texts[from].held)
+        return fail_input(err, "row %d cannot go on with the prompt of row %d: expected another row that holds one", row,
+                          from);
+    decoder_copy(g->decoder, row, from);
+    g->texts[row] = (Text){.options = *options, .random = seed, .last = -1, .running = true};
+    return 0;
+}
+
+void generator_pad_steps(Generator *g, int rows) { decoder_pad_steps(g->decoder, rows); }
 
 void generator_stop(Generator *g, int row) { g->texts[row].running = false; }
 

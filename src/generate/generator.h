@@ -1,6 +1,7 @@
 // Texts from a Hugging Face directory, step by step: what scripts/generate.py is made of.
 //
 //   generator_open → generator_start for each text → generator_next until it gives nothing
+//   several texts of one prompt: generator_hold once → generator_fork for each
 #ifndef LLMC_GENERATE_GENERATOR_H
 #define LLMC_GENERATE_GENERATOR_H
 
@@ -33,6 +34,16 @@ void generator_print_memory(const Generator *g, FILE *to);
 // before then.
 int generator_start(Generator *g, int row, const int32_t *prompt, int n, const SamplerOptions *options, uint64_t seed,
                     Error *err);
+
+// Row `row` holds the prompt for generator_fork and has no text. Errors: as generator_start, as before then.
+int generator_hold(Generator *g, int row, const int32_t *prompt, int n, Error *err);
+
+// Row `row` begins a new text behind the prompt that row `from` holds, without computing it again: the text that
+// generator_start would begin. Errors: 2 (options; `from` holds no prompt of generator_hold, or is `row`), as before then.
+int generator_fork(Generator *g, int row, int from, const SamplerOptions *options, uint64_t seed, Error *err);
+
+// decoder_pad_steps: texts that do not depend on how many are computed beside them, in the last bit neither.
+void generator_pad_steps(Generator *g, int rows);
 
 // One token for every text that is not at its end: tokens [rows] =, -1 where there is none. Texts end behind an end token
 // (which is given out), when the context is full, or by generator_stop. *count = how many tokens there are; 0: all texts

@@ -15,6 +15,7 @@ struct Decoder {
     Llama3 *m;
     int rows, capacity;
     int padded; // capacity rounded up to whole blocks of the cache
+    int least;  // rows of a step's matrix products, at least
     MemoryPlan memory;
 
     floatX *cache;            // for each layer keys and values, [rows, NKV, padded, HD] elements each
@@ -116,10 +117,15 @@ int decoder_rows(const Decoder *d) { return d->rows; }
 int decoder_capacity(const Decoder *d) { return d->capacity; }
 int decoder_length(const Decoder *d, int row) { return d->lengths[row]; }
 
+void decoder_pad_steps(Decoder *d, int rows) { d->least = rows < d->rows ? rows : d->rows; }
+
 void decoder_print_memory(const Decoder *d, FILE *to) {
     const MemoryPlan both = memory_sum(&d->m->memory, &d->memory);
     memory_print(&both, to);
 }
+
+// Rows of the matrix products of a step of n rows. What lies in those beyond n is never read.
+static int product_rows(const Decoder *d, int n) { return n < d->least ? d->least : n; }
 
 // ---- logits
 
@@ -127,8 +133,8 @@ void decoder_print_memory(const Decoder *d, FILE *to) {
 static void compute_logits(Decoder *d, const floatX *norm, const int32_t *rows, int only, int n) {
     Llama3 *m = d->m;
     const size_t VP = (size_t)m->table.padded_vocab;
-    matmul(d->logits, MATMUL_OUT_FP32, norm, m->params + m->table.head, n, (int)VP, m->config.hidden_size, false, true,
-           false, m->stream);
+    matmul(d->logits, MATMUL_OUT_FP32, norm, m->params + m->table.head, rows ? product_rows(d, n) : n, (int)VP,
+           m->config.hidden_size, false, true, false, m->stream);
     for (int i = 0; i < n; i++)
         cuda_check(cudaMemcpyAsync(d->host_logits + (size_t)(rows ? rows[i] : only) * VP, d->logits + (size_t)i * VP,
                                    VP * sizeof(float), cudaMemcpyDeviceToHost, m->stream));
@@ -180,7 +186,7 @@ int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *er
 // ---- a step
 
 static void linear(Decoder *d, floatX *y, const floatX *x, size_t w, int n, int OC, int IC) {
-    matmul(y, MATMUL_OUT_FLOATX, x, d->m->params + w, n, OC, IC, false, true, false, d->m->stream);
+    matmul(y, MATMUL_OUT_FLOATX, x, d->m->params + w, product_rows(d, n), OC, IC, false, true, false, d->m->stream);
 }
 
 // residual += delta, and its norm.

@@ -4,7 +4,8 @@
 //   decoder_create → decoder_prefill for each row → decoder_step again and again, with decoder_logits after either
 //
 // A row's result does not depend on what the other rows hold. On the cpu target it has the same bits for any number of rows
-// in a step up to 12; elsewhere the matrix library may choose another order of summation.
+// in a step up to 12; elsewhere the matrix library may choose another order of summation, unless decoder_pad_steps gives
+// all steps the same.
 #ifndef LLMC_MODEL_DECODER_H
 #define LLMC_MODEL_DECODER_H
 
@@ -29,6 +30,10 @@ void decoder_destroy(Decoder *d); // NULL is allowed
 int decoder_rows(const Decoder *d);
 int decoder_capacity(const Decoder *d);
 int decoder_length(const Decoder *d, int row); // tokens that the row holds
+
+// From here on the matrix products of a step are those of at least `rows` rows (at most the decoder's; 0: of as many as the
+// step has). With as many as the largest step a row's result has the same bits in every step.
+void decoder_pad_steps(Decoder *d, int rows);
 
 // The model's memory and the decoder's in one table.
 void decoder_print_memory(const Decoder *d, FILE *to);

@@ -1,0 +1,107 @@
+"""What programs that write text with a model share: their options, the tokenizer, a text on its way."""
+
+import argparse
+from pathlib import Path
+
+from .chat import read_json, token_text
+from .errors import InputError
+from .generator import Generator, SamplerOptions
+from .stream import TextStream
+
+
+def add_sampling_options(add, temperature: float, top_p: float, max_tokens: int) -> None:
+    """add: add_argument of a parser or group; the others are its defaults."""
+    add("--max-tokens", type=int, default=max_tokens, metavar="N", help="length of a text behind its prompt (default: %(default)s)")
+    add("--temperature", type=float, default=temperature, metavar="T", help="0: always the likeliest token (default: %(default)s)")
+    add("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens; 0: all (default: %(default)s)")
+    add("--top-p", type=float, default=top_p, metavar="P",
+        help="draw from the fewest tokens that together have probability P (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text (default: %(default)s)")
+    add("--stop", action="append", default=[], metavar="TEXT",
+        help="text or special token that ends a text, beside the model's own end tokens; may be given several times")  # fmt: skip
+
+
+def add_build_options(add) -> None:
+    add("--target", choices=["cpu", "cuda"], help="default: cuda where a GPU is visible and built for, else cpu")
+    add("--precision", choices=["bf16", "fp32"], default="bf16", help="the build to use (default: %(default)s)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: all (default: %(default)s)")
+
+
+def check_sampling_options(options: argparse.Namespace) -> None:
+    if options.max_tokens < 1:
+        raise InputError(f"--max-tokens {options.max_tokens}: expected 1 or more")
+    if not -(2**31) <= options.top_k < 2**31 or not 0 <= options.threads < 2**16:
+        raise InputError(f"--top-k {options.top_k} or --threads {options.threads} is out of range")
+
+
+def sampler_options(options: argparse.Namespace) -> SamplerOptions:
+    return SamplerOptions(options.temperature, options.top_k, options.top_p)
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: JSON may hold halves of characters."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+# ---- tokens
+
+
+def open_tokenizer(folder: Path, option: str = "--model"):
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not folder.is_dir():
+        raise InputError(f"{option} {folder}: no such folder")
+    if not path.exists():
+        raise InputError(f"{path} is missing")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more precise
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def encode_text(folder: Path, tokenizer, text: str) -> list[int]:
+    """The ids with the token that begins a document in front, as in training."""
+    ids = tokenizer.encode(text).ids
+    bos = tokenizer.token_to_id(token_text(read_json(folder / "tokenizer_config.json").get("bos_token")) or "<|begin_of_text|>")
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def check_ids(name: str, ids: list[int], vocab_size: int) -> None:
+    largest = max(ids, default=0)
+    if largest >= vocab_size:
+        raise InputError(f"{name}: the tokenizer gives the id {largest}, the model's vocabulary has {vocab_size} ids:"
+                         " tokenizer.json and config.json do not belong together")  # fmt: skip
+
+
+# ---- a text on its way
+
+
+class Row:
+    """finish: None, then "stop" (an end token or stop text) or "length"."""
+
+    def __init__(self, tokenizer, stops: list[str]):
+        self.stream, self.count, self.finish = TextStream(tokenizer, stops), 0, None
+
+
+def split_stops(tokenizer, stops: list[str]) -> tuple[set[int], list[str]]:
+    """Special tokens by id, since their text is not written; the others as text."""
+    if "" in stops:
+        raise InputError("--stop: expected a text, found an empty one")
+    added = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return {added[stop] for stop in stops if stop in added}, [stop for stop in stops if stop not in added]
+
+
+def take_token(generator: Generator, row: Row, token: int, ends: set[int], limit: int) -> str:
+    """The text that the token makes certain."""
+    row.count += 1
+    if generator.is_end(token) or token in ends:
+        row.finish = "stop"
+        return row.stream.finish()
+    text = row.stream.add(token)
+    if not row.stream.stopped and row.count == limit:
+        text += row.stream.finish()
+        row.finish = "length"
+    if row.stream.stopped:
+        row.finish = "stop"
+    return text
