@@ -63,6 +63,8 @@ class LlamaConfig(ctypes.Structure):
         ("eos_token_id", c_int),
         ("num_more_eos_tokens", c_int),
         ("more_eos_token_ids", c_int * 15),
+        ("pad_token_id", c_int),
+        ("num_labels", c_int),
     ]
 
 

@@ -25,6 +25,7 @@ class Config(ctypes.Structure):
         ("rope_low_freq_factor", ctypes.c_double), ("rope_high_freq_factor", ctypes.c_double),
         ("rope_original_max_position", ctypes.c_int), ("bos_token_id", ctypes.c_int), ("eos_token_id", ctypes.c_int),
         ("num_more_eos_tokens", ctypes.c_int), ("more_eos_token_ids", ctypes.c_int * 15),
+        ("pad_token_id", ctypes.c_int), ("num_labels", ctypes.c_int),
     ]
 
 
@@ -97,7 +98,7 @@ def c_config(fields):
         fields.update(rope_type=1, rope_factor=scaling["factor"], rope_low_freq_factor=scaling["low_freq_factor"],
                       rope_high_freq_factor=scaling["high_freq_factor"],
                       rope_original_max_position=scaling["original_max_position_embeddings"])
-    return Config(bos_token_id=-1, eos_token_id=-1, **fields)
+    return Config(**dict(bos_token_id=-1, eos_token_id=-1, pad_token_id=-1) | fields)
 
 
 class Model:

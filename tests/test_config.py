@@ -106,6 +106,8 @@ def test_both_spellings(tmp_path, content):
         eos_token_id=128001,
         num_more_eos_tokens=2,
         more_eos_token_ids=[128008, 128009] + 13 * [0],
+        pad_token_id=-1,
+        num_labels=0,
     )
 
 

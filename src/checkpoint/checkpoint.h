@@ -68,7 +68,11 @@ int checkpoint_verify(const char *folder, Error *err);
 // missing, too many, of another shape or not finite: named), 1 (I/O). After an error the weights are undefined.
 int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
 
-// The same and the master weights and moments, of a checkpoint of any number of parts and of a build of the same
+// The same of a language model's directory, for m a reward model: a head of the language model is left aside, and that of
+// m is drawn from the seed.
+int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err);
+
+// As checkpoint_read_weights, and the master weights and moments, of a checkpoint of any number of parts and of a build of the same
 // precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. Errors: as above;
 // checksums are checkpoint_verify's affair.
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err);

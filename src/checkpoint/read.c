@@ -23,25 +23,39 @@ int checkpoint_verify(const char *folder, Error *err) { return checksums_verify(
 
 static size_t elements(const ParameterTensor *tensor) { return (size_t)tensor->rows * (size_t)tensor->cols; }
 
-// A tied model's file may repeat the embedding as lm_head, and old files hold RoPE's frequencies, which the
-// configuration gives.
-static bool may_be_extra(const SafetensorsTensor *tensor, const LlamaConfig *config) {
-    if (config->tie_word_embeddings && strcmp(tensor->name, "lm_head.weight") == 0) return true;
+// The directory is that of a model like m, or of the language model that m, a reward model, begins as.
+typedef enum { OF_MODEL, OF_LANGUAGE_MODEL } Source;
+
+// A tied model's file may repeat the embedding as lm_head, a reward model has no use for one, and old files hold RoPE's
+// frequencies, which the configuration gives.
+static bool may_be_extra(const SafetensorsTensor *tensor, const LlamaConfig *config, Source source) {
+    const bool head_too = config->tie_word_embeddings || source == OF_LANGUAGE_MODEL;
+    if (head_too && strcmp(tensor->name, "lm_head.weight") == 0) return true;
     return strstr(tensor->name, ".rotary_emb.inv_freq") != NULL;
 }
 
-static int check_names(const SafetensorsReader *reader, const char *folder, Llama3 *m, Error *err) {
+// The one tensor that a language model does not give a reward model.
+static bool is_drawn(const ParameterTensor *t, Source source) {
+    return source == OF_LANGUAGE_MODEL && strcmp(t->name, "score.weight") == 0;
+}
+
+static bool expects(const ParameterTable *table, const char *name, Source source) {
+    const ParameterTensor *t = parameter_table_find(table, name);
+    return t && !is_drawn(t, source);
+}
+
+static int check_names(const SafetensorsReader *reader, const char *folder, Llama3 *m, Source source, Error *err) {
     const ParameterTable *table = llama3_parameters(m);
     int missing = 0, extra = 0;
     const char *first_missing = NULL, *first_extra = NULL;
     for (int i = table->count - 1; i >= 0; i--) {
-        if (safetensors_find(reader, table->tensors[i].name)) continue;
+        if (is_drawn(&table->tensors[i], source) || safetensors_find(reader, table->tensors[i].name)) continue;
         missing++;
         first_missing = table->tensors[i].name;
     }
     for (int i = safetensors_count(reader) - 1; i >= 0; i--) {
         const SafetensorsTensor *tensor = safetensors_at(reader, i);
-        if (parameter_table_find(table, tensor->name) || may_be_extra(tensor, llama3_config(m))) continue;
+        if (expects(table, tensor->name, source) || may_be_extra(tensor, llama3_config(m), source)) continue;
         extra++;
         first_extra = tensor->name;
     }
@@ -110,16 +124,32 @@ static int check_repeated_head(SafetensorsReader *reader, const LlamaConfig *con
                       safetensors_path(reader, head));
 }
 
-int read_parameters(const char *folder, Llama3 *m, Error *err) {
+static int read_all(SafetensorsReader *reader, const char *folder, Llama3 *m, Source source, Error *err) {
+    const ParameterTable *table = llama3_parameters(m);
+    floatX *values = malloc(PIECE * sizeof *values);
+    int code = values ? check_names(reader, folder, m, source, err) : fail_fault(err, "%s: out of memory", folder);
+    if (!code && source == OF_MODEL) code = check_repeated_head(reader, llama3_config(m), err);
+    for (int i = 0; !code && i < table->count; i++)
+        if (!is_drawn(&table->tensors[i], source)) code = read_weight(reader, m, i, values, err);
+    free(values);
+    return code;
+}
+
+static int read_from(const char *folder, Llama3 *m, Source source, Error *err) {
     SafetensorsReader *reader;
     int code = safetensors_open_model(&reader, folder, err);
     if (code) return code;
-    floatX *values = malloc(PIECE * sizeof *values);
-    code = values ? check_names(reader, folder, m, err) : fail_fault(err, "%s: out of memory", folder);
-    if (!code) code = check_repeated_head(reader, llama3_config(m), err);
-    for (int i = 0; !code && i < llama3_parameters(m)->count; i++) code = read_weight(reader, m, i, values, err);
-    free(values);
+    code = read_all(reader, folder, m, source, err);
     safetensors_close(reader);
+    return code;
+}
+
+int read_parameters(const char *folder, Llama3 *m, Error *err) { return read_from(folder, m, OF_MODEL, err); }
+
+int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err) {
+    llama3_init_weights(m, seed);
+    int code = read_from(folder, m, OF_LANGUAGE_MODEL, err);
+    if (!code) llama3_reset_training(m);
     return code;
 }
 

@@ -68,6 +68,7 @@ static int read_config(LlamaConfig *config, const char *folder, Error *err) {
     char *path = file_join(folder, "config.json", err);
     if (!path) return err ? err->code : ERROR_FAULT;
     int code = llama_config_read(config, path, err);
+    if (!code) code = llama_config_demand_language_model(config, path, err);
     free(path);
     if (code) return code;
     path = file_join(folder, "generation_config.json", err);

@@ -108,14 +108,31 @@ static bool is_string(const cJSON *item, const char *text) {
     return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
 }
 
-static int check_architecture(const Fields *fields) {
+#define LANGUAGE_MODEL "LlamaForCausalLM"
+#define REWARD_MODEL "LlamaForSequenceClassification"
+
+// The number of labels is num_labels, or that of id2label's entries; without either transformers takes two.
+static int read_labels(LlamaConfig *config, const Fields *fields) {
+    const char *const expected = "1: one label, with architectures [\"" REWARD_MODEL "\"]";
+    const cJSON *number = present(fields, "num_labels"), *names = present(fields, "id2label");
+    if (number == NULL && names == NULL) return refuse(fields, "num_labels", expected);
+    if (number != NULL && !(cJSON_IsNumber(number) && number->valuedouble == 1))
+        return refuse(fields, "num_labels", expected);
+    if (names != NULL && !(cJSON_IsObject(names) && cJSON_GetArraySize(names) == 1))
+        return refuse(fields, "id2label", "one label, with architectures [\"" REWARD_MODEL "\"]");
+    config->num_labels = 1;
+    return 0;
+}
+
+static int read_architecture(LlamaConfig *config, const Fields *fields) {
     if (!is_string(present(fields, "model_type"), "llama")) return refuse(fields, "model_type", "\"llama\"");
     const cJSON *names = present(fields, "architectures");
     if (names == NULL) return 0;
-    if (!cJSON_IsArray(names) || cJSON_GetArraySize(names) != 1 || !is_string(names->child, "LlamaForCausalLM")) {
-        return refuse(fields, "architectures", "[\"LlamaForCausalLM\"]");
+    if (cJSON_IsArray(names) && cJSON_GetArraySize(names) == 1) {
+        if (is_string(names->child, LANGUAGE_MODEL)) return 0;
+        if (is_string(names->child, REWARD_MODEL)) return read_labels(config, fields);
     }
-    return 0;
+    return refuse(fields, "architectures", "[\"" LANGUAGE_MODEL "\"] or [\"" REWARD_MODEL "\"]");
 }
 
 // Kinds of attention by layer: ours all see the whole document.
@@ -328,15 +345,22 @@ static int read_eos(LlamaConfig *config, const Fields *fields) {
     return 0;
 }
 
+// Old files have -1, and some an id beyond the vocabulary: none.
+static void read_pad(LlamaConfig *config, const Fields *fields) {
+    const cJSON *item = present(fields, "pad_token_id");
+    config->pad_token_id = is_token_id(item) && item->valuedouble < config->vocab_size ? item->valueint : -1;
+}
+
 static int read_fields(LlamaConfig *config, const Fields *fields) {
     int code = json_check_unique(fields->object, fields->path, "", fields->err);
-    if (code == 0) code = check_architecture(fields);
+    if (code == 0) code = read_architecture(config, fields);
     if (code == 0) code = check_unsupported(fields);
     if (code == 0) code = read_sizes(config, fields);
     if (code == 0) code = read_numbers(config, fields);
     if (code == 0) code = read_rope(config, fields);
     if (code == 0) code = read_bos(config, fields);
     if (code == 0) code = read_eos(config, fields);
+    read_pad(config, fields);
     return code;
 }
 
@@ -423,12 +447,21 @@ int llama_config_check(const LlamaConfig *config, const char *origin, Error *err
     if (code == 0) code = check_rope(config, origin, err);
     if (code == 0) code = check_token_id(config->bos_token_id, config->vocab_size, "bos_token_id", origin, err);
     if (code == 0) code = check_token_id(config->eos_token_id, config->vocab_size, "eos_token_id", origin, err);
+    if (code == 0) code = check_token_id(config->pad_token_id, config->vocab_size, "pad_token_id", origin, err);
+    if (code == 0 && config->num_labels != 0 && config->num_labels != 1)
+        code = fail_input(err, "%s: num_labels is %d, expected 0 or 1", origin, config->num_labels);
     if (config->num_more_eos_tokens < 0 || config->num_more_eos_tokens >= LLAMA_MAX_EOS_TOKENS)
         code = fail_input(err, "%s: eos_token_id has %d ids beside its first", origin, config->num_more_eos_tokens);
     for (int i = 0; code == 0 && i < config->num_more_eos_tokens; i++) {
         code = check_token_id(config->more_eos_token_ids[i], config->vocab_size, "eos_token_id", origin, err);
     }
     return code;
+}
+
+int llama_config_demand_language_model(const LlamaConfig *config, const char *origin, Error *err) {
+    if (config->num_labels == 0) return 0;
+    return fail_input(err, "%s: architectures is [\"" REWARD_MODEL "\"], a reward model, expected a language model",
+                      origin);
 }
 
 // ---- Writing. cJSON's own number printing may lose the last bit, and prints 1.0 as 1, where transformers
@@ -464,6 +497,19 @@ void llama_config_add_tokens(cJSON *json, const LlamaConfig *config) {
         cJSON_AddItemToArray(ids, cJSON_CreateNumber(config->more_eos_token_ids[i]));
 }
 
+static int padding_token(const LlamaConfig *config) {
+    int id = config->pad_token_id;
+    if (config->num_labels == 0 || (id >= 0 && !llama_config_is_end(config, id))) return id;
+    for (id = 0; llama_config_is_end(config, id); id++) continue;
+    return id < config->vocab_size ? id : -1;
+}
+
+static void add_label(cJSON *json) {
+    cJSON_AddNumberToObject(json, "num_labels", 1);
+    cJSON_AddStringToObject(cJSON_AddObjectToObject(json, "id2label"), "0", "LABEL_0");
+    cJSON_AddNumberToObject(cJSON_AddObjectToObject(json, "label2id"), "LABEL_0", 0);
+}
+
 static void add_scaling(cJSON *object, const LlamaConfig *config) {
     cJSON_AddStringToObject(object, "rope_type", config->rope_type == ROPE_LLAMA3 ? "llama3" : "default");
     if (config->rope_type == ROPE_DEFAULT) return;
@@ -487,7 +533,7 @@ static void add_rope(cJSON *json, const LlamaConfig *config) {
 
 static void add_fields(cJSON *json, const LlamaConfig *config) {
     cJSON *names = cJSON_AddArrayToObject(json, "architectures");
-    cJSON_AddItemToArray(names, cJSON_CreateString("LlamaForCausalLM"));
+    cJSON_AddItemToArray(names, cJSON_CreateString(config->num_labels ? REWARD_MODEL : LANGUAGE_MODEL));
     cJSON_AddStringToObject(json, "model_type", "llama");
     for (size_t i = 0; i < num_int_fields; i++) {
         cJSON_AddNumberToObject(json, int_fields[i].name, *int_place((LlamaConfig *)config, &int_fields[i]));
@@ -501,6 +547,9 @@ static void add_fields(cJSON *json, const LlamaConfig *config) {
     cJSON_AddFalseToObject(json, "mlp_bias");
     add_real(json, "attention_dropout", 0, false);
     llama_config_add_tokens(json, config);
+    const int pad = padding_token(config);
+    if (pad >= 0) cJSON_AddNumberToObject(json, "pad_token_id", pad);
+    if (config->num_labels) add_label(json);
     cJSON_AddTrueToObject(json, "use_cache");
     cJSON_AddStringToObject(json, "torch_dtype", build_dtype);
     cJSON_AddStringToObject(json, "dtype", build_dtype);

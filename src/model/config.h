@@ -29,9 +29,12 @@ typedef struct {
     int rope_original_max_position;                                  // ROPE_LLAMA3 only, else 0
     int bos_token_id, eos_token_id; // -1: none. Of several end tokens the first; the others:
     int num_more_eos_tokens, more_eos_token_ids[LLAMA_MAX_EOS_TOKENS - 1];
+    int pad_token_id; // -1: none; without influence on the model
+    int num_labels;   // 0: a language model; 1: a reward model, whose head gives the last token's state one number
 } LlamaConfig;
 
-// Reads the config.json at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5
+// Reads the config.json of a language model (LlamaForCausalLM, or no architecture named) or of a reward model
+// (LlamaForSequenceClassification of one label) at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5
 // (rope_parameters). A field that would change the model and that we do not implement (another architecture,
 // biases, another activation or RoPE type, dropout, quantised weights) is refused by name, as are mistyped and
 // impossible ones, missing sizes and missing fields of a RoPE scaling; fields without influence on the model
@@ -50,8 +53,13 @@ int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error 
 // The same bounds for a configuration that was made in memory; origin stands in front of the message.
 int llama_config_check(const LlamaConfig *config, const char *origin, Error *err);
 
-// *text = a config.json that transformers 4 and 5 open as LlamaForCausalLM and llama_config_read reads back
-// unchanged, to be freed by cJSON_free. The dtype is the build's: bfloat16 or float32. path: for the message.
+// Refuses (2) a reward model where a language model is needed.
+int llama_config_demand_language_model(const LlamaConfig *config, const char *origin, Error *err);
+
+// *text = a config.json that transformers 4 and 5 open as LlamaForCausalLM, or as LlamaForSequenceClassification, and
+// llama_config_read reads back unchanged, to be freed by cJSON_free. The dtype is the build's: bfloat16 or float32.
+// path: for the message. The pad_token_id of a reward model is written as the lowest id that ends no text where it has
+// none, or one that does: transformers scores the last token that is not padding, and answers end in an end token.
 int llama_config_print(const LlamaConfig *config, const char *path, char **text, Error *err);
 
 // Writes it as the file path, which appears whole or not at all (temporary file, fsync, rename).

@@ -35,6 +35,7 @@ static const Field fields[] = {
     FIELD(rope_original_max_position, "rope_parameters.original_max_position_embeddings", FIELD_INT),
     FIELD(bos_token_id, "bos_token_id", FIELD_INT),
     FIELD(eos_token_id, "eos_token_id", FIELD_INT),
+    FIELD(num_labels, "num_labels", FIELD_INT),
 };
 
 static void print_value(char text[LLAMA_FIELD_TEXT], const Field *field, const LlamaConfig *config) {

@@ -103,7 +103,8 @@ static void plan_backward(Llama3 *m) {
 static void plan_workspace(Llama3 *m) {
     const size_t N = (size_t)llama3_rows(m);
     m->delta = take_x(m, MEMORY_WORKSPACE, N * (size_t)m->config.hidden_size);
-    m->logits = take_x(m, MEMORY_WORKSPACE, (size_t)m->logits_rows * (size_t)m->table.padded_vocab);
+    if (!m->config.num_labels)
+        m->logits = take_x(m, MEMORY_WORKSPACE, (size_t)m->logits_rows * (size_t)m->table.padded_vocab);
     m->losses = take_f(m, MEMORY_WORKSPACE, N);
     m->rope = take_f(m, MEMORY_WORKSPACE, (size_t)m->shape.T * (size_t)m->config.head_dim);
     m->tokens = take_i(m, N);

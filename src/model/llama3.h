@@ -114,7 +114,7 @@ void llama3_result(Llama3 *m, float *loss, float *grad_norm);
 // After llama3_result: whether llama3_update changed the weights.
 bool llama3_update_applied(const Llama3 *m);
 
-// ---- without gradients
+// ---- without gradients, of a language model
 
 // Adds micro-batch i's losses to the step's loss, for llama3_begin_step and llama3_result around it.
 void llama3_forward_loss(Llama3 *m, int i);

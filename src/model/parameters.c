@@ -93,6 +93,11 @@ static void add_matrices(ParameterTable *table, const LlamaConfig *config) {
         close_bucket(table, true, "layer %d", layer);
     }
     table->head = table->embedding;
+    if (config->num_labels) {
+        table->head = add(table, 2, config->num_labels, config->hidden_size, INIT_NORMAL, "score.weight")->offset;
+        table->head_bucket = close_bucket(table, true, "score");
+        return;
+    }
     if (config->tie_word_embeddings) return;
     table->head = add_vocabulary(table, config, "lm_head.weight");
     table->head_bucket = close_bucket(table, true, "head");

@@ -5,7 +5,8 @@
 // elements stand at `offset`, row-major. Matrices come first, norm weights last, so that weight decay is one range.
 // q, k and v stand side by side and so form one matrix for the product; gate and up likewise.
 //
-// The flat arrays consist of buckets: the embedding, each layer's matrices, the head if it is not tied, all norm weights.
+// The flat arrays consist of buckets: the embedding, each layer's matrices, the head if it is not tied, all norm
+// weights. A reward model's head is score.weight [1, C], in the place of lm_head and never tied.
 // A bucket's gradients are complete at one moment of the backward pass, and are reduced over the ranks as one; its
 // parameters are gathered as one. Each bucket is `shards` equal pieces; shard s owns the s-th of every bucket, and its
 // training arrays (master weights, moments) hold its pieces one behind the other.

@@ -43,6 +43,7 @@ static int read_model_folder(Evaluation *e, Error *err) {
     char path[PATH_MAX];
     int code = run_dir_path(path, o->init_from, "config.json", err);
     if (!code) code = llama_config_read(&e->config, path, err);
+    if (!code) code = llama_config_demand_language_model(&e->config, path, err);
     if (!code && !o->tokenizer) code = run_dir_path(path, o->init_from, "tokenizer.json", err);
     if (!code) code = sha256_file(o->tokenizer ? o->tokenizer : path, e->tokenizer_sha256, err);
     const int longest = e->config.max_position_embeddings;

@@ -22,7 +22,7 @@ double flops_peak_of_device(const char *name) {
 
 double flops_per_token(const LlamaConfig *config, const ParameterTable *table, int T) {
     double multiplied = (double)table->num_parameters;
-    if (!config->tie_word_embeddings) multiplied -= (double)config->vocab_size * config->hidden_size;
+    if (!config->tie_word_embeddings || config->num_labels) multiplied -= (double)config->vocab_size * config->hidden_size;
     double attention = (double)config->num_hidden_layers * config->num_attention_heads * config->head_dim * T;
     return 6 * multiplied + 6 * attention;
 }

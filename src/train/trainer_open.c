@@ -72,14 +72,19 @@ static int settle_options(Trainer *t, Error *err) {
     return options_settle_schedule(o, kept, err);
 }
 
+static int read_model_config(Trainer *t, const char *path, Error *err) {
+    int code = llama_config_read(&t->config, path, err);
+    return code ? code : llama_config_demand_language_model(&t->config, path, err);
+}
+
 // The model is the checkpoint's, or that of the weights to begin with, or --config's.
 static int read_config(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const char *folder = t->resume.folder[0] ? t->resume.folder : t->options.init_from;
     if (!folder && !t->options.config) return options_fail_no_model(err);
-    if (!folder) return llama_config_read(&t->config, t->options.config, err);
+    if (!folder) return read_model_config(t, t->options.config, err);
     int code = run_dir_path(path, folder, "config.json", err);
-    return code ? code : llama_config_read(&t->config, path, err);
+    return code ? code : read_model_config(t, path, err);
 }
 
 // path = the first shard that the pattern finds.
