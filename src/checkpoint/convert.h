@@ -13,6 +13,13 @@ extern "C" {
 // Returns how many are not finite, or have become infinite as floatX.
 size_t convert_to_x(floatX *out, const void *raw, SafetensorsType type, size_t count);
 
+// The same to fp32, which holds every value of these types: how many are not finite.
+size_t convert_to_f32(float *out, const void *raw, SafetensorsType type, size_t count);
+
+// out[count], of that type and not necessarily aligned, = values[count], rounded as above. Returns how many are not
+// finite there.
+size_t convert_from_f32(void *out, SafetensorsType type, const float *values, size_t count);
+
 // How many of raw[count], F32 and not necessarily aligned, are not finite.
 size_t convert_not_finite(const void *raw, size_t count);
 

@@ -1,0 +1,36 @@
+// What average.c (opening), average_compare.c and average_write.c share.
+#ifndef LLMC_CHECKPOINT_AVERAGE_INTERNAL_H
+#define LLMC_CHECKPOINT_AVERAGE_INTERNAL_H
+
+#include "checkpoint/average.h"
+#include "checkpoint/safetensors.h"
+
+// In every output: by it a folder is known as ours.
+#define AVERAGE_MARK "average.json"
+
+enum { AVERAGE_CONFIG_BYTES = 4 << 20 };
+
+typedef struct {
+    const char *folder;
+    SafetensorsReader *reader;
+    double weight;
+} AverageInput;
+
+struct Average {
+    const AverageSpec *spec;
+    AverageInput *inputs; // [spec->count]
+    bool adapter;
+    uint64_t values, read_bytes, write_bytes;
+};
+
+SafetensorsType average_out_type(const Average *a, const SafetensorsTensor *tensor); // a tensor of the first input
+
+// Compares input i with the first. Errors: 2, 1.
+int average_compare_configs(const Average *a, int i, Error *err);
+int average_compare_tokenizers(const Average *a, int i, Error *err);
+int average_compare_tensors(const Average *a, int i, Error *err);
+
+// Is there a file of that name in the folder?
+bool average_has(const char *folder, const char *name);
+
+#endif
