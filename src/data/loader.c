@@ -1,63 +1,30 @@
+// Opening a set, the order of its samples, and batches of them. How a row of a batch is filled is in windows.c (shards)
+// and packs.c (row files).
 #include "data/loader.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <glob.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/sha256.h"
-#include "data/shard.h"
+#include "base/file.h"
+#include "data/data_file.h"
+#include "data/packs.h"
+#include "data/permutation.h"
+#include "data/windows.h"
 
 struct Loader {
     LoaderSpec spec;
-    Shard *shards;
-    int num_shards;
-    uint64_t *first_window; // [num_shards + 1]: windows in the shards before; the last is the total
+    Windows *windows; // of shards, else NULL
+    Packs *packs;     // of row files, else NULL
+    DataFile *files;
+    int num_files;
     uint64_t num_tokens, fingerprint;
-    int32_t *row;      // [T + 1]
     int32_t *id_place; // [vocab_size + 1]: where in `order` the next position of an id goes
     int vocab_size;
 };
-
-// ---- The order of windows: a keyed permutation in O(1) memory.
-
-static uint64_t mix(uint64_t x) { // the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-// A Feistel network permutes the numbers of 2*half_bits bits, whatever its round function.
-static uint64_t feistel(uint64_t x, int half_bits, uint64_t key) {
-    uint64_t mask = ((uint64_t)1 << half_bits) - 1;
-    uint64_t left = x >> half_bits, right = x & mask;
-    for (uint64_t round = 1; round <= 8; round++) {
-        uint64_t mixed = mix(mix(key + round * 0x9e3779b97f4a7c15u) ^ right) & mask;
-        uint64_t next = left ^ mixed;
-        left = right;
-        right = next;
-    }
-    return left << half_bits | right;
-}
-
-// Walking the cycle until it comes back below n makes of that a permutation of 0..n-1; the power of four is
-// less than 4n, so that takes fewer than 4 steps on average.
-static uint64_t permute(uint64_t x, uint64_t n, uint64_t key) {
-    int half_bits = 1;
-    while (half_bits < 32 && (uint64_t)1 << (2 * half_bits) < n) half_bits++;
-    do x = feistel(x, half_bits, key);
-    while (x >= n);
-    return x;
-}
-
-static uint64_t window_of_sample(const Loader *loader, uint64_t sample) {
-    uint64_t windows = loader_num_windows(loader), epoch = sample / windows, position = sample % windows;
-    if (!loader->spec.shuffle) return position;
-    return permute(position, windows, mix(mix(loader->spec.seed + 0x9e3779b97f4a7c15u) + epoch));
-}
 
 // ---- Opening
 
@@ -86,119 +53,40 @@ static int check_spec(const LoaderSpec *spec, int vocab_size, Error *err) {
 static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 // Sorted by bytes: glob's own order depends on the user's language.
-static int find_shards(glob_t *found, const char *pattern, Error *err) {
+static int find_files(glob_t *found, const char *pattern, Error *err) {
     int result = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, found);
-    if (result == GLOB_NOMATCH) return fail_input(err, "%s: no file matches, expected at least one shard", pattern);
+    if (result == GLOB_NOMATCH) return fail_input(err, "%s: no file matches, expected at least one", pattern);
     if (result == GLOB_ABORTED) return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
     if (result != 0) return fail_fault(err, "%s: no memory for the list of shards", pattern);
     qsort(found->gl_pathv, found->gl_pathc, sizeof *found->gl_pathv, compare_paths);
     return 0;
 }
 
-static void format_digest(char text[65], const uint8_t digest[32]) {
-    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
-}
-
-static int check_tokenizer(const Shard *shard, const uint8_t *expected, const char *whose, Error *err) {
-    if (memcmp(shard->tokenizer_sha256, expected, 32) == 0) return 0;
-    char has[65], wants[65];
-    format_digest(has, shard->tokenizer_sha256);
-    format_digest(wants, expected);
-    return fail_input(err, "%s: made with the tokenizer of SHA-256 %.16s..., expected %.16s... (%s)", shard->path, has,
-                      wants, whose);
-}
-
-static int check_agreement(const Shard *shard, const Shard *first, Error *err) {
-    const struct {
-        const char *name;
-        uint32_t value, expected;
-    } fields[] = {{"token width", shard->token_bits, first->token_bits},
-                  {"vocabulary size", shard->vocab_size, first->vocab_size},
-                  {"begin-of-document id", shard->bos_id, first->bos_id},
-                  {"end-of-document id", shard->eos_id, first->eos_id}};
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        if (fields[i].value == fields[i].expected) continue;
-        return fail_input(err, "%s: %s is %u, expected %u as in %s", shard->path, fields[i].name, fields[i].value,
-                          fields[i].expected, first->path);
-    }
-    return check_tokenizer(shard, first->tokenizer_sha256, first->path, err);
-}
-
-static int check_shard(const Loader *loader, const Shard *shard, const uint8_t *tokenizer_sha256, Error *err) {
-    if (shard->vocab_size > (uint32_t)loader->vocab_size) {
-        return fail_input(err, "%s: vocabulary size is %u, expected at most the model's %d", shard->path,
-                          shard->vocab_size, loader->vocab_size);
-    }
-    if (tokenizer_sha256 != NULL) {
-        int code = check_tokenizer(shard, tokenizer_sha256, "the run's tokenizer", err);
-        if (code != 0) return code;
-    }
-    if (loader->spec.document_mask && shard->bos_id == SHARD_NO_ID) {
-        return fail_input(err, "%s: no begin-of-document id, expected one for the document mask", shard->path);
-    }
-    if (shard->token_count < (uint64_t)loader->spec.T + 1) {
-        return fail_input(err, "%s: %llu tokens, expected at least %lld for one window (sequence length + 1)",
-                          shard->path, (unsigned long long)shard->token_count, (long long)loader->spec.T + 1);
-    }
-    return check_agreement(shard, &loader->shards[0], err);
-}
-
-static int open_shard(Loader *loader, const char *path, const uint8_t *tokenizer_sha256, Error *err) {
-    int index = loader->num_shards;
-    Shard *shard = &loader->shards[index];
-    int code = shard_open(shard, path, err);
-    if (code != 0) return code;
-    loader->num_shards++;
-    code = check_shard(loader, shard, tokenizer_sha256, err);
-    if (code != 0) return code;
-    uint64_t windows = (shard->token_count - 1) / (uint64_t)loader->spec.T;
-    loader->first_window[index + 1] = loader->first_window[index] + windows;
-    loader->num_tokens += shard->token_count;
-    return 0;
-}
-
 static int allocate(Loader *loader, size_t num_paths, Error *err) {
-    loader->shards = calloc(num_paths, sizeof *loader->shards);
-    loader->first_window = calloc(num_paths + 1, sizeof *loader->first_window);
-    loader->row = malloc(((size_t)loader->spec.T + 1) * sizeof *loader->row);
+    loader->files = calloc(num_paths, sizeof *loader->files);
     loader->id_place = malloc(((size_t)loader->vocab_size + 1) * sizeof *loader->id_place);
-    bool all =
-        loader->shards != NULL && loader->first_window != NULL && loader->row != NULL && loader->id_place != NULL;
-    return all ? 0 : fail_fault(err, "loader: no memory for %zu shards", num_paths);
+    if (!loader->files || !loader->id_place) return fail_fault(err, "loader: no memory for %zu files", num_paths);
+    if (loader->spec.kind == LOADER_DOCUMENTS) return windows_create(&loader->windows, &loader->spec, num_paths, err);
+    return packs_create(&loader->packs, &loader->spec, num_paths, err);
 }
 
-static void add_u64(Sha256 *sha, uint64_t value) {
-    uint8_t bytes[8];
-    for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(value >> 8 * i);
-    sha256_add(sha, bytes, sizeof bytes);
-}
-
-// Everything that a header says, and the file's name without its folder: data may be moved, not changed.
-static uint64_t compute_fingerprint(const Loader *loader) {
-    Sha256 sha;
-    sha256_begin(&sha);
-    for (int i = 0; i < loader->num_shards; i++) {
-        const Shard *shard = &loader->shards[i];
-        const char *slash = strrchr(shard->path, '/'), *name = slash != NULL ? slash + 1 : shard->path;
-        sha256_add(&sha, name, strlen(name) + 1);
-        add_u64(&sha, shard->token_bits);
-        add_u64(&sha, shard->vocab_size);
-        add_u64(&sha, shard->token_count);
-        add_u64(&sha, (uint64_t)shard->bos_id << 32 | shard->eos_id);
-        sha256_add(&sha, shard->tokenizer_sha256, 32);
-    }
-    uint8_t digest[SHA256_BYTES];
-    sha256_end(&sha, digest);
-    uint64_t fingerprint = 0;
-    for (int i = 0; i < 8; i++) fingerprint = fingerprint << 8 | digest[i];
-    return fingerprint;
+static int open_file(Loader *loader, const char *path, const uint8_t *tokenizer_sha256, Error *err) {
+    DataFile *file = &loader->files[loader->num_files];
+    int code = data_file_check_kind(path, loader->spec.kind, err);
+    if (code) return code;
+    code = loader->packs ? packs_add(loader->packs, path, file, err) : windows_add(loader->windows, path, file, err);
+    if (code) return code;
+    loader->num_files++;
+    loader->num_tokens += file->num_tokens;
+    return data_file_check(file, &loader->files[0], loader->vocab_size, tokenizer_sha256, err);
 }
 
 static int open_all(Loader *loader, char **paths, size_t count, const uint8_t *tokenizer_sha256, Error *err) {
-    if (count > INT_MAX) return fail_input(err, "loader: %zu shards, expected at most %d", count, INT_MAX);
+    if (count > INT_MAX) return fail_input(err, "loader: %zu files, expected at most %d", count, INT_MAX);
     int code = allocate(loader, count, err);
-    for (size_t i = 0; i < count && code == 0; i++) code = open_shard(loader, paths[i], tokenizer_sha256, err);
-    if (code == 0) loader->fingerprint = compute_fingerprint(loader);
+    for (size_t i = 0; i < count && !code; i++) code = open_file(loader, paths[i], tokenizer_sha256, err);
+    if (!code && loader->packs) code = packs_make(loader->packs, err);
+    if (!code) loader->fingerprint = data_file_fingerprint(loader->files, loader->num_files);
     return code;
 }
 
@@ -212,7 +100,7 @@ int loader_open(Loader **out, const char *pattern, const LoaderSpec *spec, int v
     loader->vocab_size = vocab_size;
 
     glob_t found = {0};
-    code = find_shards(&found, pattern, err);
+    code = find_files(&found, pattern, err);
     if (code == 0) code = open_all(loader, found.gl_pathv, found.gl_pathc, tokenizer_sha256, err);
     globfree(&found);
     if (code != 0)
@@ -224,48 +112,29 @@ int loader_open(Loader **out, const char *pattern, const LoaderSpec *spec, int v
 
 void loader_close(Loader *loader) {
     if (loader == NULL) return;
-    for (int i = 0; i < loader->num_shards; i++) shard_close(&loader->shards[i]);
-    free(loader->shards);
-    free(loader->first_window);
-    free(loader->row);
+    windows_close(loader->windows);
+    packs_close(loader->packs);
+    free(loader->files);
     free(loader->id_place);
     free(loader);
 }
 
 // ---- Fetching
 
-// The last shard that begins at or before the window.
-static int shard_of_window(const Loader *loader, uint64_t window) {
-    int low = 0, high = loader->num_shards;
-    while (high - low > 1) {
-        int middle = low + (high - low) / 2;
-        if (loader->first_window[middle] <= window)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
+static uint64_t window_of_sample(const Loader *loader, uint64_t sample) {
+    uint64_t windows = loader_num_windows(loader), epoch = sample / windows, position = sample % windows;
+    if (!loader->spec.shuffle) return position;
+    return permutation_at(position, windows, permutation_key(loader->spec.seed, epoch));
 }
 
-static int read_window(Loader *loader, uint64_t window, Error *err) {
-    int index = shard_of_window(loader, window);
-    uint64_t T = (uint64_t)loader->spec.T, first = (window - loader->first_window[index]) * T;
-    return shard_read(&loader->shards[index], first, (size_t)T + 1, loader->row, err);
-}
-
-static void fill_row(const Loader *loader, int row, Batch *out) {
-    int T = loader->spec.T;
-    size_t base = (size_t)row * (size_t)T;
-    // an id that no token has, when documents are not to be told apart
-    int32_t bos = loader->spec.document_mask ? (int32_t)loader->shards[0].bos_id : -1, start = 0;
-    for (int t = 0; t < T; t++) {
-        int32_t token = loader->row[t], next = loader->row[t + 1];
-        if (token == bos) start = t;
-        out->tokens[base + (size_t)t] = token;
-        out->doc_start[base + (size_t)t] = start;
-        out->targets[base + (size_t)t] = next == bos ? -1 : next;
-        out->num_targets += next != bos;
+static int fill_row(Loader *loader, uint64_t sample, int row, Batch *out, Error *err) {
+    if (loader->spec.once && sample >= loader_num_windows(loader)) {
+        batch_clear(out, loader->spec.T, row, 0, loader->spec.kind == LOADER_COMPARISONS);
+        return 0;
     }
+    uint64_t window = window_of_sample(loader, sample);
+    return loader->packs ? packs_fill(loader->packs, window, row, out, err)
+                         : windows_fill(loader->windows, window, row, out, err);
 }
 
 // Counting sort: ids are counted, the counts become places, and positions go to them in their order.
@@ -285,29 +154,29 @@ int loader_fetch(Loader *loader, int64_t step, int micro, Batch *out, Error *err
     uint64_t first_row = (micros * (uint64_t)spec->world + (uint64_t)spec->rank) * (uint64_t)spec->B;
     out->num_targets = out->num_answers = out->num_groups = 0;
     for (int row = 0; row < spec->B; row++) {
-        int code = read_window(loader, window_of_sample(loader, first_row + (uint64_t)row), err);
+        int code = fill_row(loader, first_row + (uint64_t)row, row, out, err);
         if (code != 0) return code;
-        fill_row(loader, row, out);
     }
     sort_positions(loader, out->tokens, out->order);
     return 0;
 }
 
-uint64_t loader_num_windows(const Loader *loader) { return loader->first_window[loader->num_shards]; }
+uint64_t loader_num_windows(const Loader *loader) {
+    return loader->packs ? packs_count(loader->packs) : windows_count(loader->windows);
+}
 
 uint64_t loader_num_batches(const Loader *loader) {
     uint64_t windows = loader_num_windows(loader), B = (uint64_t)loader->spec.B;
     return windows / B + (loader->spec.once && windows % B != 0);
 }
 
-uint64_t loader_num_rows(const Loader *loader) { return (void)loader, 0; }
-uint64_t loader_num_skipped(const Loader *loader) { return (void)loader, 0; }
-uint64_t loader_num_answers(const Loader *loader) { return (void)loader, 0; }
-double loader_fill(const Loader *loader) { return (void)loader, 1; }
 uint64_t loader_num_tokens(const Loader *loader) { return loader->num_tokens; }
-int loader_num_shards(const Loader *loader) { return loader->num_shards; }
+int loader_num_shards(const Loader *loader) { return loader->num_files; }
+uint64_t loader_num_rows(const Loader *loader) { return loader->packs ? packs_num_rows(loader->packs) : 0; }
+uint64_t loader_num_skipped(const Loader *loader) { return loader->packs ? packs_num_skipped(loader->packs) : 0; }
+uint64_t loader_num_answers(const Loader *loader) { return loader->packs ? packs_num_answers(loader->packs) : 0; }
+double loader_fill(const Loader *loader) { return loader->packs ? packs_share_filled(loader->packs) : 1; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }
-const uint8_t *loader_tokenizer_sha256(const Loader *loader) { return loader->shards[0].tokenizer_sha256; }
-uint32_t loader_bos_id(const Loader *loader) { return loader->shards[0].bos_id; }
-
-uint32_t loader_eos_id(const Loader *loader) { return loader->shards[0].eos_id; }
+const uint8_t *loader_tokenizer_sha256(const Loader *loader) { return loader->files[0].tokenizer_sha256; }
+uint32_t loader_bos_id(const Loader *loader) { return loader->files[0].bos_id; }
+uint32_t loader_eos_id(const Loader *loader) { return loader->files[0].eos_id; }

@@ -6,35 +6,9 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/header.h"
 
 static const char magic[8] = "L3SHARD";
-static const uint32_t byte_order_mark = 0x01020304;
-
-static uint32_t load_u32(const uint8_t *at) {
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
-
-static int check_kind(const uint8_t *header, const char *path, Error *err) {
-    if (memcmp(header, magic, sizeof magic) != 0) {
-        return fail_input(err,
-                          "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"L3SHARD\" and a zero: not a shard",
-                          path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7]);
-    }
-    uint32_t mark = load_u32(header + 12); // before the version, which it says how to read
-    if (mark != byte_order_mark) {
-        return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark, byte_order_mark,
-                          mark == 0x04030201 ? ": written big endian" : "");
-    }
-    uint32_t version = load_u32(header + 8);
-    if (version != SHARD_VERSION)
-        return fail_input(err, "%s: version is %u, expected %d", path, version, SHARD_VERSION);
-    for (int i = 72; i < SHARD_HEADER_BYTES; i++) {
-        if (header[i] != 0) return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
-    }
-    return 0;
-}
 
 static int check_id(uint32_t id, uint32_t vocab_size, const char *name, const char *path, Error *err) {
     if (id == SHARD_NO_ID || id < vocab_size) return 0;
@@ -79,7 +53,8 @@ static int read_header(Shard *shard, uint64_t size, Error *err) {
                           (unsigned long long)size, SHARD_HEADER_BYTES);
     }
     int code = file_read_at(shard->fd, header, sizeof header, 0, shard->path, err);
-    if (code == 0) code = check_kind(header, shard->path, err);
+    if (code == 0) code = header_check(header, magic, SHARD_VERSION, "shard", shard->path, err);
+    if (code == 0) code = header_check_zero(header, 72, SHARD_HEADER_BYTES, shard->path, err);
     if (code == 0) code = read_fields(shard, header, err);
     if (code == 0) code = check_size(shard, size, err);
     return code;

@@ -6,34 +6,10 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/header.h"
 
 static const char magic[8] = "L3EVALS";
-static const uint32_t byte_order_mark = 0x01020304;
 enum { ENTRY_BYTES = 16, TOKEN_BYTES = 4 }; // of an item or ending; of a token
-
-static uint32_t load_u32(const uint8_t *at) {
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
-
-static int check_header(const uint8_t *header, const char *path, Error *err) {
-    if (memcmp(header, magic, sizeof magic) != 0)
-        return fail_input(err,
-                          "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"L3EVALS\" and a zero: not a "
-                          "file of prepare_eval.py",
-                          path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7]);
-    const uint32_t mark = load_u32(header + 12); // before the version, which it says how to read
-    if (mark != byte_order_mark)
-        return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark, byte_order_mark,
-                          mark == 0x04030201 ? ": written big endian" : "");
-    const uint32_t version = load_u32(header + 8);
-    if (version != EVALSET_VERSION)
-        return fail_input(err, "%s: version is %u, expected %d", path, version, EVALSET_VERSION);
-    for (int i = 80; i < EVALSET_HEADER_BYTES; i++)
-        if (header[i] != 0) return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
-    return 0;
-}
 
 // The counts must fill the file exactly. Each is compared with what the file has room for before anything is
 // summed.
@@ -150,7 +126,8 @@ static int parse(EvalSet *set, const uint8_t *data, size_t size, Error *err) {
     if (size < EVALSET_HEADER_BYTES)
         return fail_input(err, "%s: file has %zu bytes, expected at least the %d of the header", set->path, size,
                           EVALSET_HEADER_BYTES);
-    int code = check_header(data, set->path, err);
+    int code = header_check(data, magic, EVALSET_VERSION, "file of prepare_eval.py", set->path, err);
+    if (!code) code = header_check_zero(data, 80, EVALSET_HEADER_BYTES, set->path, err);
     if (!code) code = read_fields(set, data, size, err);
     if (!code) code = read_entries(set, data + EVALSET_HEADER_BYTES, err);
     return code;

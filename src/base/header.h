@@ -1,0 +1,30 @@
+// What our own binary files begin with: a magic of 8 bytes, a version (u32 at 8) and a byte order mark (u32 at 12).
+// All numbers are little endian.
+#ifndef LLMC_BASE_HEADER_H
+#define LLMC_BASE_HEADER_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+static inline uint32_t load_u32(const uint8_t *at) {
+    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static inline uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
+
+// Refuses (2) another magic, byte order or version; `kind` says what the file should be, for the message.
+int header_check(const uint8_t *header, const char magic[8], uint32_t version, const char *kind, const char *path,
+                 Error *err);
+
+// Refuses (2) bytes [begin, end) that are not zero: fields that a later version may give a meaning.
+int header_check_zero(const uint8_t *header, int begin, int end, const char *path, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,104 @@
+#include "data/data_file.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/sha256.h"
+
+int data_file_refuse_kind(const char *path, LoaderKind found, LoaderKind expected, Error *err) {
+    static const char *const names[] = {[LOADER_DOCUMENTS] = "documents (token shards)",
+                                        [LOADER_CONVERSATIONS] = "conversations (row files)",
+                                        [LOADER_COMPARISONS] = "comparisons of answers (row files)"};
+    return fail_input(err, "%s: holds %s, expected %s", path, names[found], names[expected]);
+}
+
+int data_file_check_kind(const char *path, LoaderKind expected, Error *err) {
+    char magic[8] = {0};
+    int fd = -1;
+    uint64_t size = 0;
+    int code = file_open_read(path, &fd, &size, err);
+    if (code) return code;
+    if (size >= sizeof magic) code = file_read_at(fd, magic, sizeof magic, 0, path, err);
+    close(fd);
+    if (code) return code;
+    const bool shard = memcmp(magic, "L3SHARD", 8) == 0, rows = memcmp(magic, "L3ROWS\0", 8) == 0;
+    if (shard && expected != LOADER_DOCUMENTS) return data_file_refuse_kind(path, LOADER_DOCUMENTS, expected, err);
+    if (rows && expected == LOADER_DOCUMENTS)
+        return fail_input(err, "%s: holds conversations or comparisons (row files), expected documents (token shards)",
+                          path);
+    return 0; // anything else is for the reader of what is expected to refuse
+}
+
+static void format_digest(char text[65], const uint8_t digest[32]) {
+    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
+}
+
+static int check_tokenizer(const DataFile *file, const uint8_t *expected, const char *whose, Error *err) {
+    if (memcmp(file->tokenizer_sha256, expected, 32) == 0) return 0;
+    char has[65], wants[65];
+    format_digest(has, file->tokenizer_sha256);
+    format_digest(wants, expected);
+    return fail_input(err, "%s: made with the tokenizer of SHA-256 %.16s..., expected %.16s... (%s)", file->path, has,
+                      wants, whose);
+}
+
+static int check_agreement(const DataFile *file, const DataFile *first, Error *err) {
+    const char *const bos = first->kind == LOADER_DOCUMENTS ? "begin-of-document id" : "id that begins a text";
+    const char *const eos = first->kind == LOADER_DOCUMENTS ? "end-of-document id" : "id that ends a turn";
+    const struct {
+        const char *name;
+        uint32_t value, expected;
+    } fields[] = {{"token width", file->token_bits, first->token_bits},
+                  {"vocabulary size", file->vocab_size, first->vocab_size},
+                  {bos, file->bos_id, first->bos_id},
+                  {eos, file->eos_id, first->eos_id}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].value == fields[i].expected) continue;
+        return fail_input(err, "%s: %s is %u, expected %u as in %s", file->path, fields[i].name, fields[i].value,
+                          fields[i].expected, first->path);
+    }
+    return check_tokenizer(file, first->tokenizer_sha256, first->path, err);
+}
+
+int data_file_check(const DataFile *file, const DataFile *first, int vocab_size, const uint8_t *tokenizer_sha256,
+                    Error *err) {
+    if (file->vocab_size > (uint32_t)vocab_size)
+        return fail_input(err, "%s: vocabulary size is %u, expected at most the model's %d", file->path,
+                          file->vocab_size, vocab_size);
+    int code = 0;
+    if (tokenizer_sha256) code = check_tokenizer(file, tokenizer_sha256, "the run's tokenizer", err);
+    return code ? code : check_agreement(file, first, err);
+}
+
+static void add_u64(Sha256 *sha, uint64_t value) {
+    uint8_t bytes[8];
+    for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(value >> 8 * i);
+    sha256_add(sha, bytes, sizeof bytes);
+}
+
+static void add_file(Sha256 *sha, const DataFile *file) {
+    const char *slash = strrchr(file->path, '/'), *name = slash ? slash + 1 : file->path;
+    sha256_add(sha, name, strlen(name) + 1);
+    add_u64(sha, file->token_bits);
+    add_u64(sha, file->vocab_size);
+    add_u64(sha, file->num_tokens);
+    add_u64(sha, (uint64_t)file->bos_id << 32 | file->eos_id);
+    sha256_add(sha, file->tokenizer_sha256, 32);
+    if (file->kind == LOADER_DOCUMENTS) return;
+    add_u64(sha, (uint64_t)file->kind);
+    add_u64(sha, file->num_rows);
+    sha256_add(sha, file->digest, strlen(file->digest));
+}
+
+uint64_t data_file_fingerprint(const DataFile *files, int count) {
+    Sha256 sha;
+    sha256_begin(&sha);
+    for (int i = 0; i < count; i++) add_file(&sha, &files[i]);
+    uint8_t digest[SHA256_BYTES];
+    sha256_end(&sha, digest);
+    uint64_t fingerprint = 0;
+    for (int i = 0; i < 8; i++) fingerprint = fingerprint << 8 | digest[i];
+    return fingerprint;
+}

@@ -1,0 +1,41 @@
+// What the loader asks of any file of a set, whatever its format, and what all files of a set must agree in.
+#ifndef LLMC_DATA_DATA_FILE_H
+#define LLMC_DATA_DATA_FILE_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "data/loader.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Pointers are into what the file was opened as.
+typedef struct {
+    const char *path;
+    LoaderKind kind;
+    uint32_t token_bits, vocab_size, bos_id, eos_id;
+    uint64_t num_tokens, num_rows; // num_rows: 0 for shards
+    const uint8_t *tokenizer_sha256;
+    const char *digest; // of the content; NULL for shards, which nobody has read whole
+} DataFile;
+
+// Refuses (2) a shard where row files are expected, and the other way round, by the file's magic alone.
+int data_file_check_kind(const char *path, LoaderKind expected, Error *err);
+
+// The same (2) once the kind of row file is known.
+int data_file_refuse_kind(const char *path, LoaderKind found, LoaderKind expected, Error *err);
+
+// Refuses (2) what does not fit the model's vocabulary, the run's tokenizer (NULL: not asked) or the set's first file.
+int data_file_check(const DataFile *file, const DataFile *first, int vocab_size, const uint8_t *tokenizer_sha256,
+                    Error *err);
+
+// Of everything that the headers say and of row files' contents, and the files' names without their folder: data may be
+// moved, not changed.
+uint64_t data_file_fingerprint(const DataFile *files, int count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
