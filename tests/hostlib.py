@@ -81,6 +81,42 @@ class Shard(ctypes.Structure):
     ]
 
 
+class Row(ctypes.Structure):
+    """src/data/rows.h"""
+
+    _fields_ = [
+        ("first", c_uint64),
+        ("prompt", c_uint32),
+        ("answers", c_uint32 * 3),
+        ("source", c_uint32),
+        ("line", c_uint32),
+    ]
+
+
+class RowFile(ctypes.Structure):
+    """src/data/rows.h"""
+
+    _fields_ = [
+        ("path", c_char_p),
+        ("fd", c_int),
+        ("kind", c_int),
+        ("vocab_size", c_uint32),
+        ("bos_id", c_uint32),
+        ("eos_id", c_uint32),
+        ("num_tokens", c_uint64),
+        ("num_rows", c_uint64),
+        ("tokenizer_sha256", c_uint8 * 32),
+        ("rows", POINTER(Row)),
+        ("digest", c_char * 33),
+    ]
+
+
+class Packing(ctypes.Structure):
+    """src/data/packing.h"""
+
+    _fields_ = [("num_packs", c_uint64), ("first", POINTER(c_uint64)), ("items", POINTER(c_uint32))]
+
+
 class LoaderSpec(ctypes.Structure):
     _fields_ = [
         ("B", c_int),
@@ -134,6 +170,9 @@ _signatures = {
     "sha256_file": (c_int, _text, _void, _err),
     "shard_open": (c_int, POINTER(Shard), _text, _err),
     "shard_read": (c_int, POINTER(Shard), c_uint64, c_size_t, _void, _err),
+    "rows_open": (c_int, POINTER(RowFile), _text, _err),
+    "rows_read": (c_int, POINTER(RowFile), c_uint64, _void, _err),
+    "packing_create": (c_int, POINTER(Packing), _void, c_uint32, c_uint32, c_uint64, _err),
     "loader_open": (c_int, POINTER(_void), _text, POINTER(LoaderSpec), c_int, _void, _err),
     "loader_fetch": (c_int, _void, c_int64, c_int, POINTER(Batch), _err),
     "tokenizer_open": (c_int, POINTER(_void), _text, _err),
@@ -145,6 +184,8 @@ _signatures = {
     "safetensors_finish": (c_int, _void, _err),
     # plain
     "shard_close": (None, POINTER(Shard)),
+    "rows_close": (None, POINTER(RowFile)),
+    "packing_free": (None, POINTER(Packing)),
     "loader_close": (None, _void),
     "loader_num_windows": (c_uint64, _void),
     "loader_num_batches": (c_uint64, _void),

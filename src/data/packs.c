@@ -2,11 +2,16 @@
 
 #include <assert.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/json.h"
 #include "data/packing.h"
 #include "data/permutation.h"
 #include "data/rows.h"
+
+enum { MAX_META_BYTES = 1 << 24 };
 
 // A row that fits into a pack.
 typedef struct {
@@ -85,16 +90,34 @@ static void note_long(TooLong *too_long, const RowFile *file, uint64_t row) {
     if (positions > too_long->longest) too_long->longest = positions;
 }
 
+// text = where a row was made from: "line 7 of chats.jsonl", as far as the meta.json beside its file tells.
+static void describe_source(char *text, size_t capacity, const char *path, const Row *row) {
+    const char *slash = strrchr(path, '/');
+    const int folder = slash ? (int)(slash - path) + 1 : 0;
+    char meta_path[PATH_MAX];
+    cJSON *meta = NULL;
+    const bool fits = snprintf(meta_path, sizeof meta_path, "%.*smeta.json", folder, path) < (int)sizeof meta_path;
+    if (fits) json_read_object(&meta, meta_path, MAX_META_BYTES, NULL);
+    const cJSON *sources = json_get(meta, "sources");
+    const bool listed = cJSON_IsArray(sources) && row->source < (uint32_t)cJSON_GetArraySize(sources);
+    const cJSON *name = listed ? json_get(cJSON_GetArrayItem(sources, (int)row->source), "path") : NULL;
+    if (cJSON_IsString(name))
+        snprintf(text, capacity, "line %u of %.200s", row->line, name->valuestring);
+    else
+        snprintf(text, capacity, "line %u of source %u", row->line, row->source);
+    cJSON_Delete(meta);
+}
+
 static int refuse_long(const Packs *p, const TooLong *too_long, Error *err) {
     const Row *row = &too_long->file->rows[too_long->row];
+    char source[256];
+    describe_source(source, sizeof source, too_long->file->path, row);
     return fail_input(
         err,
-        "%s: row %llu (source %u, line %u) takes %llu positions, expected at most the sequence length %d; "
-        "so do %llu of %llu rows, the longest takes %llu: --seq-len %llu at least, or --skip-long to leave "
-        "them out",
-        too_long->file->path, (unsigned long long)too_long->row, row->source, row->line,
-        (unsigned long long)positions_of(row), p->spec.T, (unsigned long long)too_long->count,
-        (unsigned long long)(p->num_rows + too_long->count), (unsigned long long)too_long->longest,
+        "%s: row %llu (%s) takes %llu positions, expected at most the sequence length %d; %llu of %llu rows "
+        "are longer: --seq-len %llu at least, or --skip-long to leave them out",
+        too_long->file->path, (unsigned long long)too_long->row + 1, source, (unsigned long long)positions_of(row),
+        p->spec.T, (unsigned long long)too_long->count, (unsigned long long)(p->num_rows + too_long->count),
         (unsigned long long)too_long->longest);
 }
 

@@ -76,7 +76,7 @@ static int read_header(RowFile *file, uint64_t size, Error *err) {
 
 static int bad_row(const RowFile *file, uint64_t row, const char *field, uint64_t found, const char *expected,
                    Error *err) {
-    return fail_input(err, "%s: row %llu: %s is %llu, expected %s", file->path, (unsigned long long)row, field,
+    return fail_input(err, "%s: row %llu: %s is %llu, expected %s", file->path, (unsigned long long)row + 1, field,
                       (unsigned long long)found, expected);
 }
 
@@ -95,7 +95,6 @@ static int check_shape(const RowFile *file, uint64_t index, Error *err) {
         if (comparison && i < 2 && row->answers[i] == 0)
             return bad_row(file, index, lengths[i], 0, "at least 1 in a comparison", err);
     }
-    if (row->line == 0) return bad_row(file, index, "line", 0, "at least 1", err);
     return 0;
 }
 
@@ -104,11 +103,11 @@ static int check_place(const RowFile *file, uint64_t index, uint64_t next, Error
     const Row *row = &file->rows[index];
     if (row->first != next)
         return fail_input(err, "%s: row %llu: first token is %llu, expected %llu, where the row before ends",
-                          file->path, (unsigned long long)index, (unsigned long long)row->first,
+                          file->path, (unsigned long long)index + 1, (unsigned long long)row->first,
                           (unsigned long long)next);
     if (row_tokens(row) > file->num_tokens - next)
         return fail_input(err, "%s: row %llu: has %llu tokens, expected at most the %llu that are left", file->path,
-                          (unsigned long long)index, (unsigned long long)row_tokens(row),
+                          (unsigned long long)index + 1, (unsigned long long)row_tokens(row),
                           (unsigned long long)(file->num_tokens - next));
     return 0;
 }
@@ -153,7 +152,7 @@ static int check_table(const RowFile *file, Error *err) {
 
 static int bad_id(const RowFile *file, uint64_t row, uint64_t token, uint32_t id, Error *err) {
     return fail_input(err, "%s: row %llu: its token %llu has id %u, expected one below the vocabulary size %u",
-                      file->path, (unsigned long long)row, (unsigned long long)token, id, file->vocab_size);
+                      file->path, (unsigned long long)row + 1, (unsigned long long)token + 1, id, file->vocab_size);
 }
 
 // All tokens of the file, once, in pieces.
@@ -211,7 +210,7 @@ static int scan_row(Scan *scan, uint64_t index, Error *err) {
                 err,
                 "%s: row %llu: answer %d has 0 trained tokens besides headers and ends of turns, expected "
                 "at least 1",
-                file->path, (unsigned long long)index, i + 1);
+                file->path, (unsigned long long)index + 1, i + 1);
     }
     return 0;
 }

@@ -15,9 +15,9 @@
 //       80  u8[176]  zero
 //      256  u32 a token: bits 0 to 29 its id; bit 31: it is a target of the loss; bit 30: a header's, or ends a turn
 //           32 bytes a row: u64 its first token; u32 length of its prompt; u32[3] lengths of its answers, best first (0:
-//           none); u32 source, an index into the list "sources" of meta.json beside; u32 line there, from 1
+//           none); u32 source, an index into the list "sources" of meta.json beside; u32 line there, from 1 (0: unknown)
 //
-// Rows stand in the order of their tokens, without gaps. A conversation is all prompt: at least 2 tokens, one of them,
+// In messages rows and their tokens are counted from 1. Rows stand in the order of their tokens, without gaps. A conversation is all prompt: at least 2 tokens, one of them,
 // not the first, trained. A comparison has a prompt of at least 1 token and 2 or 3 answers, each with a token that is
 // trained and not a header's or the end of a turn.
 #ifndef LLMC_DATA_ROWS_H

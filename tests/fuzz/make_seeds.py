@@ -32,6 +32,18 @@ def items(entries, kind=1, vocab=300):
     return (header + bytes(range(32))).ljust(256, b"\0") + table + struct.pack(f"<{len(tokens)}I", *tokens)
 
 
+def rows(entries, kind, vocab=300, bos=256, end=257):
+    """entries: [(prompt, [answers])], lists of ids; every second token of each is trained, the last one ends a turn."""
+    tokens, table = [], b""
+    for line, (prompt, answers) in enumerate(entries, 1):
+        lengths = ([len(answer) for answer in answers] + [0, 0, 0])[:3]
+        table += struct.pack("<QIIIIII", len(tokens), len(prompt), *lengths, 0, line)
+        for part in (prompt, *answers):
+            tokens += [id | (i % 2) << 31 for i, id in enumerate(part[:-1], 1)] + [part[-1] | 3 << 30]
+    header = b"L3ROWS\0\0" + struct.pack("<IIIIQII", 1, 0x01020304, kind, vocab, len(tokens), bos, end) + bytes(range(32))
+    return (header + struct.pack("<Q", len(entries))).ljust(256, b"\0") + struct.pack(f"<{len(tokens)}I", *tokens) + table
+
+
 def safetensors(tensors, metadata=None):
     """tensors: {name: (dtype, shape)}; the data count upwards."""
     sizes, header, at = {"F32": 4, "BF16": 2, "F16": 2}, {}, 0
@@ -85,6 +97,9 @@ def write_all():
 
     write("items", "choice", items([([256, 1, 2], 1, [[3], [4, 5], [6]]), ([256], 0, [[7, 8], [9]])]))
     write("items", "documents", items([([256], 0, [[1, 2, 3]]), ([256], 0, [[4]])], kind=2))
+
+    write("rows", "conversations", rows([([256, 1, 2, 3, 257], []), ([256, 4, 257], []), (list(range(40)), [])], 1))
+    write("rows", "comparisons", rows([([256, 1], [[2, 257], [3, 4, 257]]), ([5], [[6, 257], [7, 257], [8, 9, 10, 257]])], 2))
 
     one = safetensors({"w": ("F32", [2, 3]), "v": ("BF16", [4])}, {"format": "pt"})
     write("safetensors", "two_tensors", one)
