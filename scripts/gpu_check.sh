@@ -37,7 +37,7 @@ cd "$(dirname "$0")/.." || exit 1
 STAGES=(device build program kernels sanitizer training ranks bench_kernels bench_pytorch bench_generate)
 declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [bench_kernels]=70
     [bench_pytorch]=100 [bench_generate]=60)
-KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier matmul grad_norm update_gate adamw checksum model decoder)
+KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm update_gate adamw checksum model decoder)
 NOT_RUN=77 # exit code of a stage that could not run
 
 usage() {

@@ -99,6 +99,13 @@ class RopeScaling(ctypes.Structure):
     ]
 
 
+class PreferenceLoss(ctypes.Structure):
+    """src/kernels/preference.h"""
+
+    _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()),
+                ("nll_summed", ctypes.c_int)]
+
+
 class Buffer:
     """Device memory with a shape and a torch dtype, poisoned, between guards."""
 

@@ -127,3 +127,33 @@ def losses_of(lib, logits):
     buffer, losses = lib.x(F.pad(logits, (0, padded(V) - V))), lib.empty(n, torch.float32)
     lib.cross_entropy_forward(losses, buffer, lib.device(torch.tensor([3, 4, 5, 6])), n, V, padded(V))
     return losses.get()
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("shape", [(9, 300), (3, 5003)], ids=str)
+def test_weights(lib, shape):
+    """Weights of any sign scale the gradients of their rows, and no loss."""
+    n, V = shape
+    logits, targets = (torch.randn(n, V) * 2).to(lib.floatX), random_targets(n, V)
+    weights = torch.randn(n)
+    weights[0], targets[0] = 0.0, 5
+    weights[targets < 0] = float("nan")  # of an ignored row nothing is used
+
+    def run():
+        buffer, losses = lib.x(F.pad(logits, (0, padded(V) - V))), lib.empty(n, torch.float32)
+        lib.cross_entropy_backward(losses, buffer, lib.device(targets), lib.device(weights),
+                                   lib.device(torch.tensor([0.25])), n, V, padded(V))
+        return losses.get(), buffer.get()
+
+    def weighted(dtype):
+        x = logits.to(dtype).requires_grad_()
+        losses = F.cross_entropy(x, targets, ignore_index=-1, reduction="none")
+        (losses * weights.nan_to_num().to(dtype)).sum().mul(0.25).backward()
+        return losses.detach(), x.grad
+
+    losses, gradient = lib.same_bits(run)
+    want_losses, want = weighted(torch.float64)
+    check("losses", losses, want_losses)
+    check("gradient", gradient[:, :V], want, weighted(torch.bfloat16)[1] if lib.precision == "bf16" else None)
+    assert bool((gradient[:, V:] == 0).all()) and bool((gradient[targets < 0] == 0).all())
+    assert bool((gradient[0] == 0).all()) and losses[0] > 0

@@ -76,7 +76,7 @@ class Bench:
     def normal(self, *shape):
         """Device memory with values of a unit normal distribution, made on the device."""
         buffer = self.lib.empty(shape)
-        self.lib.weights_init_normal(buffer, None, buffer.count, 1.0, 1, buffer.count % 1000)
+        self.lib.weights_init_normal(buffer, None, 0, 0, buffer.count, 1.0, 1, buffer.count % 1000)
         return buffer
 
     def floats(self, *shape):
@@ -208,6 +208,31 @@ def classifier(bench, s, e):
     yield "cross_entropy_backward", (n, V), backward, {"bytes": 2 * n * VP * e}, keep
 
 
+def preference(bench, s, e):
+    """A batch of pairs of answers of 64 positions each."""
+    n, C, length = s["B"] * s["T"], s["C"], 64
+    answers = n // length
+    first = torch.arange(answers) * length
+    spans, groups = torch.stack([first, first + length - 1], 1), torch.stack([first[::2] // length, torch.full((answers // 2,), 2)], 1)
+    spans, groups, counters = (bench.lib.device(t) for t in (spans, groups, torch.tensor([answers, answers // 2])))
+    losses, weights, dloss, targets = bench.floats(n), bench.floats(n), bench.lib.device(torch.ones(1)), token_inputs(bench, s)[0]
+    values, reference, danswers = bench.floats(answers), bench.floats(answers), bench.floats(answers)
+    counts, sums, dw = bench.lib.device(torch.ones(answers)), bench.floats(5), bench.floats(C)
+    x, dx, w = bench.normal(n, C), bench.normal(n, C), bench.normal(C)
+    spec = llmc.PreferenceLoss(0, 0.1, 0.0, 0.2, 0)
+    keep = (spans, groups, counters, losses, weights, dloss, targets, values, reference, danswers, counts, sums, dw, x, dx, w, spec)
+    logprobs = bench.call("answer_logprobs", values, counts, losses, targets, spans, counters, answers)
+    yield "answer_logprobs", (answers, length), logprobs, {"bytes": 8 * n}, keep
+    loss = bench.call("preference_loss", sums, danswers, values, reference, counts, groups, counters, answers, ctypes.byref(spec))
+    yield "preference_loss", (answers,), loss, {"bytes": 16 * answers}, keep
+    weigh = bench.call("answer_weights", weights, danswers, spans, counters, n, answers)
+    yield "answer_weights", (answers, length), weigh, {"bytes": 8 * n}, keep
+    scores = bench.call("reward_scores", values, x, w, spans, counters, answers, C)
+    yield "reward_scores", (answers, C), scores, {"bytes": answers * C * e}, keep
+    backward = bench.call("reward_backward", dx, dw, danswers, dloss, x, w, spans, counters, n, C, answers)
+    yield "reward_backward", (n, C), backward, {"bytes": (n + answers) * C * e}, keep
+
+
 def optimizer(bench, s, e):
     n = s["optimizer"]
     params, master, m, v, grads = bench.normal(n), bench.floats(n), bench.floats(n), bench.floats(n), bench.floats(n)
@@ -222,7 +247,7 @@ def optimizer(bench, s, e):
     yield "checksum", (n,), bench.call("checksum", total, partial, params, n * e // 8), {"bytes": e * n}, (*keep, total, partial)
 
 
-GROUPS = [embedding, rmsnorm, rope, attention, swiglu, classifier, optimizer]
+GROUPS = [embedding, rmsnorm, rope, attention, swiglu, classifier, preference, optimizer]
 
 
 def cases(bench, s):
