@@ -36,11 +36,19 @@ class Parallel(ctypes.Structure):
                 *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]
 
 
+class PreferenceLoss(ctypes.Structure):
+    """src/kernels/preference.h"""
+
+    _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()),
+                ("nll_summed", ctypes.c_int)]
+
+
 class RunShape(ctypes.Structure):
     """src/model/llama3.h"""
 
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
-                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel)]
+                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel),
+                ("comparisons", ctypes.c_bool), ("preference", PreferenceLoss)]
 
 
 class Batch(ctypes.Structure):

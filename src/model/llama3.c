@@ -100,6 +100,20 @@ static void plan_backward(Llama3 *m) {
     m->checksums = memory_take(&m->memory, kind, (size_t)m->table.count * sizeof *m->checksums);
 }
 
+static void plan_comparisons(Llama3 *m) {
+    const size_t N = (size_t)llama3_rows(m), answers = (size_t)llama3_answers_at_most(m);
+    Comparisons *c = &m->comparisons;
+    c->hidden = take_i(m, 2 * N);
+    c->spans = take_i(m, 2 * answers);
+    c->groups = take_i(m, 2 * answers);
+    c->counters = take_i(m, 2);
+    c->values = take_f(m, MEMORY_WORKSPACE, answers);
+    c->targets = take_f(m, MEMORY_WORKSPACE, answers);
+    c->reference = take_f(m, MEMORY_WORKSPACE, answers);
+    c->danswers = take_f(m, MEMORY_WORKSPACE, answers);
+    c->weights = take_f(m, MEMORY_WORKSPACE, N);
+}
+
 static void plan_workspace(Llama3 *m) {
     const size_t N = (size_t)llama3_rows(m);
     m->delta = take_x(m, MEMORY_WORKSPACE, N * (size_t)m->config.hidden_size);
@@ -113,6 +127,7 @@ static void plan_workspace(Llama3 *m) {
     m->order = take_i(m, N);
     m->scalars = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->scalars);
     m->result = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->result);
+    if (m->shape.comparisons) plan_comparisons(m);
     if (m->shape.training) plan_backward(m);
 }
 
@@ -146,6 +161,11 @@ static int allocate_host(Llama3 *m, Error *err) {
     m->batches = calloc(batches, sizeof *m->batches);
     if (!m->batches) return fail_fault(err, "no memory for %zu micro-batches", batches);
     cuda_check(cudaMallocHost((void **)&m->batch_memory, batches * batch_bytes(m)));
+    if (m->shape.comparisons) {
+        const size_t answers = batches * (size_t)llama3_answers_at_most(m);
+        cuda_check(cudaMallocHost((void **)&m->host_reference, answers * sizeof *m->host_reference));
+        cuda_check(cudaMallocHost((void **)&m->host_counters, 2 * batches * sizeof *m->host_counters));
+    }
     cuda_check(cudaMallocHost((void **)&m->host_scalars, sizeof *m->host_scalars));
     cuda_check(cudaMallocHost((void **)&m->host_result, sizeof *m->host_result));
     cuda_check(cudaMallocHost((void **)&m->host_logits, (size_t)m->table.padded_vocab * sizeof(floatX)));
@@ -257,6 +277,8 @@ void llama3_destroy(Llama3 *m) {
     memory_free(&m->memory);
     parameter_table_free(&m->table);
     cuda_check(cudaFreeHost(m->batch_memory));
+    cuda_check(cudaFreeHost(m->host_reference));
+    cuda_check(cudaFreeHost(m->host_counters));
     cuda_check(cudaFreeHost(m->host_scalars));
     cuda_check(cudaFreeHost(m->host_result));
     cuda_check(cudaFreeHost(m->host_logits));

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "data/loader.h"
 #include "kernels/adamw.h"
+#include "kernels/preference.h"
 #include "model/config.h"
 #include "model/memory.h"
 #include "model/parallel.h"
@@ -30,6 +31,10 @@ typedef struct {
     bool training;     // false: no gradients, no optimizer state; only losses and logits
     bool recompute;    // keep each block's input only and compute the block again in the backward pass
     Parallel parallel; // {0}: one rank
+    // Micro-batches are comparisons of answers (data/loader.h), and the loss is this one of their pairs: of the answers'
+    // log-probabilities, or, of a reward model, of their scores. Else it is the cross-entropy of the targets.
+    bool comparisons;
+    PreferenceLoss preference;
 } RunShape;
 
 typedef struct Llama3 Llama3;
@@ -96,7 +101,12 @@ uint64_t llama3_checksum(Llama3 *m);
 // Host memory of micro-batch i, free to be overwritten from llama3_result (or create) until llama3_forward_backward(m, i).
 Batch *llama3_batch(Llama3 *m, int i);
 
-// Starts a step whose micro-batches have num_targets targets in all, over all ranks: gradients and loss are zeroed (=).
+// [B*T/2] of micro-batch i, likewise: the reference model's log-probability of each of the batch's answers, for losses of
+// log-probabilities. NULL without comparisons.
+float *llama3_reference(Llama3 *m, int i);
+
+// Starts a step whose micro-batches have num_targets targets (comparisons: pairs) in all, over all ranks: gradients and
+// loss are zeroed (=).
 void llama3_begin_step(Llama3 *m, int64_t num_targets);
 
 // One micro-batch forward and backward: gradients (+=) of the mean loss over the step's num_targets, loss (+=). With the
@@ -111,6 +121,10 @@ void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss);
 // Waits for the device. *loss: mean over the step's targets, in nats; after llama3_update over those of all ranks; *grad_norm: before clipping (NULL allowed).
 void llama3_result(Llama3 *m, float *loss, float *grad_norm);
 
+// [PREFERENCE_SUMS] after llama3_result: sums over the step's targets (the loss alone) or pairs, of all ranks after
+// llama3_update.
+const float *llama3_step_sums(const Llama3 *m);
+
 // After llama3_result: whether llama3_update changed the weights.
 bool llama3_update_applied(const Llama3 *m);
 
@@ -118,6 +132,10 @@ bool llama3_update_applied(const Llama3 *m);
 
 // Adds micro-batch i's losses to the step's loss, for llama3_begin_step and llama3_result around it.
 void llama3_forward_loss(Llama3 *m, int i);
+
+// values: host, [num_answers] = of micro-batch i, which holds comparisons: the log-probability of each answer's targets given
+// what is before them, in nats; of a reward model its score. Waits.
+void llama3_answer_values(Llama3 *m, int i, float *values);
 
 // losses: host, [B*T] = the loss of each target of micro-batch i, in nats, 0 where it is -1. forward false: the model has
 // run forward over the same tokens just before, only the targets are others. Waits.

@@ -30,10 +30,23 @@ typedef struct {
 } StepScalars;
 
 typedef struct {
-    float loss_sum, square_sum; // square_sum: of all gradients
+    float sums[PREFERENCE_SUMS]; // over the step's targets or pairs; without comparisons the loss alone
+    float square_sum;            // of all gradients
     float grad_norm;
     int apply; // whether the update was made
 } StepResult;
+_Static_assert(PREFERENCE_LOSS == 0, "the sum of losses stands first");
+
+// What of comparisons is on the device, for up to B*T/2 answers.
+typedef struct {
+    int *hidden;                // [N, 2]
+    int *spans, *groups;        // [answers, 2]
+    int *counters;              // [2] answers, groups
+    float *values;              // [answers] log-probabilities or scores
+    float *targets, *reference; // [answers] numbers of targets; log-probabilities of the reference model
+    float *danswers;            // [answers] derivative of the loss
+    float *weights;             // [N] of each target's loss
+} Comparisons;
 
 // A bucket's collectives.
 typedef struct {
@@ -85,12 +98,16 @@ struct Llama3 {
     float *rope;                            // [T, HD/2, 2]
 
     int32_t *tokens, *targets, *doc_start, *order; // device copies of the running micro-batch
-    StepScalars *scalars;                          // device
-    StepResult *result;                            // device
+    const int *hidden;                             // likewise, of comparisons; else NULL
+    Comparisons comparisons;
+    StepScalars *scalars; // device
+    StepResult *result;   // device
 
     // host, page-locked
     Batch *batches; // [micro_batches]
     char *batch_memory;
+    float *host_reference;  // [micro_batches][B*T/2], NULL without comparisons
+    int32_t *host_counters; // [micro_batches][2], likewise
     StepScalars *host_scalars;
     StepResult *host_result;
     floatX *host_logits; // [VP]
@@ -114,7 +131,7 @@ float *shards_gradient(Llama3 *m, int bucket,
                        size_t offset); // of the flat element `offset`, which is in the open bucket
 
 void shards_finish_gradients(Llama3 *m); // from here on this shard's gradients are sums over the ranks
-void shards_sum_result(Llama3 *m);       // loss_sum and square_sum too
+void shards_sum_result(Llama3 *m);       // sums and square_sum too
 
 // This shard's part of the bucket; after shards_finish_gradients.
 typedef struct {
@@ -147,5 +164,9 @@ void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, voi
 // From norm_final to losses, whose sum is added to the step's; with_gradient: dnorm = their gradient, and that of the
 // classifier's weights (+=).
 void llama3_loss(Llama3 *m, bool with_gradient);
+
+void llama3_token_loss(Llama3 *m, bool with_gradient); // the cross-entropy of targets, whatever the step's loss is
+void llama3_value_answers(Llama3 *m);                  // from norm_final to comparisons.values
+int llama3_answers_at_most(const Llama3 *m);           // of a micro-batch
 
 #endif

@@ -180,7 +180,7 @@ void shards_finish_gradients(Llama3 *m) {
 
 void shards_sum_result(Llama3 *m) {
     const Parallel *p = &m->shape.parallel;
-    if (p->world) comm_all_reduce(p->world, &m->result->loss_sum, 1, m->sum_loss, m->stream);
+    if (p->world) comm_all_reduce(p->world, m->result->sums, PREFERENCE_SUMS, m->sum_loss, m->stream);
     if (p->shard_comm) comm_all_reduce(p->shard_comm, &m->result->square_sum, 1, m->sum_squares, m->stream);
     comm_op_wait(m->sum_loss, m->stream);
     comm_op_wait(m->sum_squares, m->stream);

@@ -44,8 +44,8 @@ static void block_inside(Llama3 *m, int l, int rows, int length) {
     const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
     llama3_linear(m, a->qkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
-    rope_forward(a->qkv, m->rope, m->doc_start, NULL, rows, length, NH, NKV, HD, m->stream);
-    attention_forward(a->attention, a->lse, a->qkv, m->doc_start, NULL, rows, length, NH, NKV, HD, m->stream);
+    rope_forward(a->qkv, m->rope, m->doc_start, m->hidden, rows, length, NH, NKV, HD, m->stream);
+    attention_forward(a->attention, a->lse, a->qkv, m->doc_start, m->hidden, rows, length, NH, NKV, HD, m->stream);
     llama3_linear(m, m->delta, a->attention, w->output, N, C, NH * HD);
     add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
                         c->rms_norm_eps, m->stream);
@@ -107,9 +107,9 @@ static void attention_block_backward(Llama3 *m, int l) {
     const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
     llama3_linear_backward(m, m->dattention, m->dresidual, a->attention, layer_bucket(l), w->output, N, C, NH * HD);
-    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start, NULL,
-                       B, T, NH, NKV, HD, m->stream);
-    rope_backward(m->dqkv, m->rope, m->doc_start, NULL, B, T, NH, NKV, HD, m->stream);
+    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start,
+                       m->hidden, B, T, NH, NKV, HD, m->stream);
+    rope_backward(m->dqkv, m->rope, m->doc_start, m->hidden, B, T, NH, NKV, HD, m->stream);
     llama3_linear_backward(m, m->dnorm, m->dqkv, a->norm1, layer_bucket(l), w->qkv, N, llama3_qkv_width(m), C);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
@@ -148,6 +148,10 @@ static void backward(Llama3 *m) {
 
 Batch *llama3_batch(Llama3 *m, int i) { return &m->batches[i]; }
 
+float *llama3_reference(Llama3 *m, int i) {
+    return m->host_reference ? m->host_reference + (size_t)i * (size_t)llama3_answers_at_most(m) : NULL;
+}
+
 static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
     cuda_check(cudaMemcpyAsync(to, from, count * sizeof *to, cudaMemcpyHostToDevice, m->stream));
 }
@@ -158,6 +162,25 @@ static void upload_batch(Llama3 *m, const Batch *batch) {
     upload(m, m->targets, batch->targets, N);
     upload(m, m->doc_start, batch->doc_start, N);
     upload(m, m->order, batch->order, N);
+}
+
+// Of micro-batch i, which its forward and backward pass use.
+static void upload_comparisons(Llama3 *m, int i) {
+    const Batch *batch = &m->batches[i];
+    const size_t answers = (size_t)llama3_answers_at_most(m);
+    Comparisons *c = &m->comparisons;
+    int32_t *counters = m->host_counters + 2 * (size_t)i;
+    m->hidden = NULL;
+    if (!m->shape.comparisons) return;
+    m->hidden = c->hidden;
+    counters[0] = batch->num_answers;
+    counters[1] = batch->num_groups;
+    upload(m, c->counters, counters, 2);
+    upload(m, c->hidden, batch->hidden, 2 * (size_t)llama3_rows(m));
+    upload(m, c->spans, &batch->answers->first, 2 * (size_t)batch->num_answers);
+    upload(m, c->groups, &batch->groups->first, 2 * (size_t)batch->num_groups);
+    cuda_check(cudaMemcpyAsync(c->reference, m->host_reference + (size_t)i * answers,
+                               (size_t)batch->num_answers * sizeof *c->reference, cudaMemcpyHostToDevice, m->stream));
 }
 
 static void upload_scalars(Llama3 *m) {
@@ -174,15 +197,30 @@ void llama3_begin_step(Llama3 *m, int64_t num_targets) {
 void llama3_forward_backward(Llama3 *m, int i) {
     m->last_micro_batch = i == m->shape.micro_batches - 1;
     upload_batch(m, &m->batches[i]);
+    upload_comparisons(m, i);
     llama3_forward(m, m->shape.B, m->shape.T);
     llama3_loss(m, true);
     backward(m);
+    m->hidden = NULL;
 }
 
 void llama3_forward_loss(Llama3 *m, int i) {
     upload_batch(m, &m->batches[i]);
+    upload_comparisons(m, i);
     llama3_forward(m, m->shape.B, m->shape.T);
     llama3_loss(m, false);
+    m->hidden = NULL;
+}
+
+void llama3_answer_values(Llama3 *m, int i, float *values) {
+    const size_t bytes = (size_t)m->batches[i].num_answers * sizeof *values;
+    upload_batch(m, &m->batches[i]);
+    upload_comparisons(m, i);
+    llama3_forward(m, m->shape.B, m->shape.T);
+    llama3_value_answers(m);
+    m->hidden = NULL;
+    cuda_check(cudaMemcpyAsync(values, m->comparisons.values, bytes, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
 }
 
 void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
@@ -193,7 +231,7 @@ void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
     } else {
         upload(m, m->targets, m->batches[i].targets, N);
     }
-    llama3_loss(m, false);
+    llama3_token_loss(m, false);
     cuda_check(cudaMemcpyAsync(losses, m->losses, N * sizeof *losses, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
 }
@@ -220,7 +258,7 @@ void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
     for (int b = 0; b < m->table.num_buckets; b++) add_squares(m, b);
     shards_sum_result(m);
     norm_of_squares(&m->result->grad_norm, &m->result->square_sum, m->stream);
-    update_gate(&m->result->apply, &m->result->loss_sum, &m->scalars->loss_scale, &m->scalars->max_loss,
+    update_gate(&m->result->apply, &m->result->sums[PREFERENCE_LOSS], &m->scalars->loss_scale, &m->scalars->max_loss,
                 &m->result->grad_norm, m->stream);
     shards_await_all(m);     // where no forward pass has waited for the last step's parameters
     update_bucket(m, norms); // in the order in which the forward pass needs them
@@ -231,9 +269,11 @@ void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
 void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
     cuda_check(cudaMemcpyAsync(m->host_result, m->result, sizeof *m->host_result, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
-    *loss = m->host_result->loss_sum * m->host_scalars->loss_scale;
+    *loss = m->host_result->sums[PREFERENCE_LOSS] * m->host_scalars->loss_scale;
     if (grad_norm) *grad_norm = m->host_result->grad_norm;
 }
+
+const float *llama3_step_sums(const Llama3 *m) { return m->host_result->sums; }
 
 bool llama3_update_applied(const Llama3 *m) { return m->host_result->apply != 0; }
 
