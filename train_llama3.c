@@ -8,7 +8,8 @@
 #include "train/trainer.h"
 
 static int train(Trainer *t, Error *err) {
-    int code = trainer_load(t, err);         // weights: drawn, or read from --init-from or the checkpoint to resume
+    int code = trainer_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume
+    if (trainer_prepares_only(t)) return code;
     if (!code) code = trainer_begin(t, err); // the output folder becomes this run's
     while (!code && !trainer_done(t)) {
         code = trainer_step(t, err);               // tokens -> loss -> gradients -> clip -> AdamW

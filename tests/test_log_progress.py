@@ -29,12 +29,18 @@ class Log(ctypes.Structure):
     _fields_ = [("fd", c_int), ("bytes", c_int64), ("lost_lines", c_int64)]
 
 
+class Preference(ctypes.Structure):
+    """src/train/log.h: LogPreference"""
+
+    _fields_ = [(name, c_double) for name in "accuracy reward_chosen reward_rejected nll".split()]
+
+
 class State(ctypes.Structure):
     """src/train/progress.h: ProgressState"""
 
     _fields_ = [("step", c_int64), ("steps", c_int64)] + [
         (name, c_double)
-        for name in "loss val_loss lr grad_norm tokens_per_second share_of_peak seconds_left".split()
+        for name in "loss val_loss accuracy lr grad_norm tokens_per_second share_of_peak seconds_left".split()
     ]
 
 
@@ -44,8 +50,8 @@ class Progress(ctypes.Structure):
     _fields_ = [("out", c_void_p), ("terminal", c_bool), ("every", c_int64), ("drawn", c_int), ("last_drawn", c_double)]
 
 
-library.log_step.argtypes = [c_void_p, c_int64, c_double, c_double, c_double, c_int64, c_double, c_void_p]
-library.log_evaluation.argtypes = [c_void_p, c_int64, c_double]
+library.log_step.argtypes = [c_void_p, c_int64, c_double, c_double, c_double, c_int64, c_double, c_void_p, c_void_p]
+library.log_evaluation.argtypes = [c_void_p, c_int64, c_double, c_void_p]
 library.log_sample.argtypes = library.log_stop.argtypes = [c_void_p, c_int64, c_char_p]
 library.progress_format.argtypes = [c_char_p, c_size_t, c_void_p, c_int]
 library.progress_format.restype = c_size_t
@@ -75,10 +81,10 @@ def lines(path):
 def test_log_lines(tmp_path):
     path = tmp_path / "log.jsonl"
     log = opened_log(path)
-    library.log_step(byref(log), 1, 7.625, 3e-4, 1.5, 2048, 12345.678, None)
+    library.log_step(byref(log), 1, 7.625, 3e-4, 1.5, 2048, 12345.678, None, None)
     assert len(lines(path)) == 1  # it is there before the file is closed
-    library.log_step(byref(log), 2, NAN, 3e-4, math.inf, 4096, 1.0, None)
-    library.log_evaluation(byref(log), 2, 6.5)
+    library.log_step(byref(log), 2, NAN, 3e-4, math.inf, 4096, 1.0, None, None)
+    library.log_evaluation(byref(log), 2, 6.5, None)
     library.log_sample(byref(log), 2, 'say "hi"\n\u00e9'.encode())
     library.log_stop(byref(log), 2, b"loss is nan")
     library.log_close(byref(log))
@@ -91,6 +97,19 @@ def test_log_lines(tmp_path):
     ]
 
 
+def test_log_lines_of_comparisons(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = opened_log(path)
+    library.log_step(byref(log), 1, 0.5, 1e-5, 1.5, 2048, 1.0, byref(Preference(0.75, 1.5, -0.25, 2.5)), None)
+    library.log_evaluation(byref(log), 1, 0.25, byref(Preference(0.5, 3.0, 1.0, NAN)))  # a reward model has no nll
+    library.log_close(byref(log))
+    step, evaluation = lines(path)
+    assert step == {"step": 1, "loss": 0.5, "lr": 1e-5, "grad_norm": 1.5, "tokens": 2048, "tokens_per_second": 1,
+                    "accuracy": 0.75, "margin": 1.75, "reward_chosen": 1.5, "reward_rejected": -0.25, "nll": 2.5}
+    assert evaluation == {"step": 1, "val_loss": 0.25, "val_accuracy": 0.5, "val_margin": 2, "val_reward_chosen": 3,
+                          "val_reward_rejected": 1}
+
+
 def test_log_on_a_full_disk(tmp_path):
     """The file may grow to 300 bytes, then fails, then may grow again."""
     path = tmp_path / "log.jsonl"
@@ -100,11 +119,11 @@ def test_log_on_a_full_disk(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
         for step in range(1, 11):
-            library.log_step(byref(log), step, 1.0, 1.0, 1.0, step, 1.0, None)
+            library.log_step(byref(log), step, 1.0, 1.0, 1.0, step, 1.0, None, None)
         kept = len(lines(path))
         assert 0 < kept < 10 and log.lost_lines == 10 - kept
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        library.log_step(byref(log), 11, 1.0, 1.0, 1.0, 11, 1.0, None)
+        library.log_step(byref(log), 11, 1.0, 1.0, 1.0, 11, 1.0, None, None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
@@ -114,7 +133,7 @@ def test_log_on_a_full_disk(tmp_path):
 
 # ---- the line
 
-FULL = State(120, 1000, 3.2142, 3.4011, 2.9e-4, 0.8412, 12345.6, 0.431, 192.0)
+FULL = State(120, 1000, 3.2142, 3.4011, 0.7153, 2.9e-4, 0.8412, 12345.6, 0.431, 192.0)
 
 
 def formatted(state, columns, capacity=256):
@@ -127,15 +146,15 @@ def formatted(state, columns, capacity=256):
 
 def test_progress_line():
     assert formatted(FULL, 200) == (
-        "step 120/1000 | loss 3.2142 | val 3.4011 | lr 2.90e-04 | norm 0.841 | 12.3k tok/s | 43.1% of peak | 3m12s left"
+        "step 120/1000 | loss 3.2142 | right 71.5% | val 3.4011 | lr 2.90e-04 | norm 0.841 | 12.3k tok/s | 43.1% of peak | 3m12s left"
     )
-    assert formatted(State(1, 9, 3.2, NAN, 1e-3, NAN, NAN, NAN, NAN), 200) == "step 1/9 | loss 3.2000 | lr 1.00e-03"
+    assert formatted(State(1, 9, 3.2, NAN, NAN, 1e-3, NAN, NAN, NAN, NAN), 200) == "step 1/9 | loss 3.2000 | lr 1.00e-03"
 
 
 def test_progress_line_fits():
     """Every width: it fits, parts are whole, and no part goes before a less important one."""
-    order = ["of peak", "norm", "lr", "left", "tok/s", "val", "loss", "step"]
-    for columns in range(0, 130):
+    order = ["of peak", "norm", "lr", "left", "tok/s", "val", "right", "loss", "step"]
+    for columns in range(0, 145):
         line = formatted(FULL, columns)
         assert len(line) <= columns
         if columns >= len("step 120/1000"):
@@ -243,7 +262,7 @@ def test_plain_lines(tmp_path):
     progress = Progress()
     library.progress_begin(byref(progress), file, 10)
     for step in range(1, 26):
-        state = State(step, 25, *[NAN] * 7)
+        state = State(step, 25, *[NAN] * 8)
         library.progress_show(byref(progress), byref(state))
     libc.fclose(file)
     assert path.read_text() == "".join(f"step {s}/25\n" for s in (1, 10, 20, 25))

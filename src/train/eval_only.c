@@ -14,6 +14,7 @@
 #include "train/evaluate.h"
 #include "train/process.h"
 #include "train/run_dir.h"
+#include "train/trainer_internal.h"
 
 enum { LONGEST_DEFAULT = 2048 };
 
@@ -42,8 +43,10 @@ static int read_model_folder(Evaluation *e, Error *err) {
     const Options *o = e->options;
     char path[PATH_MAX];
     int code = run_dir_path(path, o->init_from, "config.json", err);
-    if (!code) code = llama_config_read(&e->config, path, err);
-    if (!code) code = llama_config_demand_language_model(&e->config, path, err);
+    bool new_head = false;
+    if (!code) code = trainer_take_config(&e->config, &new_head, o, path, err);
+    if (new_head)
+        code = fail_input(err, "%s: a language model, expected a reward model (LlamaForSequenceClassification)", path);
     if (!code && !o->tokenizer) code = run_dir_path(path, o->init_from, "tokenizer.json", err);
     if (!code) code = sha256_file(o->tokenizer ? o->tokenizer : path, e->tokenizer_sha256, err);
     const int longest = e->config.max_position_embeddings;
@@ -54,8 +57,15 @@ static int read_model_folder(Evaluation *e, Error *err) {
 
 static int open_data(Evaluation *e, Error *err) {
     const Options *o = e->options;
-    const LoaderSpec spec = {
-        .B = e->B, .T = e->T, .grad_accum = 1, .world = 1, .document_mask = o->document_mask, .shuffle = true};
+    const LoaderSpec spec = {.B = e->B,
+                             .T = e->T,
+                             .grad_accum = 1,
+                             .world = 1,
+                             .document_mask = o->document_mask,
+                             .shuffle = true,
+                             .once = o->task != TASK_PRETRAIN,
+                             .kind = trainer_loader_kind(o),
+                             .skip_long = o->skip_long};
     int code = 0;
     if (o->eval_tasks)
         code = evaltasks_open(&e->tasks, o->eval_tasks, e->T, e->config.vocab_size, e->tokenizer_sha256, err);
@@ -65,16 +75,25 @@ static int open_data(Evaluation *e, Error *err) {
 }
 
 static int create_model(Evaluation *e, Error *err) {
-    const RunShape shape = {.B = e->B, .T = e->T, .micro_batches = 1};
+    const RunShape shape = {.B = e->B,
+                            .T = e->T,
+                            .micro_batches = 1,
+                            .comparisons = trainer_compares(e->options),
+                            .preference = trainer_preference_loss(e->options)};
     int code = llama3_create(&e->model, &e->config, &shape, err);
     return code ? code : checkpoint_read_weights(e->options->init_from, e->model, err);
 }
 
 static int show_validation(Evaluation *e, Error *err) {
-    double loss;
-    int code = evaluate(e->model, e->val, NULL, e->options->eval_batches, 1, &loss, err);
-    if (!code) printf("validation loss %.4f\n", loss);
-    return code;
+    Evaluated result;
+    int code = evaluate(e->model, e->val, NULL, NULL, e->options->eval_batches, 1, &result, err);
+    if (code) return code;
+    printf("validation loss %.4f", evaluated_loss(&result));
+    if (trainer_compares(e->options))
+        printf(", %.1f %% of %lld pairs right", 100 * result.sums[PREFERENCE_CORRECT] / (double)result.targets,
+               (long long)result.targets);
+    printf("\n");
+    return 0;
 }
 
 static int show_tasks(Evaluation *e, Error *err) {

@@ -124,14 +124,33 @@ static void add_float(cJSON *object, const char *name, double value) {
         cJSON_AddNullToObject(object, name);
 }
 
+// Each name behind `prefix`.
+static void add_preference(cJSON *object, const char *prefix, const LogPreference *preference) {
+    const struct {
+        const char *name;
+        double value;
+    } members[] = {{"accuracy", preference->accuracy},
+                   {"margin", preference->reward_chosen - preference->reward_rejected},
+                   {"reward_chosen", preference->reward_chosen},
+                   {"reward_rejected", preference->reward_rejected},
+                   {"nll", preference->nll}};
+    char name[32];
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        if (isnan(members[i].value)) continue;
+        snprintf(name, sizeof name, "%s%s", prefix, members[i].name);
+        add_float(object, name, members[i].value);
+    }
+}
+
 void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
-              double tokens_per_second, const LogRanks *ranks) {
+              double tokens_per_second, const LogPreference *preference, const LogRanks *ranks) {
     cJSON *object = begin(step);
     add_float(object, "loss", loss);
     add_number(object, "lr", lr);
     add_float(object, "grad_norm", grad_norm);
     cJSON_AddNumberToObject(object, "tokens", (double)tokens);
     add_number(object, "tokens_per_second", tokens_per_second);
+    if (preference) add_preference(object, "", preference);
     if (ranks) {
         cJSON_AddNumberToObject(object, "ranks", ranks->ranks);
         add_number(object, "comm_seconds", ranks->comm_seconds);
@@ -140,9 +159,10 @@ void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, 
     put_object(log, object);
 }
 
-void log_evaluation(Log *log, int64_t step, double val_loss) {
+void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference *preference) {
     cJSON *object = begin(step);
     add_number(object, "val_loss", val_loss);
+    if (preference) add_preference(object, "val_", preference);
     put_object(log, object);
 }
 

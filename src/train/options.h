@@ -18,6 +18,12 @@ extern "C" {
 typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
     const char *resume; // never, auto or a folder: see options_resume
+    int64_t task;       // TASK_*
+    bool skip_long;
+    int64_t dpo_loss; // DPO_*
+    double dpo_beta, label_smoothing, dpo_nll;
+    bool dpo_nll_sum, reference_only;
+    double epochs; // 0: steps says how long
     bool overwrite, accept_changes;
     int64_t save_every, keep_last, keep_every;
     int64_t steps, batch_size, seq_len, grad_accum, tokens_per_step;
@@ -42,6 +48,8 @@ typedef struct {
     uint64_t given[2];               // bit i: row i of the table came from the command line
 } Options;
 
+enum { TASK_PRETRAIN, TASK_SFT, TASK_DPO, TASK_REWARD };
+enum { DPO_SIGMOID, DPO_IPO };
 enum { RECOMPUTE_NONE, RECOMPUTE_BLOCK };
 typedef enum { RESUME_NEVER, RESUME_AUTO, RESUME_FOLDER } ResumeMode;
 enum { ON_SPIKE_LOG, ON_SPIKE_SKIP, ON_SPIKE_ROLLBACK };
@@ -51,10 +59,15 @@ enum { ON_SPIKE_LOG, ON_SPIKE_SKIP, ON_SPIKE_ROLLBACK };
 // value found and what was expected.
 int options_parse(Options *options, int argc, char **argv, Error *err);
 
+const char *options_task_name(const Options *options); // "sft"
+
 ResumeMode options_resume(const Options *options);
 
+// steps where --epochs gives them: of an epoch of so many rows. ranks: of this run. Behind options_settle_step.
+void options_settle_length(Options *options, uint64_t rows, int ranks);
+
 // schedule_steps and warmup_steps where they were not given. kept: the schedule_steps of the checkpoint that
-// is resumed, 0 for a new run. options_parse has done it for --resume never. Errors: 2.
+// is resumed, 0 for a new run. options_parse has done it where steps are known and nothing is resumed. Errors: 2.
 int options_settle_schedule(Options *options, int64_t kept, Error *err);
 
 // What a run that is resumed was: of how many ranks, and of how many tokens a step. {0}: a new run.

@@ -31,9 +31,30 @@ const OptionSpec options_table[] = {
          "start from the weights and the config.json of this Hugging Face model directory, in place of "
          "--config"),
 
+    HEADING("Task:"),
+    CHOICE(
+        task, "task", RESULT, "pretrain", "pretrain|sft|dpo|reward",
+        "pretrain: on texts, made by prepare_data.py. The others begin with --init-from and data of prepare_chat.py: "
+        "sft: on the assistant's turns of conversations; dpo: prefer the better of answers; reward: a model that "
+        "scores answers"),
+    FLAG(skip_long, "skip-long", RESULT,
+         "leave out conversations and comparisons longer than --seq-len, in place of refusing them; nothing is ever "
+         "cut"),
+    CHOICE(dpo_loss, "dpo-loss", RESULT, "sigmoid", "sigmoid|ipo",
+           "of --task dpo: -log sigmoid of beta times the margin, or IPO's squared distance, of means over tokens"),
+    REAL(dpo_beta, "dpo-beta", RESULT, NULL, "0.1", POSITIVE, 1e6,
+         "how strongly --task dpo holds to the reference model"),
+    REAL(label_smoothing, "label-smoothing", RESULT, NULL, "0", 0, 0.5,
+         "of --task dpo (sigmoid) and reward: the share of comparisons taken to be the wrong way round"),
+    REAL(dpo_nll, "dpo-nll", RESULT, NULL, "0.2", 0, 1e6,
+         "weight of the better answer's own loss in --task dpo, by token"),
+    FLAG(dpo_nll_sum, "dpo-nll-sum", RESULT, "that loss is summed over the answer, not its mean"),
+    FLAG(reference_only, "reference-only", NONE,
+         "of --task dpo: compute the reference model's log-probabilities, which are kept beside the data, and end"),
+
     HEADING("Data:"),
     TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",
-         "training shards made by prepare_data.py, e.g. 'data/train_*.bin'"),
+         "training shards made by prepare_data.py or prepare_chat.py, e.g. 'data/train_*.bin'"),
     OPTION(val_data, "val-data", 'j', NONE, TYPE_TEXT, .value = "GLOB", .own = true,
            .help = "validation shards; without them there is no validation loss"),
     OPTION(tokenizer, "tokenizer", 0, CONTENT, TYPE_TEXT, .value = "FILE",
@@ -65,7 +86,12 @@ const OptionSpec options_table[] = {
          "go on although options, data, tokenizer or precision are not the checkpoint's; they are listed"),
 
     HEADING("Size of a step:"),
-    INTEGER(steps, "steps", 'n', NONE, "updates", "1000", 1, 1e12, "where the run stops; may be changed on resume"),
+    OPTION(steps, "steps", 'n', NONE, TYPE_INTEGER, .value = "N", .unit = "updates", .initial = "1000", .min = 1,
+           .max = 1e12, .initial_note = "1000, of other tasks than pretrain what --epochs gives",
+           .help = "where the run stops; may be changed on resume"),
+    OPTION(epochs, "epochs", 0, NONE, TYPE_REAL, .value = "X", .initial = "0", .min = 0, .max = 1e9,
+           .initial_note = "--steps, but 2 of sft, 1 of dpo and reward",
+           .help = "in place of --steps: so many times through the training data, to the next whole step"),
     INTEGER(batch_size, "batch-size", 'b', RESULT, "rows", "8", 1, 1 << 20, "rows of a micro-batch"),
     INTEGER(seq_len, "seq-len", 't', RESULT, "tokens", "256", 1, 1 << 20, "length of a row"),
     INTEGER(grad_accum, "grad-accum", 0, RESULT, "micro-batches", "1", 1, 1 << 20,
@@ -75,7 +101,8 @@ const OptionSpec options_table[] = {
            .help = "in place of --grad-accum; a multiple of --batch-size times --seq-len"),
 
     HEADING("Optimizer (AdamW):"),
-    REAL(lr, "lr", RESULT, NULL, "3e-4", 0, 1e30, "peak learning rate"),
+    OPTION(lr, "lr", 0, RESULT, TYPE_REAL, .value = "X", .initial = "3e-4", .min = 0, .max = 1e30,
+           .initial_note = "3e-4, of other tasks than pretrain 1e-5", .help = "peak learning rate"),
     OPTION(warmup_steps, "warmup-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 0,
            .max = 1e12, .initial_note = "a tenth of --schedule-steps, at most 2000",
            .help = "linear warmup from 0 to --lr"),

@@ -37,16 +37,18 @@ void progress_count(char *text, size_t capacity, double count) {
     snprintf(text, capacity, "%.*f%.*s", decimals, count, i > 0, &letters[i]);
 }
 
-enum { PART_STEP, PART_LOSS, PART_VAL, PART_LR, PART_NORM, PART_SPEED, PART_PEAK, PART_LEFT, PARTS };
+enum { PART_STEP, PART_LOSS, PART_ACCURACY, PART_VAL, PART_LR, PART_NORM, PART_SPEED, PART_PEAK, PART_LEFT, PARTS };
 
 // from the part that goes first when the line is too wide
-static const int expendable[] = {PART_PEAK, PART_NORM, PART_LR, PART_LEFT, PART_SPEED, PART_VAL, PART_LOSS};
+static const int expendable[] = {PART_PEAK,  PART_NORM, PART_LR,       PART_LEFT,
+                                 PART_SPEED, PART_VAL,  PART_ACCURACY, PART_LOSS};
 
 static void format_parts(char parts[PARTS][48], const ProgressState *state) {
     char text[24];
     for (int i = 0; i < PARTS; i++) parts[i][0] = 0;
     snprintf(parts[PART_STEP], 48, "step %lld/%lld", (long long)state->step, (long long)state->steps);
     if (!isnan(state->loss)) snprintf(parts[PART_LOSS], 48, "loss %.4f", state->loss);
+    if (!isnan(state->accuracy)) snprintf(parts[PART_ACCURACY], 48, "right %.1f%%", 100 * state->accuracy);
     if (!isnan(state->val_loss)) snprintf(parts[PART_VAL], 48, "val %.4f", state->val_loss);
     if (!isnan(state->lr)) snprintf(parts[PART_LR], 48, "lr %.2e", state->lr);
     if (!isnan(state->grad_norm)) snprintf(parts[PART_NORM], 48, "norm %.3g", state->grad_norm);

@@ -16,7 +16,8 @@ extern "C" {
 // NAN: not known (yet), and not shown.
 typedef struct {
     int64_t step, steps;   // steps done, and of the whole run
-    double loss, val_loss; // nats per token
+    double loss, val_loss; // nats per token; of comparisons per pair
+    double accuracy;       // 0..1, of comparisons: pairs whose better answer is preferred
     double lr, grad_norm;
     double tokens_per_second;
     double share_of_peak; // 0..1

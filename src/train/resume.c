@@ -154,6 +154,14 @@ const char *resume_text(const Resume *resume, const char *name) {
     return cJSON_IsString(member) ? member->valuestring : "";
 }
 
+int resume_fingerprint(const Resume *resume, const char *name, uint64_t *value, Error *err) {
+    const char *text = resume_text(resume, name);
+    if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
+        return fail_input(err, "%s/trainer/state.json: %s: expected 16 hexadecimal digits", resume->folder, name);
+    *value = strtoull(text, NULL, 16);
+    return 0;
+}
+
 StepBefore resume_step_before(const Resume *resume) {
     int64_t ranks = 1; // where nothing is said there was one
     if (!resume->folder[0]) return (StepBefore){0};

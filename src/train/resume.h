@@ -58,7 +58,8 @@ int resume_check(const Resume *resume, const Options *options, const ResumeIdent
 // Errors: 2 (missing or not a whole number within the bounds).
 int resume_integer(const Resume *resume, const char *name, int64_t min, int64_t *value, Error *err);
 int resume_spikes(const Resume *resume, SpikeStats *stats, Error *err);
-const char *resume_text(const Resume *resume, const char *name); // "": missing
+int resume_fingerprint(const Resume *resume, const char *name, uint64_t *value, Error *err); // 16 hexadecimal digits
+const char *resume_text(const Resume *resume, const char *name);                             // "": missing
 
 #ifdef __cplusplus
 }

@@ -25,9 +25,11 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
 // Refuses (2) options, versions and precisions that are not the same on all ranks. To come first.
 int trainer_compare_options(const Team *team, const Options *options, Error *err);
 
-// Weights: drawn from the seed, or read from --init-from, or, with moments, from the checkpoint. Errors:
-// 2, 1.
+// Weights: drawn from the seed, or read from --init-from, or, with moments, from the checkpoint. Then what is computed of
+// them before training: the reference's log-probabilities of --task dpo. Errors: 2, 1.
 int trainer_load(Trainer *t, Error *err);
+
+bool trainer_prepares_only(const Trainer *t); // --reference-only: that was all
 
 // Makes the output folder that of this run: options, tokenizer, empty log; or, on resume, the log up to the
 // checkpoint. Errors: 2, 1.

@@ -12,14 +12,18 @@
 
 static int load(Trainer *t, Error *err) {
     if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
+    if (t->new_head)
+        return checkpoint_read_language_model(t->options.init_from, t->model, (uint64_t)t->options.seed, err);
     if (t->options.init_from) return checkpoint_read_weights(t->options.init_from, t->model, err);
     llama3_init_weights(t->model, (uint64_t)t->options.seed);
     return 0;
 }
 
 int trainer_load(Trainer *t, Error *err) {
+    progress_begin(&t->progress, stdout, t->options.log_every);
     int code = team_agree(&t->team, load(t, err), err);
-    return code ? code : trainer_compare_weights(t, "weights to begin with", err);
+    if (!code) code = trainer_compare_weights(t, "weights to begin with", err);
+    return code ? code : trainer_prepare_reference(t, err);
 }
 
 // A newer checkpoint is either damaged, and kept under a name that nobody takes for a whole one's, or the
@@ -88,7 +92,6 @@ static int begin(Trainer *t, Error *err) {
 
 int trainer_begin(Trainer *t, Error *err) {
     int code = team_follow(&t->team, team_leads(&t->team) ? begin(t, err) : 0, err);
-    progress_begin(&t->progress, stdout, t->options.log_every);
     t->began = trainer_now();
     return code;
 }

@@ -1,6 +1,6 @@
 // What the files of the trainer share: trainer_open.c (parts, summary), trainer_begin.c (weights in, output
 // folder), trainer_step.c (the step and what is observed after it), trainer_guard.c (steps that are not like
-// the others), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments),
+// the others), trainer_finetune.c (rows and losses of finetuning), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments),
 // trainer_ranks.c (what all ranks agree on).
 #ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
 #define LLMC_TRAIN_TRAINER_INTERNAL_H
@@ -44,13 +44,17 @@ struct Trainer {
     RunDir run_dir;    // rank 0's
     Resume resume;
     LlamaConfig config;
+    bool new_head; // the model has a reward model's head, which the weights to begin with lack
     Loader *train, *val; // val: NULL where there is none
     EvalTasks *tasks;    // rank 0's; NULL without --eval-tasks
     Tokenizer *tokenizer;
-    char train_shard[PATH_MAX], tokenizer_path[PATH_MAX]; // the first shard; the file in use
+    char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
+    char tokenizer_path[PATH_MAX];                   // the file in use
     const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
     double unigram_loss; // of the validation data, NAN: not known
     Llama3 *model;
+    float *reference, *val_reference; // [answers of train, val] log-probabilities; NULL where the loss needs none
+    uint64_t reference_model;         // fingerprint of the model that they are of
     Schedule schedule;
     Log log;
     Progress progress;
@@ -73,6 +77,7 @@ struct Trainer {
     int64_t saved_step;                 // of the newest whole checkpoint, 0: none
     int64_t token_offset;               // tokens beyond step * tokens_per_step, of a run whose steps had another size
     ProgressState state;                // what the last step gave
+    LogPreference preference;           // likewise, of comparisons
     double tokens_per_second;           // of the last step
     double flops_per_token, peak_flops; // 0: not known
     double began, after_first_step;     // seconds, monotonic clock
@@ -177,6 +182,26 @@ int trainer_guard(Trainer *t, bool *rolled_back, Error *err);
 
 // Logs the weights' checksum. Errors: 1 where the ranks' weights are not the same.
 int trainer_checksum(Trainer *t, Error *err);
+
+// ---- trainer_finetune.c
+
+bool trainer_compares(const Options *options); // the task's data are comparisons
+LoaderKind trainer_loader_kind(const Options *options);
+PreferenceLoss trainer_preference_loss(const Options *options);
+
+// *config = the one at path, or that of the reward model which the language model there becomes (*new_head). Errors: 2 (a
+// reward model where the task wants a language model; llama_config_read's), 1.
+int trainer_take_config(LlamaConfig *config, bool *new_head, const Options *options, const char *path, Error *err);
+
+LogPreference trainer_preference(const Options *options, const double sums[PREFERENCE_SUMS], double pairs); // means
+
+// With the weights that training begins with: reads the reference's log-probabilities, or computes and keeps them; of a
+// resumed run only reads them. Collective. Errors: 2, 1.
+int trainer_prepare_reference(Trainer *t, Error *err);
+
+// ---- trainer_open.c
+
+LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on this rank
 
 // ---- trainer_tasks.c
 

@@ -63,18 +63,21 @@ static int open_folder(Trainer *t, Error *err) {
     return code ? code : resume_find(&t->resume, &t->options, err);
 }
 
-// What the options mean for this number of ranks, and behind that checkpoint.
-static int settle_options(Trainer *t, Error *err) {
+// What the options mean for this number of ranks.
+static int settle_step(Trainer *t, Error *err) {
+    return options_settle_step(&t->options, t->team.size, resume_step_before(&t->resume), err);
+}
+
+// How long the run is with these data, and behind that checkpoint.
+static int settle_length(Trainer *t, Error *err) {
     Options *o = &t->options;
-    int code = options_settle_step(o, t->team.size, resume_step_before(&t->resume), err);
-    if (code || options_resume(o) == RESUME_NEVER) return code;
-    int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
+    const int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
+    options_settle_length(o, loader_num_windows(t->train), t->team.size);
     return options_settle_schedule(o, kept, err);
 }
 
 static int read_model_config(Trainer *t, const char *path, Error *err) {
-    int code = llama_config_read(&t->config, path, err);
-    return code ? code : llama_config_demand_language_model(&t->config, path, err);
+    return trainer_take_config(&t->config, &t->new_head, &t->options, path, err);
 }
 
 // The model is the checkpoint's, or that of the weights to begin with, or --config's.
@@ -121,16 +124,24 @@ static double read_unigram_loss(const char *shard) {
     return value;
 }
 
+LoaderSpec trainer_loader_spec(const Trainer *t) {
+    const Options *o = &t->options;
+    return (LoaderSpec){.B = (int)o->batch_size,
+                        .T = (int)o->seq_len,
+                        .grad_accum = (int)o->grad_accum,
+                        .rank = t->team.rank,
+                        .world = t->team.size,
+                        .seed = (uint64_t)o->seed,
+                        .document_mask = o->document_mask,
+                        .shuffle = true,
+                        .kind = trainer_loader_kind(o),
+                        .shuffle_answers = o->task == TASK_REWARD,
+                        .skip_long = o->skip_long};
+}
+
 static int open_data(Trainer *t, Error *err) {
     const Options *o = &t->options;
-    LoaderSpec spec = {.B = (int)o->batch_size,
-                       .T = (int)o->seq_len,
-                       .grad_accum = (int)o->grad_accum,
-                       .rank = t->team.rank,
-                       .world = t->team.size,
-                       .seed = (uint64_t)o->seed,
-                       .document_mask = o->document_mask,
-                       .shuffle = true};
+    LoaderSpec spec = trainer_loader_spec(t);
     int code = find_shard(t->train_shard, "--train-data", o->train_data, err);
     if (!code) code = open_tokenizer(t, err);
     if (!code) code = open_loader(t, &t->train, o->train_data, &spec, err);
@@ -139,10 +150,10 @@ static int open_data(Trainer *t, Error *err) {
     spec.rank = 0; // evaluate() divides the micro-batches itself
     spec.world = 1;
     spec.seed = 0; // the same windows whatever the run's seed, so that runs can be compared
-    char val_shard[PATH_MAX];
-    code = find_shard(val_shard, "--val-data", o->val_data, err);
+    spec.once = o->task != TASK_PRETRAIN;
+    code = find_shard(t->val_shard, "--val-data", o->val_data, err);
     if (!code) code = open_loader(t, &t->val, o->val_data, &spec, err);
-    if (!code) t->unigram_loss = read_unigram_loss(val_shard);
+    if (!code && o->task == TASK_PRETRAIN) t->unigram_loss = read_unigram_loss(t->val_shard);
     return code;
 }
 
@@ -194,6 +205,8 @@ static int create_model(Trainer *t, Error *err) {
                       .micro_batches = (int)o->grad_accum,
                       .training = true,
                       .recompute = o->recompute == RECOMPUTE_BLOCK,
+                      .comparisons = trainer_compares(o),
+                      .preference = trainer_preference_loss(o),
                       .parallel = t->parallel};
     int code = llama3_create(&t->model, &t->config, &shape, err);
     if (code) return code;
@@ -237,21 +250,36 @@ static void print_ranks(const Trainer *t) {
            (long long)t->options.zero, trainer_shard_group(&t->options, team->size));
 }
 
+static void print_data(const Trainer *t) {
+    const long long T = t->options.seq_len;
+    const int files = loader_num_shards(t->train);
+    const unsigned long long windows = loader_num_windows(t->train), skipped = loader_num_skipped(t->train);
+    char tokens[16], rows[16];
+    progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
+    progress_count(rows, sizeof rows, (double)loader_num_rows(t->train));
+    if (t->options.task == TASK_PRETRAIN) {
+        printf("data      %s tokens in %d shard%s, %llu windows of %lld\n", tokens, files, files == 1 ? "" : "s",
+               windows, T);
+        return;
+    }
+    printf("task      %s\ndata      %s %s, %s tokens in %d file%s, %llu packs of %lld, %.1f %% full\n",
+           options_task_name(&t->options), rows, trainer_compares(&t->options) ? "comparisons" : "conversations",
+           tokens, files, files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->train));
+    if (skipped) printf("data      %llu longer than --seq-len %lld left out (--skip-long)\n", skipped, T);
+}
+
 static void print_summary(const Trainer *t) {
     const Options *o = &t->options;
-    char among[48] = "", parameters[16], tokens[16], step_tokens[16];
+    char among[48] = "", parameters[16], step_tokens[16];
     printf("version   %s, %s\ndevice    %s\n", LLMC_VERSION, state_precision(), t->device);
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
-    progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
     const double rows = (double)(o->batch_size * o->grad_accum * t->team.size);
     const double epochs = (double)o->steps * rows / (double)loader_num_windows(t->train);
     printf("model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d\n", parameters,
            t->config.num_hidden_layers, t->config.hidden_size, t->config.num_attention_heads,
            t->config.num_key_value_heads, t->config.vocab_size);
-    printf("data      %s tokens in %d shard%s, %llu windows of %lld\n", tokens, loader_num_shards(t->train),
-           loader_num_shards(t->train) == 1 ? "" : "s", (unsigned long long)loader_num_windows(t->train),
-           (long long)o->seq_len);
+    print_data(t);
     if (t->team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", t->team.size);
     printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs\n", (long long)o->steps,
            step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, among, epochs);
@@ -267,9 +295,10 @@ static void print_summary(const Trainer *t) {
 // What each rank does for itself.
 static int open_inputs(Trainer *t, Error *err) {
     int code = trainer_share_resume(t, err); // collective, and first
-    if (!code) code = settle_options(t, err);
+    if (!code) code = settle_step(t, err);
     if (!code) code = read_config(t, err);
     if (!code) code = open_data(t, err);
+    if (!code) code = settle_length(t, err);
     if (!code) code = trainer_open_tasks(t, err);
     if (!code) code = find_origin(t, err);
     if (!code) code = take_document_ids(&t->config, t->origin != NULL, t->train, err);
@@ -321,7 +350,6 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
     t->log.fd = -1;
     t->run_dir.lock.fd = -1;
     t->unigram_loss = NAN;
-    t->state = (ProgressState){0, options->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
     int code = options_trace_steps(options, &t->trace_first, &t->trace_last, err);
     if (!code) code = open_parts(t, err);
     if (code) {
@@ -329,6 +357,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
         return code;
     }
     const Options *o = &t->options;
+    t->state = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
     t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction};
     t->flops_per_token = flops_per_token(&t->config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);
@@ -359,6 +388,8 @@ void trainer_close(Trainer *t) {
     tokenizer_close(t->tokenizer);
     free(t->sample_ids);
     free(t->checksums);
+    free(t->reference);
+    free(t->val_reference);
     resume_free(&t->resume);
     stop_watching(t);
     run_dir_close(&t->run_dir);

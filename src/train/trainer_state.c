@@ -25,6 +25,8 @@ static void add_identity(cJSON *root, const Trainer *t) {
     cJSON_AddStringToObject(root, "precision", state_precision());
     cJSON_AddStringToObject(root, "train_data", fingerprint);
     cJSON_AddStringToObject(root, "tokenizer_sha256", sha);
+    state_fingerprint(fingerprint, t->reference_model);
+    if (t->options.task == TASK_DPO) cJSON_AddStringToObject(root, "reference_model", fingerprint);
     cJSON_AddStringToObject(root, "device", t->device);
     cJSON_AddNumberToObject(root, "threads", t->threads);
     cJSON_AddNumberToObject(root, "world_size", t->team.size);
@@ -74,6 +76,8 @@ int trainer_take_state(Trainer *t, Error *err) {
     if (!code) code = resume_integer(resume, "data_offset", -t->step, &t->data_offset, err);
     if (!code) code = resume_integer(resume, "tokens", 0, &tokens, err);
     if (!code) code = resume_spikes(resume, &t->spikes, err);
+    if (!code && t->options.task == TASK_DPO)
+        code = resume_fingerprint(resume, "reference_model", &t->reference_model, err);
     t->token_offset = tokens - t->step * t->options.tokens_per_step;
     keep_position(t, resume->options.tokens_per_step);
     return code;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "train/evaluate.h"
+#include "train/reference.h"
 #include "target/trace.h"
 #include "train/sample.h"
 #include "train/timeline.h"
@@ -22,6 +23,7 @@ static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
         Batch *batch = llama3_batch(t->model, i);
         int code = loader_fetch(t->train, t->step + t->data_offset, i, batch, err);
         if (code) return code;
+        if (t->reference) reference_fill(t->model, i, t->reference);
         *num_targets += batch->num_targets;
     }
     return 0;
@@ -40,6 +42,15 @@ static AdamWStep optimizer_step(const Trainer *t) {
         .bias_correction2 = (float)(1 - pow(o->beta2, update)),
         .max_grad_norm = (float)o->grad_clip,
     };
+}
+
+// Means over the step's pairs.
+static void note_preference(Trainer *t, int64_t pairs) {
+    double sums[PREFERENCE_SUMS];
+    if (!trainer_compares(&t->options)) return;
+    for (int i = 0; i < PREFERENCE_SUMS; i++) sums[i] = (double)llama3_step_sums(t->model)[i];
+    t->preference = trainer_preference(&t->options, sums, (double)pairs);
+    t->state.accuracy = t->preference.accuracy;
 }
 
 static void note_step(Trainer *t, double lr, double loss, double grad_norm, double seconds) {
@@ -114,6 +125,7 @@ int trainer_step(Trainer *t, Error *err) {
     compute(t, num_targets, &update, &loss, &grad_norm);
     trace_end(LANE_STEP, NULL);
     note_communication(t);
+    note_preference(t, num_targets);
     const double seconds = trainer_now() - began;
     t->stepped += seconds;
     note_step(t, update.learning_rate, loss, grad_norm, seconds);
@@ -137,12 +149,20 @@ static bool long_work_due(const Trainer *t) {
 
 static int show_evaluation(Trainer *t, Error *err) {
     const Options *o = &t->options;
-    int code = evaluate(t->model, t->val, &t->team, o->eval_batches, (int)o->grad_accum, &t->state.val_loss, err);
+    const bool compares = trainer_compares(o);
+    Evaluated result;
+    int code =
+        evaluate(t->model, t->val, t->val_reference, &t->team, o->eval_batches, (int)o->grad_accum, &result, err);
     if (code) return code;
-    log_evaluation(&t->log, t->step, t->state.val_loss);
-    char unigram[64] = "";
-    if (!isnan(t->unigram_loss)) snprintf(unigram, sizeof unigram, " (unigram model: %.4f)", t->unigram_loss);
-    progress_print(&t->progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss, unigram);
+    const LogPreference preference = trainer_preference(o, result.sums, (double)result.targets);
+    t->state.val_loss = evaluated_loss(&result);
+    log_evaluation(&t->log, t->step, t->state.val_loss, compares ? &preference : NULL);
+    char more[96] = "";
+    if (!isnan(t->unigram_loss)) snprintf(more, sizeof more, " (unigram model: %.4f)", t->unigram_loss);
+    if (compares)
+        snprintf(more, sizeof more, ", %.1f %% of %lld pairs right, margin %.4f", 100 * preference.accuracy,
+                 (long long)result.targets, preference.reward_chosen - preference.reward_rejected);
+    progress_print(&t->progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss, more);
     return 0;
 }
 
@@ -165,7 +185,7 @@ int trainer_observe(Trainer *t, Error *err) {
     bool rolled_back;
     if (!t->made) return 0;
     log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
-             t->team.size > 1 ? &t->communication : NULL);
+             trainer_compares(&t->options) ? &t->preference : NULL, t->team.size > 1 ? &t->communication : NULL);
     int code = trainer_guard(t, &rolled_back, err);
     if (code || rolled_back) return code;
     progress_show(&t->progress, s);
