@@ -16,11 +16,9 @@ Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything el
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +30,7 @@ from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
+from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.source import find_files
 
@@ -71,43 +70,6 @@ def check_options(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
-
-
-@contextlib.contextmanager
-def partial_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder inside `output` to write to. It is gone afterwards, whatever happens; two runs exclude each other."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = os.open(output, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{output}: another run is writing to this folder") from None
-    except OSError as error:
-        raise InputError(f"{output}: not a folder that can be written to ({error.strerror})") from None
-    present = [path.name for pattern in OWN_FILES for path in output.glob(pattern)]
-    if present and not overwrite:
-        raise InputError(f"{output}: already holds {present[0]}; give another folder, or --overwrite")
-    partial = output / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-    except OSError as error:
-        raise InputError(f"{output}: not a folder that can be written to ({error.strerror})") from None
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
-
-
-def move_into_place(partial: Path, output: Path) -> None:
-    """Replaces what an earlier run left. meta.json comes last: where it stands, the set is whole."""
-    for pattern in reversed(OWN_FILES):
-        for path in output.glob(pattern):
-            path.unlink()
-    names = sorted((path.name for path in partial.iterdir()), key=lambda name: (name == "meta.json", name))
-    for name in names:
-        os.replace(partial / name, output / name)
 
 
 def training_texts(files: list[Path], options: argparse.Namespace, progress: Progress) -> Iterator[str]:
@@ -210,12 +172,12 @@ def unigram_loss(train: shards.ShardWriter, val: shards.ShardWriter) -> float | 
 
 def prepare(options: argparse.Namespace) -> None:
     files = find_files(options.text)
-    with partial_folder(options.output, options.overwrite) as folder:
+    with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
         text_tokenizer = make_tokenizer(files, options)
         text_tokenizer.save(folder)
         meta = write_shards(files, options, text_tokenizer, folder)
         (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        move_into_place(folder, options.output)
+        move_into_place(folder, options.output, OWN_FILES)
     print_summary(options.output, meta)
 
 

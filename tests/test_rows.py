@@ -52,7 +52,9 @@ def test_rows_come_back(tmp_path, kind):
 
 
 def test_bytes(tmp_path):
-    first = rows.Row(np.array([1, 7], np.uint32), [np.array([2 | 1 << 31], np.uint32), np.array([3 | 1 << 31, 4 | 3 << 30])], 1, 9)
+    first = rows.Row(
+        np.array([1, 7], np.uint32), [np.array([2 | 1 << 31], np.uint32), np.array([3 | 1 << 31, 4 | 3 << 30])], 1, 9
+    )
     rows.write(tmp_path, "val", rows.COMPARISONS, [first], 8, bos=1, end=4, sha256=bytes(range(32)))
     data = (tmp_path / "val_000.bin").read_bytes()
     header = struct.pack("<8sIIIIQII", b"L3ROWS\0\0", 1, 0x01020304, 2, 8, 5, 1, 4) + bytes(range(32)) + struct.pack("<Q", 1)

@@ -1,16 +1,13 @@
 """Pieces of text to token ids on all cores, in order, with bounded memory."""
 
-import multiprocessing
 import os
-from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator
 
 import numpy as np
 
-from . import tokenizer
+from . import pool, tokenizer
 
 TASK_CHARS = 1 << 19  # text that goes to a worker at once
 
@@ -85,20 +82,8 @@ def _work(units: list[Unit]) -> Encoded:
 
 
 def encode_all(units: Iterable[Unit], path: Path, bos: int, eos: int | None, workers: int) -> Iterator[Encoded]:
-    """Encodes units in order with `workers` processes; no more than three tasks a worker are in memory at a time."""
-    tasks = _group(units)
-    context = multiprocessing.get_context("spawn")  # a fork after the tokenizer library has run its threads may hang
-    with ProcessPoolExecutor(workers, context, _start_worker, (path, bos, eos)) as pool:
-        running: deque[Future[Encoded]] = deque()
-        try:
-            for task in tasks:
-                running.append(pool.submit(_work, task))
-                if len(running) >= 3 * workers:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Encodes units in order with `workers` processes."""
+    return pool.in_order(_group(units), _work, _start_worker, (path, bos, eos), workers)
 
 
 def _group(units: Iterable[Unit]) -> Iterator[list[Unit]]:

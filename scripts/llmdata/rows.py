@@ -1,4 +1,4 @@
-"""The format of finetuning rows, written and read, as src/data/rows.h describes it: conversations, or prompts with ranked answers.
+"""The format of finetuning rows, written and read, as in src/data/rows.h: conversations, or prompts with ranked answers.
 
 A header of 256 bytes, the tokens of all rows one behind the other, 32 bits each, then 32 bytes a row, all little endian.
 """
@@ -26,7 +26,7 @@ TRAINED, FORMAT = np.uint32(1 << 31), np.uint32(1 << 30)
 ID_MASK = np.uint32((1 << 30) - 1)
 LARGEST_VOCABULARY = 1 << 30
 
-# magic, version, byte order, kind, vocabulary size, token count, begin of text, end of turn, sha256 of tokenizer.json, row count
+# magic, version, byte order, kind, vocabulary size, tokens, begin of text, end of turn, sha256 of tokenizer.json, rows
 _HEADER = struct.Struct("<8sIIIIQII32sQ")
 _HEADER_NAMES = (
     "magic", "version", "byte_order", "kind", "vocab_size", "token_count", "bos_id", "end_id", "tokenizer_sha256", "row_count",
@@ -125,7 +125,18 @@ class RowWriter:
 
     def _end(self) -> None:
         bos, end = (NO_TOKEN if token is None else token for token in (self.bos, self.end))
-        fields = (MAGIC, VERSION, BYTE_ORDER, self.kind, self.vocab_size, self._in_file, bos, end, self.sha256, len(self._table))
+        fields = (
+            MAGIC,
+            VERSION,
+            BYTE_ORDER,
+            self.kind,
+            self.vocab_size,
+            self._in_file,
+            bos,
+            end,
+            self.sha256,
+            len(self._table),
+        )
         self._file.write(np.array(self._table, _TABLE).tobytes())
         self._file.seek(0)
         self._file.write(_HEADER.pack(*fields))
@@ -180,7 +191,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     for number, entry in enumerate(table, 1):
         lengths = [int(entry["prompt"]), *(int(n) for n in entry["answers"] if n)]
         if int(entry["first"]) != place or place + sum(lengths) > header["token_count"]:
-            raise InputError(f"{path}: row {number}: begins at token {entry['first']}, expected {place}, or ends beyond the file")
+            raise InputError(
+                f"{path}: row {number}: begins at token {entry['first']}, expected {place}, or ends beyond the file"
+            )
         ends = place + np.cumsum([0, *lengths])
         parts = [np.array(tokens[a:b]) for a, b in zip(ends, ends[1:])]
         yield Row(parts[0], parts[1:], int(entry["source"]), int(entry["line"]))

@@ -31,32 +31,32 @@ class Piece:
     consumed: int
 
 
-def find_files(paths: list[str]) -> list[Path]:
-    """Files named in `paths`, folders replaced by the text files in them, in sorted order."""
+def find_files(paths: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """Files named in `paths`, folders replaced by the files in them that end so, in sorted order."""
     files: list[Path] = []
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            files += _files_in_folder(path)
+            files += _files_in_folder(path, suffixes)
         elif path.is_file():
             files.append(path)
         else:
             raise InputError(f"{path}: no such file or folder")
     for path in files:
-        if path.suffix not in SUFFIXES:
-            raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+        if path.suffix not in suffixes:
+            raise InputError(f"{path}: expected a name that ends in {', '.join(suffixes)}")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty, expected text")
     return files
 
 
-def _files_in_folder(folder: Path) -> list[Path]:
+def _files_in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     def hidden(path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    found = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file() and not hidden(p))
+    found = sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file() and not hidden(p))
     if not found:
-        raise InputError(f"{folder}: no {', '.join(SUFFIXES)} file in this folder")
+        raise InputError(f"{folder}: no {', '.join(suffixes)} file in this folder")
     return found
 
 
@@ -134,23 +134,37 @@ def _decode(path: Path) -> Iterator[tuple[str, int]]:
             yield text, read
 
 
-def _read_jsonl(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+def read_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """(number from 1, line, bytes of the file read so far) of all that are not blank."""
     consumed = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             consumed += len(line)
             if line.strip():
-                yield iter([(_text_of_line(path, number, line), consumed)])
+                yield number, line, consumed
+
+
+def _read_jsonl(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+    for number, line, consumed in read_lines(path):
+        yield iter([(_text_of_line(path, number, line), consumed)])
+
+
+def parse_line(line: bytes):
+    """The JSON value of a line; an InputError says only what is wrong with it."""
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start} of the line") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON ({getattr(error, 'msg', 'nested too deep or a number too long')})") from None
 
 
 def _text_of_line(path: Path, number: int, line: bytes) -> str:
     where = f"{path}: line {number}"
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 at byte {error.start} of the line") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
+        row = parse_line(line)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise InputError(f'{where}: expected an object with a string under the key "text"')
     _check_encodable(where, row["text"])
@@ -164,14 +178,38 @@ def _check_encodable(where: str, text: str) -> None:
         raise InputError(f"{where}: half a surrogate pair at character {error.start}, expected Unicode text") from None
 
 
-def _read_parquet(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+def _open_parquet(path: Path):
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        return parquet.ParquetFile(path)
     except (arrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a Parquet file ({_one_line(error)})") from None
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, bytes | dict, int]]:
+    """(number from 1, line of .jsonl or row of .parquet, bytes of the file read so far)."""
+    if path.suffix == ".jsonl":
+        yield from read_lines(path)
+        return
+    import pyarrow as arrow
+
+    file = _open_parquet(path)
+    size, rows, number = path.stat().st_size, max(1, file.metadata.num_rows), 0
+    try:
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row, size * number // rows
+    except (arrow.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged after row {number} ({_one_line(error)})") from None
+
+
+def _read_parquet(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
+    import pyarrow as arrow
+
+    file = _open_parquet(path)
     if "text" not in file.schema_arrow.names:
         raise InputError(f'{path}: expected a column "text", found {", ".join(file.schema_arrow.names)}')
     size, rows, row = path.stat().st_size, max(1, file.metadata.num_rows), 0

@@ -23,7 +23,7 @@ class HeldOut:
     So the held-out text is spread evenly over the corpus and its share is exact, in one pass and without knowing the size.
     """
 
-    def __init__(self, fraction: float, seed: int):
+    def __init__(self, fraction: float, seed: int | str):
         self.fraction, self.seed = fraction, seed
         self.unit = -1
         self.stratum = -1

@@ -1,22 +1,30 @@
-"""A prompt for instruct models: the chat template of the model's own folder, or Llama 3's where it has none.
+"""Conversations as text and ids: the chat template of a model's own folder, or Llama 3's where it has none.
 
 Templates are programs that came with a model, so they run in jinja2's sandbox. Their text is encoded in pieces: what the
-template itself wrote may be special tokens, what the user wrote never is, whatever it looks like.
+template itself wrote may be special tokens, what a message says never is, whatever it looks like.
 """
 
 import datetime
+import hashlib
 import json
+import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
 
-LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>
+LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
+{{ 'ipython' if message['role'] == 'tool' else message['role'] }}<|end_header_id|>
 
-{{ message['content'] | trim }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>
+{{ message['content'] | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
 
-"""
+{% endif %}"""
 LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+OWN, CONFIG, LLAMA3 = "chat_template.jinja", "tokenizer_config.json", "Llama 3"  # where a template comes from
+
+# White space that no template writes by itself: a template that trims a message takes it away.
+_EDGE = "\u2003"
 
 
 def read_json(path: Path) -> dict:
@@ -38,85 +46,156 @@ def token_text(value) -> str:
     return value if isinstance(value, str) else ""
 
 
-def find_template(folder: Path, fields: dict) -> str | None:
-    """chat_template.jinja, or the field of tokenizer_config.json: a text, or a list of named ones."""
-    own = folder / "chat_template.jinja"
+def find_template(folder: Path, fields: dict) -> tuple[str | None, str]:
+    """chat_template.jinja, or the field of tokenizer_config.json (a text, or a list of named ones), and where it was found."""
+    own = folder / OWN
     if own.exists():
-        return own.read_text(encoding="utf-8")
+        try:
+            return own.read_text(encoding="utf-8"), OWN
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{own}: {error}") from None
     template = fields.get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default")
-    return template if isinstance(template, str) else None
+    return (template, CONFIG) if isinstance(template, str) else (None, LLAMA3)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a conversation's text: the template's own (`message` is None), or what message number `message` says."""
+
+    text: str
+    message: int | None = None
+
+
+class _Mark:
+    """Stands in for what a message says while the template runs, and tells afterwards what the template did with it.
+
+    Between two numbers that no text can hold by chance is a quotation mark, so that a template which writes the message as JSON
+    is seen to do so; around them is white space, so that one which trims it is seen too.
+    """
+
+    def __init__(self, content: str):
+        self.content = content
+        first, second = secrets.token_hex(8), secrets.token_hex(8)
+        self.text = f'{_EDGE}{first}"{second}{_EDGE}'
+        self.pattern = f'{_EDGE}?{first}\\\\?"{second}{_EDGE}?'
+
+    def meaning(self, found: str) -> str:
+        """What the template writes of the content where it writes `found` of the mark."""
+        content = self.content if found.startswith(_EDGE) else self.content.lstrip()
+        content = content if found.endswith(_EDGE) else content.rstrip()
+        return json.dumps(content, ensure_ascii=False)[1:-1] if '\\"' in found else content
+
+
+class Template:
+    """A folder's chat template. `date` is the day that a template may write; None: today."""
+
+    def __init__(self, folder: Path, tokenizer, date: datetime.date | None = None):
+        self.folder, self.tokenizer, self.date = folder, tokenizer, date
+        self.fields = read_json(folder / "tokenizer_config.json")
+        self.bos, self.eos = token_text(self.fields.get("bos_token")), token_text(self.fields.get("eos_token"))
+        source, self.origin = find_template(folder, self.fields)
+        if source is None:
+            source, self.bos = LLAMA3_TEMPLATE, self.bos or LLAMA3_TOKENS[0]
+            missing = [token for token in LLAMA3_TOKENS[1:] if tokenizer.token_to_id(token) is None]
+            if missing:
+                raise InputError(f"{folder}: no chat template, and the tokenizer has no {' '.join(missing)} for Llama 3's")
+        self.sha256 = hashlib.sha256(source.encode()).hexdigest()
+        self.program = self._compile(source)
+        self._own_ids: dict[str, list[int]] = {}
+
+    def _compile(self, source: str):
+        import jinja2.ext
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        extensions = [jinja2.ext.loopcontrols, _generation_blocks()]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)
+        environment.globals.update(raise_exception=self._refuse, strftime_now=self._now)
+        if self.date is not None:
+            environment.globals["date_string"] = self.date.strftime("%d %b %Y")
+        try:
+            return environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise InputError(f"{self.folder}: chat template: {' '.join(str(error).split())}") from None
+
+    def _refuse(self, message: str) -> None:
+        raise InputError(f"{self.folder}: the chat template says: {' '.join(str(message).split())}")
+
+    def _now(self, form: str) -> str:
+        now = datetime.datetime.now()
+        return (now if self.date is None else datetime.datetime.combine(self.date, datetime.time())).strftime(form)
+
+    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        try:
+            return self.program.render(messages=messages, add_generation_prompt=add_generation_prompt,
+                                       bos_token=self.bos, eos_token=self.eos)  # fmt: skip
+        except InputError:
+            raise
+        except Exception as error:  # whatever a template may do wrong
+            raise InputError(f"{self.folder}: chat template: {' '.join(str(error).split())}") from None
+
+    def pieces(self, messages: list[dict], add_generation_prompt: bool) -> list[Piece]:
+        """The conversation's text in order. Messages are {"role", "content"}, their contents not empty."""
+        marks = [_Mark(message["content"]) for message in messages]
+        whole = self.render([m | {"content": mark.text} for m, mark in zip(messages, marks)], add_generation_prompt)
+        pieces, place = [], 0
+        for match in re.finditer("|".join(f"({mark.pattern})" for mark in marks), whole):
+            number = match.lastindex - 1
+            pieces += [Piece(whole[place : match.start()]), Piece(marks[number].meaning(match.group()), number)]
+            place = match.end()
+        pieces.append(Piece(whole[place:]))
+        self._check(messages, pieces, add_generation_prompt)
+        return [piece for piece in pieces if piece.text]
+
+    def _check(self, messages: list[dict], pieces: list[Piece], add_generation_prompt: bool) -> None:
+        """The pieces are what the template makes of the messages themselves: it may look at what they say."""
+        numbers = [piece.message for piece in pieces if piece.message is not None]
+        if sorted(numbers) == list(range(len(messages))):
+            if "".join(piece.text for piece in pieces) == self.render(messages, add_generation_prompt):
+                return
+            wrong = range(len(messages))
+        else:
+            wrong = [number for number in range(len(messages)) if numbers.count(number) != 1]
+        roles = dict.fromkeys(str(messages[number]["role"]) for number in wrong)
+        raise InputError(f"{self.folder}: the chat template leaves out or changes the {' or '.join(roles)} message")
+
+    def encode_piece(self, piece: Piece) -> list[int]:
+        """Special tokens of the template's pieces are tokens, of a message's they are text."""
+        if piece.message is None and piece.text in self._own_ids:
+            return self._own_ids[piece.text]
+        self.tokenizer.encode_special_tokens = piece.message is not None
+        ids = self.tokenizer.encode(piece.text, add_special_tokens=False).ids
+        self.tokenizer.encode_special_tokens = False
+        if piece.message is None and len(self._own_ids) < 10_000:
+            self._own_ids[piece.text] = ids
+        return ids
+
+
+def _generation_blocks():
+    """{% generation %} ... {% endgeneration %}, which some templates put around what an assistant says, changes nothing."""
+    import jinja2.ext
+    import jinja2.nodes
+
+    class GenerationBlocks(jinja2.ext.Extension):
+        tags = {"generation"}
+
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            return jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+    return GenerationBlocks
 
 
 class Chat:
     """encode(text) → ids of a conversation in which the user says that and the assistant's turn begins."""
 
     def __init__(self, folder: Path, tokenizer, system: str | None):
-        import jinja2.ext
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        self.tokenizer, self.system, self.folder = tokenizer, system, folder
-        self.fields = read_json(folder / "tokenizer_config.json")
-        self.bos = token_text(self.fields.get("bos_token"))
-        template = find_template(folder, self.fields)
-        if template is None:
-            template, self.bos = LLAMA3_TEMPLATE, self.bos or LLAMA3_TOKENS[0]
-            missing = [token for token in LLAMA3_TOKENS[1:] if tokenizer.token_to_id(token) is None]
-            if missing:
-                raise InputError(f"{folder}: --chat: no chat template, and the tokenizer has no {' '.join(missing)} for Llama 3's")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-        environment.globals.update(raise_exception=self.refuse, strftime_now=lambda form: datetime.datetime.now().strftime(form))
-        try:
-            self.template = environment.from_string(template)
-        except jinja2.TemplateError as error:
-            raise InputError(f"{folder}: chat template: {' '.join(str(error).split())}") from None
-
-    def refuse(self, message: str) -> None:
-        raise InputError(f"{self.folder}: the chat template says: {' '.join(str(message).split())}")
-
-    def render(self, contents: list[tuple[str, str]]) -> str:
-        messages = [{"role": role, "content": text} for role, text in contents]
-        try:
-            return self.template.render(messages=messages, add_generation_prompt=True, bos_token=self.bos,
-                                        eos_token=token_text(self.fields.get("eos_token")))  # fmt: skip
-        except InputError:
-            raise
-        except Exception as error:  # whatever a template may do wrong
-            raise InputError(f"{self.folder}: chat template: {' '.join(str(error).split())}") from None
+        self.template, self.system = Template(folder, tokenizer), system
 
     def encode(self, text: str) -> list[int]:
-        contents = ([("system", self.system)] if self.system else []) + [("user", text)]
-        # the template sees marks that no text can hold by chance; the contents take their places after it has run
-        marks = {secrets.token_hex(16): content.strip() for _, content in contents}
-        whole = self.render([(role, mark) for (role, _), mark in zip(contents, marks)])
-        if any(mark not in whole for mark in marks):
-            raise InputError(f"{self.folder}: the chat template leaves out or changes the {' or '.join(r for r, _ in contents)} message")
-        return encode_pieces(self.tokenizer, split_at(whole, marks))
-
-
-def split_at(text: str, marks: dict[str, str]) -> list[tuple[str, bool]]:
-    """(piece, is it the user's) in order, each mark replaced by what it stands for."""
-    pieces = [(text, False)]
-    for mark, content in marks.items():
-        next_pieces = []
-        for piece, users in pieces:
-            if users:
-                next_pieces.append((piece, True))
-                continue
-            for i, part in enumerate(piece.split(mark)):
-                next_pieces += ([(content, True)] if i else []) + [(part, False)]
-        pieces = next_pieces
-    return [(piece, users) for piece, users in pieces if piece]
-
-
-def encode_pieces(tokenizer, pieces: list[tuple[str, bool]]) -> list[int]:
-    """Special tokens of the template's pieces are tokens, of the user's they are text."""
-    ids = []
-    for piece, users in pieces:
-        tokenizer.encode_special_tokens = users
-        ids += tokenizer.encode(piece, add_special_tokens=False).ids
-    tokenizer.encode_special_tokens = False
-    return ids
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        pieces = self.template.pieces([*messages, {"role": "user", "content": text}], add_generation_prompt=True)
+        return [number for piece in pieces for number in self.template.encode_piece(piece)]

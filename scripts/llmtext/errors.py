@@ -1,8 +1,7 @@
 """The two exceptions that generate.py turns into one line and an exit code."""
 
-
-class InputError(Exception):
-    """Bad usage or input: code 2. The message is one line: file or option, what was expected, what was found."""
+# Bad usage or input: code 2.
+from llmdata.errors import InputError as InputError
 
 
 class Fault(Exception):

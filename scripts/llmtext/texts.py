@@ -55,9 +55,12 @@ def open_tokenizer(folder: Path, option: str = "--model"):
     if not path.exists():
         raise InputError(f"{path} is missing")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more precise
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def encode_text(folder: Path, tokenizer, text: str) -> list[int]:

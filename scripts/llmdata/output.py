@@ -1,0 +1,65 @@
+"""The folder that a data set is written to: it receives all files of the set or none."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import Iterator
+
+from .errors import InputError
+
+
+@contextlib.contextmanager
+def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) -> Iterator[Path]:
+    """A folder inside `output` to write to. It is gone afterwards, whatever happens; two runs exclude each other.
+
+    `own_files`: names (patterns) of what such a run leaves, meta.json last.
+    """
+    partial = output / ".partial"
+    with _locked(output):
+        present = [path.name for pattern in own_files for path in output.glob(pattern)]
+        if present and not overwrite:
+            raise InputError(f"{output}: already holds {present[0]}; give another folder, or --overwrite")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+        except OSError as error:
+            raise InputError(f"{output}: not a folder that can be written to ({error.strerror})") from None
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    lock = _open_lock(output)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _open_lock(output: Path) -> int:
+    lock = -1
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = os.open(output, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+    except BlockingIOError:
+        os.close(lock)
+        raise InputError(f"{output}: another run is writing to this folder") from None
+    except OSError as error:
+        raise InputError(f"{output}: not a folder that can be written to ({error.strerror})") from None
+
+
+def move_into_place(partial: Path, output: Path, own_files: tuple[str, ...]) -> None:
+    """Replaces what an earlier run left. meta.json comes last: where it stands, the set is whole."""
+    for pattern in reversed(own_files):
+        for path in output.glob(pattern):
+            path.unlink()
+    names = sorted((path.name for path in partial.iterdir()), key=lambda name: (name == "meta.json", name))
+    for name in names:
+        os.replace(partial / name, output / name)
