@@ -102,8 +102,7 @@ static bool collect(Packing *p, const uint32_t *pack_of, const uint32_t *order, 
 int packing_create(Packing *out, const uint32_t *lengths, uint32_t count, uint32_t T, uint64_t seed, Error *err) {
     Packing p = {0};
     Rooms rooms = {0};
-    uint32_t *order = malloc(((size_t)count + 1) * sizeof *order),
-             *pack_of = malloc(((size_t)count + 1) * sizeof *pack_of);
+    uint32_t *order = calloc((size_t)count + 1, sizeof *order), *pack_of = calloc((size_t)count + 1, sizeof *pack_of);
     uint64_t *place = calloc((size_t)T + 1, sizeof *place);
     bool enough = rooms_create(&rooms, T, count) && order && pack_of && place;
     if (enough) {

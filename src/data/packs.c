@@ -100,9 +100,10 @@ static void describe_source(char *text, size_t capacity, const char *path, const
     if (fits) json_read_object(&meta, meta_path, MAX_META_BYTES, NULL);
     const cJSON *sources = json_get(meta, "sources");
     const bool listed = cJSON_IsArray(sources) && row->source < (uint32_t)cJSON_GetArraySize(sources);
-    const cJSON *name = listed ? json_get(cJSON_GetArrayItem(sources, (int)row->source), "path") : NULL;
-    if (cJSON_IsString(name))
-        snprintf(text, capacity, "line %u of %.200s", row->line, name->valuestring);
+    const cJSON *source = listed ? cJSON_GetArrayItem(sources, (int)row->source) : NULL;
+    const char *name = cJSON_GetStringValue(json_get(source, "path"));
+    if (name)
+        snprintf(text, capacity, "line %u of %.200s", row->line, name);
     else
         snprintf(text, capacity, "line %u of source %u", row->line, row->source);
     cJSON_Delete(meta);
@@ -227,14 +228,21 @@ static AnswerSpan put_answer(Pen *pen, uint32_t last_of_prompt, const uint32_t *
     return span;
 }
 
+// order = the row's answers in the order of their places.
+static void place_answers(const Packs *p, const PlacedRow *placed, int *order, int count) {
+    for (int i = 0; i < count; i++) order[i] = i;
+    const uint64_t key = permutation_key(p->spec.seed, UINT64_MAX - 1); // a number that no epoch has
+    if (p->spec.shuffle_answers) permutation_shuffle(order, count, permutation_key(key, placed->number));
+}
+
 static void put_comparison(Pen *pen, const Packs *p, const PlacedRow *placed, const Row *row, const uint32_t *tokens) {
     Batch *batch = pen->batch;
     const int count = row_num_answers(row), first = batch->num_answers;
-    int order[ROWS_MAX_ANSWERS] = {0, 1, 2};
+    assert(count >= 2 && count <= ROWS_MAX_ANSWERS);
+    int order[ROWS_MAX_ANSWERS];
+    place_answers(p, placed, order, count);
     uint64_t begin[ROWS_MAX_ANSWERS] = {row->prompt};
     for (int i = 1; i < count; i++) begin[i] = begin[i - 1] + row->answers[i - 1];
-    const uint64_t answers_key = permutation_key(p->spec.seed, UINT64_MAX - 1); // a number that no epoch has
-    if (p->spec.shuffle_answers) permutation_shuffle(order, count, permutation_key(answers_key, placed->number));
 
     pen->hidden_begin = pen->hidden_end = pen->t + (int)row->prompt - 1;
     for (uint32_t i = 0; i + 1 < row->prompt; i++) put(pen, tokens[i], -1);
