@@ -41,19 +41,51 @@ def make_documents(B, T, documents):
     return starts
 
 
+def make_groups(B, T):
+    """(doc_start [B,T], hidden [B,T,2], groups) of rows with a prompt and 2 or 3 answers, several times, and padding behind
+    them. groups: (row, begin of the prompt, begins of the answers, end)."""
+    starts = torch.arange(T, dtype=torch.int32).repeat(B, 1)  # padding: documents of one token
+    hidden = torch.randint(0, T, (B, T, 1), dtype=torch.int32).minimum(starts[:, :, None]).repeat(1, 1, 2)  # nothing, anywhere
+    groups = []
+    for b in range(B):
+        t = 0
+        while t + 8 <= T - 3:
+            prompt, count = int(torch.randint(0, T // 3, ())), int(torch.randint(2, 4, ()))
+            lengths = [int(torch.randint(2, max(3, T // 4), ())) for _ in range(count)]
+            if t + prompt + sum(lengths) > T - 3:
+                prompt, lengths = 1, [2, 3]
+            begins = [t + prompt + sum(lengths[:k]) for k in range(len(lengths) + 1)]
+            starts[b, t : begins[-1]] = t
+            for begin, end in zip(begins[1:], begins[2:]):
+                hidden[b, begin:end, 0], hidden[b, begin:end, 1] = begins[0], begin
+            groups.append((b, t, begins[:-1], begins[-1]))
+            t = begins[-1]
+    return starts, hidden, groups
+
+
 class Case:
     """Inputs on the host, in floatX."""
 
     def __init__(self, lib, shape):
-        self.lib = lib
+        self.lib, self.hidden = lib, None
         self.T, self.NH, self.NKV, self.HD, self.B, documents = shape
         self.width = (self.NH + 2 * self.NKV) * self.HD
         # scores of a spread that makes the softmax neither flat nor one-hot
         self.qkv = (torch.randn(self.B, self.T, self.width) * 1.3).to(lib.floatX)
         self.dout = torch.randn(self.B, self.T, self.NH * self.HD).to(lib.floatX)
         self.starts = make_documents(self.B, self.T, documents)
+        self.look()
+
+    def look(self):
+        """seen [B,T,T] from starts and hidden"""
         query, key = torch.arange(self.T)[:, None], torch.arange(self.T)[None, :]
         self.seen = (key <= query)[None] & (key[None] >= self.starts[:, :, None])
+        if self.hidden is not None:
+            self.seen &= ~((key[None] >= self.hidden[:, :, :1]) & (key[None] < self.hidden[:, :, 1:]))
+
+    def hide(self, starts, hidden):
+        self.starts, self.hidden = starts, hidden
+        self.look()
 
     def sizes(self):
         return self.B, self.T, self.NH, self.NKV, self.HD
@@ -62,10 +94,11 @@ class Case:
         """out, lse, dqkv of our kernels, outputs poisoned before."""
         lib, rows = self.lib, (self.B, self.T, self.NH * self.HD)
         qkv, dout, starts = lib.x(self.qkv), lib.x(self.dout), lib.device(self.starts)
+        hidden = None if self.hidden is None else lib.device(self.hidden)
         out, lse = lib.empty(rows), lib.empty((self.B, self.NH, self.T), torch.float32)
-        lib.attention_forward(out, lse, qkv, starts, None, *self.sizes())
+        lib.attention_forward(out, lse, qkv, starts, hidden, *self.sizes())
         dqkv, scratch = lib.empty(self.qkv.shape), lib.empty((self.B, self.NH, self.T), torch.float32)
-        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, starts, None, *self.sizes())
+        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, starts, hidden, *self.sizes())
         return out.get(), lse.get(), dqkv.get()
 
     def split(self, qkv):
@@ -93,8 +126,7 @@ def fused_attention(q, k, v, seen):
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
-def check_case(lib, shape):
-    case = Case(lib, shape)
+def check_case(lib, case):
     out, lse, dqkv = lib.same_bits(case.run, seeds=(0, 0, 7))
     want_out, want_dqkv = case.reference(plain_attention, torch.float64)
     theirs_out = theirs_dqkv = None
@@ -125,13 +157,72 @@ def check_gradient(name, ours, want, theirs):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_attention(lib, shape):
-    check_case(lib, shape)
+    check_case(lib, Case(lib, shape))
 
 
 @pytest.mark.checked
 @pytest.mark.parametrize("shape", SMALL, ids=str)
 def test_attention_small(lib, shape):
-    check_case(lib, shape)
+    check_case(lib, Case(lib, shape))
+
+
+# every instantiation, groups of 1, 2, 3 and 4 heads, tiles that are hidden from whole warps
+HIDDEN_SHAPES = [(40, 8, 8, 16, 3), (257, 8, 4, 32, 2), (400, 4, 2, 32, 1), (130, 9, 3, 64, 2), (400, 3, 1, 64, 1), (65, 4, 2, 112, 2),
+                 (300, 4, 1, 128, 1), (130, 2, 1, 256, 1), (65, 2, 2, 208, 1)]
+
+
+@pytest.mark.parametrize("shape", HIDDEN_SHAPES, ids=str)
+def test_answers(lib, shape):
+    case = Case(lib, (*shape, False))
+    case.hide(*make_groups(case.B, case.T)[:2])
+    check_case(lib, case)
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("shape", [(29, 2, 1, 16, 2), (45, 3, 1, 48, 1), (33, 2, 1, 144, 1)], ids=str)
+def test_answers_small(lib, shape):
+    case = Case(lib, (*shape, False))
+    case.hide(*make_groups(case.B, case.T)[:2])
+    check_case(lib, case)
+
+
+@pytest.mark.parametrize("shape", [(200, 4, 2, 32, 2), (200, 3, 1, 64, 2), (90, 2, 1, 128, 2)], ids=str)
+def test_any_interval(lib, shape):
+    """Each token with an interval of its own, which may reach before its document, or hide all but the token itself."""
+    case = Case(lib, (*shape, True))
+    t = torch.arange(case.T).repeat(case.B, 1)
+    ends = torch.stack([(torch.rand(case.B, case.T) * (t + 1)).long() for _ in range(2)], -1).sort(-1).values
+    ends[torch.rand(case.B, case.T) < 0.3] = 0
+    alone = torch.rand(case.B, case.T) < 0.1
+    ends[alone] = torch.stack([torch.zeros_like(t), t], -1)[alone]
+    case.hide(case.starts, ends.int())
+    check_case(lib, case)
+
+
+@pytest.mark.parametrize("shape", [(257, 4, 2, 32, 2), (200, 3, 1, 64, 2), (130, 2, 1, 128, 2)], ids=str)
+def test_answers_as_documents(lib, shape):
+    """A prompt with several answers has the outputs, and the gradients, of the prompt with each answer by itself."""
+    together = Case(lib, (*shape, False))
+    starts, hidden, groups = make_groups(together.B, together.T)
+    together.hide(starts, hidden)
+    out, _, dqkv = (x.double() for x in together.run())
+    want_out, want_dqkv = torch.full_like(out, math.nan), torch.zeros_like(dqkv)
+    for b, start, begins, end in groups:
+        for k, (begin, stop) in enumerate(zip(begins, begins[1:] + [end])):
+            tokens = torch.cat([torch.arange(start, begins[0]), torch.arange(begin, stop)])
+            alone = Case(lib, (len(tokens), *shape[1:4], 1, False))
+            alone.qkv, alone.dout = together.qkv[b : b + 1, tokens], together.dout[b : b + 1, tokens].clone()
+            if k > 0:
+                alone.dout[:, : begins[0] - start] = 0  # the prompt's own gradient comes with the first answer
+            own_out, _, own_dqkv = alone.run()
+            want_out[b, tokens] = own_out[0].double()
+            want_dqkv[b, tokens] += own_dqkv[0].double()
+    covered = ~want_out[..., 0].isnan()
+    # bf16: each of the two is rounded, and so are the probabilities in between, relative to another maximum
+    limit = 1e-5 if lib.precision == "fp32" else 2.0**-7
+    assert relative_error(out[covered], want_out[covered]) <= limit
+    for name, ours, want in zip(("dq", "dk", "dv"), together.split(dqkv * covered[..., None]), together.split(want_dqkv)):
+        assert relative_error(ours, want) <= limit, name
 
 
 def test_large_scores(lib):

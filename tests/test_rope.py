@@ -111,6 +111,29 @@ def test_rotation(lib, B, T, NH, NKV, HD, direction, documents):
     compare.check("rotated", out[..., :rotated], reference[..., :rotated], None if theirs is None else theirs[..., :rotated])
 
 
+@pytest.mark.checked
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_hidden_keys(lib, direction):
+    """The keys that are hidden from a token do not count in its position."""
+    B, T, NH, NKV, HD = 2, 70, 3, 1, 32
+    qkv = torch.randn(B, T, (NH + 2 * NKV) * HD).to(lib.floatX)
+    doc_start, t = draw_documents(B, T), torch.arange(T)
+    begin = doc_start + (torch.rand(B, T) * (t - doc_start + 1)).long()
+    end = begin + (torch.rand(B, T) * (t - begin + 1)).long()
+    table = make_table(lib, T, HD, 10000.0)
+    launcher = lib.rope_forward if direction == "forward" else lib.rope_backward
+
+    def run():
+        x = lib.x(qkv)
+        launcher(x, lib.device(table), lib.device(doc_start), lib.device(torch.stack([begin, end], -1)), B, T, NH, NKV, HD)
+        return x.get()
+
+    out, sign = lib.same_bits(run), 1 if direction == "forward" else -1
+    positions = t - doc_start - (end - begin)
+    reference = rotate(qkv.double(), table.double(), positions, NH, NKV, HD, sign)
+    compare.check("rotated", out, reference, rotate(qkv, table, positions, NH, NKV, HD, sign) if lib.precision == "bf16" else None)
+
+
 def test_like_transformers(lib):
     """The rotation with the table, against transformers from configuration to result."""
     B, T, NH, NKV, HD = 2, 50, 4, 2, 64

@@ -149,6 +149,32 @@ __device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QuerySt
     }
 }
 
+// Likewise the keys that are hidden from a query (kernels/attention.h). hidden: [T, 2].
+template <int M, int COLS>
+__device__ __forceinline__ void hide_transposed(Acc<COLS> (&s)[M], const int *hidden, int warp_key0, int query0,
+                                                int T) {
+    const int lane = lane_id();
+    EACH_ELEMENT
+    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
+        const int query = min(query0 + Acc<COLS>::column(lane, 0, e), T - 1);
+        const int begin = hidden[2 * query], end = hidden[2 * query + 1];
+#pragma unroll
+        for (int r = 0; r < 2 * M; r++) {
+            const int key = warp_key0 + 8 * r + lane / 4;
+            float &score = s[r / 2].c[0][r % 2][e];
+            score = key >= begin && key < end ? -INFINITY : score;
+        }
+    }
+}
+
+// What is hidden from the queries of a tile.
+template <int COLS> __device__ __forceinline__ HiddenKeys hidden_from_tile(const int *hidden, int query0, int T) {
+    int query[ceil_div(COLS, 32)];
+#pragma unroll
+    for (int i = 0; i < ceil_div(COLS, 32); i++) query[i] = min(query0 + (32 * i + lane_id()) % COLS, T - 1);
+    return hidden_keys(hidden, query);
+}
+
 template <int COLS>
 __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const float *lse, const float *d,
                                                  const int *doc_start, int query0, int T) {
@@ -161,10 +187,10 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
     }
 }
 
-template <typename Tiles>
+template <typename Tiles, bool HIDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                         const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
+                         const int *doc_start, const int *hidden, AttentionSizes sizes, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS,
                   OUT = Tiles::OUT;
     constexpr int E = 2 * Acc<COLS>::W;
@@ -185,6 +211,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int key0 = block.tile * ROWS, key_last = min(key0 + ROWS, T) - 1;
     const size_t keys = sizes.key(block.b, block.head, key0), values = sizes.value(block.b, block.head, key0);
     doc_start += (size_t)block.b * T;
+    if (HIDES) hidden += 2 * (size_t)block.b * T;
 
     // steps: for each query head of the group, the tiles of queries that see one of our keys
     const int first_tile = key0 / COLS, end_tile = ceil_div(queries_end(doc_start, key_last, T), COLS);
@@ -218,6 +245,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         const QueryStats stats = query_stats(step); // the first and last column stand first and last in it too
         const int query0 = (first_tile + step % tiles_each) * COLS, query_last = min(query0 + COLS, T) - 1;
         if (!active || query_last < warp_key0 || stats.first[0] > warp_last) continue;
+        HiddenKeys unseen = {};
+        if (HIDES) unseen = hidden_from_tile<COLS>(hidden, query0, T);
+        if (HIDES && unseen.from_all(warp_key0, warp_last)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -226,6 +256,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         load_rows(v, v_tile, warp_row);
         multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
         if (query0 < warp_last || stats.first[COLS - 1] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
+        if (HIDES && unseen.from_any(warp_key0, warp_last)) hide_transposed(p, hidden, warp_key0, query0, T);
 
         const int first_stat = lane_id() % 4 * E;
 #pragma unroll
@@ -265,10 +296,10 @@ __device__ __forceinline__ void mask_rows(Acc<COLS> (&s)[M], const int *first, c
     }
 }
 
-template <typename Tiles>
+template <typename Tiles, bool HIDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                        const int *doc_start, AttentionSizes sizes, int tiles, float scale) {
+                        const int *doc_start, const int *hidden, AttentionSizes sizes, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
     SHARED_DYNAMIC(floatX, shared);
@@ -282,6 +313,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int row0 = block.tile * ROWS, last_row = min(row0 + ROWS, T) - 1;
     const size_t queries = sizes.query(block.b, block.head, row0);
     doc_start += (size_t)block.b * T;
+    if (HIDES) hidden += 2 * (size_t)block.b * T;
     lse += sizes.stat(block.b, block.head, 0);
     d += sizes.stat(block.b, block.head, 0);
 
@@ -313,6 +345,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         row_lse[r] = lse[query[r]] * LOG2E;
         row_d[r] = d[query[r]];
     }
+    HiddenKeys unseen = {};
+    if (HIDES) unseen = hidden_keys(hidden, query);
     FragA<floatX, HD> q[M], dout_frag[M];
     Acc<HD> dq[M];
     zero_all(dq);
@@ -328,6 +362,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
         const int key0 = tile * COLS;
         if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
+        if (HIDES && unseen.from_all(key0, key0 + COLS - 1)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -340,6 +375,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             multiply_nt(ds, dout_frag, key_tile(tile, 1));
         }
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
+        if (HIDES && unseen.from_any(key0, key0 + COLS - 1)) hide_keys(p, hidden, query, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
             softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
@@ -352,9 +388,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     if (active) store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, sizes.HD, scale / LOG2E);
 }
 
-template <typename Tiles>
+template <typename Tiles, bool HIDES>
 void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-              const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+              const int *doc_start, const int *hidden, int B, AttentionSizes sizes, cudaStream_t stream) {
     const float scale = LOG2E / sqrtf((float)sizes.HD);
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
 
@@ -363,20 +399,23 @@ void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, con
     const long rows_a_block = D_THREADS / LANES * D_ROWS;
     launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d,
            dout, out, sizes, rows);
-    launch((attention_dkv_kernel<Tiles>), dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B),
-           dim3(Tiles::THREADS), key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
-    launch((attention_dq_kernel<Tiles>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B), dim3(Tiles::THREADS),
-           query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, sizes, tiles, scale);
+    launch((attention_dkv_kernel<Tiles, HIDES>),
+           dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B), dim3(Tiles::THREADS),
+           key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, hidden, sizes, tiles, scale);
+    launch((attention_dq_kernel<Tiles, HIDES>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B),
+           dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, hidden, sizes,
+           tiles, scale);
 }
 
-template <int HD>
+template <int HD, bool HIDES>
 void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-                  const int *doc_start, int B, AttentionSizes sizes, cudaStream_t stream) {
+                  const int *doc_start, const int *hidden, int B, AttentionSizes sizes, cudaStream_t stream) {
     using Tiles = Backward<HD>;
     static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
-        if (wide_warps()) return backward<WideWarp<Tiles>>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
-    backward<Tiles>(dqkv, d, dout, out, qkv, lse, doc_start, B, sizes, stream);
+        if (wide_warps())
+            return backward<WideWarp<Tiles>, HIDES>(dqkv, d, dout, out, qkv, lse, doc_start, hidden, B, sizes, stream);
+    backward<Tiles, HIDES>(dqkv, d, dout, out, qkv, lse, doc_start, hidden, B, sizes, stream);
 }
 
 } // namespace
@@ -384,9 +423,10 @@ void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out,
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
                                    const floatX *qkv, const float *lse, const int *doc_start, const int *hidden, int B,
                                    int T, int NH, int NKV, int HD, cudaStream_t stream) {
-    assert(hidden == NULL);
+    const AttentionSizes sizes = {T, NH, NKV, HD};
 #define BACKWARD(D)                                                                                                    \
-    backward_for<D>(dqkv, scratch, dout, out, qkv, lse, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
+    (hidden ? backward_for<D, true> : backward_for<D, false>)(dqkv, scratch, dout, out, qkv, lse, doc_start, hidden,   \
+                                                              B, sizes, stream)
     ATTENTION_DISPATCH(HD, BACKWARD);
 #undef BACKWARD
 }

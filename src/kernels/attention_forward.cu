@@ -110,10 +110,10 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
                        sizes.T - row0 - warp_row, sizes.HD);
 }
 
-template <typename Tiles>
+template <typename Tiles, bool HIDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, AttentionSizes sizes,
-                             int tiles, float scale) {
+    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden,
+                             AttentionSizes sizes, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     SHARED_DYNAMIC(floatX, shared);
     SharedTile<floatX, HD> q_tile = {shared};
@@ -125,6 +125,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int T = sizes.T, kv_head = sizes.kv_head(block.head), stride = sizes.qkv_stride();
     const int row0 = block.tile * Tiles::ROWS, last_row = min(row0 + Tiles::ROWS, T) - 1;
     doc_start += (size_t)block.b * T;
+    if (HIDES) hidden += 2 * (size_t)block.b * T;
 
     auto load_keys = [&](int tile) {
         int key0 = tile * COLS;
@@ -147,6 +148,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int warp_first = doc_start[min(warp_row0, T - 1)], unmasked_first = doc_start[warp_last];
     RowState<M> rows;
     init_rows(rows, warp_row0, doc_start, T);
+    HiddenKeys unseen = {};
+    if (HIDES) unseen = hidden_keys(hidden, rows.query);
 
     FragA<floatX, HD> q[M];
     Acc<HD> o[M];
@@ -161,11 +164,13 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
         const int key0 = tile * COLS;
         if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
+        if (HIDES && unseen.from_all(key0, key0 + COLS - 1)) continue;
         Acc<COLS> s[M];
 #pragma unroll
         for (int m = 0; m < M; m++) acc_zero(s[m]);
         multiply_nt(s, q, kv_tile(tile, 0));
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_scores(s, rows, key0);
+        if (HIDES && unseen.from_any(key0, key0 + COLS - 1)) hide_keys(s, hidden, rows.query, key0);
         online_softmax(s, o, rows, scale);
         FragA<floatX, COLS> p[M];
 #pragma unroll
@@ -177,31 +182,32 @@ __global__ void __launch_bounds__(Tiles::THREADS)
                             q_tile, o, rows, warp_row, row0, sizes, scale);
 }
 
-template <typename Tiles>
-void forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, AttentionSizes sizes,
-             cudaStream_t stream) {
+template <typename Tiles, bool HIDES>
+void forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden, int B,
+             AttentionSizes sizes, cudaStream_t stream) {
     const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
     const unsigned blocks = (unsigned)tiles * (unsigned)sizes.NH * (unsigned)B;
-    launch((attention_forward_kernel<Tiles>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(), stream, out,
-           lse, qkv, doc_start, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
+    launch((attention_forward_kernel<Tiles, HIDES>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
+           stream, out, lse, qkv, doc_start, hidden, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
 }
 
-template <int HD>
-void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, int B, AttentionSizes sizes,
-                 cudaStream_t stream) {
+template <int HD, bool HIDES>
+void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden, int B,
+                 AttentionSizes sizes, cudaStream_t stream) {
     using Tiles = ForwardTiles<HD>;
     static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
-        if (wide_warps()) return forward<WideWarp<Tiles>>(out, lse, qkv, doc_start, B, sizes, stream);
-    forward<Tiles>(out, lse, qkv, doc_start, B, sizes, stream);
+        if (wide_warps()) return forward<WideWarp<Tiles>, HIDES>(out, lse, qkv, doc_start, hidden, B, sizes, stream);
+    forward<Tiles, HIDES>(out, lse, qkv, doc_start, hidden, B, sizes, stream);
 }
 
 } // namespace
 
 extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden,
                                   int B, int T, int NH, int NKV, int HD, cudaStream_t stream) {
-    assert(hidden == NULL);
-#define FORWARD(D) forward_for<D>(out, lse, qkv, doc_start, B, AttentionSizes{T, NH, NKV, HD}, stream)
+    const AttentionSizes sizes = {T, NH, NKV, HD};
+#define FORWARD(D)                                                                                                     \
+    (hidden ? forward_for<D, true> : forward_for<D, false>)(out, lse, qkv, doc_start, hidden, B, sizes, stream)
     ATTENTION_DISPATCH(HD, FORWARD);
 #undef FORWARD
 }
