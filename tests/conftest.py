@@ -7,6 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import compare  # noqa: E402
 import llmc  # noqa: E402
 
 SEED = int(os.environ.get("LLMC_TEST_SEED", random.SystemRandom().randrange(2**31)))
@@ -19,6 +20,10 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--few", type=int, metavar="N", help="run N cases of each test, spread over its parameters")
+
+
+def pytest_itemcollected(item):
+    item.obj = compare.judged(item.obj)
 
 
 def pytest_collection_modifyitems(config, items):

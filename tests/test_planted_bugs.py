@@ -204,11 +204,44 @@ def exact_and_torch(operation, dtype):
 @pytest.mark.parametrize("dtype, scale", [(torch.bfloat16, 1.01), (torch.bfloat16, 0.99), (torch.float32, 1.0001)])
 def test_wrong_scale_is_rejected(operation, dtype, scale):
     """1 % in bf16, 0.01 % in fp32; the right result passes by the same rule."""
-    exact, torchs = exact_and_torch(operation, dtype)
-    theirs = torchs if dtype == torch.bfloat16 else None
-    compare.check(operation, exact.to(dtype), exact, theirs)
+
+    @compare.judged
+    def check(scale):
+        exact, torchs = exact_and_torch(operation, dtype)
+        compare.check(operation, (exact * scale).to(dtype), exact, torchs if dtype == torch.bfloat16 else None)
+
+    check(1.0)
     with pytest.raises(AssertionError, match="relative error"):
-        compare.check(operation, (exact * scale).to(dtype), exact, theirs)
+        check(scale)
+
+
+def result_with_errors(ours, theirs):
+    """A result, float64's and PyTorch's of which the relative errors are these."""
+    exact = torch.randn(200, dtype=torch.float64)
+    noise = torch.randn(2, 200, dtype=torch.float64)
+    ours, theirs = (exact + n * (size * exact.norm() / n.norm()) for n, size in zip(noise, (ours, theirs)))
+    return ours, exact, theirs
+
+
+@pytest.mark.parametrize("errors, draws, passes", [
+    ([1.19], 1, True), ([1.7, 0.8, 0.8], 3, True), ([1.3] * 10, 10, True), ([1.6] * 10, 10, False),
+    ([1.3, 1.7] * 5, 10, False), ([5.1] + [0.8] * 9, 10, False)])
+def test_rule_over_several_draws(errors, draws, passes):
+    """errors: ours in each draw, PyTorch's being 1 (in 1000)."""
+    made = []
+
+    @compare.judged
+    def check():
+        compare.check("clear", *result_with_errors(0.5e-3, 1e-3))
+        compare.check("x", *result_with_errors(1e-3 * errors[len(made)], 1e-3))
+        made.append(1)
+
+    if passes:
+        check()
+    else:
+        with pytest.raises(AssertionError, match="x: relative error .* 10 draws"):
+            check()
+    assert len(made) == draws
 
 
 def test_nan_and_shape_are_rejected():
