@@ -169,7 +169,10 @@ static int find_origin(Trainer *t, Error *err) {
     bool same = false;
     int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(t->tokenizer), err) : 0;
     t->origin = same ? folder : NULL;
-    return code;
+    if (code || same || t->options.task == TASK_PRETRAIN) return code;
+    return fail_input(err,
+                      "%s/tokenizer.json: not the tokenizer that %s was prepared with: --task %s needs the model's own",
+                      folder, t->train_shard, options_task_name(&t->options));
 }
 
 static int check_sampling(const Trainer *t, Error *err) {
