@@ -142,7 +142,7 @@ def test_dpo_options_change_the_run(work, tmp_path, changes):
     work.run(precision="fp32", output=tmp_path / "plain", **work.task("dpo", steps=3, eval_every=0))
     work.run(precision="fp32", output=tmp_path / "other", **work.task("dpo", steps=3, eval_every=0), **changes)
     plain, other = (losses(read_log(tmp_path / name / "log.jsonl")) for name in ("plain", "other"))
-    assert all(a != b for a, b in zip(plain, other))
+    assert all(a != b for a, b in zip(plain[1:], other[1:]))  # before the first update margins are 0
 
 
 def test_finetuning_in_bf16(work, tmp_path):
