@@ -11,6 +11,7 @@
 #   sanitizer      compute-sanitizer memcheck, racecheck and synccheck on test_llama3 --small
 #   training       a short run on synthetic tokens: the loss falls; a second run, and one stopped and resumed, give the same bits
 #   ranks          one rank through NCCL gives the bits of none; several ranks: NCCL on as many GPUs, or by MPI on one
+#   finetuning     SFT, DPO and reward models: short runs against transformers and PyTorch, resumed ones
 #   bench_kernels  dev/bench/kernels.py: each kernel's share of the device's measured ceilings
 #   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second beside PyTorch's
 #   bench_generate dev/bench/generate.py: new tokens per second beside those of transformers
@@ -34,8 +35,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-STAGES=(device build program kernels sanitizer training ranks bench_kernels bench_pytorch bench_generate)
-declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [bench_kernels]=70
+STAGES=(device build program kernels sanitizer training ranks finetuning bench_kernels bench_pytorch bench_generate)
+declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [finetuning]=60 [bench_kernels]=70
     [bench_pytorch]=100 [bench_generate]=60)
 KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm update_gate adamw checksum model decoder)
 NOT_RUN=77 # exit code of a stage that could not run
@@ -274,6 +275,16 @@ stage_ranks() {
     [ "$TARGET" = cpu ] || gpus=$(nvidia-smi -L | wc -l)
     if [ "$gpus" -gt 1 ]; then two_ranks "NCCL, two GPUs" --transport nccl; fi
     two_ranks "MPI" --transport mpi
+}
+
+stage_finetuning() {
+    need_gpu
+    need_file "build/$TARGET-fp32/train_llama3"
+    need_python torch pytest numpy transformers tokenizers
+    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/test_finetune.py \
+        -k "test_sft or test_dpo or test_reward or test_resume or in_bf16" |
+        tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
+    fact pytest "$(tail -1 "$WORK/pytest")"
 }
 
 bench() { # name, command...
