@@ -185,6 +185,8 @@ def test_two_ranks(work, tmp_path, task):
     assert losses(two) == losses(again)
     for a, b in zip(losses(one), losses(two)):
         assert b == pytest.approx(a, rel=1e-5)
+    for name in ("accuracy", "margin", "reward_chosen", "reward_rejected") if task != "sft" else ():
+        assert [line[name] for line in two if "loss" in line] == pytest.approx([line[name] for line in one if "loss" in line], rel=1e-3, abs=1e-5)
     for name in ("val_loss", "val_accuracy", "val_margin") if task != "sft" else ("val_loss",):
         assert evaluations(two)[-1][name] == pytest.approx(evaluations(one)[-1][name], rel=1e-4, abs=1e-6)
 
