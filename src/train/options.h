@@ -28,7 +28,7 @@ typedef struct {
     int64_t save_every, keep_last, keep_every;
     int64_t steps, batch_size, seq_len, grad_accum, tokens_per_step;
     double lr, final_lr_fraction, weight_decay, beta1, beta2, eps, grad_clip;
-    int64_t warmup_steps, schedule_steps;
+    int64_t schedule /* SCHEDULE_* */, warmup_steps, schedule_steps;
     const char *eval_tasks; // glob
     int64_t eval_tasks_every;
     bool eval_only;

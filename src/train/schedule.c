@@ -7,6 +7,6 @@ double schedule_lr(const Schedule *schedule, int64_t step) {
     if (done <= schedule->warmup_steps) return schedule->peak * (double)done / (double)schedule->warmup_steps;
     int64_t length = schedule->total_steps - schedule->warmup_steps;
     double progress = done < schedule->total_steps ? (double)(done - schedule->warmup_steps) / (double)length : 1;
-    double cosine = 0.5 * (1 + cos(3.14159265358979323846 * progress));
-    return schedule->peak * (schedule->final_fraction + (1 - schedule->final_fraction) * cosine);
+    double left = schedule->form == SCHEDULE_LINEAR ? 1 - progress : 0.5 * (1 + cos(3.14159265358979323846 * progress));
+    return schedule->peak * (schedule->final_fraction + (1 - schedule->final_fraction) * left);
 }

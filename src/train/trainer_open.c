@@ -361,7 +361,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
     }
     const Options *o = &t->options;
     t->state = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
-    t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction};
+    t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction, (int)o->schedule};
     t->flops_per_token = flops_per_token(&t->config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);
     *out = t;
