@@ -48,7 +48,7 @@ class RunShape(ctypes.Structure):
 
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
                 ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel),
-                ("comparisons", ctypes.c_bool), ("preference", PreferenceLoss)]
+                ("comparisons", ctypes.c_bool), ("preference", PreferenceLoss), ("average", ctypes.c_bool)]
 
 
 class Batch(ctypes.Structure):
@@ -110,11 +110,11 @@ def c_config(fields):
 
 
 class Model:
-    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None):
+    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False):
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.handle = ctypes.c_void_p()
         error = Error()
-        shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel())
+        shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average)
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()

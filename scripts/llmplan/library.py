@@ -22,9 +22,14 @@ class _Parallel(ctypes.Structure):
                 *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]  # fmt: skip
 
 
+class _PreferenceLoss(ctypes.Structure):
+    _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()), ("nll_summed", ctypes.c_int)]
+
+
 class _RunShape(ctypes.Structure):
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
-                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", _Parallel)]  # fmt: skip
+                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", _Parallel),
+                ("comparisons", ctypes.c_bool), ("preference", _PreferenceLoss), ("average", ctypes.c_bool)]  # fmt: skip
 
 
 class _Error(ctypes.Structure):

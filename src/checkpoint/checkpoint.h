@@ -1,13 +1,16 @@
 // A checkpoint is a Hugging Face model directory plus the state of training. They lie in a store:
 //   STORE/step_00000100/          config.json  generation_config.json  model.safetensors  tokenizer files
 //   STORE/step_00000100/trainer/  state.json  optimizer.safetensors  checksums.xxh128
+//   STORE/step_00000100/averaged/ config.json and so on: the mean of the weights over steps as a model, where one is kept
 //   STORE/latest -> step_00000100
 //
 // optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each parameter NAME, in its
-// shape. Where the optimizer's state is divided among N > 1 ranks, each writes a part (parts.h):
+// shape, and "average.NAME" where a mean over steps is kept. Where the optimizer's state is divided among N > 1 ranks,
+// each writes a part (parts.h):
 //   model-0000i-of-0000N.safetensors, whole tensors, found by model.safetensors.index.json
 //   trainer/optimizer-0000i-of-0000N.safetensors, elements [first, end) of NAME as "master.NAME[first:end]"
-// and any number of ranks reads them. state.json: the trainer's; of its members this layer knows "format_version" and "program_version" alone.
+// and any number of ranks reads them. state.json: the trainer's; of its members this layer knows "format_version",
+// "program_version" and "average_samples" alone.
 // checksums.xxh128: see checksums.h.
 #ifndef LLMC_CHECKPOINT_CHECKPOINT_H
 #define LLMC_CHECKPOINT_CHECKPOINT_H
@@ -35,6 +38,8 @@ typedef struct {
     const char *tokenizer_folder; // its tokenizer files are copied, those that are there
     int keep_last;                // after the write so many of the newest checkpoints stay; 0: all
     int64_t keep_every;           // those of every so many steps stay besides; 0: none
+    bool average;                 // the model keeps a mean over steps, which is part of the state
+    bool averaged;                // and it has samples: it is written as a model, too
 } CheckpointContent;
 
 // Writes the checkpoint of that step. It is made as STORE/step_N.tmp, brought to the disk, and takes its name; then
@@ -53,8 +58,8 @@ int checkpoint_begin(const CheckpointContent *content, Error *err);
 // (NULL allowed). Part 0 writes all that is not divided besides.
 int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64_t *bytes, Error *err);
 
-// lines: those of all parts, one behind the other. The checkpoint gets its name, `latest` moves. *bytes (NULL allowed) =
-// the size of the file with the checksums.
+// lines: those of all parts, one behind the other. The mean over steps, if there is one, is written as a model; the
+// checkpoint gets its name, `latest` moves. *bytes (NULL allowed) = the size of what was written here.
 int checkpoint_commit(const CheckpointContent *content, const char *lines, uint64_t *bytes, Error *err);
 
 // Removes what there is of it.
@@ -72,9 +77,10 @@ int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
 // m is drawn from the seed.
 int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err);
 
-// As checkpoint_read_weights, and the master weights and moments, of a checkpoint of any number of parts and of a build of the same
-// precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. Errors: as above;
-// checksums are checkpoint_verify's affair.
+// As checkpoint_read_weights, and the master weights and moments, of a checkpoint of any number of parts and of a build
+// of the same precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. A mean
+// over steps that the model keeps is read too, where the checkpoint has one (it must where state.json tells of samples);
+// one that the model does not keep is passed over. Errors: as above; checksums are checkpoint_verify's affair.
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err);
 
 // *state = the object in trainer/state.json, to be freed by cJSON_Delete. Errors: 2 (missing, no JSON, a format

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const training_names[TRAINING_ARRAYS] = {"master", "moment1", "moment2", "average"};
+
 static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
 
 // By the middle of the tensor among all elements.

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "model/parameters.h"
+#include "model/llama3.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -17,6 +17,9 @@ enum { PART_NAME_SIZE = 64, PIECE_NAME_SIZE = 96 + 64 };
 #define PART_STEP "step"
 #define PART_NUMBER "part"
 #define PART_COUNT "parts"
+
+// What stands before a parameter's name in these files, by TrainingArray.
+extern const char *const training_names[TRAINING_ARRAYS];
 
 // Which part holds a tensor's parameters: parts are runs of tensors, of about the same size.
 int part_of_tensor(const ParameterTable *table, int tensor, int parts);

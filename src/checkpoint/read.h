@@ -12,4 +12,12 @@ int read_parameters(const char *folder, Llama3 *m, Error *err);
 int read_fail_not_finite(const SafetensorsReader *reader, const SafetensorsTensor *tensor, size_t not_finite,
                          size_t all, Error *err);
 
+// The mean over steps in the parts of a checkpoint, which may be in the making: the files of all ranks are there. Opening
+// checks that they hold each element once. values[count] = elements [first, first + count) of a parameter, by its index in the
+// table. Errors: 2, 1.
+typedef struct TrainingParts TrainingParts;
+int average_parts_open(TrainingParts **out, const char *folder, const ParameterTable *table, Error *err);
+int average_parts_read(const TrainingParts *p, int index, size_t first, size_t count, float *values, Error *err);
+void average_parts_close(TrainingParts *p); // NULL is allowed
+
 #endif

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/parts.h"
@@ -14,8 +15,6 @@
 #include "checkpoint/store.h"
 
 enum { PIECE = 1 << 18 }; // elements that are in memory at a time; few enough to stay in the cache
-
-static const char *const array_names[TRAINING_ARRAYS] = {"master", "moment1", "moment2"};
 
 static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
 
@@ -27,7 +26,7 @@ typedef struct {
     const SafetensorsTensor *tensor;
 } Found;
 
-typedef struct {
+typedef struct TrainingParts {
     const char *folder;
     SafetensorsReader **readers;
     int files;
@@ -124,8 +123,8 @@ static void close_files(Parts *p) {
 
 static int find_array(const char *base, const char **rest) {
     for (int array = 0; array < TRAINING_ARRAYS; array++) {
-        const size_t length = strlen(array_names[array]);
-        if (strncmp(base, array_names[array], length) != 0 || base[length] != '.') continue;
+        const size_t length = strlen(training_names[array]);
+        if (strncmp(base, training_names[array], length) != 0 || base[length] != '.') continue;
         *rest = base + length + 1;
         return array;
     }
@@ -207,9 +206,11 @@ static int check_coverage(const Parts *p, int *at, int array, const ParameterTen
     }
     if (next == elements(t)) return 0;
     return fail_input(err, "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing%s%.0llu", folder,
-                      p->files == 1 ? "" : "-*", array_names[array], t->name, next ? " from its element " : "",
+                      p->files == 1 ? "" : "-*", training_names[array], t->name, next ? " from its element " : "",
                       (unsigned long long)next);
 }
+
+static bool has_average(const Parts *p) { return p->count && p->found[p->count - 1].array == TRAINING_AVERAGE; }
 
 static int list_tensors(Parts *p, const ParameterTable *table, const char *folder, Error *err) {
     int code = 0, at = 0;
@@ -218,7 +219,8 @@ static int list_tensors(Parts *p, const ParameterTable *table, const char *folde
             code = take(p, file, safetensors_at(p->readers[file], i), table, err);
     if (code) return code;
     if (p->count) qsort(p->found, (size_t)p->count, sizeof *p->found, compare);
-    for (int array = 0; array < TRAINING_ARRAYS; array++)
+    const int arrays = has_average(p) ? TRAINING_ARRAYS : TRAINING_AVERAGE;
+    for (int array = 0; array < arrays; array++)
         for (int i = 0; !code && i < table->count; i++)
             code = check_coverage(p, &at, array, &table->tensors[i], i, folder, err);
     return code;
@@ -252,12 +254,64 @@ static int read_found(const Parts *p, const Found *f, Llama3 *m, Error *err) {
     return read_fail_not_finite(p->readers[f->file], f->tensor, not_finite, (size_t)(end - first), err);
 }
 
+// A mean of samples must be there.
+static int check_average(const Parts *p, const Llama3 *m, Error *err) {
+    cJSON *state = NULL;
+    if (has_average(p) || llama3_training_arrays(m) <= TRAINING_AVERAGE) return 0;
+    int code = checkpoint_read_state(p->folder, &state, err);
+    if (code) return code;
+    const cJSON *samples = json_get(state, "average_samples");
+    const double count = cJSON_IsNumber(samples) ? samples->valuedouble : 0;
+    cJSON_Delete(state);
+    if (count == 0) return 0;
+    return fail_input(
+        err, "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing, state.json tells of %g samples", p->folder,
+        p->files == 1 ? "" : "-*", training_names[TRAINING_AVERAGE], llama3_parameters(m)->tensors[0].name, count);
+}
+
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {
     Parts parts = {.folder = folder};
     int code = read_parameters(folder, m, err);
     if (!code) code = open_files(&parts, folder, err);
     if (!code) code = list_tensors(&parts, llama3_parameters(m), folder, err);
-    for (int i = 0; !code && i < parts.count; i++) code = read_found(&parts, &parts.found[i], m, err);
+    if (!code) code = check_average(&parts, m, err);
+    for (int i = 0; !code && i < parts.count; i++)
+        if (parts.found[i].array < llama3_training_arrays(m)) code = read_found(&parts, &parts.found[i], m, err);
     close_files(&parts);
     return code;
+}
+
+// ---- the mean alone
+
+int average_parts_open(TrainingParts **out, const char *folder, const ParameterTable *table, Error *err) {
+    Parts *p = calloc(1, sizeof *p);
+    if (!p) return fail_fault(err, "%s: no memory to read the mean", folder);
+    p->folder = folder;
+    int code = open_files(p, folder, err);
+    if (!code) code = list_tensors(p, table, folder, err);
+    if (!code && !has_average(p)) code = fail_fault(err, "%s: has no mean over steps", folder);
+    if (code)
+        average_parts_close(p);
+    else
+        *out = p;
+    return code;
+}
+
+int average_parts_read(const TrainingParts *p, int index, size_t first, size_t count, float *values, Error *err) {
+    const uint64_t end = first + count;
+    int code = 0;
+    for (int i = 0; !code && i < p->count; i++) {
+        const Found *f = &p->found[i];
+        if (f->array != TRAINING_AVERAGE || f->index != index || f->end <= first || f->first >= end) continue;
+        const uint64_t from = f->first > first ? f->first : first, to = f->end < end ? f->end : end;
+        code = safetensors_read(p->readers[f->file], f->tensor, (from - f->first) * sizeof(float),
+                                (size_t)(to - from) * sizeof(float), values + (from - first), err);
+    }
+    return code;
+}
+
+void average_parts_close(TrainingParts *p) {
+    if (!p) return;
+    close_files(p);
+    free(p);
 }

@@ -9,7 +9,7 @@
 
 struct Snapshot {
     size_t elements;    // of each array
-    float *memory;      // [TRAINING_ARRAYS][elements], page-locked on a GPU, and behind them the parameters
+    float *memory;      // [arrays][elements], page-locked on a GPU, and behind them the parameters
     int part, parts;    // whose parameters; none where there is one
     floatX *parameters; // of the part's tensors, one behind the other
     const ParameterTable *table;
@@ -48,7 +48,7 @@ int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
     snapshot->part = llama3_shard(m);
     snapshot->parts = snapshot->table->shards;
     snapshot->elements = snapshot->table->num_shard_elements;
-    const size_t arrays = TRAINING_ARRAYS * snapshot->elements, free_bytes = available_bytes();
+    const size_t arrays = (size_t)llama3_training_arrays(m) * snapshot->elements, free_bytes = available_bytes();
     const size_t bytes = arrays * sizeof(float) + count_parameters(snapshot) * sizeof(floatX);
     if (bytes > free_bytes || cudaMallocHost((void **)&snapshot->memory, bytes) != cudaSuccess) {
         cudaGetLastError(); // reported here

@@ -30,9 +30,10 @@ int writing_note(Writing *w, const char *name, const Digest *digest, uint64_t by
     return checksums_add(&w->sums, name, digest, err);
 }
 
-static int write_bytes(Writing *w, const char *name, const char *data, size_t bytes, Error *err) {
-    char path[PATH_MAX];
+static int write_bytes(Writing *w, const char *last, const char *data, size_t bytes, Error *err) {
+    char path[PATH_MAX], name[128];
     NewFile file;
+    snprintf(name, sizeof name, "%s%s", w->inside, last);
     int code = store_path(path, w->folder, name, err);
     if (!code) code = file_begin_plain(&file, path, err);
     if (code) return code;
@@ -141,18 +142,24 @@ static bool has_one_model_file(const CheckpointContent *c) {
     return strcmp(name, "model.safetensors") == 0;
 }
 
-// All that is not divided.
-static int write_texts(Writing *w, Error *err) {
-    const CheckpointContent *c = w->content;
+static int write_model_texts(Writing *w, Error *err) {
     int code = write_config(w, err);
     if (!code) code = write_generation_config(w, err);
     for (int i = 0; !code && i < TOKENIZER_FILES; i++) code = copy_tokenizer_file(w, tokenizer_files[i], err);
+    return code;
+}
+
+// All that is not divided.
+static int write_texts(Writing *w, Error *err) {
+    const CheckpointContent *c = w->content;
+    int code = write_model_texts(w, err);
     if (!code) code = write_bytes(w, "trainer/state.json", c->state, strlen(c->state), err);
     return code || has_one_model_file(c) ? code : write_index(w, err);
 }
 
 static uint64_t bytes_needed(const CheckpointContent *c) {
-    uint64_t needed = (uint64_t)c->table->num_parameters * (sizeof(floatX) + TRAINING_ARRAYS * sizeof(float));
+    const size_t arrays = c->average ? TRAINING_ARRAYS : TRAINING_AVERAGE, models = c->averaged ? 2 : 1;
+    uint64_t needed = (uint64_t)c->table->num_parameters * (models * sizeof(floatX) + arrays * sizeof(float));
     for (int i = 0; i < TOKENIZER_FILES; i++) {
         char path[PATH_MAX];
         struct stat status;
@@ -209,7 +216,7 @@ int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64
     CheckpointContent one = *content;
     char folder[PATH_MAX];
     if (one.parts == 0) one.parts = 1;
-    Writing w = {.content = &one, .folder = folder};
+    Writing w = {.content = &one, .folder = folder, .inside = ""};
     *lines = NULL;
     int code = made_folder(folder, &one, err);
     if (!code) code = write_part(&w, err);
@@ -223,14 +230,26 @@ int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64
     return code;
 }
 
-static int settle(const char *folder, const char *lines, uint64_t *bytes, Error *err) {
+// The mean over steps, a model of its own.
+static int add_averaged(Writing *w, Error *err) {
+    char folder[PATH_MAX];
+    if (!w->content->averaged) return 0;
+    int code = store_path(folder, w->folder, "averaged", err);
+    if (!code) code = make_folder(folder, err);
+    if (!code) code = write_model_texts(w, err);
+    if (!code) code = write_averaged(w, "averaged/model.safetensors", err);
+    return code ? code : folder_sync(folder, err);
+}
+
+static int settle(const CheckpointContent *c, const char *folder, const char *lines, uint64_t *bytes, Error *err) {
     char trainer[PATH_MAX];
-    Checksums sums = {strdup(lines), strlen(lines)};
-    if (!sums.text) return fail_fault(err, "%s: no memory for its checksums", folder);
+    Writing w = {.content = c, .folder = folder, .inside = "averaged/", .sums = {strdup(lines), strlen(lines)}};
+    if (!w.sums.text) return fail_fault(err, "%s: no memory for its checksums", folder);
     int code = store_path(trainer, folder, "trainer", err);
-    if (!code) code = checksums_write(&sums, folder, err);
-    if (bytes) *bytes = sums.length;
-    checksums_free(&sums);
+    if (!code) code = add_averaged(&w, err);
+    if (!code) code = checksums_write(&w.sums, folder, err);
+    if (bytes) *bytes = w.bytes + w.sums.length;
+    checksums_free(&w.sums);
     if (!code) code = folder_sync(trainer, err);
     return code ? code : folder_sync(folder, err);
 }
@@ -239,7 +258,7 @@ int checkpoint_commit(const CheckpointContent *content, const char *lines, uint6
     char folder[PATH_MAX], name[STORE_NAME_SIZE];
     store_name(name, content->step);
     int code = made_folder(folder, content, err);
-    if (!code) code = settle(folder, lines, bytes, err);
+    if (!code) code = settle(content, folder, lines, bytes, err);
     if (!code) code = store_take_name(content->store, folder, name, err);
     if (code) {
         store_clean(content->store);

@@ -6,6 +6,7 @@
 
 #include "checkpoint/convert.h"
 #include "checkpoint/parts.h"
+#include "checkpoint/read.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
 #include "checkpoint/write.h"
@@ -16,7 +17,6 @@ static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (siz
 
 // What a file holds of parameters: training arrays (fp32), or the parameters themselves (floatX).
 enum { WEIGHTS = TRAINING_ARRAYS, KINDS };
-static const char *const prefixes[TRAINING_ARRAYS] = {"master", "moment1", "moment2"};
 
 // ---- what is in a file: some elements of some tensors of some kinds
 
@@ -38,7 +38,7 @@ static void declare(Declared *d, const ParameterTable *table, Item item) {
     if (item.kind == WEIGHTS)
         snprintf(name, PIECE_NAME_SIZE, "%s", t->name);
     else
-        piece_name(name, prefixes[item.kind], t, item.first, item.count);
+        piece_name(name, training_names[item.kind], t, item.first, item.count);
     SafetensorsTensor *tensor = &d->tensors[d->count];
     *tensor = (SafetensorsTensor){.name = name, .dims = t->dims, .shape = {t->rows, t->cols, 1, 1}};
     tensor->type = item.kind == WEIGHTS && sizeof(floatX) == 2 ? SAFETENSORS_BF16 : SAFETENSORS_F32;
@@ -75,8 +75,9 @@ static bool declare_weights(Declared *d, const CheckpointContent *c) {
 }
 
 static bool declare_training(Declared *d, const CheckpointContent *c) {
-    if (!make_room(d, c->table, TRAINING_ARRAYS)) return false;
-    for (int kind = 0; kind < TRAINING_ARRAYS; kind++)
+    const int arrays = c->average ? TRAINING_ARRAYS : TRAINING_AVERAGE;
+    if (!make_room(d, c->table, arrays)) return false;
+    for (int kind = 0; kind < arrays; kind++)
         for (int i = 0; i < c->table->count; i++) {
             const ParameterPiece own = parameter_piece(c->table, i, c->part);
             if (own.count) declare(d, c->table, (Item){kind, i, own.first, own.count});
@@ -110,27 +111,39 @@ static const floatX *find_weights(const CheckpointContent *c, Item item, Pieces 
     return pieces->rounded;
 }
 
-static int stream_piece(const CheckpointContent *c, SafetensorsWriter *out, Item item, Pieces *pieces, Error *err) {
+// Parameters that are the mean over steps, rounded.
+static int stream_mean(const TrainingParts *mean, SafetensorsWriter *out, Item item, Pieces *pieces, Error *err) {
+    int code = average_parts_read(mean, item.tensor, item.first, item.count, pieces->fetched, err);
+    if (code) return code;
+    convert_to_x(pieces->rounded, pieces->fetched, SAFETENSORS_F32, item.count);
+    return safetensors_write(out, pieces->rounded, item.count * sizeof(floatX), err);
+}
+
+static int stream_piece(const CheckpointContent *c, const TrainingParts *mean, SafetensorsWriter *out, Item item,
+                        Pieces *pieces, Error *err) {
+    if (mean) return stream_mean(mean, out, item, pieces, err);
     if (item.kind == WEIGHTS)
         return safetensors_write(out, find_weights(c, item, pieces), item.count * sizeof(floatX), err);
     return safetensors_write(out, find_training(c, item, pieces), item.count * sizeof(float), err);
 }
 
-static int stream_item(const CheckpointContent *c, SafetensorsWriter *out, Item item, Pieces *pieces, Error *err) {
+static int stream_item(const CheckpointContent *c, const TrainingParts *mean, SafetensorsWriter *out, Item item,
+                       Pieces *pieces, Error *err) {
     const size_t end = item.first + item.count;
     for (size_t first = item.first; first < end; first += PIECE) {
         const size_t count = end - first < PIECE ? end - first : PIECE;
-        const int code = stream_piece(c, out, (Item){item.kind, item.tensor, first, count}, pieces, err);
+        const int code = stream_piece(c, mean, out, (Item){item.kind, item.tensor, first, count}, pieces, err);
         if (code) return code;
     }
     return 0;
 }
 
-static int stream(const CheckpointContent *c, SafetensorsWriter *out, const Declared *d, const char *path, Error *err) {
+static int stream(const CheckpointContent *c, const TrainingParts *mean, SafetensorsWriter *out, const Declared *d,
+                  const char *path, Error *err) {
     Pieces *pieces = malloc(sizeof *pieces);
     if (!pieces) return fail_fault(err, "%s: no memory to write it", path);
     int code = 0;
-    for (int i = 0; !code && i < d->count; i++) code = stream_item(c, out, d->items[i], pieces, err);
+    for (int i = 0; !code && i < d->count; i++) code = stream_item(c, mean, out, d->items[i], pieces, err);
     free(pieces);
     return code;
 }
@@ -144,14 +157,15 @@ static int finish(Writing *w, SafetensorsWriter *out, const char *name, Error *e
     return code ? code : writing_note(w, name, &digest, bytes, err);
 }
 
+// mean: the values are its, not the model's; NULL: no.
 static int write_file(Writing *w, const char *name, const Declared *d, const SafetensorsMetadata *metadata,
-                      Error *err) {
+                      const TrainingParts *mean, Error *err) {
     char path[PATH_MAX];
     SafetensorsWriter *out = NULL;
     int code = store_path(path, w->folder, name, err);
     if (!code) code = safetensors_create_plain(&out, path, d->tensors, d->count, metadata, err);
     if (code) return code;
-    code = stream(w->content, out, d, path, err);
+    code = stream(w->content, mean, out, d, path, err);
     if (!code) return finish(w, out, name, err);
     safetensors_discard(out);
     return code;
@@ -163,7 +177,21 @@ int write_parameters(Writing *w, Error *err) {
     Declared d;
     if (!part_model_file(name, c->table, c->part, c->parts)) return 0;
     if (!declare_weights(&d, c)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
-    int code = write_file(w, name, &d, NULL, err);
+    int code = write_file(w, name, &d, NULL, NULL, err);
+    free_declared(&d);
+    return code;
+}
+
+int write_averaged(Writing *w, const char *name, Error *err) {
+    CheckpointContent whole = *w->content; // one file, whatever the number of parts
+    TrainingParts *mean = NULL;
+    Declared d;
+    whole.part = 0;
+    whole.parts = 1;
+    if (!declare_weights(&d, &whole)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
+    int code = average_parts_open(&mean, w->folder, whole.table, err);
+    if (!code) code = write_file(w, name, &d, NULL, mean, err);
+    average_parts_close(mean);
     free_declared(&d);
     return code;
 }
@@ -178,7 +206,7 @@ int write_training(Writing *w, Error *err) {
     snprintf(part, sizeof part, "%d", c->part + 1);
     snprintf(parts, sizeof parts, "%d", c->parts);
     if (!declare_training(&d, c)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
-    int code = write_file(w, name, &d, c->parts > 1 ? metadata : NULL, err);
+    int code = write_file(w, name, &d, c->parts > 1 ? metadata : NULL, NULL, err);
     free_declared(&d);
     return code;
 }

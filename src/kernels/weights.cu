@@ -67,6 +67,11 @@ static __global__ void widen_kernel(float *master, const floatX *params, size_t 
     if (i < n) master[i] = to_float(params[i]);
 }
 
+static __global__ void narrow_kernel(floatX *params, const float *master, size_t n) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) from_float(params[i], master[i]);
+}
+
 static dim3 blocks_for(size_t threads) { return dim3((unsigned)((threads + THREADS - 1) / THREADS)); }
 
 extern "C" void weights_init_normal(floatX *params, float *master, size_t first, size_t count, size_t n, float std,
@@ -83,4 +88,8 @@ extern "C" void weights_init_constant(floatX *params, float *master, size_t firs
 
 extern "C" void weights_widen(float *master, const floatX *params, size_t n, cudaStream_t stream) {
     launch_pointwise(widen_kernel, blocks_for(n), THREADS, stream, master, params, n);
+}
+
+extern "C" void weights_narrow(floatX *params, const float *master, size_t n, cudaStream_t stream) {
+    launch_pointwise(narrow_kernel, blocks_for(n), THREADS, stream, params, master, n);
 }

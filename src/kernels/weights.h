@@ -1,4 +1,4 @@
-// Initial values of parameters, and master weights from parameters.
+// Initial values of parameters, master weights from parameters, and parameters from those.
 #ifndef LLMC_KERNELS_WEIGHTS_H
 #define LLMC_KERNELS_WEIGHTS_H
 
@@ -23,6 +23,9 @@ void weights_init_constant(floatX *params, float *master, size_t first, size_t c
 
 // master[n] = params[n], widened.
 void weights_widen(float *master, const floatX *params, size_t n, cudaStream_t stream);
+
+// params[n] = master[n], rounded to floatX.
+void weights_narrow(floatX *params, const float *master, size_t n, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

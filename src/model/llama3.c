@@ -45,6 +45,7 @@ static void plan_parameters(Llama3 *m) {
     m->master = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
     m->moment1 = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
     m->moment2 = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
+    if (m->shape.average) m->average = take_f(m, MEMORY_AVERAGE, m->table.num_shard_elements);
 }
 
 static void plan_layer(Llama3 *m, LayerActivations *a) {

@@ -35,6 +35,7 @@ typedef struct {
     // log-probabilities, or, of a reward model, of their scores. Else it is the cross-entropy of the targets.
     bool comparisons;
     PreferenceLoss preference;
+    bool average; // keep a running mean of the master weights: llama3_average
 } RunShape;
 
 typedef struct Llama3 Llama3;
@@ -69,11 +70,19 @@ void llama3_get_parameter(Llama3 *m, int index, floatX *values);
 void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values);
 void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values);
 
-// Master weights become the parameters, widened; moments zero. Queued on the device.
+// Master weights become the parameters, widened; moments and mean zero. Queued on the device.
 void llama3_reset_training(Llama3 *m);
 
 // What the optimizer keeps of each parameter; of a model made for training.
-typedef enum { TRAINING_MASTER, TRAINING_MOMENT1, TRAINING_MOMENT2, TRAINING_ARRAYS } TrainingArray;
+// (Names of the arrays in files: checkpoint/parts.h.)
+typedef enum {
+    TRAINING_MASTER,
+    TRAINING_MOMENT1,
+    TRAINING_MOMENT2,
+    TRAINING_AVERAGE, // where shape.average is set
+    TRAINING_ARRAYS,  // at most
+} TrainingArray;
+int llama3_training_arrays(const Llama3 *m); // how many of them it keeps, from the first on
 
 // Elements as above; what of them is not this shard's (parameter_piece) is left out. The parameter itself stays. values:
 // at any address.
@@ -82,7 +91,7 @@ void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t
 void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
                                float *values); // all of them must be this shard's
 
-// to: host, this shard's three flat arrays [TRAINING_ARRAYS][num_shard_elements], padding included (=). Waits for the
+// to: host, this shard's flat arrays [llama3_training_arrays][num_shard_elements], padding included (=). Waits for the
 // device.
 void llama3_get_training(Llama3 *m, float *to);
 
@@ -127,6 +136,15 @@ const float *llama3_step_sums(const Llama3 *m);
 
 // After llama3_result: whether llama3_update changed the weights.
 bool llama3_update_applied(const Llama3 *m);
+
+// ---- the mean of the weights over steps; needs shape.average
+
+// The master weights of now are one more sample, the samples-th (from 1), of their running mean. Queued on the device.
+void llama3_average(Llama3 *m, int64_t samples);
+
+// The parameters become the mean, rounded (which needs a sample), or the master weights again. Collective. Between the two
+// calls there is no training step and no checkpoint.
+void llama3_use_average(Llama3 *m, bool use);
 
 // ---- without gradients, of a language model
 

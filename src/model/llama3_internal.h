@@ -75,6 +75,7 @@ struct Llama3 {
     floatX *params;                    // [table.num_elements]
     float *grads;                      // likewise, or with gradient shards [table.num_shard_elements]
     float *master, *moment1, *moment2; // [table.num_shard_elements]
+    float *average;                    // likewise, with shape.average; else NULL
 
     bool gradient_shards;
     bool last_micro_batch; // the running one is the step's last
@@ -137,6 +138,7 @@ void shards_sum_result(Llama3 *m);       // sums and square_sum too
 typedef struct {
     floatX *params;
     float *grads, *master, *moment1, *moment2;
+    float *average; // NULL: none is kept
     size_t count;
 } ShardPiece;
 ShardPiece shards_piece(Llama3 *m, int bucket);

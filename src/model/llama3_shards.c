@@ -190,12 +190,9 @@ void shards_sum_result(Llama3 *m) {
 
 ShardPiece shards_piece(Llama3 *m, int bucket) {
     const size_t at = shard_offset(m, bucket);
-    return (ShardPiece){m->params + flat_offset(m, bucket),
-                        own_gradients(m, bucket),
-                        m->master + at,
-                        m->moment1 + at,
-                        m->moment2 + at,
-                        piece_length(m, bucket)};
+    return (ShardPiece){
+        m->params + flat_offset(m, bucket),  own_gradients(m, bucket), m->master + at, m->moment1 + at, m->moment2 + at,
+        m->average ? m->average + at : NULL, piece_length(m, bucket)};
 }
 
 void shards_gather(Llama3 *m, int bucket) {

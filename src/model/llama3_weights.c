@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels/average.h"
 #include "kernels/checksum.h"
 #include "kernels/weights.h"
 
@@ -28,6 +29,7 @@ static void clear_training(Llama3 *m) {
     cuda_check(cudaMemsetAsync(m->master, 0, bytes, m->stream));
     cuda_check(cudaMemsetAsync(m->moment1, 0, bytes, m->stream));
     cuda_check(cudaMemsetAsync(m->moment2, 0, bytes, m->stream));
+    if (m->average) cuda_check(cudaMemsetAsync(m->average, 0, bytes, m->stream));
 }
 
 void llama3_clear_padding(Llama3 *m) {
@@ -76,6 +78,7 @@ static void reset_training(Llama3 *m, int index) {
     weights_widen(m->master + own.at, m->params + m->table.tensors[index].offset + own.first, own.count, m->stream);
     cuda_check(cudaMemsetAsync(m->moment1 + own.at, 0, own.count * sizeof(float), m->stream));
     cuda_check(cudaMemsetAsync(m->moment2 + own.at, 0, own.count * sizeof(float), m->stream));
+    if (m->average) cuda_check(cudaMemsetAsync(m->average + own.at, 0, own.count * sizeof(float), m->stream));
 }
 
 void llama3_reset_training(Llama3 *m) {
@@ -95,8 +98,11 @@ void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
 
 // ---- training arrays
 
+int llama3_training_arrays(const Llama3 *m) { return m->average ? TRAINING_ARRAYS : TRAINING_AVERAGE; }
+
 static float *training_array(const Llama3 *m, TrainingArray array) {
-    return array == TRAINING_MASTER ? m->master : array == TRAINING_MOMENT1 ? m->moment1 : m->moment2;
+    float *const arrays[] = {m->master, m->moment1, m->moment2, m->average};
+    return arrays[array];
 }
 
 void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
@@ -120,7 +126,7 @@ void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t
 
 void llama3_get_training(Llama3 *m, float *to) {
     const size_t n = m->table.num_shard_elements;
-    for (int array = 0; array < TRAINING_ARRAYS; array++)
+    for (int array = 0; array < llama3_training_arrays(m); array++)
         cuda_check(cudaMemcpyAsync(to + (size_t)array * n, training_array(m, (TrainingArray)array), n * sizeof(float),
                                    cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
@@ -130,6 +136,21 @@ void llama3_get_gradient(Llama3 *m, int index, float *values) {
     const ParameterTensor *t = &m->table.tensors[index];
     cuda_check(cudaStreamSynchronize(m->stream));
     cuda_check(cudaMemcpy(values, m->grads + t->offset, elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
+}
+
+// ---- the mean over steps
+
+void llama3_average(Llama3 *m, int64_t samples) {
+    average_update(m->average, m->master, samples, m->table.num_shard_elements, m->stream);
+}
+
+void llama3_use_average(Llama3 *m, bool use) {
+    shards_await_all(m);
+    for (int b = 0; b < m->table.num_buckets; b++) {
+        const ShardPiece p = shards_piece(m, b);
+        weights_narrow(p.params, use ? p.average : p.master, p.count, m->stream);
+        shards_gather(m, b);
+    }
 }
 
 // ---- checksums

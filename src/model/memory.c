@@ -5,10 +5,10 @@
 enum { ARENA_ALIGN = 256 };
 
 static const char *const kind_names[MEMORY_KINDS] = {
-    [MEMORY_PARAMETERS] = "parameters",     [MEMORY_GRADIENTS] = "gradients",
-    [MEMORY_OPTIMIZER] = "optimizer state", [MEMORY_COMMUNICATION] = "communication",
-    [MEMORY_ACTIVATIONS] = "activations",   [MEMORY_KV_CACHE] = "KV cache",
-    [MEMORY_WORKSPACE] = "workspace",
+    [MEMORY_PARAMETERS] = "parameters",       [MEMORY_GRADIENTS] = "gradients",
+    [MEMORY_OPTIMIZER] = "optimizer state",   [MEMORY_AVERAGE] = "averaged weights",
+    [MEMORY_COMMUNICATION] = "communication", [MEMORY_ACTIVATIONS] = "activations",
+    [MEMORY_KV_CACHE] = "KV cache",           [MEMORY_WORKSPACE] = "workspace",
 };
 
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {

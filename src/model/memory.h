@@ -11,6 +11,7 @@ typedef enum {
     MEMORY_PARAMETERS,
     MEMORY_GRADIENTS,
     MEMORY_OPTIMIZER,
+    MEMORY_AVERAGE,       // of the weights over steps
     MEMORY_COMMUNICATION, // gradients on their way to the rank that owns them
     MEMORY_ACTIVATIONS,
     MEMORY_KV_CACHE, // of a decoder

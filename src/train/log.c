@@ -166,6 +166,13 @@ void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference
     put_object(log, object);
 }
 
+void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples) {
+    cJSON *object = begin(step);
+    add_number(object, "val_loss_averaged", val_loss);
+    cJSON_AddNumberToObject(object, "averaged_steps", (double)samples);
+    put_object(log, object);
+}
+
 void log_task(Log *log, int64_t step, const char *task, const EvalResult *result) {
     cJSON *object = begin(step);
     cJSON_AddStringToObject(object, "task", task);

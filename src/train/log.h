@@ -50,6 +50,9 @@ void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, 
 // {"step", "val_loss"}; preference: the same besides with "val_" in front; NULL: no comparisons.
 void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference *preference);
 
+// {"step", "val_loss_averaged", "averaged_steps"}: of the mean of the weights over so many steps
+void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples);
+
 // {"step", "task", "items", ...}: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes",
 // "acc_bytes_stderr"; of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
 void log_task(Log *log, int64_t step, const char *task, const EvalResult *result);

@@ -262,6 +262,12 @@ static int check_saving(const Options *options, Error *err) {
     return fail_input(err, "--save-every %lld: expected --save on", (long long)options->save_every);
 }
 
+static int check_average(const Options *options, Error *err) {
+    if (options->average_from || !options_given(options, "average-every")) return 0;
+    return fail_input(err, "--average-every %lld needs --average-from N, which is missing",
+                      (long long)options->average_every);
+}
+
 static int check_sample(Options *options, Error *err) {
     if (!options_given(options, "sample-tokens") && options->sample_tokens > options->seq_len)
         options->sample_tokens = options->seq_len;
@@ -325,6 +331,7 @@ int options_parse(Options *options, int argc, char **argv, Error *err) {
     if ((code = check_trace(options, err))) return code;
     if ((code = check_sample(options, err))) return code;
     if ((code = check_saving(options, err))) return code;
+    if ((code = check_average(options, err))) return code;
     // a run that is resumed keeps its schedule, which is not known yet; nor is how long epochs are
     if (options->epochs > 0 || options_resume(options) != RESUME_NEVER) return 0;
     return options_settle_schedule(options, 0, err);

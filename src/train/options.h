@@ -27,6 +27,7 @@ typedef struct {
     bool overwrite, accept_changes;
     int64_t save_every, keep_last, keep_every;
     int64_t steps, batch_size, seq_len, grad_accum, tokens_per_step;
+    int64_t average_from, average_every; // updates; from 0: no average
     double lr, final_lr_fraction, weight_decay, beta1, beta2, eps, grad_clip;
     int64_t schedule /* SCHEDULE_* */, warmup_steps, schedule_steps;
     const char *eval_tasks; // glob

@@ -120,6 +120,14 @@ const OptionSpec options_table[] = {
     REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
          "longest gradient that is applied unscaled; 0: no clipping"),
 
+    HEADING("Average of the weights over steps:"),
+    INTEGER(
+        average_from, "average-from", 0, RESULT, "updates", "0", 0, 1e12,
+        "keep the running mean of the weights after step N and those that follow; each checkpoint from there on has it "
+        "as a model of its own, averaged/; 0: none"),
+    INTEGER(average_every, "average-every", 0, RESULT, "updates", "1", 1, 1e12,
+            "only every N-th step is a sample of it"),
+
     HEADING("While it runs:"),
     INTEGER(eval_every, "eval-every", 0, NONE, "updates", "100", 0, 1e12,
             "validation loss every N steps and at the end; 0: never"),

@@ -60,6 +60,7 @@ static int read_back(Trainer *t, const char *folder, int64_t *step, Error *err) 
     if (!code) code = resume_integer(&from, "step", 0, step, err);
     if (!code) code = resume_integer(&from, "skipped_steps", 0, &t->skipped_steps, err);
     if (!code) code = resume_spikes(&from, &t->spikes, err);
+    if (!code) code = trainer_take_average(t, &from, err);
     if (!code) code = checkpoint_read_training(folder, t->model, err);
     cJSON_Delete(from.state);
     return code;

@@ -31,6 +31,7 @@ typedef struct {
     bool part;            // this rank's is
     bool commit;          // it gets its name; rank 0 knows
     int64_t step;         // whose it is
+    bool averaged;        // the mean over steps has samples in it
     double began;         // seconds
     WriterResult written; // this rank's part
     uint64_t bytes;       // of all parts
@@ -44,7 +45,7 @@ struct Trainer {
     RunDir run_dir;    // rank 0's
     Resume resume;
     LlamaConfig config;
-    bool new_head; // the model has a reward model's head, which the weights to begin with lack
+    bool new_head;       // the model has a reward model's head, which the weights to begin with lack
     Loader *train, *val; // val: NULL where there is none
     EvalTasks *tasks;    // rank 0's; NULL without --eval-tasks
     Tokenizer *tokenizer;
@@ -70,6 +71,7 @@ struct Trainer {
     int64_t step;                    // steps done
     int64_t skipped_steps;           // of them without update
     int64_t not_finite_in_a_row;     // steps up to the last one
+    int64_t average_samples;         // in the running mean of the weights, 0: none yet
     SpikeStats spikes;
     int rollbacks;                      // since the last checkpoint was written
     int64_t data_offset;                // the batch of a step is the loader's step + data_offset
@@ -138,6 +140,9 @@ char *trainer_state_text(const Trainer *t);
 // Steps, positions and statistics of the checkpoint that is resumed. Errors: 2 (a member missing or
 // mistyped).
 int trainer_take_state(Trainer *t, Error *err);
+
+// How many samples the mean over steps has in a checkpoint's state; 0 where it says nothing, or the run keeps none.
+int trainer_take_average(Trainer *t, const Resume *resume, Error *err);
 
 void trainer_print_resume(const Trainer *t);
 

@@ -210,7 +210,8 @@ static int create_model(Trainer *t, Error *err) {
                       .recompute = o->recompute == RECOMPUTE_BLOCK,
                       .comparisons = trainer_compares(o),
                       .preference = trainer_preference_loss(o),
-                      .parallel = t->parallel};
+                      .parallel = t->parallel,
+                      .average = o->average_from > 0};
     int code = llama3_create(&t->model, &t->config, &shape, err);
     if (code) return code;
     t->checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->checksums);

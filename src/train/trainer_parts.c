@@ -51,7 +51,7 @@ void trainer_begin_parts(Trainer *t) {
     if (begin_folder(t, &d, &err)) {
         report_failure(t, t->step, &err);
     } else {
-        t->saving = (Saving){.parts = true, .step = t->step, .began = began};
+        t->saving = (Saving){.parts = true, .step = t->step, .averaged = d.content.averaged, .began = began};
         if (trainer_writes_part(t)) begin_part(t, &d);
         t->waited = trainer_now() - began;
     }
@@ -72,11 +72,12 @@ static int join_parts(Trainer *t, char **lines, Error *err) {
     return code;
 }
 
-// Only its step and store matter to commit and abandon.
+// Only its step and store matter to commit and abandon, and whether there is a mean.
 static int begin_commit(Trainer *t, const char *lines, Error *err) {
     Described d;
     int code = describe(t, &d, err);
     d.content.step = t->saving.step;
+    d.content.averaged = t->saving.averaged;
     if (!code) code = writer_begin(t->writer, WRITE_COMMIT, &d.content, lines, err);
     cJSON_free(d.state);
     return code;

@@ -32,7 +32,9 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
                                    .state = *state,
                                    .tokenizer_folder = t->options.output,
                                    .keep_last = (int)t->options.keep_last,
-                                   .keep_every = t->options.keep_every};
+                                   .keep_every = t->options.keep_every,
+                                   .average = t->options.average_from > 0,
+                                   .averaged = t->average_samples > 0};
     return 0;
 }
 

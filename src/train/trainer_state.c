@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "base/version.h"
 #include "checkpoint/checkpoint.h"
@@ -48,6 +49,7 @@ char *trainer_state_text(const Trainer *t) {
     cJSON_AddNumberToObject(root, "skipped_steps", (double)t->skipped_steps);
     cJSON_AddNumberToObject(root, "data_offset", (double)t->data_offset);
     cJSON_AddNumberToObject(root, "tokens", (double)trainer_tokens(t));
+    if (t->options.average_from) cJSON_AddNumberToObject(root, "average_samples", (double)t->average_samples);
     add_spikes(root, &t->spikes);
     add_identity(root, t);
     char *text = cJSON_Print(root);
@@ -68,6 +70,12 @@ static void keep_position(Trainer *t, int64_t old_step_tokens) {
     t->data_offset = next - t->step;
 }
 
+int trainer_take_average(Trainer *t, const Resume *resume, Error *err) {
+    t->average_samples = 0;
+    if (!t->options.average_from || !json_get(resume->state, "average_samples")) return 0;
+    return resume_integer(resume, "average_samples", 0, &t->average_samples, err);
+}
+
 int trainer_take_state(Trainer *t, Error *err) {
     const Resume *resume = &t->resume;
     int64_t tokens = 0;
@@ -78,6 +86,7 @@ int trainer_take_state(Trainer *t, Error *err) {
     if (!code) code = resume_spikes(resume, &t->spikes, err);
     if (!code && t->options.task == TASK_DPO)
         code = resume_fingerprint(resume, "reference_model", &t->reference_model, err);
+    if (!code) code = trainer_take_average(t, resume, err);
     t->token_offset = tokens - t->step * t->options.tokens_per_step;
     keep_position(t, resume->options.tokens_per_step);
     return code;

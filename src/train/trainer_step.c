@@ -166,6 +166,23 @@ static int show_evaluation(Trainer *t, Error *err) {
     return 0;
 }
 
+// After the run's last step: what the mean of the weights makes of the same data.
+static int show_averaged(Trainer *t, Error *err) {
+    const Options *o = &t->options;
+    Evaluated result;
+    if (!t->average_samples || t->step != o->steps) return 0;
+    llama3_use_average(t->model, true);
+    int code =
+        evaluate(t->model, t->val, t->val_reference, &t->team, o->eval_batches, (int)o->grad_accum, &result, err);
+    llama3_use_average(t->model, false);
+    if (code) return code;
+    const double loss = evaluated_loss(&result);
+    log_averaged(&t->log, t->step, loss, t->average_samples);
+    progress_print(&t->progress, "step %lld: validation loss %.4f of the weights averaged over %lld steps",
+                   (long long)t->step, loss, (long long)t->average_samples);
+    return 0;
+}
+
 static void show_sample(Trainer *t) {
     const Options *o = &t->options;
     if (!t->decoder) return; // rank 0 writes it
@@ -180,6 +197,13 @@ static void show_sample(Trainer *t) {
     free(text);
 }
 
+// The weights of every so many steps; a step that did not change them is none.
+static void add_to_average(Trainer *t) {
+    const Options *o = &t->options;
+    if (!o->average_from || t->step < o->average_from || (t->step - o->average_from) % o->average_every != 0) return;
+    if (llama3_update_applied(t->model)) llama3_average(t->model, ++t->average_samples);
+}
+
 int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
     bool rolled_back;
@@ -188,6 +212,7 @@ int trainer_observe(Trainer *t, Error *err) {
              trainer_compares(&t->options) ? &t->preference : NULL, t->team.size > 1 ? &t->communication : NULL);
     int code = trainer_guard(t, &rolled_back, err);
     if (code || rolled_back) return code;
+    add_to_average(t);
     progress_show(&t->progress, s);
     if (due(t, t->options.checksum_every)) code = trainer_checksum(t, err);
     if (code) return code;
@@ -195,7 +220,9 @@ int trainer_observe(Trainer *t, Error *err) {
         trainer_agree_on_stopping(t);
         watchdog_phase("evaluating");
     }
-    code = t->val && due(t, t->options.eval_every) ? show_evaluation(t, err) : 0;
+    const bool evaluating = t->val && due(t, t->options.eval_every);
+    code = evaluating ? show_evaluation(t, err) : 0;
+    if (!code && evaluating) code = show_averaged(t, err);
     if (!code) code = trainer_show_tasks(t, err);
     if (!code && due(t, t->options.sample_every)) show_sample(t);
     watchdog_phase("saving");
