@@ -203,6 +203,9 @@ def test_ranks(work, rng, count, zero):
     for step in (1, 2, 3, 6, 9):
         check_average(work.output, step, [s for s in SAMPLES if s <= step], "fp32")
         checkpoints.verify(llmc.load("fp32"), folder_of(work.output, step))
+    for path in folder_of(work.output, STEPS).glob("model*.safetensors"):  # what was validated last is not what is trained
+        for name, values in safetensors.torch.load_file(path).items():
+            assert torch.equal(values.reshape(-1), arrays(work.output, STEPS, "master")[name]), name
     (logged,) = [line["val_loss_averaged"] for line in work.log() if "val_loss_averaged" in line]
 
     def kept(text):
