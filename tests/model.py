@@ -110,11 +110,13 @@ def c_config(fields):
 
 
 class Model:
-    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False):
+    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
+                 preference=None):  # fmt: skip
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.handle = ctypes.c_void_p()
         error = Error()
-        shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average)
+        shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average,
+                         comparisons=preference is not None, preference=preference or PreferenceLoss())
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()
