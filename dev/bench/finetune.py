@@ -46,8 +46,8 @@ def arguments():
     parser.add_argument("--config", default=str(ROOT / "configs" / "tiny.json"), help="config.json (default: configs/tiny.json)")
     parser.add_argument("--rows", type=int, default=8, help="of a step (default: %(default)s)")
     parser.add_argument("--sequence", type=int, default=256, help="positions of a row (default: %(default)s)")
-    parser.add_argument("--prompt", type=int, default=30, help="median tokens of a prompt (default: %(default)s)")
-    parser.add_argument("--answer", type=int, default=50, help="median tokens of an answer (default: %(default)s)")
+    parser.add_argument("--prompt", type=int, default=20, help="median tokens of a prompt (default: %(default)s)")
+    parser.add_argument("--answer", type=int, default=40, help="median tokens of an answer (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all cores)")
     parser.add_argument("--steps", type=int, default=10, help="timed steps of a turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
@@ -94,7 +94,7 @@ class Data:
     def __init__(self, folder, options):
         self.work, self.options = trainrun.Workplace(folder), options
         rng = np.random.default_rng(0)
-        positions = options.rows * options.sequence * options.steps  # so that each step of a turn has other rows
+        positions = 4 * options.rows * options.sequence * options.steps  # the more rows, the fuller are packs
         self.talks, self.pairs = draw_rows(rng, options, 1, positions), draw_rows(rng, options, 2, positions)
         self.chat = self.write("chat", rows.CONVERSATIONS, self.talks)
         self.prefs = self.write("prefs", rows.COMPARISONS, self.pairs)
