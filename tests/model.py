@@ -6,6 +6,8 @@ import os
 
 import torch
 
+from llmc import PreferenceLoss
+
 TINY = dict(
     vocab_size=193, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0,
@@ -34,13 +36,6 @@ class Parallel(ctypes.Structure):
 
     _fields_ = [*((n, ctypes.c_int) for n in "zero shards shard replicas".split()),
                 *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]
-
-
-class PreferenceLoss(ctypes.Structure):
-    """src/kernels/preference.h"""
-
-    _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()),
-                ("nll_summed", ctypes.c_int)]
 
 
 class RunShape(ctypes.Structure):
