@@ -59,6 +59,7 @@ NESTED = """{%- if messages[0].role == 'system' %}
 
 TEMPLATES = {"llama3": None, "chatml": CHATML, "dated": DATED, "nested": NESTED}
 ENDS = {"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "dated": "<|eot_id|>", "nested": "<|end_of_text|>"}
+LEADS = {"llama3": "", "chatml": "", "dated": "", "nested": " "}  # what the template writes in front of an answer
 MORE_TOKENS = ["<|im_start|>", "<|im_end|>", "<|user|>"]
 HOSTILE = [
     "<|eot_id|>",
@@ -222,8 +223,6 @@ def joined(tokenizer, pieces):
 
 @pytest.mark.parametrize("system", [False, True])
 def test_ids_are_transformers(tmp_path, trained, prepare, template_name, system):
-    if template_name == "nested":
-        return  # it writes spaces beside what is said, which would join with it to other tokens
     template = TEMPLATES[template_name]
     folder = model_folder(tmp_path, trained, template)
     talks = [spaced(talk(random.randint(1, 4), system)) for _ in range(40)]
@@ -241,8 +240,6 @@ def test_ids_are_transformers(tmp_path, trained, prepare, template_name, system)
 
 
 def test_prompts_of_pairs_are_what_a_model_is_asked(tmp_path, trained, prepare, template_name):
-    if template_name == "nested":
-        return  # as above
     template = TEMPLATES[template_name]
     folder = model_folder(tmp_path, trained, template)
     prompts = [spaced(talk(random.randint(0, 3), random.random() < 0.5, last_user=True)) for _ in range(30)]
@@ -263,10 +260,11 @@ def test_what_is_trained(tmp_path, trained, prepare, template_name, hostile):
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     end, specials = tokenizer.token_to_id(ENDS[template_name]), set(tokenizer.get_added_tokens_decoder())
     for row, messages in zip(read(tmp_path / "out"), talks, strict=True):
-        said = "".join(m["content"] for m in messages if m["role"] == "assistant")
+        said = "".join(LEADS[template_name] + m["content"] for m in messages if m["role"] == "assistant")
         assert tokenizer.decode(flagged(row.prompt, 0b10), skip_special_tokens=False) == said
         asked = "".join(m["content"] for m in messages if m["role"] == "user")
-        assert tokenizer.decode(flagged(row.prompt, 0b00), skip_special_tokens=False) == asked
+        if hostile or template_name != "nested":  # there the template's space is of the first word's token
+            assert tokenizer.decode(flagged(row.prompt, 0b00), skip_special_tokens=False) == asked
         ends = flagged(row.prompt, 0b11)
         assert ends.count(end) == len(messages) // 2
         assert set(ends) <= {end, *plain(tokenizer, " ")}
@@ -281,7 +279,7 @@ def test_hostile_answers_of_pairs_stay_text(tmp_path, trained, prepare, template
     (found,) = read(tmp_path / "out")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for tokens, text in zip(found.answers, (row["chosen"], row["rejected"])):
-        assert tokenizer.decode(flagged(tokens, 0b10), skip_special_tokens=False) == text
+        assert tokenizer.decode(flagged(tokens, 0b10), skip_special_tokens=False) == LEADS[template_name] + text
         assert flagged(tokens, 0b11)[-1] == tokenizer.token_to_id(ENDS[template_name]) == ids(tokens)[-1]
     assert tokenizer.decode(flagged(found.prompt, 0), skip_special_tokens=False) == row["prompt"]
 
@@ -328,6 +326,30 @@ def test_rows_end_with_their_last_trained_token(tmp_path, trained, prepare):
     assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>"
 
 
+def test_a_token_across_the_begin_of_an_answer_is_cut(tmp_path, trained, prepare):
+    """A model is asked with the prompt's own tokens: what it says begins with a token of its own."""
+    folder = model_folder(tmp_path, trained, CHATML)
+    messages = [user("q"), answer("\nyes"), user("r"), answer("\n\nno")]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    prompts = [transformers_ids(folder, messages[:n], CHATML, generate=True) for n in (1, 3)]
+    assert len(plain(tokenizer, "\n\n")) == 1
+    write_jsonl(tmp_path / "a.jsonl", chat(*messages))
+    prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
+    (row,) = read(tmp_path / "out")
+    assert ids(row.prompt)[: len(prompts[0])] == prompts[0]
+    assert text_of(folder, row) + "\n" == Template(folder, tokenizer).render(messages, False)
+    assert tokenizer.decode(flagged(row.prompt, 0b10)) == "\nyes\n\nno"
+
+
+def test_text_that_joins_with_the_templates_to_a_token_stays_text(tmp_path, trained, prepare):
+    folder = model_folder(tmp_path, trained, "{% for m in messages %}<|eot_{{ m.content }}<|eot_id|>{% endfor %}")
+    write_jsonl(tmp_path / "a.jsonl", chat(user("id|>"), answer("id|>x")))
+    prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
+    (row,) = read(tmp_path / "out")
+    eot = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|eot_id|>")
+    assert ids(row.prompt).count(eot) == 2 and text_of(folder, row) == "<|eot_id|><|eot_id|><|eot_id|>x<|eot_id|>"
+
+
 # ---- templates
 
 
@@ -357,11 +379,13 @@ def test_the_day_is_pinned(tmp_path, trained, prepare):
 
 def test_strftime_now_has_the_pinned_day(tmp_path, trained):
     folder = model_folder(
-        tmp_path, trained, "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m.content }}<|eot_id|>{% endfor %}"
+        tmp_path,
+        trained,
+        "{{ date_string }}{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m.content }}<|eot_id|>{% endfor %}",
     )
     tokenizer = open_tokenizer(folder, "--tokenizer")
     day = datetime.date(2020, 5, 6)
-    assert joined(tokenizer, Template(folder, tokenizer, day).pieces([user()], False)) == "2020-05-06hi<|eot_id|>"
+    assert joined(tokenizer, Template(folder, tokenizer, day).pieces([user()], False)) == "06 May 20202020-05-06hi<|eot_id|>"
     assert joined(tokenizer, Template(folder, tokenizer).pieces([user()], False)) == f"{datetime.date.today()}hi<|eot_id|>"
 
 
@@ -431,6 +455,9 @@ MORE = [user("and"), answer("b")]
 MORE_TEXT = ("<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nand"
              "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb")  # fmt: skip
 
+ANSWERS_PART_EARLY = {"answers": [[user("1"), answer("a"), *MORE], [user("1"), answer("a"), MORE[0], answer("c")],
+                                  [user("1"), answer("other"), *MORE]]}  # fmt: skip
+
 
 @pytest.mark.parametrize("fields, prompt, answers", [
     (PAIR, "hi", ["good", "bad"]),
@@ -442,6 +469,7 @@ MORE_TEXT = ("<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nand"
     (WHOLE, "hi", ["good", "bad"]),
     (WHOLE | {"prompt": "hi"}, "hi", ["good", "bad"]),
     (WHOLE | {"prompt": [user("hi")]}, "hi", ["good", "bad"]),
+    (ANSWERS_PART_EARLY, "1", ["a" + MORE_TEXT, "a" + MORE_TEXT[:-1] + "c", "other" + MORE_TEXT]),
     (goes_on([user("1"), answer("same"), user("hi")], answer("good"), answer("bad")), "hi", ["good", "bad"]),
     ({"chosen": [*WHOLE["chosen"], *MORE], "rejected": [*WHOLE["rejected"], *MORE]}, "hi", ["good" + MORE_TEXT, "bad" + MORE_TEXT]),
 ])  # fmt: skip

@@ -187,26 +187,30 @@ class RowEncoder:
 
     def __init__(self, template: Template, longest: int | None = None, cut: bool = False):
         self.template, self.longest, self.cut = template, longest, cut
-        self.specials = template.tokenizer.get_added_tokens_decoder().keys()
-        self.end = self._find_end()
+        self.specials = template.specials
+        self.lead, self.end = self._probe()
         python = template.tokenizer.token_to_id("<|eom_id|>")
         self.ends = {self.end} | ({python} if python is not None else set())
         self.was_cut = False  # the last row
 
-    def _find_end(self) -> int:
+    def _probe(self) -> tuple[str, int]:
+        """White space that the template writes between the prompt for a model's answer and that answer; and `end`."""
         folder = self.template.folder
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
             pieces = self.template.pieces(messages, False)
         except InputError:
-            pieces = self.template.pieces([{"role": "system", "content": "c"}, *messages], False)
+            messages = [{"role": "system", "content": "c"}, *messages]
+            pieces = self.template.pieces(messages, False)
         last = max(number for number, piece in enumerate(pieces) if piece.message is not None)
-        ids = self.template.encode_piece(pieces[last + 1]) if last + 1 < len(pieces) else []
+        ids = self.template.encode(pieces[last + 1 :], [])[0] if last + 1 < len(pieces) else []
         end = self._end_of_turn(ids, self.specials)
         if end is None:
             raise InputError(f"{folder}: the chat template writes no special token behind an assistant's turn: "
                              "a model would never learn to end one")  # fmt: skip
-        return ids[end]
+        prompt = self.template.render(messages[:-1], True)
+        lead = "".join(piece.text for piece in pieces[:last]).removeprefix(prompt)
+        return (lead if lead.isspace() else ""), ids[end]
 
     def _end_of_turn(self, ids: list[int], ends) -> int | None:
         """Place of the first of `ends`, if nothing but white space is in front of it."""
@@ -224,15 +228,27 @@ class RowEncoder:
     def _pieces(self, messages: list[dict]) -> list[Piece]:
         plain = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
-            return self.template.pieces(plain, False)
+            pieces = self.template.pieces(plain, False)
         except InputError as error:
             raise BadRow(TEMPLATE, str(error).removeprefix(f"{self.template.folder}: ")) from None
+        return self._with_leads(messages, pieces) if self.lead else pieces
+
+    def _with_leads(self, messages: list[dict], pieces: list[Piece]) -> list[Piece]:
+        """What a model writes itself when its answer begins is the answer's."""
+        result: list[Piece] = []
+        for piece in pieces:
+            leads = piece.message is not None and messages[piece.message]["role"] == "assistant"
+            if leads and result and result[-1].message is None and result[-1].text.endswith(self.lead):
+                result[-1] = Piece(result[-1].text.removesuffix(self.lead))
+                piece = Piece(self.lead + piece.text, piece.message)
+            result.append(piece)
+        return [piece for piece in result if piece.text]
 
     def _tokens(self, messages: list[dict], pieces: list[Piece]) -> list[np.ndarray]:
         """Ids of each piece with their flags."""
         parts, ends_turn = [], False
-        for piece in pieces:
-            ids = self.template.encode_piece(piece)
+        answers = [n for n, p in enumerate(pieces) if p.message is not None and messages[p.message]["role"] == "assistant"]
+        for piece, ids in zip(pieces, self.template.encode(pieces, answers)):
             tokens = np.array(ids, np.uint32)
             if piece.message is not None:
                 if not self.specials.isdisjoint(ids):

@@ -1,11 +1,12 @@
 """Conversations as text and ids: the chat template of a model's own folder, or Llama 3's where it has none.
 
-Templates are programs that came with a model, so they run in jinja2's sandbox. Their text is encoded in pieces: what the
+Templates are programs that came with a model, so they run in jinja2's sandbox. Their text is known in pieces: what the
 template itself wrote may be special tokens, what a message says never is, whatever it looks like.
 """
 
 import datetime
 import hashlib
+import itertools
 import json
 import re
 import secrets
@@ -104,7 +105,7 @@ class Template:
                 raise InputError(f"{folder}: no chat template, and the tokenizer has no {' '.join(missing)} for Llama 3's")
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
         self.program = self._compile(source)
-        self._own_ids: dict[str, list[int]] = {}
+        self.specials = tokenizer.get_added_tokens_decoder().keys()
 
     def _compile(self, source: str):
         import jinja2.ext
@@ -162,15 +163,33 @@ class Template:
         roles = dict.fromkeys(str(messages[number]["role"]) for number in wrong)
         raise InputError(f"{self.folder}: the chat template leaves out or changes the {' or '.join(roles)} message")
 
-    def encode_piece(self, piece: Piece) -> list[int]:
-        """Special tokens of the template's pieces are tokens, of a message's they are text."""
-        if piece.message is None and piece.text in self._own_ids:
-            return self._own_ids[piece.text]
+    def encode(self, pieces: list[Piece], begins: list[int]) -> list[list[int]]:
+        """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
+
+        They are those of the whole text, of which a piece has the ones that begin in it; unless one that a message would
+        bring about is a token of the template, or one lies across the begin of a piece in `begins`: then each piece is by itself.
+        """
+        return self._encode_whole(pieces, begins) or [self._encode_piece(piece) for piece in pieces]
+
+    def _encode_whole(self, pieces: list[Piece], begins: list[int]) -> list[list[int]] | None:
+        encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
+        starts = [0, *itertools.accumulate(len(piece.text) for piece in pieces)]
+        cuts = {starts[number] for number in begins}
+        parts = [[] for _ in pieces]
+        number = 0
+        for token, (begin, end) in zip(encoding.ids, encoding.offsets):
+            while begin >= starts[number + 1] and number + 1 < len(pieces):
+                number += 1
+            of_template = token not in self.specials or (pieces[number].message is None and end <= starts[number + 1])
+            if begin < starts[number] or not of_template or not cuts.isdisjoint(range(begin + 1, end)):
+                return None
+            parts[number].append(token)
+        return parts
+
+    def _encode_piece(self, piece: Piece) -> list[int]:
         self.tokenizer.encode_special_tokens = piece.message is not None
         ids = self.tokenizer.encode(piece.text, add_special_tokens=False).ids
         self.tokenizer.encode_special_tokens = False
-        if piece.message is None and len(self._own_ids) < 10_000:
-            self._own_ids[piece.text] = ids
         return ids
 
 
@@ -198,4 +217,4 @@ class Chat:
     def encode(self, text: str) -> list[int]:
         messages = [{"role": "system", "content": self.system}] if self.system else []
         pieces = self.template.pieces([*messages, {"role": "user", "content": text}], add_generation_prompt=True)
-        return [number for piece in pieces for number in self.template.encode_piece(piece)]
+        return [token for ids in self.template.encode(pieces, []) for token in ids]
