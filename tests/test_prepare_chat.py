@@ -342,12 +342,13 @@ def test_a_token_across_the_begin_of_an_answer_is_cut(tmp_path, trained, prepare
 
 
 def test_text_that_joins_with_the_templates_to_a_token_stays_text(tmp_path, trained, prepare):
-    folder = model_folder(tmp_path, trained, "{% for m in messages %}<|eot_{{ m.content }}<|eot_id|>{% endfor %}")
-    write_jsonl(tmp_path / "a.jsonl", chat(user("id|>"), answer("id|>x")))
+    template = "{% for m in messages %}{% if m.role == 'user' %}<|eot_{% endif %}{{ m.content }}<|eot_id|>{% endfor %}"
+    folder = model_folder(tmp_path, trained, template)
+    write_jsonl(tmp_path / "a.jsonl", chat(user("id|>"), answer("x")))
     prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
     (row,) = read(tmp_path / "out")
     eot = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|eot_id|>")
-    assert ids(row.prompt).count(eot) == 2 and text_of(folder, row) == "<|eot_id|><|eot_id|><|eot_id|>x<|eot_id|>"
+    assert ids(row.prompt).count(eot) == 2 and text_of(folder, row) == "<|eot_id|><|eot_id|>x<|eot_id|>"
 
 
 # ---- templates
