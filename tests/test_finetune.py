@@ -378,6 +378,26 @@ def test_few_pairs(work, tmp_path):
     assert evaluations(read_log(tmp_path / "run/log.jsonl"))[-1]["val_loss"] == pytest.approx(expected[0], rel=1e-5)
 
 
+def test_chat_template_of_the_rows(work, tmp_path):
+    """The model is saved with it, in place of the template of the model that training began with."""
+    base = tmp_path / "base"
+    shutil.copytree(work.base, base, ignore=shutil.ignore_patterns("trainer"))
+    (base / "chat_template.jinja").write_text("of the model")
+    (base / "generation_config.json").write_text("{}")
+    data = tmp_path / "data"
+    shutil.copytree(work.chat, data)
+    for template in (None, "of the rows"):
+        if template:
+            (data / "chat_template.jinja").write_text(template)
+            (data / "tokenizer_config.json").write_text('{"chat_template": "of the rows"}')
+        options = work.task("sft", init_from=base, train_data=data / "train_*.bin", steps=1)
+        work.run(precision="fp32", output=tmp_path / "run", overwrite=True, **options)
+        saved = tmp_path / "run/checkpoint"
+        assert (saved / "chat_template.jinja").read_text() == (template or "of the model")
+        assert (saved / "tokenizer_config.json").read_bytes() == (data / "tokenizer_config.json").read_bytes()
+        assert json.loads((saved / "generation_config.json").read_text())
+
+
 def test_end_of_turn_becomes_an_end_token(work, tmp_path):
     work.run(precision="fp32", output=tmp_path / "run", **work.task("sft", steps=1))
     ends = json.loads((tmp_path / "run/checkpoint/config.json").read_text())["eos_token_id"]

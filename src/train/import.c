@@ -62,6 +62,15 @@ static int bring(const char *to, const char *from, const char *name, bool remove
     return 0;
 }
 
+int import_chat_files(const char *to, const char *rows, Error *err) {
+    static const char *const names[] = {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
+                                        "added_tokens.json"};
+    int code = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++)
+        code = run_dir_copy_beside(to, rows, names[i], err);
+    return code;
+}
+
 int import_files(const char *to, const char *from, Error *err) {
     int code = 0;
     for (int i = 0; i < FILES && !code; i++) code = bring(to, from, files[i], i >= OPTIONAL, err);

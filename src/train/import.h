@@ -25,6 +25,10 @@ int import_document_ids(LlamaConfig *config, bool keep, uint32_t bos, uint32_t e
 // removes what is left there of another model. from NULL: only that. Errors: 2, 1.
 int import_files(const char *to, const char *from, Error *err);
 
+// Copies what lies of a chat template and around the tokenizer beside the finetuning data `rows` into `to`, over what
+// import_files brought: a model is asked in the form that its rows have. Errors: 2, 1.
+int import_chat_files(const char *to, const char *rows, Error *err);
+
 #ifdef __cplusplus
 }
 #endif

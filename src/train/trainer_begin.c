@@ -86,6 +86,7 @@ static int begin(Trainer *t, Error *err) {
     if (!code) code = run_dir_copy(folder, t->tokenizer_path, "tokenizer.json", err);
     if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
     if (!code) code = import_files(folder, t->origin, err);
+    if (!code && t->options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->train_shard, err);
     if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
     return code ? code : begin_log(t, err);
 }
