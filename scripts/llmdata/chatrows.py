@@ -63,12 +63,12 @@ def read_row(row: dict, kind: int, system: str | None) -> Conversation | Compari
 
 
 def _read_conversation(row: dict, system: str | None) -> Conversation:
-    messages = _with_system(_messages("messages", row.get("messages")), system)
+    messages = with_system(read_messages("messages", row.get("messages")), system)
     _check_assistant("messages", messages)
     return Conversation(messages)
 
 
-def _messages(name: str, value, text_role: str | None = None) -> list[dict]:
+def read_messages(name: str, value, text_role: str | None = None) -> list[dict]:
     """A list of messages; or, where `text_role` says whose, a text that is a single one."""
     if isinstance(value, str) and text_role:
         value = [{"role": text_role, "content": value}]
@@ -104,7 +104,7 @@ def _message(where: str, value) -> dict | None:
     return {"role": role, "content": content} | ({"masked": True} if weight == 0 else {})
 
 
-def _with_system(messages: list[dict], system: str | None) -> list[dict]:
+def with_system(messages: list[dict], system: str | None) -> list[dict]:
     if not system or any(message["role"] == "system" for message in messages):
         return messages
     return [{"role": "system", "content": system}, *messages]
@@ -129,9 +129,9 @@ def _named_answers(row: dict) -> dict:
 
 
 def _read_comparison(row: dict, system: str | None) -> Comparison:
-    named = {name: _messages(name, value, "assistant") for name, value in _named_answers(row).items()}
+    named = {name: read_messages(name, value, "assistant") for name, value in _named_answers(row).items()}
     whole = [messages[0]["role"] != "assistant" for messages in named.values() if messages]
-    prompt = _messages("prompt", row["prompt"], "user") if row.get("prompt") is not None else None
+    prompt = read_messages("prompt", row["prompt"], "user") if row.get("prompt") is not None else None
     if any(whole):
         prompt = _common_prompt(named, row.get("prompt"), prompt)
         named = {name: messages[len(prompt) :] for name, messages in named.items()}
@@ -141,7 +141,7 @@ def _read_comparison(row: dict, system: str | None) -> Comparison:
         if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
             raise BadRow(NO_ASSISTANT, f'"{name}": expected an assistant\'s turn at its begin and end, behind the prompt')
     _check_different(named)
-    return Comparison(_with_system(prompt, system), list(named.values()))
+    return Comparison(with_system(prompt, system), list(named.values()))
 
 
 def _common_prompt(named: dict[str, list[dict]], given, prompt: list[dict] | None) -> list[dict]:

@@ -22,32 +22,47 @@ class SamplerOptions(ctypes.Structure):
     _fields_ = [("temperature", ctypes.c_double), ("top_k", ctypes.c_int), ("top_p", ctypes.c_double)]
 
 
+def build_folder(target: str, precision: str) -> Path:
+    return ROOT / "build" / (target + ("-fp32" if precision == "fp32" else ""))
+
+
+def default_target(precision: str) -> str:
+    """That of the GPU where there is one that was built for."""
+    return "cuda" if os.path.exists("/dev/nvidia0") and (build_folder("cuda", precision) / "libllmc.so").exists() else "cpu"
+
+
 def library_path(target: str | None, precision: str) -> Path:
-    """Of the build asked for; without a target that of the GPU where there is one."""
-    suffix = "-fp32" if precision == "fp32" else ""
-    if target is None:
-        cuda = ROOT / "build" / f"cuda{suffix}" / "libllmc.so"
-        target = "cuda" if os.path.exists("/dev/nvidia0") and cuda.exists() else "cpu"
-    path = ROOT / "build" / f"{target}{suffix}" / "libllmc.so"
+    """Of the build asked for."""
+    target = target or default_target(precision)
+    path = build_folder(target, precision) / "libllmc.so"
     if not path.exists():
         raise InputError(f"{path} is missing: run make TARGET={target} PRECISION={precision}")
     return path
 
 
-class _Handle:
+def _call(library: ctypes.CDLL, name: str, *arguments) -> None:
+    """A fallible function."""
+    error = _Error()
+    code = getattr(library, name)(*arguments, ctypes.byref(error))
+    if code:
+        raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
+
+
+def check_sampler_options(library: Path, options: SamplerOptions) -> None:
+    _call(ctypes.CDLL(str(library)), "sampler_check", ctypes.byref(options))
+
+
+class Handle:
     """An object of the library and its fallible functions."""
 
     def __init__(self, library: Path):
         self.library, self.handle = ctypes.CDLL(str(library)), ctypes.c_void_p()
 
     def _call(self, name: str, *arguments) -> None:
-        error = _Error()
-        code = getattr(self.library, name)(*arguments, ctypes.byref(error))
-        if code:
-            raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
+        _call(self.library, name, *arguments)
 
 
-class Generator(_Handle):
+class Generator(Handle):
     """Texts of one model: start(row, ids), then next() until it gives None."""
 
     def __init__(self, library: Path, folder: Path, rows: int, context: int, threads: int):

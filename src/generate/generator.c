@@ -3,13 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
+#include "generate/threads.h"
 #include "model/decoder.h"
 
 typedef struct {
@@ -30,16 +28,6 @@ struct Generator {
 };
 
 // ---- opening
-
-static int set_threads(int threads, Error *err) {
-    if (threads < 0) return fail_input(err, "%d threads, expected 0 (all) or more", threads);
-#ifdef _OPENMP
-    if (threads > 0) omp_set_num_threads(threads);
-#else
-    if (threads > 0) return fail_input(err, "%d threads: expected 0, this build computes on the GPU", threads);
-#endif
-    return 0;
-}
 
 static int add_end_token(LlamaConfig *config, const cJSON *id, const char *path, Error *err) {
     uint64_t value;
@@ -91,7 +79,7 @@ static int allocate(Generator *g, int rows, int context, Error *err) {
 }
 
 int generator_open(Generator **out, const char *folder, int rows, int context, int threads, Error *err) {
-    int code = set_threads(threads, err);
+    int code = threads_set(threads, err);
     if (code) return code;
     Generator *g = calloc(1, sizeof *g);
     if (!g) return fail_fault(err, "no memory for the generator");
@@ -150,8 +138,8 @@ int generator_fork(Generator *g, int row, int from, const SamplerOptions *option
     if (!code) code = check_row(g, from, err);
     if (code) return code;
     if (row == from || !g->texts[from].held)
-        return fail_input(err, "row %d cannot go on with the prompt of row %d: expected another row that holds one", row,
-                          from);
+        return fail_input(err, "row %d cannot go on with the prompt of row %d: expected another row that holds one",
+                          row, from);
     decoder_copy(g->decoder, row, from);
     g->texts[row] = (Text){.options = *options, .random = seed, .last = -1, .running = true};
     return 0;

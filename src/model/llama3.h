@@ -155,6 +155,10 @@ void llama3_forward_loss(Llama3 *m, int i);
 // what is before them, in nats; of a reward model its score. Waits.
 void llama3_answer_values(Llama3 *m, int i, float *values);
 
+// The same of a reward model, where micro-batch 0 is `rows` rows of `length` tokens in place of B of T (rows <= B, length <= T):
+// scores, [num_answers], of the answers' last tokens. Neither targets nor groups are read.
+void llama3_scores(Llama3 *m, int rows, int length, float *scores);
+
 // losses: host, [B*T] = the loss of each target of micro-batch i, in nats, 0 where it is -1. forward false: the model has
 // run forward over the same tokens just before, only the targets are others. Waits.
 void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses);

@@ -212,15 +212,28 @@ void llama3_forward_loss(Llama3 *m, int i) {
     m->hidden = NULL;
 }
 
-void llama3_answer_values(Llama3 *m, int i, float *values) {
+// Forward over what is uploaded, `rows` rows of `length`.
+static void value_answers(Llama3 *m, int i, int rows, int length, float *values) {
     const size_t bytes = (size_t)m->batches[i].num_answers * sizeof *values;
-    upload_batch(m, &m->batches[i]);
     upload_comparisons(m, i);
-    llama3_forward(m, m->shape.B, m->shape.T);
+    llama3_forward(m, rows, length);
     llama3_value_answers(m);
     m->hidden = NULL;
     cuda_check(cudaMemcpyAsync(values, m->comparisons.values, bytes, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
+}
+
+void llama3_answer_values(Llama3 *m, int i, float *values) {
+    upload_batch(m, &m->batches[i]);
+    value_answers(m, i, m->shape.B, m->shape.T, values);
+}
+
+void llama3_scores(Llama3 *m, int rows, int length, float *scores) {
+    const Batch *batch = &m->batches[0];
+    const size_t N = (size_t)rows * (size_t)length;
+    upload(m, m->tokens, batch->tokens, N);
+    upload(m, m->doc_start, batch->doc_start, N);
+    value_answers(m, 0, rows, length, scores);
 }
 
 void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {

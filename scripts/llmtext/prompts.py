@@ -1,0 +1,80 @@
+"""Prompts from JSONL: what a conversation says up to where the assistant is to answer.
+
+A line is an object with "prompt" (what a user says, or a list of messages that ends before the assistant's turn) or with
+"messages" (a conversation, of which what follows the last user turn is left out).
+"""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmdata.chatrows import EMPTY, MALFORMED, BadRow, read_messages, with_system
+
+from .errors import InputError
+
+ASKING = ("user", "tool", "ipython")  # an answer may follow these
+
+
+@dataclass
+class Prompt:
+    messages: list[dict]  # as read_messages gives them
+    source: str  # FILE:LINE
+    key: str  # of the messages and how many equal ones came before: found again whatever is added around it
+
+
+def read_prompts(paths: list[Path], system: str | None) -> tuple[list[Prompt], list[str]]:
+    """(prompts in order, FILE:LINE of those without a word in them). system: for those that have no system message."""
+    prompts, empty, seen = [], [], Counter()
+    for path in paths:
+        for number, line in enumerate(_lines(path), 1):
+            if not line.strip():
+                continue
+            try:
+                messages = with_system(_read_line(line), system)
+            except BadRow as bad:
+                if bad.reason != EMPTY:
+                    raise InputError(f"{path}: line {number}: {bad}") from None
+                empty.append(f"{path}:{number}")
+                continue
+            digest = _digest(messages)
+            prompts.append(Prompt(messages, f"{path}:{number}", f"{digest}-{seen[digest]}"))
+            seen[digest] += 1
+    return prompts, empty
+
+
+def as_written(messages: list[dict]) -> list[dict]:
+    """As a row of JSONL has them."""
+    return [{"role": m["role"], "content": m["content"]} | ({"weight": 0} if m.get("masked") else {}) for m in messages]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _digest(messages: list[dict]) -> str:
+    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _read_line(line: str) -> list[dict]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadRow(MALFORMED, 'not JSON, expected an object with "prompt" or "messages"') from None
+    if not isinstance(row, dict) or ("prompt" in row) == ("messages" in row):
+        raise BadRow(MALFORMED, 'expected an object with either "prompt" or "messages"')
+    field = "prompt" if "prompt" in row else "messages"
+    messages = read_messages(field, row[field], "user" if field == "prompt" else None)
+    if field == "messages":
+        users = [place for place, message in enumerate(messages) if message["role"] == "user"]
+        messages = messages[: users[-1] + 1] if users else []
+    if not messages:
+        raise BadRow(MALFORMED, f'"{field}": expected a user turn')
+    if messages[-1]["role"] not in ASKING:
+        last = messages[-1]["role"]
+        raise BadRow(MALFORMED, f'"{field}": the last message is the {last}\'s, expected one of {", ".join(ASKING)}')
+    return messages

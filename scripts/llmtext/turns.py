@@ -1,0 +1,29 @@
+"""What a model reads of a conversation: a prompt up to where it is to answer, and the whole with an answer."""
+
+from llmdata.chatrows import BadRow, Conversation, RowEncoder
+from llmdata.rows import ID_MASK
+
+from .chat import Template
+from .errors import InputError
+from .prompts import Prompt
+
+
+class Turns:
+    def __init__(self, template: Template):
+        self.template, self.rows = template, RowEncoder(template)
+
+    def ask(self, prompt: Prompt) -> list[int]:
+        try:
+            plain = [{"role": m["role"], "content": m["content"]} for m in prompt.messages]
+            pieces = self.template.pieces(plain, add_generation_prompt=True)
+        except InputError as error:
+            raise InputError(f"{prompt.source}: {error}") from None
+        return [token for ids in self.template.encode(pieces, []) for token in ids]
+
+    def answered(self, prompt: Prompt, text: str) -> list[int] | None:
+        """As a reward model's training has it, the token that ends the turn included; None: the template cannot write it."""
+        try:
+            row = self.rows.encode(Conversation([*prompt.messages, {"role": "assistant", "content": text}]))
+        except BadRow:
+            return None
+        return (row.prompt & ID_MASK).tolist()
