@@ -1,0 +1,221 @@
+"""One page of HTML about a round: everything is in the file, all text of models and data is escaped."""
+
+import base64
+import json
+import math
+import os
+import shlex
+from html import escape
+from pathlib import Path
+
+from llmtext.progress import duration
+from llmtext.prompts import as_written, read_prompts
+
+from . import charts
+from .runner import NOTE
+from .stages import ANSWER, BASE, HELD_OUT, Plan, Stage
+
+MOST_SAMPLES = 12  # held-out prompts that are shown
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff; max-width: 68rem; margin: 2rem auto;
+padding: 0 1.2rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #e5e7eb; }
+.faint { color: #6b7280; font-size: .9rem; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0;
+border-bottom: 1px solid #f0f1f3; } th { font-weight: 600; white-space: nowrap; }
+td.number, th.number { text-align: right; white-space: nowrap;
+font-variant-numeric: tabular-nums; }
+.charts { display: flex; flex-wrap: wrap; gap: .8rem 1.6rem; } figure { margin: 0; flex: 1 1 24rem; max-width: 32rem; }
+figure img { width: 100%; } figcaption { font-size: .9rem; color: #374151; font-weight: 600; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; } .samples td { width: 33%; }
+pre { background: #f8f9fa; padding: .8rem; font-size: .8rem; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
+details > summary { cursor: pointer; }
+"""
+
+
+def number(value, digits: int = 4) -> str:
+    return f"{value:.{digits}g}" if is_number(value) else "–"
+
+
+def is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_lines(path: Path) -> list[dict]:
+    rows = []
+    for line in path.read_text("utf-8", errors="replace").split("\n") if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def points(log: list[dict], name: str) -> charts.Points:
+    """By step: of a step that was done again after a stop, the last."""
+    return sorted({entry["step"]: entry[name] for entry in log if is_number(entry.get(name)) and is_number(entry.get("step"))}.items())
+
+
+def last(found: charts.Points) -> float | None:
+    return found[-1][1] if found else None
+
+
+def figure(caption: str, svg: str) -> str:
+    data, text = base64.b64encode(svg.encode()).decode(), escape(caption)
+    return f'<figure><figcaption>{text}</figcaption><img alt="{text}" src="data:image/svg+xml;base64,{data}"></figure>'
+
+
+def table(head: list[str], rows: list[list[str]], kind: str = "", numbers: tuple[int, ...] = ()) -> str:
+    """Cells are HTML already."""
+    mark = [' class="number"' if index in numbers else "" for index in range(len(head))]
+    top = "".join(f"<th{mark[i]}>{cell}</th>" for i, cell in enumerate(head))
+    body = "".join("<tr>" + "".join(f"<td{mark[i]}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
+    return f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+
+class Report:
+    def __init__(self, plan: Plan):
+        self.plan, self.round = plan, plan.round
+        self.trained = [stage for stage in plan.stages if any(step.trains for step in stage.steps)]
+        self.logs = {stage.name: read_lines(stage.folder / "run" / "log.jsonl") for stage in self.trained}
+
+    def write(self, path: Path) -> None:
+        part = path.with_name(path.name + ".part")
+        part.write_text(self.html(), encoding="utf-8")
+        os.replace(part, path)
+
+    def html(self) -> str:
+        name = escape(str(self.round.output))
+        parts = [self.stages(), self.held_out(), self.sampling(), self.training(), self.settings()]
+        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head><body>'
+                f'<h1>One round of post-training: {name}</h1><p class="faint">from {escape(str(self.round.model))}, '
+                f'{escape(self.round.target)}, {escape(self.round.precision)}</p>{"".join(parts)}</body></html>\n')  # fmt: skip
+
+    # ---- parts of the page
+
+    def stages(self) -> str:
+        rows, total = [], 0.0
+        for stage in self.plan.stages:
+            note = read_note(stage)
+            total += note.get("seconds", 0.0)
+            steps = ", ".join(f"{name} {duration(step['seconds'])}" for name, step in note.get("steps", {}).items())
+            rows.append([escape(stage.title), duration(note.get("seconds", 0.0)), escape(steps), *self.validation(stage)])
+        rows.append(["all", duration(total), "", "", ""])
+        return "<h2>Stages</h2>" + table(["stage", "time", "of it", "held-out data before", "after"], rows, numbers=(1,))
+
+    def validation(self, stage: Stage) -> list[str]:
+        if stage not in self.trained:
+            return ["", ""]
+        before = stage.folder / "before.txt"
+        text = escape(before.read_text("utf-8", errors="replace").strip()) if before.is_file() else ""
+        log = self.logs[stage.name]
+        after = [f"{label} {number(last(points(log, name)))}" for label, name in
+                 (("loss", "val_loss"), ("accuracy", "val_accuracy"), ("margin", "val_margin")) if points(log, name)]  # fmt: skip
+        if after and not text:
+            text = {"dpo": "margin 0: it is its own reference", "reward_model": "chance: its head was drawn"}[stage.name]
+        return [f'<span class="text">{text}</span>', escape(", ".join(after))]
+
+    def held_out(self) -> str:
+        if not self.round.held_out:
+            return ""
+        models = [stage for stage in self.plan.stages if any(step.name == ANSWER for step in stage.steps)]
+        models.sort(key=lambda stage: stage.name != BASE)
+        rows = {stage.name: by_prompt(read_lines(stage.folder / HELD_OUT)) for stage in models}
+        prompts = [as_written(p.messages) for p in read_prompts(self.round.held_out, self.round.held_out_options.get("system"))[0]]
+        return (f"<h2>Held-out prompts</h2><p>{len(prompts)} prompts that nothing was trained on, answered with "
+                f"{escape(self._held_out_options())}.</p>{self._mean_scores(rows)}{self._samples(prompts, rows, models[-1])}")  # fmt: skip
+
+    def _mean_scores(self, rows: dict[str, dict]) -> str:
+        scores = scores_in_common(rows)
+        if not scores[BASE]:
+            return ""
+        names = ["before" if name == BASE else self.plan.find(name).title for name in scores]
+        svg = charts.bars(names, [sum(values) / len(values) for values in scores.values()], "mean score")
+        caption = f"Mean score of the reward model by the stage that answers, of {len(scores[BASE])} prompts that all answer"
+        return f'<div class="charts">{figure(caption, svg)}</div>'
+
+    def _held_out_options(self) -> str:
+        step = next(step for stage in self.plan.stages for step in stage.steps if step.name == ANSWER)
+        shown = [f"{name} {step.arguments[step.arguments.index('--' + name) + 1]}" for name in ("temperature", "max-tokens")]
+        return ", ".join(shown)
+
+    def _samples(self, prompts: list[list[dict]], rows: dict[str, dict], last: Stage) -> str:
+        shown = [[said(prompt), *(answer(rows[name].get(json.dumps(prompt))) for name in (BASE, last.name))] for prompt in prompts]
+        note = f'<p class="faint">The first {MOST_SAMPLES} of {len(prompts)}.</p>' if len(prompts) > MOST_SAMPLES else ""
+        return table(["prompt", "before", f"after {escape(last.title)}"], shown[:MOST_SAMPLES], "samples") + note
+
+    def sampling(self) -> str:
+        if not self.round.prompts:
+            return ""
+        rows = read_lines(self.plan.folder("rejection_sampling") / "best.jsonl")
+        scores = [score for row in rows for score in row["scores"] if is_number(score)]
+        if not scores:
+            return "<h2>Rejection sampling</h2><p>No answer was chosen.</p>"
+        best, pairs = [row["score"] for row in rows], read_lines(self.plan.folder("rejection_sampling") / "pairs.jsonl")
+        text = (f"<h2>Rejection sampling</h2><p>{len(rows)} prompts with an answer, {len(scores)} answers that could be chosen, mean score "
+                f"{number(sum(scores) / len(scores))}; of the best {number(sum(best) / len(best))}. {len(pairs)} pairs of a best and a "
+                "worst answer.</p>")  # fmt: skip
+        return text + f'<div class="charts">{figure("Scores", charts.histogram(scores, best))}</div>'
+
+    def training(self) -> str:
+        return "".join(self._curves(stage) for stage in self.trained)
+
+    def _curves(self, stage: Stage) -> str:
+        log = self.logs[stage.name]
+        loss, val = points(log, "loss"), points(log, "val_loss")
+        pictures = [figure("Loss", charts.curves([("training", loss, charts.BLUE)], val, "loss"))] if loss or val else []
+        for caption, name in (("Accuracy: pairs whose better answer has the higher reward", "accuracy"),
+                              ("Margin: reward of the better answer less that of the worse", "margin")):  # fmt: skip
+            if points(log, name):
+                training = [("training", points(log, name), charts.BLUE)]
+                pictures.append(figure(caption, charts.curves(training, points(log, f"val_{name}"), name)))
+        rewards = [(label, points(log, name), colour) for label, name, colour in
+                   (("better answer", "reward_chosen", charts.GREEN), ("worse answer", "reward_rejected", charts.BLUE))]  # fmt: skip
+        if any(found for _, found, _ in rewards):
+            pictures.append(figure("Rewards", charts.curves(rewards, [], "reward")))
+        speed = points(log, "tokens_per_second")
+        note = f"{loss[-1][0]} steps" if loss else "no step"
+        note += f", {sum(y for _, y in speed) / len(speed):.0f} tokens/s" if speed else ""
+        start = escape(str(stage.init_from))
+        return (f'<h2>Training: {escape(stage.title)}</h2><p class="faint">{note}, from {start}</p>'
+                f'<div class="charts">{"".join(pictures)}</div>')  # fmt: skip
+
+    def settings(self) -> str:
+        steps = [(stage, step) for stage in self.plan.stages for step in stage.steps]
+        commands = "\n\n".join(f"# {stage.title} ({step.name})\n{shlex.join(step.command)}" for stage, step in steps)
+        return (f"<h2>Settings</h2><p class=\"faint\">{escape(str(self.round.path))}</p><pre>{escape(self.round.text.strip())}</pre>"
+                f"<details><summary>Commands</summary><pre>{escape(commands)}</pre></details>")  # fmt: skip
+
+
+def read_note(stage: Stage) -> dict:
+    try:
+        return json.loads((stage.folder / NOTE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def by_prompt(rows: list[dict]) -> dict[str, dict]:
+    return {json.dumps(row["messages"][:-1]): row for row in rows}
+
+
+def scores_in_common(rows: dict[str, dict]) -> dict[str, list[float]]:
+    """By stage, of the prompts to which all have an answer with a score: so means can be compared."""
+    scored = {name: {prompt: row["score"] for prompt, row in found.items() if is_number(row.get("score"))} for name, found in rows.items()}
+    common = set.intersection(*(set(found) for found in scored.values()))
+    return {name: [score for prompt, score in found.items() if prompt in common] for name, found in scored.items()}
+
+
+def said(messages: list[dict]) -> str:
+    text = "\n\n".join(m["content"] if m["role"] == "user" else f"[{m['role']}] {m['content']}" for m in messages)
+    return f'<div class="text">{escape(text)}</div>'
+
+
+def answer(row: dict | None) -> str:
+    if row is None:
+        return '<span class="faint">no answer</span>'
+    score = f' <div class="faint">score {number(row["score"], 3)}</div>' if is_number(row.get("score")) else ""
+    return f'<div class="text">{escape(row["messages"][-1]["content"])}</div>{score}'

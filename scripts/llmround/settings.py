@@ -1,0 +1,308 @@
+"""round.json: what it may say, and whether all that it names is there. Paths are relative to where the program is started."""
+
+import functools
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmtext.errors import InputError
+from llmtext.generator import ROOT, build_folder, default_target
+
+STAGES = ("reward_model", "rejection_sampling", "sft", "dpo", "average")
+
+# Options that the round itself gives to each program.
+SET_BY_ROUND = {
+    "train": "task config init-from train-data val-data tokenizer output overwrite resume accept-changes eval-only reference-only",
+    "prepare": "source tokenizer output overwrite kind show",
+    "sample": "model reward-model prompts output pairs keep-all target precision",
+    "held_out": "model reward-model prompts output pairs pair-margin keep-all keep-cut samples target precision",
+    "options": "output overwrite weights",
+}  # fmt: skip
+
+Options = dict[str, object]  # by the option's name, without the hyphens in front
+
+
+@dataclass
+class Source:
+    """Rows that are trained on `weight` times."""
+
+    path: Path
+    weight: float
+
+
+@dataclass
+class Training:
+    """A stage that trains: its data, and what begins it (None: what the round has so far)."""
+
+    init_from: Path | None
+    sources: list[Source]
+    prepare: Options
+    train: Options
+    sampled: float = 0  # weight of what rejection sampling gave
+
+
+@dataclass
+class Round:
+    path: Path
+    text: str
+    model: Path
+    output: Path
+    target: str
+    precision: str
+    launch: list[str]
+    reward_model: Training | Path | None = None  # a folder: a reward model that is there already
+    prompts: list[Path] = field(default_factory=list)  # of rejection sampling; none: no such stage
+    sample: Options = field(default_factory=dict)
+    sft: Training | None = None
+    dpo: Training | None = None
+    average: list[str] = field(default_factory=list)  # names of stages, or folders
+    average_weights: list[float] = field(default_factory=list)
+    average_options: Options = field(default_factory=dict)
+    held_out: list[Path] = field(default_factory=list)
+    held_out_options: Options = field(default_factory=dict)
+
+
+class Section:
+    """An object of the file. Every member is asked for by its name; close() refuses what nobody asked for."""
+
+    def __init__(self, path: Path, place: str, value):
+        self.path, self.place, self.asked = path, place, set()
+        if not isinstance(value, dict):
+            self.fail(None, f"expected an object, found {_short(value)}")
+        self.value = value
+
+    def fail(self, name: str | None, text: str):
+        place = ".".join(part for part in (self.place, name) if part)
+        raise InputError(f"{self.path}: {place + ': ' if place else ''}{text}")
+
+    def get(self, name: str, kind: type | tuple, expected: str, default=None):
+        self.asked.add(name)
+        value = self.value.get(name)
+        if value is None:
+            if default is None:
+                self.fail(name, f"is missing, expected {expected}")
+            return default
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self.fail(name, f"expected {expected}, found {_short(value)}")
+        return value
+
+    def has(self, name: str) -> bool:
+        self.asked.add(name)
+        return self.value.get(name) is not None
+
+    def section(self, name: str) -> "Section":
+        return Section(self.path, ".".join(part for part in (self.place, name) if part), self.value[name])
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.get(name, str, f"one of {', '.join(choices)}", default)
+        if value not in choices:
+            self.fail(name, f"expected one of {', '.join(choices)}, found {_short(value)}")
+        return value
+
+    def texts(self, name: str, default: list | None = None) -> list[str]:
+        values = self.get(name, list, "a list of texts", default)
+        if not all(isinstance(value, str) and value for value in values):
+            self.fail(name, f"expected a list of texts, found {_short(values)}")
+        return values
+
+    def files(self, name: str) -> list[Path]:
+        values = self.value.get(name)
+        paths = [Path(text) for text in ([values] if isinstance(values, str) else self.texts(name))]
+        self.asked.add(name)
+        for path in paths:
+            if not path.is_file():
+                self.fail(name, f"{path}: no such file")
+        if not paths:
+            self.fail(name, "expected a file at least")
+        return paths
+
+    def model(self, name: str) -> Path:
+        path = Path(self.get(name, str, "a model's folder"))
+        for needed in ("config.json", "tokenizer.json"):
+            if not (path / needed).is_file():
+                self.fail(name, f"{path / needed} is missing, expected a model's folder")
+        return path
+
+    def options(self, name: str, known: frozenset[str]) -> Options:
+        """Of a program, by its names; underscores stand for hyphens."""
+        self.asked.add(name)
+        if name not in self.value:
+            return {}
+        section, found = self.section(name), {}
+        for key, value in section.value.items():
+            option = key.replace("_", "-")
+            if option in SET_BY_ROUND[name].split():
+                section.fail(key, "the round sets this option itself")
+            if option not in known:
+                section.fail(key, "no such option of the program")
+            if not isinstance(value, (str, int, float, bool)) and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+                section.fail(key, f"expected a value, found {_short(value)}")
+            if option in found:
+                section.fail(key, "stands twice")
+            found[option] = value
+        return found
+
+    def close(self) -> None:
+        unknown = [name for name in self.value if name not in self.asked]
+        if unknown:
+            self.fail(unknown[0], f"is not known, expected one of {', '.join(sorted(self.asked))}")
+
+
+def _short(value) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:52] + "..."
+
+
+def as_arguments(options: Options) -> list[str]:
+    """--name value; true: --name; false: nothing; a list: --name value for each."""
+    arguments = []
+    for name, value in options.items():
+        for item in value if isinstance(value, list) else [value]:
+            if item is not False:
+                arguments += [f"--{name}"] if item is True else [f"--{name}", str(item)]
+    return arguments
+
+
+@functools.cache
+def known_options(*command: str) -> frozenset[str]:
+    """Names of the options that a program's --help lists."""
+    try:
+        done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"{' '.join(command)} --help: {error}") from None
+    return frozenset(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", done.stdout)) - {"help"}
+
+
+# ---- the file
+
+
+class Programs:
+    """Commands of the programs that a round runs, and the options they take."""
+
+    def __init__(self, target: str, precision: str):
+        build, python = build_folder(target, precision), sys.executable
+        self.commands = {
+            "train": [str(build / "train_llama3")], "average": [str(build / "average_llama3")],
+            "prepare": [python, str(ROOT / "scripts" / "prepare_chat.py")],
+            "sample": [python, str(ROOT / "scripts" / "rejection_sample.py")],
+        }  # fmt: skip
+        for name in ("train", "average"):
+            if not Path(self.commands[name][0]).is_file():
+                raise InputError(f"{self.commands[name][0]} is missing: run make TARGET={target} PRECISION={precision}")
+
+    def options(self, name: str) -> frozenset[str]:
+        return known_options(*self.commands[name])
+
+
+def read_file(path: Path) -> tuple[str, object]:
+    try:
+        text = path.read_text("utf-8")
+        return text, json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+
+
+def read_round(path: Path) -> tuple[Round, Programs]:
+    text, value = read_file(path)
+    top = Section(path, "", value)
+    precision = top.choice("precision", ("bf16", "fp32"), "bf16")
+    target = top.choice("target", ("cpu", "cuda"), default_target(precision))
+    programs = Programs(target, precision)
+    made = Round(path, text, top.model("model"), Path(top.get("output", str, "a folder")), target, precision, top.texts("launch", []))
+    if top.has("reward_model"):
+        made.reward_model = _read_reward_model(top.section("reward_model"), programs)
+    if top.has("rejection_sampling"):
+        _read_sampling(top.section("rejection_sampling"), made, programs)
+    for name in ("sft", "dpo"):
+        if top.has(name):
+            setattr(made, name, _read_training(top.section(name), programs, bool(made.prompts)))
+    if top.has("average"):
+        _read_average(top.section("average"), made, programs)
+    if top.has("held_out"):
+        section = top.section("held_out")
+        made.held_out = section.files("prompts")
+        section.asked.add("options")
+        made.held_out_options = _held_out_options(section, programs)
+        section.close()
+    top.close()
+    if not any((made.reward_model, made.prompts, made.sft, made.dpo, made.average)):
+        top.fail(None, f"no stage, expected one of {', '.join(STAGES)}")
+    return made, programs
+
+
+def _held_out_options(section: Section, programs: Programs) -> Options:
+    if "options" not in section.value:
+        return {}
+    inner = Section(section.path, section.place, {"held_out": section.value["options"]})
+    return inner.options("held_out", programs.options("sample"))
+
+
+def _read_reward_model(section: Section, programs: Programs) -> Training | Path:
+    if not section.has("use"):
+        return _read_training(section, programs, False)
+    folder = section.model("use")
+    section.close()
+    return folder
+
+
+def _read_sampling(section: Section, made: Round, programs: Programs) -> None:
+    if made.reward_model is None:
+        section.fail(None, "needs reward_model: {\"use\": DIR}, or data to train one")
+    made.prompts = section.files("prompts")
+    made.sample = section.options("sample", programs.options("sample"))
+    section.close()
+
+
+def _read_training(section: Section, programs: Programs, sampled: bool) -> Training:
+    init_from = section.model("init_from") if section.has("init_from") else None
+    weight = float(section.get("sampled", (int, float), "the weight of what rejection sampling gave", 1 if sampled else 0))
+    if weight and not sampled:
+        section.fail("sampled", "expected the stage rejection_sampling in the round")
+    if not 0 <= weight <= 1000:
+        section.fail("sampled", f"expected 0 to 1000, found {weight:g}")
+    sources = _read_sources(section)
+    if not sources and not weight:
+        section.fail("data", "is missing, expected files to train on")
+    made = Training(init_from, sources, section.options("prepare", programs.options("prepare")),
+                    section.options("train", programs.options("train")), weight)  # fmt: skip
+    section.close()
+    return made
+
+
+def _read_sources(section: Section) -> list[Source]:
+    sources = []
+    for item in section.get("data", list, "a list of files, or of {\"path\", \"weight\"}", []):
+        inner = Section(section.path, f"{section.place}.data", {"path": item} if isinstance(item, str) else item)
+        path = Path(inner.get("path", str, "a file or folder"))
+        weight = float(inner.get("weight", (int, float), "a weight", 1))
+        inner.close()
+        if not path.exists():
+            inner.fail(None, f"{path}: no such file or folder")
+        if not 0 < weight <= 1000:
+            inner.fail("weight", f"expected more than 0, up to 1000, found {weight:g}")
+        sources.append(Source(path, weight))
+    return sources
+
+
+def _read_average(section: Section, made: Round, programs: Programs) -> None:
+    trained = [name for name in ("sft", "dpo") if getattr(made, name)]
+    made.average = section.texts("models", trained)
+    for name in made.average:
+        if name not in ("model", *trained) and not (Path(name) / "config.json").is_file():
+            section.fail("models", f"{name}: neither a stage before ({', '.join(['model', *trained])}) nor a model's folder")
+    if len(made.average) < 2:
+        section.fail("models", f"expected two or more, found {len(made.average)}")
+    made.average_weights = section.get("weights", list, "a list of weights", [])
+    if made.average_weights and (len(made.average_weights) != len(made.average) or not all(_is_weight(w) for w in made.average_weights)):
+        section.fail("weights", f"expected {len(made.average)} numbers of 0 or more, found {_short(made.average_weights)}")
+    made.average_options = section.options("options", programs.options("average"))
+    section.close()
+
+
+def _is_weight(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,203 @@
+"""The stages of a round, each of which is a folder and the commands that fill it."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmtext.fingerprint import file_digest, model_fingerprint
+
+from .settings import Options, Programs, Round, Source, Training, as_arguments
+
+TITLES = {"reward_model": "reward model", "sft": "SFT", "dpo": "DPO"}
+TASKS = {"reward_model": "reward", "sft": "sft", "dpo": "dpo"}
+KINDS = {"reward_model": "comparisons", "sft": "conversations", "dpo": "comparisons"}
+# So that a stage that was killed goes on from not long ago, and has something to draw. A round may say otherwise.
+TRAIN_DEFAULTS: Options = {"save-every": 100, "eval-every": 50}
+HELD_OUT_DEFAULTS: Options = {"temperature": 0, "max-tokens": 256}
+BASE, HELD_OUT, ANSWER = "base", "held_out.jsonl", "answer held-out prompts"  # stage, file, step
+
+
+@dataclass
+class Step:
+    name: str
+    program: list[str]
+    arguments: list[str]
+    made: Path  # is there afterwards
+    trains: bool = False  # stops with code 0 and a checkpoint when it is told to
+    output: Path | None = None  # where its standard output goes
+
+    @property
+    def command(self) -> list[str]:
+        return [*self.program, *self.arguments]
+
+
+@dataclass
+class Stage:
+    name: str
+    title: str
+    folder: Path
+    steps: list[Step]
+    inputs: list[Path]  # from outside the round
+    after: list[str]  # stages whose results it reads
+    model: Path | None = None  # what it results in
+    init_from: Path | None = None
+    settings: dict = field(default_factory=dict)
+
+    def key(self, keys: dict[str, str]) -> dict:
+        """All that its result depends on, by name."""
+        return {
+            **{f"options of {step.name}": step.arguments for step in self.steps},
+            **{f"content of {path}": digest(path) for path in self.inputs},
+            **{f"stage {name}": keys[name] for name in self.after},
+        }
+
+
+def digest(path: Path) -> str:
+    if path.is_file():
+        return file_digest(path)
+    if (path / "config.json").is_file():
+        return model_fingerprint(path)
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update(f"{file.relative_to(path)} {file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def longest_row(train: Options) -> Options:
+    """What the trainer would refuse is left out, named and counted by prepare_chat.py: a round must not end at a long answer that
+    was sampled hours before."""
+    return {"max-tokens": train["seq-len"]} if "seq-len" in train else {}
+
+
+def is_reward_model(folder: Path) -> bool:
+    return "LlamaForSequenceClassification" in json.loads((folder / "config.json").read_text("utf-8")).get("architectures", [])
+
+
+class Plan:
+    """stages: in the order in which they run."""
+
+    def __init__(self, round_: Round, programs: Programs):
+        self.round, self.programs, self.stages = round_, programs, []
+        self.policy, self.policy_stage = round_.model, None  # what the round has so far
+        self.reward, self.reward_stage = None, None
+        if round_.reward_model is not None:
+            self._add_reward_model(round_.reward_model)
+        if round_.held_out:
+            self.stages.append(self._held_out_of_base())
+        if round_.prompts:
+            self._add_rejection_sampling()
+        for name, training in (("sft", round_.sft), ("dpo", round_.dpo)):
+            if training is not None:
+                self._add_training(name, training)
+        if round_.average:
+            self._add_average()
+
+    def folder(self, name: str) -> Path:
+        return self.round.output / name
+
+    def find(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def _add(self, stage: Stage) -> None:
+        self.stages.append(stage)
+
+    # ---- training
+
+    def _add_reward_model(self, training: Training | Path) -> None:
+        if isinstance(training, Path):
+            self.reward = training
+            return
+        stage = self._training("reward_model", training, training.init_from or self.round.model, None)
+        self.reward, self.reward_stage = stage.model, stage.name
+        self._add(stage)
+
+    def _add_training(self, name: str, training: Training) -> None:
+        start, after = (training.init_from, None) if training.init_from else (self.policy, self.policy_stage)
+        stage = self._training(name, training, start, after)
+        self._result(stage)
+
+    def _result(self, stage: Stage) -> None:
+        self.policy, self.policy_stage = stage.model, stage.name
+        if self.round.held_out:
+            step, after = self._held_out(stage.folder, stage.model)
+            stage.steps.append(step)
+            stage.inputs += [path for path in self._held_out_inputs() if path not in stage.inputs]
+            stage.after += [name for name in after if name not in stage.after]
+        self._add(stage)
+
+    def _training(self, name: str, training: Training, start: Path, after: str | None) -> Stage:
+        folder, sampled = self.folder(name), self._sampled(name, training)
+        sources = training.sources + sampled
+        data, run = folder / "data", folder / "run"
+        steps = [self._prepare(KINDS[name], sources, start, data, {**longest_row(training.train), **training.prepare})]
+        common = ["--task", TASKS[name], "--init-from", str(start)]
+        validation = ["--val-data", str(data / "val_*.bin")] if float(training.prepare.get("val-fraction", 0.05)) > 0 else []
+        # a model that is its own reference, and a head that is yet to be drawn, have nothing to validate
+        if validation and (name == "sft" or (name == "reward_model" and is_reward_model(start))):
+            steps.append(self._validate(common + validation, folder, training.train))
+        options = {**TRAIN_DEFAULTS, **training.train}
+        arguments = [*common, "--train-data", str(data / "train_*.bin"), *validation, "--output", str(run), "--resume", "auto",
+                     *as_arguments(options)]  # fmt: skip
+        program = [*self.round.launch, *self.programs.commands["train"]]
+        steps.append(Step("train", program, arguments, run / "checkpoint" / "config.json", trains=True))
+        inputs = [source.path for source in training.sources] + ([] if after else [start])
+        return Stage(name, TITLES[name], folder, steps, inputs,
+                     ([after] if after else []) + (["rejection_sampling"] if sampled else []), run / "checkpoint", start)  # fmt: skip
+
+    def _sampled(self, name: str, training: Training) -> list[Source]:
+        file = {"sft": "best.jsonl", "dpo": "pairs.jsonl"}.get(name)
+        return [Source(self.folder("rejection_sampling") / file, training.sampled)] if training.sampled and file else []
+
+    def _prepare(self, kind: str, sources: list[Source], model: Path, data: Path, options: Options) -> Step:
+        arguments = [text for source in sources for text in ("--source", str(source.path), f"{source.weight:g}")]
+        arguments += ["--kind", kind, "--tokenizer", str(model), "--output", str(data), "--overwrite", *as_arguments(options)]
+        return Step("prepare", self.programs.commands["prepare"], arguments, data / "meta.json")
+
+    def _validate(self, arguments: list[str], folder: Path, train: Options) -> Step:
+        shape = {name: train[name] for name in ("batch-size", "seq-len", "eval-batches", "threads", "skip-long") if name in train}
+        arguments = ["--eval-only", *arguments, *as_arguments(shape)]
+        return Step("validate", self.programs.commands["train"], arguments, folder / "before.txt", output=folder / "before.txt")
+
+    # ---- answers
+
+    def _sample(self, name: str, model: Path, prompts: list[Path], output: Path, options: Options) -> Step:
+        reward = ["--reward-model", str(self.reward)] if self.reward else []
+        arguments = ["--model", str(model), *reward, "--prompts", *map(str, prompts), "--output", str(output),
+                     "--target", self.round.target, "--precision", self.round.precision, *as_arguments(options)]  # fmt: skip
+        return Step(name, self.programs.commands["sample"], arguments, output)
+
+    def _add_rejection_sampling(self) -> None:
+        folder = self.folder("rejection_sampling")
+        pairs = {"pairs": str(folder / "pairs.jsonl")}
+        step = self._sample("sample", self.policy, self.round.prompts, folder / "best.jsonl", {**pairs, **self.round.sample})
+        inputs = [*self.round.prompts, self.policy] + ([] if self.reward_stage else [self.reward])
+        self._add(Stage("rejection_sampling", "rejection sampling", folder, [step], inputs,
+                        [self.reward_stage] if self.reward_stage else []))  # fmt: skip
+
+    def _held_out(self, folder: Path, model: Path) -> tuple[Step, list[str]]:
+        options = {**HELD_OUT_DEFAULTS, **self.round.held_out_options, "samples": 1, "keep-all": True, "keep-cut": True}
+        step = self._sample(ANSWER, model, self.round.held_out, folder / HELD_OUT, options)
+        return step, [self.reward_stage] if self.reward_stage else []
+
+    def _held_out_inputs(self) -> list[Path]:
+        return [*self.round.held_out] + ([self.reward] if self.reward and not self.reward_stage else [])
+
+    def _held_out_of_base(self) -> Stage:
+        step, after = self._held_out(self.folder(BASE), self.round.model)
+        return Stage(BASE, "held-out prompts before", self.folder(BASE), [step],
+                     [self.round.model, *self._held_out_inputs()], after, self.round.model)  # fmt: skip
+
+    # ---- averaging
+
+    def _add_average(self) -> None:
+        round_, folder = self.round, self.folder("average")
+        models, inputs, after = [], [], []
+        for name in round_.average:
+            stage = next((s for s in self.stages if s.name == name), None)
+            models.append(stage.model if stage else round_.model if name == "model" else Path(name))
+            (after if stage else inputs).append(name if stage else models[-1])
+        weights = ["--weights", ",".join(f"{w:g}" for w in round_.average_weights)] if round_.average_weights else []
+        arguments = [*map(str, models), "--output", str(folder / "model"), "--overwrite", *weights, *as_arguments(round_.average_options)]
+        steps = [Step("average", self.programs.commands["average"], arguments, folder / "model" / "config.json")]
+        self._result(Stage("average", "averaging", folder, steps, inputs, after, folder / "model"))
