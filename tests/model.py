@@ -38,12 +38,19 @@ class Parallel(ctypes.Structure):
                 *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]
 
 
+class TrainedPart(ctypes.Structure):
+    """src/model/parameters.h"""
+
+    _fields_ = [("only", ctypes.c_char_p)]
+
+
 class RunShape(ctypes.Structure):
     """src/model/llama3.h"""
 
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
                 ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel),
-                ("comparisons", ctypes.c_bool), ("preference", PreferenceLoss), ("average", ctypes.c_bool)]
+                ("comparisons", ctypes.c_bool), ("preference", PreferenceLoss), ("average", ctypes.c_bool),
+                ("part", TrainedPart)]
 
 
 class Batch(ctypes.Structure):
@@ -58,13 +65,20 @@ class ParameterTensor(ctypes.Structure):
     """src/model/parameters.h"""
 
     _fields_ = [("name", ctypes.c_char * 96), *((n, ctypes.c_int) for n in "dims rows cols padded_rows".split()),
-                ("offset", ctypes.c_size_t), ("decay", ctypes.c_bool), ("init", ctypes.c_int)]
+                ("offset", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("init", ctypes.c_int),
+                ("trained", ctypes.c_bool), *((n, ctypes.c_int) for n in "bucket unit depth".split())]
 
 
 class ParameterBucket(ctypes.Structure):
     """src/model/parameters.h"""
 
     _fields_ = [("begin", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("label", ctypes.c_char * 32)]
+
+
+class ParameterRange(ctypes.Structure):
+    """src/model/parameters.h"""
+
+    _fields_ = [("bucket", ctypes.c_int), ("begin", ctypes.c_size_t), ("end", ctypes.c_size_t)]
 
 
 class ParameterTable(ctypes.Structure):
@@ -74,7 +88,9 @@ class ParameterTable(ctypes.Structure):
         ("tensors", ctypes.POINTER(ParameterTensor)), ("count", ctypes.c_int), ("shards", ctypes.c_int),
         ("buckets", ctypes.POINTER(ParameterBucket)),
         *((n, ctypes.c_int) for n in "num_buckets head_bucket norm_bucket".split()),
-        *((n, ctypes.c_size_t) for n in "num_shard_elements num_elements num_decayed num_parameters".split()),
+        ("ranges", ctypes.POINTER(ParameterRange)), ("num_ranges", ctypes.c_int), ("lowest", ctypes.c_int),
+        *((n, ctypes.c_size_t) for n in
+          "num_shard_elements num_trained_elements num_elements num_decayed num_parameters num_trained".split()),
         ("padded_vocab", ctypes.c_int), *((n, ctypes.c_size_t) for n in "embedding head final_norm".split()),
         ("layers", ctypes.c_void_p),
     ]
@@ -106,12 +122,13 @@ def c_config(fields):
 
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
-                 preference=None):  # fmt: skip
+                 preference=None, only=None):  # fmt: skip
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.handle = ctypes.c_void_p()
         error = Error()
         shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average,
-                         comparisons=preference is not None, preference=preference or PreferenceLoss())
+                         comparisons=preference is not None, preference=preference or PreferenceLoss(),
+                         part=TrainedPart(only and only.encode()))
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()
@@ -140,11 +157,14 @@ class Model:
         return self.read("llama3_get_parameter", self.lib.floatX)
 
     def gradients(self):
-        return self.read("llama3_get_gradient", torch.float32)
+        """Of all tensors, or of those that are trained."""
+        return self.read("llama3_get_gradient", torch.float32, lambda t: t.trained)
 
-    def read(self, function, dtype):
+    def read(self, function, dtype, wanted=lambda t: True):
         found = {}
         for i, name in enumerate(self.names):
+            if not wanted(self.tensors[i]):
+                continue
             found[name] = torch.empty(self.shape(i), dtype=dtype)
             getattr(self.lib, function)(self.handle, i, found[name])
         return found

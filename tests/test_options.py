@@ -52,6 +52,7 @@ OPTIONS = {
     "beta2": ("X", "0.95", None, "result"),
     "eps": ("X", "1e-8", None, "result"),
     "grad-clip": ("X", "1", "L2 norm", "result"),
+    "train-only": ("PATTERNS", None, None, "result"),
     "average-from": ("N", "0", "updates", "result"),
     "average-every": ("N", "1", "updates", "result"),
     "eval-every": ("N", "100", "updates", "none"),

@@ -10,7 +10,7 @@ import model as models
 
 def table_of(lib, fields, shards):
     table, err = models.ParameterTable(), models.Error()
-    code = lib.parameter_table_build(ctypes.byref(table), ctypes.byref(models.c_config(fields)), shards, ctypes.byref(err))
+    code = lib.parameter_table_build(ctypes.byref(table), ctypes.byref(models.c_config(fields)), shards, None, ctypes.byref(err))
     assert code == 0, err.message
     return table
 

@@ -37,7 +37,7 @@ def by_ranks(jobs, count, folder):
 
 
 def by_one(lib, what):
-    model = Model(lib, what["fields"], 2, 9, MICRO_BATCHES, what["recompute"])
+    model = Model(lib, what["fields"], 2, 9, MICRO_BATCHES, what["recompute"], only=what.get("only"))
     lib.llama3_init_weights(model.handle, 7)
     curve = []
     for batches, values in zip(what["steps"], what["updates"]):
@@ -49,7 +49,7 @@ def by_one(lib, what):
 
 def training_arrays(lib, model):
     found = {}
-    for i in range(len(model.names)):
+    for i in (i for i, t in enumerate(model.tensors) if t.trained):
         for array in range(3):
             values = torch.empty(model.shape(i), dtype=torch.float32).reshape(-1)
             lib.llama3_get_training_piece(model.handle, array, i, 0, values.numel(), values)

@@ -26,10 +26,15 @@ class _PreferenceLoss(ctypes.Structure):
     _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()), ("nll_summed", ctypes.c_int)]
 
 
+class _TrainedPart(ctypes.Structure):
+    _fields_ = [("only", ctypes.c_char_p)]
+
+
 class _RunShape(ctypes.Structure):
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
                 ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", _Parallel),
-                ("comparisons", ctypes.c_bool), ("preference", _PreferenceLoss), ("average", ctypes.c_bool)]  # fmt: skip
+                ("comparisons", ctypes.c_bool), ("preference", _PreferenceLoss), ("average", ctypes.c_bool),
+                ("part", _TrainedPart)]  # fmt: skip
 
 
 class _Error(ctypes.Structure):

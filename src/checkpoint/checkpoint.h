@@ -4,8 +4,8 @@
 //   STORE/step_00000100/averaged/ config.json and so on: the mean of the weights over steps as a model, where one is kept
 //   STORE/latest -> step_00000100
 //
-// optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each parameter NAME, in its
-// shape, and "average.NAME" where a mean over steps is kept. Where the optimizer's state is divided among N > 1 ranks,
+// optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each trained parameter NAME, in
+// its shape, and "average.NAME" where a mean over steps is kept. Where the optimizer's state is divided among N > 1 ranks,
 // each writes a part (parts.h):
 //   model-0000i-of-0000N.safetensors, whole tensors, found by model.safetensors.index.json
 //   trainer/optimizer-0000i-of-0000N.safetensors, elements [first, end) of NAME as "master.NAME[first:end]"

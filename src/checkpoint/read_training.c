@@ -177,6 +177,9 @@ static int take(Parts *p, int file, const SafetensorsTensor *tensor, const Param
     if (!t)
         return fail_input(err, "%s: tensor %.150s: the model has none of that name", safetensors_path(reader, tensor),
                           tensor->name);
+    if (!t->trained)
+        return fail_input(err, "%s: tensor %.150s: the run trains it no more (--train-only)",
+                          safetensors_path(reader, tensor), tensor->name);
     f.index = (int)(t - table->tensors);
     if (whole) f.end = elements(t);
     int code = check_piece(reader, tensor, t, whole, &f, err);
@@ -222,7 +225,7 @@ static int list_tensors(Parts *p, const ParameterTable *table, const char *folde
     const int arrays = has_average(p) ? TRAINING_ARRAYS : TRAINING_AVERAGE;
     for (int array = 0; array < arrays; array++)
         for (int i = 0; !code && i < table->count; i++)
-            code = check_coverage(p, &at, array, &table->tensors[i], i, folder, err);
+            if (table->tensors[i].trained) code = check_coverage(p, &at, array, &table->tensors[i], i, folder, err);
     return code;
 }
 

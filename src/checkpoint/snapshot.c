@@ -10,8 +10,9 @@
 struct Snapshot {
     size_t elements;    // of each array
     float *memory;      // [arrays][elements], page-locked on a GPU, and behind them the parameters
-    int part, parts;    // whose parameters; none where there is one
-    floatX *parameters; // of the part's tensors, one behind the other
+    int part, parts;    // whose parameters
+    bool taken;         // once
+    floatX *parameters; // of the tensors that it holds, one behind the other
     const ParameterTable *table;
 };
 
@@ -20,7 +21,8 @@ static size_t elements(const ParameterTable *table, int tensor) {
 }
 
 static bool holds(const Snapshot *snapshot, int tensor) {
-    return snapshot->parts > 1 && part_of_tensor(snapshot->table, tensor, snapshot->parts) == snapshot->part;
+    if (snapshot->parts == 1) return !snapshot->table->tensors[tensor].trained;
+    return part_of_tensor(snapshot->table, tensor, snapshot->parts) == snapshot->part;
 }
 
 static size_t count_parameters(const Snapshot *snapshot) {
@@ -69,9 +71,10 @@ void snapshot_take(Snapshot *snapshot, Llama3 *m) {
     llama3_get_training(m, snapshot->memory);
     for (int i = 0; i < snapshot->table->count; i++) {
         if (!holds(snapshot, i)) continue;
-        llama3_get_parameter(m, i, to);
+        if (!snapshot->taken || snapshot->table->tensors[i].trained) llama3_get_parameter(m, i, to);
         to += elements(snapshot->table, i);
     }
+    snapshot->taken = true;
 }
 
 const floatX *snapshot_parameter(const Snapshot *snapshot, int tensor) {

@@ -1,6 +1,6 @@
-// A copy in host memory of what training changes: this shard's master weights and moments. Where there is one shard,
-// parameters are not copied: in every build they are the master weights, rounded. Of several, each copies the
-// parameters that its part of a checkpoint holds (parts.h).
+// A copy in host memory of what a checkpoint is written from: this shard's master weights and moments. Where there is one
+// shard, trained parameters are not copied: in every build they are the master weights, rounded. Of several, each copies the
+// parameters that its part of a checkpoint holds (parts.h). Frozen ones are copied the first time.
 #ifndef LLMC_CHECKPOINT_SNAPSHOT_H
 #define LLMC_CHECKPOINT_SNAPSHOT_H
 

@@ -159,7 +159,8 @@ static int write_texts(Writing *w, Error *err) {
 
 static uint64_t bytes_needed(const CheckpointContent *c) {
     const size_t arrays = c->average ? TRAINING_ARRAYS : TRAINING_AVERAGE, models = c->averaged ? 2 : 1;
-    uint64_t needed = (uint64_t)c->table->num_parameters * (models * sizeof(floatX) + arrays * sizeof(float));
+    uint64_t needed = (uint64_t)c->table->num_parameters * models * sizeof(floatX) +
+                      (uint64_t)c->table->num_trained * arrays * sizeof(float);
     for (int i = 0; i < TOKENIZER_FILES; i++) {
         char path[PATH_MAX];
         struct stat status;

@@ -99,9 +99,9 @@ static const float *find_training(const CheckpointContent *c, Item item, Pieces 
     return pieces->fetched;
 }
 
-// Of one part they are the master weights, rounded, which a snapshot has anyway.
+// Of one part the trained ones are the master weights, rounded, which a snapshot has anyway.
 static const floatX *find_weights(const CheckpointContent *c, Item item, Pieces *pieces) {
-    if (c->parts == 1) {
+    if (c->parts == 1 && c->table->tensors[item.tensor].trained) {
         item.kind = TRAINING_MASTER;
         convert_to_x(pieces->rounded, find_training(c, item, pieces), SAFETENSORS_F32, item.count);
         return pieces->rounded;
@@ -111,24 +111,37 @@ static const floatX *find_weights(const CheckpointContent *c, Item item, Pieces 
     return pieces->rounded;
 }
 
-// Parameters that are the mean over steps, rounded.
-static int stream_mean(const TrainingParts *mean, SafetensorsWriter *out, Item item, Pieces *pieces, Error *err) {
-    int code = average_parts_read(mean, item.tensor, item.first, item.count, pieces->fetched, err);
-    if (code) return code;
-    convert_to_x(pieces->rounded, pieces->fetched, SAFETENSORS_F32, item.count);
-    return safetensors_write(out, pieces->rounded, item.count * sizeof(floatX), err);
+// What a model of means over steps is made of: those of the trained tensors, and the checkpoint's own model for the others.
+typedef struct {
+    TrainingParts *trained;
+    SafetensorsReader *model;
+} Mean;
+
+static int find_mean(const Mean *mean, const ParameterTensor *t, Item item, Pieces *pieces, Error *err) {
+    if (!t->trained)
+        return safetensors_read(mean->model, safetensors_find(mean->model, t->name), item.first * sizeof(floatX),
+                                item.count * sizeof(floatX), pieces->rounded, err);
+    int code = average_parts_read(mean->trained, item.tensor, item.first, item.count, pieces->fetched, err);
+    if (!code) convert_to_x(pieces->rounded, pieces->fetched, SAFETENSORS_F32, item.count);
+    return code;
 }
 
-static int stream_piece(const CheckpointContent *c, const TrainingParts *mean, SafetensorsWriter *out, Item item,
-                        Pieces *pieces, Error *err) {
-    if (mean) return stream_mean(mean, out, item, pieces, err);
+static int stream_mean(const CheckpointContent *c, const Mean *mean, SafetensorsWriter *out, Item item, Pieces *pieces,
+                       Error *err) {
+    int code = find_mean(mean, &c->table->tensors[item.tensor], item, pieces, err);
+    return code ? code : safetensors_write(out, pieces->rounded, item.count * sizeof(floatX), err);
+}
+
+static int stream_piece(const CheckpointContent *c, const Mean *mean, SafetensorsWriter *out, Item item, Pieces *pieces,
+                        Error *err) {
+    if (mean) return stream_mean(c, mean, out, item, pieces, err);
     if (item.kind == WEIGHTS)
         return safetensors_write(out, find_weights(c, item, pieces), item.count * sizeof(floatX), err);
     return safetensors_write(out, find_training(c, item, pieces), item.count * sizeof(float), err);
 }
 
-static int stream_item(const CheckpointContent *c, const TrainingParts *mean, SafetensorsWriter *out, Item item,
-                       Pieces *pieces, Error *err) {
+static int stream_item(const CheckpointContent *c, const Mean *mean, SafetensorsWriter *out, Item item, Pieces *pieces,
+                       Error *err) {
     const size_t end = item.first + item.count;
     for (size_t first = item.first; first < end; first += PIECE) {
         const size_t count = end - first < PIECE ? end - first : PIECE;
@@ -138,7 +151,7 @@ static int stream_item(const CheckpointContent *c, const TrainingParts *mean, Sa
     return 0;
 }
 
-static int stream(const CheckpointContent *c, const TrainingParts *mean, SafetensorsWriter *out, const Declared *d,
+static int stream(const CheckpointContent *c, const Mean *mean, SafetensorsWriter *out, const Declared *d,
                   const char *path, Error *err) {
     Pieces *pieces = malloc(sizeof *pieces);
     if (!pieces) return fail_fault(err, "%s: no memory to write it", path);
@@ -159,7 +172,7 @@ static int finish(Writing *w, SafetensorsWriter *out, const char *name, Error *e
 
 // mean: the values are its, not the model's; NULL: no.
 static int write_file(Writing *w, const char *name, const Declared *d, const SafetensorsMetadata *metadata,
-                      const TrainingParts *mean, Error *err) {
+                      const Mean *mean, Error *err) {
     char path[PATH_MAX];
     SafetensorsWriter *out = NULL;
     int code = store_path(path, w->folder, name, err);
@@ -184,14 +197,16 @@ int write_parameters(Writing *w, Error *err) {
 
 int write_averaged(Writing *w, const char *name, Error *err) {
     CheckpointContent whole = *w->content; // one file, whatever the number of parts
-    TrainingParts *mean = NULL;
+    Mean mean = {NULL, NULL};
     Declared d;
     whole.part = 0;
     whole.parts = 1;
     if (!declare_weights(&d, &whole)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
-    int code = average_parts_open(&mean, w->folder, whole.table, err);
-    if (!code) code = write_file(w, name, &d, NULL, mean, err);
-    average_parts_close(mean);
+    int code = average_parts_open(&mean.trained, w->folder, whole.table, err);
+    if (!code) code = safetensors_open_model(&mean.model, w->folder, err);
+    if (!code) code = write_file(w, name, &d, NULL, &mean, err);
+    average_parts_close(mean.trained);
+    safetensors_close(mean.model);
     free_declared(&d);
     return code;
 }

@@ -73,6 +73,7 @@ extern "C" void reward_backward(floatX *dx, float *dw, const float *danswers, co
     const dim3 block = rows_block(C / CHUNK);
     launch_pointwise(reward_dx_kernel, rows_grid(capacity, block), block, stream, dx, danswers, dloss, w, spans,
                      counters, C);
+    if (!dw) return;
     launch_pointwise(reward_dw_kernel, dim3((unsigned)ceil_div(C / VEC, HEAD_THREADS)), dim3(HEAD_THREADS), stream, dw,
                      danswers, dloss, x, spans, counters, C);
 }

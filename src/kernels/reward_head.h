@@ -14,7 +14,8 @@ extern "C" {
 void reward_scores(float *scores, const floatX *x, const floatX *w, const int *spans, const int *counters, int capacity,
                    int C, cudaStream_t stream);
 
-// The gradient of dloss[0] * sum of danswers[a] * score of a: dx [N,C] =, 0 but at answers' last positions; dw [C] +=.
+// The gradient of dloss[0] * sum of danswers[a] * score of a: dx [N,C] =, 0 but at answers' last positions; dw [C] +=
+// (NULL: not needed).
 // dloss: [1].
 void reward_backward(floatX *dx, float *dw, const float *danswers, const float *dloss, const floatX *x, const floatX *w,
                      const int *spans, const int *counters, int N, int C, int capacity, cudaStream_t stream);

@@ -65,18 +65,18 @@ static void plan_layer(Llama3 *m, LayerActivations *a) {
     a->swiglu = take_x(m, kind, N * F);
 }
 
-// Every block has its own activations for the backward pass; with recomputation (or without training) all share one
-// set, and with recomputation each keeps its own input.
+// Every block has its own activations for the backward pass; with recomputation all share one set, and each keeps its
+// own input. Blocks that no backward pass reaches (all of them without training) share set and input.
 static void plan_layers(Llama3 *m) {
     const size_t NC = (size_t)llama3_rows(m) * (size_t)m->config.hidden_size;
-    const bool own_set = m->shape.training && !m->shape.recompute;
     for (int l = 0; l < m->config.num_hidden_layers; l++) {
         LayerActivations *a = &m->layers[l];
-        if (own_set || l == 0)
+        const bool reached = m->shape.training && m->table.lowest <= 2 * l + 1;
+        if ((reached && !m->shape.recompute) || l == 0)
             plan_layer(m, a);
         else
             *a = m->layers[0];
-        if (m->shape.training || l == 0) a->residual1 = take_x(m, MEMORY_ACTIVATIONS, NC);
+        if (reached || l == 0) a->residual1 = take_x(m, MEMORY_ACTIVATIONS, NC);
     }
     m->residual_final = take_x(m, MEMORY_ACTIVATIONS, NC);
     m->norm_final = take_x(m, MEMORY_ACTIVATIONS, NC);
@@ -213,7 +213,7 @@ static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, 
     if (p->shards < 1) p->shards = 1;
     if (p->replicas < 1) p->replicas = 1;
     m->gradient_shards = p->zero == 2 && p->shards > 1;
-    failed = parameter_table_build(&m->table, config, p->shards, err);
+    failed = parameter_table_build(&m->table, config, p->shards, &shape->part, err);
     if (failed) return failed;
     m->layers = calloc((size_t)config->num_hidden_layers, sizeof *m->layers);
     if (!m->layers) return fail_fault(err, "no memory for the model's tables");

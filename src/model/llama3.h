@@ -35,7 +35,8 @@ typedef struct {
     // log-probabilities, or, of a reward model, of their scores. Else it is the cross-entropy of the targets.
     bool comparisons;
     PreferenceLoss preference;
-    bool average; // keep a running mean of the master weights: llama3_average
+    bool average;     // keep a running mean of the master weights: llama3_average
+    TrainedPart part; // {0}: everything is trained
 } RunShape;
 
 typedef struct Llama3 Llama3;
@@ -95,7 +96,8 @@ void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t
 // device.
 void llama3_get_training(Llama3 *m, float *to);
 
-// As accumulated in this step on this rank, before clipping; not of gradient shards (zero 2).
+// As accumulated in this step on this rank, before clipping; not of gradient shards (zero 2), nor of units without a
+// trained tensor (parameters.h).
 void llama3_get_gradient(Llama3 *m, int index, float *values);
 
 // sums[table count]: of each tensor as floatX (kernels/checksum.h). The same on ranks that hold the same bits, however

@@ -72,8 +72,8 @@ struct Llama3 {
     cudaStream_t stream;
     int logits_rows; // rows of one chunk of the classifier
 
-    floatX *params;                    // [table.num_elements]
-    float *grads;                      // likewise, or with gradient shards [table.num_shard_elements]
+    floatX *params; // [table.num_elements]
+    float *grads;   // [table.num_trained_elements], or with gradient shards [table.num_shard_elements]
     float *master, *moment1, *moment2; // [table.num_shard_elements]
     float *average;                    // likewise, with shape.average; else NULL
 
@@ -126,6 +126,7 @@ void shards_free(Llama3 *m);
 void shards_plan(Llama3 *m); // takes gradients and what belongs to them
 
 void shards_begin_step(Llama3 *m);
+// A bucket in which nothing is trained takes no part in any of this.
 void shards_open(Llama3 *m, int bucket);  // before the first gradient of a micro-batch is added to the bucket
 void shards_close(Llama3 *m, int bucket); // after the last
 float *shards_gradient(Llama3 *m, int bucket,
@@ -134,14 +135,14 @@ float *shards_gradient(Llama3 *m, int bucket,
 void shards_finish_gradients(Llama3 *m); // from here on this shard's gradients are sums over the ranks
 void shards_sum_result(Llama3 *m);       // sums and square_sum too
 
-// This shard's part of the bucket; after shards_finish_gradients.
+// This shard's part of a trained range, which may be none; after shards_finish_gradients.
 typedef struct {
     floatX *params;
     float *grads, *master, *moment1, *moment2;
     float *average; // NULL: none is kept
     size_t count;
 } ShardPiece;
-ShardPiece shards_piece(Llama3 *m, int bucket);
+ShardPiece shards_piece(Llama3 *m, int range);
 void shards_gather(Llama3 *m, int bucket); // gives the bucket's new parameters to the others
 void shards_await(Llama3 *m, int bucket);  // the forward pass may use the bucket's parameters
 void shards_await_all(Llama3 *m);
@@ -149,7 +150,7 @@ void shards_await_all(Llama3 *m);
 // ---- llama3_step.c
 
 // The products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T, w at that offset of the parameters; backward: the weight's
-// gradient (+=, in that bucket, which is open) and dx (=).
+// gradient (+=, in that bucket, which is open; none where w is frozen) and dx (=; NULL: not needed).
 void llama3_linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC);
 void llama3_linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
                             int OC, int IC);

@@ -40,11 +40,12 @@ static void chunk_losses(Llama3 *m, Chunk chunk) {
 // Losses, and over the logits their gradient, each target's times its weight (NULL: 1); from there dnorm.
 static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
     const int C = m->config.hidden_size, VP = m->table.padded_vocab, head = m->table.head_bucket;
+    const bool body_trained = m->table.lowest <= 2 * m->config.num_hidden_layers;
     cross_entropy_backward(m->losses + chunk.first, m->logits, m->targets + chunk.first,
                            weights ? weights + chunk.first : NULL, &m->scalars->loss_scale, chunk.count,
                            m->config.vocab_size, VP, m->stream);
-    llama3_linear_backward(m, m->dnorm + (size_t)chunk.first * (size_t)C, m->logits, chunk_input(m, chunk), head,
-                           m->table.head, chunk.count, VP, C);
+    llama3_linear_backward(m, body_trained ? m->dnorm + (size_t)chunk.first * (size_t)C : NULL, m->logits,
+                           chunk_input(m, chunk), head, m->table.head, chunk.count, VP, C);
 }
 
 // Gradients of the classifier's weights begin and end; those of a tied one wait for the embedding's.
@@ -119,9 +120,10 @@ static void log_probabilities_backward(Llama3 *m) {
 static void scores_backward(Llama3 *m) {
     const Comparisons *c = &m->comparisons;
     const size_t head = m->table.head;
-    reward_backward(m->dnorm, shards_gradient(m, m->table.head_bucket, head), c->danswers, &m->scalars->loss_scale,
-                    m->norm_final, m->params + head, c->spans, c->counters, llama3_rows(m), m->config.hidden_size,
-                    llama3_answers_at_most(m), m->stream);
+    const bool trained = head < m->table.num_trained_elements;
+    float *gradient = trained ? shards_gradient(m, m->table.head_bucket, head) : NULL;
+    reward_backward(m->dnorm, gradient, c->danswers, &m->scalars->loss_scale, m->norm_final, m->params + head, c->spans,
+                    c->counters, llama3_rows(m), m->config.hidden_size, llama3_answers_at_most(m), m->stream);
 }
 
 static void preference(Llama3 *m, bool with_gradient) {

@@ -48,7 +48,7 @@ static void plan_slots(Llama3 *m) {
 }
 
 void shards_plan(Llama3 *m) {
-    const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_elements;
+    const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_trained_elements;
     m->grads = memory_take(&m->memory, MEMORY_GRADIENTS, n * sizeof(float));
     if (m->gradient_shards) plan_slots(m);
 }
@@ -100,7 +100,7 @@ static void begun(Llama3 *m, CommOp *op) {
 }
 
 void shards_begin_step(Llama3 *m) {
-    const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_elements;
+    const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_trained_elements;
     for (int b = 0; b < m->table.num_buckets; b++) m->buckets[b].reduced = false;
     cuda_check(cudaMemsetAsync(m->grads, 0, n * sizeof(float), m->stream));
 }
@@ -114,7 +114,7 @@ static void empty_slot(Llama3 *m, GradientSlot *slot) {
 }
 
 void shards_open(Llama3 *m, int bucket) {
-    if (!m->gradient_shards) return;
+    if (!m->gradient_shards || bucket_length(m, bucket) == 0) return;
     GradientSlot *slot = &m->slots[slot_of(m, bucket)];
     empty_slot(m, slot);
     cuda_check(cudaMemsetAsync(slot->whole, 0, bucket_length(m, bucket) * sizeof(float), m->stream));
@@ -126,6 +126,8 @@ static void reduce(Llama3 *m, int bucket) {
     BucketState *state = &m->buckets[bucket];
     const size_t count = piece_length(m, bucket);
     float *own = own_gradients(m, bucket);
+    state->reduced = true;
+    if (count == 0) return;
     if (p->shard_comm) {
         comm_reduce_scatter(p->shard_comm, own, state->grads, count, state->reduce, m->stream);
         begun(m, state->reduce);
@@ -134,7 +136,6 @@ static void reduce(Llama3 *m, int bucket) {
         comm_all_reduce(p->replica_comm, own, count, state->replicate, m->stream);
         begun(m, state->replicate);
     }
-    state->reduced = true;
 }
 
 static void reduce_micro_batch(Llama3 *m, int bucket) {
@@ -147,6 +148,7 @@ static void reduce_micro_batch(Llama3 *m, int bucket) {
 }
 
 void shards_close(Llama3 *m, int bucket) {
+    if (bucket_length(m, bucket) == 0) return;
     if (m->gradient_shards)
         reduce_micro_batch(m, bucket);
     else if (m->last_micro_batch)
@@ -188,16 +190,24 @@ void shards_sum_result(Llama3 *m) {
 
 // ---- parameters
 
-ShardPiece shards_piece(Llama3 *m, int bucket) {
-    const size_t at = shard_offset(m, bucket);
-    return (ShardPiece){
-        m->params + flat_offset(m, bucket),  own_gradients(m, bucket), m->master + at, m->moment1 + at, m->moment2 + at,
-        m->average ? m->average + at : NULL, piece_length(m, bucket)};
+ShardPiece shards_piece(Llama3 *m, int range) {
+    const ParameterRange *r = &m->table.ranges[range];
+    const size_t own = flat_offset(m, r->bucket), own_end = own + piece_length(m, r->bucket);
+    const size_t begin = r->begin > own ? r->begin : own, end = r->end < own_end ? r->end : own_end;
+    if (begin >= end) return (ShardPiece){.count = 0};
+    const size_t within = begin - own, at = shard_offset(m, r->bucket) + within;
+    return (ShardPiece){.params = m->params + begin,
+                        .grads = own_gradients(m, r->bucket) + within,
+                        .master = m->master + at,
+                        .moment1 = m->moment1 + at,
+                        .moment2 = m->moment2 + at,
+                        .average = m->average ? m->average + at : NULL,
+                        .count = end - begin};
 }
 
 void shards_gather(Llama3 *m, int bucket) {
     const Parallel *p = &m->shape.parallel;
-    if (!p->shard_comm) return;
+    if (!p->shard_comm || bucket_length(m, bucket) == 0) return;
     comm_all_gather(p->shard_comm, m->params + m->table.buckets[bucket].begin, piece_length(m, bucket),
                     m->buckets[bucket].gather, m->stream);
     begun(m, m->buckets[bucket].gather);

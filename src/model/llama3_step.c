@@ -26,8 +26,9 @@ void llama3_linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int O
 
 void llama3_linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
                             int OC, int IC) {
-    matmul(shards_gradient(m, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
-    matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
+    if (w < m->table.num_trained_elements)
+        matmul(shards_gradient(m, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
+    if (dx) matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
 }
 
 static float *norm_gradient(Llama3 *m, size_t w) { return shards_gradient(m, m->table.norm_bucket, w); }
@@ -124,21 +125,28 @@ static void recompute_block(Llama3 *m, int l) {
     block_inside(m, l, m->shape.B, m->shape.T);
 }
 
-static void backward(Llama3 *m) {
-    const int N = llama3_rows(m), C = m->config.hidden_size;
-    shards_open(m, m->table.norm_bucket);
+static void final_norm_backward(Llama3 *m) {
     rmsnorm_backward(m->dresidual, norm_gradient(m, m->table.final_norm), m->rmsnorm_scratch, m->dnorm, NULL,
-                     m->residual_final, m->params + m->table.final_norm, m->rstd_final, N, C, m->stream);
-    for (int l = m->config.num_hidden_layers - 1; l >= 0; l--) {
+                     m->residual_final, m->params + m->table.final_norm, m->rstd_final, llama3_rows(m),
+                     m->config.hidden_size, m->stream);
+}
+
+// Down to the lowest depth at which something is trained.
+static void backward(Llama3 *m) {
+    const int N = llama3_rows(m), C = m->config.hidden_size, L = m->config.num_hidden_layers, lowest = m->table.lowest;
+    shards_open(m, m->table.norm_bucket);
+    if (lowest <= 2 * L) final_norm_backward(m);
+    for (int l = L - 1; l >= 0 && lowest <= 2 * l + 1; l--) {
         trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
         shards_open(m, layer_bucket(l));
         recompute_block(m, l);
         ffn_backward(m, l);
-        attention_block_backward(m, l);
+        if (lowest <= 2 * l) attention_block_backward(m, l);
         shards_close(m, layer_bucket(l));
         trace_end(LANE_COMPUTE, m->stream);
     }
     shards_close(m, m->table.norm_bucket);
+    if (lowest >= 0) return;
     if (m->table.head_bucket != 0) shards_open(m, 0);
     embedding_backward(shards_gradient(m, 0, m->table.embedding), m->dresidual, m->tokens, m->order, N, C, m->stream);
     shards_close(m, 0);
@@ -249,15 +257,21 @@ void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
     cuda_check(cudaStreamSynchronize(m->stream));
 }
 
-static void add_squares(Llama3 *m, int bucket) {
-    const ShardPiece p = shards_piece(m, bucket);
-    sum_squares(&m->result->square_sum, m->norm_scratch, p.grads, p.count, m->stream);
+static void add_squares(Llama3 *m, int range) {
+    const ShardPiece p = shards_piece(m, range);
+    if (p.count) sum_squares(&m->result->square_sum, m->norm_scratch, p.grads, p.count, m->stream);
+}
+
+static void update_range(Llama3 *m, int range) {
+    const ShardPiece p = shards_piece(m, range);
+    if (p.count == 0) return;
+    adamw_update(p.params, p.master, p.moment1, p.moment2, p.grads, &m->result->apply, &m->result->grad_norm,
+                 &m->scalars->adamw, m->table.buckets[m->table.ranges[range].bucket].decay, p.count, m->stream);
 }
 
 static void update_bucket(Llama3 *m, int bucket) {
-    const ShardPiece p = shards_piece(m, bucket);
-    adamw_update(p.params, p.master, p.moment1, p.moment2, p.grads, &m->result->apply, &m->result->grad_norm,
-                 &m->scalars->adamw, m->table.buckets[bucket].decay, p.count, m->stream);
+    for (int r = 0; r < m->table.num_ranges; r++)
+        if (m->table.ranges[r].bucket == bucket) update_range(m, r);
     shards_gather(m, bucket);
 }
 
@@ -268,7 +282,7 @@ void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
     upload_scalars(m);
     shards_finish_gradients(m);
     trace_begin(LANE_COMPUTE, "update", -1, m->stream);
-    for (int b = 0; b < m->table.num_buckets; b++) add_squares(m, b);
+    for (int r = 0; r < m->table.num_ranges; r++) add_squares(m, r);
     shards_sum_result(m);
     norm_of_squares(&m->result->grad_norm, &m->result->square_sum, m->stream);
     update_gate(&m->result->apply, &m->result->sums[PREFERENCE_LOSS], &m->scalars->loss_scale, &m->scalars->max_loss,

@@ -17,11 +17,9 @@ static ParameterPiece own_piece(const Llama3 *m, int index) {
 // ---- initial values
 
 // Between a tensor's last element and the next tensor: padded rows, and gaps.
-static void clear_behind(Llama3 *m, int index) {
-    const ParameterTable *table = &m->table;
-    const size_t begin = table->tensors[index].offset + elements(&table->tensors[index]);
-    const size_t end = index + 1 < table->count ? table->tensors[index + 1].offset : table->num_elements;
-    cuda_check(cudaMemsetAsync(m->params + begin, 0, (end - begin) * sizeof(floatX), m->stream));
+static void clear_behind(Llama3 *m, const ParameterTensor *t) {
+    const size_t begin = t->offset + elements(t);
+    cuda_check(cudaMemsetAsync(m->params + begin, 0, (t->end - begin) * sizeof(floatX), m->stream));
 }
 
 static void clear_training(Llama3 *m) {
@@ -33,7 +31,7 @@ static void clear_training(Llama3 *m) {
 }
 
 void llama3_clear_padding(Llama3 *m) {
-    for (int i = 0; i < m->table.count; i++) clear_behind(m, i);
+    for (int i = 0; i < m->table.count; i++) clear_behind(m, &m->table.tensors[i]);
     if (m->shape.training) clear_training(m);
 }
 
@@ -146,11 +144,11 @@ void llama3_average(Llama3 *m, int64_t samples) {
 
 void llama3_use_average(Llama3 *m, bool use) {
     shards_await_all(m);
-    for (int b = 0; b < m->table.num_buckets; b++) {
-        const ShardPiece p = shards_piece(m, b);
-        weights_narrow(p.params, use ? p.average : p.master, p.count, m->stream);
-        shards_gather(m, b);
+    for (int r = 0; r < m->table.num_ranges; r++) {
+        const ShardPiece p = shards_piece(m, r);
+        if (p.count) weights_narrow(p.params, use ? p.average : p.master, p.count, m->stream);
     }
+    for (int b = 0; b < m->table.num_buckets; b++) shards_gather(m, b);
 }
 
 // ---- checksums

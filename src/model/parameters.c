@@ -1,19 +1,26 @@
 #include "model/parameters.h"
 
+#include <fnmatch.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSORS_A_LAYER = 9, OTHER_TENSORS = 3 };
+enum { TENSORS_A_LAYER = 9, MATRICES_A_LAYER = 7, OTHER_TENSORS = 3 };
 
 static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
-static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols, ParameterInit init, const char *format,
-                            ...) __attribute__((format(printf, 6, 7)));
+static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
 
-static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols, ParameterInit init, const char *format,
-                            ...) {
+// ---- which tensors there are, in the order of a checkpoint
+
+// A tensor of a bucket that is added next, a unit of its own.
+static ParameterTensor *add(ParameterTable *table, int depth, int dims, int rows, int cols, ParameterInit init,
+                            const char *format, ...) __attribute__((format(printf, 7, 8)));
+
+static ParameterTensor *add(ParameterTable *table, int depth, int dims, int rows, int cols, ParameterInit init,
+                            const char *format, ...) {
     ParameterTensor *t = &table->tensors[table->count++];
     va_list args;
     va_start(args, format);
@@ -24,55 +31,53 @@ static ParameterTensor *add(ParameterTable *table, int dims, int rows, int cols,
     t->cols = cols;
     t->init = init;
     t->decay = dims == 2;
-    t->offset = table->num_elements;
-    table->num_parameters += (size_t)rows * cols;
-    table->num_elements += round_up((size_t)rows * cols, PARAMETER_ALIGN);
+    t->bucket = table->num_buckets;
+    t->unit = table->count;
+    t->depth = depth;
+    table->num_parameters += elements(t);
     return t;
 }
 
 // Embedding and head have one row for each token, padded so that products and kernels meet whole tiles.
-static size_t add_vocabulary(ParameterTable *table, const LlamaConfig *config, const char *name) {
-    ParameterTensor *t = add(table, 2, config->vocab_size, config->hidden_size, INIT_NORMAL, "%s", name);
+static void add_vocabulary(ParameterTable *table, const LlamaConfig *config, int depth, const char *name) {
+    ParameterTensor *t = add(table, depth, 2, config->vocab_size, config->hidden_size, INIT_NORMAL, "%s", name);
     t->padded_rows = table->padded_vocab;
-    table->num_elements = t->offset + (size_t)t->padded_rows * t->cols;
-    return t->offset;
 }
 
-static size_t add_matrix(ParameterTable *table, int layer, const char *name, int rows, int cols, ParameterInit init) {
-    return add(table, 2, rows, cols, init, "model.layers.%d.%s.weight", layer, name)->offset;
+static ParameterTensor *add_matrix(ParameterTable *table, int depth, const char *name, int rows, int cols,
+                                   ParameterInit init) {
+    return add(table, depth, 2, rows, cols, init, "model.layers.%d.%s.weight", depth / 2, name);
 }
 
-static size_t add_norm(ParameterTable *table, int layer, const char *name, int cols) {
-    return add(table, 1, 1, cols, INIT_ONES, "model.layers.%d.%s.weight", layer, name)->offset;
+// Beside the one that was added last, for one product.
+static void join_matrix(ParameterTable *table, int depth, const char *name, int rows, int cols) {
+    ParameterTensor *t = add_matrix(table, depth, name, rows, cols, INIT_NORMAL);
+    t->unit = t[-1].unit;
 }
 
 static void add_layer_matrices(ParameterTable *table, const LlamaConfig *config, int layer) {
     const int C = config->hidden_size, F = config->intermediate_size, HD = config->head_dim;
     const int queries = config->num_attention_heads * HD, keys = config->num_key_value_heads * HD;
-    LayerOffsets *at = &table->layers[layer];
-    at->qkv = add_matrix(table, layer, "self_attn.q_proj", queries, C, INIT_NORMAL);
-    add_matrix(table, layer, "self_attn.k_proj", keys, C, INIT_NORMAL);
-    add_matrix(table, layer, "self_attn.v_proj", keys, C, INIT_NORMAL);
-    at->output = add_matrix(table, layer, "self_attn.o_proj", C, queries, INIT_RESIDUAL);
-    at->gate_up = add_matrix(table, layer, "mlp.gate_proj", F, C, INIT_NORMAL);
-    add_matrix(table, layer, "mlp.up_proj", F, C, INIT_NORMAL);
-    at->down = add_matrix(table, layer, "mlp.down_proj", C, F, INIT_RESIDUAL);
+    const int attention = 2 * layer, ffn = attention + 1;
+    add_matrix(table, attention, "self_attn.q_proj", queries, C, INIT_NORMAL);
+    join_matrix(table, attention, "self_attn.k_proj", keys, C);
+    join_matrix(table, attention, "self_attn.v_proj", keys, C);
+    add_matrix(table, attention, "self_attn.o_proj", C, queries, INIT_RESIDUAL);
+    add_matrix(table, ffn, "mlp.gate_proj", F, C, INIT_NORMAL);
+    join_matrix(table, ffn, "mlp.up_proj", F, C);
+    add_matrix(table, ffn, "mlp.down_proj", C, F, INIT_RESIDUAL);
 }
 
-// All that was added behind the last bucket becomes one; what is left of its last pieces stays zero. Returns its number.
-static int close_bucket(ParameterTable *table, bool decay, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+// All that was added behind the last bucket is one. Returns its number.
+static int end_bucket(ParameterTable *table, bool decay, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-static int close_bucket(ParameterTable *table, bool decay, const char *format, ...) {
+static int end_bucket(ParameterTable *table, bool decay, const char *format, ...) {
     ParameterBucket *b = &table->buckets[table->num_buckets];
     va_list args;
     va_start(args, format);
     vsnprintf(b->label, sizeof b->label, format, args);
     va_end(args);
-    b->begin = table->num_buckets ? b[-1].end : 0;
-    b->end = b->begin + round_up(table->num_elements - b->begin, (size_t)table->shards * PARAMETER_ALIGN);
     b->decay = decay;
-    table->num_elements = b->end;
     return table->num_buckets++;
 }
 
@@ -85,64 +90,198 @@ static int check_sizes(const LlamaConfig *config, Error *err) {
     return 0;
 }
 
+static void add_head(ParameterTable *table, const LlamaConfig *config) {
+    const int depth = 2 * config->num_hidden_layers + 1;
+    if (config->num_labels) {
+        add(table, depth, 2, config->num_labels, config->hidden_size, INIT_NORMAL, "score.weight");
+        table->head_bucket = end_bucket(table, true, "score");
+    } else if (!config->tie_word_embeddings) {
+        add_vocabulary(table, config, depth, "lm_head.weight");
+        table->head_bucket = end_bucket(table, true, "head");
+    }
+}
+
 static void add_matrices(ParameterTable *table, const LlamaConfig *config) {
-    table->embedding = add_vocabulary(table, config, "model.embed_tokens.weight");
-    close_bucket(table, true, "embedding");
+    add_vocabulary(table, config, -1, "model.embed_tokens.weight");
+    end_bucket(table, true, "embedding");
     for (int layer = 0; layer < config->num_hidden_layers; layer++) {
         add_layer_matrices(table, config, layer);
-        close_bucket(table, true, "layer %d", layer);
+        end_bucket(table, true, "layer %d", layer);
     }
-    table->head = table->embedding;
-    if (config->num_labels) {
-        table->head = add(table, 2, config->num_labels, config->hidden_size, INIT_NORMAL, "score.weight")->offset;
-        table->head_bucket = close_bucket(table, true, "score");
-        return;
-    }
-    if (config->tie_word_embeddings) return;
-    table->head = add_vocabulary(table, config, "lm_head.weight");
-    table->head_bucket = close_bucket(table, true, "head");
+    add_head(table, config);
+}
+
+static void add_norm(ParameterTable *table, int depth, const char *name, int cols) {
+    add(table, depth, 1, 1, cols, INIT_ONES, "model.layers.%d.%s.weight", depth / 2, name);
 }
 
 static void add_norms(ParameterTable *table, const LlamaConfig *config) {
-    const int C = config->hidden_size;
-    for (int layer = 0; layer < config->num_hidden_layers; layer++) {
-        table->layers[layer].attention_norm = add_norm(table, layer, "input_layernorm", C);
-        table->layers[layer].ffn_norm = add_norm(table, layer, "post_attention_layernorm", C);
+    const int C = config->hidden_size, L = config->num_hidden_layers;
+    for (int layer = 0; layer < L; layer++) {
+        add_norm(table, 2 * layer, "input_layernorm", C);
+        add_norm(table, 2 * layer + 1, "post_attention_layernorm", C);
     }
-    table->final_norm = add(table, 1, 1, C, INIT_ONES, "model.norm.weight")->offset;
-    table->norm_bucket = close_bucket(table, false, "norms");
+    add(table, 2 * L, 1, 1, C, INIT_ONES, "model.norm.weight");
+    table->norm_bucket = end_bucket(table, false, "norms");
 }
 
-int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int shards, Error *err) {
-    int failed = check_sizes(config, err);
-    if (failed) return failed;
-    const size_t layers = (size_t)config->num_hidden_layers;
-    memset(table, 0, sizeof *table);
-    table->shards = shards;
-    table->tensors = calloc(layers * TENSORS_A_LAYER + OTHER_TENSORS, sizeof *table->tensors);
+// ---- which of them are trained
+
+static bool train_matching(ParameterTable *table, const char *pattern) {
+    bool found = false;
+    for (int i = 0; i < table->count; i++) {
+        if (fnmatch(pattern, table->tensors[i].name, 0) != 0) continue;
+        table->tensors[i].trained = found = true;
+    }
+    return found;
+}
+
+static int train_only(ParameterTable *table, const char *patterns, Error *err) {
+    char *copy = strdup(patterns), *rest = copy, *pattern;
+    if (!copy) return fail_fault(err, "no memory for the table of parameters");
+    int code = 0;
+    while (!code && (pattern = strsep(&rest, ",")))
+        if (!train_matching(table, pattern))
+            code = fail_input(err, "--train-only '%.200s': expected names of tensors, '%.100s' matches none", patterns,
+                              pattern);
+    free(copy);
+    return code;
+}
+
+static void train_all(ParameterTable *table) {
+    for (int i = 0; i < table->count; i++) table->tensors[i].trained = true;
+}
+
+static int choose_trained(ParameterTable *table, const TrainedPart *part, Error *err) {
+    int code = 0;
+    if (part && part->only)
+        code = train_only(table, part->only, err);
+    else
+        train_all(table);
+    table->lowest = INT_MAX;
+    for (int i = 0; i < table->count; i++) {
+        const ParameterTensor *t = &table->tensors[i];
+        if (!t->trained) continue;
+        table->num_trained += elements(t);
+        if (t->depth < table->lowest) table->lowest = t->depth;
+    }
+    return code;
+}
+
+// ---- where they stand
+
+static void place(ParameterTable *table, ParameterTensor *t) {
+    t->offset = table->num_elements;
+    table->num_elements += round_up((size_t)t->padded_rows * (size_t)t->cols, PARAMETER_ALIGN);
+    t->end = table->num_elements;
+}
+
+static bool unit_is_trained(const ParameterTable *table, int tensor) {
+    const ParameterTensor *t = &table->tensors[tensor], *last = &table->tensors[table->count - 1];
+    while (t > table->tensors && t[-1].unit == t->unit) t--;
+    const int unit = t->unit;
+    for (; t <= last && t->unit == unit; t++)
+        if (t->trained) return true;
+    return false;
+}
+
+static bool in_bucket(const ParameterTable *table, int tensor) {
+    return table->tensors[tensor].bucket == table->norm_bucket || unit_is_trained(table, tensor);
+}
+
+// The tensors of the bucket, from *next on. What is left of its last pieces stays zero.
+static void place_bucket(ParameterTable *table, int bucket, int *next) {
+    ParameterBucket *b = &table->buckets[bucket];
+    ParameterTensor *last = NULL;
+    b->begin = table->num_elements;
+    for (; *next < table->count && table->tensors[*next].bucket == bucket; ++*next) {
+        if (!in_bucket(table, *next)) continue;
+        last = &table->tensors[*next];
+        place(table, last);
+    }
+    b->end = b->begin + round_up(table->num_elements - b->begin, (size_t)table->shards * PARAMETER_ALIGN);
+    table->num_elements = b->end;
+    if (last) last->end = b->end;
+}
+
+static void place_buckets(ParameterTable *table) {
+    int next = 0;
+    for (int bucket = 0; bucket < table->num_buckets; bucket++) place_bucket(table, bucket, &next);
+    table->num_decayed = table->buckets[table->norm_bucket].begin;
+    table->num_trained_elements = table->num_elements;
+    table->num_shard_elements = table->num_elements / (size_t)table->shards;
+}
+
+static void place_frozen(ParameterTable *table) {
+    for (int i = 0; i < table->count; i++)
+        if (!in_bucket(table, i)) place(table, &table->tensors[i]);
+}
+
+static void find_ranges(ParameterTable *table) {
+    ParameterRange *range = NULL;
+    for (const ParameterTensor *t = table->tensors; t < table->tensors + table->count; t++) {
+        if (!t->trained) continue;
+        if (!range || range->bucket != t->bucket || range->end != t->offset) {
+            range = &table->ranges[table->num_ranges++];
+            *range = (ParameterRange){t->bucket, t->offset, t->offset};
+        }
+        range->end = t->end;
+    }
+}
+
+static void note_offsets(ParameterTable *table, const LlamaConfig *config) {
+    const ParameterTensor *matrix = table->tensors + 1, *norm = table->tensors + table->count - 1;
+    table->embedding = table->tensors[0].offset;
+    table->final_norm = norm->offset;
+    norm -= 2 * config->num_hidden_layers;
+    for (int l = 0; l < config->num_hidden_layers; l++, norm += 2) {
+        LayerOffsets *at = &table->layers[l];
+        *at = (LayerOffsets){.attention_norm = norm[0].offset, .ffn_norm = norm[1].offset};
+        at->qkv = matrix[0].offset;
+        at->output = matrix[3].offset;
+        at->gate_up = matrix[4].offset;
+        at->down = matrix[6].offset;
+        matrix += MATRICES_A_LAYER;
+    }
+    table->head = table->head_bucket ? matrix->offset : table->embedding;
+}
+
+static int allocate(ParameterTable *table, size_t layers, Error *err) {
+    const size_t tensors = layers * TENSORS_A_LAYER + OTHER_TENSORS;
+    table->tensors = calloc(tensors, sizeof *table->tensors);
+    table->ranges = calloc(tensors, sizeof *table->ranges);
     table->layers = calloc(layers, sizeof *table->layers);
     table->buckets = calloc(layers + OTHER_TENSORS, sizeof *table->buckets);
-    if (!table->tensors || !table->layers || !table->buckets) {
-        parameter_table_free(table);
-        return fail_fault(err, "no memory for the table of parameters");
-    }
-    table->padded_vocab = (int)round_up((size_t)config->vocab_size, VOCAB_ALIGN);
-    add_matrices(table, config);
-    table->num_decayed = table->num_elements;
-    add_norms(table, config);
-    table->num_shard_elements = table->num_elements / (size_t)shards;
-    return 0;
+    if (table->tensors && table->ranges && table->layers && table->buckets) return 0;
+    return fail_fault(err, "no memory for the table of parameters");
 }
 
-static const ParameterBucket *bucket_of(const ParameterTable *table, size_t offset) {
-    const ParameterBucket *b = table->buckets;
-    while (offset >= b->end) b++;
-    return b;
+int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int shards, const TrainedPart *part,
+                          Error *err) {
+    int code = check_sizes(config, err);
+    if (code) return code;
+    *table = (ParameterTable){.shards = shards, .padded_vocab = (int)round_up((size_t)config->vocab_size, VOCAB_ALIGN)};
+    code = allocate(table, (size_t)config->num_hidden_layers, err);
+    if (!code) {
+        add_matrices(table, config);
+        add_norms(table, config);
+        code = choose_trained(table, part, err);
+    }
+    if (code) {
+        parameter_table_free(table);
+        return code;
+    }
+    place_buckets(table);
+    place_frozen(table);
+    find_ranges(table);
+    note_offsets(table, config);
+    return 0;
 }
 
 ParameterPiece parameter_piece(const ParameterTable *table, int tensor, int shard) {
     const ParameterTensor *t = &table->tensors[tensor];
-    const ParameterBucket *b = bucket_of(table, t->offset);
+    const ParameterBucket *b = &table->buckets[t->bucket];
+    if (!t->trained) return (ParameterPiece){0};
     const size_t length = (b->end - b->begin) / (size_t)table->shards, begin = b->begin + (size_t)shard * length;
     const size_t tensor_end = t->offset + (size_t)t->rows * (size_t)t->cols;
     const size_t low = begin > t->offset ? begin : t->offset;
@@ -156,6 +295,7 @@ void parameter_table_free(ParameterTable *table) {
     free(table->tensors);
     free(table->layers);
     free(table->buckets);
+    free(table->ranges);
     memset(table, 0, sizeof *table);
 }
 

@@ -3,7 +3,12 @@
 //
 // Every flat array of the model (parameters, gradients, master weights, moments) has the same layout: a tensor's
 // elements stand at `offset`, row-major. Matrices come first, norm weights last, so that weight decay is one range.
-// q, k and v stand side by side and so form one matrix for the product; gate and up likewise.
+// q, k and v stand side by side and so form one matrix for the product, a unit; gate and up likewise; every other tensor is
+// a unit of its own.
+//
+// Where only a part is trained, units without a trained tensor stand behind all others, in the parameters alone: gradients,
+// master weights and moments end before them. Norm weights, few as they are, and frozen tensors of a trained unit have
+// gradients too, but are not among the trained ranges, which norm and update walk.
 //
 // The flat arrays consist of buckets: the embedding, each layer's matrices, the head if it is not tied, all norm
 // weights. A reward model's head is score.weight [1, C], in the place of lm_head and never tied.
@@ -25,14 +30,24 @@ typedef enum {
     INIT_ONES,     // norm weights
 } ParameterInit;
 
+// What of a model is trained. {0}: everything.
+typedef struct {
+    const char *only; // tensors whose name one of these patterns (fnmatch), divided by commas, matches; NULL: all
+} TrainedPart;
+
 typedef struct {
     char name[96];   // Hugging Face's
     int dims;        // 2: [rows, cols]; 1: [cols], rows is 1
     int rows, cols;  // as in a checkpoint
     int padded_rows; // rows in the arrays: the vocabulary is padded; the rest are zeros and stay zeros
     size_t offset;   // in elements, the same in every flat array; a multiple of PARAMETER_ALIGN
+    size_t end;      // of the padding behind it, where the next one begins
     bool decay;
     ParameterInit init;
+    bool trained;
+    int bucket; // also of a frozen one, though it does not stand there
+    int unit;   // tensors of one product have the same number
+    int depth;  // what the backward pass must reach for its gradient (ParameterTable.lowest)
 } ParameterTensor;
 
 // Where the tensors that the training step uses lie (offsets in elements).
@@ -41,12 +56,18 @@ typedef struct {
 } LayerOffsets;
 
 typedef struct {
-    size_t begin, end; // elements; end - begin is a multiple of shards * PARAMETER_ALIGN
+    size_t begin, end; // elements; end - begin is a multiple of shards * PARAMETER_ALIGN, 0 where all is frozen
     bool decay;        // of all its tensors
     char label[32];    // for people: "layer 3"
 } ParameterBucket;
 
-// What a shard owns of a tensor.
+// Elements [begin, end) of a bucket are trained: tensors, and the padding behind them.
+typedef struct {
+    int bucket;
+    size_t begin, end; // multiples of PARAMETER_ALIGN
+} ParameterRange;
+
+// What a shard owns of a trained tensor.
 typedef struct {
     size_t first, count; // elements [first, first + count) of the tensor, row-major, without padding; count 0: nothing
     size_t at;           // where they begin in the shard's training arrays
@@ -58,10 +79,16 @@ typedef struct {
     int shards;
     ParameterBucket *buckets;
     int num_buckets, head_bucket, norm_bucket; // bucket 0: embedding (and tied head), 1 + l: layer l
-    size_t num_shard_elements;                 // of each training array of a shard
-    size_t num_elements;                       // of each flat array
-    size_t num_decayed;                        // elements [0, num_decayed) are decayed, the others not
-    size_t num_parameters;                     // without padding, tied ones once
+    ParameterRange *ranges;                    // all that are trained, in the order of buckets
+    int num_ranges;
+    int lowest; // of the trained tensors' depths: -1 embedding, 2 l attention of layer l, 2 l + 1 its FFN, 2 L final norm,
+                // 2 L + 1 head
+    size_t num_shard_elements;   // of each training array of a shard
+    size_t num_trained_elements; // of the gradients; of the parameters, units that are trained and norm weights
+    size_t num_elements;         // of the parameters
+    size_t num_decayed;          // elements [0, num_decayed) are decayed, other trained ones not
+    size_t num_parameters;       // without padding, tied ones once
+    size_t num_trained;          // of them
     int padded_vocab;
     size_t embedding, head, final_norm; // offsets; head == embedding when tied
     LayerOffsets *layers;
@@ -72,12 +99,14 @@ enum {
     VOCAB_ALIGN = 128,     // rows
 };
 
-// Fills *table for the configuration (checked before by llama_config_read), divided among `shards` >= 1 ranks. Free with
-// parameter_table_free. Errors: 2 (a size that the kernels cannot work with), 1 (memory).
-int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int shards, Error *err);
+// Fills *table for the configuration (checked before by llama_config_read), divided among `shards` >= 1 ranks. part: what is
+// trained, NULL: everything. Free with parameter_table_free. Errors: 2 (a size that the kernels cannot work with, a pattern
+// that matches nothing), 1 (memory).
+int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int shards, const TrainedPart *part,
+                          Error *err);
 void parameter_table_free(ParameterTable *table);
 
-// 0 <= shard < table->shards.
+// 0 <= shard < table->shards. Nothing of a frozen tensor.
 ParameterPiece parameter_piece(const ParameterTable *table, int tensor, int shard);
 
 // NULL: no such tensor.

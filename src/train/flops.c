@@ -20,9 +20,22 @@ double flops_peak_of_device(const char *name) {
     return 0;
 }
 
+// Norm weights are too few to count, and rows of an embedding that is no head are looked up.
+static bool is_multiplied(const ParameterTable *table, const ParameterTensor *t) {
+    return t->dims == 1 || t->offset != table->embedding || table->head == table->embedding;
+}
+
+// Operations for each weight: forward, and where they are needed the gradient of the input and its own.
+static double passes(const ParameterTable *table, const ParameterTensor *t) {
+    const bool input = t->depth > table->lowest || t->offset == table->embedding; // that as a tied head
+    return 2 + (input ? 2 : 0) + (t->offset < table->num_trained_elements ? 2 : 0);
+}
+
 double flops_per_token(const LlamaConfig *config, const ParameterTable *table, int T) {
-    double multiplied = (double)table->num_parameters;
-    if (!config->tie_word_embeddings || config->num_labels) multiplied -= (double)config->vocab_size * config->hidden_size;
-    double attention = (double)config->num_hidden_layers * config->num_attention_heads * config->head_dim * T;
-    return 6 * multiplied + 6 * attention;
+    const double attention = (double)config->num_attention_heads * config->head_dim * T;
+    double flops = 0;
+    for (const ParameterTensor *t = table->tensors; t < table->tensors + table->count; t++)
+        if (is_multiplied(table, t)) flops += passes(table, t) * (double)t->rows * t->cols;
+    for (int l = 0; l < config->num_hidden_layers; l++) flops += (table->lowest <= 2 * l ? 6 : 2) * attention;
+    return flops;
 }

@@ -9,8 +9,8 @@ extern "C" {
 #endif
 
 // FLOPs that forward and backward need for a token in rows of T: 6 for each weight of a matrix product (the
-// embedding is looked up, not multiplied, unless it is the head too), and causal attention, 6*T*NH*HD a
-// layer. What recomputation adds is not counted, and what document masks spare is: "model FLOPs" (Chowdhery
+// embedding is looked up, not multiplied, unless it is the head too; 4 where it is frozen, 2 where no gradient passes it),
+// and causal attention, 6*T*NH*HD a layer, or 2*T*NH*HD. What recomputation adds is not counted, and what document masks spare is: "model FLOPs" (Chowdhery
 // et al. 2022, appendix B).
 double flops_per_token(const LlamaConfig *config, const ParameterTable *table, int T);
 

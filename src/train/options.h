@@ -17,6 +17,7 @@ extern "C" {
 // list.
 typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
+    const char *train_only; // patterns
     const char *resume; // never, auto or a folder: see options_resume
     int64_t task;       // TASK_*
     bool skip_long;

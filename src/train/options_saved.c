@@ -92,6 +92,15 @@ static bool divides_a_step(const OptionSpec *spec) {
     return spec->field == offsetof(Options, batch_size) || spec->field == offsetof(Options, grad_accum);
 }
 
+// Texts in full, whatever of them can be shown.
+static bool differs(const OptionSpec *spec, const Options *was, const Options *is, const char *before,
+                    const char *now) {
+    if (spec->type != TYPE_TEXT) return strcmp(before, now) != 0;
+    const char *a = *(const char *const *)options_field_of(was, spec);
+    const char *b = *(const char *const *)options_field_of(is, spec);
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
 void options_compare(const Options *was, const Options *is, bool other_ranks, OptionsReport report, void *context) {
     char before[64], now[64];
     for (int i = 0; i < options_rows; i++) {
@@ -99,7 +108,7 @@ void options_compare(const Options *was, const Options *is, bool other_ranks, Op
         if (spec->effect != EFFECT_RESULT || (other_ranks && divides_a_step(spec))) continue;
         options_print_value(before, sizeof before, spec, was);
         options_print_value(now, sizeof now, spec, is);
-        if (strcmp(before, now) != 0) report(context, spec->name, before, now);
+        if (differs(spec, was, is, before, now)) report(context, spec->name, before, now);
     }
 }
 
@@ -109,9 +118,11 @@ static bool is_shared(const OptionSpec *spec) { return is_kept(spec) && !spec->o
 void options_visit_shared(const Options *options, OptionsVisit visit, void *context) {
     char value[256];
     for (int i = 0; i < options_rows; i++) {
-        if (!is_shared(&options_table[i])) continue;
-        options_print_value(value, sizeof value, &options_table[i], options);
-        visit(context, options_table[i].name, value);
+        const OptionSpec *spec = &options_table[i];
+        if (!is_shared(spec)) continue;
+        const char *text = spec->type == TYPE_TEXT ? *(const char *const *)options_field_of(options, spec) : NULL;
+        options_print_value(value, sizeof value, spec, options);
+        visit(context, spec->name, text ? text : value);
     }
 }
 

@@ -120,6 +120,12 @@ const OptionSpec options_table[] = {
     REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
          "longest gradient that is applied unscaled; 0: no clipping"),
 
+    HEADING("Finetuning:"),
+    TEXT(train_only, "train-only", 0, RESULT, "PATTERNS",
+         "train only tensors whose Hugging Face name one of these patterns, divided by commas, matches, e.g. "
+         "'model.layers.1[0-5].*,lm_head.weight'; all others stay as they are, and take no gradient or optimizer "
+         "memory"),
+
     HEADING("Average of the weights over steps:"),
     INTEGER(
         average_from, "average-from", 0, RESULT, "updates", "0", 0, 1e12,

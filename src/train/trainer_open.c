@@ -211,7 +211,9 @@ static int create_model(Trainer *t, Error *err) {
                       .comparisons = trainer_compares(o),
                       .preference = trainer_preference_loss(o),
                       .parallel = t->parallel,
-                      .average = o->average_from > 0};
+                      .average = o->average_from > 0,
+
+                      .part = {.only = o->train_only}};
     int code = llama3_create(&t->model, &t->config, &shape, err);
     if (code) return code;
     t->checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->checksums);
@@ -272,6 +274,15 @@ static void print_data(const Trainer *t) {
     if (skipped) printf("data      %llu longer than --seq-len %lld left out (--skip-long)\n", skipped, T);
 }
 
+static void print_trained(const Trainer *t) {
+    const ParameterTable *table = llama3_parameters(t->model);
+    char trained[16];
+    if (table->num_trained == table->num_parameters) return;
+    progress_count(trained, sizeof trained, (double)table->num_trained);
+    printf("trained   %s of them, %.3g %%\n", trained,
+           100 * (double)table->num_trained / (double)table->num_parameters);
+}
+
 static void print_summary(const Trainer *t) {
     const Options *o = &t->options;
     char among[48] = "", parameters[16], step_tokens[16];
@@ -283,6 +294,7 @@ static void print_summary(const Trainer *t) {
     printf("model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d\n", parameters,
            t->config.num_hidden_layers, t->config.hidden_size, t->config.num_attention_heads,
            t->config.num_key_value_heads, t->config.vocab_size);
+    print_trained(t);
     print_data(t);
     if (t->team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", t->team.size);
     printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs\n", (long long)o->steps,

@@ -32,7 +32,7 @@ static void build_table(const LlamaConfig *config) {
     Error err = {0};
     ParameterTable table;
     if (config->num_hidden_layers > 64) return; // time
-    int code = parameter_table_build(&table, config, 1, &err);
+    int code = parameter_table_build(&table, config, 1, NULL, &err);
     fuzz_demand_code(code, err.code, err.message);
     if (code != 0) return;
     fuzz_demand(table.num_elements >= table.num_parameters && table.num_decayed <= table.num_elements,
