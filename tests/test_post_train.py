@@ -1,6 +1,8 @@
 """One round of post-training: every stage really run with a very small model, killed in each and gone on with, its report, and what
 is said to a file that does not say what it must."""
 
+import contextlib
+import fcntl
 import hashlib
 import html.parser
 import json
@@ -27,8 +29,12 @@ from llmtext.errors import InputError  # noqa: E402
 PRECISION = "fp32" if "fp32" in llmc.build_folders() else "bf16"
 TARGET = "cpu" if trainrun.ON_CPU else "cuda"
 EVIL = "<script>alert(1)</script> & \"so\""
-TRAIN = {"seq_len": 128, "batch_size": 2, "steps": 6, "lr": 1e-3, "warmup_steps": 0, "save_every": 1, "eval_every": 3, "checksum_every": 1}
-STEPS = ["reward_model/run", "rejection_sampling/best.jsonl.samples", "sft/run", "dpo/run"]
+TRAIN = {"seq_len": 128, "batch_size": 2, "steps": 12, "lr": 1e-3, "warmup_steps": 0, "save_every": 1, "eval_every": 4, "checksum_every": 1}
+# what begins to be made, the signal that then comes, whether to the running program alone, and the code
+KILLS = [
+    ("reward_model/run", signal.SIGKILL, False, -signal.SIGKILL), ("rejection_sampling/best.jsonl.samples", signal.SIGTERM, False, 130),
+    ("sft/run", signal.SIGINT, False, 130), ("dpo/run", signal.SIGTERM, True, 130),
+]  # fmt: skip
 
 
 class Round:
@@ -66,16 +72,17 @@ class Round:
         assert done.returncode == code, done.stderr
         return done
 
-    def kill(self, path, how):
-        """Starts the round and ends it once that file or folder holds something; how: the program that runs (kill -9 as well as its
-        child), or a signal to the round."""
-        trainrun.STARTED.append(subprocess.Popen(self.command(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL))
+    def kill(self, path, how, child=False):
+        """Starts the round and sends a signal, to it or to the program that it runs, once that file or folder holds something."""
+        said = self.folder / "said.txt"
+        with open(said, "wb") as file:
+            trainrun.STARTED.append(subprocess.Popen(self.command(), stderr=file, stdout=subprocess.DEVNULL))
         process, end = trainrun.STARTED[-1], time.monotonic() + 90
         while time.monotonic() < end and process.poll() is None and not begun(self.output / path):
             time.sleep(0.01)
-        process.send_signal(how)
-        code = process.wait()
-        return code, process.stderr.read().decode()
+        target = int(pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()) if child else process.pid
+        os.kill(target, how)
+        return process.wait(), said.read_text()
 
 
 def begun(path):
@@ -116,9 +123,9 @@ def test_a_round_killed_in_each_stage(round_):
     assert len(set(models)) == 4
     round_.output = round_.folder / "again"
     round_.fields["output"] = str(round_.output)
-    for path, how in zip(STEPS, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)):
-        code, error = round_.kill(path, how)
-        assert code == (130 if how != signal.SIGKILL else -9), error
+    for path, how, child, code in KILLS:
+        found, error = round_.kill(path, how, child)
+        assert found == code, error
         assert how == signal.SIGKILL or "stopped; the same command goes on from here" in error
         assert "Traceback" not in error
     done = round_.run()
@@ -128,6 +135,24 @@ def test_a_round_killed_in_each_stage(round_):
     assert round_.run().stderr.count("done before") == 6
     assert before == {path: path.stat().st_mtime_ns for path in round_.output.rglob("*.safetensors")}
     check_report(round_)
+
+
+def test_nothing_trains_on_behind_a_killed_round(round_):
+    """The trainer ends in order, and lets go of the folder."""
+    round_.fields["reward_model"]["train"] |= {"steps": 10**6, "save_every": 5}
+    assert round_.kill("reward_model/run", signal.SIGKILL)[0] == -signal.SIGKILL
+    with open(round_.output / ".lock", "a") as lock:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("train_llama3 goes on")
+    run = round_.output / "reward_model/run"
+    last = [entry["step"] for entry in trainrun.read_log(run / "log.jsonl") if "loss" in entry][-1]
+    assert last < 10**6 and json.loads((run / "checkpoint/trainer/state.json").read_text())["step"] == last
 
 
 class Page(html.parser.HTMLParser):

@@ -171,7 +171,7 @@ class Runner:
             raise Stopped
         times = note.value["steps"].setdefault(step.name, {"seconds": 0.0})
         code = self._run_command(step, note, times)
-        if self.signals or (step.trains and code == 0 and was_stopped(step)):
+        if self.signals:
             raise Stopped
         name = Path(step.program[-1]).name
         if code:
@@ -179,6 +179,8 @@ class Runner:
             raise error(f"{step.name}: {name} ended with code {code}; the command: {shlex.join(step.command)}")
         if not step.made.exists():
             raise Fault(f"{step.name}: {name} has not made {step.made}")
+        if step.trains and was_stopped(step):
+            raise Stopped
         times["done"] = True
         note.write()
 
@@ -210,14 +212,7 @@ class Runner:
 
 
 def was_stopped(step: Step) -> bool:
-    """Whether the trainer's log ends with a stop before its last step."""
-    log = step.made.parents[1] / "log.jsonl"
-    stopped = False
-    for line in log.read_text("utf-8", errors="replace").splitlines() if log.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            stopped = "stopped" in entry or (stopped and "resumed" not in entry)
-    return stopped
+    """Whether the trainer ended in order before its last step, as when somebody sent a signal to it alone."""
+    run = step.made.parents[1]
+    state, options = (json.loads((run / name).read_text("utf-8")) for name in ("checkpoint/trainer/state.json", "trainer_options.json"))
+    return state["step"] < options["steps"]
