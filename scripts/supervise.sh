@@ -2,13 +2,15 @@
 # Runs a training command, and after a fault (a node lost, a rank killed or hung, a crash) runs it again from the last
 # whole checkpoint.
 #
-#   scripts/supervise.sh [--restarts K] [--ranks-after "4 2"] [--pause S] [--log FILE] -- COMMAND...
+#   scripts/supervise.sh [--restarts K] [--ranks-after "4 2"] [--pause S] [--end-within S] [--log FILE] -- COMMAND...
 #   scripts/supervise.sh --restarts 20 -- mpirun -np 8 build/cuda/train_llama3 ... --save-every 500 --resume auto
 #
 #   --restarts K        how many times at most, default 10
 #   --ranks-after LIST  the number of ranks of the first restart, the second, ...; the last one stays. Replaces the number
 #                       behind -np or -n in COMMAND
 #   --pause S           seconds before a restart, default 2; doubles with each that brings no newer checkpoint, up to 300
+#   --end-within S      how long COMMAND may go on when its ranks have told a fault and ended, default 60; then it is killed.
+#                       On a network that was cut mpirun would wait a quarter of an hour for the host that it cannot reach
 #   --log FILE          what this script says is appended to FILE too, with the time
 #
 # SIGTERM, SIGINT and SIGUSR1 go to COMMAND, which finishes its step and writes a checkpoint, and no restart follows.
@@ -24,12 +26,13 @@ MAX_WITHOUT_PROGRESS=3
 RESTARTS=10
 RANKS_AFTER=()
 PAUSE=2
+END_WITHIN=60
 LOG=""
 CHILD=""
 STOPPED=""
 
 # OpenMPI's mpirun notices a host that is out of reach by TCP's keepalive, after minutes unless it is told otherwise: after
-# 30 s of silence a probe every 5 s, and three in vain.
+# 30 s of silence a probe every 5 s, and three in vain. (No probes are sent while mpirun waits for an answer: --end-within.)
 export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time:-30}"
 export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl:-5}"
 export OMPI_MCA_oob_tcp_keepalive_probes="${OMPI_MCA_oob_tcp_keepalive_probes:-3}"
@@ -54,8 +57,9 @@ parse() {
         --restarts) RESTARTS=$2 ;;
         --ranks-after) read -ra RANKS_AFTER <<<"$2" ;;
         --pause) PAUSE=$2 ;;
+        --end-within) END_WITHIN=$2 ;;
         --log) LOG=$2 ;;
-        *) refuse "$1: expected --restarts, --ranks-after, --pause, --log, or -- and the command" ;;
+        *) refuse "$1: expected --restarts, --ranks-after, --pause, --end-within, --log, or -- and the command" ;;
         esac
         shift 2
     done
@@ -76,6 +80,7 @@ index_of() {
 check() {
     is_number "$RESTARTS" || refuse "--restarts $RESTARTS: expected a number"
     is_number "$PAUSE" || refuse "--pause $PAUSE: expected a number of seconds"
+    is_number "$END_WITHIN" || refuse "--end-within $END_WITHIN: expected a number of seconds"
     local ranks
     for ranks in "${RANKS_AFTER[@]}"; do
         case $ranks in 0* | *[!0-9]*) refuse "--ranks-after: expected numbers of ranks, found $ranks" ;; esac
@@ -102,13 +107,29 @@ forward() {
     if [ -n "$CHILD" ]; then kill -s "$name" "$CHILD" 2>/dev/null || true; fi
 }
 
+verdict() { compgen -G "$OUTPUT/.ranks/verdict_*" >/dev/null; } # the file in which a rank has told a fault
+
+# end_late: the command, of a process group of its own, is killed END_WITHIN seconds after the verdict. In the background.
+end_late() {
+    local seconds
+    for ((seconds = 0; seconds < END_WITHIN; seconds++)); do
+        sleep 1 >/dev/null 2>&1 # killed, it leaves nobody's stream open
+        verdict || seconds=-1
+    done
+    say "ranks told a fault $END_WITHIN s ago and ${COMMAND[0]##*/} has not ended: killed"
+    kill -KILL -- "-$CHILD" 2>/dev/null || true
+}
+
 # run: CODE = the command's. A signal ends `wait` before the command has ended.
 run() {
-    local code
+    local code late
+    rm -f "$OUTPUT"/.ranks/verdict_* 2>/dev/null || true # of the run before
     set -m # a process group of its own, in which SIGINT is not ignored; Ctrl-C reaches it through forward
     "${COMMAND[@]}" </dev/null &
     CHILD=$!
     set +m
+    end_late &
+    late=$!
     if [ -n "$STOPPED" ]; then forward "$STOPPED"; fi # came before there was anyone to tell
     CODE=127
     INTERRUPTED=1
@@ -119,6 +140,8 @@ run() {
         if [ "$code" != 127 ] || [ "$CODE" = 127 ]; then CODE=$code; fi
     done
     CHILD=""
+    kill "$late" 2>/dev/null || true
+    wait "$late" 2>/dev/null || true
 }
 
 # Ranks of a run whose mpirun was killed may take a moment to end.

@@ -12,7 +12,7 @@ from test_static import ROOT
 
 SCRIPT = ROOT / "scripts" / "supervise.sh"
 # Each run takes the next line of `plan`: "STEP CODE" (a checkpoint of that step, unless it is 0, then the exit code), or "signal",
-# which waits for a signal and names it.
+# which waits for a signal and names it, or "verdict", whose ranks tell a fault while the command does not end.
 FAKE = r"""#!/usr/bin/env bash
 echo "$@" >>commands
 line=$(sed -n "$(wc -l <commands)p" plan)
@@ -22,6 +22,14 @@ mkdir -p run/checkpoints
 if [ "$step" = signal ]; then
     echo ready >ready
     for _ in {1..400}; do sleep 0.05; done
+fi
+if [ "$step" = verdict ]; then
+    mkdir -p run/.ranks
+    touch run/.ranks/verdict_$$
+    echo $$ >late
+    trap "" TERM
+    sleep 60 &
+    wait
 fi
 if [ "$step" != 0 ]; then ln -sfn "$(printf 'step_%08d' "$step")" run/checkpoints/latest; fi
 if [ "$code" = 137 ]; then kill -KILL $$; fi
@@ -50,6 +58,13 @@ def run(folder, plan, *options, **more):
     _, err = process.communicate(timeout=20)
     commands = folder / "commands"
     return process.returncode, err.splitlines(), commands.read_text().splitlines() if commands.exists() else []
+
+
+def wait_for_file(path):
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.02)
 
 
 def test_an_orderly_end_is_the_end(fake):
@@ -110,14 +125,37 @@ def test_signals_reach_the_command_and_end_the_restarts(fake, name):
         for file in ("ready", "signals", "commands"):
             (fake / file).unlink(missing_ok=True)
         process = start(fake, [f"signal {code}"], command=command)
-        while not (fake / "ready").exists():
-            time.sleep(0.02)
+        wait_for_file(fake / "ready")
         time.sleep(0.1)
         os.kill(process.pid, getattr(signal, "SIG" + name))
         _, err = process.communicate(timeout=10)
         assert (fake / "signals").read_text() == expected + "\n"
         assert process.returncode == code
         assert err == ("" if code == 0 else f"supervise: stopped by SIG{name}, ended with code 1; newest checkpoint: none\n")
+
+
+def test_a_command_that_outlives_its_ranks_is_killed(fake):
+    """As mpirun does where the network was cut. What an earlier run left says nothing."""
+    (fake / "run" / ".ranks").mkdir(parents=True)
+    (fake / "run" / ".ranks" / "verdict_0").touch()
+    code, said, commands = run(fake, ["verdict 0", "5 0"], "--end-within", "2")
+    assert (code, len(commands)) == (0, 2)
+    assert said == [
+        "supervise: ranks told a fault 2 s ago and fake has not ended: killed",
+        "supervise: restart 1 of 10 in 0 s: ended with code 137; newest checkpoint: none",
+    ]
+    assert not os.path.exists(f"/proc/{(fake / 'late').read_text().strip()}")
+
+
+def test_a_command_that_runs_is_left_alone(fake):
+    (fake / "run" / ".ranks").mkdir(parents=True)
+    (fake / "run" / ".ranks" / "verdict_0").touch()
+    process = start(fake, ["signal 0"], "--end-within", "1")
+    wait_for_file(fake / "ready")
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")
 
 
 def test_a_signal_in_the_pause(fake):
@@ -137,6 +175,7 @@ def test_a_signal_in_the_pause(fake):
         (("--restarts", "x"), ("--output", "run", "--resume", "auto"), "--restarts x"),
         (("--ranks-after", "4 0"), ("--output", "run", "--resume", "auto"), "found 0"),
         (("--ranks-after", "4"), ("--output", "run", "--resume", "auto"), "mpirun -np"),
+        (("--end-within", "x"), ("--output", "run", "--resume", "auto"), "--end-within x"),
         (("--what", "4"), ("--output", "run", "--resume", "auto"), "--what"),
         (("--log", "no/such/folder"), ("--output", "run", "--resume", "auto"), "--log no/such/folder"),
     ],

@@ -1,11 +1,13 @@
 """train_llama3 on two hosts: mpirun across two network namespaces (twohosts.py), over TCP."""
 
+import os
 import time
 
 import pytest
 
 import ranks
 import twohosts
+from test_supervise import SCRIPT
 from trainrun import BUILDS, Workplace, losses, program
 
 REASON = twohosts.reason()
@@ -77,30 +79,36 @@ def ranks_left(hosts):
     return [name for host in (0, 1) for name in hosts.members(host).values() if "train_llama3" in name]
 
 
-# as supervise.sh sets them, shorter: when mpirun gives up a host that does not answer
+# when mpirun, which waits for nothing, gives up a host that does not answer: as supervise.sh sets them, shorter
 KEEPALIVE = {"time": "5", "intvl": "2", "probes": "2"}
+SUPERVISED = [SCRIPT, "--restarts", "0", "--end-within", "5", "--"]
 
 
-def test_cable_cut(work, hosts):
-    """All ranks wait for each other, and end with one line that says so; mpirun learns that the other host is out of reach and
-    ends too; the run goes on once the cable is mended."""
+@pytest.mark.parametrize("timeout", [1, 3], ids="--rank-timeout {}".format)
+def test_cable_cut(work, hosts, timeout):
+    """Ranks wait for each other, and end with one line that says so; the other host is given up, whether the ranks end first
+    (mpirun then waits for an answer to what it has sent there) or mpirun sees it before; and the run goes on once the cable is
+    mended."""
     settings = {f"OMPI_MCA_oob_tcp_keepalive_{name}": value for name, value in KEEPALIVE.items()}
-    options = {"steps": 100_000, "save_every": 20, "resume": "auto", "rank_timeout": 1}
-    process = hosts.start(command(work, "cut", 2, **options), count=2, environment=settings)
-    log = work.folder / "cut" / "log.jsonl"
-    end = time.monotonic() + 30
-    while not (log.exists() and "step_00000020" in log.read_text()) and time.monotonic() < end:
+    options = {"steps": 100_000, "save_every": 20, "resume": "auto", "rank_timeout": timeout}
+    output = work.folder / f"cut{timeout}"
+    process = hosts.start(command(work, output, 2, **options), count=2, environment=settings, before=SUPERVISED)
+    log = output / "log.jsonl"
+    end = time.monotonic() + 60
+    while not (log.exists() and "step_00000020" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < end, (hosts.kill(), process.communicate())
         time.sleep(0.05)
     hosts.cut()
     try:
-        _, err = process.communicate(timeout=60)  # ten times --rank-timeout, where nobody is to blame, and the keepalive
+        _, err = process.communicate(timeout=120)  # ten times --rank-timeout, where nobody is to blame, and then END_WITHIN
         left = ranks_left(hosts)
     finally:
         hosts.mend()
         hosts.kill()
-    assert process.returncode != 0 and not left
+    assert process.returncode == 1 and not left
     lines = [line for line in err.splitlines() if line.startswith("train_llama3:")]
     assert len(lines) <= 1 and all("wait" in line for line in lines), err  # the other host's line may be lost on the cable
-    done = hosts.run(command(work, "cut", 2, steps=1000, save_every=20, resume="auto"), ranks=2)
+    steps = 20 + int(os.readlink(output / "checkpoints" / "latest").removeprefix("step_"))
+    done = hosts.run(command(work, output, 2, steps=steps, save_every=20, resume="auto"), ranks=2)
     assert done.returncode == 0, done.stderr
     assert "resume    after step" in done.stdout

@@ -140,11 +140,11 @@ class TwoHosts:
         words += [word for name, value in mca.items() for word in ("--mca", name, str(value))]
         return words + [word for name in forward for word in ("-x", name)]
 
-    def start(self, command, count, environment=None, options=(), **popen):
-        """The Popen of mpirun on the first host."""
+    def start(self, command, count, environment=None, options=(), before=(), **popen):
+        """The Popen of mpirun on the first host; before: words before it."""
         forward = sorted({*FORWARDED, *(environment or {})})
         options = [*self.options(count, forward), *options]
-        return ranks.start(command, count, environment, options, before=self.on(0), **popen)
+        return ranks.start(command, count, environment, options, [*self.on(0), *map(str, before)], **popen)
 
     def run(self, command, ranks, timeout=60, environment=None, options=(), **popen):
         """The completed process of mpirun; subprocess.TimeoutExpired (with what was printed) after `timeout` seconds."""
