@@ -9,8 +9,9 @@
 #   --ranks-after LIST  the number of ranks of the first restart, the second, ...; the last one stays. Replaces the number
 #                       behind -np or -n in COMMAND
 #   --pause S           seconds before a restart, default 2; doubles with each that brings no newer checkpoint, up to 300
-#   --end-within S      how long COMMAND may go on when its ranks have told a fault and ended, default 60; then it is killed.
-#                       On a network that was cut mpirun would wait a quarter of an hour for the host that it cannot reach
+#   --end-within S      how long COMMAND may go on when its ranks have told a fault, or all its children have ended, default 60;
+#                       then it is killed. On a network that was cut mpirun would wait a quarter of an hour for the host that
+#                       it cannot reach, and it may hang where a rank was killed while it came up
 #   --log FILE          what this script says is appended to FILE too, with the time
 #
 # SIGTERM, SIGINT and SIGUSR1 go to COMMAND, which finishes its step and writes a checkpoint, and no restart follows.
@@ -109,14 +110,21 @@ forward() {
 
 verdict() { compgen -G "$OUTPUT/.ranks/verdict_*" >/dev/null; } # the file in which a rank has told a fault
 
-# end_late: the command, of a process group of its own, is killed END_WITHIN seconds after the verdict. In the background.
+# All children of the command have ended and it takes no note of them.
+bereft() {
+    local states
+    states=$(ps -o stat= --ppid "$CHILD" 2>/dev/null) || return 1
+    [ -n "$states" ] && ! grep -q '^[^Z]' <<<"$states"
+}
+
+# end_late: the command, which has a process group of its own, is killed after END_WITHIN seconds of that. In the background.
 end_late() {
     local seconds
     for ((seconds = 0; seconds < END_WITHIN; seconds++)); do
         sleep 1 >/dev/null 2>&1 # killed, it leaves nobody's stream open
-        verdict || seconds=-1
+        verdict || bereft || seconds=-1
     done
-    say "ranks told a fault $END_WITHIN s ago and ${COMMAND[0]##*/} has not ended: killed"
+    say "ranks ended or told a fault $END_WITHIN s ago and ${COMMAND[0]##*/} has not ended: killed"
     kill -KILL -- "-$CHILD" 2>/dev/null || true
 }
 

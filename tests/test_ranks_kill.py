@@ -100,9 +100,17 @@ class Run:
         self.seen = self.furthest()
 
     def end(self, victim, words, codes, within, silent=False):
-        """All processes are gone within that many seconds, with one line that names the victim. silent: or with none."""
+        """All processes are gone within that many seconds, with one line that names the victim. silent: or with none, and
+        perhaps mpirun is still there: where a rank dies while it connects to it, mpirun 4.1 may hang (PMIX ERROR: UNREACHABLE)
+        after it has ended all ranks; scripts/supervise.sh kills it then."""
         began = time.monotonic()
-        _, err = self.process.communicate(timeout=60)
+        try:
+            _, err = self.process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            left = ranks.members(self.process)
+            ranks.kill(self.process)
+            assert silent and set(left.values()) == {"mpirun"}, (left, self.process.communicate())
+            return
         left, took = ranks.members(self.process), time.monotonic() - began
         told = f"rank {victim} ({HOST}/{self.pids[victim]})"
         print(f"{took:.2f} s, code {self.process.returncode}, {told}: {err}", end="")

@@ -12,7 +12,7 @@ from test_static import ROOT
 
 SCRIPT = ROOT / "scripts" / "supervise.sh"
 # Each run takes the next line of `plan`: "STEP CODE" (a checkpoint of that step, unless it is 0, then the exit code), or "signal",
-# which waits for a signal and names it, or "verdict", whose ranks tell a fault while the command does not end.
+# which waits for a signal and names it, or "verdict", whose ranks tell a fault, or "bereft", whose child ends, while the command does not end.
 FAKE = r"""#!/usr/bin/env bash
 echo "$@" >>commands
 line=$(sed -n "$(wc -l <commands)p" plan)
@@ -26,11 +26,11 @@ fi
 if [ "$step" = verdict ]; then
     mkdir -p run/.ranks
     touch run/.ranks/verdict_$$
-    echo $$ >late
     trap "" TERM
     sleep 60 &
     wait
 fi
+if [ "$step" = bereft ]; then exec python3 -c "import os, time; os.fork() or os._exit(0); time.sleep(60)"; fi
 if [ "$step" != 0 ]; then ln -sfn "$(printf 'step_%08d' "$step")" run/checkpoints/latest; fi
 if [ "$code" = 137 ]; then kill -KILL $$; fi
 exit "$code"
@@ -134,25 +134,24 @@ def test_signals_reach_the_command_and_end_the_restarts(fake, name):
         assert err == ("" if code == 0 else f"supervise: stopped by SIG{name}, ended with code 1; newest checkpoint: none\n")
 
 
-def test_a_command_that_outlives_its_ranks_is_killed(fake):
-    """As mpirun does where the network was cut. What an earlier run left says nothing."""
-    (fake / "run" / ".ranks").mkdir(parents=True)
-    (fake / "run" / ".ranks" / "verdict_0").touch()
-    code, said, commands = run(fake, ["verdict 0", "5 0"], "--end-within", "2")
+@pytest.mark.parametrize("how", ["verdict", "bereft"])
+def test_a_command_that_outlives_its_ranks_is_killed(fake, how):
+    """As mpirun may where the network was cut, and where a rank was killed as it came up."""
+    code, said, commands = run(fake, [f"{how} 0", "5 0"], "--end-within", "2")
     assert (code, len(commands)) == (0, 2)
     assert said == [
-        "supervise: ranks told a fault 2 s ago and fake has not ended: killed",
+        "supervise: ranks ended or told a fault 2 s ago and fake has not ended: killed",
         "supervise: restart 1 of 10 in 0 s: ended with code 137; newest checkpoint: none",
     ]
-    assert not os.path.exists(f"/proc/{(fake / 'late').read_text().strip()}")
 
 
 def test_a_command_that_runs_is_left_alone(fake):
+    """What an earlier run left says nothing."""
     (fake / "run" / ".ranks").mkdir(parents=True)
     (fake / "run" / ".ranks" / "verdict_0").touch()
-    process = start(fake, ["signal 0"], "--end-within", "1")
+    process = start(fake, ["signal 0"], "--end-within", "4")
     wait_for_file(fake / "ready")
-    time.sleep(3)
+    time.sleep(6)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, "")
