@@ -11,6 +11,7 @@ static int train(Trainer *t, Error *err) {
     int code = trainer_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume
     if (trainer_prepares_only(t)) return code;
     if (!code) code = trainer_begin(t, err); // the output folder becomes this run's
+    if (!code) code = trainer_make_up(t, err); // evaluations that a signal to stop left out
     while (!code && !trainer_done(t)) {
         code = trainer_step(t, err);               // tokens -> loss -> gradients -> clip -> AdamW
         if (!code) code = trainer_observe(t, err); // log, progress line, validation loss, sample, checkpoint

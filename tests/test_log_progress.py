@@ -361,7 +361,7 @@ def test_log_goes_on(tmp_path):
     gone = ['{"step":3,"loss":7.25}', "[1]", "{}", "no JSON"]
     path.write_text("\n".join([kept[0], gone[0], kept[1], gone[1], kept[2], gone[2], kept[3], gone[3]]) + '\n{"step":1,"lo')
     log, err = Log(), Error()
-    assert library.log_resume(byref(log), os.fsencode(path), c_int64(2), byref(err)) == 0, err.message
+    assert library.log_resume(byref(log), os.fsencode(path), c_int64(2), c_int(0), byref(err)) == 0, err.message
     library.log_resumed(byref(log), c_int64(2), b"step_00000002")
     library.log_checkpoint(byref(log), c_int64(4), b"step_00000004", c_double(0.25), c_double(1.5), c_int64(123456789012))
     library.log_checkpoint_failed(byref(log), c_int64(6), b"no space")
@@ -377,8 +377,21 @@ def test_log_goes_on(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+@pytest.mark.parametrize("kinds, gone", [(0, []), (1, ["v", "a"]), (2, ["t"]), (5, ["v", "a", "s"]), (7, ["v", "a", "t", "s"])])
+def test_what_is_made_again_leaves_the_log(tmp_path, kinds, gone):
+    """Evaluations, tasks and samples of the step itself; those of the steps before stay."""
+    path = tmp_path / "log.jsonl"
+    members = {"l": '"loss":7', "v": '"val_loss":6', "a": '"val_loss_averaged":6', "t": '"task":"x"', "s": '"sample":"val_loss"'}
+    whole = [f'{{"step":{step},{member}}}' for step in (1, 2) for member in members.values()]
+    path.write_text("\n".join(whole) + "\n")
+    log, err = Log(), Error()
+    assert library.log_resume(byref(log), os.fsencode(path), c_int64(2), c_int(kinds), byref(err)) == 0, err.message
+    library.log_close(byref(log))
+    assert path.read_text().splitlines() == [line for line in whole if line not in [f'{{"step":2,{members[name]}}}' for name in gone]]
+
+
 def test_log_goes_on_without_a_file(tmp_path):
     log, err = Log(), Error()
-    assert library.log_resume(byref(log), os.fsencode(tmp_path / "log.jsonl"), c_int64(2), byref(err)) == 0
+    assert library.log_resume(byref(log), os.fsencode(tmp_path / "log.jsonl"), c_int64(2), c_int(0), byref(err)) == 0
     library.log_close(byref(log))
     assert lines(tmp_path / "log.jsonl") == []

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 
 import checkpoints
 import llmc
+import ranks
 from conftest import SEED
-from trainrun import BUILDS, ON_CPU, T, VOCAB, Workplace, documents, losses, read_log, snapshot
+from trainrun import BUILDS, ON_CPU, T, VOCAB, Workplace, documents, losses, program, read_log, snapshot
 
 PRECISIONS = list(BUILDS)
 STEPS = 24
@@ -99,6 +100,41 @@ def test_same_bits_after_signals(whole, work):
         assert out.splitlines()[-1] in ("to go on: the same options and --resume auto",) or "nothing was trained yet" in out
     assert stopped >= 1
     assert_same_run(whole, work)
+
+
+def observations(log):
+    return [(line["step"], kind, line[kind]) for line in log for kind in ("val_loss", "sample") if kind in line]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_signal_left_out_is_made_up(work, count):
+    """Evaluations and samples that were due after the very step of a signal: the log has each once, as if there had been none."""
+    steps = 40
+    options = common(work, steps=steps, batch_size=2 // count, eval_every=1, sample_every=1, save_every=5, resume="auto")
+    work.run_ranks(count, **options, output=work.folder / "whole")
+    expected = observations(work.log(work.folder / "whole"))
+    assert [(step, kind) for step, kind, _ in expected] == [(s, k) for s in range(1, steps + 1) for k in ("val_loss", "sample")]
+    log, left_out = work.output / "log.jsonl", 0
+
+    def written():
+        return log.stat().st_size if log.exists() else 0
+
+    for _ in range(200):
+        before = written()
+        process = ranks.start([program("fp32"), *work.arguments(**options)], ranks=count)
+        try:
+            while process.poll() is None and written() < before + 1500:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGUSR1)  # mpirun passes it on
+            out, err = process.communicate(timeout=60)
+        finally:
+            ranks.kill(process)
+        assert process.returncode == 0 and err == "", (process.returncode, err)
+        if "done after" in out or "done: " in out:
+            break
+        left_out += "owed" in json.loads((work.output / "checkpoint" / "trainer" / "state.json").read_text())
+    assert left_out >= 1
+    assert observations(work.log()) == expected
 
 
 def test_same_bits_from_a_folder_elsewhere(whole, work):
@@ -451,10 +487,20 @@ def test_all_damaged(half):
     before = snapshot(half.output)
     for resume in ("auto", half.output):
         _, err = half.run(resume=resume, steps=8, code=2)
-        assert "none of them whole" in err.splitlines()[-1] and err.count("passed over") == 3
+        assert err.count("\n") == 1 and "found 3, none of them whole: " in err
+        assert all(f"{name}/model.safetensors" in err for name in ("step_00000006", "step_00000004", "step_00000002"))
     assert snapshot(half.output) == before
     half.run(resume="auto", steps=8, overwrite=True)
     assert len(losses(half.log())) == 8
+
+
+def test_several_damaged(half):
+    """One line names the newer ones, and the oldest is resumed."""
+    for name in ("step_00000006", "step_00000004"):
+        (half.output / "checkpoints" / name / "config.json").unlink()
+    out, err = half.run(resume="auto", steps=8)
+    assert err.count("\n") == 1 and err.startswith("train_llama3: checkpoints passed over: ")
+    assert "step_00000006/config.json" in err and "step_00000004/config.json" in err and "after step 2" in out
 
 
 # ---- two runs in one folder

@@ -16,24 +16,33 @@ int log_open(Log *log, const char *path, Error *err) {
     return log->fd < 0 ? file_fail_open(err, path, errno) : 0;
 }
 
-// Whether a line of a log is one of a whole step up to `step`.
-static bool is_kept(const char *line, size_t length, int64_t step) {
+static bool has(const cJSON *object, const char *name) { return cJSON_GetObjectItemCaseSensitive(object, name) != NULL; }
+
+// The LogKind of a line; 0: none of them.
+static int kind_of(const cJSON *object) {
+    if (has(object, "val_loss") || has(object, "val_loss_averaged")) return LOG_EVALUATION;
+    return has(object, "task") ? LOG_TASK : has(object, "sample") ? LOG_SAMPLE : 0;
+}
+
+// Whether a line of a log is one of a whole step up to `step`, and none of that step that is made again.
+static bool is_kept(const char *line, size_t length, int64_t step, int made_again) {
     if (length == 0 || line[length - 1] != '\n') return false; // cut
     cJSON *object = cJSON_ParseWithLength(line, length);
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(object, "step");
-    bool kept = cJSON_IsNumber(number) && number->valuedouble <= (double)step;
+    bool kept = cJSON_IsNumber(number) && number->valuedouble <= (double)step &&
+                !(number->valuedouble == (double)step && (kind_of(object) & made_again));
     cJSON_Delete(object);
     return kept;
 }
 
-static int copy_kept(FILE *from, NewFile *to, int64_t step, int64_t *bytes, Error *err) {
+static int copy_kept(FILE *from, NewFile *to, int64_t step, int made_again, int64_t *bytes, Error *err) {
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;
     int code = 0;
     *bytes = 0;
     while (!code && (length = getline(&line, &capacity, from)) > 0) {
-        if (!is_kept(line, (size_t)length, step)) continue;
+        if (!is_kept(line, (size_t)length, step, made_again)) continue;
         code = file_append(to, line, (size_t)length, err);
         *bytes += length;
     }
@@ -41,14 +50,14 @@ static int copy_kept(FILE *from, NewFile *to, int64_t step, int64_t *bytes, Erro
     return code;
 }
 
-int log_resume(Log *log, const char *path, int64_t step, Error *err) {
+int log_resume(Log *log, const char *path, int64_t step, int made_again, Error *err) {
     *log = (Log){.fd = -1};
     NewFile shortened;
     FILE *old = fopen(path, "re");
     if (!old) return errno == ENOENT ? log_open(log, path, err) : file_fail_open(err, path, errno);
     int code = file_begin(&shortened, path, err);
     if (!code) {
-        code = copy_kept(old, &shortened, step, &log->bytes, err);
+        code = copy_kept(old, &shortened, step, made_again, &log->bytes, err);
         if (!code && ferror(old)) code = fail_fault(err, "%s: cannot be read", path);
         if (code)
             file_discard(&shortened);

@@ -22,9 +22,13 @@ typedef struct {
 // Creates (truncates) the file at path. Errors: 2 where the path is to blame, 1.
 int log_open(Log *log, const char *path, Error *err);
 
-// Opens the log of a run that goes on after `step`: lines beyond that step and lines that were cut are
-// removed, at once (the file is replaced). No file: an empty one is made. Errors: as log_open.
-int log_resume(Log *log, const char *path, int64_t step, Error *err);
+// Kinds of lines, bits.
+typedef enum { LOG_EVALUATION = 1, LOG_TASK = 2, LOG_SAMPLE = 4 } LogKind;
+
+// Opens the log of a run that goes on after `step`: lines beyond that step, lines of that step of the kinds that are made
+// again, and lines that were cut are removed, at once (the file is replaced). No file: an empty one is made. Errors: as
+// log_open.
+int log_resume(Log *log, const char *path, int64_t step, int made_again, Error *err);
 
 // What many ranks cost a step: seconds in which they communicated, and of those the ones in which computation waited.
 typedef struct {

@@ -26,7 +26,29 @@ static void note_passed_over(void *context, const char *path, const char *reason
     cJSON_AddStringToObject(entry, "reason", reason);
     if (!resume->passed_over) resume->passed_over = cJSON_CreateArray();
     cJSON_AddItemToArray(resume->passed_over, entry);
-    fprintf(stderr, "train_llama3: checkpoint passed over: %s\n", reason);
+}
+
+// Why they were, "; " between two; what has no room is counted.
+static void join_reasons(const Resume *resume, char *text, size_t size) {
+    const cJSON *entry;
+    size_t used = 0;
+    int left = cJSON_GetArraySize(resume->passed_over);
+    text[0] = 0;
+    cJSON_ArrayForEach(entry, resume->passed_over) {
+        const char *reason = cJSON_GetObjectItem(entry, "reason")->valuestring;
+        if (used + strlen(reason) + 24 > size) break;
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? "; " : "", reason);
+        left--;
+    }
+    if (left) snprintf(text + used, size - used, "%s%d more", used ? "; " : "", left);
+}
+
+static void say_passed_over(const Resume *resume) {
+    char reasons[4 * sizeof((Error *)NULL)->message];
+    const int count = cJSON_GetArraySize(resume->passed_over);
+    if (count == 0) return;
+    join_reasons(resume, reasons, sizeof reasons);
+    fprintf(stderr, "train_llama3: checkpoint%s passed over: %s\n", count > 1 ? "s" : "", reasons);
 }
 
 // The newest whole checkpoint of a run's folder; "" where there is none at all.
@@ -34,9 +56,15 @@ static int find_newest(Resume *resume, const char *run, Error *err) {
     char store[PATH_MAX];
     int code = run_dir_path(store, run, "checkpoints", err);
     if (!code) code = store_newest_whole(resume->folder, store, note_passed_over, resume, err);
-    if (code || resume->folder[0] || !resume->passed_over) return code;
-    return fail_input(err, "--resume: expected a whole checkpoint in %s, found %d, none of them whole", store,
-                      cJSON_GetArraySize(resume->passed_over));
+    if (code || !resume->passed_over) return code;
+    if (resume->folder[0]) {
+        say_passed_over(resume);
+        return 0;
+    }
+    char reasons[sizeof err->message - 256];
+    join_reasons(resume, reasons, sizeof reasons);
+    return fail_input(err, "--resume: expected a whole checkpoint in %.160s, found %d, none of them whole: %s", store,
+                      cJSON_GetArraySize(resume->passed_over), reasons);
 }
 
 static bool exists(const char *folder, const char *name) {
@@ -103,7 +131,10 @@ int resume_find(Resume *resume, const Options *o, Error *err) {
         if (!code) store_clean(store); // a replacement that was cut short gets its checkpoint back
         if (!code) code = find_newest(resume, o->output, err);
     }
-    if (code && o->overwrite && resume->passed_over) code = 0; // the damaged run is replaced
+    if (code && o->overwrite && resume->passed_over) {
+        say_passed_over(resume);
+        code = 0; // the damaged run is replaced
+    }
     if (mode == RESUME_FOLDER) code = find_chosen(resume, o->resume, err);
     if (!code && resume->folder[0]) code = read_state(resume, err);
     if (code) return code;

@@ -35,10 +35,14 @@ bool trainer_prepares_only(const Trainer *t); // --reference-only: that was all
 // checkpoint. Errors: 2, 1.
 int trainer_begin(Trainer *t, Error *err);
 
+// Evaluations and samples that were due after the step of the resumed checkpoint, and left out as a signal to stop had come.
+// Errors: as trainer_observe.
+int trainer_make_up(Trainer *t, Error *err);
+
 // Whether all steps are done, or a signal to stop came, to any rank.
 bool trainer_done(const Trainer *t);
 
-// Whether the checkpoint that is to be resumed has all steps already; prints it. The output folder stays as
+// Whether the checkpoint that is to be resumed has all steps already, and nothing to make up; prints it. The output folder stays as
 // it is.
 bool trainer_was_done(const Trainer *t);
 

@@ -72,7 +72,7 @@ static void log_beginning(Trainer *t) {
 static int begin_log(Trainer *t, Error *err) {
     char path[PATH_MAX];
     int code = run_dir_path(path, t->options.output, "log.jsonl", err);
-    if (!code) code = t->resume.own ? log_resume(&t->log, path, t->step, err) : log_open(&t->log, path, err);
+    if (!code) code = t->resume.own ? log_resume(&t->log, path, t->step, t->owed, err) : log_open(&t->log, path, err);
     if (!code) log_beginning(t);
     return code;
 }

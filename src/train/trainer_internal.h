@@ -61,6 +61,7 @@ struct Trainer {
     Progress progress;
     int stop_signal;                 // with many ranks: the one on which they agreed to stop; 0: none
     bool made;                       // the last call of trainer_step made a step
+    int owed;                        // LogKinds due after this step and not made, as a signal to stop came before
     LogRanks communication;          // of the last step
     LogRanks communicated;           // in all steps of this process
     double stepped;                  // seconds that these took
@@ -100,6 +101,8 @@ double trainer_now(void);
 int64_t trainer_tokens(const Trainer *t); // of all steps up to now
 
 // ---- trainer_step.c
+
+int trainer_observations(const Trainer *t); // the LogKinds that the options ask for
 
 void trainer_close_timeline(Trainer *t); // writes it if it is begun and not written; a failure is a warning
 
@@ -211,7 +214,7 @@ LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on thi
 // ---- trainer_tasks.c
 
 int trainer_open_tasks(Trainer *t, Error *err); // the files of --eval-tasks, if it was given. Errors: 2, 1
-bool trainer_tasks_due(const Trainer *t);       // after this step
-int trainer_show_tasks(Trainer *t, Error *err); // after a step, where it is due: scores, log, terminal. Errors: 1
+bool trainer_tasks_due(const Trainer *t);       // after this step, if there are any
+int trainer_show_tasks(Trainer *t, Error *err); // scores, log, terminal; what a signal cuts short is owed. Errors: 1
 
 #endif

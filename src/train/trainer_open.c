@@ -382,7 +382,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
 }
 
 bool trainer_was_done(const Trainer *t) {
-    if (t->first_step == 0 || t->first_step < t->options.steps) return false;
+    if (t->first_step == 0 || t->first_step < t->options.steps || t->owed) return false;
     printf("done: %s has all of --steps %lld\n", t->resume.folder, (long long)t->options.steps);
     return true;
 }

@@ -50,6 +50,7 @@ char *trainer_state_text(const Trainer *t) {
     cJSON_AddNumberToObject(root, "data_offset", (double)t->data_offset);
     cJSON_AddNumberToObject(root, "tokens", (double)trainer_tokens(t));
     if (t->options.average_from) cJSON_AddNumberToObject(root, "average_samples", (double)t->average_samples);
+    if (t->owed) cJSON_AddNumberToObject(root, "owed", t->owed);
     add_spikes(root, &t->spikes);
     add_identity(root, t);
     char *text = cJSON_Print(root);
@@ -76,6 +77,14 @@ int trainer_take_average(Trainer *t, const Resume *resume, Error *err) {
     return resume_integer(resume, "average_samples", 0, &t->average_samples, err);
 }
 
+// Of what was due after the step and left out: what this run's options ask for, too.
+static int take_owed(Trainer *t, const Resume *resume, Error *err) {
+    int64_t owed = 0;
+    int code = cJSON_HasObjectItem(resume->state, "owed") ? resume_integer(resume, "owed", 0, &owed, err) : 0;
+    t->owed = (int)(owed & trainer_observations(t));
+    return code;
+}
+
 int trainer_take_state(Trainer *t, Error *err) {
     const Resume *resume = &t->resume;
     int64_t tokens = 0;
@@ -87,6 +96,7 @@ int trainer_take_state(Trainer *t, Error *err) {
     if (!code && t->options.task == TASK_DPO)
         code = resume_fingerprint(resume, "reference_model", &t->reference_model, err);
     if (!code) code = trainer_take_average(t, resume, err);
+    if (!code) code = take_owed(t, resume, err);
     t->token_offset = tokens - t->step * t->options.tokens_per_step;
     keep_position(t, resume->options.tokens_per_step);
     return code;

@@ -139,12 +139,20 @@ int trainer_step(Trainer *t, Error *err) {
 // ---- after a step
 
 static bool due(const Trainer *t, int64_t every) {
-    return every > 0 && (t->step % every == 0 || t->step == t->options.steps) && !trainer_stop_signal(t);
+    return every > 0 && (t->step % every == 0 || t->step == t->options.steps);
 }
 
-static bool long_work_due(const Trainer *t) {
+int trainer_observations(const Trainer *t) {
     const Options *o = &t->options;
-    return (t->val && due(t, o->eval_every)) || due(t, o->sample_every) || trainer_tasks_due(t);
+    return (t->val && o->eval_every ? LOG_EVALUATION : 0) | (o->eval_tasks ? LOG_TASK : 0) |
+           (o->sample_every ? LOG_SAMPLE : 0);
+}
+
+static int observations_due(const Trainer *t) {
+    const Options *o = &t->options;
+    const int now = (due(t, o->eval_every) ? LOG_EVALUATION : 0) | (trainer_tasks_due(t) ? LOG_TASK : 0) |
+                    (due(t, o->sample_every) ? LOG_SAMPLE : 0);
+    return now & trainer_observations(t);
 }
 
 static int show_evaluation(Trainer *t, Error *err) {
@@ -204,6 +212,30 @@ static void add_to_average(Trainer *t) {
     if (llama3_update_applied(t->model)) llama3_average(t->model, ++t->average_samples);
 }
 
+// Is this one owed, and no signal to stop in its way? Then it is not owed any more.
+static bool take_on(Trainer *t, LogKind kind) {
+    if (!(t->owed & (int)kind) || trainer_stop_signal(t)) return false;
+    t->owed &= ~(int)kind;
+    return true;
+}
+
+// What takes long. What a signal to stop leaves undone stays owed: the run that goes on makes it up.
+static int observe_at_length(Trainer *t, Error *err) {
+    int code = 0;
+    if (!t->owed) return 0;
+    trainer_agree_on_stopping(t);
+    watchdog_phase("evaluating");
+    if (take_on(t, LOG_EVALUATION)) {
+        code = show_evaluation(t, err);
+        if (!code) code = show_averaged(t, err);
+    }
+    if (!code && take_on(t, LOG_TASK)) code = trainer_show_tasks(t, err);
+    if (!code && take_on(t, LOG_SAMPLE)) show_sample(t);
+    return code;
+}
+
+int trainer_make_up(Trainer *t, Error *err) { return observe_at_length(t, err); }
+
 int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
     bool rolled_back;
@@ -216,15 +248,8 @@ int trainer_observe(Trainer *t, Error *err) {
     progress_show(&t->progress, s);
     if (due(t, t->options.checksum_every)) code = trainer_checksum(t, err);
     if (code) return code;
-    if (long_work_due(t)) {
-        trainer_agree_on_stopping(t);
-        watchdog_phase("evaluating");
-    }
-    const bool evaluating = t->val && due(t, t->options.eval_every);
-    code = evaluating ? show_evaluation(t, err) : 0;
-    if (!code && evaluating) code = show_averaged(t, err);
-    if (!code) code = trainer_show_tasks(t, err);
-    if (!code && due(t, t->options.sample_every)) show_sample(t);
+    t->owed = observations_due(t);
+    code = observe_at_length(t, err);
     watchdog_phase("saving");
     if (!code) trainer_checkpoint(t);
     return code;

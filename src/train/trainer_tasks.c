@@ -11,7 +11,6 @@ int trainer_open_tasks(Trainer *t, Error *err) {
 
 bool trainer_tasks_due(const Trainer *t) {
     const int64_t every = t->options.eval_tasks_every;
-    if (!t->options.eval_tasks || trainer_stop_signal(t)) return false;
     return t->step >= t->options.steps || (every > 0 && t->step % every == 0);
 }
 
@@ -31,8 +30,8 @@ static int show_task(Trainer *t, int index, Error *err) {
 // Rank 0 computes, the others wait.
 int trainer_show_tasks(Trainer *t, Error *err) {
     int code = 0;
-    if (!trainer_tasks_due(t)) return 0;
     for (int i = 0; !code && t->tasks && i < evaltasks_count(t->tasks) && !process_stop_requested(); i++)
         code = show_task(t, i, err);
+    if (t->tasks && process_stop_requested()) t->owed |= LOG_TASK; // rank 0 writes that down
     return team_follow(&t->team, code, err);
 }
