@@ -106,14 +106,8 @@ def observations(log):
     return [(line["step"], kind, line[kind]) for line in log for kind in ("val_loss", "sample") if kind in line]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_what_a_signal_left_out_is_made_up(work, count):
-    """Evaluations and samples that were due after the very step of a signal: the log has each once, as if there had been none."""
-    steps = 40
-    options = common(work, steps=steps, batch_size=2 // count, eval_every=1, sample_every=1, save_every=5, resume="auto")
-    work.run_ranks(count, **options, output=work.folder / "whole")
-    expected = observations(work.log(work.folder / "whole"))
-    assert [(step, kind) for step, kind, _ in expected] == [(s, k) for s in range(1, steps + 1) for k in ("val_loss", "sample")]
+def stop_until_done(work, count, steps, options):
+    """Ranks stopped by a signal soon after each start until the run has all its steps; how often something was left out."""
     log, left_out = work.output / "log.jsonl", 0
 
     def written():
@@ -123,18 +117,35 @@ def test_what_a_signal_left_out_is_made_up(work, count):
         before = written()
         process = ranks.start([program("fp32"), *work.arguments(**options)], ranks=count)
         try:
-            while process.poll() is None and written() < before + 1500:
+            while process.poll() is None and written() < before + 1000:
                 time.sleep(0.001)
             process.send_signal(signal.SIGUSR1)  # mpirun passes it on
             out, err = process.communicate(timeout=60)
         finally:
             ranks.kill(process)
         assert process.returncode == 0 and err == "", (process.returncode, err)
-        if "done after" in out or "done: " in out:
+        owed = "owed" in json.loads((work.output / "checkpoint" / "trainer" / "state.json").read_text())
+        left_out += owed
+        if f"done after {steps}" in out and not owed or "done: " in out:
             break
-        left_out += "owed" in json.loads((work.output / "checkpoint" / "trainer" / "state.json").read_text())
-    assert left_out >= 1
-    assert observations(work.log()) == expected
+    return left_out
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_signal_left_out_is_made_up(work, count):
+    """Evaluations and samples that were due after the very step of a signal: the log has each once, as if there had been none."""
+    steps = 40
+    options = common(work, steps=steps, batch_size=2 // count, eval_every=1, sample_every=1, save_every=5, resume="auto")
+    work.run_ranks(count, **options, output=work.folder / "whole")
+    expected = observations(work.log(work.folder / "whole"))
+    assert [(step, kind) for step, kind, _ in expected] == [(s, k) for s in range(1, steps + 1) for k in ("val_loss", "sample")]
+    for attempt in range(10):  # on a busy machine a run may be over before this test has seen that it began
+        work.output = work.folder / f"stopped{attempt}"
+        left_out = stop_until_done(work, count, steps, {**options, "output": work.output})
+        assert observations(work.log()) == expected
+        if left_out:
+            break
+    assert left_out
 
 
 def test_same_bits_from_a_folder_elsewhere(whole, work):
@@ -190,7 +201,8 @@ def wait_for(condition, process, seconds=60):
 
 
 def test_kills(work):
-    """Killed at 100 random moments, with a write nearly always under way; then the end has the undisturbed run's bits."""
+    """Killed at 100 random moments, with a write nearly always under way (on a busy machine at more of them, until it has made
+    steps and was killed in writes often enough); then the end has the undisturbed run's bits."""
     rng = random.Random(SEED)
     print(f"LLMC_TEST_SEED={SEED}")
     options = common(work, save_every=1, resume="auto", schedule_steps=2000, sample_every=50, eval_every=50)
@@ -198,7 +210,7 @@ def test_kills(work):
     work.run(**common(work, steps=1, schedule_steps=2000, output=work.folder / "timed"))
     longest = 3 * (time.time() - began)  # so that a slow or busy machine gets to train too
     kills = in_writes = 0
-    while kills < 100:
+    while kills < 100 or (kills < 500 and (in_writes < 10 or newest_step(work.output) < 50)):
         process = work.start(**{**options, "steps": 100_000})
         time.sleep(rng.uniform(0, longest))
         process.kill()
@@ -218,7 +230,7 @@ def test_kills(work):
 
 
 def newest_step(output):
-    return max(int(p.name[5:]) for p in output.glob("checkpoints/step_*") if p.name[5:].isdigit())
+    return max((int(p.name[5:]) for p in output.glob("checkpoints/step_*") if p.name[5:].isdigit()), default=0)
 
 
 # ---- what is not as it was
