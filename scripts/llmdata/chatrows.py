@@ -4,6 +4,7 @@ Trained are what an assistant says and the token behind it that ends its turn; h
 the template itself writes is FORMAT.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from .rows import COMPARISONS, CONVERSATIONS, FORMAT, MOST_ANSWERS, TRAINED, Row
 
 ROLES = ("system", "user", "assistant", "tool", "ipython")
 KIND_NAMES = {CONVERSATIONS: "conversations", COMPARISONS: "comparisons"}
+
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 # Why a row is left out: the keys under which meta.json counts them.
 MALFORMED, UNKNOWN_ROLE, EMPTY, NO_ASSISTANT = "malformed", "unknown_role", "empty", "no_assistant_turn"
@@ -93,7 +96,7 @@ def _message(where: str, value) -> dict | None:
         raise BadRow(MALFORMED, f'"{where}": calls of tools are not read; write them as what the assistant says')
     if not isinstance(content, str):
         raise BadRow(MALFORMED, f'"{where}": expected a text under "content"')
-    if any("\ud800" <= c <= "\udfff" for c in content):
+    if HALF_PAIR.search(content):
         raise BadRow(MALFORMED, f'"{where}": half a surrogate pair, expected Unicode text')
     if weight is not None and weight not in (0, 1):
         raise BadRow(MALFORMED, f'"{where}": weight {str(weight)[:40]}, expected 0 or 1')
@@ -187,7 +190,7 @@ class RowEncoder:
 
     def __init__(self, template: Template, longest: int | None = None, cut: bool = False):
         self.template, self.longest, self.cut = template, longest, cut
-        self.specials = template.specials
+        self.special_ids = set(template.special_ids.tolist())
         self.lead, self.end = self._probe()
         python = template.tokenizer.token_to_id("<|eom_id|>")
         self.ends = {self.end} | ({python} if python is not None else set())
@@ -203,21 +206,21 @@ class RowEncoder:
             messages = [{"role": "system", "content": "c"}, *messages]
             pieces = self.template.pieces(messages, False)
         last = max(number for number, piece in enumerate(pieces) if piece.message is not None)
-        ids = self.template.encode(pieces[last + 1 :], [])[0] if last + 1 < len(pieces) else []
-        end = self._end_of_turn(ids, self.specials)
+        ids = self.template.encode(pieces[last + 1 :], [])[0] if last + 1 < len(pieces) else np.zeros(0, int)
+        end = self._end_of_turn(ids, self.special_ids)
         if end is None:
             raise InputError(f"{folder}: the chat template writes no special token behind an assistant's turn: "
                              "a model would never learn to end one")  # fmt: skip
         prompt = self.template.render(messages[:-1], True)
         lead = "".join(piece.text for piece in pieces[:last]).removeprefix(prompt)
-        return (lead if lead.isspace() else ""), ids[end]
+        return (lead if lead.isspace() else ""), int(ids[end])
 
-    def _end_of_turn(self, ids: list[int], ends) -> int | None:
+    def _end_of_turn(self, ids: np.ndarray, ends) -> int | None:
         """Place of the first of `ends`, if nothing but white space is in front of it."""
-        for place, number in enumerate(ids):
+        for place, number in enumerate(ids.tolist()):
             if number in ends:
                 return place
-            if number in self.specials or self.template.tokenizer.decode([number]).strip():
+            if number in self.special_ids or self.template.tokenizer.decode([number]).strip():
                 return None
         return None
 
@@ -249,9 +252,9 @@ class RowEncoder:
         parts, ends_turn = [], False
         answers = [n for n, p in enumerate(pieces) if p.message is not None and messages[p.message]["role"] == "assistant"]
         for piece, ids in zip(pieces, self.template.encode(pieces, answers)):
-            tokens = np.array(ids, np.uint32)
+            tokens = ids.astype(np.uint32)
             if piece.message is not None:
-                if not self.specials.isdisjoint(ids):
+                if np.isin(ids, self.template.special_ids).any():
                     raise BadRow(SPECIAL, f"message {piece.message + 1} would become a token of the template")
                 message = messages[piece.message]
                 ends_turn = message["role"] == "assistant" and not message.get("masked")

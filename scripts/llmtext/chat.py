@@ -13,6 +13,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .errors import InputError
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
@@ -77,11 +79,12 @@ class _Mark:
     is seen to do so; around them is white space, so that one which trims it is seen too.
     """
 
+    PATTERN = re.compile(_EDGE + r'?([0-9a-f]{16})\\?"([0-9a-f]{16})' + _EDGE + "?")
+
     def __init__(self, content: str):
         self.content = content
-        first, second = secrets.token_hex(8), secrets.token_hex(8)
-        self.text = f'{_EDGE}{first}"{second}{_EDGE}'
-        self.pattern = f'{_EDGE}?{first}\\\\?"{second}{_EDGE}?'
+        self.numbers = secrets.token_hex(8), secrets.token_hex(8)
+        self.text = f'{_EDGE}{self.numbers[0]}"{self.numbers[1]}{_EDGE}'
 
     def meaning(self, found: str) -> str:
         """What the template writes of the content where it writes `found` of the mark."""
@@ -105,7 +108,7 @@ class Template:
                 raise InputError(f"{folder}: no chat template, and the tokenizer has no {' '.join(missing)} for Llama 3's")
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
         self.program = self._compile(source)
-        self.specials = tokenizer.get_added_tokens_decoder().keys()
+        self.special_ids = np.array(sorted(tokenizer.get_added_tokens_decoder()), int)
 
     def _compile(self, source: str):
         import jinja2.ext
@@ -143,8 +146,9 @@ class Template:
         marks = [_Mark(message["content"]) for message in messages]
         whole = self.render([m | {"content": mark.text} for m, mark in zip(messages, marks)], add_generation_prompt)
         pieces, place = [], 0
-        for match in re.finditer("|".join(f"({mark.pattern})" for mark in marks), whole):
-            number = match.lastindex - 1
+        numbers = {mark.numbers: number for number, mark in enumerate(marks)}
+        for match in _Mark.PATTERN.finditer(whole):
+            number = numbers[match.groups()]
             pieces += [Piece(whole[place : match.start()]), Piece(marks[number].meaning(match.group()), number)]
             place = match.end()
         pieces.append(Piece(whole[place:]))
@@ -163,34 +167,38 @@ class Template:
         roles = dict.fromkeys(str(messages[number]["role"]) for number in wrong)
         raise InputError(f"{self.folder}: the chat template leaves out or changes the {' or '.join(roles)} message")
 
-    def encode(self, pieces: list[Piece], begins: list[int]) -> list[list[int]]:
+    def ask(self, messages: list[dict]) -> list[int]:
+        """Ids of what a model reads that is to answer."""
+        return np.concatenate(self.encode(self.pieces(messages, True), [])).tolist()
+
+    def encode(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray]:
         """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
 
         They are those of the whole text, of which a piece has the ones that begin in it; unless one that a message would
         bring about is a token of the template, or one lies across the begin of a piece in `begins`: then each piece is by itself.
         """
-        return self._encode_whole(pieces, begins) or [self._encode_piece(piece) for piece in pieces]
+        whole = self._encode_whole(pieces, begins)
+        return [self._encode_piece(piece) for piece in pieces] if whole is None else whole
 
-    def _encode_whole(self, pieces: list[Piece], begins: list[int]) -> list[list[int]] | None:
+    def _encode_whole(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray] | None:
         encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
-        starts = [0, *itertools.accumulate(len(piece.text) for piece in pieces)]
-        cuts = {starts[number] for number in begins}
-        parts = [[] for _ in pieces]
-        number = 0
-        for token, (begin, end) in zip(encoding.ids, encoding.offsets):
-            while begin >= starts[number + 1] and number + 1 < len(pieces):
-                number += 1
-            of_template = token not in self.specials or (pieces[number].message is None and end <= starts[number + 1])
-            if begin < starts[number] or not of_template or not cuts.isdisjoint(range(begin + 1, end)):
-                return None
-            parts[number].append(token)
-        return parts
+        ids, offsets = np.array(encoding.ids), np.array(encoding.offsets).reshape(-1, 2)
+        starts = np.array([0, *itertools.accumulate(len(piece.text) for piece in pieces)])
+        owner = np.searchsorted(starts, offsets[:, 0], "right") - 1
+        across = offsets[:, 1] > starts[np.minimum(owner + 1, len(pieces))]
+        of_message = np.array([piece.message is not None for piece in pieces], bool)[np.minimum(owner, len(pieces) - 1)]
+        wrong = np.isin(ids, self.special_ids) & (of_message | across)
+        for start in starts[begins]:
+            wrong |= (offsets[:, 0] < start) & (start < offsets[:, 1])
+        if wrong.any() or (np.diff(owner) < 0).any():
+            return None
+        return np.split(ids, np.searchsorted(owner, np.arange(1, len(pieces))))
 
-    def _encode_piece(self, piece: Piece) -> list[int]:
+    def _encode_piece(self, piece: Piece) -> np.ndarray:
         self.tokenizer.encode_special_tokens = piece.message is not None
         ids = self.tokenizer.encode(piece.text, add_special_tokens=False).ids
         self.tokenizer.encode_special_tokens = False
-        return ids
+        return np.array(ids, int)
 
 
 def _generation_blocks():
@@ -216,5 +224,4 @@ class Chat:
 
     def encode(self, text: str) -> list[int]:
         messages = [{"role": "system", "content": self.system}] if self.system else []
-        pieces = self.template.pieces([*messages, {"role": "user", "content": text}], add_generation_prompt=True)
-        return [token for ids in self.template.encode(pieces, []) for token in ids]
+        return self.template.ask([*messages, {"role": "user", "content": text}])
