@@ -1,4 +1,4 @@
-"""The data and the counting of scripts/finetune_demo.sh: questions can be answered from what they say, and none is trained on."""
+"""The data and the counting of scripts/finetune_demo.sh: questions are answered by what they say, and none is trained on."""
 
 import json
 import random

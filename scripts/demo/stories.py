@@ -3,9 +3,9 @@
 
     stories.py FOLDER --seed 1
 
-A story says what somebody has, a thing of each of some kinds, and then which thing is of which kind. A question about such things
-is answered with the one of the kind that is asked for, in one of two forms: "The kite." or "The kite, if you please." In the
-conversations both forms are equally frequent; of a pair the polite one is the better.
+A story says what somebody has, a thing of each of some kinds, and then which thing is of which kind. A question about such
+things is answered with the one of the kind that is asked for, in one of two forms: "The kite." or "The kite, if you please."
+In the conversations both forms are equally frequent; of a pair the polite one is the better.
 
 FOLDER receives stories.jsonl, chats.jsonl, pairs.jsonl and questions.jsonl.
 """

@@ -174,8 +174,8 @@ class Template:
     def encode(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray]:
         """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
 
-        They are those of the whole text, of which a piece has the ones that begin in it; unless one that a message would
-        bring about is a token of the template, or one lies across the begin of a piece in `begins`: then each piece is by itself.
+        They are those of the whole text, of which a piece has the ones that begin in it; unless one that a message
+        would bring about is a token of the template, or one lies across the begin of a piece in `begins`: then each is by itself.
         """
         whole = self._encode_whole(pieces, begins)
         return [self._encode_piece(piece) for piece in pieces] if whole is None else whole

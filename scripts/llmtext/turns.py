@@ -14,11 +14,9 @@ class Turns:
 
     def ask(self, prompt: Prompt) -> list[int]:
         try:
-            plain = [{"role": m["role"], "content": m["content"]} for m in prompt.messages]
-            pieces = self.template.pieces(plain, add_generation_prompt=True)
+            return self.template.ask([{"role": m["role"], "content": m["content"]} for m in prompt.messages])
         except InputError as error:
             raise InputError(f"{prompt.source}: {error}") from None
-        return [token for ids in self.template.encode(pieces, []) for token in ids]
 
     def answered(self, prompt: Prompt, text: str) -> list[int] | None:
         """As a reward model's training has it, the token that ends the turn included; None: the template cannot write it."""
