@@ -123,6 +123,7 @@ def c_config(fields):
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
                  preference=None, only=None):  # fmt: skip
+        """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons)."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.handle = ctypes.c_void_p()
         error = Error()
@@ -178,6 +179,29 @@ class Model:
             flat = values.reshape(-1).to(torch.int32).contiguous()
             ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
 
+    def fill_comparisons(self, micro, packed, reference=None):
+        """packed: tokens, targets, doc_start [B, T], hidden [B, T, 2], answers and groups [n, 2] (src/data/loader.h); reference:
+        log-probability of each answer."""
+        self.fill(micro, packed.tokens, packed.targets, packed.doc_start)
+        batch = ctypes.cast(self.lib.llama3_batch(self.handle, micro), ctypes.POINTER(Batch)).contents
+        for name in ("hidden", "answers", "groups"):
+            flat = getattr(packed, name).reshape(-1).to(torch.int32).contiguous()
+            ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
+        batch.num_answers, batch.num_groups = len(packed.answers), len(packed.groups)
+        if reference is not None:
+            flat = reference.float().contiguous()
+            ctypes.memmove(self.lib.llama3_reference(self.handle, micro), flat.data_ptr(), flat.numel() * 4)
+
+    def answer_values(self, micro, count):
+        """Log-probabilities, or scores, of the answers that fill_comparisons put there."""
+        values = torch.empty(count, dtype=torch.float32)
+        self.lib.llama3_answer_values(self.handle, micro, values)
+        return values
+
+    def step_sums(self):
+        """[PREFERENCE_SUMS] after result()"""
+        return torch.tensor(list((ctypes.c_float * 5).from_address(self.lib.llama3_step_sums(self.handle))))
+
     def accumulate(self, micro_batches, num_targets=None):
         """Begins a step and runs (tokens, targets, doc_start) of each micro-batch forward and backward."""
         if num_targets is None:
@@ -217,7 +241,8 @@ class Model:
 
 
 def transformers_model(fields, dtype=torch.float64):
-    """transformers' LlamaForCausalLM with random weights that are bf16 numbers, so that every dtype starts equal."""
+    """transformers' LlamaForCausalLM, or with num_labels LlamaForSequenceClassification, with random weights that are bf16
+    numbers, so that every dtype starts equal."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import transformers
 
@@ -227,7 +252,8 @@ def transformers_model(fields, dtype=torch.float64):
         rope.update(rope_type="llama3", **fields["rope_scaling"])
     fields.pop("rope_scaling", None)
     config = transformers.LlamaConfig(**fields, rope_parameters=rope, attn_implementation="sdpa")
-    reference = transformers.LlamaForCausalLM(config).to(dtype)
+    architecture = transformers.LlamaForSequenceClassification if fields.get("num_labels") else transformers.LlamaForCausalLM
+    reference = architecture(config).to(dtype)
     with torch.no_grad():
         for name, p in reference.named_parameters():
             # larger than at initialisation, norms away from 1: every path carries weight in the gradient

@@ -199,6 +199,17 @@ def test_any_interval(lib, shape):
     check_case(lib, case)
 
 
+@pytest.mark.parametrize("begin, end", [(64, 128), (65, 128), (64, 127), (63, 129)])
+@pytest.mark.parametrize("HD", [32, 64])
+def test_interval_edges(lib, HD, begin, end):
+    """Whole tiles are hidden from whole tiles of queries, or all but one key at one of their ends."""
+    case = Case(lib, (256, 2, 1, HD, 1, False))
+    hidden = torch.zeros(1, 256, 2, dtype=torch.int32)
+    hidden[0, 160:] = torch.tensor([begin, end])
+    case.hide(case.starts, hidden)
+    check_case(lib, case)
+
+
 @pytest.mark.parametrize("shape", [(257, 4, 2, 32, 2), (200, 3, 1, 64, 2), (130, 2, 1, 128, 2)], ids=str)
 def test_answers_as_documents(lib, shape):
     """A prompt with several answers has the outputs, and the gradients, of the prompt with each answer by itself."""

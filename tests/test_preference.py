@@ -1,17 +1,16 @@
 """Losses over pairs of answers, and what they do to the losses of tokens, against PyTorch's autograd in float64."""
 
 import ctypes
+from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from compare import FP32_LIMIT, check
+from compare import check
 from llmc import PreferenceLoss
-
-DPO, IPO, REWARD = range(3)
-LOSS, NLL, BETTER, WORSE, CORRECT, SUMS = range(6)
-
+from preference import BETTER, CORRECT, DPO, IPO, LOSS, REWARD, SUMS, WORSE, check_sums, pair_terms
 
 SPECS = {
     "dpo": PreferenceLoss(DPO, 0.1, 0.0, 0.0, 0),
@@ -63,30 +62,6 @@ def padded(values, capacity, fill):
     return torch.cat([values.reshape(-1, *shape[1:]), torch.full(shape, fill, dtype=values.dtype)])
 
 
-def pairs(groups):
-    return [(first + i, first + j) for first, count in groups for i in range(count) for j in range(i + 1, count)]
-
-
-def expected(spec, values, reference, counts, groups):
-    """The five sums of terms, as [pairs, SUMS], in float64, with autograd of values."""
-    rows = []
-    for b, w in pairs(groups):
-        gain = values - reference if spec.kind != REWARD else values
-        scale = 1.0 if spec.kind == REWARD else spec.beta
-        margin = scale * (gain[b] - gain[w])
-        if spec.kind == IPO:
-            loss = (gain[b] / counts[b] - gain[w] / counts[w] - 1 / (2 * spec.beta)) ** 2
-        else:
-            loss = -(1 - spec.label_smoothing) * F.logsigmoid(margin) - spec.label_smoothing * F.logsigmoid(-margin)
-        nll = torch.zeros((), dtype=torch.float64)
-        if spec.kind != REWARD:
-            nll = -values[b] / (1 if spec.nll_summed else counts[b])
-            loss = loss + spec.nll * nll
-        correct = (torch.sign(gain[b] - gain[w]).detach() + 1) / 2
-        rows.append(torch.stack([loss, nll, scale * gain[b], scale * gain[w], correct]))
-    return torch.stack(rows) if rows else torch.zeros(0, SUMS, dtype=torch.float64)
-
-
 def run_loss(lib, spec, values, reference, counts, groups, capacity, before=None):
     """(sums, danswers) of the kernel; what lies behind the answers and groups is NaN or out of bounds."""
     nan = float("nan")
@@ -100,13 +75,6 @@ def run_loss(lib, spec, values, reference, counts, groups, capacity, before=None
         lib.device(padded(torch.tensor(groups, dtype=torch.int32), capacity, 1 << 30)),
         lib.device(torch.tensor([len(values), len(groups)])), capacity, ctypes.byref(spec))
     return sums.get(), danswers.get()
-
-
-def check_sums(sums, terms, before=0.0):
-    """Each to FP32_LIMIT of the sum of its terms' magnitudes: rewards of both signs may add up to next to nothing."""
-    error = (sums.double() - before - terms.sum(0)).abs()
-    limit = FP32_LIMIT * (terms.abs().sum(0) + before)
-    assert bool((error <= limit).all()), (error, limit)
 
 
 @pytest.mark.checked
@@ -141,7 +109,7 @@ def test_loss_and_weights(lib, name, num_groups):
     values = leaf if spec.kind == REWARD else a.logprobs(leaf)
     # the kernel's inputs are fp32: the reference works with the very same
     values = values + (values.detach().float().double() - values.detach())
-    terms = expected(spec, values, a.reference.double(), a.counts().double(), a.groups)
+    terms = pair_terms(spec, values, a.reference.double(), a.counts().double(), a.groups)
     terms[:, LOSS].sum().backward()
 
     def run():
@@ -167,7 +135,7 @@ def test_margins(lib, kind, smoothing):
         for sign in (1, -1):
             values = torch.tensor([sign * margin, 0.0])
             leaf = values.double().requires_grad_()
-            terms = expected(spec, leaf, torch.zeros(2), torch.ones(2), [(0, 2)])
+            terms = pair_terms(spec, leaf, torch.zeros(2), torch.ones(2), [(0, 2)])
             terms[:, LOSS].sum().backward()
             sums, danswers = run_loss(lib, spec, values, torch.zeros(2), torch.ones(2), [(0, 2)], 2)
             grad = leaf.grad if kind == REWARD else -leaf.grad
@@ -202,7 +170,7 @@ def test_sums_add_up(lib):
     spec, before = SPECS["dpo_nll"], torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     a = Answers(3)
     values = a.logprobs(a.losses)
-    terms = expected(spec, values.double(), a.reference.double(), a.counts().double(), a.groups)
+    terms = pair_terms(spec, values.double(), a.reference.double(), a.counts().double(), a.groups)
     sums, _ = run_loss(lib, spec, values, a.reference, a.counts(), a.groups, len(a.spans), before)
     check_sums(sums, terms, before.double())
 
@@ -213,3 +181,54 @@ def test_not_finite(lib):
     values = torch.tensor([1.0, float("nan")])
     sums, danswers = run_loss(lib, SPECS["reward"], values, None, None, [(0, 2)], 2)
     assert bool(torch.isnan(sums[LOSS])) and bool(torch.isnan(danswers).all())
+
+
+class StandIn:
+    """Just what trl's loss of a batch asks of its trainer and of its model."""
+
+    def __init__(self, spec, log_probs):
+        self.beta, self.label_smoothing = spec.beta, spec.label_smoothing
+        self.loss_types, self.loss_weights = [{DPO: "sigmoid", IPO: "ipo"}[spec.kind]], [1.0]
+        self.f_divergence_type, self.ld_alpha, self.use_weighting, self.aux_loss_enabled = "reverse_kl", None, False, False
+        self.precompute_ref_logps = True
+        self.model = SimpleNamespace(training=True)
+        self.accelerator = SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x)
+        self._metrics = {"train": defaultdict(list)}
+        self._total_train_tokens, self._tp_size = 0, 1
+        nothing = torch.zeros_like(log_probs)
+        self.outputs = SimpleNamespace(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
+
+    def forward(self, **_):
+        return self.outputs
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo"])
+def test_like_trl(lib, name):
+    """trl's own loss, its derivative and its metrics, of pairs of answers of different lengths."""
+    trainer = pytest.importorskip("trl.trainer.dpo_trainer").DPOTrainer
+    if not hasattr(trainer, "_compute_loss"):
+        pytest.skip("this version of trl computes its loss elsewhere")
+    spec, num_pairs, length = SPECS[name], 9, 12
+    lengths = torch.randint(1, length + 1, (2 * num_pairs,))  # all better answers, then all worse ones
+    mask = (torch.arange(length) < lengths[:, None]).long()
+    log_probs = (-torch.rand(2 * num_pairs, length) * 4 * mask).double().requires_grad_()
+    reference = -torch.rand(2 * num_pairs) * 20
+    stand_in = StandIn(spec, log_probs)
+    inputs = dict(
+        input_ids=torch.ones(2 * num_pairs, length + 1, dtype=torch.long),
+        attention_mask=torch.ones(2 * num_pairs, length + 1, dtype=torch.long),
+        completion_mask=F.pad(mask, (1, 0)),  # behind one token of the prompt
+        ref_chosen_logps=reference[:num_pairs].double(), ref_rejected_logps=reference[num_pairs:].double())
+    loss = trainer._compute_loss(stand_in, stand_in.forward, inputs, False)
+    loss.backward()
+    order = torch.arange(2 * num_pairs).reshape(2, num_pairs).T.reshape(-1)  # pair by pair
+    groups = [(2 * i, 2) for i in range(num_pairs)]
+    values = log_probs.detach().sum(1).float()
+    sums, danswers = run_loss(lib, spec, values[order], reference[order], lengths[order].float(), groups, 2 * num_pairs)
+    # their sums of log-probabilities are float64, ours were rounded to fp32
+    check("loss", sums[LOSS] / num_pairs, loss.detach())
+    check("derivative", -danswers[:, None].expand(-1, length) / num_pairs, log_probs.grad[order])
+    metrics = {key: value[0] * num_pairs for key, value in stand_in._metrics["train"].items()}
+    assert sums[CORRECT] == metrics["rewards/accuracies"]
+    for i, key in ((BETTER, "rewards/chosen"), (WORSE, "rewards/rejected")):
+        assert abs(sums[i].item() - metrics[key]) <= 1e-5 * (spec.beta * (values - reference).abs()).sum().item(), key
