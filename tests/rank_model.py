@@ -67,6 +67,8 @@ def train(lib, world, job):
         if job["poison"] == (number, rank):
             model.lib.llama3_set_parameter_piece(model.handle, 0, 0, 1, torch.full((1,), float("nan"), dtype=lib.floatX))
             batches[rank][0].fill_(0)  # the token whose embedding is poisoned now
+        if job.get("abandon"):  # a step that is begun, and never updates the weights
+            model.accumulate([batches[(i * size + rank + 1) % len(batches)] for i in range(micro)], targets)
         model.accumulate([batches[i * size + rank] for i in range(micro)], targets)
         model.update(llmc.AdamWStep(**job["updates"][number]))
         curve.append(model.result())

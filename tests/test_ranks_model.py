@@ -105,6 +105,15 @@ def test_divided(lib, tmp_path, count):
     same(results[-1][0], results[1][0])
 
 
+def test_a_step_without_an_update_leaves_no_trace(lib, tmp_path):
+    """Begun with other batches and not ended, while its gradients travel: the next step has none of them."""
+    kinds = [job(lib, TINY, zero, shards=shards) for zero, shards in ((0, 1), (1, 2), (2, 2), (2, 1))]
+    results = by_ranks(kinds + [what | dict(abandon=True) for what in kinds], 2, tmp_path)
+    for plain, abandoned in zip(results[: len(kinds)], results[len(kinds) :]):
+        for a, b in zip(abandoned, plain):
+            same(a, b)
+
+
 def test_not_finite_on_one_rank(lib, tmp_path):
     """A gradient that is not finite on one rank stops the update on all: nobody's weights change."""
     kinds = [job(lib, TINY, zero, shards=2 if zero else 1) for zero in (0, 1, 2)]

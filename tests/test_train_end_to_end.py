@@ -298,6 +298,14 @@ def wait_for_steps(work, process, steps):
     raise AssertionError("no steps")
 
 
+def test_more_memory_than_there_is(work):  # row 30
+    """What is needed, what is free, and the options that need less; nothing is written."""
+    err = work.refused("out of memory: ", " MiB needed, ", " MiB free; ", "--batch-size", "--seq-len", "--recompute block", code=1,
+                       batch_size=1_000_000)  # fmt: skip
+    needed, free = (float(word.split()[0]) for word in err.split("out of memory: ")[1].split("; ")[0].split(", "))
+    assert needed > free > 0
+
+
 def test_shard_that_shrinks(work):  # row 10
     process = work.start(steps=100_000, output=work.output)
     wait_for_steps(work, process, 3)

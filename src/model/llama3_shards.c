@@ -99,9 +99,22 @@ static void begun(Llama3 *m, CommOp *op) {
     if (!m->shape.parallel.overlap) comm_op_wait(op, m->stream);
 }
 
+// What is under way of a step that was begun and never updated the weights ends, and is no part of the next one.
+static void abandon_step(Llama3 *m) {
+    for (int b = 0; b < m->table.num_buckets; b++) {
+        comm_op_wait(m->buckets[b].reduce, m->stream);
+        comm_op_wait(m->buckets[b].replicate, m->stream);
+        m->buckets[b].reduced = false;
+    }
+    for (int s = 0; s < GRADIENT_SLOTS; s++) {
+        comm_op_wait(m->slots[s].reduce, m->stream);
+        m->slots[s].bucket = -1;
+    }
+}
+
 void shards_begin_step(Llama3 *m) {
     const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_trained_elements;
-    for (int b = 0; b < m->table.num_buckets; b++) m->buckets[b].reduced = false;
+    abandon_step(m);
     cuda_check(cudaMemsetAsync(m->grads, 0, n * sizeof(float), m->stream));
 }
 
