@@ -11,20 +11,19 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "checkpoint/model_folder.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum { AVERAGE_SAME, AVERAGE_FP32, AVERAGE_BF16 } AverageType; // same: each tensor's of the first input
 
 typedef struct {
     const char *const *inputs; // [count] folders
     int count;
     const double *weights; // [count], not negative, not all 0; NULL: all the same
     const char *output;    // folder that is made
-    AverageType type;
-    bool overwrite; // allow an output that average_write made, and replace it
+    ModelType type;        // same: each tensor's of the first input
+    bool overwrite;        // allow an output that average_write made, and replace it
 } AverageSpec;
 
 typedef struct Average Average;
@@ -40,15 +39,12 @@ int average_num_tensors(const Average *a);
 uint64_t average_num_values(const Average *a);
 uint64_t average_read_bytes(const Average *a), average_write_bytes(const Average *a); // of tensors
 
-// Called now and then: bytes read so far, of all. false: give up.
-typedef bool (*AverageReport)(void *context, uint64_t done, uint64_t all);
-
 // Makes OUTPUT.average.tmp, which takes its name when all is on the disk: tensors in files as the first input has them, its
 // configuration, tokenizer and template files, and average.json, which says what this is the average of. Beside
-// some MB nothing is in memory. One that a killed program left is removed. report NULL: none. Errors: 2 (values that are
+// some MB nothing is in memory. One that a killed program left is removed. report (bytes read) NULL: none. Errors: 2 (values that are
 // not finite: file and tensor; another program writes there), 1 (I/O, given up). After an error the temporary folder
 // is gone, and what was at OUTPUT is there.
-int average_write(Average *a, AverageReport report, void *context, Error *err);
+int average_write(Average *a, ModelReport report, void *context, Error *err);
 
 void average_close(Average *a); // NULL is allowed
 

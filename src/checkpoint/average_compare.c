@@ -96,7 +96,7 @@ static int compare_members(const cJSON *found, const cJSON *expected, const char
 
 static int read_members(cJSON **json, char path[PATH_MAX], const char *folder, Error *err) {
     int code = store_path(path, folder, "adapter_config.json", err);
-    if (!code) code = json_read_object(json, path, AVERAGE_CONFIG_BYTES, err);
+    if (!code) code = json_read_object(json, path, MODEL_CONFIG_BYTES, err);
     return code ? code : json_check_unique(*json, path, "", err);
 }
 
@@ -140,8 +140,8 @@ int average_compare_tokenizers(const Average *a, int i, Error *err) {
     static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
     for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         int like = 0;
-        while (like < i && !average_has(a->inputs[like].folder, names[n])) like++;
-        if (like == i || !average_has(a->inputs[i].folder, names[n])) continue;
+        while (like < i && !model_folder_has(a->inputs[like].folder, names[n])) like++;
+        if (like == i || !model_folder_has(a->inputs[i].folder, names[n])) continue;
         int code = compare_files(a->inputs[i].folder, a->inputs[like].folder, names[n], err);
         if (code) return code;
     }
@@ -150,21 +150,11 @@ int average_compare_tokenizers(const Average *a, int i, Error *err) {
 
 // ---- tensors
 
-enum { SHAPE_TEXT = 24 * SAFETENSORS_MAX_DIMS + 3 };
-
-static void print_shape(char text[SHAPE_TEXT], const SafetensorsTensor *tensor) {
-    int length = snprintf(text, SHAPE_TEXT, "[");
-    for (int d = 0; d < tensor->dims; d++)
-        length += snprintf(text + length, (size_t)(SHAPE_TEXT - length), "%s%lld", d ? ", " : "",
-                           (long long)tensor->shape[d]);
-    snprintf(text + length, (size_t)(SHAPE_TEXT - length), "]");
-}
-
 static int compare_shape(const AverageInput *input, const SafetensorsTensor *tensor, const AverageInput *first,
                          const SafetensorsTensor *like, Error *err) {
-    char found[SHAPE_TEXT], expected[SHAPE_TEXT];
-    print_shape(found, tensor);
-    print_shape(expected, like);
+    char found[MODEL_SHAPE_TEXT], expected[MODEL_SHAPE_TEXT];
+    model_print_shape(found, tensor);
+    model_print_shape(expected, like);
     if (strcmp(found, expected) == 0) return 0;
     return fail_input(err, "%.300s: tensor \"%.120s\": shape is %s, expected %s as in %.300s",
                       safetensors_path(input->reader, tensor), tensor->name, found, expected, first->folder);

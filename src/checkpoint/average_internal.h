@@ -5,10 +5,9 @@
 #include "checkpoint/average.h"
 #include "checkpoint/safetensors.h"
 
-// In every output: by it a folder is known as ours.
 #define AVERAGE_MARK "average.json"
 
-enum { AVERAGE_CONFIG_BYTES = 4 << 20 };
+extern const ModelMaker average_maker;
 
 typedef struct {
     const char *folder;
@@ -29,8 +28,5 @@ SafetensorsType average_out_type(const Average *a, const SafetensorsTensor *tens
 int average_compare_configs(const Average *a, int i, Error *err);
 int average_compare_tokenizers(const Average *a, int i, Error *err);
 int average_compare_tensors(const Average *a, int i, Error *err);
-
-// Is there a file of that name in the folder?
-bool average_has(const char *folder, const char *name);
 
 #endif

@@ -36,16 +36,6 @@ typedef struct {
     Error *err;
 } Parse;
 
-static int set_type(AverageSpec *spec, const char *text, Error *err) {
-    static const char *const names[] = {[AVERAGE_SAME] = "same", [AVERAGE_FP32] = "fp32", [AVERAGE_BF16] = "bf16"};
-    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
-        if (strcmp(text, names[i]) != 0) continue;
-        spec->type = (AverageType)i;
-        return 0;
-    }
-    return fail_input(err, "option --dtype: expected one of same|fp32|bf16, found '%s'", text);
-}
-
 static int set_output(AverageSpec *spec, const char *text, Error *err) {
     if (*text == 0) return fail_input(err, "option --output: expected DIR, found an empty string");
     spec->output = text;
@@ -69,7 +59,7 @@ static error_t take(int key, char *text, struct argp_state *state) {
         parse->weights = text;
         return 0;
     case 'd':
-        set_type(spec, text, parse->err);
+        model_type_parse(&spec->type, text, parse->err);
         return 0;
     case KEY_OVERWRITE:
         spec->overwrite = true;
