@@ -1,21 +1,9 @@
 // average_memory OUTPUT CHECKPOINT...: averages models and prints by how much that raised the process's peak of resident
 // memory, in bytes, and the size of what was read.
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "checkpoint/average.h"
-
-// Not getrusage's: that one knows the memory of the process that started this one, too.
-static long long peak(void) {
-    char line[256];
-    long long kib = -1;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "VmHWM: %lld kB", &kib) == 1) break;
-    if (file) fclose(file);
-    if (kib < 0) exit(98);
-    return kib * 1024;
-}
+#include "peak.h"
 
 int main(int argc, char **argv) {
     Error err = {0};

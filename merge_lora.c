@@ -1,0 +1,52 @@
+// Merges a LoRA adapter into its base model: see merge_lora --help.
+#include <stdio.h>
+
+#include "checkpoint/merge.h"
+#include "train/byte_progress.h"
+#include "train/merge_options.h"
+#include "train/process.h"
+#include "train/progress.h"
+
+static void print_plan(const MergeSpec *spec, const Merge *m) {
+    static const char *const types[] = {"the base's types", "fp32", "bf16"};
+    char bytes[24];
+    progress_count(bytes, sizeof bytes, (double)merge_write_bytes(m));
+    printf("adapter %s: %d matrices of rank %d, scale %.6g, %d whole tensors\n", spec->adapter, merge_num_pairs(m),
+           merge_rank(m), merge_scale(m), merge_num_whole(m));
+    printf("base    %s\n", merge_base(m));
+    printf("%d tensors, %sB, merged in fp32, rounded to %s\n", merge_num_tensors(m), bytes, types[spec->type]);
+    fflush(stdout);
+}
+
+static int write_merged(const MergeSpec *spec, Merge *m, Error *err) {
+    ByteProgress progress;
+    byte_progress_begin(&progress);
+    int code = merge_write(m, byte_progress_show, &progress, err);
+    const double seconds = byte_progress_end(&progress);
+    if (code) return code;
+    char bytes[24], span[24];
+    progress_count(bytes, sizeof bytes, (double)merge_write_bytes(m));
+    progress_span(span, sizeof span, seconds);
+    printf("written to %s: %sB in %s\n", spec->output, bytes, span);
+    return 0;
+}
+
+static int run(const MergeSpec *spec, Error *err) {
+    Merge *m = NULL;
+    int code = merge_open(&m, spec, err); // compares the adapter with its base
+    if (code) return code;
+    print_plan(spec, m);
+    code = write_merged(spec, m, err); // a directory that transformers opens
+    merge_close(m);
+    return code;
+}
+
+int main(int argc, char **argv) {
+    MergeSpec spec;
+    Error err = {0};
+    process_prepare();
+    int code = merge_options_parse(&spec, argc, argv, &err);
+    if (!code) code = run(&spec, &err);
+    if (code) fprintf(stderr, "merge_lora: %s\n", err.message);
+    return code;
+}

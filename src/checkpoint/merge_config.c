@@ -1,0 +1,181 @@
+// adapter_config.json, PEFT's.
+#include <math.h>
+#include <string.h>
+
+#include "checkpoint/merge_internal.h"
+#include "checkpoint/store.h"
+
+enum { MAX_RANK = 1 << 16 };
+
+static int refuse(const AdapterFields *f, const char *name, const char *expected, Error *err) {
+    const cJSON *item = json_get(f->json, name);
+    char *found = item ? cJSON_PrintUnformatted(item) : NULL;
+    int code =
+        fail_input(err, "%.300s: %.60s is %.200s, expected %s", f->path, name, found ? found : "absent", expected);
+    cJSON_free(found);
+    return code;
+}
+
+// NULL: absent, or null
+static const cJSON *present(const AdapterFields *f, const char *name) {
+    const cJSON *item = json_get(f->json, name);
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+static bool is_text(const cJSON *item, const char *text) {
+    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+static bool is_one_of(const char *text, const char *const *list, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(text, list[i]) == 0) return true;
+    return false;
+}
+
+// ---- what is not plain LoRA
+
+// Of no influence on what is merged, or read below.
+static const char *const understood[] = {
+    "peft_type",
+    "task_type",
+    "auto_mapping",
+    "peft_version",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "r",
+    "target_modules",
+    "exclude_modules",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+    "use_rslora",
+    "modules_to_save",
+    "eva_config",
+    "corda_config",
+    "init_lora_weights",
+    "loftq_config",
+    "layers_to_transform",
+    "layers_pattern",
+    "megatron_core",
+    "qalora_group_size",
+    "runtime_config",
+    "ensure_weight_tying",
+    "lora_ga_config",
+};
+
+// null, false, [] and {}: how PEFT says that something is not used.
+static bool says_nothing(const cJSON *item) {
+    return cJSON_IsNull(item) || cJSON_IsFalse(item) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
+}
+
+static int check_others(const AdapterFields *f, Error *err) {
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, f->json) {
+        if (is_one_of(item->string, understood, sizeof understood / sizeof *understood) || says_nothing(item)) continue;
+        return refuse(f, item->string, "it absent: not supported", err);
+    }
+    return 0;
+}
+
+// Some ways to begin change the base (pissa, olora, corda, loftq, lora_ga): the adapter is one of that other base.
+static int check_start(const AdapterFields *f, Error *err) {
+    static const char *const harmless[] = {"gaussian", "eva", "orthogonal"};
+    const cJSON *start = present(f, "init_lora_weights");
+    if (!start || cJSON_IsBool(start)) return 0;
+    if (cJSON_IsString(start) && is_one_of(start->valuestring, harmless, 3)) return 0;
+    return refuse(f, "init_lora_weights", "a boolean, \"gaussian\", \"eva\" or \"orthogonal\", which keep the base",
+                  err);
+}
+
+static int check_kind(const AdapterFields *f, Error *err) {
+    if (!is_text(present(f, "peft_type"), "LORA")) return refuse(f, "peft_type", "\"LORA\"", err);
+    if (present(f, "bias") && !is_text(present(f, "bias"), "none")) return refuse(f, "bias", "\"none\"", err);
+    int code = check_others(f, err);
+    return code ? code : check_start(f, err);
+}
+
+// ---- what is honoured
+
+static int read_task(AdapterFields *f, Error *err) {
+    const cJSON *task = present(f, "task_type");
+    f->task = is_text(task, "CAUSAL_LM") ? TASK_LANGUAGE_MODEL
+              : is_text(task, "SEQ_CLS") ? TASK_REWARD_MODEL
+                                         : TASK_ANY;
+    if (!task || f->task != TASK_ANY) return 0;
+    return refuse(f, "task_type", "\"CAUSAL_LM\" or \"SEQ_CLS\"", err);
+}
+
+static int read_scale(AdapterFields *f, Error *err) {
+    uint64_t rank = 0;
+    const cJSON *alpha = present(f, "lora_alpha"), *root = present(f, "use_rslora");
+    if (!json_is_count(present(f, "r"), MAX_RANK, &rank) || rank == 0)
+        return refuse(f, "r", "an integer from 1 to 65536", err);
+    if (!cJSON_IsNumber(alpha) || !isfinite(alpha->valuedouble)) return refuse(f, "lora_alpha", "a finite number", err);
+    if (root && !cJSON_IsBool(root)) return refuse(f, "use_rslora", "true or false", err);
+    f->rank = (int)rank;
+    f->scale = alpha->valuedouble / (cJSON_IsTrue(root) ? sqrt((double)rank) : (double)rank);
+    return 0;
+}
+
+// *names = a list of names, or NULL.
+static int read_names(const cJSON **names, const AdapterFields *f, const char *field, const char *expected,
+                      Error *err) {
+    const cJSON *item = NULL, *list = present(f, field);
+    *names = NULL;
+    if (!list) return 0;
+    if (!cJSON_IsArray(list)) return refuse(f, field, expected, err);
+    cJSON_ArrayForEach(item, list) if (!cJSON_IsString(item)) return refuse(f, field, expected, err);
+    *names = list;
+    return 0;
+}
+
+// PEFT takes "all-linear" for the names of all matrices but the head's.
+static int spell_all_linear(AdapterFields *f, Error *err) {
+    static const char *const all[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+    if (!is_text(present(f, "target_modules"), "all-linear")) return 0;
+    cJSON *list = cJSON_CreateStringArray(all, sizeof all / sizeof *all);
+    if (list && cJSON_ReplaceItemInObjectCaseSensitive(f->json, "target_modules", list)) return 0;
+    cJSON_Delete(list);
+    return fail_fault(err, "%s: no memory", f->path);
+}
+
+static int read_modules(AdapterFields *f, Error *err) {
+    const char *const expected = "a list of modules, or \"all-linear\"";
+    int code = spell_all_linear(f, err);
+    if (!code) code = read_names(&f->targets, f, "target_modules", expected, err);
+    if (!code && (!f->targets || !f->targets->child)) code = refuse(f, "target_modules", expected, err);
+    if (!code) code = read_names(&f->saved, f, "modules_to_save", "a list of modules", err);
+    f->everywhere = !present(f, "layers_to_transform") && !present(f, "exclude_modules");
+    return code;
+}
+
+static int read_base(AdapterFields *f, Error *err) {
+    const cJSON *base = present(f, "base_model_name_or_path");
+    if (base && !cJSON_IsString(base)) return refuse(f, "base_model_name_or_path", "a text", err);
+    f->base = base ? base->valuestring : NULL;
+    return 0;
+}
+
+int merge_read_config(AdapterFields *f, const char *folder, Error *err) {
+    int code = store_path(f->path, folder, "adapter_config.json", err);
+    if (!code) code = json_read_object(&f->json, f->path, MODEL_CONFIG_BYTES, err);
+    if (!code) code = json_check_unique(f->json, f->path, "", err);
+    if (!code) code = check_kind(f, err);
+    if (!code) code = read_task(f, err);
+    if (!code) code = read_scale(f, err);
+    if (!code) code = read_modules(f, err);
+    return code ? code : read_base(f, err);
+}
+
+int merge_named(const cJSON *names, const char *module, size_t length) {
+    const cJSON *item = NULL;
+    int at = 0;
+    cJSON_ArrayForEach(item, names) {
+        const size_t size = strlen(item->valuestring);
+        const bool ends = size <= length && strncmp(module + length - size, item->valuestring, size) == 0;
+        if (ends && (size == length || module[length - size - 1] == '.')) return at;
+        at++;
+    }
+    return -1;
+}
