@@ -20,7 +20,7 @@ class Content(ctypes.Structure):
     _fields_ = [
         ("store", c_char_p), ("step", c_int64), ("config", c_void_p), ("table", c_void_p), ("part", c_int),
         ("parts", c_int), ("snapshot", c_void_p),
-        ("model", c_void_p), ("state", c_char_p), ("tokenizer_folder", c_char_p), ("keep_last", c_int),
+        ("model", c_void_p), ("state", c_char_p), ("base", c_char_p), ("tokenizer_folder", c_char_p), ("keep_last", c_int),
         ("keep_every", c_int64), ("average", c_bool), ("averaged", c_bool),
     ]  # fmt: skip
 
@@ -67,7 +67,7 @@ def content(model, store, step, snapshot=None, state='{"format_version": 1}', to
     """What a checkpoint is written from. The model's fields: models.Model with .fields."""
     config = models.c_config(model.fields)
     made = Content(os.fsencode(store), step, ctypes.addressof(config), model.lib.llama3_parameters(model.handle), part, parts, snapshot,
-                   model.handle, state.encode(), os.fsencode(tokenizer or store), keep_last, keep_every)  # fmt: skip
+                   model.handle, state.encode(), None, os.fsencode(tokenizer or store), keep_last, keep_every)  # fmt: skip
     made.kept = config
     return made
 

@@ -41,7 +41,7 @@ class Parallel(ctypes.Structure):
 class TrainedPart(ctypes.Structure):
     """src/model/parameters.h"""
 
-    _fields_ = [("only", ctypes.c_char_p)]
+    _fields_ = [("only", ctypes.c_char_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double), ("lora_targets", ctypes.c_char_p)]
 
 
 class RunShape(ctypes.Structure):
@@ -120,16 +120,22 @@ def c_config(fields):
     return Config(**dict(bos_token_id=-1, eos_token_id=-1, pad_token_id=-1) | fields)
 
 
+def part(only=None, lora=None):
+    rank, alpha, targets = lora or (0, 0, None)
+    return TrainedPart(only and only.encode(), rank, alpha, targets and targets.encode())
+
+
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
-                 preference=None, only=None):  # fmt: skip
-        """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons)."""
+                 preference=None, only=None, lora=None):  # fmt: skip
+        """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
+        None)."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.handle = ctypes.c_void_p()
         error = Error()
         shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
-                         part=TrainedPart(only and only.encode()))
+                         part=part(only, lora))
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()

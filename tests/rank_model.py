@@ -59,7 +59,7 @@ def train(lib, world, job):
     groups = parallel(lib, world, job["zero"], job["shards"], job["overlap"])
     steps, B, T = job["steps"], *job["steps"][0][0][0].shape
     micro = len(steps[0]) // size
-    model = Model(lib, job["fields"], B, T, micro, job["recompute"], parallel=groups, only=job.get("only"))
+    model = Model(lib, job["fields"], B, T, micro, job["recompute"], parallel=groups, only=job.get("only"), lora=job.get("lora"))
     lib.llama3_init_weights(model.handle, 7)
     curve, applied = [], []
     for number, batches in enumerate(steps):

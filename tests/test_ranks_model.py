@@ -37,7 +37,7 @@ def by_ranks(jobs, count, folder):
 
 
 def by_one(lib, what):
-    model = Model(lib, what["fields"], 2, 9, MICRO_BATCHES, what["recompute"], only=what.get("only"))
+    model = Model(lib, what["fields"], 2, 9, MICRO_BATCHES, what["recompute"], only=what.get("only"), lora=what.get("lora"))
     lib.llama3_init_weights(model.handle, 7)
     curve = []
     for batches, values in zip(what["steps"], what["updates"]):

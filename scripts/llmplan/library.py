@@ -27,7 +27,8 @@ class _PreferenceLoss(ctypes.Structure):
 
 
 class _TrainedPart(ctypes.Structure):
-    _fields_ = [("only", ctypes.c_char_p)]
+    _fields_ = [("only", ctypes.c_char_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double),
+                ("lora_targets", ctypes.c_char_p)]  # fmt: skip
 
 
 class _RunShape(ctypes.Structure):

@@ -3,6 +3,8 @@
 //   STORE/step_00000100/trainer/  state.json  optimizer.safetensors  checksums.xxh128
 //   STORE/step_00000100/averaged/ config.json and so on: the mean of the weights over steps as a model, where one is kept
 //   STORE/latest -> step_00000100
+// Of a run that trains adapters it is PEFT's directory of them instead: adapter_model.safetensors and adapter_config.json in
+// place of model.safetensors and config.json; the base is not in it.
 //
 // optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each trained parameter NAME, in
 // its shape, and "average.NAME" where a mean over steps is kept. Where the optimizer's state is divided among N > 1 ranks,
@@ -35,6 +37,7 @@ typedef struct {
     const Snapshot *snapshot;     // what is written; or NULL, and `model` is written as it stands
     Llama3 *model;                // made for training; must not change while it is written
     const char *state;            // text of trainer/state.json
+    const char *base;             // with adapters: the model that they adapt, for adapter_config.json
     const char *tokenizer_folder; // its tokenizer files are copied, those that are there
     int keep_last;                // after the write so many of the newest checkpoints stay; 0: all
     int64_t keep_every;           // those of every so many steps stay besides; 0: none
@@ -77,7 +80,10 @@ int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
 // m is drawn from the seed.
 int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err);
 
-// As checkpoint_read_weights, and the master weights and moments, of a checkpoint of any number of parts and of a build
+// Sets the adapters, and what is trained beside them, from adapter_model.safetensors. Errors: as checkpoint_read_weights.
+int checkpoint_read_adapters(const char *folder, Llama3 *m, Error *err);
+
+// As checkpoint_read_weights, or with adapters checkpoint_read_adapters, and the master weights and moments, of a checkpoint of any number of parts and of a build
 // of the same precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. A mean
 // over steps that the model keeps is read too, where the checkpoint has one (it must where state.json tells of samples);
 // one that the model does not keep is passed over. Errors: as above; checksums are checkpoint_verify's affair.

@@ -12,8 +12,10 @@
 enum { MAX_BYTES = 1 << 20, SPACES = 2 };
 static const char last_line[] = "# xxh128 of the lines above: ";
 
-// Files without which a folder is no checkpoint of ours; of each kind there may be more.
+// Files without which a folder is no checkpoint of ours, or what stands in their place where it holds adapters; of each kind
+// there may be more.
 static const char *const needed[] = {"config.json", "model", "trainer/state.json", "trainer/optimizer"};
+static const char *const of_adapters[] = {"adapter_config.json", "adapter_model", NULL, NULL};
 enum { NEEDED = sizeof needed / sizeof *needed };
 
 // ---- writing
@@ -92,6 +94,8 @@ static int check_file(const char *folder, const char *expected, const char *name
     return fail_input(err, "%s: checksum is %s, expected %.*s: damaged", path, found.text, DIGEST_LENGTH, expected);
 }
 
+static bool begins(const char *name, const char *with) { return with && strncmp(name, with, strlen(with)) == 0; }
+
 static int check_line(char *line, bool seen[NEEDED], const char *folder, const char *path, Error *err) {
     char *name = line + DIGEST_LENGTH + SPACES;
     if (!is_digest(line) || strncmp(line + DIGEST_LENGTH, "  ", SPACES) != 0)
@@ -99,7 +103,7 @@ static int check_line(char *line, bool seen[NEEDED], const char *folder, const c
                           line, DIGEST_LENGTH);
     if (!is_inside(name))
         return fail_input(err, "%s: file \"%.100s\" is not in the folder, expected a path within it", path, name);
-    for (int i = 0; i < NEEDED; i++) seen[i] |= strncmp(name, needed[i], strlen(needed[i])) == 0;
+    for (int i = 0; i < NEEDED; i++) seen[i] |= begins(name, needed[i]) || begins(name, of_adapters[i]);
     return check_file(folder, line, name, err);
 }
 

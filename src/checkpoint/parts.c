@@ -12,15 +12,25 @@ static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (siz
 // By the middle of the tensor among all elements.
 int part_of_tensor(const ParameterTable *table, int tensor, int parts) {
     size_t before = 0;
+    if (table->lora_rank) return table->tensors[tensor].trained ? 0 : -1;
     for (int i = 0; i < tensor; i++) before += elements(&table->tensors[i]);
     const double middle = (double)before + 0.5 * (double)elements(&table->tensors[tensor]);
     const int part = (int)(middle * parts / (double)table->num_parameters);
     return part < parts ? part : parts - 1;
 }
 
+void saved_name(char name[SAVED_NAME_SIZE], const ParameterTable *table, const ParameterTensor *tensor) {
+    const bool prefixed = table->lora_rank && !parameter_is_adapter(tensor);
+    snprintf(name, SAVED_NAME_SIZE, "%s%s", prefixed ? "base_model.model." : "", tensor->name);
+}
+
 bool part_model_file(char name[PART_NAME_SIZE], const ParameterTable *table, int part, int parts) {
     int number = 0, count = 0, last = -1;
     bool holds = false;
+    if (table->lora_rank) {
+        snprintf(name, PART_NAME_SIZE, "%s", ADAPTER_FILE);
+        return part == 0;
+    }
     for (int i = 0; i < table->count; i++) {
         const int of = part_of_tensor(table, i, parts);
         if (of != last) count++;

@@ -11,6 +11,8 @@
 extern "C" {
 #endif
 
+#define ADAPTER_FILE "adapter_model.safetensors"
+
 enum { PART_NAME_SIZE = 64, PIECE_NAME_SIZE = 96 + 64 };
 
 // What the metadata of a part's optimizer file say, where there are several, as decimal numbers; the first part is 1.
@@ -21,10 +23,16 @@ enum { PART_NAME_SIZE = 64, PIECE_NAME_SIZE = 96 + 64 };
 // What stands before a parameter's name in these files, by TrainingArray.
 extern const char *const training_names[TRAINING_ARRAYS];
 
-// Which part holds a tensor's parameters: parts are runs of tensors, of about the same size.
+// Which part holds a tensor's parameters: parts are runs of tensors, of about the same size. -1: none, the base of adapters;
+// adapters, few as they are, are all in the first, as PEFT wants one file.
 int part_of_tensor(const ParameterTable *table, int tensor, int parts);
 
-// name = the part's file with parameters, relative to the checkpoint: "model.safetensors" of one part, else
+// name = that of a tensor in a model's file: the table's, or with adapters PEFT's.
+enum { SAVED_NAME_SIZE = 96 + 32 };
+void saved_name(char name[SAVED_NAME_SIZE], const ParameterTable *table, const ParameterTensor *tensor);
+
+// name = the part's file with parameters, relative to the checkpoint: "model.safetensors" of one part (with adapters
+// "adapter_model.safetensors", of the first), else
 // "model-00002-of-00004.safetensors", counted without parts that hold no tensor. false: this part holds none.
 bool part_model_file(char name[PART_NAME_SIZE], const ParameterTable *table, int part, int parts);
 

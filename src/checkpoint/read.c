@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/parts.h"
 #include "checkpoint/read.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
@@ -23,8 +24,9 @@ int checkpoint_verify(const char *folder, Error *err) { return checksums_verify(
 
 static size_t elements(const ParameterTensor *tensor) { return (size_t)tensor->rows * (size_t)tensor->cols; }
 
-// The directory is that of a model like m, or of the language model that m, a reward model, begins as.
-typedef enum { OF_MODEL, OF_LANGUAGE_MODEL } Source;
+// The directory is that of a model like m, or of the language model that m, a reward model, begins as; both hold no adapters.
+// Or of adapters alone.
+typedef enum { OF_MODEL, OF_LANGUAGE_MODEL, OF_ADAPTERS } Source;
 
 // A tied model's file may repeat the embedding as lm_head, a reward model has no use for one, and old files hold RoPE's
 // frequencies, which the configuration gives.
@@ -34,33 +36,48 @@ static bool may_be_extra(const SafetensorsTensor *tensor, const LlamaConfig *con
     return strstr(tensor->name, ".rotary_emb.inv_freq") != NULL;
 }
 
-// The one tensor that a language model does not give a reward model.
-static bool is_drawn(const ParameterTensor *t, Source source) {
-    return source == OF_LANGUAGE_MODEL && strcmp(t->name, "score.weight") == 0;
+static bool expects(const ParameterTensor *t, Source source) {
+    if (source == OF_ADAPTERS) return t->trained;
+    return !parameter_is_adapter(t) && !(source == OF_LANGUAGE_MODEL && strcmp(t->name, "score.weight") == 0);
 }
 
-static bool expects(const ParameterTable *table, const char *name, Source source) {
+// The file's tensor of that parameter; NULL: none.
+static const SafetensorsTensor *find_tensor(const SafetensorsReader *reader, const ParameterTable *table,
+                                            const ParameterTensor *t, Source source) {
+    char name[SAVED_NAME_SIZE];
+    if (source != OF_ADAPTERS) return safetensors_find(reader, t->name);
+    saved_name(name, table, t);
+    return safetensors_find(reader, name);
+}
+
+static bool is_expected(const ParameterTable *table, const char *name, Source source) {
+    const size_t prefix = strlen("base_model.model.");
     const ParameterTensor *t = parameter_table_find(table, name);
-    return t && !is_drawn(t, source);
+    if (!t && source == OF_ADAPTERS && strncmp(name, "base_model.model.", prefix) == 0)
+        t = parameter_table_find(table, name + prefix);
+    return t && expects(t, source);
 }
 
 static int check_names(const SafetensorsReader *reader, const char *folder, Llama3 *m, Source source, Error *err) {
     const ParameterTable *table = llama3_parameters(m);
-    int missing = 0, extra = 0;
+    int missing = 0, extra = 0, expected = 0;
     const char *first_missing = NULL, *first_extra = NULL;
     for (int i = table->count - 1; i >= 0; i--) {
-        if (is_drawn(&table->tensors[i], source) || safetensors_find(reader, table->tensors[i].name)) continue;
+        const ParameterTensor *t = &table->tensors[i];
+        if (!expects(t, source)) continue;
+        expected++;
+        if (find_tensor(reader, table, t, source)) continue;
         missing++;
         first_missing = table->tensors[i].name;
     }
     for (int i = safetensors_count(reader) - 1; i >= 0; i--) {
         const SafetensorsTensor *tensor = safetensors_at(reader, i);
-        if (expects(table, tensor->name, source) || may_be_extra(tensor, llama3_config(m), source)) continue;
+        if (is_expected(table, tensor->name, source) || may_be_extra(tensor, llama3_config(m), source)) continue;
         extra++;
         first_extra = tensor->name;
     }
     if (missing)
-        return fail_input(err, "%s: %d of the model's %d tensors are missing, first %s", folder, missing, table->count,
+        return fail_input(err, "%s: %d of the model's %d tensors are missing, first %s", folder, missing, expected,
                           first_missing);
     if (extra)
         return fail_input(err, "%s: %d tensors that the model has not, first %.100s", folder, extra, first_extra);
@@ -83,9 +100,9 @@ int read_fail_not_finite(const SafetensorsReader *reader, const SafetensorsTenso
                       tensor->name, not_finite, all);
 }
 
-static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, floatX *values, Error *err) {
+static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, Source source, floatX *values, Error *err) {
     const ParameterTensor *t = &llama3_parameters(m)->tensors[index];
-    const SafetensorsTensor *tensor = safetensors_find(reader, t->name);
+    const SafetensorsTensor *tensor = find_tensor(reader, llama3_parameters(m), t, source);
     const size_t all = elements(t), size = safetensors_type_size(tensor->type);
     size_t not_finite = 0;
     int code = check_shape(reader, tensor, t, err);
@@ -130,21 +147,30 @@ static int read_all(SafetensorsReader *reader, const char *folder, Llama3 *m, So
     int code = values ? check_names(reader, folder, m, source, err) : fail_fault(err, "%s: out of memory", folder);
     if (!code && source == OF_MODEL) code = check_repeated_head(reader, llama3_config(m), err);
     for (int i = 0; !code && i < table->count; i++)
-        if (!is_drawn(&table->tensors[i], source)) code = read_weight(reader, m, i, values, err);
+        if (expects(&table->tensors[i], source)) code = read_weight(reader, m, i, source, values, err);
     free(values);
     return code;
 }
 
+static int open_source(SafetensorsReader **reader, const char *folder, Source source, Error *err) {
+    char path[PATH_MAX];
+    if (source != OF_ADAPTERS) return safetensors_open_model(reader, folder, err);
+    int code = store_path(path, folder, ADAPTER_FILE, err);
+    return code ? code : safetensors_open(reader, path, err);
+}
+
 static int read_from(const char *folder, Llama3 *m, Source source, Error *err) {
     SafetensorsReader *reader;
-    int code = safetensors_open_model(&reader, folder, err);
+    int code = open_source(&reader, folder, source, err);
     if (code) return code;
     code = read_all(reader, folder, m, source, err);
     safetensors_close(reader);
     return code;
 }
 
-int read_parameters(const char *folder, Llama3 *m, Error *err) { return read_from(folder, m, OF_MODEL, err); }
+int read_parameters(const char *folder, Llama3 *m, Error *err) {
+    return read_from(folder, m, llama3_parameters(m)->lora_rank ? OF_ADAPTERS : OF_MODEL, err);
+}
 
 int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err) {
     llama3_init_weights(m, seed);
@@ -154,7 +180,13 @@ int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed,
 }
 
 int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
-    int code = read_parameters(folder, m, err);
+    int code = read_from(folder, m, OF_MODEL, err);
+    if (!code) llama3_reset_training(m);
+    return code;
+}
+
+int checkpoint_read_adapters(const char *folder, Llama3 *m, Error *err) {
+    int code = read_from(folder, m, OF_ADAPTERS, err);
     if (!code) llama3_reset_training(m);
     return code;
 }

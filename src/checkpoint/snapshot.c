@@ -21,7 +21,7 @@ static size_t elements(const ParameterTable *table, int tensor) {
 }
 
 static bool holds(const Snapshot *snapshot, int tensor) {
-    if (snapshot->parts == 1) return !snapshot->table->tensors[tensor].trained;
+    if (snapshot->parts == 1) return !snapshot->table->tensors[tensor].trained && !snapshot->table->lora_rank;
     return part_of_tensor(snapshot->table, tensor, snapshot->parts) == snapshot->part;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/adapter.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/store.h"
 #include "checkpoint/write.h"
@@ -51,6 +52,15 @@ static int write_config(Writing *w, Error *err) {
     char *text = NULL;
     int code = llama_config_print(w->content->config, w->folder, &text, err);
     if (!code) code = write_bytes(w, "config.json", text, strlen(text), err);
+    cJSON_free(text);
+    return code;
+}
+
+// PEFT's description of the adapters.
+static int write_adapter_config(Writing *w, Error *err) {
+    char *text = adapter_config_text(w->content->table, w->content->config, w->content->base);
+    if (!text) return fail_fault(err, "%s: no memory for adapter_config.json", w->folder);
+    int code = write_bytes(w, "adapter_config.json", text, strlen(text), err);
     cJSON_free(text);
     return code;
 }
@@ -139,11 +149,11 @@ static int write_index(Writing *w, Error *err) {
 static bool has_one_model_file(const CheckpointContent *c) {
     char name[PART_NAME_SIZE];
     part_model_file(name, c->table, part_of_tensor(c->table, 0, c->parts), c->parts);
-    return strcmp(name, "model.safetensors") == 0;
+    return c->table->lora_rank || strcmp(name, "model.safetensors") == 0;
 }
 
 static int write_model_texts(Writing *w, Error *err) {
-    int code = write_config(w, err);
+    int code = w->content->table->lora_rank ? write_adapter_config(w, err) : write_config(w, err);
     if (!code) code = write_generation_config(w, err);
     for (int i = 0; !code && i < TOKENIZER_FILES; i++) code = copy_tokenizer_file(w, tokenizer_files[i], err);
     return code;
@@ -159,8 +169,9 @@ static int write_texts(Writing *w, Error *err) {
 
 static uint64_t bytes_needed(const CheckpointContent *c) {
     const size_t arrays = c->average ? TRAINING_ARRAYS : TRAINING_AVERAGE, models = c->averaged ? 2 : 1;
-    uint64_t needed = (uint64_t)c->table->num_parameters * models * sizeof(floatX) +
-                      (uint64_t)c->table->num_trained * arrays * sizeof(float);
+    const size_t saved = c->table->lora_rank ? c->table->num_trained : c->table->num_parameters;
+    uint64_t needed =
+        (uint64_t)saved * models * sizeof(floatX) + (uint64_t)c->table->num_trained * arrays * sizeof(float);
     for (int i = 0; i < TOKENIZER_FILES; i++) {
         char path[PATH_MAX];
         struct stat status;
@@ -238,7 +249,9 @@ static int add_averaged(Writing *w, Error *err) {
     int code = store_path(folder, w->folder, "averaged", err);
     if (!code) code = make_folder(folder, err);
     if (!code) code = write_model_texts(w, err);
-    if (!code) code = write_averaged(w, "averaged/model.safetensors", err);
+    if (!code)
+        code = write_averaged(w, w->content->table->lora_rank ? "averaged/" ADAPTER_FILE : "averaged/model.safetensors",
+                              err);
     return code ? code : folder_sync(folder, err);
 }
 

@@ -36,7 +36,7 @@ static void declare(Declared *d, const ParameterTable *table, Item item) {
     const ParameterTensor *t = &table->tensors[item.tensor];
     char *name = d->names[d->count];
     if (item.kind == WEIGHTS)
-        snprintf(name, PIECE_NAME_SIZE, "%s", t->name);
+        saved_name(name, table, t);
     else
         piece_name(name, training_names[item.kind], t, item.first, item.count);
     SafetensorsTensor *tensor = &d->tensors[d->count];
@@ -203,7 +203,7 @@ int write_averaged(Writing *w, const char *name, Error *err) {
     whole.parts = 1;
     if (!declare_weights(&d, &whole)) return fail_fault(err, "%s: no memory for the header of %s", w->folder, name);
     int code = average_parts_open(&mean.trained, w->folder, whole.table, err);
-    if (!code) code = safetensors_open_model(&mean.model, w->folder, err);
+    if (!code && !whole.table->lora_rank) code = safetensors_open_model(&mean.model, w->folder, err);
     if (!code) code = write_file(w, name, &d, NULL, &mean, err);
     average_parts_close(mean.trained);
     safetensors_close(mean.model);

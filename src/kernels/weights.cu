@@ -57,6 +57,21 @@ static __global__ void init_normal_kernel(floatX *params, Master master, size_t 
     for (int k = 0; k < NORMALS && first + k < n; k++) put(params, master, first + k, std * normal[k]);
 }
 
+// The middle of one of 2^24 equal parts.
+static __device__ __forceinline__ float uniform(uint32_t word) {
+    return ((float)(word >> 8) + 0.5f) * (1.0f / 8388608.0f) - 1.0f;
+}
+
+static __global__ void init_uniform_kernel(floatX *params, Master master, size_t n, float bound, uint64_t seed,
+                                           uint32_t stream_id) {
+    size_t counter = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    size_t first = counter * NORMALS;
+    if (first >= n) return;
+    uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), stream_id, 0};
+    philox(x, seed);
+    for (int k = 0; k < NORMALS && first + k < n; k++) put(params, master, first + k, bound * uniform(x[k]));
+}
+
 static __global__ void init_constant_kernel(floatX *params, Master master, size_t n, float value) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) put(params, master, i, value);
@@ -78,6 +93,12 @@ extern "C" void weights_init_normal(floatX *params, float *master, size_t first,
                                     uint64_t seed, uint32_t stream_id, cudaStream_t stream) {
     launch_pointwise(init_normal_kernel, blocks_for((n + NORMALS - 1) / NORMALS), THREADS, stream, params,
                      (Master{master, first, count}), n, std, seed, stream_id);
+}
+
+extern "C" void weights_init_uniform(floatX *params, float *master, size_t first, size_t count, size_t n, float bound,
+                                     uint64_t seed, uint32_t stream_id, cudaStream_t stream) {
+    launch_pointwise(init_uniform_kernel, blocks_for((n + NORMALS - 1) / NORMALS), THREADS, stream, params,
+                     (Master{master, first, count}), n, bound, seed, stream_id);
 }
 
 extern "C" void weights_init_constant(floatX *params, float *master, size_t first, size_t count, size_t n, float value,

@@ -17,6 +17,10 @@ extern "C" {
 void weights_init_normal(floatX *params, float *master, size_t first, size_t count, size_t n, float std, uint64_t seed,
                          uint32_t stream_id, cudaStream_t stream);
 
+// The same, uniform in (-bound, bound).
+void weights_init_uniform(floatX *params, float *master, size_t first, size_t count, size_t n, float bound,
+                          uint64_t seed, uint32_t stream_id, cudaStream_t stream);
+
 // params[n], master[count] = value.
 void weights_init_constant(floatX *params, float *master, size_t first, size_t count, size_t n, float value,
                            cudaStream_t stream);

@@ -88,6 +88,8 @@ int decoder_create(Decoder **out, Llama3 *m, int rows, int capacity, Error *err)
     if (rows < 1 || rows > MAX_ROWS) return fail_input(err, "%d texts at once, expected 1 to %d", rows, MAX_ROWS);
     if (capacity < 1 || capacity > m->shape.T)
         return fail_input(err, "a context of %d tokens, expected 1 to %d", capacity, m->shape.T);
+    if (m->table.lora_rank && rows > llama3_rows(m))
+        return fail_input(err, "%d texts at once with adapters, expected at most %d", rows, llama3_rows(m));
     Decoder *d = calloc(1, sizeof *d);
     if (!d) return fail_fault(err, "no memory for a decoder");
     d->m = m;
@@ -185,8 +187,8 @@ int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *er
 
 // ---- a step
 
-static void linear(Decoder *d, floatX *y, const floatX *x, size_t w, int n, int OC, int IC) {
-    matmul(y, MATMUL_OUT_FLOATX, x, d->m->params + w, product_rows(d, n), OC, IC, false, true, false, d->m->stream);
+static void project(Decoder *d, floatX *y, const floatX *x, int l, LayerUnit unit, int n) {
+    llama3_project(d->m, y, x, l, unit, product_rows(d, n));
 }
 
 // residual += delta, and its norm.
@@ -202,18 +204,18 @@ static void block(Decoder *d, int l, int n, int length) {
     const LlamaConfig *c = &m->config;
     const LayerOffsets *w = &m->table.layers[l];
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    const int C = c->hidden_size, F = c->intermediate_size;
+    const int F = c->intermediate_size;
     const int32_t *rows = d->inputs, *positions = d->inputs + n;
-    linear(d, d->qkv, d->norm, w->qkv, n, llama3_qkv_width(m), C);
+    project(d, d->qkv, d->norm, l, UNIT_QKV, n);
     kv_cache_append(d->qkv, layer_keys(d, l), layer_values(d, l), m->rope, rows, positions, n, d->padded, NH, NKV, HD,
                     m->stream);
     attention_decode(d->attention, d->scratch, d->qkv, layer_keys(d, l), layer_values(d, l), rows, positions, n, length,
                      d->padded, NH, NKV, HD, m->stream);
-    linear(d, d->delta, d->attention, w->output, n, C, NH * HD);
+    project(d, d->delta, d->attention, l, UNIT_OUTPUT, n);
     add_norm(d, w->ffn_norm, n);
-    linear(d, d->gate_up, d->norm, w->gate_up, n, 2 * F, C);
+    project(d, d->gate_up, d->norm, l, UNIT_GATE_UP, n);
     swiglu_forward(d->swiglu, d->gate_up, n, F, m->stream);
-    linear(d, d->delta, d->swiglu, w->down, n, C, F);
+    project(d, d->delta, d->swiglu, l, UNIT_DOWN, n);
 }
 
 // Forward to norm [n, C] for the step whose inputs are on the device.

@@ -115,6 +115,18 @@ static void plan_comparisons(Llama3 *m) {
     c->weights = take_f(m, MEMORY_WORKSPACE, N);
 }
 
+static void plan_adapters(Llama3 *m) {
+    const LlamaConfig *c = &m->config;
+    const size_t N = (size_t)llama3_rows(m), rank = (size_t)m->table.lora_rank;
+    int widest = c->num_attention_heads * c->head_dim;
+    if (widest < c->hidden_size) widest = c->hidden_size;
+    if (widest < c->intermediate_size) widest = c->intermediate_size;
+    if (rank == 0) return;
+    m->lora.low = take_x(m, MEMORY_WORKSPACE, N * rank);
+    m->lora.wide = take_x(m, MEMORY_WORKSPACE, N * (size_t)widest);
+    if (m->shape.training) m->lora.dlow = take_x(m, MEMORY_WORKSPACE, N * rank);
+}
+
 static void plan_workspace(Llama3 *m) {
     const size_t N = (size_t)llama3_rows(m);
     m->delta = take_x(m, MEMORY_WORKSPACE, N * (size_t)m->config.hidden_size);
@@ -129,6 +141,7 @@ static void plan_workspace(Llama3 *m) {
     m->scalars = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->scalars);
     m->result = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->result);
     if (m->shape.comparisons) plan_comparisons(m);
+    plan_adapters(m);
     if (m->shape.training) plan_backward(m);
 }
 

@@ -60,6 +60,9 @@ void llama3_print_memory(const Llama3 *m, FILE *to);
 // Seeded initial weights as the parameter table says. Clears the moments.
 void llama3_init_weights(Llama3 *m, uint64_t seed);
 
+// The same of adapters alone, whose moments stay as they are.
+void llama3_init_adapters(Llama3 *m, uint64_t seed);
+
 // values: host, rows*cols of the table's tensor `index`, floatX. Setting also sets the master weight and clears the
 // tensor's moments; padding is zeroed.
 void llama3_set_parameter(Llama3 *m, int index, const floatX *values);

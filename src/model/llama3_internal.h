@@ -64,6 +64,11 @@ typedef struct {
 } GradientSlot;
 enum { SLOT_EVEN_LAYERS, SLOT_ODD_LAYERS, SLOT_VOCABULARY, SLOT_NORMS, GRADIENT_SLOTS };
 
+// Of adapters, [N] rows each: x A^T, its gradient, and what is as wide as a projection's output or input.
+typedef struct {
+    floatX *low, *dlow, *wide;
+} LoraScratch;
+
 struct Llama3 {
     LlamaConfig config;
     RunShape shape;
@@ -90,6 +95,8 @@ struct Llama3 {
 
     // gradients of activations, each used again in every block
     floatX *dresidual, *dnorm, *dqkv, *dattention, *dgate_up, *dswiglu;
+
+    LoraScratch lora; // NULLs without adapters
 
     floatX *logits;           // [logits_rows, VP]
     float *losses;            // [N]
@@ -147,13 +154,23 @@ void shards_gather(Llama3 *m, int bucket); // gives the bucket's new parameters 
 void shards_await(Llama3 *m, int bucket);  // the forward pass may use the bucket's parameters
 void shards_await_all(Llama3 *m);
 
-// ---- llama3_step.c
+// ---- llama3_linear.c
 
 // The products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T, w at that offset of the parameters; backward: the weight's
 // gradient (+=, in that bucket, which is open; none where w is frozen) and dx (=; NULL: not needed).
 void llama3_linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC);
 void llama3_linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
                             int OC, int IC);
+
+int llama3_layer_bucket(int layer);
+
+// A layer's product y [N,OC] = x [N,IC] · w^T, adapters included; backward: gradients of what of it is trained (+=), dx (=). N
+// is at most llama3_rows(m).
+void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N);
+void llama3_project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit,
+                             int N);
+
+// ---- llama3_step.c
 
 // Forward to norm_final [rows*length, C] for `rows` rows of `length` tokens that stand in m->tokens and m->doc_start.
 void llama3_forward(Llama3 *m, int rows, int length);

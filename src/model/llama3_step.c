@@ -15,25 +15,11 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "kernels/update_gate.h"
-#include "target/matmul.h"
 #include "target/trace.h"
-
-// ---- the three products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T
-
-void llama3_linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC) {
-    matmul(y, MATMUL_OUT_FLOATX, x, m->params + w, N, OC, IC, false, true, false, m->stream);
-}
-
-void llama3_linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
-                            int OC, int IC) {
-    if (w < m->table.num_trained_elements)
-        matmul(shards_gradient(m, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
-    if (dx) matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
-}
 
 static float *norm_gradient(Llama3 *m, size_t w) { return shards_gradient(m, m->table.norm_bucket, w); }
 
-static int layer_bucket(int l) { return 1 + l; }
+int llama3_layer_bucket(int l) { return 1 + l; }
 
 // ---- forward
 
@@ -44,13 +30,13 @@ static void block_inside(Llama3 *m, int l, int rows, int length) {
     const LayerOffsets *w = &m->table.layers[l];
     const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    llama3_linear(m, a->qkv, a->norm1, w->qkv, N, llama3_qkv_width(m), C);
+    llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
     rope_forward(a->qkv, m->rope, m->doc_start, m->hidden, rows, length, NH, NKV, HD, m->stream);
     attention_forward(a->attention, a->lse, a->qkv, m->doc_start, m->hidden, rows, length, NH, NKV, HD, m->stream);
-    llama3_linear(m, m->delta, a->attention, w->output, N, C, NH * HD);
+    llama3_project(m, m->delta, a->attention, l, UNIT_OUTPUT, N);
     add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
                         c->rms_norm_eps, m->stream);
-    llama3_linear(m, a->gate_up, a->norm2, w->gate_up, N, 2 * F, C);
+    llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N);
     swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
 }
 
@@ -70,18 +56,18 @@ static void enter_block(Llama3 *m, int l, int N) {
 void llama3_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, rows, length, NULL, NULL); }
 
 void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
-    const int N = rows * length, C = m->config.hidden_size, F = m->config.intermediate_size;
+    const int N = rows * length, C = m->config.hidden_size;
     const int L = m->config.num_hidden_layers;
     shards_await(m, 0);
     embedding_forward(m->layers[0].residual1, m->tokens, m->params + m->table.embedding, N, C, m->stream);
     shards_await(m, m->table.norm_bucket);
     for (int l = 0; l < L; l++) {
-        shards_await(m, layer_bucket(l));
+        shards_await(m, llama3_layer_bucket(l));
         trace_begin(LANE_COMPUTE, "forward, layer", l, m->stream);
         enter_block(m, l, N);
         block_inside(m, l, rows, length);
         if (visit) visit(context, l, m->layers[l].qkv);
-        llama3_linear(m, m->delta, m->layers[l].swiglu, m->table.layers[l].down, N, C, F);
+        llama3_project(m, m->delta, m->layers[l].swiglu, l, UNIT_DOWN, N);
         trace_end(LANE_COMPUTE, m->stream);
     }
     add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,
@@ -94,9 +80,9 @@ static void ffn_backward(Llama3 *m, int l) {
     const LayerActivations *a = &m->layers[l];
     const LayerOffsets *w = &m->table.layers[l];
     const int N = llama3_rows(m), C = m->config.hidden_size, F = m->config.intermediate_size;
-    llama3_linear_backward(m, m->dswiglu, m->dresidual, a->swiglu, layer_bucket(l), w->down, N, C, F);
+    llama3_project_backward(m, m->dswiglu, m->dresidual, a->swiglu, l, UNIT_DOWN, N);
     swiglu_backward(m->dgate_up, m->dswiglu, a->gate_up, N, F, m->stream);
-    llama3_linear_backward(m, m->dnorm, m->dgate_up, a->norm2, layer_bucket(l), w->gate_up, N, 2 * F, C);
+    llama3_project_backward(m, m->dnorm, m->dgate_up, a->norm2, l, UNIT_GATE_UP, N);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->ffn_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual2, m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
 }
@@ -107,11 +93,11 @@ static void attention_block_backward(Llama3 *m, int l) {
     const LayerOffsets *w = &m->table.layers[l];
     const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
     const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    llama3_linear_backward(m, m->dattention, m->dresidual, a->attention, layer_bucket(l), w->output, N, C, NH * HD);
+    llama3_project_backward(m, m->dattention, m->dresidual, a->attention, l, UNIT_OUTPUT, N);
     attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start,
                        m->hidden, B, T, NH, NKV, HD, m->stream);
     rope_backward(m->dqkv, m->rope, m->doc_start, m->hidden, B, T, NH, NKV, HD, m->stream);
-    llama3_linear_backward(m, m->dnorm, m->dqkv, a->norm1, layer_bucket(l), w->qkv, N, llama3_qkv_width(m), C);
+    llama3_project_backward(m, m->dnorm, m->dqkv, a->norm1, l, UNIT_QKV, N);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
 }
@@ -138,11 +124,11 @@ static void backward(Llama3 *m) {
     if (lowest <= 2 * L) final_norm_backward(m);
     for (int l = L - 1; l >= 0 && lowest <= 2 * l + 1; l--) {
         trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
-        shards_open(m, layer_bucket(l));
+        shards_open(m, llama3_layer_bucket(l));
         recompute_block(m, l);
         ffn_backward(m, l);
         if (lowest <= 2 * l) attention_block_backward(m, l);
-        shards_close(m, layer_bucket(l));
+        shards_close(m, llama3_layer_bucket(l));
         trace_end(LANE_COMPUTE, m->stream);
     }
     shards_close(m, m->table.norm_bucket);

@@ -42,8 +42,12 @@ static void init_tensor(Llama3 *m, int index, uint64_t seed) {
     float *master = m->master ? m->master + own.at : NULL;
     float std = (float)m->config.initializer_range;
     if (t->init == INIT_RESIDUAL) std /= sqrtf(2.0f * (float)m->config.num_hidden_layers);
-    if (t->init == INIT_ONES)
-        weights_init_constant(params, master, own.first, own.count, elements(t), 1.0f, m->stream);
+    if (t->init == INIT_ONES || t->init == INIT_ZEROS)
+        weights_init_constant(params, master, own.first, own.count, elements(t), t->init == INIT_ONES ? 1.0f : 0.0f,
+                              m->stream);
+    else if (t->init == INIT_KAIMING)
+        weights_init_uniform(params, master, own.first, own.count, elements(t), 1.0f / sqrtf((float)t->cols), seed,
+                             (uint32_t)index, m->stream);
     else
         weights_init_normal(params, master, own.first, own.count, elements(t), std, seed, (uint32_t)index, m->stream);
 }
@@ -52,6 +56,11 @@ void llama3_init_weights(Llama3 *m, uint64_t seed) {
     shards_await_all(m);
     if (m->shape.training) clear_training(m);
     for (int i = 0; i < m->table.count; i++) init_tensor(m, i, seed);
+}
+
+void llama3_init_adapters(Llama3 *m, uint64_t seed) {
+    for (int i = 0; i < m->table.count; i++)
+        if (parameter_is_adapter(&m->table.tensors[i])) init_tensor(m, i, seed);
 }
 
 // ---- parameters

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSORS_A_LAYER = 9, MATRICES_A_LAYER = 7, OTHER_TENSORS = 3 };
+enum { NORMS_A_LAYER = 2, OTHER_TENSORS = 3 };
 
 static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -44,28 +44,52 @@ static void add_vocabulary(ParameterTable *table, const LlamaConfig *config, int
     t->padded_rows = table->padded_vocab;
 }
 
-static ParameterTensor *add_matrix(ParameterTable *table, int depth, const char *name, int rows, int cols,
-                                   ParameterInit init) {
-    return add(table, depth, 2, rows, cols, init, "model.layers.%d.%s.weight", depth / 2, name);
+static const struct {
+    const char *module, *name;
+    LayerUnit unit;
+} projections[LAYER_PROJECTIONS] = {
+    {"self_attn", "q_proj", UNIT_QKV},    {"self_attn", "k_proj", UNIT_QKV},  {"self_attn", "v_proj", UNIT_QKV},
+    {"self_attn", "o_proj", UNIT_OUTPUT}, {"mlp", "gate_proj", UNIT_GATE_UP}, {"mlp", "up_proj", UNIT_GATE_UP},
+    {"mlp", "down_proj", UNIT_DOWN},
+};
+enum { Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ };
+
+const char *lora_target_name(int projection) { return projections[projection].name; }
+
+static int projection_rows(const LlamaConfig *config, int projection) {
+    if (projection == Q_PROJ) return config->num_attention_heads * config->head_dim;
+    if (projections[projection].unit == UNIT_QKV) return config->num_key_value_heads * config->head_dim;
+    return projections[projection].unit == UNIT_GATE_UP ? config->intermediate_size : config->hidden_size;
 }
 
-// Beside the one that was added last, for one product.
-static void join_matrix(ParameterTable *table, int depth, const char *name, int rows, int cols) {
-    ParameterTensor *t = add_matrix(table, depth, name, rows, cols, INIT_NORMAL);
-    t->unit = t[-1].unit;
+static int projection_cols(const LlamaConfig *config, int projection) {
+    if (projection == O_PROJ) return config->num_attention_heads * config->head_dim;
+    return projection == DOWN_PROJ ? config->intermediate_size : config->hidden_size;
+}
+
+static int projection_depth(int layer, int projection) { return 2 * layer + (projection >= GATE_PROJ); }
+
+// Those of one unit stand beside each other.
+static void add_projection(ParameterTable *table, const LlamaConfig *config, int layer, int p) {
+    const ParameterInit init = p == O_PROJ || p == DOWN_PROJ ? INIT_RESIDUAL : INIT_NORMAL;
+    ParameterTensor *t =
+        add(table, projection_depth(layer, p), 2, projection_rows(config, p), projection_cols(config, p), init,
+            "model.layers.%d.%s.%s.weight", layer, projections[p].module, projections[p].name);
+    if (p && projections[p].unit == projections[p - 1].unit) t->unit = t[-1].unit;
+}
+
+static void add_adapter(ParameterTable *table, const LlamaConfig *config, int layer, int p) {
+    const char *const format = "base_model.model.model.layers.%d.%s.%s.lora_%c.weight";
+    const char *const module = projections[p].module, *const name = projections[p].name;
+    const int depth = projection_depth(layer, p), rank = table->lora_rank;
+    add(table, depth, 2, rank, projection_cols(config, p), INIT_KAIMING, format, layer, module, name, 'A');
+    add(table, depth, 2, projection_rows(config, p), rank, INIT_ZEROS, format, layer, module, name, 'B');
 }
 
 static void add_layer_matrices(ParameterTable *table, const LlamaConfig *config, int layer) {
-    const int C = config->hidden_size, F = config->intermediate_size, HD = config->head_dim;
-    const int queries = config->num_attention_heads * HD, keys = config->num_key_value_heads * HD;
-    const int attention = 2 * layer, ffn = attention + 1;
-    add_matrix(table, attention, "self_attn.q_proj", queries, C, INIT_NORMAL);
-    join_matrix(table, attention, "self_attn.k_proj", keys, C);
-    join_matrix(table, attention, "self_attn.v_proj", keys, C);
-    add_matrix(table, attention, "self_attn.o_proj", C, queries, INIT_RESIDUAL);
-    add_matrix(table, ffn, "mlp.gate_proj", F, C, INIT_NORMAL);
-    join_matrix(table, ffn, "mlp.up_proj", F, C);
-    add_matrix(table, ffn, "mlp.down_proj", C, F, INIT_RESIDUAL);
+    for (int p = 0; p < LAYER_PROJECTIONS; p++) add_projection(table, config, layer, p);
+    for (int p = 0; p < LAYER_PROJECTIONS; p++)
+        if (table->lora_targets[p]) add_adapter(table, config, layer, p);
 }
 
 // All that was added behind the last bucket is one. Returns its number.
@@ -127,6 +151,39 @@ static void add_norms(ParameterTable *table, const LlamaConfig *config) {
 
 // ---- which of them are trained
 
+static int take_target(ParameterTable *table, const char *name, Error *err) {
+    for (int p = 0; p < LAYER_PROJECTIONS; p++) {
+        if (strcmp(name, projections[p].name) != 0) continue;
+        table->lora_targets[p] = true;
+        return 0;
+    }
+    return fail_input(
+        err, "--lora-targets: expected some of q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj, found '%.60s'",
+        name);
+}
+
+static int take_targets(ParameterTable *table, const char *names, Error *err) {
+    char *copy = strdup(names), *rest = copy, *name;
+    int code = copy ? 0 : fail_fault(err, "no memory for the table of parameters");
+    while (!code && (name = strsep(&rest, ","))) code = take_target(table, name, err);
+    free(copy);
+    return code;
+}
+
+static int choose_adapters(ParameterTable *table, const TrainedPart *part, Error *err) {
+    if (!part || part->lora_rank == 0) return 0;
+    if (part->lora_rank < 1 || part->lora_rank > LORA_MAX_RANK || part->lora_rank % LORA_RANK_UNIT)
+        return fail_input(err, "--lora-rank %d: expected a multiple of %d up to %d: rows of 16 bytes", part->lora_rank,
+                          LORA_RANK_UNIT, LORA_MAX_RANK);
+    table->lora_rank = part->lora_rank;
+    table->lora_alpha = part->lora_alpha;
+    if (part->lora_targets) return take_targets(table, part->lora_targets, err);
+    for (int p = 0; p < LAYER_PROJECTIONS; p++) table->lora_targets[p] = true;
+    return 0;
+}
+
+bool parameter_is_adapter(const ParameterTensor *t) { return t->init == INIT_KAIMING || t->init == INIT_ZEROS; }
+
 static bool train_matching(ParameterTable *table, const char *pattern) {
     bool found = false;
     for (int i = 0; i < table->count; i++) {
@@ -152,10 +209,20 @@ static void train_all(ParameterTable *table) {
     for (int i = 0; i < table->count; i++) table->tensors[i].trained = true;
 }
 
+// A reward model's head is new, or follows the adapters.
+static void train_adapters(ParameterTable *table) {
+    for (int i = 0; i < table->count; i++) {
+        ParameterTensor *t = &table->tensors[i];
+        t->trained = parameter_is_adapter(t) || strcmp(t->name, "score.weight") == 0;
+    }
+}
+
 static int choose_trained(ParameterTable *table, const TrainedPart *part, Error *err) {
     int code = 0;
     if (part && part->only)
         code = train_only(table, part->only, err);
+    else if (table->lora_rank)
+        train_adapters(table);
     else
         train_all(table);
     table->lowest = INT_MAX;
@@ -229,25 +296,48 @@ static void find_ranges(ParameterTable *table) {
     }
 }
 
+// t: its lora_A, with lora_B behind it; first: of the columns of its unit's product.
+static void note_adapter(LayerOffsets *at, LayerUnit unit, const ParameterTensor *t, int first) {
+    at->adapters[at->num_adapters++] = (LoraAdapter){
+        .unit = unit, .in = t[0].cols, .out = t[1].rows, .first = first, .a = t[0].offset, .b = t[1].offset};
+}
+
+// The tensors of a layer but for norms, from t on. Returns what follows them.
+static const ParameterTensor *note_layer(const ParameterTable *table, LayerOffsets *at, const ParameterTensor *t) {
+    const ParameterTensor *adapter = t + LAYER_PROJECTIONS;
+    size_t *const units[LAYER_UNITS] = {&at->qkv, &at->output, &at->gate_up, &at->down};
+    int first = 0;
+    for (int p = 0; p < LAYER_PROJECTIONS; p++, t++) {
+        const LayerUnit unit = projections[p].unit;
+        const bool begins = p == 0 || projections[p - 1].unit != unit;
+        if (begins) {
+            *units[unit] = t->offset;
+            first = 0;
+        }
+        if (table->lora_targets[p]) {
+            note_adapter(at, unit, adapter, first);
+            adapter += 2;
+        }
+        first += t->rows;
+    }
+    return adapter;
+}
+
 static void note_offsets(ParameterTable *table, const LlamaConfig *config) {
     const ParameterTensor *matrix = table->tensors + 1, *norm = table->tensors + table->count - 1;
     table->embedding = table->tensors[0].offset;
     table->final_norm = norm->offset;
-    norm -= 2 * config->num_hidden_layers;
-    for (int l = 0; l < config->num_hidden_layers; l++, norm += 2) {
-        LayerOffsets *at = &table->layers[l];
-        *at = (LayerOffsets){.attention_norm = norm[0].offset, .ffn_norm = norm[1].offset};
-        at->qkv = matrix[0].offset;
-        at->output = matrix[3].offset;
-        at->gate_up = matrix[4].offset;
-        at->down = matrix[6].offset;
-        matrix += MATRICES_A_LAYER;
+    norm -= NORMS_A_LAYER * config->num_hidden_layers;
+    for (int l = 0; l < config->num_hidden_layers; l++, norm += NORMS_A_LAYER) {
+        table->layers[l] = (LayerOffsets){.attention_norm = norm[0].offset, .ffn_norm = norm[1].offset};
+        matrix = note_layer(table, &table->layers[l], matrix);
     }
     table->head = table->head_bucket ? matrix->offset : table->embedding;
 }
 
 static int allocate(ParameterTable *table, size_t layers, Error *err) {
-    const size_t tensors = layers * TENSORS_A_LAYER + OTHER_TENSORS;
+    const size_t matrices = LAYER_PROJECTIONS * (table->lora_rank ? 3 : 1);
+    const size_t tensors = layers * (matrices + NORMS_A_LAYER) + OTHER_TENSORS;
     table->tensors = calloc(tensors, sizeof *table->tensors);
     table->ranges = calloc(tensors, sizeof *table->ranges);
     table->layers = calloc(layers, sizeof *table->layers);
@@ -261,7 +351,8 @@ int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int 
     int code = check_sizes(config, err);
     if (code) return code;
     *table = (ParameterTable){.shards = shards, .padded_vocab = (int)round_up((size_t)config->vocab_size, VOCAB_ALIGN)};
-    code = allocate(table, (size_t)config->num_hidden_layers, err);
+    code = choose_adapters(table, part, err);
+    if (!code) code = allocate(table, (size_t)config->num_hidden_layers, err);
     if (!code) {
         add_matrices(table, config);
         add_norms(table, config);

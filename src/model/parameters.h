@@ -28,12 +28,21 @@ typedef enum {
     INIT_NORMAL,   // normal, standard deviation initializer_range
     INIT_RESIDUAL, // the same divided by sqrt(2 * layers): the projections that write into the residual stream
     INIT_ONES,     // norm weights
+    INIT_KAIMING,  // uniform within 1 / sqrt(cols) of 0: lora_A, as PEFT draws it (kaiming_uniform_ with a = sqrt(5))
+    INIT_ZEROS,    // lora_B: an adapter begins without effect
 } ParameterInit;
 
-// What of a model is trained. {0}: everything.
+// What of a model is trained. {0}: everything. With lora_rank > 0 adapters (Hu et al. 2021), and a reward model's head, alone:
+// y = x W^T + lora_alpha / lora_rank * (x A^T) B^T for the projections named.
 typedef struct {
     const char *only; // tensors whose name one of these patterns (fnmatch), divided by commas, matches; NULL: all
+    int lora_rank;    // a multiple of LORA_RANK_UNIT
+    double lora_alpha;
+    const char *lora_targets; // "q_proj,v_proj", in any order; NULL: all seven
 } TrainedPart;
+
+// A row of r elements must be whole 16-byte units, in which tensor cores and kernels read rows.
+enum { LORA_RANK_UNIT = 8, LORA_MAX_RANK = 1024, LAYER_PROJECTIONS = 7 };
 
 typedef struct {
     char name[96];   // Hugging Face's
@@ -50,9 +59,21 @@ typedef struct {
     int depth;  // what the backward pass must reach for its gradient (ParameterTable.lowest)
 } ParameterTensor;
 
+// A layer's matrix products.
+typedef enum { UNIT_QKV, UNIT_OUTPUT, UNIT_GATE_UP, UNIT_DOWN, LAYER_UNITS } LayerUnit;
+
+// lora_A [rank, in] and lora_B [out, rank] of a projection, which makes columns [first, first + out) of its unit's product.
+typedef struct {
+    LayerUnit unit;
+    int in, out, first;
+    size_t a, b; // offsets
+} LoraAdapter;
+
 // Where the tensors that the training step uses lie (offsets in elements).
 typedef struct {
     size_t attention_norm, qkv, output, ffn_norm, gate_up, down;
+    LoraAdapter adapters[LAYER_PROJECTIONS];
+    int num_adapters;
 } LayerOffsets;
 
 typedef struct {
@@ -92,6 +113,9 @@ typedef struct {
     int padded_vocab;
     size_t embedding, head, final_norm; // offsets; head == embedding when tied
     LayerOffsets *layers;
+    int lora_rank; // 0: no adapters
+    double lora_alpha;
+    bool lora_targets[LAYER_PROJECTIONS]; // in the order of lora_target_name
 } ParameterTable;
 
 enum {
@@ -100,14 +124,19 @@ enum {
 };
 
 // Fills *table for the configuration (checked before by llama_config_read), divided among `shards` >= 1 ranks. part: what is
-// trained, NULL: everything. Free with parameter_table_free. Errors: 2 (a size that the kernels cannot work with, a pattern
-// that matches nothing), 1 (memory).
+// trained, NULL: everything. Adapters have the names that PEFT gives them in a file. Free with parameter_table_free.
+// Errors: 2 (a size that the kernels cannot work with, a pattern that matches nothing, an unknown projection), 1 (memory).
 int parameter_table_build(ParameterTable *table, const LlamaConfig *config, int shards, const TrainedPart *part,
                           Error *err);
 void parameter_table_free(ParameterTable *table);
 
 // 0 <= shard < table->shards. Nothing of a frozen tensor.
 ParameterPiece parameter_piece(const ParameterTable *table, int tensor, int shard);
+
+// 0 <= projection < LAYER_PROJECTIONS: "q_proj", "k_proj" and so on.
+const char *lora_target_name(int projection);
+
+bool parameter_is_adapter(const ParameterTensor *t);
 
 // NULL: no such tensor.
 const ParameterTensor *parameter_table_find(const ParameterTable *table, const char *name);

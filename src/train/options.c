@@ -145,6 +145,22 @@ static int check_required(const Options *options, Error *err) {
     return 0;
 }
 
+static int check_adapters(Options *options, Error *err) {
+    const char *const depend[] = {"lora-alpha", "lora-targets"};
+    for (size_t i = 0; !options->lora_rank && i < sizeof depend / sizeof *depend; i++)
+        if (options_given(options, depend[i]))
+            return fail_input(err, "--%s needs --lora-rank N, which is missing", depend[i]);
+    if (!options->lora_rank) return 0;
+    if (!options_given(options, "lora-alpha")) options->lora_alpha = 2 * (double)options->lora_rank;
+    if (options->config)
+        return fail_input(err,
+                          "--lora-rank %lld: expected --init-from, whose weights the adapters adapt, found --config",
+                          (long long)options->lora_rank);
+    if (!options->train_only) return 0;
+    return fail_input(err, "--train-only '%.100s' and --lora-rank %lld exclude each other: adapters alone are trained",
+                      options->train_only, (long long)options->lora_rank);
+}
+
 static int check_micro_batch(const Options *options, Error *err) {
     if (options->batch_size * options->seq_len <= SOME_INT) return 0;
     return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
@@ -328,6 +344,7 @@ int options_parse(Options *options, int argc, char **argv, Error *err) {
     if ((code = check_required(options, err))) return code;
     if ((code = settle_task(options, err))) return code;
     if ((code = check_micro_batch(options, err))) return code;
+    if ((code = check_adapters(options, err))) return code;
     if ((code = check_trace(options, err))) return code;
     if ((code = check_sample(options, err))) return code;
     if ((code = check_saving(options, err))) return code;

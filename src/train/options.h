@@ -18,6 +18,9 @@ extern "C" {
 typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
     const char *train_only; // patterns
+    int64_t lora_rank;      // 0: no adapters
+    double lora_alpha;
+    const char *lora_targets;
     const char *resume; // never, auto or a folder: see options_resume
     int64_t task;       // TASK_*
     bool skip_long;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/parameters.h"
+
 #define BELOW_ONE 0.999999999999
 #define POSITIVE 1e-300 // least real number allowed where zero is not
 
@@ -125,6 +127,15 @@ const OptionSpec options_table[] = {
          "train only tensors whose Hugging Face name one of these patterns, divided by commas, matches, e.g. "
          "'model.layers.1[0-5].*,lm_head.weight'; all others stay as they are, and take no gradient or optimizer "
          "memory"),
+    INTEGER(
+        lora_rank, "lora-rank", 0, RESULT, NULL, "0", 0, LORA_MAX_RANK,
+        "train adapters of this rank (LoRA), a multiple of 8, beside the frozen weights of --init-from; checkpoints "
+        "hold them alone, as PEFT reads them. 0: none"),
+    OPTION(lora_alpha, "lora-alpha", 0, RESULT, TYPE_REAL, .value = "X", .min = POSITIVE, .max = 1e9,
+           .initial_note = "twice --lora-rank", .help = "an adapter counts by this number divided by its rank"),
+    TEXT(lora_targets, "lora-targets", 0, RESULT, "LIST",
+         "projections that have adapters, e.g. 'q_proj,v_proj'; without it all seven: q_proj,k_proj,v_proj,o_proj,"
+         "gate_proj,up_proj,down_proj"),
 
     HEADING("Average of the weights over steps:"),
     INTEGER(

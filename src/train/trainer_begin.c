@@ -11,6 +11,7 @@
 #include "train/import.h"
 
 static int load(Trainer *t, Error *err) {
+    if (t->options.lora_rank) return trainer_load_adapters(t, err);
     if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
     if (t->new_head)
         return checkpoint_read_language_model(t->options.init_from, t->model, (uint64_t)t->options.seed, err);

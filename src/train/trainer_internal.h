@@ -51,6 +51,8 @@ struct Trainer {
     Tokenizer *tokenizer;
     char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
     char tokenizer_path[PATH_MAX];                   // the file in use
+    char base[PATH_MAX];                             // with adapters: the model that they adapt
+    uint64_t base_fingerprint;                       // of its weights
     const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
     double unigram_loss; // of the validation data, NAN: not known
     Llama3 *model;
@@ -210,6 +212,12 @@ int trainer_prepare_reference(Trainer *t, Error *err);
 // ---- trainer_open.c
 
 LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on this rank
+
+// ---- trainer_adapters.c
+
+int trainer_find_base(Trainer *t, Error *err);      // with --lora-rank: the model that is adapted. Errors: 2
+const char *trainer_model_folder(const Trainer *t); // of configuration and tokenizer; NULL: --config's
+int trainer_load_adapters(Trainer *t, Error *err);  // the base, and adapters: drawn, or the checkpoint's. Errors: 2, 1
 
 // ---- trainer_tasks.c
 

@@ -83,10 +83,12 @@ static int read_model_config(Trainer *t, const char *path, Error *err) {
 // The model is the checkpoint's, or that of the weights to begin with, or --config's.
 static int read_config(Trainer *t, Error *err) {
     char path[PATH_MAX];
-    const char *folder = t->resume.folder[0] ? t->resume.folder : t->options.init_from;
+    int code = trainer_find_base(t, err);
+    if (code) return code;
+    const char *folder = trainer_model_folder(t);
     if (!folder && !t->options.config) return options_fail_no_model(err);
     if (!folder) return read_model_config(t, t->options.config, err);
-    int code = run_dir_path(path, folder, "config.json", err);
+    code = run_dir_path(path, folder, "config.json", err);
     return code ? code : read_model_config(t, path, err);
 }
 
@@ -165,7 +167,7 @@ static int take_document_ids(LlamaConfig *config, bool keep, const Loader *train
 
 // Where the model comes from that training goes on with, if it has the data's tokenizer.
 static int find_origin(Trainer *t, Error *err) {
-    const char *folder = t->resume.folder[0] ? t->resume.folder : t->options.init_from;
+    const char *folder = trainer_model_folder(t);
     bool same = false;
     int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(t->tokenizer), err) : 0;
     t->origin = same ? folder : NULL;
@@ -212,8 +214,7 @@ static int create_model(Trainer *t, Error *err) {
                       .preference = trainer_preference_loss(o),
                       .parallel = t->parallel,
                       .average = o->average_from > 0,
-
-                      .part = {.only = o->train_only}};
+                      .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
     int code = llama3_create(&t->model, &t->config, &shape, err);
     if (code) return code;
     t->checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->checksums);

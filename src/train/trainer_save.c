@@ -30,6 +30,7 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
                                    .part = t->team.size > 1 ? t->team.rank : 0,
                                    .parts = t->team.size > 1 ? t->parallel.shards : 1,
                                    .state = *state,
+                                   .base = t->base,
                                    .tokenizer_folder = t->options.output,
                                    .keep_last = (int)t->options.keep_last,
                                    .keep_every = t->options.keep_every,

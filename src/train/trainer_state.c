@@ -28,6 +28,11 @@ static void add_identity(cJSON *root, const Trainer *t) {
     cJSON_AddStringToObject(root, "tokenizer_sha256", sha);
     state_fingerprint(fingerprint, t->reference_model);
     if (t->options.task == TASK_DPO) cJSON_AddStringToObject(root, "reference_model", fingerprint);
+    state_fingerprint(fingerprint, t->base_fingerprint);
+    if (t->options.lora_rank) {
+        cJSON_AddStringToObject(root, "base_model", t->base);
+        cJSON_AddStringToObject(root, "base_fingerprint", fingerprint);
+    }
     cJSON_AddStringToObject(root, "device", t->device);
     cJSON_AddNumberToObject(root, "threads", t->threads);
     cJSON_AddNumberToObject(root, "world_size", t->team.size);
