@@ -2,7 +2,6 @@
 the merged model."""
 
 import ctypes
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ import safetensors.torch
 import torch
 
 import compare
-import llmc
 import model as models
 import test_ranks_model as by_ranks
 from finetuning import Finetuning
