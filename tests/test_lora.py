@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 import compare
+import llmc
 import model as models
 import test_ranks_model as by_ranks
 from finetuning import Finetuning
