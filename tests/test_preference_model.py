@@ -145,7 +145,7 @@ def check_results(lib, fields, state, spec, choices, references, values, loss, m
     their_values, theirs = None, {}
     if lib.precision == "bf16":
         their_values, _, theirs = run_pytorch(fields, state, spec, choices, references, torch.bfloat16)
-    compare.check("values", values, want_values, their_values)
+    compare.check("values", values, want_values, their_values, MODEL_LIMIT)
     terms = terms_of(spec, choices, values.double(), references)
     check_sums(model.step_sums(), terms)
     for mean in [terms[:, LOSS].mean().item()] + [want_terms[:, LOSS].mean().item()] * (lib.precision == "fp32"):
@@ -206,6 +206,7 @@ def test_shapes(lib, shape):
     check_step(lib, fields_of(spec, **SHAPES[shape]), spec, [draw_packed(TINY["vocab_size"], 3)], recompute=shape == "tied")
 
 
+@pytest.mark.parametrize("lib", ["fp32"], indirect=True)  # two scores may both be next to 0: their error in bf16 says nothing
 @pytest.mark.parametrize("name", ["dpo_nll", "reward"])
 def test_one_pair(lib, name):
     """A batch that is padding but for one pair."""
