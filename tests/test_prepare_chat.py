@@ -749,10 +749,14 @@ def test_folders_and_tables_and_many_processes(tmp_path, model, prepare, monkeyp
     (tmp_path / "in").mkdir()
     numbered(tmp_path / "in" / "a.jsonl", 30, "a")
     values = [json.loads(line) for line in numbered(tmp_path / "b.jsonl", 30, "b").read_text().splitlines()]
-    parquet.write_table(arrow.Table.from_pylist([value | {"tools": None} for value in values]), tmp_path / "in" / "b.parquet")
+    parquet.write_table(
+        arrow.Table.from_pylist([value | dict.fromkeys(("tools", "chosen", "rejected")) for value in values]),
+        tmp_path / "in" / "b.parquet",
+    )
     arguments = ("--tokenizer", model, "--output")
     prepare(tmp_path / "in" / "a.jsonl", tmp_path / "b.jsonl", *arguments, tmp_path / "1")
     prepare(tmp_path / "in", *arguments, tmp_path / "2")
+    prepare(tmp_path / "in" / "b.parquet", *arguments, tmp_path / "table")  # whose kind is not known from elsewhere
     monkeypatch.setattr(chatset, "SMALL", 0)
     monkeypatch.setattr(chatset, "TASK_BYTES", 500)
     prepare(tmp_path / "in", *arguments, tmp_path / "3", "--workers", 2)
