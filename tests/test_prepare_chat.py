@@ -742,6 +742,15 @@ def test_weights(tmp_path, model, prepare):
     assert times["1"] == times["2"] != times["3"]
 
 
+def test_the_seed_chooses_the_part_of_a_source(tmp_path, model, prepare):
+    chats = numbered(tmp_path / "a.jsonl", 40, "a")
+    lines = {}
+    for seed in (1, 2):
+        prepare("--source", chats, 0.5, "--tokenizer", model, "--val-fraction", 0, "--output", tmp_path / f"{seed}", "--seed", seed)
+        lines[seed] = [row.line for row in read(tmp_path / f"{seed}")]
+    assert len(lines[1]) == len(lines[2]) == 20 and lines[1] != lines[2]
+
+
 def test_folders_and_tables_and_many_processes(tmp_path, model, prepare, monkeypatch):
     import pyarrow as arrow
     import pyarrow.parquet as parquet
