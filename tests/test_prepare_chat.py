@@ -472,7 +472,7 @@ ANSWERS_PART_EARLY = {"answers": [[user("1"), answer("a"), *MORE], [user("1"), a
     (WHOLE | {"prompt": [user("hi")]}, "hi", ["good", "bad"]),
     (ANSWERS_PART_EARLY, "1", ["a" + MORE_TEXT, "a" + MORE_TEXT[:-1] + "c", "other" + MORE_TEXT]),
     (goes_on([user("1"), answer("same"), user("hi")], answer("good"), answer("bad")), "hi", ["good", "bad"]),
-    ({"chosen": [*WHOLE["chosen"], *MORE], "rejected": [*WHOLE["rejected"], *MORE]}, "hi", ["good" + MORE_TEXT, "bad" + MORE_TEXT]),
+    ({name: [*whole, *MORE] for name, whole in WHOLE.items()}, "hi", ["good" + MORE_TEXT, "bad" + MORE_TEXT]),
 ])  # fmt: skip
 def test_ways_to_write_comparisons(tmp_path, model, prepare, fields, prompt, answers):
     write_jsonl(tmp_path / "a.jsonl", fields)
@@ -742,13 +742,14 @@ def test_weights(tmp_path, model, prepare):
     assert times["1"] == times["2"] != times["3"]
 
 
-def test_the_seed_chooses_the_part_of_a_source(tmp_path, model, prepare):
+def test_the_seed_chooses_validation_rows_and_the_part_of_a_source(tmp_path, model, prepare):
     chats = numbered(tmp_path / "a.jsonl", 40, "a")
-    lines = {}
-    for seed in (1, 2):
-        prepare("--source", chats, 0.5, "--tokenizer", model, "--val-fraction", 0, "--output", tmp_path / f"{seed}", "--seed", seed)
-        lines[seed] = [row.line for row in read(tmp_path / f"{seed}")]
-    assert len(lines[1]) == len(lines[2]) == 20 and lines[1] != lines[2]
+    for arguments, split, count in (((chats, "--val-fraction", 0.25), "val", 10), (("--source", chats, 0.5), "train", 19)):
+        lines = {}
+        for seed in (1, 2):
+            prepare(*arguments, "--tokenizer", model, "--output", tmp_path / "out", "--seed", seed, "--overwrite")
+            lines[seed] = [row.line for row in read(tmp_path / "out", split)]
+        assert len(lines[1]) == len(lines[2]) == count and lines[1] != lines[2]
 
 
 def test_folders_and_tables_and_many_processes(tmp_path, model, prepare, monkeypatch):
