@@ -2,6 +2,6 @@
 #ifndef LLMC_BASE_VERSION_H
 #define LLMC_BASE_VERSION_H
 
-#define LLMC_VERSION "0.3.0"
+#define LLMC_VERSION "0.4.0"
 
 #endif
