@@ -61,10 +61,10 @@ TARGET=$(choose_target)
 stage "install what is missing" scripts/setup.sh
 stage "build for $TARGET" make -s -j "$JOBS" TARGET="$TARGET"
 stage "make the data" prepare
-stage "pretrain on stories" train stories pretrain --config scripts/demo/config.json --steps 500 --batch-size 8 --seq-len 256 --lr 4e-3 \
+stage "pretrain on stories" train stories pretrain --config scripts/demo/config.json --steps 800 --batch-size 8 --seq-len 256 --lr 4e-3 \
     --eval-every 250
 stage "score it" score pretrain "pretrained"
-stage "SFT on chats" train chats sft --task sft --init-from "$RUN/pretrain/checkpoint" --epochs 1 --batch-size 8 --seq-len 256 --lr 1e-3
+stage "SFT on chats" train chats sft --task sft --init-from "$RUN/pretrain/checkpoint" --epochs 2 --batch-size 8 --seq-len 256 --lr 1e-3
 stage "score it" score sft "after SFT"
 stage "DPO on pairs" train pairs dpo --task dpo --init-from "$RUN/sft/checkpoint" --epochs 1 --batch-size 8 --seq-len 256 --lr 2e-4
 stage "score it" score dpo "after DPO"
