@@ -92,7 +92,7 @@ class ParameterTable(ctypes.Structure):
         *((n, ctypes.c_size_t) for n in
           "num_shard_elements num_trained_elements num_elements num_decayed num_parameters num_trained".split()),
         ("padded_vocab", ctypes.c_int), *((n, ctypes.c_size_t) for n in "embedding head final_norm".split()),
-        ("layers", ctypes.c_void_p),
+        ("layers", ctypes.c_void_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double), ("lora_targets", ctypes.c_bool * 7),
     ]
 
 

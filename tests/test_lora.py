@@ -28,14 +28,14 @@ import transformers  # noqa: E402
 ALL = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 FIELDS = TINY | dict(num_hidden_layers=2)
 CHOICES = {
-    "all": (8, 16.0, None),
+    "all": (8, 8.0, None),
     "rank 24": (24, 5.0, "down_proj,v_proj,q_proj"),
     "k alone": (8, 8.0, "k_proj"),
     "up and o": (16, 3.5, "o_proj,up_proj"),
 }
 PREFIX = "base_model.model."
-# "Small in itself": PyTorch's bf16 gradients of adapters, which pass two more rounded products, are off by up to 24 %.
-LORA_LIMIT = 0.4
+# "Small in itself": PyTorch's bf16 gradients of adapters, which pass two more rounded products, are off by up to 10 %.
+LORA_LIMIT = 0.2
 
 
 def with_peft(base, lora, kind="CAUSAL_LM"):
@@ -48,7 +48,9 @@ def with_peft(base, lora, kind="CAUSAL_LM"):
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "lora_" in name:
-                p.copy_((torch.randn_like(p) / p.shape[-1] ** 0.5).to(torch.bfloat16).to(p.dtype))
+                # smaller than weights: ones as large saturate attention, and then nothing has a gradient worth comparing
+                values = torch.randn_like(p) / p.shape[-1] ** 0.5 * (0.5 if "lora_B" in name else 1)
+                p.copy_(values.to(torch.bfloat16).to(p.dtype))
     return model
 
 
@@ -173,7 +175,7 @@ def test_logits(lib, lora):
         theirs = copy_of(weights, lora, torch.bfloat16)(tokens[None]).logits[0] if lib.precision == "bf16" else None
         without = transformers_model(FIELDS)
         without.load_state_dict({n: w for n, w in weights.items() if "lora_" not in n})
-        assert compare.relative_error(without(tokens[None]).logits[0], expected) > 0.1  # adapters count
+        assert compare.relative_error(without(tokens[None]).logits[0], expected) > 0.02  # adapters count
     compare.check("logits", found, expected, theirs, MODEL_LIMIT)
 
 
