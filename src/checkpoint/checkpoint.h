@@ -80,11 +80,9 @@ int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
 // m is drawn from the seed.
 int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err);
 
-// Sets the adapters, and what is trained beside them, from adapter_model.safetensors. Errors: as checkpoint_read_weights.
-int checkpoint_read_adapters(const char *folder, Llama3 *m, Error *err);
-
-// As checkpoint_read_weights, or with adapters checkpoint_read_adapters, and the master weights and moments, of a checkpoint of any number of parts and of a build
-// of the same precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. A mean
+// As checkpoint_read_weights (of a model with adapters these, and what is trained beside them, from
+// adapter_model.safetensors), and the master weights and moments, of a checkpoint of any number of parts and of a build of
+// the same precision. A rank reads what its shard owns; that the parts hold each element once is checked of all. A mean
 // over steps that the model keeps is read too, where the checkpoint has one (it must where state.json tells of samples);
 // one that the model does not keep is passed over. Errors: as above; checksums are checkpoint_verify's affair.
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err);

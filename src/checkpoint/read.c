@@ -185,12 +185,6 @@ int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
     return code;
 }
 
-int checkpoint_read_adapters(const char *folder, Llama3 *m, Error *err) {
-    int code = read_from(folder, m, OF_ADAPTERS, err);
-    if (!code) llama3_reset_training(m);
-    return code;
-}
-
 // ---- state.json
 
 static int check_version(const cJSON *state, const char *path, Error *err) {

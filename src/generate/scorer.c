@@ -75,7 +75,6 @@ void scorer_close(Scorer *s) {
 
 int scorer_context(const Scorer *s) { return s->length; }
 int scorer_vocab_size(const Scorer *s) { return s->config.vocab_size; }
-void scorer_print_memory(const Scorer *s, FILE *to) { llama3_print_memory(s->model, to); }
 
 // ---- what is given
 

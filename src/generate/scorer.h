@@ -24,7 +24,6 @@ void scorer_close(Scorer *s); // NULL is allowed
 
 int scorer_context(const Scorer *s); // tokens that a text can have
 int scorer_vocab_size(const Scorer *s);
-void scorer_print_memory(const Scorer *s, FILE *to);
 
 // scores [n] = of n texts that stand one behind the other in `tokens`, lengths[i] tokens each: the reward head on the last
 // token. Several texts share a row, unseen by each other, and what all of them begin with is computed once a row. So a score
