@@ -6,7 +6,6 @@
 #define LLMC_GENERATE_SCORER_H
 
 #include <stdint.h>
-#include <stdio.h>
 
 #include "base/error.h"
 
