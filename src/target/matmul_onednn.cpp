@@ -349,9 +349,9 @@ static bool cpu_has_bf16() {
     return ((int)dnnl::get_effective_cpu_isa() & bf16) == bf16;
 }
 
-// oneDNN 2.6's AMX product of a transposed a of fewer than 32 rows ends in an illegal instruction for some odd k (seen: m 8 to
-// 24, n 112, k 63). Adapters have such products: their rank is the number of rows.
-static bool is_broken(const Product &p) { return p.transpose_a && p.m < 32 && p.k % 2; }
+// oneDNN 2.6's AMX product of fewer than 32 rows ends in an illegal instruction for some odd k, however a and b are stored
+// (seen: m 8 to 24, n 112, k 63). Gradients of adapters have such products: their rank is the number of rows.
+static bool is_broken(const Product &p) { return p.m < 32 && p.k % 2; }
 
 static int use_bf16 = -1; // not asked yet
 
