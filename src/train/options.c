@@ -151,7 +151,7 @@ static int check_adapters(Options *options, Error *err) {
         if (options_given(options, depend[i]))
             return fail_input(err, "--%s needs --lora-rank N, which is missing", depend[i]);
     if (!options->lora_rank) return 0;
-    if (!options_given(options, "lora-alpha")) options->lora_alpha = 2 * (double)options->lora_rank;
+    if (options->lora_alpha == 0) options->lora_alpha = 2 * (double)options->lora_rank;
     if (options->config)
         return fail_input(err,
                           "--lora-rank %lld: expected --init-from, whose weights the adapters adapt, found --config",

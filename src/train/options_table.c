@@ -131,8 +131,9 @@ const OptionSpec options_table[] = {
         lora_rank, "lora-rank", 0, RESULT, NULL, "0", 0, LORA_MAX_RANK,
         "train adapters of this rank (LoRA), a multiple of 8, beside the frozen weights of --init-from; checkpoints "
         "hold them alone, as PEFT reads them. 0: none"),
-    OPTION(lora_alpha, "lora-alpha", 0, RESULT, TYPE_REAL, .value = "X", .min = POSITIVE, .max = 1e9,
-           .initial_note = "twice --lora-rank", .help = "an adapter counts by this number divided by its rank"),
+    OPTION(lora_alpha, "lora-alpha", 0, RESULT, TYPE_REAL, .value = "X", .initial = "0", .min = 0, .max = 1e9,
+           .initial_note = "twice --lora-rank",
+           .help = "an adapter counts by this number divided by its rank; 0: twice the rank"),
     TEXT(lora_targets, "lora-targets", 0, RESULT, "LIST",
          "projections that have adapters, e.g. 'q_proj,v_proj'; without it all seven: q_proj,k_proj,v_proj,o_proj,"
          "gate_proj,up_proj,down_proj"),
