@@ -4,6 +4,7 @@ import re
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 CONTEXT = 8  # tokens before the new ones that are decoded with them: what a token looks like may depend on them
+PENDING = 16  # tokens that are decoded again with each new one; where they become more, a place to cut is looked for
 
 
 def harmless(text: str) -> str:
@@ -17,7 +18,8 @@ class TextStream:
     def __init__(self, tokenizer, stops: list[str]):
         self.tokenizer, self.stops = tokenizer, stops
         self.ids: list[int] = []
-        self.done = 0  # ids whose text has been taken
+        self.done = 0  # ids that need no second look
+        self.ahead = 0  # characters of the ids behind those that have been taken
         self.held = ""  # text that may yet turn out to begin a stop string
         self.text, self.stopped = "", False
 
@@ -30,16 +32,28 @@ class TextStream:
         return "" if self.stopped else self._release(self._decode(True), True)
 
     def _decode(self, last: bool) -> str:
-        """Text of the ids not taken yet; nothing while they end within a character."""
+        """What has become certain: all but the one U+FFFD as which bytes show that may yet become a character."""
         start = max(0, self.done - CONTEXT)
         before = self.tokenizer.decode(self.ids[start : self.done])
         whole = self.tokenizer.decode(self.ids[start:])
-        if not last and (whole.endswith("\ufffd") or not whole.startswith(before)):
-            # a byte that begins no character would hold the text back for good: four bytes make the longest
-            if len(self.ids) - self.done < 8:
-                return ""
-        self.done = len(self.ids)
-        return whole[len(before) :]
+        taken, certain = len(before) + self.ahead, len(whole) - (whole.endswith("\ufffd") and not last)
+        if certain < taken or not (last or whole.startswith(before)):
+            return ""
+        if certain == len(whole):
+            self.done, self.ahead = len(self.ids), 0
+        else:
+            self.ahead = certain - len(before)
+            if len(self.ids) - self.done > PENDING:
+                self._cut(start, whole, certain)
+        return whole[taken:certain]
+
+    def _cut(self, start: int, whole: str, certain: int) -> None:
+        """Moves `done` on over bytes that are no text, to where no character goes on."""
+        for end in range(len(self.ids) - 4, self.done, -1):
+            text = self.tokenizer.decode(self.ids[start:end])
+            if whole.startswith(text):
+                self.done, self.ahead = end, certain - len(text)
+                return
 
     def _release(self, new: str, last: bool) -> str:
         text = self.held + new
