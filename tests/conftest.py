@@ -1,6 +1,7 @@
 import os
 import pathlib
 import random
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,8 @@ SEED = int(os.environ.get("LLMC_TEST_SEED", random.SystemRandom().randrange(2**3
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "checked: small, also run against the builds with sanitizers")
+    # A shell's background jobs ignore SIGINT, and so would every program that the tests start and interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
