@@ -11,7 +11,7 @@
 #   sanitizer      compute-sanitizer memcheck, racecheck and synccheck on test_llama3 --small
 #   training       a short run on synthetic tokens: the loss falls; a second run, and one stopped and resumed, give the same bits
 #   ranks          one rank through NCCL gives the bits of none; several ranks: NCCL on as many GPUs, or by MPI on one
-#   finetuning     SFT, DPO and reward models: short runs against transformers and PyTorch, resumed ones
+#   finetuning     SFT, DPO, reward models, adapters: gradients, packed rows, short runs against transformers and PyTorch, resumed ones
 #   bench_kernels  dev/bench/kernels.py: each kernel's share of the device's measured ceilings
 #   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second beside PyTorch's
 #   bench_generate dev/bench/generate.py: new tokens per second beside those of transformers
@@ -38,7 +38,8 @@ cd "$(dirname "$0")/.." || exit 1
 STAGES=(device build program kernels sanitizer training ranks finetuning bench_kernels bench_pytorch bench_generate)
 declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [finetuning]=60 [bench_kernels]=70
     [bench_pytorch]=100 [bench_generate]=60)
-KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm update_gate adamw checksum model decoder)
+KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm update_gate
+    adamw average_kernel checksum model decoder)
 NOT_RUN=77 # exit code of a stage that could not run
 
 usage() {
@@ -281,8 +282,8 @@ stage_finetuning() {
     need_gpu
     need_file "build/$TARGET-fp32/train_llama3"
     need_python torch pytest numpy transformers tokenizers
-    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/test_finetune.py \
-        -k "test_sft or test_dpo or test_reward or test_resume or in_bf16" |
+    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/test_finetune.py tests/test_packed_rows.py \
+        tests/test_lora.py -k "test_sft or test_dpo or test_reward or test_resume or in_bf16 or packed_rows or gradient or test_columns" |
         tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
     fact pytest "$(tail -1 "$WORK/pytest")"
 }
