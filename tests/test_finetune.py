@@ -3,13 +3,16 @@ what is refused."""
 
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 from finetuning import EOS, Finetuning, comparisons, rows
-from trainrun import losses, read_log
+from trainrun import losses, program, read_log
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 TASKS = ("sft", "dpo", "reward")
@@ -245,6 +248,21 @@ def test_reference_is_computed_once(work, prefs, tmp_path):
     assert len(references(prefs)) == 4
 
 
+def test_stop_while_it_is_computed(work, prefs, tmp_path):
+    """A signal that waits for the program as it starts: nothing is kept, and it says so."""
+    settings = dpo(work, prefs)
+    settings.pop("precision")
+    command = [program("fp32"), *work.arguments(output=tmp_path / "run", reference_only=True, **settings)]
+
+    def leave_signal():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    done = subprocess.run(list(map(str, command)), preexec_fn=leave_signal, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and references(prefs) == []
+    assert done.stdout.count("stopped before all were computed: none is kept") == 2  # of both sets
+
+
 def test_ranks_compute_it_together(work, prefs, tmp_path):
     one, two = (dict(prefs, **copy) for copy in [{}, {}])
     work.run(output=tmp_path / "one", reference_only=True, **dpo(work, one, batch_size=2))
@@ -334,10 +352,23 @@ def test_data_of_another_kind(work):
 
 
 def test_rows_longer_than_a_pack(work, tmp_path):
-    task = work.task("sft", seq_len=16, steps=2, eval_every=0, val_data=None)
+    """Refused, or left out of both sets: counted, and the first named."""
+    task, said = work.task("sft", seq_len=16, steps=2), {}
+    for split in ("train", "val"):
+        path = work.chat / f"{split}_000.bin"
+        longer = [(i, len(row.prompt)) for i, row in enumerate(rows.read_rows(path), 1) if len(row.prompt) > 16]
+        said[split] = (f"skipped   {len(longer)} of the rows of --{split}-data, longer than --seq-len 16 (--skip-long), the first: "
+                       f"{path}: row {longer[0][0]} (line ", f") takes {longer[0][1]} positions")  # fmt: skip
     work.refused("--seq-len", "--skip-long", precision="fp32", output=tmp_path / "run", **task)
     out, _ = work.run(precision="fp32", output=tmp_path / "run", skip_long=True, **task)
-    assert "longer than --seq-len 16 left out" in out
+    evaluated, _ = work.run(precision="fp32", eval_only=True, task="sft", init_from=tmp_path / "run/checkpoint", config=None,
+                            train_data=None, val_data=work.chat / "val_*.bin", seq_len=16, skip_long=True, steps=None, lr=None,
+                            warmup_steps=None, output=None)  # fmt: skip
+    for text, splits in ((out, ("train", "val")), (evaluated, ("val",))):
+        found = [line for line in text.splitlines() if line.startswith("skipped ")]
+        assert len(found) == len(splits)
+        for line, split in zip(found, splits):
+            assert line.startswith(said[split][0]) and line.endswith(said[split][1]), (line, said[split])
 
 
 def test_reward_head(work, tmp_path):

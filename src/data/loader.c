@@ -174,6 +174,10 @@ uint64_t loader_num_tokens(const Loader *loader) { return loader->num_tokens; }
 int loader_num_shards(const Loader *loader) { return loader->num_files; }
 uint64_t loader_num_rows(const Loader *loader) { return loader->packs ? packs_num_rows(loader->packs) : 0; }
 uint64_t loader_num_skipped(const Loader *loader) { return loader->packs ? packs_num_skipped(loader->packs) : 0; }
+
+void loader_describe_skipped(const Loader *loader, char *text, size_t capacity) {
+    packs_describe_skipped(loader->packs, text, capacity);
+}
 uint64_t loader_num_answers(const Loader *loader) { return loader->packs ? packs_num_answers(loader->packs) : 0; }
 double loader_fill(const Loader *loader) { return loader->packs ? packs_share_filled(loader->packs) : 1; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }

@@ -18,6 +18,7 @@
 #define LLMC_DATA_LOADER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -92,6 +93,11 @@ uint64_t loader_num_tokens(const Loader *loader);  // tokens in all files
 int loader_num_shards(const Loader *loader);       // files
 uint64_t loader_num_rows(const Loader *loader);    // rows of an epoch; documents: 0, as in what follows
 uint64_t loader_num_skipped(const Loader *loader); // rows left out as too long
+
+enum { LOADER_SKIPPED_SIZE = 4608 }; // a path and what is said of one of its rows
+
+// text = the first of them: its file, its number there, what it was made from, its positions. At least one was left out.
+void loader_describe_skipped(const Loader *loader, char *text, size_t capacity);
 uint64_t loader_num_answers(const Loader *loader); // of all rows, those left out included
 double loader_fill(const Loader *loader);          // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, in their order

@@ -21,12 +21,20 @@ typedef struct {
     uint64_t answer; // number of its first answer in the whole set
 } PlacedRow;
 
+// The rows that do not fit into T.
+typedef struct {
+    uint64_t count, longest; // longest: positions
+    const RowFile *file;     // of the first
+    uint64_t row;
+} TooLong;
+
 struct Packs {
     LoaderSpec spec;
     RowFile *files;
     int num_files;
     PlacedRow *rows;                                            // [num_rows], of all files
-    uint64_t num_rows, num_skipped, num_answers, num_positions; // num_positions: of rows
+    uint64_t num_rows, num_answers, num_positions;              // num_positions: of rows
+    TooLong too_long;
     Packing packing;                                            // of `rows`
     uint32_t *tokens;                                           // [T] of a row
 };
@@ -74,13 +82,6 @@ static uint64_t positions_of(const Row *row) {
     return row_tokens(row) + (uint64_t)answers - (answers > 0);
 }
 
-// The rows that do not fit into T.
-typedef struct {
-    uint64_t count, longest; // longest: positions
-    const RowFile *file;     // of the first
-    uint64_t row;
-} TooLong;
-
 static void note_long(TooLong *too_long, const RowFile *file, uint64_t row) {
     const uint64_t positions = positions_of(&file->rows[row]);
     if (too_long->count++ == 0) {
@@ -109,17 +110,23 @@ static void describe_source(char *text, size_t capacity, const char *path, const
     cJSON_Delete(meta);
 }
 
-static int refuse_long(const Packs *p, const TooLong *too_long, Error *err) {
-    const Row *row = &too_long->file->rows[too_long->row];
+void packs_describe_skipped(const Packs *p, char *text, size_t capacity) {
+    const TooLong *first = &p->too_long;
+    const Row *row = &first->file->rows[first->row];
     char source[256];
-    describe_source(source, sizeof source, too_long->file->path, row);
-    return fail_input(
-        err,
-        "%s: row %llu (%s) takes %llu positions, expected at most the sequence length %d; %llu of %llu rows "
-        "are longer: --seq-len %llu at least, or --skip-long to leave them out",
-        too_long->file->path, (unsigned long long)too_long->row + 1, source, (unsigned long long)positions_of(row),
-        p->spec.T, (unsigned long long)too_long->count, (unsigned long long)(p->num_rows + too_long->count),
-        (unsigned long long)too_long->longest);
+    describe_source(source, sizeof source, first->file->path, row);
+    snprintf(text, capacity, "%s: row %llu (%s) takes %llu positions", first->file->path,
+             (unsigned long long)first->row + 1, source, (unsigned long long)positions_of(row));
+}
+
+static int refuse_long(const Packs *p, Error *err) {
+    char first[LOADER_SKIPPED_SIZE];
+    packs_describe_skipped(p, first, sizeof first);
+    return fail_input(err,
+                      "%s, expected at most the sequence length %d; %llu of %llu rows are longer: --seq-len %llu at "
+                      "least, or --skip-long to leave them out",
+                      first, p->spec.T, (unsigned long long)p->too_long.count,
+                      (unsigned long long)(p->num_rows + p->too_long.count), (unsigned long long)p->too_long.longest);
 }
 
 static uint64_t count_rows(const Packs *p) {
@@ -129,14 +136,14 @@ static uint64_t count_rows(const Packs *p) {
 }
 
 // Lists the rows that fit, with their lengths in positions.
-static void list_rows(Packs *p, uint32_t *lengths, TooLong *too_long) {
+static void list_rows(Packs *p, uint32_t *lengths) {
     uint64_t number = 0;
     for (int i = 0; i < p->num_files; i++) {
         const RowFile *file = &p->files[i];
         for (uint64_t row = 0; row < file->num_rows; row++, number++) {
             const uint64_t positions = positions_of(&file->rows[row]);
             if (positions > (uint64_t)p->spec.T) {
-                note_long(too_long, file, row);
+                note_long(&p->too_long, file, row);
             } else {
                 lengths[p->num_rows] = (uint32_t)positions;
                 p->rows[p->num_rows++] = (PlacedRow){i, row, number, p->num_answers};
@@ -145,18 +152,17 @@ static void list_rows(Packs *p, uint32_t *lengths, TooLong *too_long) {
             p->num_answers += (uint64_t)row_num_answers(&file->rows[row]);
         }
     }
-    p->num_skipped = too_long->count;
 }
 
-static int check_rows(const Packs *p, const TooLong *too_long, Error *err) {
-    if (too_long->count == 0) return 0;
-    if (!p->spec.skip_long) return refuse_long(p, too_long, err);
+static int check_rows(const Packs *p, Error *err) {
+    if (p->too_long.count == 0) return 0;
+    if (!p->spec.skip_long) return refuse_long(p, err);
     if (p->num_rows > 0) return 0;
     return fail_input(err,
                       "%s: all %llu rows of the set take more positions than the sequence length %d: --seq-len %llu "
                       "keeps all of them",
-                      p->files[0].path, (unsigned long long)too_long->count, p->spec.T,
-                      (unsigned long long)too_long->longest);
+                      p->files[0].path, (unsigned long long)p->too_long.count, p->spec.T,
+                      (unsigned long long)p->too_long.longest);
 }
 
 int packs_make(Packs *p, Error *err) {
@@ -168,9 +174,8 @@ int packs_make(Packs *p, Error *err) {
     p->rows = malloc(count * sizeof *p->rows);
     int code = lengths && p->rows ? 0 : fail_fault(err, "no memory for %llu rows", (unsigned long long)count);
     if (!code) {
-        TooLong too_long = {0};
-        list_rows(p, lengths, &too_long);
-        code = check_rows(p, &too_long, err);
+        list_rows(p, lengths);
+        code = check_rows(p, err);
     }
     if (!code)
         code = packing_create(&p->packing, lengths, (uint32_t)p->num_rows, (uint32_t)p->spec.T, p->spec.seed, err);
@@ -180,7 +185,7 @@ int packs_make(Packs *p, Error *err) {
 
 uint64_t packs_count(const Packs *p) { return p->packing.num_packs; }
 uint64_t packs_num_rows(const Packs *p) { return p->num_rows; }
-uint64_t packs_num_skipped(const Packs *p) { return p->num_skipped; }
+uint64_t packs_num_skipped(const Packs *p) { return p->too_long.count; }
 uint64_t packs_num_answers(const Packs *p) { return p->num_answers; }
 
 double packs_share_filled(const Packs *p) {

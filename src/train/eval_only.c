@@ -71,6 +71,7 @@ static int open_data(Evaluation *e, Error *err) {
         code = evaltasks_open(&e->tasks, o->eval_tasks, e->T, e->config.vocab_size, e->tokenizer_sha256, err);
     if (!code && o->val_data)
         code = loader_open(&e->val, o->val_data, &spec, e->config.vocab_size, e->tokenizer_sha256, err);
+    if (!code && e->val) trainer_tell_skipped(e->val, "--val-data", e->T);
     return code;
 }
 

@@ -44,6 +44,15 @@ LogPreference trainer_preference(const Options *o, const double sums[PREFERENCE_
                            .nll = o->task == TASK_DPO ? sums[PREFERENCE_NLL] / pairs : NAN};
 }
 
+void trainer_tell_skipped(const Loader *loader, const char *option, int T) {
+    const uint64_t skipped = loader_num_skipped(loader);
+    char first[LOADER_SKIPPED_SIZE];
+    if (!skipped) return;
+    loader_describe_skipped(loader, first, sizeof first);
+    printf("skipped   %" PRIu64 " of the rows of %s, longer than --seq-len %d (--skip-long), the first: %s\n", skipped,
+           option, T, first);
+}
+
 // ---- log-probabilities of the reference model
 
 // A set's: where they are looked for and kept, and how to compute them.
@@ -108,7 +117,11 @@ static int compute(Trainer *t, const ReferenceSet *set, Error *err) {
     bool stopped;
     progress_print(&t->progress, "reference log-probabilities of %" PRIu64 " %s answers", set->key.answers, set->what);
     int code = reference_compute(set->values, &stopped, t->model, set->loader, &set->key, &t->team, &t->progress, err);
-    if (code || stopped) return code; // stopped: the run ends before its first step
+    if (code) return code;
+    if (stopped) { // the run ends before its first step
+        progress_print(&t->progress, "stopped before all were computed: none is kept, the same command begins again");
+        return 0;
+    }
     return team_follow(&t->team, team_leads(&t->team) ? keep(t, set, err) : 0, err);
 }
 

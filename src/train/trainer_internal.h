@@ -209,6 +209,10 @@ LogPreference trainer_preference(const Options *options, const double sums[PREFE
 // resumed run only reads them. Collective. Errors: 2, 1.
 int trainer_prepare_reference(Trainer *t, Error *err);
 
+// Prints how many rows of a set were left out as too long, and the first of them; nothing where none was. option: that names
+// the set.
+void trainer_tell_skipped(const Loader *loader, const char *option, int T);
+
 // ---- trainer_open.c
 
 LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on this rank

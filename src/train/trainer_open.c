@@ -260,7 +260,7 @@ static void print_ranks(const Trainer *t) {
 static void print_data(const Trainer *t) {
     const long long T = t->options.seq_len;
     const int files = loader_num_shards(t->train);
-    const unsigned long long windows = loader_num_windows(t->train), skipped = loader_num_skipped(t->train);
+    const unsigned long long windows = loader_num_windows(t->train);
     char tokens[16], rows[16];
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
     progress_count(rows, sizeof rows, (double)loader_num_rows(t->train));
@@ -272,7 +272,8 @@ static void print_data(const Trainer *t) {
     printf("task      %s\ndata      %s %s, %s tokens in %d file%s, %llu packs of %lld, %.1f %% full\n",
            options_task_name(&t->options), rows, trainer_compares(&t->options) ? "comparisons" : "conversations",
            tokens, files, files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->train));
-    if (skipped) printf("data      %llu longer than --seq-len %lld left out (--skip-long)\n", skipped, T);
+    trainer_tell_skipped(t->train, "--train-data", (int)T);
+    if (t->val) trainer_tell_skipped(t->val, "--val-data", (int)T);
 }
 
 static void print_trained(const Trainer *t) {
