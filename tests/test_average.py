@@ -343,6 +343,36 @@ def test_values_that_are_not_finite(tmp_path, value, dtype):
     refused("model.norm.weight", "3 of 64", output=tmp_path / "out", arguments=[a, b], more=["--weights", "1,0"])
 
 
+def test_settings_nested_deeply(tmp_path):
+    """They are compared in time that grows with their size, not with two to the power of the depth."""
+    deep = {}
+    for _ in range(50):
+        deep = {"a": deep}
+    a, b = (make_adapter(tmp_path / name, rank_pattern=deep) for name in "ab")
+    average(tmp_path / "out", a, b)
+
+
+def test_folders_of_similar_names_are_left_alone(two, tmp_path):
+    """The user's own folder beside the output; and an input where the output is made."""
+    beside = tmp_path / "out.old"
+    shutil.copytree(two[0], beside)
+    average(tmp_path / "out", beside, two[1])
+    average(tmp_path / "out", beside, two[1], more=["--overwrite"])
+    same_bits(load(beside), load(two[0]))
+    for name in ("new.average.tmp", "new.average.old"):
+        two[0].rename(tmp_path / name)
+        done = run(tmp_path / "new", tmp_path / name, two[1])
+        assert done.returncode == 2 and f"{name}: the output's temporary folder is " in done.stderr, done.stderr
+        same_bits(load(tmp_path / name), load(beside))
+        (tmp_path / name).rename(two[0])
+
+
+def test_models_without_tensors(two, tmp_path):
+    for folder in two:
+        safetensors.torch.save_file({}, folder / "model.safetensors", metadata={"format": "pt"})
+    refused("has no tensors, expected some", output=tmp_path / "out", arguments=two)
+
+
 def test_averages_that_are_too_large(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     make_model(a, dtype=torch.float16)

@@ -342,6 +342,12 @@ def test_options_refused(work, changes, words):
     work.refused(*words, precision="fp32", output=work.folder / "refused", **work.task("sft") | changes)
 
 
+def test_reward_models_score_no_texts(work):
+    for changes, words in [(dict(eval_only=True, steps=None, lr=None, warmup_steps=None, seq_len=None, train_data=None), []), ({}, [])]:
+        work.refused("--eval-tasks", "reward model", precision="fp32", output=None if changes else work.folder / "refused",
+                     **work.task("reward", val_data=None, eval_every=0, eval_tasks=work.data / "x.eval") | changes)  # fmt: skip
+
+
 def test_data_of_another_kind(work):
     for task, data, words in [("sft", work.prefs, ["comparisons", "conversations"]), ("dpo", work.chat, ["conversations", "comparisons"]),
                               ("reward", work.data, ["comparisons"]), ("sft", work.data, ["conversations"])]:

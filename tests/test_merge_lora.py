@@ -281,6 +281,20 @@ def test_reward_models_that_are_refused(base, tmp_path):
 # ---- files beside the weights
 
 
+def test_a_changed_head_that_the_base_has_not(base, tmp_path):
+    """A language model has no score that an adapter could change."""
+    adapter = make_adapter(tmp_path / "hostile", base, "SEQ_CLS", r=4)
+    edit_fields(adapter, target_modules=["score"])
+
+    def change(tensors):
+        tensors.clear()
+        tensors["base_model.model.score.lora_A.weight"] = torch.randn(4, 64)
+        tensors["base_model.model.score.lora_B.weight"] = torch.randn(1, 4)
+
+    edit_adapter(adapter, change)
+    refused("base_model.model.score.weight", "is missing", output=tmp_path / "out", adapter=adapter)
+
+
 def test_files_travel(base, adapter, tmp_path):
     names = ["tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"]
     out = tmp_path / "out"
@@ -533,7 +547,9 @@ def test_every_call_goes_wrong(base, adapter, tmp_path, shim, what):
             break
         assert done.returncode in ((-9,) if what == "kill" else (0, 1)), done.stderr
         found = load(work / "out")
-        same_bits(found, new if torch.equal(found[Q + ".weight"], new[Q + ".weight"]) else old)
+        made = torch.equal(found[Q + ".weight"], new[Q + ".weight"])
+        assert done.returncode != 1 or not made  # an error leaves what was there
+        same_bits(found, new if made else old)
         same_bits(merge(work / "out", adapter, "--overwrite"), new)
     assert done.returncode == 0 and 15 < at < 99
 

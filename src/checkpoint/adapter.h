@@ -8,8 +8,6 @@
 extern "C" {
 #endif
 
-#define ADAPTER_CONFIG "adapter_config.json"
-
 // The text for these adapters of a model in the folder `base`, to be freed by cJSON_free. A reward model's head is one of
 // modules_to_save. NULL: no memory.
 char *adapter_config_text(const ParameterTable *table, const LlamaConfig *config, const char *base);

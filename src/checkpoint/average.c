@@ -47,6 +47,8 @@ static int open_input(Average *a, int i, Error *err) {
                           a->adapter ? "an adapter" : "a model", a->inputs[0].folder);
     int code = adapter ? model_open_adapter(&input->reader, input->folder, err)
                        : safetensors_open_model(&input->reader, input->folder, err);
+    if (!code && safetensors_count(input->reader) == 0)
+        code = fail_input(err, "%s: has no tensors, expected some", input->folder);
     if (!code) code = average_compare_configs(a, i, err);
     if (!code) code = average_compare_tokenizers(a, i, err);
     return code ? code : average_compare_tensors(a, i, err);

@@ -83,6 +83,7 @@ static void add_part(Merge *m, const SafetensorsTensor *base, const SafetensorsT
 // The base's; of one that becomes a reward model without its head, and with a score.
 static int list_parts(Merge *m, Error *err) {
     const int count = safetensors_count(m->base);
+    if (count == 0) return fail_input(err, "%s: has no tensors, expected some", m->base_folder);
     m->parts = calloc((size_t)count + 1, sizeof *m->parts);
     m->tensors = calloc((size_t)count + 1, sizeof *m->tensors);
     if (!m->parts || !m->tensors) return fail_fault(err, "%s: no memory for %d tensors", m->base_folder, count);
@@ -91,7 +92,7 @@ static int list_parts(Merge *m, Error *err) {
         const bool dropped = m->becomes_reward && (strcmp(tensor->name, HEAD) == 0 || strcmp(tensor->name, SCORE) == 0);
         if (!dropped) add_part(m, tensor, tensor, model_file_of(m->base, tensor));
     }
-    if (!m->becomes_reward || m->count == 0) return 0;
+    if (!m->becomes_reward || m->count == 0) return 0; // nothing but heads: the adapter does not fit
     const SafetensorsTensor score = {SCORE, SAFETENSORS_F32, 2, {1, m->config.hidden_size, 1, 1}};
     add_part(m, NULL, &score, m->tensors[m->count - 1].file);
     return 0;
@@ -203,6 +204,8 @@ static int fail_missing(const Merge *m, int t, const char *end, const char *why,
 static int check_pair(const Merge *m, int t, Error *err) {
     const MergePart *part = &m->parts[t];
     const SafetensorsTensor *like = &m->tensors[t].tensor;
+    if (!part->base)
+        return fail_missing(m, t, WEIGHT, "the base is a language model, and the adapter changes that weight", err);
     if (!part->a) return fail_missing(m, t, ".lora_A.weight", "there is lora_B.weight", err);
     if (!part->b) return fail_missing(m, t, ".lora_B.weight", "there is lora_A.weight", err);
     if (part->whole || like->dims != 2)

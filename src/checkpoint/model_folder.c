@@ -60,54 +60,9 @@ int model_open_adapter(SafetensorsReader **out, const char *folder, Error *err) 
     return code ? code : safetensors_open(out, path, err); // which refuses a pickle
 }
 
-// ---- may it be made
+// ---- names
 
-// Is `inner` the folder `outer`, or within it? Both as realpath gives them.
-static bool is_within(const char *inner, const char *outer) {
-    const size_t length = strlen(outer);
-    return strncmp(inner, outer, length) == 0 && (inner[length] == 0 || inner[length] == '/' || length == 1);
-}
-
-static int check_beside_inputs(const ModelMaker *maker, const char *output, const char *real, const char *const *inputs,
-                               int count, Error *err) {
-    char input[PATH_MAX];
-    for (int i = 0; i < count; i++) {
-        if (!realpath(inputs[i], input)) continue; // opening it tells
-        if (is_within(input, real))
-            return fail_input(err, "%s: the output %s %s %s, expected another folder", output,
-                              strcmp(input, real) == 0 ? "is" : "contains", maker->input, inputs[i]);
-    }
-    return 0;
-}
-
-static bool is_empty(const char *folder) {
-    int names = 0;
-    DIR *open_folder = opendir(folder);
-    while (open_folder && readdir(open_folder)) names++;
-    if (open_folder) closedir(open_folder);
-    return names == 2; // . and ..
-}
-
-int model_folder_check(const ModelMaker *maker, const char *output, const char *const *inputs, int count,
-                       bool overwrite, Error *err) {
-    char real[PATH_MAX];
-    struct stat status;
-    if (lstat(output, &status) != 0) return errno == ENOENT ? 0 : file_fail_open(err, output, errno);
-    if (!realpath(output, real)) return file_fail_open(err, output, errno);
-    int code = check_beside_inputs(maker, output, real, inputs, count, err);
-    if (code) return code;
-    if (!S_ISDIR(status.st_mode))
-        return fail_input(err, "%s: exists and is no folder, expected a folder, or nothing", output);
-    if (is_empty(output)) return 0;
-    if (!overwrite) return fail_input(err, "%s: exists, expected a folder that does not, or --overwrite", output);
-    if (model_folder_has(output, maker->mark)) return 0;
-    return fail_input(err, "%s: has no %s: expected a folder that %s made, as only that is overwritten", output,
-                      maker->mark, maker->program);
-}
-
-// ---- the folder
-
-// Splits "a/b/" into "a" and "b".
+// The output "a/b/" has the parent "a" and the name "b".
 static int name_folder(ModelFolder *f, Error *err) {
     char copy[PATH_MAX];
     const char *output = f->output;
@@ -120,9 +75,66 @@ static int name_folder(ModelFolder *f, Error *err) {
         return fail_input(err, "%s: expected the name of a folder that can be made", output);
     if (snprintf(f->name, sizeof f->name, "%s", name) >= (int)sizeof f->name)
         return fail_input(err, "%.200s...: expected a name of at most %d bytes", output, NAME_MAX);
-    if (snprintf(f->folder, sizeof f->folder, "%s/%s.%s.tmp", f->parent, name, f->maker->suffix) < PATH_MAX) return 0;
+    if (snprintf(f->folder, sizeof f->folder, "%s/%s.%s.tmp", f->parent, name, f->maker->suffix) < PATH_MAX &&
+        snprintf(f->aside, sizeof f->aside, "%s/%s.%s.old", f->parent, name, f->maker->suffix) < PATH_MAX)
+        return 0;
     return fail_input(err, "%.200s...: expected a path of at most %d bytes", output, PATH_MAX - 1);
 }
+
+// ---- may it be made
+
+// Is `inner` the folder `outer`, or within it? Both as realpath gives them.
+static bool is_within(const char *inner, const char *outer) {
+    const size_t length = strlen(outer);
+    return strncmp(inner, outer, length) == 0 && (inner[length] == 0 || inner[length] == '/' || length == 1);
+}
+
+// what: what the folder is to the output.
+static int check_beside_inputs(const ModelFolder *f, const char *folder, const char *what, const char *const *inputs,
+                               int count, Error *err) {
+    char input[PATH_MAX], real[PATH_MAX];
+    if (!realpath(folder, real)) return errno == ENOENT ? 0 : file_fail_open(err, folder, errno);
+    for (int i = 0; i < count; i++) {
+        if (!realpath(inputs[i], input)) continue; // opening it tells
+        if (is_within(input, real))
+            return fail_input(err, "%s: the %s %s %s %s, expected another folder", folder, what,
+                              strcmp(input, real) == 0 ? "is" : "contains", f->maker->input, inputs[i]);
+    }
+    return 0;
+}
+
+static int check_names(const ModelMaker *maker, const char *output, const char *const *inputs, int count, Error *err) {
+    ModelFolder f = {.maker = maker, .output = output};
+    int code = name_folder(&f, err);
+    if (!code) code = check_beside_inputs(&f, output, "output", inputs, count, err);
+    if (!code) code = check_beside_inputs(&f, f.folder, "output's temporary folder", inputs, count, err);
+    return code ? code : check_beside_inputs(&f, f.aside, "output's temporary folder", inputs, count, err);
+}
+
+static bool is_empty(const char *folder) {
+    int names = 0;
+    DIR *open_folder = opendir(folder);
+    while (open_folder && readdir(open_folder)) names++;
+    if (open_folder) closedir(open_folder);
+    return names == 2; // . and ..
+}
+
+int model_folder_check(const ModelMaker *maker, const char *output, const char *const *inputs, int count,
+                       bool overwrite, Error *err) {
+    struct stat status;
+    int code = check_names(maker, output, inputs, count, err);
+    if (code) return code;
+    if (lstat(output, &status) != 0) return errno == ENOENT ? 0 : file_fail_open(err, output, errno);
+    if (!S_ISDIR(status.st_mode))
+        return fail_input(err, "%s: exists and is no folder, expected a folder, or nothing", output);
+    if (is_empty(output)) return 0;
+    if (!overwrite) return fail_input(err, "%s: exists, expected a folder that does not, or --overwrite", output);
+    if (model_folder_has(output, maker->mark)) return 0;
+    return fail_input(err, "%s: has no %s: expected a folder that %s made, as only that is overwritten", output,
+                      maker->mark, maker->program);
+}
+
+// ---- the folder
 
 // Is the open folder still the one of that name? Its holder may have removed it meanwhile.
 static bool is_named(const ModelFolder *f) {
@@ -153,7 +165,11 @@ static int make_folder(ModelFolder *f, Error *err) {
         int code = lock_folder(f, err);
         if (code && made) rmdir(f->folder);
         if (code) return code;
-        if (f->fd < 0 || !is_named(f)) continue;
+        if (f->fd < 0) continue;
+        if (!is_named(f)) {
+            let_go(f);
+            continue;
+        }
         if (made) return 0;
         folder_remove(f->folder);
         if (is_named(f)) code = fail_fault(err, "%s: cannot be removed", f->folder);
@@ -180,10 +196,28 @@ int model_folder_begin(ModelFolder *f, const ModelMaker *maker, const char *outp
     return code ? code : make_folder(f, err);
 }
 
+// What is there under the output's name has not come to the disk for certain: all is as it was again.
+static void take_back(const ModelFolder *f, const char *path) {
+    if (access(f->folder, F_OK) == 0)
+        store_exchange(f->folder, path, f->aside, NULL);
+    else
+        rename(path, f->folder);
+}
+
+static int give_name(const ModelFolder *f, Error *err) {
+    char path[PATH_MAX];
+    int code = store_path(path, f->parent, f->name, err);
+    if (!code) code = store_exchange(f->folder, path, f->aside, err);
+    if (code) return code;
+    code = folder_sync(f->parent, err);
+    if (code) take_back(f, path);
+    return code;
+}
+
 int model_folder_end(ModelFolder *f, int code, Error *err) {
     if (!code) code = folder_sync(f->folder, err);
-    if (!code) code = store_take_name(f->parent, f->folder, f->name, err);
-    if (code) folder_remove(f->folder);
+    if (!code) code = give_name(f, err);
+    folder_remove(f->folder); // what was written, or what it took the place of
     let_go(f);
     return code;
 }

@@ -45,8 +45,8 @@ typedef struct {
     const char *contents; // "the average"
 } ModelMaker;
 
-// May a folder be made at output? Not where it is one of the inputs, or around one, or there already; with overwrite one that
-// the maker made may be there. Errors: 2, 1.
+// May a folder be made at output? Not where it, or a name that is taken on the way, is one of the inputs, or around one, or where
+// it is there already; with overwrite one that the maker made may be there. Errors: 2, 1.
 int model_folder_check(const ModelMaker *maker, const char *output, const char *const *inputs, int count,
                        bool overwrite, Error *err);
 
@@ -54,6 +54,7 @@ typedef struct {
     const ModelMaker *maker;
     const char *output;
     char folder[PATH_MAX]; // OUTPUT.suffix.tmp
+    char aside[PATH_MAX];  // OUTPUT.suffix.old: see store_exchange
     char parent[PATH_MAX], name[NAME_MAX + 1];
     int fd; // of the folder, which is locked: nobody else writes into it; -1: not ours
 } ModelFolder;
@@ -62,7 +63,8 @@ typedef struct {
 // Errors: 2 (no such path, another program writes there), 1; after one there is nothing to end.
 int model_folder_begin(ModelFolder *f, const ModelMaker *maker, const char *output, uint64_t bytes, Error *err);
 
-// code 0: brings the folder to the disk and gives it its name. Else, and when that fails, removes it. Returns the code.
+// code 0: brings the folder to the disk and gives it its name. Else, and when that fails, removes it, and what was at output is
+// there. Returns the code.
 int model_folder_end(ModelFolder *f, int code, Error *err);
 
 int model_folder_write_json(const ModelFolder *f, const char *name, cJSON *json, Error *err); // json is freed

@@ -51,24 +51,29 @@ static const SafetensorsTensor *find_tensor(const SafetensorsReader *reader, con
 }
 
 static bool is_expected(const ParameterTable *table, const char *name, Source source) {
+    char saved[SAVED_NAME_SIZE];
     const size_t prefix = strlen("base_model.model.");
     const ParameterTensor *t = parameter_table_find(table, name);
-    if (!t && source == OF_ADAPTERS && strncmp(name, "base_model.model.", prefix) == 0)
-        t = parameter_table_find(table, name + prefix);
-    return t && expects(t, source);
+    if (source != OF_ADAPTERS) return t && expects(t, source);
+    if (!t && strncmp(name, "base_model.model.", prefix) == 0) t = parameter_table_find(table, name + prefix);
+    if (!t || !expects(t, source)) return false;
+    saved_name(saved, table, t);
+    return strcmp(saved, name) == 0;
 }
 
 static int check_names(const SafetensorsReader *reader, const char *folder, Llama3 *m, Source source, Error *err) {
     const ParameterTable *table = llama3_parameters(m);
     int missing = 0, extra = 0, expected = 0;
-    const char *first_missing = NULL, *first_extra = NULL;
+    char first_missing[SAVED_NAME_SIZE];
+    const char *first_extra = NULL;
     for (int i = table->count - 1; i >= 0; i--) {
         const ParameterTensor *t = &table->tensors[i];
         if (!expects(t, source)) continue;
         expected++;
         if (find_tensor(reader, table, t, source)) continue;
         missing++;
-        first_missing = table->tensors[i].name;
+        snprintf(first_missing, sizeof first_missing, "%s", t->name);
+        if (source == OF_ADAPTERS) saved_name(first_missing, table, t);
     }
     for (int i = safetensors_count(reader) - 1; i >= 0; i--) {
         const SafetensorsTensor *tensor = safetensors_at(reader, i);

@@ -259,7 +259,9 @@ static int read_found(const Parts *p, const Found *f, Llama3 *m, Error *err) {
 
 // A mean of samples must be there.
 static int check_average(const Parts *p, const Llama3 *m, Error *err) {
+    const ParameterTable *table = llama3_parameters(m);
     cJSON *state = NULL;
+    int first = 0;
     if (has_average(p) || llama3_training_arrays(m) <= TRAINING_AVERAGE) return 0;
     int code = checkpoint_read_state(p->folder, &state, err);
     if (code) return code;
@@ -267,9 +269,11 @@ static int check_average(const Parts *p, const Llama3 *m, Error *err) {
     const double count = cJSON_IsNumber(samples) ? samples->valuedouble : 0;
     cJSON_Delete(state);
     if (count == 0) return 0;
-    return fail_input(
-        err, "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing, state.json tells of %g samples", p->folder,
-        p->files == 1 ? "" : "-*", training_names[TRAINING_AVERAGE], llama3_parameters(m)->tensors[0].name, count);
+    while (first < table->count - 1 && !table->tensors[first].trained) first++;
+    return fail_input(err,
+                      "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing, state.json tells of %g samples",
+                      p->folder, p->files == 1 ? "" : "-*", training_names[TRAINING_AVERAGE],
+                      table->tensors[first].name, count);
 }
 
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {

@@ -108,11 +108,8 @@ static int fail_rename(Error *err, const char *from, const char *to) {
     return fail_fault(err, "%s: rename to %s: %s", from, to, strerror(errno));
 }
 
-// For file systems that cannot exchange two names: for a moment the old folder stands under its name ".old" alone,
-// where store_clean finds it.
-static int replace_in_two_steps(const char *made, const char *path, Error *err) {
-    char aside[PATH_MAX];
-    if (snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX) return fail_input(err, "%s: path too long", path);
+// For file systems that cannot exchange two names: for a moment the old folder stands under the name `aside` alone.
+static int exchange_in_steps(const char *made, const char *path, const char *aside, Error *err) {
     folder_remove(aside);
     if (rename(path, aside) != 0) return fail_rename(err, path, aside);
     if (rename(made, path) != 0) {
@@ -120,25 +117,27 @@ static int replace_in_two_steps(const char *made, const char *path, Error *err) 
         rename(aside, path);
         return code;
     }
-    return 0;
+    return rename(aside, made) == 0 ? 0 : fail_rename(err, aside, made);
 }
 
-static int take_name(const char *made, const char *path, Error *err) {
+int store_exchange(const char *made, const char *path, const char *aside, Error *err) {
     if (rename(made, path) == 0) return 0; // there was nothing, or an empty folder
     if (errno != ENOTEMPTY && errno != EEXIST) return fail_rename(err, made, path);
     if (renameat2(AT_FDCWD, made, AT_FDCWD, path, RENAME_EXCHANGE) == 0) return 0;
     if (errno != EINVAL && errno != ENOSYS) return fail_rename(err, made, path);
-    return replace_in_two_steps(made, path, err);
+    return exchange_in_steps(made, path, aside, err);
 }
 
 int store_take_name(const char *store, const char *made, const char *name, Error *err) {
     char path[PATH_MAX], aside[PATH_MAX];
     int code = store_path(path, store, name, err);
-    if (!code) code = take_name(made, path, err);
+    if (code) return code;
+    // store_clean finds it there, should the program end between two steps
+    if (snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX) return fail_input(err, "%s: path too long", path);
+    code = store_exchange(made, path, aside, err);
     if (!code) code = folder_sync(store, err);
     if (code) return code;
     folder_remove(made); // what was there, if anything: it has the other's name now
-    if (snprintf(aside, sizeof aside, "%s%s", path, old) < PATH_MAX) folder_remove(aside);
     return 0;
 }
 

@@ -36,6 +36,10 @@ int store_newest_whole(char path[PATH_MAX], const char *store, StoreReport repor
 // Removes what writes that were cut short left behind. Not while a write runs.
 void store_clean(const char *store);
 
+// Gives the folder `made` the name `path`. What had that name, if anything that is not empty, is called `made` then. Where the
+// file system cannot exchange names, a folder `aside` is removed, and for a moment it has that name. Errors: 1.
+int store_exchange(const char *made, const char *path, const char *aside, Error *err);
+
 // ---- for checkpoint_write
 
 // Gives the folder `made`, which lies in the store, the name `name` there; what had that name is removed. Errors: 1.

@@ -58,6 +58,7 @@ static void free_texts(Writer *writer) {
     free((void *)writer->content.store);
     free((void *)writer->content.state);
     free((void *)writer->content.tokenizer_folder);
+    free((void *)writer->content.base);
     free(writer->lines);
     writer->lines = NULL;
     writer->content = (CheckpointContent){0};
@@ -71,8 +72,11 @@ static int copy_content(Writer *writer, const CheckpointContent *content, const 
     writer->content.store = strdup(content->store);
     writer->content.state = strdup(content->state);
     writer->content.tokenizer_folder = strdup(content->tokenizer_folder);
+    writer->content.base = content->base ? strdup(content->base) : NULL;
     writer->lines = strdup(lines ? lines : "");
-    if (writer->content.store && writer->content.state && writer->content.tokenizer_folder && writer->lines) return 0;
+    if (writer->content.store && writer->content.state && writer->content.tokenizer_folder && writer->lines &&
+        (writer->content.base || !content->base))
+        return 0;
     free_texts(writer);
     return fail_fault(err, "%s: no memory to begin a checkpoint", content->store);
 }

@@ -57,9 +57,9 @@ static __global__ void init_normal_kernel(floatX *params, Master master, size_t 
     for (int k = 0; k < NORMALS && first + k < n; k++) put(params, master, first + k, std * normal[k]);
 }
 
-// The middle of one of 2^24 equal parts.
+// The middle of one of 2^23 equal parts of (-1, 1): as many as have a middle in fp32.
 static __device__ __forceinline__ float uniform(uint32_t word) {
-    return ((float)(word >> 8) + 0.5f) * (1.0f / 8388608.0f) - 1.0f;
+    return ((float)(word >> 9) + 0.5f) * (1.0f / 4194304.0f) - 1.0f;
 }
 
 static __global__ void init_uniform_kernel(floatX *params, Master master, size_t n, float bound, uint64_t seed,

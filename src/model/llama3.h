@@ -151,7 +151,7 @@ void llama3_average(Llama3 *m, int64_t samples);
 // calls there is no training step and no checkpoint.
 void llama3_use_average(Llama3 *m, bool use);
 
-// ---- without gradients, of a language model
+// ---- without gradients
 
 // Adds micro-batch i's losses to the step's loss, for llama3_begin_step and llama3_result around it.
 void llama3_forward_loss(Llama3 *m, int i);
@@ -164,11 +164,11 @@ void llama3_answer_values(Llama3 *m, int i, float *values);
 // scores, [num_answers], of the answers' last tokens. Neither targets nor groups are read.
 void llama3_scores(Llama3 *m, int rows, int length, float *scores);
 
-// losses: host, [B*T] = the loss of each target of micro-batch i, in nats, 0 where it is -1. forward false: the model has
+// Of a language model: losses: host, [B*T] = the loss of each target of micro-batch i, in nats, 0 where it is -1. forward false: the model has
 // run forward over the same tokens just before, only the targets are others. Waits.
 void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses);
 
-// logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary). Waits.
+// Of a language model: logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary). Waits.
 void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
 
 #ifdef __cplusplus

@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     double accuracy;                       // of pairs, 0..1: the better answer has the higher reward; a tie counts half
     double reward_chosen, reward_rejected; // of the better and of the worse answer
-    double nll;                            // DPO: loss of the better answer by token; NAN: none
+    double nll;                            // DPO: loss of the better answer, by token or summed (--dpo-nll-sum); NAN: none
 } LogPreference;
 
 // {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.

@@ -240,6 +240,12 @@ static int check_task_options(const Options *options, Error *err) {
     return 0;
 }
 
+static int check_texts(const Options *options, Error *err) {
+    if (options->task != TASK_REWARD || (!options->eval_tasks && !options->sample_every)) return 0;
+    return fail_input(err, "--%s: a reward model writes and scores no texts, expected --task pretrain, sft or dpo",
+                      options->eval_tasks ? "eval-tasks" : "sample-every");
+}
+
 static int check_finetuning(const Options *options, Error *err) {
     if (options->task == TASK_PRETRAIN) return 0;
     if (options->config)
@@ -248,10 +254,7 @@ static int check_finetuning(const Options *options, Error *err) {
     if (!options->document_mask)
         return fail_input(err, "--document-mask off: expected --task pretrain, found --task %s",
                           options_task_name(options));
-    if (options->task == TASK_REWARD && (options->eval_tasks || options->sample_every))
-        return fail_input(err, "--%s: a reward model writes and scores no texts, expected --task pretrain, sft or dpo",
-                          options->eval_tasks ? "eval-tasks" : "sample-every");
-    return 0;
+    return check_texts(options, err);
 }
 
 static int settle_task(Options *options, Error *err) {
@@ -266,11 +269,15 @@ static int settle_task(Options *options, Error *err) {
     return 0;
 }
 
-void options_settle_length(Options *options, uint64_t rows, int ranks) {
-    if (options->epochs == 0) return;
+int options_settle_length(Options *options, uint64_t rows, int ranks, Error *err) {
+    if (options->epochs == 0) return 0;
     const double step = (double)options->batch_size * (double)options->grad_accum * ranks; // rows
-    const double steps = ceil(options->epochs * (double)rows / step - 1e-9);
+    const double steps = ceil(options->epochs * (double)rows / step - 1e-9), most = options_find("steps")->max;
+    if (steps > most)
+        return fail_input(err, "--epochs %g: these are %.0f steps of this data, expected at most %.0f", options->epochs,
+                          steps, most);
     options->steps = steps < 1 ? 1 : (int64_t)steps;
+    return 0;
 }
 
 static int check_saving(const Options *options, Error *err) {
@@ -302,7 +309,8 @@ static int check_eval_only(Options *options, Error *err) {
     if (!options->eval_tasks && !options->val_data)
         return fail_input(err, "--eval-only needs --eval-tasks GLOB or --val-data GLOB, both are missing");
     if (!options_given(options, "seq-len")) options->seq_len = 0;
-    return check_micro_batch(options, err);
+    int code = check_texts(options, err);
+    return code ? code : check_micro_batch(options, err);
 }
 
 // Takes a whole number from the beginning of *text.

@@ -68,8 +68,8 @@ const char *options_task_name(const Options *options); // "sft"
 
 ResumeMode options_resume(const Options *options);
 
-// steps where --epochs gives them: of an epoch of so many rows. ranks: of this run. Behind options_settle_step.
-void options_settle_length(Options *options, uint64_t rows, int ranks);
+// steps where --epochs gives them: of an epoch of so many rows. ranks: of this run. Behind options_settle_step. Errors: 2.
+int options_settle_length(Options *options, uint64_t rows, int ranks, Error *err);
 
 // schedule_steps and warmup_steps where they were not given. kept: the schedule_steps of the checkpoint that
 // is resumed, 0 for a new run. options_parse has done it where steps are known and nothing is resumed. Errors: 2.

@@ -50,12 +50,12 @@ void reference_name(char name[REFERENCE_NAME_SIZE], const ReferenceKey *key) {
     snprintf(name, REFERENCE_NAME_SIZE, "reference_%.16s.bin", digest.text);
 }
 
-int reference_model(uint64_t *fingerprint, Llama3 *m, Error *err) {
+int reference_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error *err) {
     char *config = NULL, *text = NULL;
     int code = llama_config_print(llama3_config(m), "config.json", &config, err);
     if (code) return code;
-    int length =
-        asprintf(&text, "%s\n%s\n%s\n%016" PRIx64, config, LLMC_VERSION, state_precision(), llama3_checksum(m));
+    int length = asprintf(&text, "%s\n%s\n%s\n%s\n%016" PRIx64, config, LLMC_VERSION, target, state_precision(),
+                          llama3_checksum(m));
     cJSON_free(config);
     if (length < 0) return fail_fault(err, "out of memory");
     const Digest digest = hash_bytes(text, (size_t)length);

@@ -42,8 +42,8 @@ typedef struct {
 enum { REFERENCE_NAME_SIZE = 40 };
 void reference_name(char name[REFERENCE_NAME_SIZE], const ReferenceKey *key);
 
-// Of weights, configuration, precision, target and program version. Waits for the device. Errors: 1.
-int reference_model(uint64_t *fingerprint, Llama3 *m, Error *err);
+// Of weights, configuration, precision, target ("cpu", "cuda") and program version. Waits for the device. Errors: 1.
+int reference_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error *err);
 
 // values [key->answers] (=) from the file of that key in the folder. *found false: there is none. Errors: 2 (damaged, or the
 // file of another key: the file, what was expected and found), 1.

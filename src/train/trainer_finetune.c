@@ -165,7 +165,8 @@ int trainer_prepare_reference(Trainer *t, Error *err) {
     ReferenceSet val = {.what = "validation", .shard = t->val_shard, .loader = t->val};
     if (t->options.task != TASK_DPO) return 0;
     watchdog_phase("reference log-probabilities");
-    int code = t->resume.folder[0] ? 0 : reference_model(&t->reference_model, t->model, err);
+    const char *target = strncmp(t->device, "CPU", 3) == 0 ? "cpu" : "cuda";
+    int code = t->resume.folder[0] ? 0 : reference_model(&t->reference_model, t->model, target, err);
     code = team_agree(&t->team, code, err);
     if (!code) code = prepare_training_set(t, err);
     if (!code && t->val) code = prepare_set(t, &val, &t->val_reference, err);

@@ -72,8 +72,8 @@ static int settle_step(Trainer *t, Error *err) {
 static int settle_length(Trainer *t, Error *err) {
     Options *o = &t->options;
     const int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
-    options_settle_length(o, loader_num_windows(t->train), t->team.size);
-    return options_settle_schedule(o, kept, err);
+    int code = options_settle_length(o, loader_num_windows(t->train), t->team.size, err);
+    return code ? code : options_settle_schedule(o, kept, err);
 }
 
 static int read_model_config(Trainer *t, const char *path, Error *err) {

@@ -234,7 +234,12 @@ static int observe_at_length(Trainer *t, Error *err) {
     return code;
 }
 
-int trainer_make_up(Trainer *t, Error *err) { return observe_at_length(t, err); }
+int trainer_make_up(Trainer *t, Error *err) {
+    const int owed = t->owed;
+    int code = observe_at_length(t, err);
+    if (owed && !t->owed) t->saved_step = 0; // the checkpoint that is there says that they are owed: another is due
+    return code;
+}
 
 int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
