@@ -36,6 +36,24 @@ def pair_terms(spec, values, reference, counts, groups):
     return torch.stack(rows) if rows else torch.zeros(0, SUMS, dtype=values.dtype)
 
 
+def slope_sizes(spec, values, reference, counts, groups):
+    """[answers] the magnitudes of all that each answer's slope of the loss is made of, added up."""
+    sizes = torch.zeros_like(values)
+    for b, w in pairs(groups):
+        gain = values - reference if spec.kind != REWARD else values
+        scale = 1.0 if spec.kind == REWARD else spec.beta
+        if spec.kind == IPO:
+            size = 2 * (gain[b].abs() / counts[b] + gain[w].abs() / counts[w] + 1 / (2 * spec.beta))
+            sizes[b] += size / counts[b]
+            sizes[w] += size / counts[w]
+        else:
+            margin = scale * (gain[b] - gain[w])
+            sizes[[b, w]] += scale * ((1 - spec.label_smoothing) * torch.sigmoid(-margin) + spec.label_smoothing * torch.sigmoid(margin))
+        if spec.kind != REWARD:
+            sizes[b] += spec.nll / (1 if spec.nll_summed else counts[b])
+    return sizes
+
+
 def check_sums(sums, terms, before=0.0):
     """Each to FP32_LIMIT of the sum of its terms' magnitudes: rewards of both signs may add up to next to nothing."""
     error = (sums.double() - before - terms.sum(0)).abs()
