@@ -1,5 +1,6 @@
 """Row files read by src/data/rows.c: as scripts/llmdata/rows.py wrote them; foreign, damaged and lying ones are refused."""
 
+import gc
 import os
 import struct
 import sys
@@ -137,6 +138,7 @@ BAD = [
 def test_refused(tmp_path, data, words):
     path = tmp_path / "bad.bin"
     path.write_bytes(data)
+    gc.collect()  # or a file that an earlier test has left in a cycle may be closed in between
     before = len(os.listdir("/proc/self/fd"))
     expect_refusal(INPUT, [path, *words], "rows_open", byref(RowFile()), path_bytes(path))
     assert len(os.listdir("/proc/self/fd")) == before
