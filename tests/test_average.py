@@ -489,7 +489,9 @@ def test_killed(tmp_path, number, code):
     inputs = slow_model(tmp_path / "a", 8)
     out = tmp_path / "out"
     process = subprocess.Popen([program(), "--output", out, *inputs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
     while not (tmp_path / "out.average.tmp/model.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < end, (process.kill(), process.communicate())
         time.sleep(0.005)
     other = run(out, *inputs)
     assert other.returncode == 2 and "another average_llama3" in other.stderr
