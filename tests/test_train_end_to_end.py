@@ -25,7 +25,7 @@ import compare
 import llmc
 from model import Parallel, RunShape
 from hostlib import Error, LlamaConfig, path_bytes
-from trainrun import BOS, BUILDS, EOS, ON_CPU, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
+from trainrun import BOS, BUILDS, CONFIG, EOS, ON_CPU, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
 
 PRECISIONS = list(BUILDS)
 
@@ -289,9 +289,9 @@ def test_other_tokenizer(work):
 
 
 def wait_for_steps(work, process, steps):
-    for _ in range(600):
+    path, end = work.output / "log.jsonl", time.monotonic() + 120
+    while time.monotonic() < end:
         time.sleep(0.05)
-        path = work.output / "log.jsonl"
         if path.exists() and path.read_text().count("\n") >= steps:
             return
         assert process.poll() is None, process.communicate()
@@ -300,8 +300,10 @@ def wait_for_steps(work, process, steps):
 
 def test_more_memory_than_there_is(work):  # row 30
     """What is needed, what is free, and the options that need less; nothing is written."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if ON_CPU else 256 << 30  # no GPU has four times that
+    a_row = T * (4 * CONFIG["hidden_size"] + 3 * CONFIG["intermediate_size"]) * CONFIG["num_hidden_layers"]  # it needs four times that
     err = work.refused("out of memory: ", " MiB needed, ", " MiB free; ", "--batch-size", "--seq-len", "--recompute block", code=1,
-                       batch_size=1_000_000)  # fmt: skip
+                       batch_size=total // a_row)  # fmt: skip
     needed, free = (float(word.split()[0]) for word in err.split("out of memory: ")[1].split("; ")[0].split(", "))
     assert needed > free > 0
 
