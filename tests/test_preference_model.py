@@ -296,11 +296,16 @@ def test_packed_conversations(lib):
     alone = Model(lib, fields, 1, T, len(talks))
     alone.set_weights(state)
     alone.accumulate([pack_talks([talk], 1)[0] for talk in talks])
-    # bf16: a row's tiles of attention begin elsewhere, so that probabilities are rounded relative to another maximum
-    limit = 2e-6 if lib.precision == "fp32" else 1e-2
-    assert abs(alone.result()[0] - model.result()[0]) <= limit * model.result()[0]
+    if lib.precision == "bf16":
+        # a row's tiles of attention begin elsewhere, so that probabilities are rounded relative to another maximum: each
+        # has an error of its own, and how far the two are apart is luck
+        check_loss(alone.result()[0], batch, expected_losses, their_losses)
+        for name, gradient in alone.gradients().items():
+            compare.check(name + " alone", gradient, expected[name], theirs[name], MODEL_LIMIT)
+        return
+    assert abs(alone.result()[0] - model.result()[0]) <= 2e-6 * model.result()[0]
     for name, gradient in alone.gradients().items():
-        assert compare.relative_error(ours[name], gradient) <= limit, name
+        assert compare.relative_error(ours[name], gradient) <= 2e-6, name
 
 
 # ---- from row files
