@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +301,41 @@ def test_existing_shards_are_kept_unless_told(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["meta.json", "tokenizer.json", "tokenizer_config.json", "train_000.bin", "val_000.bin"]
     )
+
+
+# prepare_data.py that is sent a signal behind each file that it removes or moves; a second thread could take it as well.
+SIGNALLED = """
+import os, pathlib, runpy, sys, threading
+number, program = int(sys.argv[1]), sys.argv[2]
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+def signalled(work):
+    def wrapper(*arguments):
+        work(*arguments)
+        os.kill(os.getpid(), number)
+    return wrapper
+def start_moving(partial, *arguments):
+    pathlib.Path.unlink, os.replace = signalled(pathlib.Path.unlink), signalled(os.replace)
+    move(partial, *arguments)
+sys.path.insert(0, os.path.dirname(program))
+from llmdata import output
+move, output.move_into_place = output.move_into_place, start_moving
+sys.argv = sys.argv[2:]
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name, code", [("SIGTERM", 1), ("SIGINT", 1), ("SIGHUP", -signal.SIGHUP), ("SIGUSR1", -signal.SIGUSR1)])
+def test_a_signal_among_the_moves_waits_for_the_last(tmp_path, name, code):
+    text, out = good(tmp_path), tmp_path / "out"
+    prepare(text, "--output", out, "--vocab-size", 264, "--shard-tokens", 4000)
+    old = (out / "train_000.bin").read_bytes()
+    command = [sys.executable, "-c", SIGNALLED, int(getattr(signal, name)), SCRIPTS / "prepare_data.py",
+               text, "--output", out, "--vocab-size", 270, "--overwrite", "--workers", 1]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+    names = ["meta.json", "tokenizer.json", "tokenizer_config.json", "train_000.bin", "val_000.bin"]
+    assert sorted(path.name for path in out.iterdir() if path.name != ".partial") == names
+    assert json.loads((out / "meta.json").read_text())["vocab_size"] == 270 and (out / "train_000.bin").read_bytes() != old
 
 
 def test_folder_is_locked(tmp_path):

@@ -4,10 +4,13 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Iterator
 
 from .errors import InputError
+
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
@@ -55,11 +58,26 @@ def _open_lock(output: Path) -> int:
         raise InputError(f"{output}: not a folder that can be written to ({error.strerror})") from None
 
 
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Signals that end a program do so behind the block. Blocking them would not do: another thread would take them."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def move_into_place(partial: Path, output: Path, own_files: tuple[str, ...]) -> None:
     """Replaces what an earlier run left. meta.json comes last: where it stands, the set is whole."""
-    for pattern in reversed(own_files):
-        for path in output.glob(pattern):
-            path.unlink()
     names = sorted((path.name for path in partial.iterdir()), key=lambda name: (name == "meta.json", name))
-    for name in names:
-        os.replace(partial / name, output / name)
+    with _signals_wait():
+        for pattern in reversed(own_files):
+            for path in output.glob(pattern):
+                path.unlink()
+        for name in names:
+            os.replace(partial / name, output / name)
