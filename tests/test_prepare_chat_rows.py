@@ -206,6 +206,58 @@ def test_turns_that_never_end_are_refused(tmp_path, trained, refused):
     assert "the token that ends a turn is trained in no row" in error
 
 
+def write_table(path, contents):
+    """A .parquet of conversations in which the user says each of the contents; bytes stand in it as text, whatever they are."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    said = [content if isinstance(content, bytes) else content.encode() for content in contents]
+    texts = arrow.Array.from_buffers(arrow.string(), len(said), arrow.array(said).buffers())
+    roles = arrow.array(["user"] * len(said))
+    users = arrow.StructArray.from_arrays([roles, texts], ["role", "content"])
+    answers = arrow.StructArray.from_arrays([arrow.array(["assistant"] * len(said)), roles], ["role", "content"])
+    both = arrow.concat_arrays([users, answers]).take([n + part * len(said) for n in range(len(said)) for part in (0, 1)])
+    talks = arrow.ListArray.from_arrays(list(range(0, 2 * len(said) + 1, 2)), both)
+    parquet.write_table(arrow.table({"n": range(len(said)), "messages": talks}), path, compression="snappy",
+                        use_dictionary=False, row_group_size=300, data_page_size=1000)  # fmt: skip
+    return path
+
+
+def test_a_row_of_a_table_that_is_not_utf_8_spoils_no_other(tmp_path, model, prepare, refused):
+    path = write_table(tmp_path / "a.parquet", [b"\xff" if n in (299, 400) else f"hi {n}" for n in range(600)])
+    arguments = (path, "--tokenizer", model, "--output", tmp_path / "out", "--val-fraction", 0)
+    assert f'{path}: line 300: "messages": not UTF-8' in refused(*arguments, "--strict")
+    _, error = prepare(*arguments)
+    assert f"{path}: line 401: " in error and "2 rows left out: 2 malformed" in error
+    assert [row.line for row in read(tmp_path / "out")] == [n for n in range(1, 601) if n not in (300, 401)]
+
+
+def test_a_table_with_days_that_no_calendar_has(tmp_path, model, prepare):
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    table = arrow.Table.from_pylist([GOOD, GOOD])
+    days = arrow.array([1, 2**31 - 1], arrow.int32()).cast(arrow.date32())
+    parquet.write_table(table.append_column("day\x1b[31m", days), tmp_path / "a.parquet")
+    _, error = prepare(tmp_path / "a.parquet", "--tokenizer", model, "--output", tmp_path / "out", "--val-fraction", 0)
+    assert 'a.parquet: line 2: "day\\u001b[31m": ' in error and [row.line for row in read(tmp_path / "out")] == [1]
+
+
+def test_damaged_tables(tmp_path, model, refused):
+    """What is told of a page that can't be read is the file, and how far it could."""
+    import pyarrow.parquet as parquet
+
+    path = write_table(tmp_path / "a.parquet", [f"{n} {'x' * 60}" for n in range(600)])
+    group = parquet.ParquetFile(path).metadata.row_group(1)
+    contents = group.column(group.num_columns - 1)
+    data, end = bytearray(path.read_bytes()), contents.data_page_offset + contents.total_compressed_size
+    data[end - 40 : end] = bytes(40)
+    path.write_bytes(data)
+    error = refused(path, "--tokenizer", model, "--output", tmp_path / "out", "--val-fraction", 0)
+    assert re.fullmatch(rf"prepare_chat: {path}: damaged after row \d+ \(.+\)\n", error), error
+    assert 256 <= int(re.search(r"after row (\d+)", error)[1]) < 600
+
+
 # ---- length
 
 

@@ -266,9 +266,30 @@ def test_parquet_without_text(tmp_path):
     import pyarrow.parquet as parquet
 
     parquet.write_table(arrow.table({"body": ["a"]}), tmp_path / "a.parquet")
-    assert 'expected a column "text", found body' in refused(tmp_path, "--output", tmp_path / "out", "--vocab-size", 264)
+    assert 'expected a column "text", found "body"' in refused(tmp_path, "--output", tmp_path / "out", "--vocab-size", 264)
     parquet.write_table(arrow.table({"text": [5]}), tmp_path / "a.parquet")
     assert "found int" in refused(tmp_path, "--output", tmp_path / "out", "--vocab-size", 264)
+
+
+def test_parquet_that_is_no_text(tmp_path):
+    """The row is named, and of a page that can't be read the file."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    said = arrow.array([b"yes"] * 1500 + [b"\xff"])
+    texts = arrow.Array.from_buffers(arrow.string(), len(said), said.buffers())
+    parquet.write_table(arrow.table({"text": texts}), path)
+    assert f"{path}: row 1501: not UTF-8" in refused(path, "--output", tmp_path / "out", "--vocab-size", 264)
+    days = arrow.array([1, 2**31 - 1], arrow.int32()).cast(arrow.date32())
+    parquet.write_table(arrow.table({"text": days.slice(1)}), path)
+    assert f"{path}: row 1: " in refused(path, "--output", tmp_path / "out", "--vocab-size", 264)
+    parquet.write_table(arrow.table({"text": [f"{n} {'x' * 60}" for n in range(3000)]}), path, use_dictionary=False)
+    data, column = bytearray(path.read_bytes()), parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    end = column.data_page_offset + column.total_compressed_size
+    data[end - 40 : end] = bytes(40)
+    path.write_bytes(data)
+    assert f"{path}: damaged after row " in refused(path, "--output", tmp_path / "out", "--vocab-size", 264)
 
 
 def test_bad_usage(tmp_path):

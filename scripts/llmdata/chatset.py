@@ -14,7 +14,7 @@ from . import pool
 from .chatrows import KIND_NAMES, MALFORMED, BadRow, RowEncoder, kinds_of, read_row
 from .errors import InputError
 from .rows import Row
-from .source import parse_line, read_objects
+from .source import Unreadable, parse_line, read_objects
 
 TASK_BYTES = 1 << 18  # of source that go to a worker at once
 SMALL = 4 << 20  # bytes of source that one process has read before others would have started
@@ -46,11 +46,11 @@ class Settings:
 
 @dataclass
 class Line:
-    """`value`: bytes of a .jsonl line, or the object of a .parquet row. `consumed`: bytes of all sources read up to here."""
+    """`value`: bytes of a .jsonl line, or the object of a .parquet row if it can be had. `consumed`: bytes of all sources read up to here."""
 
     source: int
     number: int
-    value: bytes | dict
+    value: bytes | dict | Unreadable
     consumed: int
 
 
@@ -67,7 +67,9 @@ class Made:
     text: str = ""
 
 
-def parse(value: bytes | dict) -> dict:
+def parse(value: bytes | dict | Unreadable) -> dict:
+    if isinstance(value, Unreadable):
+        raise BadRow(MALFORMED, value.reason)
     if isinstance(value, bytes):
         try:
             value = parse_line(value)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from llmtext.stream import harmless
+
 from .errors import InputError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -178,61 +180,101 @@ def _check_encodable(where: str, text: str) -> None:
         raise InputError(f"{where}: half a surrogate pair at character {error.start}, expected Unicode text") from None
 
 
+# ---- tables
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row of a table that can't be had as an object, and why."""
+
+    reason: str
+
+
 def _open_parquet(path: Path):
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     try:
-        return parquet.ParquetFile(path)
-    except (arrow.ArrowException, OSError) as error:
+        file = parquet.ParquetFile(path)
+        file.schema_arrow  # is made of the file's only here
+        return file
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a Parquet file ({_one_line(error)})") from None
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, bytes | dict, int]]:
+def _read_batches(path: Path, file, batch_rows: int, columns: list[str] | None = None) -> Iterator[tuple]:
+    """(number of its first row from 1, batch of rows). What lies in its strings is not looked at."""
+    import pyarrow as arrow
+
+    before = 0
+    try:
+        for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
+            yield before + 1, batch
+            before += batch.num_rows
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged after row {before} ({_one_line(error)})") from None
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, bytes | dict | Unreadable, int]]:
     """(number from 1, line of .jsonl or row of .parquet, bytes of the file read so far)."""
     if path.suffix == ".jsonl":
         yield from read_lines(path)
         return
-    import pyarrow as arrow
-
     file = _open_parquet(path)
-    size, rows, number = path.stat().st_size, max(1, file.metadata.num_rows), 0
+    size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
+    for first, batch in _read_batches(path, file, 256):
+        for number, row in enumerate(_objects(batch), first):
+            yield number, row, size * number // rows
+
+
+# What pyarrow raises where it makes Python's values: not UTF-8, no date of the calendar, a type that Python lacks.
+NO_VALUE = (ValueError, OverflowError, NotImplementedError)
+
+
+def _objects(batch) -> list[dict | Unreadable]:
+    """One row that can't be had spoils no other."""
     try:
-        for batch in file.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row, size * number // rows
-    except (arrow.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: damaged after row {number} ({_one_line(error)})") from None
+        return batch.to_pylist()
+    except NO_VALUE:
+        return [_object(batch, index) for index in range(batch.num_rows)]
+
+
+def _object(batch, index: int) -> dict | Unreadable:
+    fields = {}
+    for name, column in zip(batch.schema.names, batch.columns):
+        try:
+            fields[name] = column[index].as_py()
+        except NO_VALUE as error:
+            return Unreadable(f"{json.dumps(name)}: {_why_no_value(error)}")
+    return fields
+
+
+def _why_no_value(error: Exception) -> str:
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else _one_line(error)
 
 
 def _read_parquet(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
-    import pyarrow as arrow
-
     file = _open_parquet(path)
     if "text" not in file.schema_arrow.names:
-        raise InputError(f'{path}: expected a column "text", found {", ".join(file.schema_arrow.names)}')
-    size, rows, row = path.stat().st_size, max(1, file.metadata.num_rows), 0
-    try:
-        for batch in file.iter_batches(batch_size=1024, columns=["text"]):
-            for value in batch.column(0):
-                text = _text_of_row(path, row, value)
-                row += 1
-                if text:
-                    yield iter([(text, size * row // rows)])
-    except arrow.ArrowException as error:
-        raise InputError(f"{path}: damaged after row {row} ({_one_line(error)})") from None
+        raise InputError(f'{path}: expected a column "text", found {", ".join(map(json.dumps, file.schema_arrow.names))}')
+    size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
+    for first, batch in _read_batches(path, file, 1024, ["text"]):
+        for number, value in enumerate(batch.column(0), first):
+            text = _text_of_row(path, number, value)
+            if text:
+                yield iter([(text, size * number // rows)])
 
 
-def _text_of_row(path: Path, row: int, value) -> str:
+def _text_of_row(path: Path, number: int, value) -> str:
     try:
         text = value.as_py()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: row {row}: not UTF-8") from None
+    except NO_VALUE as error:
+        raise InputError(f"{path}: row {number}: {_why_no_value(error)}") from None
     if text is not None and not isinstance(text, str):
-        raise InputError(f'{path}: row {row}: expected a string in the column "text", found {type(text).__name__}')
+        raise InputError(f'{path}: row {number}: expected a string in the column "text", found {type(text).__name__}')
     return text or ""
 
 
 def _one_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+    """What the library says of a file may have parts of it in it."""
+    return harmless(str(error).strip().split("\n")[0])
