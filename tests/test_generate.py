@@ -125,7 +125,7 @@ def test_stop_texts(folder):
         if match := re.search("(?<=.{3})[!-~]{2}", whole["text"], re.DOTALL):
             break
     stop = match[0]
-    (cut,) = folder.texts(*arguments, "--stop", stop, "--stop", "never to be met")
+    (cut,) = folder.texts(*arguments, f"--stop={stop}", "--stop", "never to be met")
     assert cut["text"] == whole["text"][: whole["text"].index(stop)] and cut["finish"] == "stop"
     (text,) = folder.texts(*arguments, "--stop", "<|end_of_text|>")
     assert text["text"] == whole["text"]

@@ -53,7 +53,7 @@ class Round:
             "reward_model": {"data": [str(folder / "prefs.jsonl")], "prepare": prepare, "train": train},
             "rejection_sampling": {"prompts": [str(self.models.prompts)], "sample": sample},
             "sft": {"data": [str(folder / "chats.jsonl")], "sampled": 1.5, "prepare": prepare, "train": train},
-            "dpo": {"data": [{"path": str(folder / "prefs.jsonl"), "weight": 2}], "prepare": prepare, "train": train},
+            "dpo": {"data": [{"path": str(folder / "prefs.jsonl"), "weight": 2}], "prepare": prepare, "train": train | {"steps": 40}},
             "average": {"models": ["sft", "dpo", "model"], "weights": [0.3, 0.5, 0.2]},
             "held_out": {"prompts": str(folder / "held_out.jsonl"), "options": {"max_tokens": 16, "threads": train.get("threads", 0)}},
         }  # fmt: skip
@@ -80,8 +80,10 @@ class Round:
         process, end = trainrun.STARTED[-1], time.monotonic() + 90
         while time.monotonic() < end and process.poll() is None and not begun(self.output / path):
             time.sleep(0.01)
-        target = int(pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()) if child else process.pid
-        os.kill(target, how)
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while child and not children.read_text().split() and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(int(children.read_text().split()[0]) if child else process.pid, how)
         return process.wait(), said.read_text()
 
 
@@ -176,14 +178,14 @@ class Page(html.parser.HTMLParser):
 
 
 def check_report(round_):
-    text = (round_.output / "report.html").read_text()
+    text = (round_.output / "report.html").read_bytes().decode()  # as it is: an answer may hold any character
     page = Page(text)
     assert page.open == [] and page.outside == [] and "script" not in page.tags and EVIL in page.text
     for word in ("reward model", "rejection sampling", "Training: DPO", "Held-out prompts", "Scores", "Margin", "Hello?"):
         assert word in text, word
     assert page.tags.count("img") >= 8
     for name in ("base", "average"):
-        rows = [json.loads(line) for line in (round_.output / name / "held_out.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (round_.output / name / "held_out.jsonl").read_text().split("\n") if line]
         assert all(row["messages"][-1]["content"].strip() in page.text for row in rows)
 
 

@@ -41,6 +41,7 @@ PRECISION = "fp32" if "fp32" in llmc.build_folders() else "bf16"
 ON_CPU = all("cuda" not in folder.name for folder in llmc.build_folders().values())
 SPECIALS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 SAMPLES, CONTEXT = 5, 256
+LONG = ["--samples", 30]  # of a run that is not over before it is killed
 
 
 def library(precision=PRECISION):
@@ -67,7 +68,7 @@ def make_model(folder, kind, dtype=torch.float32, **changes):
         for p in model.parameters():
             p.copy_((1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else torch.randn_like(p) / p.shape[-1] ** 0.5).bfloat16())
         if kind is transformers.LlamaForCausalLM:
-            model.lm_head.weight[VOCAB + 2] *= 3
+            model.lm_head.weight[VOCAB + 2] *= 2  # 3, and all texts of a prompt may end at once
             model.lm_head.weight[256:VOCAB] = model.lm_head.weight[0]  # no other special token is likely
     model.save_pretrained(folder)
     write_chat_tokenizer(folder)
@@ -280,7 +281,7 @@ def kill_after(models, name, lines, *more, how=signal.SIGKILL):
 @pytest.mark.parametrize("two_pass", [False, True])
 def test_killed_runs_go_on(models, two_pass):
     """kill -9 twice, once leaving half a line: what is done is not done again, and the files are those of an undisturbed run."""
-    more = ["--keep-all", "--rows", 4, *(["--two-pass"] if two_pass else [])]
+    more = ["--keep-all", "--rows", 4, *LONG, *(["--two-pass"] if two_pass else [])]
     pairs = lambda name: ["--pairs", models.folder / f"{name}.pairs"]  # noqa: E731
     models.run(*more, *pairs("whole"), name="whole.jsonl")
     assert kill_after(models, "best.jsonl", 3, *more, *pairs("best"))[0] == -signal.SIGKILL
@@ -298,9 +299,9 @@ def test_killed_runs_go_on(models, two_pass):
 
 
 def test_told_to_stop(models):
-    code, error = kill_after(models, "best.jsonl", 2, how=signal.SIGTERM)
+    code, error = kill_after(models, "best.jsonl", 2, *LONG, how=signal.SIGTERM)
     assert code == 130 and "stopped; the same command goes on from here" in error and "Traceback" not in error
-    models.run()
+    models.run(*LONG)
 
 
 def test_prompts_may_be_added(models):

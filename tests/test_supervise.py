@@ -195,22 +195,25 @@ def test_commands_that_are_none(fake):
 @pytest.mark.skipif(not trainrun.ON_CPU, reason="the program's own tests of faults run on the cpu target")
 def test_the_program_is_killed_twice_and_ends_with_the_same_bits(tmp_path):
     place = trainrun.Workplace(tmp_path)
-    options = {"steps": 60, "save_every": 4, "resume": "auto", "checksum_every": 60}
+    options = {"steps": 400, "save_every": 4, "resume": "auto", "checksum_every": 400}
     place.run(**options)
     (whole,) = [line["weights_checksum"] for line in place.log() if "weights_checksum" in line]
     place.output = tmp_path / "killed"
     command = [SCRIPT, "--pause", "0", "--", trainrun.program(), *place.arguments(**options)]
     process = subprocess.Popen(list(map(str, command)), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     trainrun.STARTED.append(process)
-    latest = place.output / "checkpoints" / "latest"
-    seen = ""
+    latest, lock = place.output / "checkpoints" / "latest", place.output / "lock"
+    seen, killed = "", ""
     for _ in range(2):
-        while not latest.is_symlink() or os.readlink(latest) <= seen:
+        while True:  # until another program than the last one has written a checkpoint
             assert process.poll() is None, process.stderr.read()
+            found = lock.read_text().split() if lock.exists() else []
+            if len(found) == 2 and found[1] != killed and latest.is_symlink() and os.readlink(latest) > seen:
+                break
             time.sleep(0.002)
+        killed = found[1]
+        os.kill(int(killed), signal.SIGKILL)
         seen = os.readlink(latest)
-        host, pid = (place.output / "lock").read_text().split()
-        os.kill(int(pid), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and err.count("supervise: restart") == 2 and "code 137" in err, err
     assert [line["weights_checksum"] for line in place.log() if "weights_checksum" in line] == [whole]
