@@ -43,7 +43,7 @@ from llmdata.show import Shower, terminal_width
 from llmdata.source import find_files
 from llmdata.split import HeldOut
 from llmtext.chat import CONFIG, LLAMA3, LLAMA3_TEMPLATE, OWN, Template
-from llmtext.texts import open_tokenizer
+from llmtext.texts import check_texts, open_tokenizer
 
 BESIDE = ("tokenizer_config.json", OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there
 # reference_*.bin: what train_llama3 keeps of a reference model's answers to the set
@@ -93,6 +93,7 @@ def check_options(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
+    check_texts(options, "system")
     given = bool(options.chats or options.source)
     if not given and not options.show:
         raise InputError("no chats: give files or folders, or --source")
@@ -125,6 +126,7 @@ class SourceCount:
     validation: int = 0
     cut: int = 0
     skipped: Counter = field(default_factory=Counter)
+    first_skipped: str = ""
 
 
 class Chooser:
@@ -172,7 +174,9 @@ class Preparation:
         where = f"{self.sources[made.source].path}: line {made.number}: {made.text}"
         if made.reason == MIXED or self.options.strict or (made.reason == TOO_LONG and self.options.too_long == "refuse"):
             raise InputError(where)
-        self.counts[made.source].skipped[made.reason] += 1
+        count = self.counts[made.source]
+        count.skipped[made.reason] += 1
+        count.first_skipped = count.first_skipped or where
         if len(self.listed) < LISTED:
             self.listed.append(where)
 
@@ -183,9 +187,8 @@ class Preparation:
         for source, count in zip(self.sources, self.counts):
             if not count.rows:
                 reasons = in_words(count.skipped) or "it has none"
-                raise InputError(
-                    f"{source.path}: no row can be used: {reasons}" + (f"; {self.listed[0]}" if self.listed else "")
-                )
+                first = f"; {count.first_skipped}" if count.first_skipped else ""
+                raise InputError(f"{source.path}: no row can be used: {reasons}{first}")
         train, val = self.writers["train"], self.writers["val"]
         if not train.rows or (self.options.val_fraction > 0 and not val.rows):
             missing = "validate" if train.rows else "train"

@@ -33,6 +33,7 @@ from llmdata.errors import InputError
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.source import find_files
+from llmtext.texts import check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")
 
@@ -63,6 +64,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_options(options: argparse.Namespace) -> None:
+    check_texts(options, "bos_token", "eos_token")
     bounds = {"shard_tokens": (1024, 1 << 40), "tokenizer_bytes": (1, 1 << 50), "workers": (1, 1024), "val_fraction": (0, 0.5)}
     if options.vocab_size is not None:
         bounds["vocab_size"] = (tokenizers.SMALLEST_VOCABULARY, 1 << 24)

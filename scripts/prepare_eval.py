@@ -38,6 +38,7 @@ from tokenizers import Tokenizer
 from llmdata import evalset
 from llmdata import tokenizer as tokenizers
 from llmdata.errors import InputError
+from llmtext.texts import check_texts
 
 FIELDS = {
     "completion": {"context": ("ctx", "query", "context"), "endings": ("endings", "choices"), "label": ("label",)},
@@ -89,6 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     options = parser.parse_args()
+    check_texts(options, "bos_token", "description")
     for name, least in (("few_shot", 0), ("limit", 1)):
         value = getattr(options, name)
         if value is not None and value < least:

@@ -233,6 +233,22 @@ def test_templates_that_cannot_be_used(tmp_path, trained, refused, template, mes
     assert message in refused(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out")
 
 
+@pytest.mark.parametrize("entry", [{"name": []}, {"name": "default", "template": 1}, {"template": "x"}, "default"])
+def test_lists_of_templates_that_are_none(tmp_path, trained, refused, entry):
+    folder = model_folder(tmp_path, trained, [{"name": "default", "template": CHATML}, entry])
+    write_jsonl(tmp_path / "a.jsonl", GOOD)
+    error = refused(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out")
+    assert f'{folder}/tokenizer_config.json: "chat_template": expected a text, or a list of objects' in error
+
+
+def test_of_a_list_of_templates_the_default_is_taken(tmp_path, trained, prepare):
+    entries = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]
+    folder = model_folder(tmp_path, trained, entries)
+    write_jsonl(tmp_path / "a.jsonl", GOOD)
+    prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
+    assert text_of(folder, read(tmp_path / "out")[0]).startswith("<|im_start|>user")
+
+
 def test_a_template_that_changes_what_is_said_is_seen(tmp_path, trained, prepare):
     """One that looks at what a message says, and one that repeats it: never other ids than the template's."""
     template = ("{% for m in messages %}{{ m.role }}: {{ m.content.replace('secret', '***') }}"

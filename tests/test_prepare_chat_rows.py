@@ -79,9 +79,12 @@ BAD_ROWS = [
     (chat({"role": "user", "content": [1]}), "malformed", 'expected a text under "content"'),
     (chat(user("\ud800"), answer()), "malformed", "half a surrogate pair"),
     (chat(user(), answer() | {"weight": 2}), "malformed", "weight 2, expected 0 or 1"),
+    (chat(user(), answer() | {"weight": "\n\x1b[31m"}), "malformed", 'weight "\\n\\u001b[31m", expected 0 or 1'),
+    (chat(user(), answer() | {"weight": [1]}), "malformed", "weight a list, expected 0 or 1"),
     (chat(user(), {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}), "malformed", "calls of tools are not read"),
     (GOOD | {"tools": [{"name": "f"}]}, "malformed", '"tools": not read'),
     (chat(user(), {"role": "bot", "content": "a"}), "unknown_role", '"messages[1]": role "bot", expected one of system, user'),
+    (chat({"role": "bot\n\x1b[31m" + "t" * 99, "content": "a"}), "unknown_role", f'role "bot\\n\\u001b[31m{"t" * 31}", expected'),
     (chat(), "empty", '"messages": no message'),
     (chat({"role": "system", "content": ""}), "empty", '"messages": no message'),
     (chat(user(" \n"), answer()), "empty", '"messages[0]": the user says nothing'),
@@ -141,15 +144,16 @@ def test_rows_left_out(tmp_path, model, prepare, refused, good, bad, reason, mes
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     assert meta["skipped"] == meta["sources"][0]["skipped"] == {reason: 1}
     assert (meta["sources"][0]["rows"], meta["train_rows"]) == (2, 2)
-    message = refused(
-        write_jsonl(tmp_path / "b.jsonl", good),
+    found = refused(
+        write_jsonl(tmp_path / "b.jsonl", good, "{"),
         *arguments[1:-3],
         tmp_path / "o2",
         "--source",
         write_jsonl(tmp_path / "c.jsonl", bad),
         1,
     )
-    assert f"{tmp_path / 'c.jsonl'}: no row can be used: 1 {reason.replace('_', ' ')}" in message
+    path = tmp_path / "c.jsonl"
+    assert f"{path}: no row can be used: 1 {reason.replace('_', ' ')}; {path}: line 1: " in found and message in found
 
 
 def test_all_are_counted_and_a_few_named(tmp_path, model, prepare):
@@ -159,7 +163,7 @@ def test_all_are_counted_and_a_few_named(tmp_path, model, prepare):
     lines = error.splitlines()
     assert (
         len(lines) == 6
-        and f"{len(bad)} rows left out: 12 malformed, 1 unknown role, 4 empty, 1 no assistant turn, 1 nothing trained"
+        and f"{len(bad)} rows left out: 14 malformed, 2 unknown role, 4 empty, 1 no assistant turn, 1 nothing trained"
         in lines[5]
     )
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
@@ -171,6 +175,15 @@ def test_rows_that_a_template_refuses(tmp_path, trained, prepare):
     write_jsonl(tmp_path / "a.jsonl", GOOD, chat(user(), user(), answer()))
     _, error = prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
     assert "a.jsonl: line 2: the chat template says: roles must take turns" in error and "1 rows left out: 1 template" in error
+
+
+def test_what_a_template_says_of_a_message_is_harmless(tmp_path, trained, prepare):
+    """Where that is what the message says."""
+    says = "{% if 'no' in m.content %}{{ raise_exception('no ' + m.content) }}{% endif %}"
+    folder = model_folder(tmp_path, trained, CHATML.replace("%}", "%}" + says, 1))
+    write_jsonl(tmp_path / "a.jsonl", GOOD, chat(user("no\n\x1b[31m"), answer()))
+    _, error = prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
+    assert "a.jsonl: line 2: the chat template says: no no \ufffd[31m\n" in error, error
 
 
 def test_text_that_would_become_a_token_of_the_template(tmp_path, trained, prepare):
@@ -444,6 +457,7 @@ def test_sets_that_are_refused(tmp_path, model, refused, change, message):
     (("--source", "a.jsonl", "nan", "--tokenizer", "m"), "--source a.jsonl nan: expected a weight over 0"),
     (("a.jsonl", "--tokenizer", "m", "--max-tokens", "1"), "--max-tokens 1: expected 2 to"),
     (("a.jsonl", "--tokenizer", "m", "--val-fraction", "0.6"), "--val-fraction 0.6: expected 0 to 0.5"),
+    (("a.jsonl", "--tokenizer", "m", "--system", "\udcff"), '--system: found "\\udcff", expected UTF-8 text'),
     (("a.jsonl", "--tokenizer", "nowhere"), "--tokenizer nowhere: no such folder"),
     (("--show", "1"), "no rows in this folder"),
 ])  # fmt: skip
@@ -451,6 +465,14 @@ def test_options_that_are_refused(tmp_path, monkeypatch, refused, arguments, mes
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "a.jsonl", GOOD)
     assert message in refused(*arguments, "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize("source, fraction", [((), 1e-320), (("--source", "a.jsonl", 1e-320), 0)])
+def test_parts_so_small_that_nothing_is_in_them(tmp_path, monkeypatch, model, refused, source, fraction):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", GOOD)
+    error = refused(*(source or ["a.jsonl"]), "--tokenizer", model, "--output", "out", "--val-fraction", fraction)
+    assert f"too few rows to {'train' if source else 'validate'} with" in error
 
 
 @pytest.mark.parametrize("kind", ["conversations", "comparisons"])

@@ -45,7 +45,7 @@ def random_text(rng: random.Random, words: int) -> str:
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPTS / "prepare_data.py", *map(str, arguments)]
+    command = [sys.executable, SCRIPTS / "prepare_data.py", *(word if isinstance(word, bytes) else str(word) for word in arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -296,6 +296,11 @@ def test_bad_usage(tmp_path):
     text, out = good(tmp_path), tmp_path / "out"
     assert "expected 264 to" in refused(text, "--output", out, "--vocab-size", 263)
     assert "gives only" in refused(text, "--output", out, "--vocab-size", 5000)
+    for option in ("--bos-token", "--eos-token"):
+        error = refused(text, "--output", out, "--tokenizer", text, option, b"\xff")
+        assert f'{option}: found "\\udcff", expected UTF-8 text' in error
+    error = refused(text, "--output", out, "--vocab-size", 264, "--val-fraction", 1e-320)
+    assert "too few documents to validate with --val-fraction 1e-320" in error
     assert "expected 0 to 0.5" in refused(text, "--output", out, "--vocab-size", 264, "--val-fraction", "nan")
     assert "no such file" in refused(tmp_path / "none.txt", "--output", out, "--vocab-size", 264)
     (tmp_path / "empty").mkdir()

@@ -4,6 +4,7 @@ Trained are what an assistant says and the token behind it that ends its turn; h
 the template itself writes is FORMAT.
 """
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ def _message(where: str, value) -> dict | None:
     if not isinstance(role, str):
         raise BadRow(MALFORMED, f'"{where}": expected a text under "role"')
     if role not in ROLES:
-        raise BadRow(UNKNOWN_ROLE, f'"{where}": role "{role[:40]}", expected one of {", ".join(ROLES)}')
+        raise BadRow(UNKNOWN_ROLE, f'"{where}": role {_found(role)}, expected one of {", ".join(ROLES)}')
     if value.get("tool_calls") or value.get("function_call"):
         raise BadRow(MALFORMED, f'"{where}": calls of tools are not read; write them as what the assistant says')
     if not isinstance(content, str):
@@ -99,12 +100,19 @@ def _message(where: str, value) -> dict | None:
     if HALF_PAIR.search(content):
         raise BadRow(MALFORMED, f'"{where}": half a surrogate pair, expected Unicode text')
     if weight is not None and weight not in (0, 1):
-        raise BadRow(MALFORMED, f'"{where}": weight {str(weight)[:40]}, expected 0 or 1')
+        raise BadRow(MALFORMED, f'"{where}": weight {_found(weight)}, expected 0 or 1')
     if not content.strip():
         if role == "system":
             return None
         raise BadRow(EMPTY, f'"{where}": the {role} says nothing')
     return {"role": role, "content": content} | ({"masked": True} if weight == 0 else {})
+
+
+def _found(value) -> str:
+    """A row's value in few words; nothing in it begins a line or is a terminal's code."""
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    return json.dumps(value[:40] if isinstance(value, str) else value, default=str)[:250]
 
 
 def with_system(messages: list[dict], system: str | None) -> list[dict]:

@@ -15,6 +15,7 @@ SMALLEST_BLOCK = 1_024
 BLOCKS_WANTED = 400
 # Rows of .jsonl and .parquet are documents by themselves and are held out whole; the piece size only bounds memory.
 ROW_PIECE = 1 << 18
+NEVER = 1 << 62  # no data have so many units, and it is finite where 1 / fraction is not
 
 
 class HeldOut:
@@ -40,7 +41,7 @@ class HeldOut:
 
     def _next_stratum(self) -> None:
         self.stratum += 1
-        begin, self.end = self.end, math.ceil((self.stratum + 1) / self.fraction)
+        begin, self.end = self.end, math.ceil(min((self.stratum + 1) / self.fraction, NEVER))
         digest = hashlib.sha256(f"{self.seed} {self.stratum}".encode()).digest()
         self.chosen = begin + int.from_bytes(digest[:8], "little") % (self.end - begin)
 

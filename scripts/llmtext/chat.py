@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
+from .stream import harmless
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
 {{ 'ipython' if message['role'] == 'tool' else message['role'] }}<|end_header_id|>
@@ -59,9 +60,23 @@ def find_template(folder: Path, fields: dict) -> tuple[str | None, str]:
             raise InputError(f"{own}: {error}") from None
     template = fields.get("chat_template")
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
+        template = _default_of(template, folder / CONFIG)
     return (template, CONFIG) if isinstance(template, str) else (None, LLAMA3)
+
+
+def _default_of(entries: list, path: Path) -> str | None:
+    named = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("name", "template")):
+            raise InputError(f'{path}: "chat_template": expected a text, or a list of objects with texts under "name" and '
+                             '"template"')  # fmt: skip
+        named[entry["name"]] = entry["template"]
+    return named.get("default")
+
+
+def _one_line(said: object) -> str:
+    """What a template says may have in it what a message says."""
+    return harmless(" ".join(str(said).split()))
 
 
 @dataclass(frozen=True)
@@ -123,10 +138,10 @@ class Template:
         try:
             return environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise InputError(f"{self.folder}: chat template: {' '.join(str(error).split())}") from None
+            raise InputError(f"{self.folder}: chat template: {_one_line(error)}") from None
 
     def _refuse(self, message: str) -> None:
-        raise InputError(f"{self.folder}: the chat template says: {' '.join(str(message).split())}")
+        raise InputError(f"{self.folder}: the chat template says: {_one_line(message)}")
 
     def _now(self, form: str) -> str:
         now = datetime.datetime.now()
@@ -139,7 +154,7 @@ class Template:
         except InputError:
             raise
         except Exception as error:  # whatever a template may do wrong
-            raise InputError(f"{self.folder}: chat template: {' '.join(str(error).split())}") from None
+            raise InputError(f"{self.folder}: chat template: {_one_line(error)}") from None
 
     def pieces(self, messages: list[dict], add_generation_prompt: bool) -> list[Piece]:
         """The conversation's text in order. Messages are {"role", "content"}, their contents not empty."""

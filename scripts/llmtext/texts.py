@@ -1,6 +1,7 @@
 """What programs that write text with a model share: their options, the tokenizer, a text on its way."""
 
 import argparse
+import json
 from pathlib import Path
 
 from .chat import read_json, token_text
@@ -41,6 +42,14 @@ def sampler_options(options: argparse.Namespace) -> SamplerOptions:
 def is_text(text: str) -> bool:
     """Whether it can be written as UTF-8: JSON may hold halves of characters."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def check_texts(options: argparse.Namespace, *names: str) -> None:
+    """A command line may hold any bytes; those that are not UTF-8 arrive as halves of characters."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not is_text(value):
+            raise InputError(f"--{name.replace('_', '-')}: found {json.dumps(value)[:60]}, expected UTF-8 text")
 
 
 # ---- tokens
