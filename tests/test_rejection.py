@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import rejection_sample  # noqa: E402
 from llmtext.chat import Template  # noqa: E402
 from llmtext.errors import InputError  # noqa: E402
+from llmtext.fingerprint import model_fingerprint  # noqa: E402
 from llmtext.generator import Generator, SamplerOptions  # noqa: E402
 from llmtext.prompts import read_prompts  # noqa: E402
 from llmtext.sampling import seeds_of  # noqa: E402
@@ -323,11 +325,36 @@ def test_other_settings_refused(models):
                         (["--keep-cut"], ["best.jsonl.scores was begun with keep_cut false, now true"])):  # fmt: skip
         error = models.run(*more, code=2)
         assert all(word in error for word in words) and error.count("\n") == 1
-    weights = models.reward / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-3] ^= 1
-    weights.write_bytes(data)
-    assert "best.jsonl.scores was begun with reward_model" in models.run(code=2)
+    with change_byte(models.reward / "model.safetensors", -3):
+        assert "best.jsonl.scores was begun with reward_model" in models.run(code=2)
+    models.run()
+
+
+@contextlib.contextmanager
+def change_byte(path, place):
+    whole = path.read_bytes()
+    other = bytearray(whole)
+    other[place] ^= 1
+    path.write_bytes(other)
+    yield
+    path.write_bytes(whole)
+
+
+def test_fingerprint_is_of_every_byte(tmp_path):
+    """Of large weights too, where the head is some bytes among many: nothing is passed over, whatever the file."""
+    rng = random.Random(1)
+    for name, size in (("model-00001-of-00002", 9 << 20), ("model-00002-of-00002", 5000)):
+        (tmp_path / f"{name}.safetensors").write_bytes(rng.randbytes(size))
+    (tmp_path / "config.json").write_text("{}")
+    fingerprint = model_fingerprint(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        size = path.stat().st_size
+        for place in {0, size // 2 - 1, size * 5 // 7, size - 1}:
+            with change_byte(path, place):
+                assert model_fingerprint(tmp_path) != fingerprint, f"{path.name}: byte {place}"
+    assert model_fingerprint(tmp_path) == fingerprint
+    (tmp_path / "model-00002-of-00002.safetensors").rename(tmp_path / "c.safetensors")
+    assert model_fingerprint(tmp_path) != fingerprint
 
 
 def test_two_runs_at_once(models):
