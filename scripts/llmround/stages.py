@@ -1,6 +1,5 @@
 """The stages of a round, each of which is a folder and the commands that fill it."""
 
-import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -54,7 +53,6 @@ class Stage:
         }
 
 
-@functools.cache  # several stages read the same model
 def digest(path: Path) -> str:
     if path.is_file():
         return file_digest(path)
