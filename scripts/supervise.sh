@@ -18,7 +18,8 @@
 # mpirun passes SIGUSR1 on, but answers the others by killing its ranks a second later: it gets SIGUSR1 for the first.
 # Three restarts in a row without a newer checkpoint: the fault repeats, and it gives up.
 # Exit codes: 0 COMMAND ended in order; 2 bad usage, or COMMAND's code 2 (bad input, which a restart doesn't mend);
-# 1 faults until it gave up.
+# 1 faults until it gave up; 3 stopped by a signal while COMMAND was down, or COMMAND failed as it stopped: the same command
+# goes on from the newest checkpoint.
 set -euo pipefail
 
 MAX_PAUSE=300
@@ -31,6 +32,7 @@ END_WITHIN=60
 LOG=""
 CHILD=""
 STOPPED=""
+TOLD="" # the running command has been sent a signal
 
 # OpenMPI's mpirun notices a host that is out of reach by TCP's keepalive, after minutes unless it is told otherwise: after
 # 30 s of silence a probe every 5 s, and three in vain. (No probes are sent while mpirun waits for an answer: --end-within.)
@@ -48,7 +50,7 @@ refuse() {
     exit 2
 }
 
-is_number() { case $1 in '' | *[!0-9]*) return 1 ;; *) return 0 ;; esac; }
+is_number() { case $1 in '' | *[!0-9]* | 0?* | ?????????*) return 1 ;; *) return 0 ;; esac; }
 
 parse() {
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -81,7 +83,7 @@ index_of() {
 check() {
     is_number "$RESTARTS" || refuse "--restarts $RESTARTS: expected a number"
     is_number "$PAUSE" || refuse "--pause $PAUSE: expected a number of seconds"
-    is_number "$END_WITHIN" || refuse "--end-within $END_WITHIN: expected a number of seconds"
+    is_number "$END_WITHIN" && [ "$END_WITHIN" != 0 ] || refuse "--end-within $END_WITHIN: expected a number of seconds, 1 or more"
     local ranks
     for ranks in "${RANKS_AFTER[@]}"; do
         case $ranks in 0* | *[!0-9]*) refuse "--ranks-after: expected numbers of ranks, found $ranks" ;; esac
@@ -105,7 +107,9 @@ forward() {
     INTERRUPTED=1
     case ${COMMAND[0]##*/} in mpirun | mpiexec | orterun) [ -n "$STOPPED" ] || name=USR1 ;; esac
     STOPPED=$1
-    if [ -n "$CHILD" ]; then kill -s "$name" "$CHILD" 2>/dev/null || true; fi
+    [ -n "$CHILD" ] || return 0
+    TOLD=1
+    kill -s "$name" "$CHILD" 2>/dev/null || true
 }
 
 verdict() { compgen -G "$OUTPUT/.ranks/verdict_*" >/dev/null; } # the file in which a rank has told a fault
@@ -117,11 +121,15 @@ bereft() {
     [ -n "$states" ] && ! grep -q '^[^Z]' <<<"$states"
 }
 
+# The command is there, and this script, whose child it is.
+watched() { [ "$(ps -o ppid= -p "$CHILD" 2>/dev/null | tr -d ' ')" = $$ ]; }
+
 # end_late: the command, which has a process group of its own, is killed after END_WITHIN seconds of that. In the background.
 end_late() {
     local seconds
     for ((seconds = 0; seconds < END_WITHIN; seconds++)); do
         sleep 1 >/dev/null 2>&1 # killed, it leaves nobody's stream open
+        watched || return 0
         verdict || bereft || seconds=-1
     done
     say "ranks ended or told a fault $END_WITHIN s ago and ${COMMAND[0]##*/} has not ended: killed"
@@ -130,15 +138,20 @@ end_late() {
 
 # run: CODE = the command's. A signal ends `wait` before the command has ended.
 run() {
-    local code late
+    local code late early
     rm -f "$OUTPUT"/.ranks/verdict_* 2>/dev/null || true # of the run before
     set -m # a process group of its own, in which SIGINT is not ignored; Ctrl-C reaches it through forward
+    TOLD=""
     "${COMMAND[@]}" </dev/null &
     CHILD=$!
     set +m
     end_late &
     late=$!
-    if [ -n "$STOPPED" ]; then forward "$STOPPED"; fi # came before there was anyone to tell
+    if [ -n "$STOPPED" ] && [ -z "$TOLD" ]; then # came before there was anyone to tell
+        early=$STOPPED
+        STOPPED="" # mpirun has not had its first
+        forward "$early"
+    fi
     CODE=127
     INTERRUPTED=1
     while [ "$INTERRUPTED" = 1 ]; do
@@ -172,6 +185,12 @@ give_up() {
     exit 1
 }
 
+# stop WORDS...: where a signal has ended it all, and the command not in order
+stop() {
+    say "stopped by SIG$STOPPED$*"
+    exit 3
+}
+
 parse "$@"
 check
 trap 'forward TERM' TERM
@@ -188,7 +207,7 @@ for ((RESTART = 0; ; RESTART++)); do
     esac
     NEWEST=$(newest)
     HERE="newest checkpoint: ${NEWEST:-none}"
-    [ -z "$STOPPED" ] || give_up "stopped by SIG$STOPPED, ended with code $CODE; $HERE"
+    [ -z "$STOPPED" ] || stop ", ended with code $CODE; $HERE"
     [ "$RESTART" -lt "$RESTARTS" ] || give_up "ended with code $CODE after $RESTART restarts, giving up; $HERE"
     if [[ $NEWEST > $BEST ]]; then
         WITHOUT_PROGRESS=0
@@ -205,6 +224,6 @@ for ((RESTART = 0; ; RESTART++)); do
     fi
     say "restart $((RESTART + 1)) of $RESTARTS in $WAIT s${RANKS_AT:+, ${COMMAND[RANKS_AT]} ranks}: ended with code $CODE; $HERE"
     rest "$WAIT"
-    [ -z "$STOPPED" ] || give_up "stopped by SIG$STOPPED before the restart; $HERE"
-    wait_for_lock
+    [ -n "$STOPPED" ] || wait_for_lock
+    [ -z "$STOPPED" ] || stop " before the restart; $HERE"
 done

@@ -1,6 +1,8 @@
 """scripts/supervise.sh: with a command that fails as it is told, and with the program."""
 
+import fcntl
 import os
+import random
 import signal
 import subprocess
 import time
@@ -55,7 +57,7 @@ def start(folder, plan, *options, command=("./fake",), more=("--output", "run", 
 
 def run(folder, plan, *options, **more):
     process = start(folder, plan, *options, **more)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     commands = folder / "commands"
     return process.returncode, err.splitlines(), commands.read_text().splitlines() if commands.exists() else []
 
@@ -128,9 +130,9 @@ def test_signals_reach_the_command_and_end_the_restarts(fake, name):
         wait_for_file(fake / "ready")
         time.sleep(0.1)
         os.kill(process.pid, getattr(signal, "SIG" + name))
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
         assert (fake / "signals").read_text() == expected + "\n"
-        assert process.returncode == code
+        assert process.returncode == (3 if code else 0)
         assert err == ("" if code == 0 else f"supervise: stopped by SIG{name}, ended with code 1; newest checkpoint: none\n")
 
 
@@ -153,7 +155,7 @@ def test_a_command_that_runs_is_left_alone(fake):
     wait_for_file(fake / "ready")
     time.sleep(6)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
 
 
@@ -161,8 +163,45 @@ def test_a_signal_in_the_pause(fake):
     process = start(fake, ["5 1"], "--pause", "100")
     assert "in 100 s" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=10)
-    assert process.returncode == 1 and "stopped by SIGTERM before the restart" in err
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3 and "stopped by SIGTERM before the restart" in err
+
+
+def test_a_signal_while_others_hold_the_lock(fake):
+    """What is told to stop is not started again."""
+    (fake / "run").mkdir()
+    with open(fake / "run" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start(fake, ["1 1", "signal 0"])
+        assert "restart 1 of 10" in process.stderr.readline()
+        time.sleep(random.uniform(0, 0.4))
+        process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3 and "stopped by SIGUSR1 before the restart" in err
+    assert (fake / "commands").read_text().count("\n") == 1
+
+
+def lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_what_watches_ends_with_the_script(fake):
+    process = start(fake, ["signal 0"])
+    wait_for_file(fake / "ready")
+    time.sleep(0.1)
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    pids = {"supervise" in line: int(line.split()[0]) for line in listed.splitlines()}
+    assert len(pids) == 2, listed
+    process.kill()
+    end = time.monotonic() + 60
+    while lives(pids[True]) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert lives(pids[False]) and not lives(pids[True])
+    os.kill(pids[False], signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +214,7 @@ def test_a_signal_in_the_pause(fake):
         (("--ranks-after", "4 0"), ("--output", "run", "--resume", "auto"), "found 0"),
         (("--ranks-after", "4"), ("--output", "run", "--resume", "auto"), "mpirun -np"),
         (("--end-within", "x"), ("--output", "run", "--resume", "auto"), "--end-within x"),
+        (("--end-within", "0"), ("--output", "run", "--resume", "auto"), "--end-within 0"),
         (("--what", "4"), ("--output", "run", "--resume", "auto"), "--what"),
         (("--log", "no/such/folder"), ("--output", "run", "--resume", "auto"), "--log no/such/folder"),
     ],
