@@ -8,7 +8,9 @@ import html.parser
 import json
 import os
 import pathlib
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from test_rejection import Models
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
-from llmround.settings import read_round  # noqa: E402
+from llmround.settings import known_options, read_round  # noqa: E402
 from llmround.stages import Plan  # noqa: E402
 from llmtext.errors import InputError  # noqa: E402
 
@@ -204,7 +206,77 @@ def test_dry_run_names_every_command(any_round):
     assert out.count("mpirun -np 2 ") == 3 and out.count("--task dpo") == 1 and out.count("prepare_chat.py") == 3
     assert "average_llama3" in out and "--weights 0.3,0.5,0.2" in out and out.count("rejection_sample.py") == 5
     assert f"--source {any_round.output}/rejection_sampling/best.jsonl 1.5" in out
-    assert f"--source {any_round.output}/rejection_sampling/pairs.jsonl 1 " in out
+    assert f"--source {any_round.output}/rejection_sampling/pairs.jsonl 1.0 " in out
+
+
+def plan(round_, fields):
+    path = round_.folder / "round.json"
+    path.write_text(json.dumps(fields))
+    return Plan(*read_round(path))
+
+
+def argument(step, name):
+    return step.arguments[step.arguments.index(name) + 1]
+
+
+def test_weights_keep_all_digits(any_round):
+    fields = change(any_round.fields, "average.weights", [0.123456789, 1e-7, 1])
+    fields["sft"]["sampled"] = 1.23456789
+    made = plan(any_round, fields)
+    assert argument(made.find("average").steps[0], "--weights") == "0.123456789,1e-07,1"
+    assert "1.23456789" in made.find("sft").steps[0].arguments
+
+
+def test_rows_are_of_one_length(any_round):
+    """Without seq_len that of the trainer holds for preparation and validation too."""
+    help_text = subprocess.run([trainrun.program(PRECISION), "--help"], capture_output=True, text=True, check=True).stdout
+    default = re.search(r"--seq-len=N .*?default: (\d+)", help_text, re.S)[1]
+    for given, want in ({}, default), ({"seq_len": 64}, "64"):
+        prepare, validate, train, *_ = plan(any_round, change(any_round.fields, "sft.train", given)).find("sft").steps
+        assert [argument(prepare, "--max-tokens"), argument(validate, "--seq-len"), argument(train, "--seq-len")] == [want] * 3
+
+
+def test_nothing_to_validate(any_round):
+    """The trainer refuses --eval-every without validation rows."""
+    sft = {"data": any_round.fields["sft"]["data"]}
+    steps = plan(any_round, change(any_round.fields, "sft", sft)).find("sft").steps
+    assert argument(steps[2], "--eval-every") == "50" and "--val-data" in steps[2].arguments
+    steps = plan(any_round, change(any_round.fields, "sft", sft | {"prepare": {"val_fraction": 0}})).find("sft").steps
+    assert [step.name for step in steps[:2]] == ["prepare", "train"]
+    assert not {"--eval-every", "--val-data"} & set(steps[1].arguments)
+
+
+def test_an_averaged_folder_named_like_a_stage(any_round, monkeypatch):
+    monkeypatch.chdir(any_round.folder)
+    for name in ("base", "reward_model"):
+        (any_round.folder / name).symlink_to(any_round.models.policy)
+    made = plan(any_round, change(any_round.fields, "average", {"models": ["sft", "base", "reward_model", "model"]})).find("average")
+    assert made.steps[0].arguments[1:3] == ["base", "reward_model"]
+    assert made.inputs[:3] == [pathlib.Path("base"), pathlib.Path("reward_model"), any_round.models.policy]
+
+
+@pytest.mark.parametrize("name, value", [("precision", "other"), ("target", "other")])
+def test_a_stage_is_of_a_build(any_round, name, value):
+    """Weights of one precision are not those of another."""
+    made = plan(any_round, any_round.fields)
+    before = made.find("reward_model").key({})
+    setattr(made.round, name, value)
+    after = Plan(made.round, made.programs).find("reward_model").key({})
+    assert {field for field in before if before[field] != after[field]} == {"build"}
+
+
+def test_options_are_what_a_line_of_help_begins_with():
+    text = f"uses --nothing\n  -a, --all=N   every --one\n      --bare     as\n{' ' * 29}--behind goes\n  --long LIST  x\n  -h, --help  x"
+    command = [sys.executable, "-c", f"print({text!r})"]
+    assert known_options(*command) == {"all": True, "bare": False, "long": True}
+
+
+def test_a_base_whose_config_is_not_json(any_round, tmp_path):
+    shutil.copytree(any_round.models.policy, tmp_path / "broken")
+    (tmp_path / "broken/config.json").write_text("{")
+    with pytest.raises(InputError) as refused:
+        plan(any_round, change(any_round.fields, "reward_model.init_from", str(tmp_path / "broken")))
+    assert f"{tmp_path}/broken/config.json: expected JSON" in str(refused.value)
 
 
 def test_the_example(tmp_path, monkeypatch):
@@ -252,6 +324,18 @@ def change(fields, place, value):
     ("average.models", ["sft", "elsewhere"], "average.models: elsewhere: neither a stage before"),
     ("average.weights", [1, 2], "average.weights: expected 3 numbers"),
     ("held_out.prompts", "/nowhere", "held_out.prompts: /nowhere: no such file"),
+    ("held_out.options", {"temprature": 1}, "held_out.options.temprature: no such option of the program"),
+    ("held_out.options", {"temperature": False}, "held_out.options.temperature: expected a value, found false"),
+    ("held_out.options", {"max_tokens": []}, "held_out.options.max_tokens: expected a value, found []"),
+    ("held_out.options", {"samples": 2}, "held_out.options.samples: the round sets this option itself"),
+    ("sft.train.skip_long", 1, "sft.train.skip_long: expected true or false, found 1"),
+    ("sft.train.lora_rank", 16, "sft.train.lora_rank: the next stage needs a whole model: train adapters by hand"),
+    ("dpo.train.lora-targets", "q_proj", "dpo.train.lora_targets: the next stage needs a whole model"),
+    ("sft.train.save", "off", "sft.train.save: expected on"),
+    ("sft.prepare.val_fraction", "5%", 'sft.prepare.val_fraction: expected a number from 0 to 0.5, found "5%"'),
+    ("reward_model.prepare.val_fraction", ["0.1"], 'reward_model.prepare.val_fraction: expected a number from 0 to 0.5, found ["0.1"]'),
+    ("sft.prepare.val_fraction", 0.6, "sft.prepare.val_fraction: expected a number from 0 to 0.5, found 0.6"),
+    ("sft.prepare.val_fraction", 0, "sft.train.eval_every: nothing to validate on, as prepare.val_fraction is 0"),
     ("launch", "mpirun", 'launch: expected a list of texts, found "mpirun"'),
 ])  # fmt: skip
 def test_refused(any_round, place, value, message):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from llmtext.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
 
 STAGES = ("reward_model", "rejection_sampling", "sft", "dpo", "average")
+OF_POLICY = ("sft", "dpo")  # stages that train the model which answers: these may be averaged
 
 # Options that the round itself gives to each program.
 SET_BY_ROUND = {
@@ -126,20 +128,20 @@ class Section:
                 self.fail(name, f"{path / needed} is missing, expected a model's folder")
         return path
 
-    def options(self, name: str, known: frozenset[str]) -> Options:
-        """Of a program, by its names; underscores stand for hyphens."""
+    def options(self, name: str, known: dict[str, bool], use: str | None = None) -> Options:
+        """Of a program, by its names; underscores stand for hyphens. known: whether they take a value; use: of SET_BY_ROUND."""
         self.asked.add(name)
         if name not in self.value:
             return {}
         section, found = self.section(name), {}
         for key, value in section.value.items():
             option = key.replace("_", "-")
-            if option in SET_BY_ROUND[name].split():
+            if option in SET_BY_ROUND[use or name].split():
                 section.fail(key, "the round sets this option itself")
             if option not in known:
                 section.fail(key, "no such option of the program")
-            if not isinstance(value, (str, int, float, bool)) and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-                section.fail(key, f"expected a value, found {_short(value)}")
+            if not (_is_value(value) if known[option] else isinstance(value, bool)):
+                section.fail(key, f"expected {'a value' if known[option] else 'true or false'}, found {_short(value)}")
             if option in found:
                 section.fail(key, "stands twice")
             found[option] = value
@@ -149,6 +151,13 @@ class Section:
         unknown = [name for name in self.value if name not in self.asked]
         if unknown:
             self.fail(unknown[0], f"is not known, expected one of {', '.join(sorted(self.asked))}")
+
+
+def _is_value(value) -> bool:
+    """Of an option: a text, a number, or texts of which each is given."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(item, str) for item in value)
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _short(value) -> str:
@@ -166,14 +175,19 @@ def as_arguments(options: Options) -> list[str]:
     return arguments
 
 
+# A line of --help that begins with an option: "  -n, --steps=N" of argp, "  --samples K" of argparse; text goes on far to the right.
+OPTION_LINE = re.compile(r"^ {2,6}(?:-\w, )?--([a-z][a-z0-9-]*)(=| (?=\S))?", re.M)
+
+
 @functools.cache
-def known_options(*command: str) -> frozenset[str]:
-    """Names of the options that a program's --help lists."""
+def known_options(*command: str) -> dict[str, bool]:
+    """The options that a program's --help lists, and whether they take a value."""
     try:
-        done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+        wide = {**os.environ, "COLUMNS": "100"}
+        done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, env=wide)
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(f"{' '.join(command)} --help: {error}") from None
-    return frozenset(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", done.stdout)) - {"help"}
+    return {name: bool(value) for name, value in OPTION_LINE.findall(done.stdout) if name not in ("help", "usage")}
 
 
 # ---- the file
@@ -193,7 +207,7 @@ class Programs:
             if not Path(self.commands[name][0]).is_file():
                 raise InputError(f"{self.commands[name][0]} is missing: run make TARGET={target} PRECISION={precision}")
 
-    def options(self, name: str) -> frozenset[str]:
+    def options(self, name: str) -> dict[str, bool]:
         return known_options(*self.commands[name])
 
 
@@ -218,7 +232,7 @@ def read_round(path: Path) -> tuple[Round, Programs]:
         made.reward_model = _read_reward_model(top.section("reward_model"), programs)
     if top.has("rejection_sampling"):
         _read_sampling(top.section("rejection_sampling"), made, programs)
-    for name in ("sft", "dpo"):
+    for name in OF_POLICY:
         if top.has(name):
             setattr(made, name, _read_training(top.section(name), programs, bool(made.prompts)))
     if top.has("average"):
@@ -226,20 +240,12 @@ def read_round(path: Path) -> tuple[Round, Programs]:
     if top.has("held_out"):
         section = top.section("held_out")
         made.held_out = section.files("prompts")
-        section.asked.add("options")
-        made.held_out_options = _held_out_options(section, programs)
+        made.held_out_options = section.options("options", programs.options("sample"), "held_out")
         section.close()
     top.close()
     if not any((made.reward_model, made.prompts, made.sft, made.dpo, made.average)):
         top.fail(None, f"no stage, expected one of {', '.join(STAGES)}")
     return made, programs
-
-
-def _held_out_options(section: Section, programs: Programs) -> Options:
-    if "options" not in section.value:
-        return {}
-    inner = Section(section.path, section.place, {"held_out": section.value["options"]})
-    return inner.options("held_out", programs.options("sample"))
 
 
 def _read_reward_model(section: Section, programs: Programs) -> Training | Path:
@@ -268,10 +274,27 @@ def _read_training(section: Section, programs: Programs, sampled: bool) -> Train
     sources = _read_sources(section)
     if not sources and not weight:
         section.fail("data", "is missing, expected files to train on")
-    made = Training(init_from, sources, section.options("prepare", programs.options("prepare")),
-                    section.options("train", programs.options("train")), weight)  # fmt: skip
+    prepare, train = (section.options(name, programs.options(name)) for name in ("prepare", "train"))
+    _check_training(section, prepare, train)
     section.close()
-    return made
+    return Training(init_from, sources, prepare, train, weight)
+
+
+def _check_training(section: Section, prepare: Options, train: Options) -> None:
+    """What would show only when the programs run."""
+    fraction = prepare.get("val-fraction")
+    if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 0.5):
+        section.fail("prepare.val_fraction", f"expected a number from 0 to 0.5, found {_short(fraction)}")
+    if fraction == 0:
+        for name in ("eval-every", "eval-batches"):
+            if train.get(name):
+                section.fail(f"train.{name.replace('-', '_')}", "nothing to validate on, as prepare.val_fraction is 0")
+    for name in train:
+        if name.startswith("lora-"):
+            section.fail(f"train.{name.replace('-', '_')}", "the next stage needs a whole model: train adapters by hand, "
+                         "and give the round what merge_lora makes of them")  # fmt: skip
+    if train.get("save", "on") != "on":
+        section.fail("train.save", "expected on, since the next stage reads what this one saves")
 
 
 def _read_sources(section: Section) -> list[Source]:
@@ -290,7 +313,7 @@ def _read_sources(section: Section) -> list[Source]:
 
 
 def _read_average(section: Section, made: Round, programs: Programs) -> None:
-    trained = [name for name in ("sft", "dpo") if getattr(made, name)]
+    trained = [name for name in OF_POLICY if getattr(made, name)]
     made.average = section.texts("models", trained)
     for name in made.average:
         if name not in ("model", *trained) and not (Path(name) / "config.json").is_file():

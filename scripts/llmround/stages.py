@@ -1,19 +1,21 @@
 """The stages of a round, each of which is a folder and the commands that fill it."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmtext.chat import read_json
 from llmtext.fingerprint import file_digest, model_fingerprint
 
-from .settings import Options, Programs, Round, Source, Training, as_arguments
+from .settings import OF_POLICY, Options, Programs, Round, Source, Training, as_arguments
 
 TITLES = {"reward_model": "reward model", "sft": "SFT", "dpo": "DPO"}
 TASKS = {"reward_model": "reward", "sft": "sft", "dpo": "dpo"}
 KINDS = {"reward_model": "comparisons", "sft": "conversations", "dpo": "comparisons"}
-# So that a stage that was killed goes on from not long ago, and has something to draw. A round may say otherwise.
-TRAIN_DEFAULTS: Options = {"save-every": 100, "eval-every": 50}
+# So that a stage that was killed goes on from not long ago, and has something to draw; and the trainer's own length of a row, by
+# which rows are prepared and validated too. A round may say otherwise.
+TRAIN_DEFAULTS: Options = {"save-every": 100, "seq-len": 256}
+VALIDATION_DEFAULTS: Options = {"eval-every": 50}
 HELD_OUT_DEFAULTS: Options = {"temperature": 0, "max-tokens": 256}
 BASE, HELD_OUT, ANSWER = "base", "held_out.jsonl", "answer held-out prompts"  # stage, file, step
 
@@ -42,11 +44,12 @@ class Stage:
     after: list[str]  # stages whose results it reads
     model: Path | None = None  # what it results in
     init_from: Path | None = None
-    settings: dict = field(default_factory=dict)
+    build: list[str] = field(default_factory=list)  # target and precision of its programs
 
     def key(self, keys: dict[str, str]) -> dict:
         """All that its result depends on, by name."""
         return {
+            "build": self.build,
             **{f"options of {step.name}": step.arguments for step in self.steps},
             **{f"content of {path}": digest(path) for path in self.inputs},
             **{f"stage {name}": keys[name] for name in self.after},
@@ -67,11 +70,11 @@ def digest(path: Path) -> str:
 def longest_row(train: Options) -> Options:
     """What the trainer would refuse is left out, named and counted by prepare_chat.py: a round must not end at a long answer that
     was sampled hours before."""
-    return {"max-tokens": train["seq-len"]} if "seq-len" in train else {}
+    return {"max-tokens": train["seq-len"]}
 
 
 def is_reward_model(folder: Path) -> bool:
-    return "LlamaForSequenceClassification" in json.loads((folder / "config.json").read_text("utf-8")).get("architectures", [])
+    return read_json(folder / "config.json").get("architectures") == ["LlamaForSequenceClassification"]
 
 
 class Plan:
@@ -84,7 +87,7 @@ class Plan:
         if round_.reward_model is not None:
             self._add_reward_model(round_.reward_model)
         if round_.held_out:
-            self.stages.append(self._held_out_of_base())
+            self._add(self._held_out_of_base())
         if round_.prompts:
             self._add_rejection_sampling()
         for name, training in (("sft", round_.sft), ("dpo", round_.dpo)):
@@ -100,6 +103,7 @@ class Plan:
         return next(stage for stage in self.stages if stage.name == name)
 
     def _add(self, stage: Stage) -> None:
+        stage.build = [self.round.target, self.round.precision]
         self.stages.append(stage)
 
     # ---- training
@@ -130,13 +134,14 @@ class Plan:
         folder, sampled = self.folder(name), self._sampled(name, training)
         sources = training.sources + sampled
         data, run = folder / "data", folder / "run"
-        steps = [self._prepare(KINDS[name], sources, start, data, {**longest_row(training.train), **training.prepare})]
+        validates = training.prepare.get("val-fraction", 0.05) > 0
+        options = {**TRAIN_DEFAULTS, **(VALIDATION_DEFAULTS if validates else {}), **training.train}
+        steps = [self._prepare(KINDS[name], sources, start, data, {**longest_row(options), **training.prepare})]
         common = ["--task", TASKS[name], "--init-from", str(start)]
-        validation = ["--val-data", str(data / "val_*.bin")] if float(training.prepare.get("val-fraction", 0.05)) > 0 else []
+        validation = ["--val-data", str(data / "val_*.bin")] if validates else []
         # a model that is its own reference, and a head that is yet to be drawn, have nothing to validate
         if validation and (name == "sft" or (name == "reward_model" and is_reward_model(start))):
-            steps.append(self._validate(common + validation, folder, training.train))
-        options = {**TRAIN_DEFAULTS, **training.train}
+            steps.append(self._validate(common + validation, folder, options))
         arguments = [*common, "--train-data", str(data / "train_*.bin"), *validation, "--output", str(run), "--resume", "auto",
                      *as_arguments(options)]  # fmt: skip
         program = [*self.round.launch, *self.programs.commands["train"]]
@@ -150,7 +155,7 @@ class Plan:
         return [Source(self.folder("rejection_sampling") / file, training.sampled)] if training.sampled and file else []
 
     def _prepare(self, kind: str, sources: list[Source], model: Path, data: Path, options: Options) -> Step:
-        arguments = [text for source in sources for text in ("--source", str(source.path), f"{source.weight:g}")]
+        arguments = [text for source in sources for text in ("--source", str(source.path), repr(source.weight))]
         arguments += ["--kind", kind, "--tokenizer", str(model), "--output", str(data), "--overwrite", *as_arguments(options)]
         return Step("prepare", self.programs.commands["prepare"], arguments, data / "meta.json")
 
@@ -194,10 +199,10 @@ class Plan:
         round_, folder = self.round, self.folder("average")
         models, inputs, after = [], [], []
         for name in round_.average:
-            stage = next((s for s in self.stages if s.name == name), None)
+            stage = next((s for s in self.stages if s.name == name and name in OF_POLICY), None)
             models.append(stage.model if stage else round_.model if name == "model" else Path(name))
             (after if stage else inputs).append(name if stage else models[-1])
-        weights = ["--weights", ",".join(f"{w:g}" for w in round_.average_weights)] if round_.average_weights else []
+        weights = ["--weights", ",".join(map(repr, round_.average_weights))] if round_.average_weights else []
         arguments = [*map(str, models), "--output", str(folder / "model"), "--overwrite", *weights, *as_arguments(round_.average_options)]
         steps = [Step("average", self.programs.commands["average"], arguments, folder / "model" / "config.json")]
         self._result(Stage("average", "averaging", folder, steps, inputs, after, folder / "model"))
