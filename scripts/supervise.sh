@@ -83,7 +83,9 @@ index_of() {
 check() {
     is_number "$RESTARTS" || refuse "--restarts $RESTARTS: expected a number"
     is_number "$PAUSE" || refuse "--pause $PAUSE: expected a number of seconds"
-    is_number "$END_WITHIN" && [ "$END_WITHIN" != 0 ] || refuse "--end-within $END_WITHIN: expected a number of seconds, 1 or more"
+    if ! is_number "$END_WITHIN" || [ "$END_WITHIN" = 0 ]; then
+        refuse "--end-within $END_WITHIN: expected a number of seconds, 1 or more"
+    fi
     local ranks
     for ranks in "${RANKS_AFTER[@]}"; do
         case $ranks in 0* | *[!0-9]*) refuse "--ranks-after: expected numbers of ranks, found $ranks" ;; esac
