@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ import checkpoints
 import llmc
 import ranks
 from conftest import SEED
+from test_static import ROOT
 from trainrun import BUILDS, ON_CPU, T, VOCAB, Workplace, documents, losses, program, read_log, snapshot
 
 PRECISIONS = list(BUILDS)
@@ -499,6 +501,31 @@ def test_damage(half, name, damage):
     assert "after step 4" in out and weights(half.output) == weights(half.folder / "undamaged")
     assert [line["passed_over"] for line in half.log() if "passed_over" in line] == ["step_00000006"]
     assert (half.output / "checkpoints" / "step_00000006.broken").is_dir()
+
+
+def test_damaged_weights_are_no_model_to_begin_with(half):
+    """One bit of a checkpoint's weights, and the number is still one: everything that opens the model names the file."""
+    folder = half.output / "checkpoints" / "step_00000006"
+    none = {name: None for name in ("config", "train_data", "output", "steps", "warmup_steps", "lr", "tokenizer", "val_data")}
+    opened = {
+        "begin": dict(init_from=folder, config=None, output=half.folder / "other"),
+        "evaluate": {**none, "eval_only": True, "init_from": folder, "val_data": half.data / "val_*.bin", "seq_len": T, "batch_size": 2},
+    }
+    generate = [sys.executable, ROOT / "scripts" / "generate.py", "--model", folder, "--prompt=a", "--max-tokens=2", "--precision=bf16",
+                "--target", "cpu" if ON_CPU else "cuda"]  # fmt: skip
+    half.run(**opened["evaluate"])
+    assert subprocess.run(list(map(str, generate)), capture_output=True).returncode == 0
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    at = len(content) - 2 * random.randrange(1, 1000)  # of bf16, the lower byte
+    content[at] ^= 1 << random.randrange(7)
+    path.write_bytes(content)
+    for options in opened.values():
+        half.refused(path, "checksum is", "damaged", **options)
+    done = subprocess.run(list(map(str, generate)), capture_output=True, text=True)
+    assert done.returncode == 2 and str(path) in done.stderr and "damaged" in done.stderr and done.stderr.count("\n") == 1
+    shutil.rmtree(folder / "trainer")  # then it is anybody's
+    half.run(**opened["evaluate"])
 
 
 def test_all_damaged(half):

@@ -73,7 +73,8 @@ int checkpoint_verify(const char *folder, Error *err);
 
 // Sets all weights from the safetensors of a Hugging Face directory, rounding to floatX. Files are mapped and
 // copied piece by piece: beside the model there is never more than some MB of them in memory. Errors: 2 (tensors
-// missing, too many, of another shape or not finite: named), 1 (I/O). After an error the weights are undefined.
+// missing, too many, of another shape or not finite: named; a checkpoint's file that is not as it was written), 1 (I/O). After an
+// error the weights are undefined.
 int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err);
 
 // The same of a language model's directory, for m a reward model: a head of the language model is left aside, and that of

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "checkpoint/store.h"
@@ -96,7 +97,10 @@ static int check_file(const char *folder, const char *expected, const char *name
 
 static bool begins(const char *name, const char *with) { return with && strncmp(name, with, strlen(with)) == 0; }
 
-static int check_line(char *line, bool seen[NEEDED], const char *folder, const char *path, Error *err) {
+static bool is_weights(const char *name) { return begins(name, needed[1]) || begins(name, of_adapters[1]); }
+
+static int check_line(char *line, bool seen[NEEDED], bool weights_only, const char *folder, const char *path,
+                      Error *err) {
     char *name = line + DIGEST_LENGTH + SPACES;
     if (!is_digest(line) || strncmp(line + DIGEST_LENGTH, "  ", SPACES) != 0)
         return fail_input(err, "%s: line \"%.100s\", expected a checksum of %d digits, two spaces and a file", path,
@@ -104,16 +108,17 @@ static int check_line(char *line, bool seen[NEEDED], const char *folder, const c
     if (!is_inside(name))
         return fail_input(err, "%s: file \"%.100s\" is not in the folder, expected a path within it", path, name);
     for (int i = 0; i < NEEDED; i++) seen[i] |= begins(name, needed[i]) || begins(name, of_adapters[i]);
-    return check_file(folder, line, name, err);
+    return weights_only && !is_weights(name) ? 0 : check_file(folder, line, name, err);
 }
 
 // text[length]: whole lines.
-static int check_lines(char *text, size_t length, const char *folder, const char *path, Error *err) {
+static int check_lines(char *text, size_t length, bool weights_only, const char *folder, const char *path,
+                       Error *err) {
     bool seen[NEEDED] = {false};
     for (char *line = text; line < text + length;) {
         char *end = memchr(line, '\n', (size_t)(text + length - line));
         *end = 0;
-        int code = check_line(line, seen, folder, path, err);
+        int code = check_line(line, seen, weights_only, folder, path, err);
         if (code) return code;
         line = end + 1;
     }
@@ -122,14 +127,25 @@ static int check_lines(char *text, size_t length, const char *folder, const char
     return 0;
 }
 
-int checksums_verify(const char *folder, Error *err) {
-    char path[PATH_MAX], *text = NULL;
+static int verify(const char *folder, const char *path, bool weights_only, Error *err) {
+    char *text = NULL;
     size_t length = 0, lines = 0;
-    int code = store_path(path, folder, CHECKSUMS_FILE, err);
-    if (!code) code = file_read_whole(path, MAX_BYTES, &text, &length, err);
+    int code = file_read_whole(path, MAX_BYTES, &text, &length, err);
     if (code) return code;
     code = check_last_line(text, length, &lines, path, err);
-    if (!code) code = check_lines(text, lines, folder, path, err);
+    if (!code) code = check_lines(text, lines, weights_only, folder, path, err);
     free(text);
     return code;
+}
+
+int checksums_verify(const char *folder, Error *err) {
+    char path[PATH_MAX];
+    int code = store_path(path, folder, CHECKSUMS_FILE, err);
+    return code ? code : verify(folder, path, false, err);
+}
+
+int checksums_verify_weights(const char *folder, Error *err) {
+    char path[PATH_MAX];
+    int code = store_path(path, folder, CHECKSUMS_FILE, err);
+    return code || access(path, F_OK) != 0 ? code : verify(folder, path, true, err);
 }

@@ -180,12 +180,14 @@ int read_parameters(const char *folder, Llama3 *m, Error *err) {
 int checkpoint_read_language_model(const char *folder, Llama3 *m, uint64_t seed, Error *err) {
     llama3_init_weights(m, seed);
     int code = read_from(folder, m, OF_LANGUAGE_MODEL, err);
+    if (!code) code = checksums_verify_weights(folder, err);
     if (!code) llama3_reset_training(m);
     return code;
 }
 
 int checkpoint_read_weights(const char *folder, Llama3 *m, Error *err) {
     int code = read_from(folder, m, OF_MODEL, err);
+    if (!code) code = checksums_verify_weights(folder, err); // read a moment ago, the files are in memory
     if (!code) llama3_reset_training(m);
     return code;
 }
