@@ -125,12 +125,20 @@ def part(only=None, lora=None):
     return TrainedPart(only and only.encode(), rank, alpha, targets and targets.encode())
 
 
+def targets_of(batch):
+    """What a micro-batch adds to a step's divisor: its targets, or its pairs of answers."""
+    if isinstance(batch[0], torch.Tensor):
+        return int((batch[1] >= 0).sum())
+    return sum(count * (count - 1) // 2 for _, count in batch[0].groups.tolist())
+
+
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
                  preference=None, only=None, lora=None):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
         None)."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
+        self.compares = preference is not None
         self.handle = ctypes.c_void_p()
         error = Error()
         shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average,
@@ -209,11 +217,12 @@ class Model:
         return torch.tensor(list((ctypes.c_float * 5).from_address(self.lib.llama3_step_sums(self.handle))))
 
     def accumulate(self, micro_batches, num_targets=None):
-        """Begins a step and runs (tokens, targets, doc_start) of each micro-batch forward and backward."""
+        """Begins a step and runs (tokens, targets, doc_start) of each micro-batch forward and backward, or (packed, reference)
+        of comparisons."""
         if num_targets is None:
-            num_targets = sum(int((b[1] >= 0).sum()) for b in micro_batches)
+            num_targets = sum(map(targets_of, micro_batches))
         for i, batch in enumerate(micro_batches):
-            self.fill(i, *batch)
+            (self.fill_comparisons if self.compares else self.fill)(i, *batch)
         self.lib.llama3_begin_step(self.handle, num_targets)
         for i in range(len(micro_batches)):
             self.lib.llama3_forward_backward(self.handle, i)

@@ -10,7 +10,7 @@ import sys
 import torch
 
 import llmc
-from model import Error, Model, Parallel, ParameterPiece
+from model import Error, Model, Parallel, ParameterPiece, targets_of
 
 TRAINING_ARRAYS = 3
 
@@ -57,13 +57,14 @@ def own_arrays(lib, model, shard):
 def train(lib, world, job):
     rank, size = lib.world_rank(world), lib.world_size(world)
     groups = parallel(lib, world, job["zero"], job["shards"], job["overlap"])
-    steps, B, T = job["steps"], *job["steps"][0][0][0].shape
+    steps = job["steps"]
     micro = len(steps[0]) // size
-    model = Model(lib, job["fields"], B, T, micro, job["recompute"], parallel=groups, only=job.get("only"), lora=job.get("lora"))
+    model = Model(lib, job["fields"], job["B"], job["T"], micro, job["recompute"], parallel=groups, only=job.get("only"),
+                  lora=job.get("lora"), preference=job.get("preference"))  # fmt: skip
     lib.llama3_init_weights(model.handle, 7)
-    curve, applied = [], []
+    curve, applied, compared = [], [], []
     for number, batches in enumerate(steps):
-        targets = sum(int((b[1] >= 0).sum()) for b in batches)
+        targets = sum(map(targets_of, batches))
         if job["poison"] == (number, rank):
             model.lib.llama3_set_parameter_piece(model.handle, 0, 0, 1, torch.full((1,), float("nan"), dtype=lib.floatX))
             batches[rank][0].fill_(0)  # the token whose embedding is poisoned now
@@ -72,10 +73,11 @@ def train(lib, world, job):
         model.accumulate([batches[i * size + rank] for i in range(micro)], targets)
         model.update(llmc.AdamWStep(**job["updates"][number]))
         curve.append(model.result())
+        compared.append(model.step_sums())
         applied.append(model.applied())
     sums = torch.empty(len(model.names), dtype=torch.int64)
     lib.llama3_checksums(model.handle, sums)
-    found = {"curve": curve, "applied": applied, "weights": model.weights(), "sums": sums}
+    found = {"curve": curve, "compared": compared, "applied": applied, "weights": model.weights(), "sums": sums}
     return found | {"arrays": own_arrays(lib, model, groups.shard)}
 
 

@@ -1,7 +1,9 @@
 """A model whose training is divided among ranks, against the same training by one."""
 
+import math
 import pathlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch
 import llmc
 import ranks
 from model import TINY, Model, random_batch
+from preference import REWARD
+from test_preference_model import SPECS, T, draw_packed, fields_of
 
 WORKER = pathlib.Path(__file__).with_name("rank_model.py")
 STEPS, MICRO_BATCHES = 3, 12  # a step's micro-batches: 12 / N of each of N ranks
@@ -24,8 +28,25 @@ def update(step):
 
 def job(lib, fields=TINY, zero=1, shards=1, overlap=True, recompute=False):
     batches = [[random_batch(fields["vocab_size"], 2, 9) for _ in range(MICRO_BATCHES)] for _ in range(STEPS)]
-    return dict(precision=lib.precision, fields=fields, zero=zero, shards=shards, overlap=overlap, recompute=recompute, poison=None,
+    return dict(precision=lib.precision, fields=fields, B=2, T=9, zero=zero, shards=shards, overlap=overlap, recompute=recompute, poison=None,
                 steps=batches, updates=[update(i + 1) for i in range(STEPS)])  # fmt: skip
+
+
+def comparisons_job(lib, spec, **changes):
+    """The same of pairs of answers, with log-probabilities of a reference model that is not far from the first weights."""
+    V = TINY["vocab_size"]
+
+    def draw():
+        packed = draw_packed(V, 2)
+        trained = torch.cat([(packed.targets >= 0).reshape(-1).long(), torch.zeros(1)]).cumsum(0)
+        first, last = packed.answers.T
+        counts = trained[last] - trained[first] + (packed.targets.reshape(-1)[first] >= 0)
+        reference = torch.randn(len(counts)) * 2 - counts * math.log(V)
+        names = ("tokens", "targets", "doc_start", "hidden", "answers", "groups")
+        return SimpleNamespace(**{name: getattr(packed, name) for name in names}), None if spec.kind == REWARD else reference
+
+    steps = [[draw() for _ in range(MICRO_BATCHES)] for _ in range(STEPS)]
+    return job(lib, fields_of(spec)) | dict(T=T, preference=spec, steps=steps) | changes
 
 
 def by_ranks(jobs, count, folder):
@@ -37,14 +58,16 @@ def by_ranks(jobs, count, folder):
 
 
 def by_one(lib, what):
-    model = Model(lib, what["fields"], 2, 9, MICRO_BATCHES, what["recompute"], only=what.get("only"), lora=what.get("lora"))
+    model = Model(lib, what["fields"], what["B"], what["T"], MICRO_BATCHES, what["recompute"], only=what.get("only"),
+                  lora=what.get("lora"), preference=what.get("preference"))  # fmt: skip
     lib.llama3_init_weights(model.handle, 7)
-    curve = []
+    curve, compared = [], []
     for batches, values in zip(what["steps"], what["updates"]):
         model.accumulate(batches)
         model.update(llmc.AdamWStep(**values))
         curve.append(model.result())
-    return curve, model
+        compared.append(model.step_sums())
+    return curve, compared, model
 
 
 def training_arrays(lib, model):
@@ -62,9 +85,11 @@ def distance(a, b):
 
 
 def check_against_one(lib, what, results, shards):
-    curve, model = by_one(lib, what)
+    curve, compared, model = by_one(lib, what)
     limit = FP32_LIMIT if lib.precision == "fp32" else BF16_LIMIT
     for result in results:
+        # before the first update values are the same: only the order in which they are summed is another one
+        assert ((result["compared"][0] - compared[0]).abs() <= 1e-5 * (compared[0].abs() + MICRO_BATCHES)).all()
         for (loss, norm), (expected_loss, expected_norm) in zip(result["curve"], curve):
             assert abs(loss - expected_loss) <= (1e-5 if lib.precision == "fp32" else 2e-3) * expected_loss
             assert abs(norm - expected_norm) <= (1e-4 if lib.precision == "fp32" else 2e-2) * expected_norm
@@ -103,6 +128,16 @@ def test_divided(lib, tmp_path, count):
             same(other, result[0])
     same(results[-2][0], results[len(jobs) - 1][0])
     same(results[-1][0], results[1][0])
+
+
+@pytest.mark.parametrize("name", ["dpo_nll", "ipo", "reward"])
+def test_comparisons_divided(lib, tmp_path, name):
+    """Losses over pairs of answers, of which each rank has its own."""
+    first = comparisons_job(lib, SPECS[name])
+    jobs = [first | dict(zero=zero, shards=shards, recompute=zero == 2) for zero, shards in DIVISIONS[2]]
+    for what, result in zip(jobs, by_ranks(jobs, 2, tmp_path)):
+        check_against_one(lib, what, result, what["shards"])
+        same(result[1], result[0])
 
 
 def test_a_step_without_an_update_leaves_no_trace(lib, tmp_path):
