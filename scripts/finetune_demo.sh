@@ -50,7 +50,8 @@ train() {
 }
 
 score() {
-    "$PYTHON" scripts/demo/score.py "$RUN/$1/checkpoint" "$RUN/made/questions.jsonl" --name "$2" --table "$RUN/table.json"
+    "$PYTHON" scripts/demo/score.py "$RUN/$1/checkpoint" "$RUN/made/questions.jsonl" --name "$2" --table "$RUN/table.json" \
+        --target "$TARGET"
 }
 
 [[ $SEED =~ ^[0-9]+$ ]] || {

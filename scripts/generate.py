@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_prompts(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from None
     if path.suffix != ".jsonl":

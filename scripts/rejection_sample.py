@@ -87,6 +87,8 @@ def check_options(options: argparse.Namespace) -> None:
     for path in (options.output, options.pairs):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
+        if path is not None and path.resolve() in [prompts.resolve() for prompts in options.prompts]:
+            raise InputError(f"{path}: one of --prompts, expected another file to write to")
     if options.pairs is not None and options.pairs.resolve() == options.output.resolve():
         raise InputError(f"--pairs {options.pairs}: the same file as --output")
 

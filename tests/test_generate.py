@@ -104,6 +104,8 @@ def test_prompts_from_files(folder, tmp_path):
     for path, second in ((plain, "zwölf"), (lines, "zwölf\nmore")):
         found = folder.texts("--prompts", path, "--max-tokens", 3)
         assert {text["index"]: text["prompt"] for text in found} == {0: "one", 1: second}
+    lines.write_text('{"prompt": "one\u2028line\u0085here"}\n')
+    assert folder.texts("--prompts", lines, "--max-tokens", 3)[0]["prompt"] == "one\u2028line\u0085here"
     shown = folder.run("--prompts", plain, "--max-tokens", 3).stdout
     assert "--- 1: one\n" in shown and "--- 2: zwölf\n" in shown
 
@@ -148,6 +150,8 @@ def test_context_is_the_models(folder):
     (["--prompt", "a", "--stop", ""], "--stop: expected a text, found an empty one"),
     (["--prompts", "/nowhere.txt"], "/nowhere.txt: "),
     (["--prompt", "a", "--system", "b"], "--system is for --chat"),
+    (["--prompt", "a", "--chat", "--system", "\udcff"], '--system: found "\\udcff", expected UTF-8 text'),
+    (["--prompt", "a", "--stop", "b", "--stop", "\udcff"], '--stop: found "\\udcff", expected UTF-8 text'),
     (["--prompt", "a", "--chat"], "no chat template, and the tokenizer has no <|start_header_id|>"),
 ])  # fmt: skip
 def test_refused(folder, arguments, message):

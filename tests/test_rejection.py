@@ -414,6 +414,9 @@ def test_bad_input(models):
         (["--pairs", models.folder / "bad.jsonl"], "the same file as --output"),
         (["--pair-margin", "nan"], "--pair-margin nan"),
         (["--output", nowhere / "x"], "its folder does not exist"),
+        (["--output", models.prompts], f"{models.prompts}: one of --prompts"),
+        (["--pairs", models.folder / "." / models.prompts.name], "one of --prompts"),
+        (["--system", "\udcff"], "--system: found"),
     ):
         error = models.run(*more, code=2, name="bad.jsonl")
         assert message in error and error.count("\n") == 1, error

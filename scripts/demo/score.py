@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a model the questions held out by stories.py, and appends how well it answered to a table.
 
-    score.py MODEL QUESTIONS --name "after SFT" --table table.json
+    score.py MODEL QUESTIONS --name "after SFT" --table table.json --target cpu
 
 right: the answer names the thing asked for and nothing else, in either form, and the turn ends. polite: in the polite form.
 """
@@ -17,14 +17,14 @@ from stories import answer
 GENERATE = Path(__file__).resolve().parent.parent / "generate.py"
 
 
-def ask(model: Path, questions: Path, temperature: float, seed: int) -> list[dict]:
+def ask(model: Path, questions: Path, target: str, temperature: float, seed: int) -> list[dict]:
     """generate.py's texts, in the order of the questions."""
     command = [sys.executable, GENERATE, "--model", model, "--chat", "--prompts", questions, "--json", "--max-tokens", "24",
-               "--temperature", temperature, "--top-p", "1", "--seed", seed]  # fmt: skip
+               "--target", target, "--temperature", temperature, "--top-p", "1", "--seed", seed]  # fmt: skip
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip() or done.returncode)
-    return sorted(map(json.loads, done.stdout.splitlines()), key=lambda text: text["index"])
+    return sorted(map(json.loads, filter(None, done.stdout.split("\n"))), key=lambda text: text["index"])
 
 
 def score(texts: list[dict], things: list[str]) -> tuple[float, float]:
@@ -47,12 +47,13 @@ def main() -> None:
     parser.add_argument("questions", type=Path, metavar="QUESTIONS")
     parser.add_argument("--name", required=True, metavar="TEXT", help="the row's name in the table")
     parser.add_argument("--table", required=True, type=Path, metavar="FILE", help="the rows so far; this one is appended")
+    parser.add_argument("--target", required=True, choices=("cpu", "cuda"), help="the build that generates")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the texts that are drawn (default: %(default)s)")
     options = parser.parse_args()
     things = [json.loads(line)["answer"] for line in options.questions.read_text().splitlines()]
-    right, _ = score(ask(options.model, options.questions, 0, 0), things)
+    right, _ = score(ask(options.model, options.questions, options.target, 0, 0), things)
     # the likeliest text hides how often a form is chosen: that is counted on texts drawn by their probability
-    drawn, polite = score(ask(options.model, options.questions, 1, options.seed), things)
+    drawn, polite = score(ask(options.model, options.questions, options.target, 1, options.seed), things)
     rows = json.loads(options.table.read_text()) if options.table.exists() else []
     rows.append({"name": options.name, "right": right, "right_drawn": drawn, "polite": polite / drawn if drawn else 0.0})
     options.table.write_text(json.dumps(rows, indent=2) + "\n")

@@ -29,6 +29,7 @@ def add_build_options(add) -> None:
 
 
 def check_sampling_options(options: argparse.Namespace) -> None:
+    check_texts(options, "system", "stop")
     if options.max_tokens < 1:
         raise InputError(f"--max-tokens {options.max_tokens}: expected 1 or more")
     if not -(2**31) <= options.top_k < 2**31 or not 0 <= options.threads < 2**16:
@@ -47,9 +48,10 @@ def is_text(text: str) -> bool:
 def check_texts(options: argparse.Namespace, *names: str) -> None:
     """A command line may hold any bytes; those that are not UTF-8 arrive as halves of characters."""
     for name in names:
-        value = getattr(options, name)
-        if value is not None and not is_text(value):
-            raise InputError(f"--{name.replace('_', '-')}: found {json.dumps(value)[:60]}, expected UTF-8 text")
+        found = getattr(options, name)
+        for value in found if isinstance(found, list) else [found]:
+            if value is not None and not is_text(value):
+                raise InputError(f"--{name.replace('_', '-')}: found {json.dumps(value)[:60]}, expected UTF-8 text")
 
 
 # ---- tokens

@@ -108,9 +108,9 @@ static int fail_missing(const ReferenceSet *set, Error *err) {
     int code = folder_of(folder, set->shard, err);
     if (code) return code;
     return fail_input(err,
-                      "%s%s: missing, the %s answers' log-probabilities under the model that this run began with; "
-                      "--reference-only --init-from that model makes them again",
-                      folder, name, set->what);
+                      "%s%s: missing, the %s answers' log-probabilities under the model that this run began with, of "
+                      "--batch-size %d; --reference-only --init-from that model makes them again",
+                      folder, name, set->what, set->key.B);
 }
 
 static int compute(Trainer *t, const ReferenceSet *set, Error *err) {
