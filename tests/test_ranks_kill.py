@@ -22,7 +22,7 @@ from test_watchdog import HOST, read_status
 pytestmark = pytest.mark.skipif(not trainrun.ON_CPU, reason="one machine's GPUs are not taken by several ranks: runs on the cpu target")
 RANKS, TIMEOUT = 3, 2
 ENDLESS, CHECKSUM_EVERY = 100000, 25  # steps
-SLACK = 15  # seconds more that all takes where other programs have the cores
+SLACK = 60  # seconds more that all takes where other programs have the cores
 OPTIONS = {"steps": ENDLESS, "schedule_steps": ENDLESS, "save_every": 5, "resume": "auto", "rank_timeout": TIMEOUT,
            "batch_size": 1, "checksum_every": CHECKSUM_EVERY}  # fmt: skip
 LINE = re.compile(r"train_llama3: rank (\d) \((.*?)/(\d+)\) (.*?); last step (\d+); (\w+), last seen (in|after) #\d+ [^;]+; ranks? .*\n")
@@ -39,7 +39,7 @@ class Run:
         self.pids, self.seen = {}, 0  # the last step that a rank has told
 
     def wait_for(self, what):
-        end = time.monotonic() + 30
+        end = time.monotonic() + SLACK
         while not what():
             assert self.process.poll() is None and time.monotonic() < end, self.process.communicate()
             time.sleep(0.002)
@@ -108,7 +108,7 @@ class Run:
         after it has ended all ranks; scripts/supervise.sh kills it then."""
         began = time.monotonic()
         try:
-            _, err = self.process.communicate(timeout=30)
+            _, err = self.process.communicate(timeout=2 * SLACK)
         except subprocess.TimeoutExpired:
             left = ranks.members(self.process)
             ranks.kill(self.process)
@@ -129,8 +129,9 @@ class Run:
 
 def checksums(place, steps):
     """{step: checksum of the weights} of the run in the place's output folder, which goes on undisturbed to that step."""
-    done = ranks.run([trainrun.program(), *place.arguments(**{**OPTIONS, "steps": steps})], ranks=RANKS, timeout=120)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    done = ranks.run([trainrun.program(), *place.arguments(**{**OPTIONS, "steps": steps})], ranks=RANKS, timeout=240)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("[warn] Epoll")]  # of mpirun's own pipes, as it ends
+    assert done.returncode == 0 and said == [], done.stderr
     assert not (place.output / ".ranks").exists()
     return {line["step"]: line["weights_checksum"] for line in place.log() if "weights_checksum" in line}
 
