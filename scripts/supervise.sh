@@ -114,7 +114,11 @@ forward() {
     kill -s "$name" "$CHILD" 2>/dev/null || true
 }
 
-verdict() { compgen -G "$OUTPUT/.ranks/verdict_*" >/dev/null; } # the file in which a rank has told a fault
+# Is there a file in which a rank has told a fault?
+verdict() {
+    local files=("$OUTPUT"/.ranks/verdict_*)
+    [ -e "${files[0]}" ]
+}
 
 # All children of the command have ended and it takes no note of them.
 bereft() {

@@ -1,6 +1,5 @@
 // Master weights and moments out of a checkpoint of any number of parts, of which a rank takes what its shard owns.
 #include <errno.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/match.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/parts.h"
@@ -56,12 +56,12 @@ static int agree_on_parts(int *parts, char **paths, size_t count, Error *err) {
 // *parts = how many files the checkpoint has by the names of those that are there.
 static int count_files(int *parts, const char *folder, Error *err) {
     char pattern[PATH_MAX];
-    glob_t matches;
+    FileList found;
     *parts = 0;
     int code = store_path(pattern, folder, "trainer/optimizer-*-of-*.safetensors", err);
     if (code) return code;
-    if (glob(pattern, 0, NULL, &matches) == 0) code = agree_on_parts(parts, matches.gl_pathv, matches.gl_pathc, err);
-    globfree(&matches);
+    if (file_match(&found, pattern, "part", NULL) == 0) code = agree_on_parts(parts, found.paths, found.count, err);
+    file_list_free(&found);
     if (*parts < 2) *parts = 1;
     if (!code && *parts > SAFETENSORS_MAX_FILES)
         return fail_input(err, "%s: %d parts, expected at most %d", folder, *parts, SAFETENSORS_MAX_FILES);
@@ -270,10 +270,9 @@ static int check_average(const Parts *p, const Llama3 *m, Error *err) {
     cJSON_Delete(state);
     if (count == 0) return 0;
     while (first < table->count - 1 && !table->tensors[first].trained) first++;
-    return fail_input(err,
-                      "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing, state.json tells of %g samples",
-                      p->folder, p->files == 1 ? "" : "-*", training_names[TRAINING_AVERAGE],
-                      table->tensors[first].name, count);
+    return fail_input(
+        err, "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing, state.json tells of %g samples", p->folder,
+        p->files == 1 ? "" : "-*", training_names[TRAINING_AVERAGE], table->tensors[first].name, count);
 }
 
 int checkpoint_read_training(const char *folder, Llama3 *m, Error *err) {

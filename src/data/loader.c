@@ -3,13 +3,11 @@
 #include "data/loader.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/match.h"
 #include "data/data_file.h"
 #include "data/packs.h"
 #include "data/permutation.h"
@@ -50,18 +48,6 @@ static int check_spec(const LoaderSpec *spec, int vocab_size, Error *err) {
     return 0;
 }
 
-static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-// Sorted by bytes: glob's own order depends on the user's language.
-static int find_files(glob_t *found, const char *pattern, Error *err) {
-    int result = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, found);
-    if (result == GLOB_NOMATCH) return fail_input(err, "%s: no file matches, expected at least one", pattern);
-    if (result == GLOB_ABORTED) return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
-    if (result != 0) return fail_fault(err, "%s: no memory for the list of shards", pattern);
-    qsort(found->gl_pathv, found->gl_pathc, sizeof *found->gl_pathv, compare_paths);
-    return 0;
-}
-
 static int allocate(Loader *loader, size_t num_paths, Error *err) {
     loader->files = calloc(num_paths, sizeof *loader->files);
     loader->id_place = malloc(((size_t)loader->vocab_size + 1) * sizeof *loader->id_place);
@@ -99,10 +85,10 @@ int loader_open(Loader **out, const char *pattern, const LoaderSpec *spec, int v
     loader->spec = *spec;
     loader->vocab_size = vocab_size;
 
-    glob_t found = {0};
-    code = find_files(&found, pattern, err);
-    if (code == 0) code = open_all(loader, found.gl_pathv, found.gl_pathc, tokenizer_sha256, err);
-    globfree(&found);
+    FileList found;
+    code = file_match(&found, pattern, "shard", err);
+    if (code == 0) code = open_all(loader, found.paths, found.count, tokenizer_sha256, err);
+    file_list_free(&found);
     if (code != 0)
         loader_close(loader);
     else

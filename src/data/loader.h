@@ -72,7 +72,7 @@ typedef struct {
 
 typedef struct Loader Loader;
 
-// Opens all files that match the glob pattern, in the byte order of their paths, and checks each. They must be of
+// Opens all files that the pattern names (file_match), in the byte order of their paths, and checks each. They must be of
 // the spec's kind and agree in token width, vocabulary, BOS id and tokenizer; their vocabulary must fit into the
 // model's vocab_size; and if tokenizer_sha256 is not NULL, their tokenizer must be that one. Errors: 2 (arguments, no
 // match, a file's content, a shard shorter than a window, rows longer than one), 1 (cannot be read). *out is set on

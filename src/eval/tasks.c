@@ -1,12 +1,11 @@
 #include "eval/tasks.h"
 
-#include <errno.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/match.h"
 #include "eval/pack.h"
 #include "eval/score.h"
 
@@ -22,17 +21,10 @@ struct EvalTasks {
     int count;
 };
 
-static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-static int find_files(glob_t *found, const char *pattern, Error *err) {
-    int result = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, found);
-    if (result == GLOB_NOMATCH)
-        return fail_input(err, "%s: no file matches, expected at least one evaluation of prepare_eval.py", pattern);
-    if (result == GLOB_ABORTED) return fail_input(err, "%s: its folder cannot be read: %s", pattern, strerror(errno));
-    if (result != 0) return fail_fault(err, "%s: no memory for the list of files", pattern);
-    if (found->gl_pathc > INT_MAX) return fail_input(err, "%s: %zu files", pattern, found->gl_pathc);
-    qsort(found->gl_pathv, found->gl_pathc, sizeof *found->gl_pathv, compare_paths);
-    return 0;
+static int find_files(FileList *found, const char *pattern, Error *err) {
+    int code = file_match(found, pattern, "evaluation of prepare_eval.py", err);
+    if (!code && found->count > INT_MAX) code = fail_input(err, "%s: %zu files", pattern, found->count);
+    return code;
 }
 
 static int check_set(const EvalSet *set, int vocab_size, const uint8_t *sha256, Error *err) {
@@ -66,19 +58,19 @@ static int open_task(Task *task, const char *path, int T, int vocab_size, const 
 
 int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size, const uint8_t *tokenizer_sha256,
                    Error *err) {
-    glob_t found = {0};
+    FileList found;
     EvalTasks *tasks = NULL;
     int code = find_files(&found, pattern, err);
     if (!code) {
         tasks = calloc(1, sizeof *tasks);
-        if (tasks) tasks->tasks = calloc(found.gl_pathc, sizeof *tasks->tasks);
+        if (tasks) tasks->tasks = calloc(found.count, sizeof *tasks->tasks);
         if (!tasks || !tasks->tasks) code = fail_fault(err, "%s: no memory", pattern);
     }
-    for (size_t i = 0; !code && i < found.gl_pathc; i++) {
-        code = open_task(&tasks->tasks[i], found.gl_pathv[i], T, vocab_size, tokenizer_sha256, err);
+    for (size_t i = 0; !code && i < found.count; i++) {
+        code = open_task(&tasks->tasks[i], found.paths[i], T, vocab_size, tokenizer_sha256, err);
         tasks->count++; // a task half open is closed too
     }
-    globfree(&found);
+    file_list_free(&found);
     if (code)
         evaltasks_close(tasks);
     else

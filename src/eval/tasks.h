@@ -13,7 +13,7 @@ extern "C" {
 
 typedef struct EvalTasks EvalTasks;
 
-// Opens all files that match the glob pattern, in the byte order of their paths. T: tokens of a row of the
+// Opens all files that the pattern names (file_match), in the byte order of their paths. T: tokens of a row of the
 // model. Their vocabulary must fit into the model's, and if tokenizer_sha256 is not NULL, their tokenizer
 // must be that one. Errors: 2 (no match, content, an ending longer than T), 1. *out is set on success only.
 int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size, const uint8_t *tokenizer_sha256,

@@ -2,7 +2,6 @@
 #include "train/trainer_internal.h"
 
 #include <cjson/cJSON.h>
-#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #endif
 
 #include "base/json.h"
+#include "base/match.h"
 #include "base/version.h"
 #include "data/shard.h"
 #include "target/device.h"
@@ -92,13 +92,14 @@ static int read_config(Trainer *t, Error *err) {
     return code ? code : read_model_config(t, path, err);
 }
 
-// path = the first shard that the pattern finds.
-static int find_shard(char path[PATH_MAX], const char *option, const char *pattern, Error *err) {
-    glob_t matches;
-    int found = glob(pattern, 0, NULL, &matches) == 0;
-    if (found) snprintf(path, PATH_MAX, "%s", matches.gl_pathv[0]);
-    globfree(&matches);
-    return found ? 0 : fail_input(err, "%s %s: expected token shards, found no file of that name", option, pattern);
+// path = the first shard that the pattern names.
+static int find_shard(char path[PATH_MAX], const char *what, const char *pattern, Error *err) {
+    FileList found;
+    int code = file_match(&found, pattern, what, err);
+    if (!code && snprintf(path, PATH_MAX, "%s", found.paths[0]) >= PATH_MAX)
+        code = fail_input(err, "%.200s...: expected a path of at most %d bytes", pattern, PATH_MAX - 1);
+    file_list_free(&found);
+    return code;
 }
 
 static int open_tokenizer(Trainer *t, Error *err) {
@@ -144,7 +145,7 @@ LoaderSpec trainer_loader_spec(const Trainer *t) {
 static int open_data(Trainer *t, Error *err) {
     const Options *o = &t->options;
     LoaderSpec spec = trainer_loader_spec(t);
-    int code = find_shard(t->train_shard, "--train-data", o->train_data, err);
+    int code = find_shard(t->train_shard, "shard for --train-data", o->train_data, err);
     if (!code) code = open_tokenizer(t, err);
     if (!code) code = open_loader(t, &t->train, o->train_data, &spec, err);
     if (code || !o->val_data) return code;
@@ -153,7 +154,7 @@ static int open_data(Trainer *t, Error *err) {
     spec.world = 1;
     spec.seed = 0; // the same windows whatever the run's seed, so that runs can be compared
     spec.once = o->task != TASK_PRETRAIN;
-    code = find_shard(t->val_shard, "--val-data", o->val_data, err);
+    code = find_shard(t->val_shard, "shard for --val-data", o->val_data, err);
     if (!code) code = open_loader(t, &t->val, o->val_data, &spec, err);
     if (!code && o->task == TASK_PRETRAIN) t->unigram_loss = read_unigram_loss(t->val_shard);
     return code;
