@@ -7,30 +7,17 @@ word anyway, so the tokens are those of the uncut text. Only text without such a
 
 import codecs
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
 from llmtext.stream import harmless
 
+from .cut import Piece, cut_document
 from .errors import InputError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 READ_BYTES = 1 << 20
-
-_PARAGRAPH_START = re.compile(r"\n[ \t]*\r?\n(?=\S)")
-_LINE_START = re.compile(r"\n(?=\S)")
-
-
-@dataclass
-class Piece:
-    """A stretch of one document. `consumed` is how far the source has been read, in bytes of the file."""
-
-    text: str
-    first: bool
-    last: bool
-    consumed: int
 
 
 def find_files(paths: list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
@@ -67,7 +54,7 @@ def read_pieces(path: Path, piece_chars: int) -> Iterator[Piece]:
     documents = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
     any_text = False
     for chunks in documents(path):
-        for piece in _cut_document(chunks, piece_chars):
+        for piece in cut_document(chunks, piece_chars):
             any_text = True
             yield piece
     if not any_text:
@@ -75,42 +62,6 @@ def read_pieces(path: Path, piece_chars: int) -> Iterator[Piece]:
 
 
 # A document, below, is an iterator of (text, bytes of the file read so far).
-
-
-def _cut_document(chunks: Iterator[tuple[str, int]], piece_chars: int) -> Iterator[Piece]:
-    """Joins chunks and cuts them anew near `piece_chars`; white space alone makes no document."""
-    held: Piece | None = None
-    for text, consumed in _cut_text(chunks, piece_chars):
-        if held is not None:
-            yield held
-        held = Piece(text, first=held is None, last=False, consumed=consumed)
-    if held is None or (held.first and not held.text.strip()):
-        return
-    held.last = True
-    yield held
-
-
-def _cut_text(chunks: Iterator[tuple[str, int]], piece_chars: int) -> Iterator[tuple[str, int]]:
-    buffer, consumed = "", 0
-    for text, consumed in chunks:
-        buffer += text
-        start = 0
-        while len(buffer) - start >= 2 * piece_chars:
-            end = _cut_point(buffer, start + piece_chars, start + 2 * piece_chars)
-            yield buffer[start:end], consumed
-            start = end
-        buffer = buffer[start:]
-    if buffer:
-        yield buffer, consumed
-
-
-def _cut_point(text: str, low: int, high: int) -> int:
-    """First paragraph start in [low, high), else first line start, else `high`."""
-    for pattern in (_PARAGRAPH_START, _LINE_START):
-        match = pattern.search(text, low, high)
-        if match:
-            return match.end()
-    return high
 
 
 def _read_txt(path: Path) -> Iterator[Iterator[tuple[str, int]]]:

@@ -1,0 +1,54 @@
+"""Cuts documents into pieces, so that memory is bounded by a piece."""
+
+import re
+from dataclasses import dataclass
+from typing import Iterator
+
+_PARAGRAPH_START = re.compile(r"\n[ \t]*\r?\n(?=\S)")
+_LINE_START = re.compile(r"\n(?=\S)")
+
+
+@dataclass
+class Piece:
+    """A stretch of one document. `consumed` is how far the source has been read, in bytes of the file."""
+
+    text: str
+    first: bool
+    last: bool
+    consumed: int
+
+
+def cut_document(chunks: Iterator[tuple[str, int]], piece_chars: int) -> Iterator[Piece]:
+    """Joins chunks and cuts them anew near `piece_chars`; white space alone makes no document."""
+    held: Piece | None = None
+    for text, consumed in _cut_text(chunks, piece_chars):
+        if held is not None:
+            yield held
+        held = Piece(text, first=held is None, last=False, consumed=consumed)
+    if held is None or (held.first and not held.text.strip()):
+        return
+    held.last = True
+    yield held
+
+
+def _cut_text(chunks: Iterator[tuple[str, int]], piece_chars: int) -> Iterator[tuple[str, int]]:
+    buffer, consumed = "", 0
+    for text, consumed in chunks:
+        buffer += text
+        start = 0
+        while len(buffer) - start >= 2 * piece_chars:
+            end = _cut_point(buffer, start + piece_chars, start + 2 * piece_chars)
+            yield buffer[start:end], consumed
+            start = end
+        buffer = buffer[start:]
+    if buffer:
+        yield buffer, consumed
+
+
+def _cut_point(text: str, low: int, high: int) -> int:
+    """First paragraph start in [low, high), else first line start, else `high`."""
+    for pattern in (_PARAGRAPH_START, _LINE_START):
+        match = pattern.search(text, low, high)
+        if match:
+            return match.end()
+    return high
