@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .output import sync
+
 MAGIC = b"L3EVALS\0"
 VERSION = 1
 BYTE_ORDER = 0x01020304
@@ -49,8 +51,8 @@ def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: byt
         with open(partial, "wb") as file:
             for part in parts:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(partial)
         os.replace(partial, path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)

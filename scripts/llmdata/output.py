@@ -72,12 +72,26 @@ def _signals_wait() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+def sync(path: Path) -> None:
+    """Brings a file's bytes, or a folder's names, to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def move_into_place(partial: Path, output: Path, own_files: tuple[str, ...]) -> None:
-    """Replaces what an earlier run left. meta.json comes last: where it stands, the set is whole."""
-    names = sorted((path.name for path in partial.iterdir()), key=lambda name: (name == "meta.json", name))
+    """Replaces what an earlier run left. meta.json comes last: where it stands, the set is whole, also after a power cut."""
+    names = sorted(path.name for path in partial.iterdir() if path.name != "meta.json")
+    for name in [*names, "meta.json"]:
+        sync(partial / name)
     with _signals_wait():
         for pattern in reversed(own_files):
             for path in output.glob(pattern):
                 path.unlink()
         for name in names:
             os.replace(partial / name, output / name)
+        sync(output)
+        os.replace(partial / "meta.json", output / "meta.json")
+        sync(output)

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "checkpoint/average_internal.h"
+#include "checkpoint/checksums.h"
 
 const ModelMaker average_maker = {"average_llama3", AVERAGE_MARK, "average", "checkpoint", "the average"};
 
@@ -49,6 +50,7 @@ static int open_input(Average *a, int i, Error *err) {
                        : safetensors_open_model(&input->reader, input->folder, err);
     if (!code && safetensors_count(input->reader) == 0)
         code = fail_input(err, "%s: has no tensors, expected some", input->folder);
+    if (!code) code = checksums_verify_weights(input->folder, err);
     if (!code) code = average_compare_configs(a, i, err);
     if (!code) code = average_compare_tokenizers(a, i, err);
     return code ? code : average_compare_tensors(a, i, err);

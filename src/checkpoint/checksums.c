@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -97,9 +98,15 @@ static int check_file(const char *folder, const char *expected, const char *name
 
 static bool begins(const char *name, const char *with) { return with && strncmp(name, with, strlen(with)) == 0; }
 
-static bool is_weights(const char *name) { return begins(name, needed[1]) || begins(name, of_adapters[1]); }
+// Weights of the model in that part of the checkpoint ("", "averaged/").
+static bool is_weights(const char *name, const char *inside) {
+    if (!begins(name, inside)) return false;
+    name += strlen(inside);
+    return begins(name, needed[1]) || begins(name, of_adapters[1]);
+}
 
-static int check_line(char *line, bool seen[NEEDED], bool weights_only, const char *folder, const char *path,
+// weights_of: NULL for all files, else the part of the checkpoint whose weights are checked.
+static int check_line(char *line, bool seen[NEEDED], const char *weights_of, const char *folder, const char *path,
                       Error *err) {
     char *name = line + DIGEST_LENGTH + SPACES;
     if (!is_digest(line) || strncmp(line + DIGEST_LENGTH, "  ", SPACES) != 0)
@@ -108,17 +115,17 @@ static int check_line(char *line, bool seen[NEEDED], bool weights_only, const ch
     if (!is_inside(name))
         return fail_input(err, "%s: file \"%.100s\" is not in the folder, expected a path within it", path, name);
     for (int i = 0; i < NEEDED; i++) seen[i] |= begins(name, needed[i]) || begins(name, of_adapters[i]);
-    return weights_only && !is_weights(name) ? 0 : check_file(folder, line, name, err);
+    return weights_of && !is_weights(name, weights_of) ? 0 : check_file(folder, line, name, err);
 }
 
 // text[length]: whole lines.
-static int check_lines(char *text, size_t length, bool weights_only, const char *folder, const char *path,
+static int check_lines(char *text, size_t length, const char *weights_of, const char *folder, const char *path,
                        Error *err) {
     bool seen[NEEDED] = {false};
     for (char *line = text; line < text + length;) {
         char *end = memchr(line, '\n', (size_t)(text + length - line));
         *end = 0;
-        int code = check_line(line, seen, weights_only, folder, path, err);
+        int code = check_line(line, seen, weights_of, folder, path, err);
         if (code) return code;
         line = end + 1;
     }
@@ -127,25 +134,36 @@ static int check_lines(char *text, size_t length, bool weights_only, const char 
     return 0;
 }
 
-static int verify(const char *folder, const char *path, bool weights_only, Error *err) {
-    char *text = NULL;
+static int verify(const char *folder, const char *weights_of, Error *err) {
+    char path[PATH_MAX], *text = NULL;
     size_t length = 0, lines = 0;
-    int code = file_read_whole(path, MAX_BYTES, &text, &length, err);
+    int code = store_path(path, folder, CHECKSUMS_FILE, err);
+    if (!code) code = file_read_whole(path, MAX_BYTES, &text, &length, err);
     if (code) return code;
     code = check_last_line(text, length, &lines, path, err);
-    if (!code) code = check_lines(text, lines, weights_only, folder, path, err);
+    if (!code) code = check_lines(text, lines, weights_of, folder, path, err);
     free(text);
     return code;
 }
 
-int checksums_verify(const char *folder, Error *err) {
+int checksums_verify(const char *folder, Error *err) { return verify(folder, NULL, err); }
+
+static bool has_checksums(const char *folder) {
     char path[PATH_MAX];
-    int code = store_path(path, folder, CHECKSUMS_FILE, err);
-    return code ? code : verify(folder, path, false, err);
+    return store_path(path, folder, CHECKSUMS_FILE, NULL) == 0 && access(path, F_OK) == 0;
+}
+
+// Is it the mean over steps of the checkpoint that it lies in? Then checkpoint = that one.
+static bool is_averaged(char checkpoint[PATH_MAX], const char *folder) {
+    char averaged[PATH_MAX];
+    struct stat one, other;
+    return store_path(checkpoint, folder, "..", NULL) == 0 && has_checksums(checkpoint) &&
+           store_path(averaged, checkpoint, "averaged", NULL) == 0 && stat(folder, &one) == 0 &&
+           stat(averaged, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
 int checksums_verify_weights(const char *folder, Error *err) {
-    char path[PATH_MAX];
-    int code = store_path(path, folder, CHECKSUMS_FILE, err);
-    return code || access(path, F_OK) != 0 ? code : verify(folder, path, true, err);
+    char checkpoint[PATH_MAX];
+    if (has_checksums(folder)) return verify(folder, "", err);
+    return is_averaged(checkpoint, folder) ? verify(checkpoint, "averaged/", err) : 0;
 }

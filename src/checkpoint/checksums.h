@@ -23,7 +23,8 @@ void checksums_free(Checksums *sums);
 
 int checksums_verify(const char *folder, Error *err); // checkpoint_verify
 
-// Of any directory of a model: its weights, where they are those of a checkpoint. Errors: 2 (the file), 1 (it cannot be read).
+// Of any directory of a model: its weights, where they are those of a checkpoint or of the mean over steps in one
+// ("averaged"). Errors: 2 (the file), 1 (it cannot be read).
 int checksums_verify_weights(const char *folder, Error *err);
 
 #ifdef __cplusplus

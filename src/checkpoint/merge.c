@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "checkpoint/checksums.h"
 #include "checkpoint/merge_internal.h"
 #include "checkpoint/store.h"
 #include "data/tokenizer.h"
@@ -70,7 +71,9 @@ static int open_models(Merge *m, Error *err) {
     if (!code) code = choose_kind(m, err);
     if (!code) code = check_vocabulary(m, err);
     if (!code) code = safetensors_open_model(&m->base, m->base_folder, err);
-    return code ? code : model_open_adapter(&m->adapter, m->spec->adapter, err);
+    if (!code) code = model_open_adapter(&m->adapter, m->spec->adapter, err);
+    for (int i = 0; !code && i < 2; i++) code = checksums_verify_weights(inputs[i], err);
+    return code;
 }
 
 // ---- the tensors of the output

@@ -7,6 +7,8 @@
 //   FAULTY_CALLS  set: only these are counted ("write fsync")
 //   FAULTY_NO_EXCHANGE   set: renameat2 fails with EINVAL, as on file systems without it
 //   FAULTY_FREE   what statvfs finds free, in bytes
+//   FAULTY_RECORD file to which each of these calls that succeeds is appended, a line "CALL PATH" (renames: a tab and the new
+//                 path behind it), for tests/durable.py
 //
 // The call that goes wrong is named on stderr. Counted: open (of new files and folders), write, fsync, close, mkdir,
 // rename, renameat2, symlink, unlink, remove.
@@ -28,6 +30,7 @@
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 static int calls; // counted so far
+static int record_fd = -1;
 
 static bool is_watched(const char *path) {
     const char *watched = getenv("FAULTY_PATH");
@@ -62,25 +65,49 @@ static int go_wrong(void) {
     return -1;
 }
 
+// Notes a call that came to `result`, which is returned. to: NULL but for renames.
+static long record(long result, const char *call, const char *path, const char *to) {
+    const char *file = getenv("FAULTY_RECORD");
+    char line[2 * PATH_MAX + 32];
+    if (result < 0 || !file || !is_watched(path)) return result;
+    int error = errno;
+    if (record_fd < 0)
+        record_fd = (int)syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    int length = snprintf(line, sizeof line, "%s %s%s%s\n", call, path, to ? "\t" : "", to ? to : "");
+    if (syscall(SYS_write, record_fd, line, (size_t)length) != length) abort();
+    errno = error;
+    return result;
+}
+
 int open(const char *path, int flags, ...) {
     va_list arguments;
     va_start(arguments, flags);
     mode_t mode = flags & O_CREAT ? va_arg(arguments, mode_t) : 0;
     va_end(arguments);
     if (flags & (O_CREAT | O_DIRECTORY) && is_the_one("open", path)) return go_wrong();
-    return REAL(open)(path, flags, mode);
+    int fd = REAL(open)(path, flags, mode);
+    return flags & O_CREAT ? (int)record(fd, "open", path, NULL) : fd;
+}
+
+// Python's
+int open64(const char *path, int flags, ...) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(arguments, mode_t) : 0;
+    va_end(arguments);
+    return open(path, flags, mode);
 }
 
 ssize_t write(int fd, const void *data, size_t bytes) {
     char path[PATH_MAX];
-    if (!is_the_one("write", path_of(fd, path))) return REAL(write)(fd, data, bytes);
+    if (!is_the_one("write", path_of(fd, path))) return record(REAL(write)(fd, data, bytes), "write", path, NULL);
     if (kills()) syscall(SYS_write, fd, data, bytes / 2);
     return go_wrong();
 }
 
 int fsync(int fd) {
     char path[PATH_MAX];
-    return is_the_one("fsync", path_of(fd, path)) ? go_wrong() : REAL(fsync)(fd);
+    return is_the_one("fsync", path_of(fd, path)) ? go_wrong() : (int)record(REAL(fsync)(fd), "fsync", path, NULL);
 }
 
 int close(int fd) {
@@ -90,10 +117,12 @@ int close(int fd) {
     return wrong ? go_wrong() : result;
 }
 
-int mkdir(const char *path, mode_t mode) { return is_the_one("mkdir", path) ? go_wrong() : REAL(mkdir)(path, mode); }
+int mkdir(const char *path, mode_t mode) {
+    return is_the_one("mkdir", path) ? go_wrong() : (int)record(REAL(mkdir)(path, mode), "mkdir", path, NULL);
+}
 
 int rename(const char *from, const char *to) {
-    return is_the_one("rename", from) ? go_wrong() : REAL(rename)(from, to);
+    return is_the_one("rename", from) ? go_wrong() : (int)record(REAL(rename)(from, to), "rename", from, to);
 }
 
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
@@ -101,16 +130,21 @@ int renameat2(int from_folder, const char *from, int to_folder, const char *to, 
         errno = EINVAL;
         return -1;
     }
-    return is_the_one("renameat2", from) ? go_wrong() : REAL(renameat2)(from_folder, from, to_folder, to, flags);
+    if (is_the_one("renameat2", from)) return go_wrong();
+    return (int)record(REAL(renameat2)(from_folder, from, to_folder, to, flags), "exchange", from, to);
 }
 
 int symlink(const char *target, const char *path) {
-    return is_the_one("symlink", path) ? go_wrong() : REAL(symlink)(target, path);
+    return is_the_one("symlink", path) ? go_wrong() : (int)record(REAL(symlink)(target, path), "symlink", path, NULL);
 }
 
-int unlink(const char *path) { return is_the_one("unlink", path) ? go_wrong() : REAL(unlink)(path); }
+int unlink(const char *path) {
+    return is_the_one("unlink", path) ? go_wrong() : (int)record(REAL(unlink)(path), "remove", path, NULL);
+}
 
-int remove(const char *path) { return is_the_one("remove", path) ? go_wrong() : REAL(remove)(path); }
+int remove(const char *path) {
+    return is_the_one("remove", path) ? go_wrong() : (int)record(REAL(remove)(path), "remove", path, NULL);
+}
 
 int statvfs(const char *path, struct statvfs *disk) {
     int result = REAL(statvfs)(path, disk);
