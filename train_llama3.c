@@ -1,6 +1,7 @@
 // Trains a Llama 3 language model: see train_llama3 --help.
 #include <stdio.h>
 
+#include "checkpoint/find_model.h"
 #include "train/eval_only.h"
 #include "train/options.h"
 #include "train/process.h"
@@ -10,7 +11,7 @@
 static int train(Trainer *t, Error *err) {
     int code = trainer_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume
     if (trainer_prepares_only(t)) return code;
-    if (!code) code = trainer_begin(t, err); // the output folder becomes this run's
+    if (!code) code = trainer_begin(t, err);   // the output folder becomes this run's
     if (!code) code = trainer_make_up(t, err); // evaluations that a signal to stop left out
     while (!code && !trainer_done(t)) {
         code = trainer_step(t, err);               // tokens -> loss -> gradients -> clip -> AdamW
@@ -49,6 +50,7 @@ int main(int argc, char **argv) {
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
     if (options.help) return report(code, &err);
+    if (!code && options.init_from) code = find_model(&options.init_from, &err);
     if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
     if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
     code = team_agree(&team, code, &err);

@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from llmdata.folder import find_model
 from llmtext.chat import Chat
 from llmtext.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
@@ -139,6 +140,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check_options(options)
+    options.model = find_model(options.model)
     prompts = collect_prompts(options)
     tokenizer = open_tokenizer(options.model)
     ids = encode_all(options, tokenizer, prompts)

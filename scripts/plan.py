@@ -27,6 +27,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from llmdata.folder import find_model
 from llmplan.gpus import GPUS
 from llmplan.library import Fault, InputError, Planner
 from llmplan.predict import FORMULA, Assumptions, ModelCosts, Prediction, predict
@@ -116,6 +117,8 @@ class Choice:
 class Plan:
     def __init__(self, options: argparse.Namespace):
         self.options, self.gpu = options, GPUS[options.gpu]
+        if options.config.is_dir():
+            options.config = find_model(options.config) / "config.json"
         self.planner = Planner(options.config, options.precision)
         self.parameter_bytes = 2 if options.precision == "bf16" else 4
         self.budget = (self.gpu.memory_gib - options.reserve_gib) * GIB

@@ -37,6 +37,7 @@ from llmdata import rows
 from llmdata.chatrows import KIND_NAMES, REASONS, TOO_LONG, RowEncoder, row_length
 from llmdata.chatset import MIXED, Made, Settings, Source, find_kind, make_rows
 from llmdata.errors import InputError
+from llmdata.folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.show import Shower, terminal_width
@@ -99,6 +100,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise InputError("no chats: give files or folders, or --source")
     if given and options.tokenizer is None:
         raise InputError("--tokenizer is missing: expected the folder of the model that will be trained")
+    options.tokenizer = options.tokenizer and find_model(options.tokenizer)
 
 
 def find_sources(options: argparse.Namespace) -> list[Source]:

@@ -30,6 +30,7 @@ from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
+from llmdata.folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.source import find_files
@@ -65,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_options(options: argparse.Namespace) -> None:
     check_texts(options, "bos_token", "eos_token")
+    options.tokenizer = options.tokenizer and find_model(options.tokenizer)
     bounds = {"shard_tokens": (1024, 1 << 40), "tokenizer_bytes": (1, 1 << 50), "workers": (1, 1024), "val_fraction": (0, 0.5)}
     if options.vocab_size is not None:
         bounds["vocab_size"] = (tokenizers.SMALLEST_VOCABULARY, 1 << 24)

@@ -38,6 +38,7 @@ from tokenizers import Tokenizer
 from llmdata import evalset
 from llmdata import tokenizer as tokenizers
 from llmdata.errors import InputError
+from llmdata.folder import find_model
 from llmtext.texts import check_texts
 
 FIELDS = {
@@ -308,7 +309,7 @@ def prepare(options: argparse.Namespace) -> None:
     if not options.output.parent.is_dir():
         raise InputError(f"{options.output.parent}: no such folder")
     rows = read_items(options)
-    encoder = Encoder(options.tokenizer, options.bos_token)
+    encoder = Encoder(find_model(options.tokenizer), options.bos_token)
     documents = options.kind == "document"
     if documents and (options.few_shot or options.description):
         raise InputError(f"{'--few-shot' if options.few_shot else '--description'}: documents have none")

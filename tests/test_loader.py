@@ -242,7 +242,8 @@ def test_refused(tmp_path):
     refused(["rank is 2", "0 to 1"], make_spec(rank=2, world=2))
     refused(["rank is -1"], make_spec(rank=-1))
     refused(["B * T"], make_spec(B=2**20, T=2**20))
-    refused(["train_0.bin", "vocabulary size is 1000", "999"], vocab=999)
+    refused(["train_0.bin", "vocabulary size is 1000", "999 (vocab_size in its config.json)", "--vocab-size 999", "--tokenizer",
+             "--config with \"vocab_size\": 1000"], vocab=999)  # fmt: skip
     refused(["train_0.bin", "SHA-256", "0001020304", "ffffff"], sha=b"\xff" * 32)
     with opened(tmp_path, make_spec(), sha=bytes(range(32))):
         pass

@@ -292,3 +292,17 @@ def test_ranks_resume(work, zero):
     for name, values in one.items():
         part = next(t for p in whole.glob("model-*.safetensors") if name in (t := safetensors.torch.load_file(p)))
         assert compare.relative_error(values, part[name]) < 1e-4, name
+
+
+def test_tied_head(work):
+    """The message says which matrix it is, and that one can be trained."""
+    config = work.folder / "tied.json"
+    config.write_text(json.dumps({**json.loads((work.folder / "config.json").read_text()), "tie_word_embeddings": True}))
+    work.refused("'lm_head.*' matches none", "tied to the embedding", "model.embed_tokens.weight",
+                 train_only="model.norm.weight,lm_head.*", config=config)  # fmt: skip
+    work.run(train_only="model.embed_tokens.weight", config=config, output=work.folder / "tied", steps=1)
+
+
+def test_reward_models_head(lib):
+    with pytest.raises(AssertionError, match="'lm_head.weight' matches none: a reward model has score.weight"):
+        Model(lib, FIELDS | dict(num_labels=1), 1, 8, only="lm_head.weight")

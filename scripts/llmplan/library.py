@@ -5,12 +5,11 @@ import json
 import os
 from pathlib import Path
 
+# Bad usage or input: one line for the user, code 2.
+from llmdata.errors import InputError as InputError
+
 ROOT = Path(__file__).resolve().parents[2]
 CUBLASLT_WORKSPACE = 64 << 20  # src/target/matmul_cublaslt.cu: WORKSPACE_BYTES
-
-
-class InputError(Exception):
-    """Bad usage or input: one line for the user, code 2."""
 
 
 class Fault(Exception):

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmdata.folder import find_model
 from llmtext.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
 
@@ -122,7 +123,7 @@ class Section:
         return paths
 
     def model(self, name: str) -> Path:
-        path = Path(self.get(name, str, "a model's folder"))
+        path = find_model(Path(self.get(name, str, "a model's folder")))
         for needed in ("config.json", "tokenizer.json"):
             if not (path / needed).is_file():
                 self.fail(name, f"{path / needed} is missing, expected a model's folder")
@@ -314,7 +315,7 @@ def _read_sources(section: Section) -> list[Source]:
 
 def _read_average(section: Section, made: Round, programs: Programs) -> None:
     trained = [name for name in OF_POLICY if getattr(made, name)]
-    made.average = section.texts("models", trained)
+    made.average = [name if name in ("model", *trained) else str(find_model(Path(name))) for name in section.texts("models", trained)]
     for name in made.average:
         if name not in ("model", *trained) and not (Path(name) / "config.json").is_file():
             section.fail("models", f"{name}: neither a stage before ({', '.join(['model', *trained])}) nor a model's folder")

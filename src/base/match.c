@@ -58,7 +58,7 @@ static int expand_pattern(Match *m, const char *found, const char *rest, size_t 
     char *pattern = join(found, true, rest, length);
     const int result = pattern ? glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, &matches) : GLOB_NOSPACE;
     int code = 0;
-    if (result == GLOB_NOMATCH && !m->missed) {
+    if (result == GLOB_NOMATCH && !m->missed_length) {
         m->missed = rest;
         m->missed_length = length;
     } else if (result == GLOB_ABORTED)
@@ -98,7 +98,7 @@ static int fail_none(const Match *m, const char *what) {
 static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 int file_match(FileList *list, const char *pattern, const char *what, Error *err) {
-    Match m = {.list = list, .pattern = pattern, .err = err, .missed = NULL};
+    Match m = {.list = list, .pattern = pattern, .err = err, .missed = pattern};
     *list = (FileList){0};
     int code = expand(&m, "", pattern);
     if (!code && !list->count) code = fail_none(&m, what);

@@ -62,11 +62,20 @@ static int check_agreement(const DataFile *file, const DataFile *first, Error *e
     return check_tokenizer(file, first->tokenizer_sha256, first->path, err);
 }
 
+static int fail_vocabulary(const DataFile *file, int vocab_size, Error *err) {
+    char size[64] = "";
+    if (file->kind == LOADER_DOCUMENTS)
+        snprintf(size, sizeof size, " (or, of a tokenizer of its own, --vocab-size %d)", vocab_size);
+    return fail_input(err,
+                      "%s: its tokenizer's vocabulary size is %u, expected at most the model's %d (vocab_size in its "
+                      "config.json): prepare the data with --tokenizer, the model's%s, or give a --config with "
+                      "\"vocab_size\": %u",
+                      file->path, file->vocab_size, vocab_size, size, file->vocab_size);
+}
+
 int data_file_check(const DataFile *file, const DataFile *first, int vocab_size, const uint8_t *tokenizer_sha256,
                     Error *err) {
-    if (file->vocab_size > (uint32_t)vocab_size)
-        return fail_input(err, "%s: vocabulary size is %u, expected at most the model's %d", file->path,
-                          file->vocab_size, vocab_size);
+    if (file->vocab_size > (uint32_t)vocab_size) return fail_vocabulary(file, vocab_size, err);
     int code = 0;
     if (tokenizer_sha256) code = check_tokenizer(file, tokenizer_sha256, "the run's tokenizer", err);
     return code ? code : check_agreement(file, first, err);

@@ -193,14 +193,21 @@ static bool train_matching(ParameterTable *table, const char *pattern) {
     return found;
 }
 
+// What a model has in the place of a head of its own.
+static const char *explain_head(const ParameterTable *table, const char *pattern) {
+    if (fnmatch(pattern, "lm_head.weight", 0) != 0) return "";
+    if (parameter_table_find(table, "score.weight")) return ": a reward model has score.weight in the place of lm_head";
+    return ": its head is tied to the embedding (tie_word_embeddings), so that it is model.embed_tokens.weight";
+}
+
 static int train_only(ParameterTable *table, const char *patterns, Error *err) {
     char *copy = strdup(patterns), *rest = copy, *pattern;
     if (!copy) return fail_fault(err, "no memory for the table of parameters");
     int code = 0;
     while (!code && (pattern = strsep(&rest, ",")))
         if (!train_matching(table, pattern))
-            code = fail_input(err, "--train-only '%.200s': expected names of tensors, '%.100s' matches none", patterns,
-                              pattern);
+            code = fail_input(err, "--train-only '%.200s': expected names of tensors, '%.100s' matches none%s",
+                              patterns, pattern, explain_head(table, pattern));
     free(copy);
     return code;
 }

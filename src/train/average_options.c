@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/version.h"
+#include "checkpoint/find_model.h"
 
 static const char description[] =
     "average_llama3 " LLMC_VERSION ": average models, given as Hugging Face directories with safetensors: language "
@@ -107,6 +108,8 @@ int average_options_parse(AverageOptions *options, int argc, char **argv, Error 
     if (err->code) return err->code;
     if (!options->spec.output) return fail_input(err, "--output DIR is missing, see --help");
     if (!options->spec.count) return fail_input(err, "CHECKPOINT is missing, expected at least one folder, see --help");
+    for (int i = 0; i < options->spec.count; i++)
+        if (find_model(&options->inputs[i], err)) return err->code;
     return parse.weights ? parse_weights(options, parse.weights, err) : 0;
 }
 

@@ -3,6 +3,7 @@
 #include <argp.h>
 
 #include "base/version.h"
+#include "checkpoint/find_model.h"
 
 static const char description[] =
     "merge_lora " LLMC_VERSION ": merge a LoRA adapter, as PEFT and train_llama3 save it, into its base model.\v"
@@ -72,5 +73,6 @@ int merge_options_parse(MergeSpec *spec, int argc, char **argv, Error *err) {
     if (err->code) return err->code;
     if (!spec->adapter) return fail_input(err, "--adapter DIR is missing, see --help");
     if (!spec->output) return fail_input(err, "--output DIR is missing, see --help");
-    return 0;
+    int code = find_model(&spec->adapter, err);
+    return code || !spec->base ? code : find_model(&spec->base, err);
 }

@@ -125,7 +125,7 @@ const OptionSpec options_table[] = {
     HEADING("Finetuning:"),
     TEXT(train_only, "train-only", 0, RESULT, "PATTERNS",
          "train only tensors whose Hugging Face name one of these patterns, divided by commas, matches, e.g. "
-         "'model.layers.1[0-5].*,lm_head.weight'; all others stay as they are, and take no gradient or optimizer "
+         "'model.layers.1[0-5].*,model.norm.weight'; all others stay as they are, and take no gradient or optimizer "
          "memory"),
     INTEGER(
         lora_rank, "lora-rank", 0, RESULT, NULL, "0", 0, LORA_MAX_RANK,

@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/find_model.h"
 #include "checkpoint/store.h"
 #include "model/config_compare.h"
 #include "train/run_dir.h"
@@ -78,6 +79,7 @@ static int find_chosen(Resume *resume, const char *folder, Error *err) {
         if (code || resume->folder[0]) return code;
         return fail_input(err, "--resume %s: expected a whole checkpoint in this run, found none", folder);
     }
+    if (find_model(&folder, err)) return err->code; // a run of which somebody kept the checkpoint alone
     if (access(folder, F_OK) != 0)
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found no such folder", folder);
     if (!exists(folder, "trainer"))

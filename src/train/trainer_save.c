@@ -187,7 +187,7 @@ int trainer_save(Trainer *t, Error *err) {
         int code = write_last(t, err);
         if (code) return code;
     }
-    if (t->options.save && t->step) progress_print(&t->progress, "checkpoint in %s/checkpoint", t->options.output);
+    if (t->options.save && t->step) progress_print(&t->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it", t->options.output);
     say_how_to_go_on(t);
     return 0;
 }

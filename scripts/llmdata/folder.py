@@ -1,0 +1,28 @@
+"""The folder of the model that a user's DIR means."""
+
+import os
+from pathlib import Path
+
+from .errors import InputError
+
+OF_A_MODEL = ("config.json", "adapter_config.json")
+
+
+def find_model(path: Path) -> Path:
+    """The path itself, but of a run's folder its newest checkpoint. What is no model at all is for its reader to refuse; a link
+    that leads nowhere, as cp -r makes of a checkpoint, is refused here."""
+    _check_link(path)
+    if not path.is_dir() or _holds_model(path):
+        return path
+    _check_link(path / "checkpoint")
+    return path / "checkpoint" if _holds_model(path / "checkpoint") else path
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).exists() for name in OF_A_MODEL)
+
+
+def _check_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: a link to {os.readlink(path)}, which is not there: cp -r copies a run's checkpoint, which is a "
+                         "link, as that alone; cp -rL copies what it leads to")  # fmt: skip

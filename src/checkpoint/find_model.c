@@ -1,0 +1,36 @@
+#include "checkpoint/find_model.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "checkpoint/model_folder.h"
+
+int find_model_check_link(const char *path, Error *err) {
+    char target[PATH_MAX];
+    const ssize_t length = readlink(path, target, sizeof target);
+    if (length <= 0 || access(path, F_OK) == 0) return 0;
+    return fail_input(
+        err,
+        "%s: a link to %.*s, which is not there: cp -r copies a run's checkpoint, which is a link, as that "
+        "alone; cp -rL copies what it leads to",
+        path, length < 300 ? (int)length : 300, target);
+}
+
+static bool holds_model(const char *folder) {
+    return model_folder_has(folder, "config.json") || model_folder_has(folder, "adapter_config.json");
+}
+
+int find_model(const char **folder, Error *err) {
+    int code = find_model_check_link(*folder, err);
+    if (code || holds_model(*folder)) return code;
+    char *checkpoint = file_join(*folder, "checkpoint", err);
+    if (!checkpoint) return ERROR_FAULT;
+    code = find_model_check_link(checkpoint, err);
+    if (!code && holds_model(checkpoint))
+        *folder = checkpoint;
+    else
+        free(checkpoint);
+    return code;
+}

@@ -1,0 +1,22 @@
+// The folder of the model that a user's DIR means.
+#ifndef LLMC_CHECKPOINT_FIND_MODEL_H
+#define LLMC_CHECKPOINT_FIND_MODEL_H
+
+#include "base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// *folder stays what was given, but for a run's folder without a model of its own: there it becomes the newest checkpoint,
+// folder/checkpoint (a text that lives as long as the program). What is no model at all is for its reader to refuse.
+// Errors: 2 (a link that leads nowhere, as cp -r makes of a checkpoint), 1.
+int find_model(const char **folder, Error *err);
+
+// Refuses (2) a link that leads nowhere.
+int find_model_check_link(const char *path, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
