@@ -21,6 +21,14 @@ SPLIT = (
 TEXT = "To be, or not to be: that is the question.\n\tWhether 'tis nobler — ñandú, Ġ, 東京, 🙂 — in 1602?\x00\x7f\u00ad  "
 
 
+SENTENCEPIECE = [
+    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+]  # Llama 2's decoder
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -86,6 +94,49 @@ def test_random_ids_against_tokenizers(trained):
             assert decode(handle, [added], skip) == "Ġnée".encode()  # by its content
 
 
+DECODERS = {
+    "llama 2": {"type": "Sequence", "decoders": SENTENCEPIECE},
+    "nested": {"type": "Sequence", "decoders": [{"type": "Sequence", "decoders": SENTENCEPIECE[:2]}, *SENTENCEPIECE[2:]]},
+    "gemma": {"type": "Sequence", "decoders": SENTENCEPIECE[:3]},
+    "two blanks": {"type": "Sequence", "decoders": [*SENTENCEPIECE[:3], SENTENCEPIECE[3] | {"start": 2}]},
+    "no bytes": {"type": "Sequence", "decoders": [SENTENCEPIECE[0], *SENTENCEPIECE[2:]]},
+    "replace": SENTENCEPIECE[0],
+    "metaspace": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+    "metaspace without": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": False},
+    "metaspace with bytes": {
+        "type": "Sequence",
+        "decoders": [{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}, *SENTENCEPIECE[1:3]],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_against_tokenizers(tmp_path, kind):
+    """Blanks at the begin, rows of byte tokens that are text, that are none and that special tokens stand in."""
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "<0xaf>", "<0x+F>", "<0xG0>", "<0x0A >"]
+    names += ["▁", "▁▁", "▁a", "a▁", "▁▁b▁", "c", "ñ", "東", " ", "  d"]
+    vocab = {name: number for number, name in enumerate(names)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.add_special_tokens(names[:3])
+    tokenizer.add_tokens(["▁added▁"])
+    fields = json.loads(tokenizer.to_str()) | {"decoder": DECODERS[kind]}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(fields))
+    tokenizer, rng = tokenizers.Tokenizer.from_file(str(path)), fresh_random()
+    text, bytes_of = np.arange(259, len(names) + 1), 3 + np.frombuffer("é▁東🦙 \n".encode(), np.uint8)
+    with opened(path) as handle:
+        for round in range(600):
+            ids = rng.choice(text, 30)
+            several = rng.random(30)
+            ids[several < 0.3] = rng.choice(bytes_of, 30)[several < 0.3]
+            ids[several < 0.08] = rng.integers(0, 3, 30)[several < 0.08]
+            at = rng.integers(0, 20)
+            ids[at : at + len(bytes_of)] = bytes_of[: len(ids) - at]  # a row that is text if none of its neighbours is a byte
+            ids = ids[: rng.integers(0, 31)]
+            for skip in (False, True):
+                assert decode(handle, ids, skip).decode() == tokenizer.decode(ids.tolist(), skip_special_tokens=skip), ids
+
+
 def test_all_bytes(trained):
     tokenizer, path = trained
     with opened(path) as handle:
@@ -141,7 +192,22 @@ def put(*where, value):
         (put("model", "vocab", "x", value=2**40), ["vocab", '"x"']),
         (put("model", "vocab", "xyzxyz", value=5), ["id 5", "twice", "xyzxyz"]),
         (put("decoder", value=None), ["decoder", "ByteLevel"]),
-        (put("decoder", value={"type": "Metaspace"}), ["decoder", "ByteLevel"]),
+        (put("decoder", value={"type": "Metaspace"}), ["decoder is Metaspace", "ByteLevel"]),
+        (put("decoder", value={"type": "WordPiece", "prefix": "##", "cleanup": True}), ["decoder is WordPiece", "ByteLevel"]),
+        (put("decoder", value=SENTENCEPIECE[1:]), ["decoder is ", "ByteFallback"]),
+        *(
+            (put("decoder", value={"type": "Sequence", "decoders": parts}), ["decoder is " + ", ".join(p["type"] for p in parts)])
+            for parts in (
+                SENTENCEPIECE[1:],
+                SENTENCEPIECE[::-1],
+                SENTENCEPIECE[:2] + SENTENCEPIECE[3:],  # blanks stripped from each token
+                [{"type": "ByteLevel"}, {"type": "ByteFallback"}],
+                [SENTENCEPIECE[0] | {"content": "_"}],
+                [SENTENCEPIECE[0] | {"pattern": {"Regex": "▁"}}],
+                [*SENTENCEPIECE[:3], SENTENCEPIECE[3] | {"stop": 1}],
+                [*SENTENCEPIECE[:3], SENTENCEPIECE[3] | {"content": "x"}],
+            )
+        ),
         (put("added_tokens", value={}), ["added_tokens"]),
         (put("added_tokens", 0, value=5), ["added_tokens"]),
         (put("added_tokens", 0, "id", value=-5), ["added_tokens", "id"]),

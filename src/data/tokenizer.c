@@ -6,16 +6,20 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "base/utf8.h"
+#include "data/token_decoder.h"
 
 enum { MAX_ID = 1 << 24, MAX_FILE_BYTES = 1 << 28 };
 
 typedef struct {
     const char *bytes; // into the pool; NULL: no such id
     uint32_t length;
+    int16_t byte; // that it stands for where the decoder has ByteFallback; -1: none
     bool added, special;
 } Token;
 
 struct Tokenizer {
+    TokenDecoder decoder;
     Token *tokens;
     int vocab_size;
     char *pool; // bytes of all tokens, one after another
@@ -63,17 +67,6 @@ static bool has_type(const cJSON *object, const char *type) {
     return cJSON_IsString(item) && strcmp(item->valuestring, type) == 0;
 }
 
-// decoder is ByteLevel, or a Sequence that has one
-static bool decodes_bytes(const cJSON *decoder) {
-    if (has_type(decoder, "ByteLevel")) return true;
-    if (!has_type(decoder, "Sequence")) return false;
-    const cJSON *part = NULL;
-    cJSON_ArrayForEach(part, json_get(decoder, "decoders")) {
-        if (has_type(part, "ByteLevel")) return true;
-    }
-    return false;
-}
-
 static int check_kind(const cJSON *json, const char *path, Error *err) {
     const cJSON *model = json_get(json, "model"), *type = json_get(model, "type");
     int code = json_check_unique(json, path, "", err);
@@ -83,9 +76,6 @@ static int check_kind(const cJSON *json, const char *path, Error *err) {
     if (!cJSON_IsObject(model) || (type != NULL && !has_type(model, "BPE"))) {
         return fail_input(err, "%s: model.type is %.40s, expected BPE", path,
                           cJSON_IsString(type) ? type->valuestring : "missing");
-    }
-    if (!decodes_bytes(json_get(json, "decoder"))) {
-        return fail_input(err, "%s: decoder is not ByteLevel, expected a byte-level BPE", path);
     }
     const cJSON *vocab = json_get(model, "vocab"), *added = json_get(json, "added_tokens");
     if (!cJSON_IsObject(vocab) || vocab->child == NULL)
@@ -122,12 +112,14 @@ static int add_token(Collection *to, uint64_t id, const char *content, bool adde
     if (token->bytes != NULL && token->added) {
         return fail_input(to->err, "%s: added_tokens: id %d stands twice", to->path, (int)id);
     }
-    int unmapped = added ? -1 : unmap(&to->map, content, bytes);
+    int unmapped = added || !tokenizer->decoder.byte_level ? -1 : unmap(&to->map, content, bytes);
     if (unmapped < 0)
         memcpy(bytes, content, length); // as `tokenizers` does: text that is not in the map is itself
     else
         length = (size_t)unmapped;
-    *token = (Token){.bytes = bytes, .length = (uint32_t)length, .added = added, .special = special};
+    int byte = tokenizer->decoder.byte_fallback ? token_decoder_byte(content, length) : -1;
+    *token =
+        (Token){.bytes = bytes, .length = (uint32_t)length, .byte = (int16_t)byte, .added = added, .special = special};
     to->pool_bytes += length;
     return 0;
 }
@@ -169,6 +161,7 @@ static int collect(Collection *to, const cJSON *json) {
 
 static int build(Tokenizer *tokenizer, const cJSON *json, const char *path, Error *err) {
     int code = check_kind(json, path, err);
+    if (code == 0) code = token_decoder_read(&tokenizer->decoder, json_get(json, "decoder"), path, err);
     if (code != 0) return code;
     Collection to = {.tokenizer = tokenizer, .path = path, .err = err};
     make_byte_map(&to.map);
@@ -216,20 +209,106 @@ void tokenizer_close(Tokenizer *tokenizer) {
     free(tokenizer);
 }
 
+// ---- Decoding
+
+typedef struct {
+    const Tokenizer *tokenizer;
+    const int32_t *ids;
+    size_t count, at;
+    bool skip_special;
+} Reader;
+
+typedef struct {
+    char *text;
+    size_t room, total;
+    int strip; // blanks that are still to be left out at the begin
+} Writer;
+
+// The next token that is not left out; NULL: there is none.
+static const Token *next_token(Reader *from) {
+    static const Token unknown = {.bytes = "\xEF\xBF\xBD", .length = 3, .byte = -1};
+    while (from->at < from->count) {
+        const Tokenizer *tokenizer = from->tokenizer;
+        int32_t id = from->ids[from->at++];
+        bool known = id >= 0 && id < tokenizer->vocab_size && tokenizer->tokens[id].bytes != NULL;
+        const Token *token = known ? &tokenizer->tokens[id] : &unknown;
+        if (!token->special || !from->skip_special) return token;
+    }
+    return NULL;
+}
+
+static void write_text(Writer *to, const char *bytes, size_t length) {
+    for (; to->strip > 0 && length > 0 && *bytes == ' '; to->strip--) bytes++, length--;
+    if (length == 0) return;
+    to->strip = 0;
+    size_t left = to->total < to->room ? to->room - to->total : 0;
+    if (left > 0) memcpy(to->text + to->total, bytes, length < left ? length : left);
+    to->total += length;
+}
+
+static void write_token(Writer *to, const Token *token, const TokenDecoder *decoder, bool first) {
+    enum { SIGN = 3 }; // bytes of "▁"
+    if (!decoder->blanks) {
+        write_text(to, token->bytes, token->length);
+        return;
+    }
+    for (size_t at = 0, from = 0; from < token->length; from = at) {
+        bool sign = token->length - at >= SIGN && memcmp(token->bytes + at, "\xE2\x96\x81", SIGN) == 0;
+        at += sign ? SIGN : 1;
+        if (!sign)
+            write_text(to, token->bytes + from, 1);
+        else if (!first || !decoder->first_without)
+            write_text(to, " ", 1);
+    }
+}
+
+// Byte tokens that follow each other are text where all of them together are UTF-8.
+static bool is_text(Reader from, size_t count) {
+    unsigned char character[4];
+    size_t length = 0;
+    for (; count > 0; count--) {
+        character[length++] = (unsigned char)next_token(&from)->byte;
+        if (utf8_length(character, length) > 0)
+            length = 0;
+        else if (length == sizeof character)
+            return false;
+    }
+    return length == 0;
+}
+
+// Writes a run of byte tokens, each as U+FFFD where they are no text, and moves the reader behind them.
+static void write_bytes(Writer *to, Reader *from) {
+    Reader ahead = *from;
+    size_t count = 0;
+    for (const Token *token; (token = next_token(&ahead)) != NULL && token->byte >= 0;) count++;
+    bool text = is_text(*from, count);
+    for (; count > 0; count--) {
+        char byte = (char)next_token(from)->byte;
+        if (text)
+            write_text(to, &byte, 1);
+        else
+            write_text(to, "\xEF\xBF\xBD", 3);
+    }
+}
+
 size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special, char *text,
                         size_t capacity) {
-    static const Token unknown = {.bytes = "\xEF\xBF\xBD", .length = 3};
-    size_t total = 0, room = capacity > 0 ? capacity - 1 : 0;
-    for (size_t i = 0; i < count; i++) {
-        bool known = ids[i] >= 0 && ids[i] < tokenizer->vocab_size && tokenizer->tokens[ids[i]].bytes != NULL;
-        const Token *token = known ? &tokenizer->tokens[ids[i]] : &unknown;
-        if (token->special && skip_special) continue;
-        size_t left = total < room ? room - total : 0;
-        if (left > 0) memcpy(text + total, token->bytes, token->length < left ? token->length : left);
-        total += token->length;
+    Reader from = {.tokenizer = tokenizer, .ids = ids, .count = count, .skip_special = skip_special};
+    Writer to = {.text = text, .room = capacity > 0 ? capacity - 1 : 0, .strip = tokenizer->decoder.strip};
+    bool first = true;
+    for (Reader here = from;; here = from) {
+        const Token *token = next_token(&from);
+        if (token == NULL) break;
+        if (token->byte >= 0) {
+            from = here;
+            write_bytes(&to, &from);
+        } else {
+            write_token(&to, token, &tokenizer->decoder, first);
+        }
+        first = false;
     }
-    if (capacity > 0) text[total < room ? total : room] = '\0';
-    return total;
+    if (capacity > 0) text[to.total < to.room ? to.total : to.room] = '\0';
+    return to.total;
 }
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer) { return tokenizer->vocab_size; }

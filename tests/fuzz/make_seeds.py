@@ -121,7 +121,14 @@ def write_all():
     write("config", "nulls", {**CONFIG, "head_dim": None, "rope_scaling": None, "bos_token_id": None, "layer_types": ["full_attention"]})
 
     write("tokenizer", "byte_level", tokenizer())
-    write("tokenizer", "sequence", tokenizer(decoder={"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteLevel"}]}))
+    write("tokenizer", "sequence", tokenizer(decoder={"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "Fuse"}]}))
+    pieces = {"<unk>": 0, "<s>": 1, "<0xC3>": 2, "<0xA9>": 3, "▁": 4, "▁a": 5, "<0x20>": 7}
+    replace = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    parts = [replace, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
+    for name, decoder in (("sentencepiece", {"type": "Sequence", "decoders": parts}), ("metaspace", metaspace)):
+        write("tokenizer", name, tokenizer(decoder=decoder, model={"type": "BPE", "vocab": pieces, "merges": []}))
 
     write("json", "values", {"a": [1, -2.5, 1e30, True, False, None, "é\u20ac"], "b": {"c": {}, "d": []}, "": "\n\\\""})
     write("json", "escapes", b' {"\\ud83d\\ude00": "\\u00e9\\b\\f\\n\\r\\t\\/"} \n')

@@ -1,0 +1,17 @@
+#ifndef LLMC_BASE_UTF8_H
+#define LLMC_BASE_UTF8_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Bytes of the well-formed UTF-8 character at text (RFC 3629: no overlong forms, no surrogates) within its first room
+// bytes, at least one; 0: there is none.
+size_t utf8_length(const unsigned char *text, size_t room);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
