@@ -48,8 +48,8 @@ class Finetuning(Workplace):
     """Beside a Workplace's: `base`, a model that was pretrained for some steps, chat/ and prefs/ with training and
     validation rows."""
 
-    def __init__(self, folder, seed=1, precision="fp32", steps=20):
-        super().__init__(folder, seed)
+    def __init__(self, folder, seed=1, precision="fp32", steps=20, specials=()):
+        super().__init__(folder, seed, specials)
         rng = np.random.default_rng(seed + 1)
         self.chat, self.prefs, self.base = self.rows_folder("chat"), self.rows_folder("prefs"), self.folder / "base/checkpoint"
         self.write_rows(self.chat, "train", rows.CONVERSATIONS, conversations(rng, 150))

@@ -107,6 +107,7 @@ class RowFile(ctypes.Structure):
         ("num_rows", c_uint64),
         ("tokenizer_sha256", c_uint8 * 32),
         ("rows", POINTER(Row)),
+        ("seen", POINTER(c_uint8)),
         ("digest", c_char * 33),
     ]
 

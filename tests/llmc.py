@@ -41,7 +41,7 @@ VALUE_TYPES = {
     "WriterJob": ctypes.c_int,
     "TransportChoice": ctypes.c_int,
     "TraceLane": ctypes.c_int,
-    "TransportChoice": ctypes.c_int,
+    "TokenOccurs": ctypes.c_void_p,
     "StoreReport": ctypes.c_void_p,
     "cudaStream_t": ctypes.c_void_p,
 }

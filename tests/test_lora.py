@@ -390,5 +390,5 @@ def test_reward_model(tmp_path):
     merged, info = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and merged.config.num_labels == 1
     tokens = torch.randint(1, VOCAB, (5, T))
-    model.config.pad_token_id = base.config.pad_token_id = merged.config.pad_token_id
+    model.config.pad_token_id = base.config.pad_token_id = merged.config.pad_token_id = 0
     assert compare.relative_error(logits(merged, tokens), logits(model, tokens)) < compare.FP32_LIMIT

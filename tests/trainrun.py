@@ -32,13 +32,13 @@ def program(precision="bf16"):
     return BUILDS[precision] / "train_llama3"
 
 
-def write_tokenizer(folder):
-    """A byte-level tokenizer without merges; the SHA-256 of its file."""
+def write_tokenizer(folder, specials=()):
+    """A byte-level tokenizer without merges, and more special tokens behind its two; the SHA-256 of its file."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|begin_of_text|>", special=True), AddedToken("<|end_of_text|>", special=True)])
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<|begin_of_text|>", "<|end_of_text|>", *specials)])
     path = folder / "tokenizer.json"
     tokenizer.save(str(path))
     fields = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
@@ -58,11 +58,11 @@ def documents(rng, count):
 class Workplace:
     """A folder with config.json, data/ and room for runs."""
 
-    def __init__(self, folder, seed=1):
+    def __init__(self, folder, seed=1, specials=()):
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
         self.data.mkdir()
-        self.sha = write_tokenizer(self.data)
+        self.sha = write_tokenizer(self.data, specials)
         rng = np.random.default_rng(seed)
         self.write("train_000.bin", documents(rng, 20_000))
         self.write("val_000.bin", documents(rng, 10 * T + 1))

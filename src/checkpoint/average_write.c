@@ -4,6 +4,7 @@
 #include "base/version.h"
 #include "checkpoint/average_internal.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/padding.h"
 #include "checkpoint/read.h"
 #include "checkpoint/store.h"
 
@@ -119,7 +120,7 @@ static int write_texts(const Output *o, Error *err) {
     int code = write_config(o, err);
     for (size_t i = 0; !code && i < sizeof names / sizeof *names; i++)
         if (i || o->a->adapter) code = model_folder_copy(&o->folder, o->a->inputs[0].folder, names[i], err);
-    return code;
+    return code ? code : padding_settle_model(o->folder.folder, err);
 }
 
 // ---- the folder

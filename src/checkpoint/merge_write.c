@@ -5,6 +5,7 @@
 #include "base/version.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/merge_internal.h"
+#include "checkpoint/padding.h"
 #include "checkpoint/read.h"
 #include "checkpoint/store.h"
 
@@ -185,7 +186,8 @@ static int write_texts(const Output *o, Error *err) {
         code = model_folder_copy(&o->folder, tokenizer ? adapter : base, files[i], err);
     if (!code) code = model_folder_copy(&o->folder, config ? adapter : base, "tokenizer_config.json", err);
     if (!code) code = model_folder_copy(&o->folder, template ? adapter : base, "chat_template.jinja", err);
-    return code ? code : model_folder_copy(&o->folder, generation ? adapter : base, "generation_config.json", err);
+    if (!code) code = model_folder_copy(&o->folder, generation ? adapter : base, "generation_config.json", err);
+    return code ? code : padding_settle_model(o->folder.folder, err);
 }
 
 static int fill(Output *o, Error *err) {

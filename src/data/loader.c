@@ -165,6 +165,9 @@ void loader_describe_skipped(const Loader *loader, char *text, size_t capacity) 
     packs_describe_skipped(loader->packs, text, capacity);
 }
 uint64_t loader_num_answers(const Loader *loader) { return loader->packs ? packs_num_answers(loader->packs) : 0; }
+bool loader_has_token(const Loader *loader, uint32_t id) {
+    return loader->packs && packs_have_token(loader->packs, id);
+}
 double loader_fill(const Loader *loader) { return loader->packs ? packs_share_filled(loader->packs) : 1; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }
 const uint8_t *loader_tokenizer_sha256(const Loader *loader) { return loader->files[0].tokenizer_sha256; }

@@ -98,8 +98,9 @@ enum { LOADER_SKIPPED_SIZE = 4608 }; // a path and what is said of one of its ro
 
 // text = the first of them: its file, its number there, what it was made from, its positions. At least one was left out.
 void loader_describe_skipped(const Loader *loader, char *text, size_t capacity);
-uint64_t loader_num_answers(const Loader *loader); // of all rows, those left out included
-double loader_fill(const Loader *loader);          // share of the packs' positions that hold rows; documents: 1
+uint64_t loader_num_answers(const Loader *loader);        // of all rows, those left out included
+bool loader_has_token(const Loader *loader, uint32_t id); // in any row of the files
+double loader_fill(const Loader *loader);                 // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, and of rows' contents
 const uint8_t *loader_tokenizer_sha256(const Loader *loader); // 32 bytes, from the headers
 uint32_t loader_bos_id(const Loader *loader);                 // begins a document or text; SHARD_NO_ID: none

@@ -188,6 +188,12 @@ uint64_t packs_num_rows(const Packs *p) { return p->num_rows; }
 uint64_t packs_num_skipped(const Packs *p) { return p->too_long.count; }
 uint64_t packs_num_answers(const Packs *p) { return p->num_answers; }
 
+bool packs_have_token(const Packs *p, uint32_t id) {
+    for (int i = 0; i < p->num_files; i++)
+        if (rows_have_token(&p->files[i], id)) return true;
+    return false;
+}
+
 double packs_share_filled(const Packs *p) {
     return (double)p->num_positions / ((double)packs_count(p) * (double)p->spec.T);
 }

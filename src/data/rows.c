@@ -1,6 +1,5 @@
 #include "data/rows.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +14,10 @@ uint64_t row_tokens(const Row *row) {
     uint64_t count = row->prompt;
     for (int i = 0; i < ROWS_MAX_ANSWERS; i++) count += row->answers[i];
     return count;
+}
+
+bool rows_have_token(const RowFile *file, uint32_t id) {
+    return id < file->vocab_size && (file->seen[id / 8] >> id % 8 & 1);
 }
 
 int row_num_answers(const Row *row) {
@@ -188,7 +191,9 @@ static int scan_part(Scan *scan, uint64_t row, uint64_t begin, uint32_t count, u
         uint32_t token;
         int code = next_token(scan, &token, err);
         if (code) return code;
-        if ((token & ROWS_ID) >= scan->file->vocab_size) return bad_id(scan->file, row, i, token & ROWS_ID, err);
+        const uint32_t id = token & ROWS_ID;
+        if (id >= scan->file->vocab_size) return bad_id(scan->file, row, i, id, err);
+        scan->file->seen[id / 8] |= (uint8_t)(1 << id % 8);
         *targets += i > 0 && (token & mask) == ROWS_TRAINED;
     }
     return 0;
@@ -228,10 +233,11 @@ static int scan_tokens(const RowFile *file, uint8_t *piece, Hasher *hasher, Erro
 
 static int read_body(RowFile *file, Error *err) {
     file->rows = calloc(file->num_rows, sizeof *file->rows);
+    file->seen = calloc(file->vocab_size / 8 + 1, 1);
     uint8_t *piece = malloc(PIECE_TOKENS * TOKEN_BYTES);
     Hasher *hasher = hasher_create();
     int code = 0;
-    if (!file->rows || !piece || !hasher)
+    if (!file->rows || !file->seen || !piece || !hasher)
         code = fail_fault(err, "%s: no memory for %llu rows", file->path, (unsigned long long)file->num_rows);
     if (!code) code = read_entries(file, piece, hasher, err);
     if (!code) code = check_table(file, err);
@@ -275,5 +281,6 @@ void rows_close(RowFile *file) {
     if (file->fd >= 0) close(file->fd);
     free(file->path);
     free(file->rows);
+    free(file->seen);
     *file = (RowFile){.fd = -1};
 }

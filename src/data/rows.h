@@ -23,6 +23,7 @@
 #ifndef LLMC_DATA_ROWS_H
 #define LLMC_DATA_ROWS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,12 +59,15 @@ typedef struct {
     uint64_t num_tokens, num_rows;
     uint8_t tokenizer_sha256[32];
     Row *rows;     // [num_rows], owned
+    uint8_t *seen; // a bit for each id below vocab_size, owned
     Digest digest; // of all behind the header
 } RowFile;
 
 // Opens the file at path and checks all of it, every token included; the table of rows stays in memory. On failure
 // *file holds nothing to close. Errors: 2 (content: file, row, field), 1 (cannot be opened or read, memory).
 int rows_open(RowFile *file, const char *path, Error *err);
+
+bool rows_have_token(const RowFile *file, uint32_t id);
 
 uint64_t row_tokens(const Row *row); // of prompt and answers
 int row_num_answers(const Row *row);

@@ -497,11 +497,9 @@ void llama_config_add_tokens(cJSON *json, const LlamaConfig *config) {
         cJSON_AddItemToArray(ids, cJSON_CreateNumber(config->more_eos_token_ids[i]));
 }
 
-static int padding_token(const LlamaConfig *config) {
-    int id = config->pad_token_id;
-    if (config->num_labels == 0 || (id >= 0 && !llama_config_is_end(config, id))) return id;
-    for (id = 0; llama_config_is_end(config, id); id++) continue;
-    return id < config->vocab_size ? id : -1;
+static bool has_padding(const LlamaConfig *config) {
+    const int id = config->pad_token_id;
+    return id >= 0 && (config->num_labels == 0 || !llama_config_is_end(config, id));
 }
 
 static void add_label(cJSON *json) {
@@ -547,8 +545,7 @@ static void add_fields(cJSON *json, const LlamaConfig *config) {
     cJSON_AddFalseToObject(json, "mlp_bias");
     add_real(json, "attention_dropout", 0, false);
     llama_config_add_tokens(json, config);
-    const int pad = padding_token(config);
-    if (pad >= 0) cJSON_AddNumberToObject(json, "pad_token_id", pad);
+    if (has_padding(config)) cJSON_AddNumberToObject(json, "pad_token_id", config->pad_token_id);
     if (config->num_labels) add_label(json);
     cJSON_AddTrueToObject(json, "use_cache");
     cJSON_AddStringToObject(json, "torch_dtype", build_dtype);

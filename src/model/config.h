@@ -58,8 +58,8 @@ int llama_config_demand_language_model(const LlamaConfig *config, const char *or
 
 // *text = a config.json that transformers 4 and 5 open as LlamaForCausalLM, or as LlamaForSequenceClassification, and
 // llama_config_read reads back unchanged, to be freed by cJSON_free. The dtype is the build's: bfloat16 or float32.
-// path: for the message. The pad_token_id of a reward model is written as the lowest id that ends no text where it has
-// none, or one that does: transformers scores the last token that is not padding, and answers end in an end token.
+// path: for the message. A reward model's pad_token_id that ends a text is not written: transformers scores the last
+// token that is not padding, and answers end in an end token (checkpoint/padding.h finds another).
 int llama_config_print(const LlamaConfig *config, const char *path, char **text, Error *err);
 
 // Writes it as the file path, which appears whole or not at all (temporary file, fsync, rename).

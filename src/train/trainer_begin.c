@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/padding.h"
 #include "checkpoint/store.h"
 #include "train/import.h"
 
@@ -78,6 +79,20 @@ static int begin_log(Trainer *t, Error *err) {
     return code;
 }
 
+static bool occurs(const void *trainer, int id) {
+    const Trainer *t = trainer;
+    return loader_has_token(t->train, (uint32_t)id) || (t->val && loader_has_token(t->val, (uint32_t)id));
+}
+
+// What checkpoints of a reward model pad with, in the files of the output folder that they copy.
+static int settle_padding(Trainer *t, Error *err) {
+    if (t->options.task != TASK_REWARD) return 0;
+    int code = padding_settle(&t->config, t->options.output, occurs, t, err);
+    if (!code && t->config.pad_token_id < 0)
+        printf("padding   none: the tokenizer has no special token to spare, transformers scores one text at a time\n");
+    return code;
+}
+
 static int begin(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const char *folder = t->options.output;
@@ -88,6 +103,7 @@ static int begin(Trainer *t, Error *err) {
     if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
     if (!code) code = import_files(folder, t->origin, err);
     if (!code && t->options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->train_shard, err);
+    if (!code) code = settle_padding(t, err);
     if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
     return code ? code : begin_log(t, err);
 }
