@@ -6,7 +6,8 @@
     plot.py runs/quickstart --reference unigram=6.47
 
 The training loss is drawn faint as it was and strong smoothed, validation losses as points. Horizontal references are given
-by --reference; without one, the unigram validation loss stands in if a meta.json of the data lies in the run's folder.
+by --reference; without one, the unigram validation loss stands in if a meta.json of the data lies in the run's folder. One
+that lies so far off that the curves would look flat is in the legend alone.
 Accuracies of --eval-tasks get a panel of their own, with a bar of one standard error each way.
 
 Exit codes: 0 done; 2 bad usage, or a log without a loss; 1 anything else.
@@ -23,10 +24,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
 INK, FAINT = "#1f2937", "#9ca3af"
+TOKENS, PAIRS = "nats per token", "mean over pairs"  # what a loss is counted in; a comparison's of DPO, IPO and reward models
+FEW = 40  # points that are marked each
 
 
 class InputError(Exception):
@@ -39,6 +42,7 @@ class Run:
     path: Path
     train: list[tuple[float, float]] = field(default_factory=list)
     val: list[tuple[float, float]] = field(default_factory=list)
+    unit: str = TOKENS
     tasks: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)  # (x, accuracy, standard error)
     not_finite: int = 0
     unreadable: int = 0
@@ -75,6 +79,8 @@ def read_line(run: Run, line: str, axis: str, tokens_at_step: dict[int, float]) 
     if isinstance(entry.get("task"), str) and x is not None and is_number(entry.get("acc")):
         error = entry.get("acc_stderr")
         run.tasks.setdefault(entry["task"], []).append((x, entry["acc"], error if is_number(error) else 0.0))
+    if "margin" in entry or "val_margin" in entry:
+        run.unit = PAIRS
     for key, points in (("loss", run.train), ("val_loss", run.val)):
         if key not in entry:
             continue
@@ -89,8 +95,9 @@ def is_number(value) -> bool:
 
 
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Mean over `window` points around each, so that the curve doesn't lag; near the steep beginning over fewer."""
-    half = max(0, window // 2)
+    """Mean over `window` points around each, so that the curve doesn't lag; near the steep beginning over fewer, and over at
+    most an eighth of all, since a short curve would come out flat."""
+    half = max(0, min(window, len(points) // 8) // 2)
     result = []
     for index, (x, _) in enumerate(points):
         around = points[index - min(half, index) : index + min(half, index) + 1]
@@ -114,6 +121,8 @@ def find_references(given: list[str], runs: list[Run]) -> dict[str, float]:
 def unigram_of_runs(runs: list[Run]) -> dict[str, float]:
     values = set()
     for run in runs:
+        if run.unit != TOKENS:
+            continue
         try:
             value = json.loads((run.path.parent / "meta.json").read_text("utf-8")).get("unigram_val_loss")
         except (OSError, ValueError, AttributeError):
@@ -135,17 +144,27 @@ def draw(runs: list[Run], references: dict[str, float], options: argparse.Namesp
         style(below)
     for index, run in enumerate(runs):
         draw_run(axes, run, COLOURS[index % len(COLOURS)], options.smooth, alone=len(runs) == 1)
-    draw_references(axes, references)
-    axes.set_ylim(*loss_range(runs, references))
-    axes.set_xlim(left=0)
+    low, high = loss_range(runs, references)
+    draw_references(axes, references, low, high)
+    axes.set_ylim(low, high)
+    set_steps(axes, runs)
     lowest = below if with_tasks else axes
     lowest.set_xlabel("optimizer steps" if options.x == "steps" else "training tokens")
-    axes.set_ylabel("loss (nats per token)")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_ylabel(f"loss ({', or '.join(sorted({run.unit for run in runs}, reverse=True))})")
     axes.set_title(options.title or ", ".join(run.name for run in runs), loc="left", fontweight="bold", fontsize=13)
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="best")
     style(axes)
     figure.savefig(options.output)
+
+
+def set_steps(axes, runs: list[Run]) -> None:
+    """From 0 on, but for what begins late, as the log of a run that goes on elsewhere."""
+    steps = [x for run in runs for x, *_ in [*run.train, *run.val, *(point for points in run.tasks.values() for point in points)]]
+    first, last = min(steps), max(steps)
+    room = 0.04 * (last - first) or 1
+    axes.set_xlim(0 if first < last / 2 or first == last else first - room, last + room)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def style(axes) -> None:
@@ -174,7 +193,9 @@ def draw_run(axes, run: Run, colour: str, window: int, alone: bool) -> None:
     if run.train:
         axes.plot(*zip(*run.train), color=colour, alpha=0.22, linewidth=0.8)
         last = smooth(run.train, window)
-        axes.plot(*zip(*last), color=colour, linewidth=1.8, label=f"{prefix}training, {last[-1][1]:.3f}")
+        marker = "o" if len(last) <= FEW else None
+        label = f"{prefix}training, {last[-1][1]:.3f}"
+        axes.plot(*zip(*last), color=colour, linewidth=1.8, marker=marker, markersize=4, label=label)
     if run.val:
         label = f"{prefix}validation, {run.val[-1][1]:.3f}"
         val_colour = COLOURS[1] if alone else colour
@@ -182,18 +203,25 @@ def draw_run(axes, run: Run, colour: str, window: int, alone: bool) -> None:
         axes.scatter(*zip(*run.val), s=26, color=val_colour, edgecolors="white", linewidths=0.8, zorder=4, label=label)
 
 
-def draw_references(axes, references: dict[str, float]) -> None:
+def draw_references(axes, references: dict[str, float], low: float, high: float) -> None:
     for name, value in references.items():
-        axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (6, 4)), alpha=0.7, zorder=2, label=f"{name}, {value:.3f}")
+        beyond = " (below)" if value < low else " (above)" if value > high else ""
+        label = f"{name}, {value:.3f}{beyond}"
+        axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (6, 4)), alpha=0.7, zorder=2, label=label)
 
 
 def loss_range(runs: list[Run], references: dict[str, float]) -> tuple[float, float]:
-    """All of the curves; but a few outliers (a spike) must not flatten the rest: the top is where 99 % lie."""
+    """All of the curves, but for a few values (a spike) far above nine tenths of them, which would flatten the rest; and what
+    references leave the curves a third of the height."""
     values = sorted(y for run in runs for _, y in run.train + run.val)
     first = [points[0][1] for run in runs for points in (run.train, run.val) if points]
-    top = max([values[int(0.99 * (len(values) - 1))], *first, *references.values()])
-    low = min([values[0], *references.values()])
-    margin = 0.06 * (top - low) or 0.5
+    low, usual = values[0], values[math.ceil(0.9 * (len(values) - 1))]
+    top = max(*first, *(y for y in values if y <= usual + 2 * (usual - low)))
+    height = top - low
+    for value in sorted(references.values(), key=lambda value: max(value - top, low - value)):
+        if max(top, value) - min(low, value) <= 3 * height:
+            low, top = min(low, value), max(top, value)
+    margin = 0.06 * (top - low) or 0.05 * abs(top) or 0.5
     return low - margin, top + margin
 
 
@@ -203,7 +231,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="PNG", help="default: loss.png beside the first run's log")
     parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="horizontal axis (default: %(default)s)")
     parser.add_argument("--smooth", type=int, default=25, metavar="N",
-                        help="steps over which the training loss is averaged (default: %(default)s)")  # fmt: skip
+                        help="steps over which the training loss is averaged, at most an eighth of all (default: %(default)s)")  # fmt: skip
     parser.add_argument("--reference", action="append", default=[], metavar="NAME=VALUE", help="horizontal line")
     parser.add_argument("--title", help="default: the runs' names")
     parser.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch (default: %(default)s)")

@@ -124,6 +124,16 @@ def test_what_is_right_is_not_touched(lib, tmp_path):
 
 
 @pytest.mark.checked
+def test_a_token_that_text_may_spell_is_none(lib, tmp_path):
+    folder = reward_folder(tmp_path / "a", [PAD, OTHER], tokenizer(PAD))
+    fields = json.loads((folder / "tokenizer.json").read_text())
+    fields["added_tokens"][2]["special"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(fields))
+    settle(lib, folder)
+    assert pads(folder) == {"config.json": SECOND, "tokenizer_config.json": OTHER}
+
+
+@pytest.mark.checked
 def test_unk_and_what_is_put_around_texts(lib, tmp_path):
     """Unknown characters do not end what a byte-level tokenizer reads; what its post-processor puts behind a text does."""
     folder = reward_folder(tmp_path / "a", ["<sep>", "<unk>"], {})

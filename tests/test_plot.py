@@ -1,5 +1,6 @@
 """scripts/plot.py: draws what a run wrote, whatever state the log is in, or says in one line why not."""
 
+import argparse
 import json
 import math
 import random
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 PLOT = Path(__file__).resolve().parent.parent / "scripts" / "plot.py"
+sys.path.insert(0, str(PLOT.parent))
+import plot as module  # noqa: E402
 
 
 def plot(*arguments) -> subprocess.CompletedProcess:
@@ -90,3 +93,74 @@ def test_bad_usage(tmp_path):
     assert "expected NAME=VALUE" in plot(run, "--reference", "x=y").stderr
     assert plot(run, "--reference", "6.5").returncode == 2
     assert plot(run, "--output", tmp_path / "none" / "x.png").returncode == 1
+
+
+# ---- what the panel shows
+
+
+def drawn(tmp_path, *logs, references=(), axis="steps"):
+    """The panel of the losses, of runs whose logs have these lines."""
+    for number, lines in enumerate(logs):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir(exist_ok=True)
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = [module.read_run(str(tmp_path / f"run{number}"), axis) for number in range(len(logs))]
+    options = argparse.Namespace(dpi=50, smooth=25, x=axis, title=None, output=tmp_path / "loss.png")
+    module.draw(runs, module.find_references(list(references), runs), options)
+    return module.plt.gcf().axes[0]
+
+
+def plain(*losses, first=1):
+    return [{"step": first + i, "loss": loss, "tokens": 7 * (first + i)} for i, loss in enumerate(losses)]
+
+
+def compared(*losses):
+    return [line | {"accuracy": 0.5, "margin": 0.1, "reward_chosen": 0.1, "reward_rejected": 0} for line in plain(*losses)]
+
+
+@pytest.mark.parametrize("logs, unit", [
+    ([plain(3, 2)], "(nats per token)"),
+    ([compared(0.7, 0.6)], "(mean over pairs)"),
+    ([[{"step": 1, "val_loss": 0.7, "val_accuracy": 0.5, "val_margin": 0}]], "(mean over pairs)"),
+    ([compared(0.7, 0.6), plain(3, 2)], "(nats per token, or mean over pairs)"),
+])  # fmt: skip
+def test_unit_of_the_loss(tmp_path, logs, unit):
+    assert drawn(tmp_path, *logs).get_ylabel() == f"loss {unit}"
+
+
+def test_unigram_loss_is_none_of_pairs(tmp_path):
+    for lines, count in ((plain(6, 5), 1), (compared(0.7, 0.6), 0)):
+        (tmp_path / "run0").mkdir(exist_ok=True)
+        (tmp_path / "run0/meta.json").write_text('{"unigram_val_loss": 5.5}')
+        names = [text.get_text() for text in drawn(tmp_path, lines).get_legend().get_texts()]
+        assert sum("unigram" in name for name in names) == count
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12, 40])
+def test_a_short_curve_is_seen_whole(tmp_path, count):
+    """Not averaged until it is flat, each point marked and inside, and half the panel high even beside a reference far off."""
+    values = [random.uniform(1.9, 2.1) for _ in range(count)]
+    values[-1] = 2.2  # the highest comes last
+    axes = drawn(tmp_path, plain(*values), references=["unigram=60"])
+    strong = max(axes.get_lines(), key=lambda line: line.get_linewidth())
+    assert strong.get_marker() == "o" and len(strong.get_xdata()) == count
+    if count < 16:
+        assert list(strong.get_ydata()) == values
+    low, high = axes.get_ylim()
+    assert low < min(values) and max(values) < high
+    assert count == 1 or max(values) - min(values) > 0.5 * (high - low)
+    left, right = axes.get_xlim()
+    assert left <= 1 and count < right
+    assert "unigram, 60.000 (above)" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_spike_does_not_flatten_the_rest(tmp_path):
+    values = [2 + 0.01 * i for i in range(30, 0, -1)]
+    values[13] = 500
+    low, high = drawn(tmp_path, plain(*values), references=["near=1.9"]).get_ylim()
+    assert 1.8 < low < 1.9 and 2.3 < high < 2.4
+
+
+def test_a_run_that_begins_late_uses_the_width(tmp_path):
+    left, right = drawn(tmp_path, plain(2, 3, 2, first=1000)).get_xlim()
+    assert 990 < left < 1000 and 1002 < right < 1010

@@ -2,6 +2,7 @@
 #ifndef LLMC_DATA_PACKS_H
 #define LLMC_DATA_PACKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,11 +30,10 @@ int packs_make(Packs *packs, Error *err);
 uint64_t packs_count(const Packs *packs);
 uint64_t packs_num_rows(const Packs *packs);    // that are in packs
 uint64_t packs_num_skipped(const Packs *packs); // too long
-void packs_describe_skipped(const Packs *packs, char *text,
-                            size_t capacity);           // the first of these, of which there must be one
-uint64_t packs_num_answers(const Packs *packs);         // of all files' rows
+void packs_describe_skipped(const Packs *packs, char *text, size_t capacity); // the first of these, of which there must be one
+uint64_t packs_num_answers(const Packs *packs); // of all files' rows
 bool packs_have_token(const Packs *packs, uint32_t id); // in any row
-double packs_share_filled(const Packs *packs);          // of all positions
+double packs_share_filled(const Packs *packs);  // of all positions
 
 // Row `row` of the batch = that pack; num_targets, num_answers and num_groups +=, and what they count goes behind what
 // is there. Errors: 2 (id outside the vocabulary), 1 (read).
