@@ -7,12 +7,32 @@
 #include "train/process.h"
 #include "train/progress.h"
 
+// "4", or "4 to 8"
+static const char *range_text(char text[64], MergeRange range) {
+    const int length = snprintf(text, 64, "%.6g", range.least);
+    if (range.least != range.most) snprintf(text + length, 64 - (size_t)length, " to %.6g", range.most);
+    return text;
+}
+
+static void print_adapter(const MergeSpec *spec, const Merge *m) {
+    char ranks[64], scales[64];
+    const char *field;
+    const int ignored = merge_num_ignored(m, &field);
+    printf("adapter %s: ", spec->adapter);
+    if (merge_num_pairs(m))
+        printf("%d matrices of rank %s, scale %s, ", merge_num_pairs(m), range_text(ranks, merge_ranks(m)),
+               range_text(scales, merge_scales(m)));
+    printf("%d whole tensors\n", merge_num_whole(m));
+    if (ignored) printf("        %d tensors are left out, as PEFT does: %s\n", ignored, field);
+    if (merge_unties_head(m))
+        printf("        embedding and head are two matrices in the output: tie_word_embeddings becomes false\n");
+}
+
 static void print_plan(const MergeSpec *spec, const Merge *m) {
     static const char *const types[] = {"the base's types", "fp32", "bf16"};
     char bytes[24];
     progress_count(bytes, sizeof bytes, (double)merge_write_bytes(m));
-    printf("adapter %s: %d matrices of rank %d, scale %.6g, %d whole tensors\n", spec->adapter, merge_num_pairs(m),
-           merge_rank(m), merge_scale(m), merge_num_whole(m));
+    print_adapter(spec, m);
     printf("base    %s\n", merge_base(m));
     printf("%d tensors, %sB, merged in fp32, rounded to %s\n", merge_num_tensors(m), bytes, types[spec->type]);
     fflush(stdout);

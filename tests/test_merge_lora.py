@@ -248,7 +248,7 @@ def test_language_model_becomes_a_reward_model(tmp_path, dtype, tied, shard):
     assert not any(said[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")) and model.config.num_labels == 1
     tokens = 8 + torch.randint(0, 200, (3, 11))
     with torch.no_grad():
-        ours, expected = model(tokens).logits, theirs(tokens).logits
+        ours, expected = model(tokens).logits, theirs.to(dtype).float()(tokens).logits  # rounded once, as ours
     assert ours.shape == (3, 1)
     assert (ours - expected).abs().max() < (1e-4 if dtype == torch.float32 else 0.05) * found["score.weight"].float().norm()
 
@@ -284,7 +284,7 @@ def test_reward_models_that_are_refused(base, tmp_path):
 def test_a_changed_head_that_the_base_has_not(base, tmp_path):
     """A language model has no score that an adapter could change."""
     adapter = make_adapter(tmp_path / "hostile", base, "SEQ_CLS", r=4)
-    edit_fields(adapter, target_modules=["score"])
+    edit_fields(adapter, target_modules=["score"], modules_to_save=None)
 
     def change(tensors):
         tensors.clear()
@@ -333,12 +333,14 @@ def test_what_it_says(base, adapter, tmp_path):
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("use_dora", True), ("fan_in_fan_out", True), ("bias", "all"), ("bias", "lora_only"), ("rank_pattern", {"q_proj": 8}),
-        ("alpha_pattern", {"q_proj": 8}), ("layer_replication", [[0, 2]]), ("trainable_token_indices", [1]), ("peft_type", "IA3"),
+        ("use_dora", True), ("fan_in_fan_out", True), ("bias", "all"), ("bias", "lora_only"), ("rank_pattern", {"q_proj": 0}),
+        ("rank_pattern", {"q_proj": 4.5}), ("rank_pattern", {"(q": 4}), ("rank_pattern", ["q_proj"]), ("alpha_pattern", {"q_proj": "8"}), ("layer_replication", [[0, 2]]), ("trainable_token_indices", [1]), ("peft_type", "IA3"),
         ("peft_type", None), ("lora_bias", True), ("use_qalora", True), ("target_parameters", ["x"]), ("arrow_config", {"x": 1}),
         ("alora_invocation_tokens", [1]), ("something_new", 0), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"),
         ("init_lora_weights", "loftq"), ("task_type", "TOKEN_CLS"), ("r", 0), ("r", "4"), ("r", 4.5), ("lora_alpha", "8"), ("lora_alpha", None),
-        ("use_rslora", 1), ("target_modules", ".*q_proj"), ("target_modules", None), ("target_modules", []), ("target_modules", [1]),
+        ("use_rslora", 1), ("target_modules", "(?i).*Q_PROJ"), ("target_modules", None), ("target_modules", ""),
+        ("exclude_modules", "(?<=x)q"), ("exclude_modules", [1]), ("layers_to_transform", -1), ("layers_to_transform", "1"), ("layers_to_transform", [0, 0.5]),
+        ("layers_pattern", ["["]), ("target_modules", []), ("target_modules", [1]),
         ("modules_to_save", "score"), ("base_model_name_or_path", 3),
     ],
 )  # fmt: skip
@@ -376,10 +378,10 @@ Q = "model.layers.0.self_attn.q_proj"
         (add("model.layers.7.self_attn.q_proj.lora_A.weight", 4, 64), ["layers.7", "has no", "base"]),
         (add("model.layers.0.mlp.up_proj.lora_A.weight", 4, 64), ["up_proj", "target_modules"]),
         (add("model.norm.weight", 64), ["model.norm.weight", "modules_to_save"]),
-        (add(Q + ".lora_magnitude_vector", 64), ["lora_magnitude_vector", "lora_A.weight and lora_B.weight alone"]),
+        (add(Q + ".lora_magnitude_vector", 64), ["lora_magnitude_vector", "lora_A.weight, lora_B.weight and whole weights alone"]),
         (add(Q + ".lora_B.bias", 64), ["lora_B.bias"]),
         (add(Q + ".bias", 64), ["q_proj.bias"]),
-        (add("model.embed_tokens.lora_embedding_A", 4, 260), ["lora_embedding_A", "embedding", "not supported"]),
+        (add("model.embed_tokens.lora_embedding_A", 4, 260), ["lora_embedding_A", "target_modules"]),
         (add("model.embed_tokens.weight", 264, 64), ["embed_tokens", "[264, 64]", "[260, 64]"]),
         (rename(Q + ".lora_A.weight", "x.lora_A.weight"), ["x.lora_A.weight", PREFIX]),
         (lambda t: [t.pop(n) for n in list(t) if "layers.1" in n], ["layers.1", "missing", "target_modules"]),
@@ -393,11 +395,9 @@ def test_tensors_that_are_refused(base, adapter, tmp_path, change, words):
 
 def test_names_without_tensors(base, adapter, tmp_path):
     out = tmp_path / "out"
-    edit_fields(adapter, target_modules=["q_proj", "v_proj", "w_proj"])
-    refused("target_modules", '"w_proj"', "no tensors", output=out, adapter=adapter)
     edit_fields(adapter, target_modules=["q_proj", "v_proj"], modules_to_save=["norm"])
-    refused(PREFIX + "model.norm.weight", "modules_to_save names it", output=out, adapter=adapter)
-    edit_fields(adapter, modules_to_save=["classifier"])  # no Llama has it
+    refused("layernorm.weight", "modules_to_save names it", output=out, adapter=adapter)
+    edit_fields(adapter, target_modules=["q_proj", "v_proj", "W_pack"], modules_to_save=["classifier"])  # no Llama has them
     merge(out, adapter)
 
 
@@ -438,18 +438,6 @@ def test_a_tokenizer_that_is_too_large(base, adapter, tmp_path):
     merge(tmp_path / "fits", adapter)
     make_model(tmp_path / "small", vocab_size=250)
     refused("adapter/tokenizer.json", "vocab_size (250)", output=tmp_path / "out", adapter=adapter, more=["--base", tmp_path / "small"])
-
-
-def test_tied_heads(tmp_path):
-    """An adapter of the head, or a new embedding, is for one of the two."""
-    make_model(tmp_path / "base", tie_word_embeddings=True)
-    adapter = make_adapter(tmp_path / "adapter", tmp_path / "base")
-    edit_adapter(adapter, add("model.embed_tokens.weight", 260, 64))
-    refused("tie_word_embeddings is true", "embed_tokens", output=tmp_path / "out", adapter=adapter)
-    edit_weights(tmp_path / "base", repeated_head)
-    edit_adapter(adapter, remove("model.embed_tokens.weight"))
-    edit_adapter(adapter, add("lm_head.weight", 260, 64))
-    refused("tie_word_embeddings is true", "lm_head", output=tmp_path / "out", adapter=adapter)
 
 
 def test_folders_that_are_missing(base, adapter, tmp_path):

@@ -1,6 +1,7 @@
 // The opening half of merge.h.
 #include "checkpoint/merge.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +11,6 @@
 #include "checkpoint/merge_internal.h"
 #include "checkpoint/store.h"
 #include "data/tokenizer.h"
-
-#define HEAD "lm_head.weight"
-#define SCORE "score.weight"
-#define EMBEDDING "model.embed_tokens.weight"
-#define WEIGHT ".weight"
 
 const ModelMaker merge_maker = {"merge_lora", MERGE_MARK, "merge", "input", "the merged model"};
 
@@ -83,6 +79,17 @@ static void add_part(Merge *m, const SafetensorsTensor *base, const SafetensorsT
     m->tensors[m->count++] = (ModelTensor){*tensor, file};
 }
 
+// A tied model whose embedding or head has an adapter of its own gets a head, which begins as the embedding.
+static int add_head(Merge *m, Error *err) {
+    const SafetensorsTensor *embedding = safetensors_find(m->base, EMBEDDING);
+    if (!embedding) return fail_input(err, "%s: tensor " EMBEDDING " is missing", m->base_folder);
+    SafetensorsTensor head = *embedding;
+    head.name = HEAD;
+    add_part(m, embedding, &head, model_file_of(m->base, embedding));
+    m->config.tie_word_embeddings = false;
+    return 0;
+}
+
 // The base's; of one that becomes a reward model without its head, and with a score.
 static int list_parts(Merge *m, Error *err) {
     const int count = safetensors_count(m->base);
@@ -95,177 +102,11 @@ static int list_parts(Merge *m, Error *err) {
         const bool dropped = m->becomes_reward && (strcmp(tensor->name, HEAD) == 0 || strcmp(tensor->name, SCORE) == 0);
         if (!dropped) add_part(m, tensor, tensor, model_file_of(m->base, tensor));
     }
+    m->unties = merge_unties(m);
+    if (m->unties) return add_head(m, err);
     if (!m->becomes_reward || m->count == 0) return 0; // nothing but heads: the adapter does not fit
     const SafetensorsTensor score = {SCORE, SAFETENSORS_F32, 2, {1, m->config.hidden_size, 1, 1}};
     add_part(m, NULL, &score, m->tensors[m->count - 1].file);
-    return 0;
-}
-
-static int find_part(const Merge *m, const char *name, size_t length) {
-    for (int t = 0; t < m->count; t++) {
-        const char *known = m->tensors[t].tensor.name;
-        if (strncmp(known, name, length) == 0 && known[length] == 0) return t;
-    }
-    return -1;
-}
-
-// ---- what the adapter has
-
-static bool ends_with(const char *name, const char *end) {
-    const size_t length = strlen(name), size = strlen(end);
-    return length > size && strcmp(name + length - size, end) == 0;
-}
-
-static int fail_tensor(const Merge *m, const SafetensorsTensor *tensor, const char *expected, Error *err) {
-    return fail_input(err, "%.300s: tensor \"%.120s\" found, expected %s", safetensors_path(m->adapter, tensor),
-                      tensor->name, expected);
-}
-
-static int fail_no_place(const Merge *m, const SafetensorsTensor *tensor, const char *module, size_t length,
-                         Error *err) {
-    return fail_input(err, "%.300s: tensor \"%.120s\" found, but %.300s has no \"%.*s" WEIGHT "\": expected its base",
-                      safetensors_path(m->adapter, tensor), tensor->name, m->base_folder,
-                      (int)(length < 120 ? length : 120), module);
-}
-
-// The matrix is the embedding's and the head's at once: the adapter's would be for one of them.
-static int check_tied(const Merge *m, const SafetensorsTensor *tensor, int t, Error *err) {
-    const char *name = m->tensors[t].tensor.name;
-    const bool shared = strcmp(name, EMBEDDING) == 0 || strcmp(name, HEAD) == 0;
-    if (!shared || !m->config.tie_word_embeddings || m->config.num_labels) return 0;
-    return fail_input(err, "%.300s: tie_word_embeddings is true, expected false, as %.300s has a tensor \"%.120s\"",
-                      m->base_config, m->spec->adapter, tensor->name);
-}
-
-// module: its name in the base, of so many bytes.
-static int take_into(Merge *m, const SafetensorsTensor *tensor, const char *module, size_t length,
-                     const SafetensorsTensor **place_of(MergePart *), Error *err) {
-    char name[512];
-    if (snprintf(name, sizeof name, "%.*s" WEIGHT, (int)length, module) >= (int)sizeof name)
-        return fail_tensor(m, tensor, "a shorter name", err);
-    const int t = find_part(m, name, strlen(name));
-    if (t < 0) return fail_no_place(m, tensor, module, length, err);
-    *place_of(&m->parts[t]) = tensor;
-    return check_tied(m, tensor, t, err);
-}
-
-static const SafetensorsTensor **place_a(MergePart *part) { return &part->a; }
-static const SafetensorsTensor **place_b(MergePart *part) { return &part->b; }
-static const SafetensorsTensor **place_whole(MergePart *part) { return &part->whole; }
-
-static int take_half(Merge *m, const SafetensorsTensor *tensor, const char *name, bool is_a, Error *err) {
-    const size_t length = strlen(name) - strlen(".lora_A.weight");
-    if (merge_named(m->fields.targets, name, length) < 0)
-        return fail_tensor(m, tensor, "tensors of target_modules", err);
-    return take_into(m, tensor, name, length, is_a ? place_a : place_b, err);
-}
-
-// PEFT saves embedding and head unasked where the vocabulary grew.
-static int take_whole(Merge *m, const SafetensorsTensor *tensor, const char *name, Error *err) {
-    if (!ends_with(name, WEIGHT)) return fail_tensor(m, tensor, "lora_A.weight, lora_B.weight and whole weights", err);
-    const size_t length = strlen(name) - strlen(WEIGHT);
-    const bool vocabulary = strcmp(name, EMBEDDING) == 0 || strcmp(name, HEAD) == 0;
-    if (!vocabulary && merge_named(m->fields.saved, name, length) < 0)
-        return fail_tensor(m, tensor, "those of target_modules and modules_to_save", err);
-    return take_into(m, tensor, name, length, place_whole, err);
-}
-
-static int take_tensor(Merge *m, const SafetensorsTensor *tensor, Error *err) {
-    const size_t prefix = strlen(ADAPTER_PREFIX);
-    const char *name = tensor->name + prefix;
-    if (strncmp(tensor->name, ADAPTER_PREFIX, prefix) != 0)
-        return fail_tensor(m, tensor, "names that begin with " ADAPTER_PREFIX, err);
-    if (strstr(name, ".lora_embedding_")) return fail_tensor(m, tensor, "none of an embedding: not supported", err);
-    if (ends_with(name, ".lora_A.weight")) return take_half(m, tensor, name, true, err);
-    if (ends_with(name, ".lora_B.weight")) return take_half(m, tensor, name, false, err);
-    if (strstr(name, ".lora_")) return fail_tensor(m, tensor, "lora_A.weight and lora_B.weight alone", err);
-    return take_whole(m, tensor, name, err);
-}
-
-// ---- whether all is there, in its shape
-
-static int check_shape(const Merge *m, int t, const SafetensorsTensor *tensor, SafetensorsTensor expected, Error *err) {
-    char found[MODEL_SHAPE_TEXT], wanted[MODEL_SHAPE_TEXT], base[MODEL_SHAPE_TEXT];
-    model_print_shape(found, tensor);
-    model_print_shape(wanted, &expected);
-    model_print_shape(base, &m->tensors[t].tensor);
-    if (strcmp(found, wanted) == 0) return 0;
-    return fail_input(err,
-                      "%.300s: tensor \"%.120s\": shape is %s, expected %s: r is %d, and \"%.120s\" of %.300s is %s",
-                      safetensors_path(m->adapter, tensor), tensor->name, found, wanted, m->fields.rank,
-                      m->tensors[t].tensor.name, m->base_folder, base);
-}
-
-static int fail_missing(const Merge *m, int t, const char *end, const char *why, Error *err) {
-    const char *name = m->tensors[t].tensor.name;
-    // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): list_parts has set the names
-    const int length = (int)(strlen(name) - strlen(WEIGHT));
-    return fail_input(err, "%.300s: tensor \"" ADAPTER_PREFIX "%.*s%s\" is missing, expected it as %s",
-                      m->spec->adapter, length < 120 ? length : 120, name, end, why);
-}
-
-static int check_pair(const Merge *m, int t, Error *err) {
-    const MergePart *part = &m->parts[t];
-    const SafetensorsTensor *like = &m->tensors[t].tensor;
-    if (!part->base)
-        return fail_missing(m, t, WEIGHT, "the base is a language model, and the adapter changes that weight", err);
-    if (!part->a) return fail_missing(m, t, ".lora_A.weight", "there is lora_B.weight", err);
-    if (!part->b) return fail_missing(m, t, ".lora_B.weight", "there is lora_A.weight", err);
-    if (part->whole || like->dims != 2)
-        return fail_tensor(m, part->a, part->whole ? "none beside the whole weight" : "none: the base's is no matrix",
-                           err);
-    SafetensorsTensor a = {.dims = 2, .shape = {m->fields.rank, like->shape[1], 1, 1}};
-    SafetensorsTensor b = {.dims = 2, .shape = {like->shape[0], m->fields.rank, 1, 1}};
-    int code = check_shape(m, t, part->a, a, err);
-    return code ? code : check_shape(m, t, part->b, b, err);
-}
-
-// What the adapter does not have, it must not name.
-static int check_untouched(const Merge *m, int t, Error *err) {
-    const char *name = m->tensors[t].tensor.name;
-    if (!m->parts[t].base)
-        return fail_missing(m, t, WEIGHT, "the base is a language model, and task_type SEQ_CLS", err);
-    if (!ends_with(name, WEIGHT)) return 0;
-    const size_t length = strlen(name) - strlen(WEIGHT);
-    if (merge_named(m->fields.saved, name, length) >= 0)
-        return fail_missing(m, t, WEIGHT, "modules_to_save names it", err);
-    if (!m->fields.everywhere || merge_named(m->fields.targets, name, length) < 0) return 0;
-    return fail_missing(m, t, ".lora_A.weight", "target_modules names it", err);
-}
-
-static int check_parts(const Merge *m, Error *err) {
-    int code = 0;
-    for (int t = 0; !code && t < m->count; t++) {
-        const MergePart *part = &m->parts[t];
-        if (part->a || part->b)
-            code = check_pair(m, t, err);
-        else if (part->whole)
-            code = check_shape(m, t, part->whole, m->tensors[t].tensor, err);
-        else
-            code = check_untouched(m, t, err);
-    }
-    return code;
-}
-
-static bool has_module(const Merge *m, const char *target) {
-    cJSON only = {.type = cJSON_String, .valuestring = (char *)target}, list = {.type = cJSON_Array, .child = &only};
-    for (int t = 0; t < m->count; t++) {
-        const char *name = m->tensors[t].tensor.name;
-        const bool touched = m->parts[t].a || m->parts[t].whole;
-        if (touched && ends_with(name, WEIGHT) && merge_named(&list, name, strlen(name) - strlen(WEIGHT)) == 0)
-            return true;
-    }
-    return false;
-}
-
-static int check_targets(const Merge *m, Error *err) {
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, m->fields.targets) {
-        if (has_module(m, item->valuestring)) continue;
-        return fail_input(err, "%.300s: target_modules has \"%.120s\", of which %.300s has no tensors, expected some",
-                          m->fields.path, item->valuestring,
-                          safetensors_path(m->adapter, safetensors_at(m->adapter, 0)));
-    }
     return 0;
 }
 
@@ -285,10 +126,7 @@ static int open_all(Merge *m, Error *err) {
     if (!code) code = list_parts(m, err);
     if (!code && safetensors_count(m->adapter) == 0)
         code = fail_input(err, "%s: adapter_model.safetensors has no tensors, expected some", m->spec->adapter);
-    for (int i = 0; !code && i < safetensors_count(m->adapter); i++)
-        code = take_tensor(m, safetensors_at(m->adapter, i), err);
-    if (!code) code = check_parts(m, err);
-    if (!code) code = check_targets(m, err);
+    if (!code) code = merge_take_adapter(m, err);
     if (!code) finish_parts(m);
     return code;
 }
@@ -312,8 +150,34 @@ static int count_parts(const Merge *m, bool whole) {
 }
 
 const char *merge_base(const Merge *m) { return m->base_folder; }
-int merge_rank(const Merge *m) { return m->fields.rank; }
-double merge_scale(const Merge *m) { return m->fields.scale; }
+
+MergeRange merge_ranks(const Merge *m) {
+    MergeRange range = {0, 0};
+    for (int t = 0; t < m->count; t++) {
+        const double rank = m->parts[t].rank; // 0: no pair
+        if (rank > 0 && (rank < range.least || range.least == 0)) range.least = rank;
+        if (rank > range.most) range.most = rank;
+    }
+    return range;
+}
+
+MergeRange merge_scales(const Merge *m) {
+    MergeRange range = {INFINITY, -INFINITY};
+    for (int t = 0; t < m->count; t++) {
+        if (!m->parts[t].a) continue;
+        range.least = fmin(range.least, m->parts[t].scale);
+        range.most = fmax(range.most, m->parts[t].scale);
+    }
+    return range;
+}
+
+bool merge_unties_head(const Merge *m) { return m->unties; }
+
+int merge_num_ignored(const Merge *m, const char **field) {
+    *field = m->ignored;
+    return m->num_ignored;
+}
+
 int merge_num_tensors(const Merge *m) { return m->count; }
 int merge_num_pairs(const Merge *m) { return count_parts(m, false); }
 int merge_num_whole(const Merge *m) { return count_parts(m, true); }

@@ -31,8 +31,16 @@ typedef struct Merge Merge;
 int merge_open(Merge **out, const MergeSpec *spec, Error *err);
 
 const char *merge_base(const Merge *m);
-int merge_rank(const Merge *m);
-double merge_scale(const Merge *m);
+
+typedef struct {
+    double least, most;
+} MergeRange;
+MergeRange merge_ranks(const Merge *m), merge_scales(const Merge *m); // of all pairs (rank_pattern, alpha_pattern)
+
+// How many tensors of the adapter PEFT would not load; *field = what leaves the first of them out.
+int merge_num_ignored(const Merge *m, const char **field);
+bool merge_unties_head(const Merge *m); // the base has one matrix for embedding and head, the output two
+
 int merge_num_tensors(const Merge *m), merge_num_pairs(const Merge *m), merge_num_whole(const Merge *m);
 uint64_t merge_read_bytes(const Merge *m), merge_write_bytes(const Merge *m); // of tensors
 

@@ -1,11 +1,13 @@
 // adapter_config.json, PEFT's.
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
+#include "base/regex.h"
 #include "checkpoint/merge_internal.h"
 #include "checkpoint/store.h"
 
-enum { MAX_RANK = 1 << 16 };
+enum { MAX_RANK = 1 << 16, MAX_LAYER = 1 << 20 };
 
 static int refuse(const AdapterFields *f, const char *name, const char *expected, Error *err) {
     const cJSON *item = json_get(f->json, name);
@@ -57,6 +59,8 @@ static const char *const understood[] = {
     "loftq_config",
     "layers_to_transform",
     "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
     "megatron_core",
     "qalora_group_size",
     "runtime_config",
@@ -114,40 +118,104 @@ static int read_scale(AdapterFields *f, Error *err) {
     if (!cJSON_IsNumber(alpha) || !isfinite(alpha->valuedouble)) return refuse(f, "lora_alpha", "a finite number", err);
     if (root && !cJSON_IsBool(root)) return refuse(f, "use_rslora", "true or false", err);
     f->rank = (int)rank;
-    f->scale = alpha->valuedouble / (cJSON_IsTrue(root) ? sqrt((double)rank) : (double)rank);
+    f->alpha = alpha->valuedouble;
+    f->root = cJSON_IsTrue(root);
+    f->tying = cJSON_IsTrue(present(f, "ensure_weight_tying"));
     return 0;
 }
 
-// *names = a list of names, or NULL.
-static int read_names(const cJSON **names, const AdapterFields *f, const char *field, const char *expected,
+// Texts, or one of them; *names = NULL where there are none.
+static int read_names(const cJSON **names, const AdapterFields *f, const char *field, bool or_one, const char *expected,
                       Error *err) {
     const cJSON *item = NULL, *list = present(f, field);
     *names = NULL;
-    if (!list) return 0;
+    if (!list || is_text(list, "")) return 0;
+    if (or_one && cJSON_IsString(list)) {
+        *names = list;
+        return 0;
+    }
     if (!cJSON_IsArray(list)) return refuse(f, field, expected, err);
     cJSON_ArrayForEach(item, list) if (!cJSON_IsString(item)) return refuse(f, field, expected, err);
-    *names = list;
+    if (list->child) *names = list;
     return 0;
+}
+
+// A pattern that Python and we read differently would select other modules.
+static int check_pattern(const AdapterFields *f, const char *field, const char *pattern, Error *err) {
+    bool matches;
+    if (regex_fullmatch(&matches, pattern, "model")) return 0;
+    return refuse(f, field, "a regular expression without lookbehind, references and flags", err);
+}
+
+static int check_patterns(const AdapterFields *f, const char *field, const cJSON *names, Error *err) {
+    int code = 0;
+    const cJSON *item = NULL;
+    if (cJSON_IsString(names)) return check_pattern(f, field, names->valuestring, err);
+    if (names != f->layers_pattern) return 0; // names, not patterns
+    cJSON_ArrayForEach(item, names) if (!code) code = check_pattern(f, field, item->valuestring, err);
+    return code;
 }
 
 // PEFT takes "all-linear" for the names of all matrices but the head's.
 static int spell_all_linear(AdapterFields *f, Error *err) {
     static const char *const all[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-    if (!is_text(present(f, "target_modules"), "all-linear")) return 0;
+    const cJSON *targets = present(f, "target_modules");
+    if (!cJSON_IsString(targets) || strcasecmp(targets->valuestring, "all-linear") != 0) return 0;
     cJSON *list = cJSON_CreateStringArray(all, sizeof all / sizeof *all);
     if (list && cJSON_ReplaceItemInObjectCaseSensitive(f->json, "target_modules", list)) return 0;
     cJSON_Delete(list);
     return fail_fault(err, "%s: no memory", f->path);
 }
 
+// A number, or a list of numbers; an empty list is as none.
+static int read_layers(AdapterFields *f, Error *err) {
+    const char *const expected = "a layer's number, or a list of them";
+    const cJSON *item = NULL, *layers = present(f, "layers_to_transform");
+    uint64_t number;
+    if (cJSON_IsArray(layers)) {
+        cJSON_ArrayForEach(item, layers) if (!json_is_count(item, MAX_LAYER, &number)) return refuse(
+            f, "layers_to_transform", expected, err);
+        if (!layers->child) layers = NULL;
+    } else if (layers && !json_is_count(layers, MAX_LAYER, &number))
+        return refuse(f, "layers_to_transform", expected, err);
+    if (layers && cJSON_IsString(f->targets))
+        return refuse(f, "layers_to_transform", "it absent, as target_modules is a regular expression", err);
+    f->layers = layers;
+    return 0;
+}
+
+// Patterns of modules and their numbers, of which the first that fits counts.
+static int read_numbers(const cJSON **numbers, AdapterFields *f, const char *field, Error *err) {
+    const cJSON *item = NULL, *object = present(f, field);
+    *numbers = object;
+    if (!object) return 0;
+    if (!cJSON_IsObject(object)) return refuse(f, field, "an object of modules and numbers", err);
+    cJSON_ArrayForEach(item, object) {
+        int code = check_pattern(f, field, item->string, err);
+        if (code) return code;
+        uint64_t rank = 0;
+        if (numbers == &f->ranks && (!json_is_count(item, MAX_RANK, &rank) || rank == 0))
+            return refuse(f, field, "ranks from 1 to 65536", err);
+        if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble)) return refuse(f, field, "finite numbers", err);
+    }
+    return json_check_unique(object, f->path, field, err);
+}
+
 static int read_modules(AdapterFields *f, Error *err) {
-    const char *const expected = "a list of modules, or \"all-linear\"";
+    const char *const expected = "a list of modules, a regular expression, or \"all-linear\"";
+    const char *const names = "a list of modules";
     int code = spell_all_linear(f, err);
-    if (!code) code = read_names(&f->targets, f, "target_modules", expected, err);
-    if (!code && (!f->targets || !f->targets->child)) code = refuse(f, "target_modules", expected, err);
-    if (!code) code = read_names(&f->saved, f, "modules_to_save", "a list of modules", err);
-    f->everywhere = !present(f, "layers_to_transform") && !present(f, "exclude_modules");
-    return code;
+    if (!code) code = read_names(&f->targets, f, "target_modules", true, expected, err);
+    if (!code && !f->targets) code = refuse(f, "target_modules", expected, err);
+    if (!code) code = read_names(&f->excluded, f, "exclude_modules", true, "a list or a regular expression", err);
+    if (!code) code = read_names(&f->saved, f, "modules_to_save", false, names, err);
+    if (!code) code = read_names(&f->layers_pattern, f, "layers_pattern", true, names, err);
+    if (!code) code = check_patterns(f, "target_modules", f->targets, err);
+    if (!code) code = check_patterns(f, "exclude_modules", f->excluded, err);
+    if (!code) code = check_patterns(f, "layers_pattern", f->layers_pattern, err);
+    if (!code) code = read_layers(f, err);
+    if (!code) code = read_numbers(&f->ranks, f, "rank_pattern", err);
+    return code ? code : read_numbers(&f->alphas, f, "alpha_pattern", err);
 }
 
 static int read_base(AdapterFields *f, Error *err) {
@@ -166,16 +234,4 @@ int merge_read_config(AdapterFields *f, const char *folder, Error *err) {
     if (!code) code = read_scale(f, err);
     if (!code) code = read_modules(f, err);
     return code ? code : read_base(f, err);
-}
-
-int merge_named(const cJSON *names, const char *module, size_t length) {
-    const cJSON *item = NULL;
-    int at = 0;
-    cJSON_ArrayForEach(item, names) {
-        const size_t size = strlen(item->valuestring);
-        const bool ends = size <= length && strncmp(module + length - size, item->valuestring, size) == 0;
-        if (ends && (size == length || module[length - size - 1] == '.')) return at;
-        at++;
-    }
-    return -1;
 }

@@ -68,14 +68,13 @@ static void add_columns(float *restrict w, const float *restrict b, const float 
 }
 
 // wide = elements [first, first + count) of the matrix, row by row
-static void add_product(Output *o, uint64_t first, size_t count, size_t columns) {
-    const int rank = o->m->fields.rank;
+static void add_product(Output *o, const MergePart *part, uint64_t first, size_t count, size_t columns) {
+    const int rank = part->rank;
     for (size_t done = 0, now = 0; done < count; done += now) {
         const size_t row = (size_t)((first + done) / columns), column = (size_t)((first + done) % columns);
         now = columns - column < COLUMNS ? columns - column : COLUMNS;
         if (now > count - done) now = count - done;
-        add_columns(o->wide + done, o->b + row * (size_t)rank, o->a + column, columns, rank, (float)o->m->fields.scale,
-                    now);
+        add_columns(o->wide + done, o->b + row * (size_t)rank, o->a + column, columns, rank, (float)part->scale, now);
     }
 }
 
@@ -100,7 +99,7 @@ static int put_values(Output *o, SafetensorsWriter *writer, int t, Error *err) {
     for (uint64_t first = 0; !code && first < all; first += PIECE) {
         const size_t count = all - first < PIECE ? (size_t)(all - first) : PIECE;
         code = read_piece(o, reader, source, first, count, o->wide, &not_finite, err);
-        if (!code && part->a) add_product(o, first, count, (size_t)source->shape[1]);
+        if (!code && part->a) add_product(o, part, first, count, (size_t)source->shape[1]);
         if (code) break;
         too_large += convert_from_f32(o->raw, type, o->wide, count);
         code = safetensors_write(writer, o->raw, count * safetensors_type_size(type), err);
@@ -110,11 +109,34 @@ static int put_values(Output *o, SafetensorsWriter *writer, int t, Error *err) {
     return code ? code : check_values(o, reader, source, t, not_finite, too_large, err);
 }
 
+// *values, [rows, columns], becomes [columns, rows].
+static int transpose(const Output *o, float **values, size_t rows, size_t columns, Error *err) {
+    float *turned = malloc(rows * columns * sizeof *turned);
+    if (!turned) return fail_fault(err, "%s: no memory for its factors", o->m->spec->adapter);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) turned[j * rows + i] = (*values)[i * columns + j];
+    free(*values);
+    *values = turned;
+    return 0;
+}
+
+// A lookup's: base + scale (b a)^T = base + scale a^T b^T, so that these are b and a.
+static int turn_factors(Output *o, const MergePart *part, Error *err) {
+    const size_t rank = (size_t)part->rank;
+    int code = transpose(o, &o->a, rank, (size_t)part->a->shape[1], err);
+    if (!code) code = transpose(o, &o->b, (size_t)part->b->shape[0], rank, err);
+    float *a = o->a;
+    o->a = o->b;
+    o->b = a;
+    return code;
+}
+
 static int merge_tensor(void *context, SafetensorsWriter *writer, int t, Error *err) {
     Output *o = context;
     const MergePart *part = &o->m->parts[t];
     int code = part->a ? read_factor(o, part->a, &o->a, err) : 0;
     if (!code && part->b) code = read_factor(o, part->b, &o->b, err);
+    if (!code && part->embedding && part->a) code = turn_factors(o, part, err);
     if (!code) code = put_values(o, writer, t, err);
     free(o->a);
     free(o->b);
@@ -124,14 +146,24 @@ static int merge_tensor(void *context, SafetensorsWriter *writer, int t, Error *
 
 // ---- texts
 
+// Of matrices with several: the least and the greatest.
+static void add_range(cJSON *root, const char *name, MergeRange range) {
+    const double both[] = {range.least, range.most};
+    if (range.least == range.most)
+        cJSON_AddNumberToObject(root, name, range.least);
+    else
+        cJSON_AddItemToObject(root, name, cJSON_CreateDoubleArray(both, 2));
+}
+
 static int write_mark(const Output *o, Error *err) {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "program_version", LLMC_VERSION);
     cJSON_AddStringToObject(root, "dtype", model_type_name(o->m->spec->type));
     cJSON_AddStringToObject(root, "base", o->m->base_folder);
     cJSON_AddStringToObject(root, "adapter", o->m->spec->adapter);
-    cJSON_AddNumberToObject(root, "r", o->m->fields.rank);
-    cJSON_AddNumberToObject(root, "scale", o->m->fields.scale);
+    const MergeRange ranks = merge_ranks(o->m), scales = merge_scales(o->m);
+    add_range(root, "r", ranks);
+    if (ranks.most > 0) add_range(root, "scale", scales);
     return model_folder_write_json(&o->folder, MERGE_MARK, root, err);
 }
 
@@ -162,10 +194,14 @@ static int make_reward_config(const Merge *m, cJSON **json, Error *err) {
 static int write_config(const Output *o, Error *err) {
     const Merge *m = o->m;
     cJSON *json = NULL;
-    if (m->spec->type == MODEL_SAME && !m->becomes_reward)
+    if (m->spec->type == MODEL_SAME && !m->becomes_reward && !m->unties)
         return model_folder_copy(&o->folder, m->base_folder, "config.json", err);
     int code = json_read_object(&json, m->base_config, MODEL_CONFIG_BYTES, err);
     if (!code && m->becomes_reward) code = make_reward_config(m, &json, err);
+    if (!code && m->unties) {
+        cJSON_DeleteItemFromObjectCaseSensitive(json, "tie_word_embeddings");
+        cJSON_AddFalseToObject(json, "tie_word_embeddings");
+    }
     if (!code) return model_folder_write_config(&o->folder, json, m->spec->type, err);
     cJSON_Delete(json);
     return code;
