@@ -150,7 +150,7 @@ static int check_pattern(const AdapterFields *f, const char *field, const char *
 static int check_patterns(const AdapterFields *f, const char *field, const cJSON *names, Error *err) {
     int code = 0;
     const cJSON *item = NULL;
-    if (cJSON_IsString(names)) return check_pattern(f, field, names->valuestring, err);
+    if (names && cJSON_IsString(names)) return check_pattern(f, field, names->valuestring, err);
     if (names != f->layers_pattern) return 0; // names, not patterns
     cJSON_ArrayForEach(item, names) if (!code) code = check_pattern(f, field, item->valuestring, err);
     return code;

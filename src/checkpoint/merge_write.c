@@ -136,7 +136,7 @@ static int merge_tensor(void *context, SafetensorsWriter *writer, int t, Error *
     const MergePart *part = &o->m->parts[t];
     int code = part->a ? read_factor(o, part->a, &o->a, err) : 0;
     if (!code && part->b) code = read_factor(o, part->b, &o->b, err);
-    if (!code && part->embedding && part->a) code = turn_factors(o, part, err);
+    if (!code && part->embedding && part->a && part->b) code = turn_factors(o, part, err);
     if (!code) code = put_values(o, writer, t, err);
     free(o->a);
     free(o->b);
