@@ -5,7 +5,8 @@
     generate.py --model DIR --chat --prompt "What is a llama?"           asks an instruct model
     generate.py --model DIR --prompts FILE --json > answers.jsonl        many prompts in one batch
 
-FILE has a prompt a line, or is .jsonl with {"prompt": "..."} a line. Several prompts are computed side by side and each text
+FILE has a prompt a line, or rows {"prompt": "..."}: .jsonl, .json (an array) or .parquet; all but the last may be compressed
+(.gz, .zst). Several prompts are computed side by side and each text
 is printed when it is whole. Nothing is sent anywhere: the model runs here, on the GPU or the CPU.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 interrupted.
@@ -18,7 +19,10 @@ import sys
 import time
 from pathlib import Path
 
+from llmdata.files import ROWS
 from llmdata.folder import find_model
+from llmdata.records import parse, place, read_rows
+from llmdata.textfile import format_of, read_text_lines
 from llmtext.chat import Chat
 from llmtext.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
@@ -34,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="folder with config.json, safetensors and tokenizer.json")
     add("--prompt", action="append", default=[], metavar="TEXT", help="text to go on with; may be given several times")
-    add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or .jsonl with the key \"prompt\"")
+    add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or rows with the key \"prompt\"")
     add_sampling_options(add, temperature=0.8, top_p=0.95, max_tokens=256)
     add("--chat", action="store_true", help="the prompts are what a user says; uses the model's chat template")
     add("--system", metavar="TEXT", help="with --chat: the system message")
@@ -47,22 +51,19 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_prompts(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-    if path.suffix != ".jsonl":
-        return [line for line in lines if line.strip()]
+    if format_of(path) not in ROWS:
+        return [line for _, line in read_text_lines(path)]
     prompts = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, value, _ in read_rows(path):
+        where = place(path, number)
         try:
-            prompts.append(json.loads(line)["prompt"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise InputError(f"{path}: line {number}: expected an object with the key \"prompt\"") from None
+            prompts.append(parse(value)["prompt"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}, expected an object with the key \"prompt\"") from None
+        except (TypeError, KeyError):
+            raise InputError(f"{where}: expected an object with the key \"prompt\"") from None
         if not isinstance(prompts[-1], str):
-            raise InputError(f"{path}: line {number}: \"prompt\": expected a text")
+            raise InputError(f"{where}: \"prompt\": expected a text")
     return prompts
 
 

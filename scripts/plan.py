@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmdata.folder import find_model
+from llmdata.textfile import read_json
 from llmplan.gpus import GPUS
 from llmplan.library import Fault, InputError, Planner
 from llmplan.predict import FORMULA, Assumptions, ModelCosts, Prediction, predict
@@ -133,7 +134,7 @@ class Plan:
 
     def read_config(self) -> dict:
         self.planner.memory(1, 1, False, 0, 1, 1)  # checks the file: its fields are there from here on
-        return json.loads(self.options.config.read_text(encoding="utf-8"))
+        return read_json(self.options.config)
 
     def layouts(self, gpus: int) -> list[Layout]:
         node = self.options.gpus_per_node

@@ -26,14 +26,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from llmdata.errors import InputError
+from llmdata.textfile import read_json, read_lines
+
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
 INK, FAINT = "#1f2937", "#9ca3af"
 TOKENS, PAIRS = "nats per token", "mean over pairs"  # what a loss is counted in; a comparison's of DPO, IPO and reward models
 FEW = 40  # points that are marked each
-
-
-class InputError(Exception):
-    """Bad input: one line for the user."""
 
 
 @dataclass
@@ -56,7 +55,7 @@ def read_run(name: str, axis: str) -> Run:
         raise InputError(f"{path}: no such file, expected a run's log.jsonl")
     run = Run(path.resolve().parent.name if path.name == "log.jsonl" else path.stem, path)
     tokens_at_step: dict[int, float] = {}
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for _, line, _ in read_lines(path):
         read_line(run, line, axis, tokens_at_step)
     if not run.train and not run.val:
         raise InputError(f'{path}: no line with a finite "loss" or "val_loss"')
@@ -65,11 +64,11 @@ def read_run(name: str, axis: str) -> Run:
     return run
 
 
-def read_line(run: Run, line: str, axis: str, tokens_at_step: dict[int, float]) -> None:
+def read_line(run: Run, line: bytes, axis: str, tokens_at_step: dict[int, float]) -> None:
     try:
-        entry = json.loads(line)
+        entry = json.loads(line.decode("utf-8", errors="replace"))
     except ValueError:
-        run.unreadable += bool(line.strip())
+        run.unreadable += 1
         return
     if not isinstance(entry, dict) or not is_number(entry.get("step")):
         return
@@ -124,8 +123,8 @@ def unigram_of_runs(runs: list[Run]) -> dict[str, float]:
         if run.unit != TOKENS:
             continue
         try:
-            value = json.loads((run.path.parent / "meta.json").read_text("utf-8")).get("unigram_val_loss")
-        except (OSError, ValueError, AttributeError):
+            value = read_json(run.path.parent / "meta.json").get("unigram_val_loss")
+        except (InputError, AttributeError):
             continue
         if is_number(value):
             values.add(value)

@@ -4,7 +4,8 @@
     prepare_chat.py CHATS... --tokenizer MODEL --output DIR       for --task sft, or for dpo and reward: the fields decide
     prepare_chat.py --output DIR --show 3                         shows rows of a finished set
 
-CHATS: .jsonl or .parquet files, or folders of them. A row is one of
+CHATS: .jsonl, .json (an array of rows, or a row a line) or .parquet files, the first two also with .gz or .zst behind that, or
+folders of them (of .json files the names must be given). A row is one of
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
     {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, is better than "chosen"
     {"prompt": "...", "answers": ["best", "second", "third"]}     two or three
@@ -12,8 +13,8 @@ Roles are system, user, assistant and tool (or ipython); an assistant's message 
 answers are texts or lists of messages; answers that are whole conversations have the prompt in common at their begin.
 
 Trained are an assistant's contents and the token that ends its turn. The template is that of MODEL (chat_template.jinja or
-tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left out and counted. Rows end
-with their last trained token. DIR receives train_*.bin, val_*.bin, the tokenizer's files and meta.json, all of them or none.
+tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left out and counted, and so are
+files without rows. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the tokenizer's files and meta.json, all of them or none.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -37,19 +38,20 @@ from llmdata import rows
 from llmdata.chatrows import KIND_NAMES, REASONS, TOO_LONG, RowEncoder, row_length
 from llmdata.chatset import MIXED, Made, Settings, Source, find_kind, make_rows
 from llmdata.errors import InputError
+from llmdata.files import ROWS, Notes, find_files
 from llmdata.folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
+from llmdata.records import place
 from llmdata.show import Shower, terminal_width
-from llmdata.source import find_files
 from llmdata.split import HeldOut
+from llmdata.textfile import copy_unmarked
 from llmtext.chat import CONFIG, LLAMA3, LLAMA3_TEMPLATE, OWN, Template
 from llmtext.texts import check_texts, open_tokenizer
 
 BESIDE = ("tokenizer_config.json", OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there
 # reference_*.bin: what train_llama3 keeps of a reference model's answers to the set
 OWN_FILES = ("train_*.bin", "val_*.bin", "reference_*.bin", "tokenizer.json", *BESIDE, "meta.json")
-SUFFIXES = (".jsonl", ".parquet")
 LISTED = 5  # rows left out that are named on stderr
 LLAMA3_DATE = "2024-07-26"  # that of Llama 3.1's own template
 
@@ -75,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--system", metavar="TEXT", help="system message for rows without one")
     add("--date", type=datetime.date.fromisoformat, default=LLAMA3_DATE, metavar="YYYY-MM-DD",
         help="the day for templates that write it (default: %(default)s, Llama 3.1's)")  # fmt: skip
-    add("--strict", action="store_true", help="refuse the set at the first row that can't be used")
+    add("--strict", action="store_true", help="refuse the set at the first row that can't be used, or file without rows")
     add("--show", type=int, default=0, metavar="N", help="print the first N rows, what is trained in colour")
     add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="tokens in a file (default: %(default)s)")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
@@ -103,8 +105,8 @@ def check_options(options: argparse.Namespace) -> None:
     options.tokenizer = options.tokenizer and find_model(options.tokenizer)
 
 
-def find_sources(options: argparse.Namespace) -> list[Source]:
-    sources = [Source(path, 1.0) for path in find_files(options.chats, SUFFIXES)]
+def find_sources(options: argparse.Namespace, notes: Notes) -> list[Source]:
+    sources = [Source(path, 1.0) for path in find_files(options.chats, ROWS, notes)]
     for name, text in options.source:
         try:
             weight = float(text)
@@ -112,7 +114,7 @@ def find_sources(options: argparse.Namespace) -> list[Source]:
             weight = math.nan
         if not 0 < weight <= 1000:
             raise InputError(f"--source {name} {text}: expected a weight over 0, up to 1000")
-        sources += [Source(path, weight) for path in find_files([name], SUFFIXES)]
+        sources += [Source(path, weight) for path in find_files([name], ROWS, notes)]
     return sources
 
 
@@ -148,8 +150,8 @@ class Chooser:
 class Preparation:
     """The rows of one set on their way into its files."""
 
-    def __init__(self, options: argparse.Namespace, sources: list[Source], writers: dict[str, rows.RowWriter]):
-        self.options, self.sources, self.writers = options, sources, writers
+    def __init__(self, options: argparse.Namespace, sources: list[Source], writers: dict[str, rows.RowWriter], notes: Notes):
+        self.options, self.sources, self.writers, self.notes = options, sources, writers, notes
         self.counts = [SourceCount() for _ in sources]
         self.chooser = Chooser(sources, options.val_fraction, options.seed)
         self.listed: list[str] = []
@@ -173,7 +175,7 @@ class Preparation:
             self.longest = max(self.longest, row_length(made.row))
 
     def _leave_out(self, made: Made) -> None:
-        where = f"{self.sources[made.source].path}: line {made.number}: {made.text}"
+        where = f"{place(self.sources[made.source].path, made.number)}: {made.text}"
         if made.reason == MIXED or self.options.strict or (made.reason == TOO_LONG and self.options.too_long == "refuse"):
             raise InputError(where)
         count = self.counts[made.source]
@@ -187,10 +189,10 @@ class Preparation:
 
     def check(self) -> None:
         for source, count in zip(self.sources, self.counts):
-            if not count.rows:
-                reasons = in_words(count.skipped) or "it has none"
-                first = f"; {count.first_skipped}" if count.first_skipped else ""
-                raise InputError(f"{source.path}: no row can be used: {reasons}{first}")
+            if not count.rows and not count.skipped:
+                self.notes.add_blank(source.path)
+            elif not count.rows:
+                raise InputError(f"{source.path}: no row can be used: {in_words(count.skipped)}; {count.first_skipped}")
         train, val = self.writers["train"], self.writers["val"]
         if not train.rows or (self.options.val_fraction > 0 and not val.rows):
             missing = "validate" if train.rows else "train"
@@ -209,6 +211,7 @@ class Preparation:
             print(f"prepare_chat: {skipped.total()} rows left out: {in_words(skipped)}", file=sys.stderr)
         if cut:
             print(f"prepare_chat: {cut} rows cut to --max-tokens {self.options.max_tokens}", file=sys.stderr)
+        self.notes.report("prepare_chat", ROWS)
 
 
 def in_words(reasons: Counter) -> str:
@@ -219,11 +222,11 @@ def in_words(reasons: Counter) -> str:
 
 
 def copy_tokenizer(template: Template, folder: Path) -> None:
-    """Byte for byte, so that train_llama3 knows the model's tokenizer again; and the template that the rows were made with."""
+    """tokenizer.json byte for byte, so that train_llama3 knows it again; and the template that the rows were made with."""
     shutil.copyfile(template.folder / "tokenizer.json", folder / "tokenizer.json")
     for name in BESIDE:
         if (template.folder / name).is_file():
-            shutil.copyfile(template.folder / name, folder / name)
+            copy_unmarked(template.folder / name, folder / name)
     if template.origin != LLAMA3:
         return
     eot = "<|eot_id|>"
@@ -242,8 +245,9 @@ def open_writers(options: argparse.Namespace, encoder: RowEncoder, kind: int, fo
     return {name: rows.RowWriter(folder, name, *arguments) for name in ("train", "val")}
 
 
-def write_rows(options: argparse.Namespace, sources: list[Source], settings: Settings, writers: dict) -> Preparation:
-    preparation = Preparation(options, sources, writers)
+def write_rows(options: argparse.Namespace, sources: list[Source], settings: Settings, writers: dict,
+               notes: Notes) -> Preparation:  # fmt: skip
+    preparation = Preparation(options, sources, writers, notes)
     progress = Progress("rows", sum(source.path.stat().st_size for source in sources))
     with contextlib.closing(make_rows(sources, settings, options.workers)) as results:
         for made in results:
@@ -294,7 +298,8 @@ def describe(options: argparse.Namespace, settings: Settings, encoder: RowEncode
 
 
 def prepare(options: argparse.Namespace) -> None:
-    sources = find_sources(options)
+    notes = Notes("rows", options.strict)
+    sources = find_sources(options, notes)
     wanted = {name: kind for kind, name in KIND_NAMES.items()}.get(options.kind)
     settings = Settings(options.tokenizer, options.date, options.system, options.max_tokens, options.too_long == "cut")
     encoder = settings.encoder()
@@ -302,7 +307,7 @@ def prepare(options: argparse.Namespace) -> None:
     with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
         copy_tokenizer(encoder.template, folder)
         writers = open_writers(options, encoder, settings.kind, folder)
-        preparation = write_rows(options, sources, settings, writers)
+        preparation = write_rows(options, sources, settings, writers, notes)
         meta = describe(options, settings, encoder, preparation)
         (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
         move_into_place(folder, options.output, OWN_FILES)
@@ -327,7 +332,7 @@ def show(folder: Path, count: int) -> None:
     print(shower.legend())
     every = itertools.chain.from_iterable(rows.read_rows(path) for path in files)
     for number, row in enumerate(itertools.islice(every, count), 1):
-        print("\n".join(shower.row(f"row {number}, {meta['sources'][row.source]['path']}: line {row.line}", row)))
+        print("\n".join(shower.row(f"row {number}, {place(Path(meta['sources'][row.source]['path']), row.line)}", row)))
 
 
 def run(options: argparse.Namespace) -> None:

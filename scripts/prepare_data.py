@@ -4,12 +4,14 @@
     prepare_data.py TEXT... --output DIR --vocab-size 2048      trains a tokenizer like Llama 3's on the text
     prepare_data.py TEXT... --output DIR --tokenizer PATH       uses an existing one
 
-TEXT: .txt, .jsonl (key "text"), .parquet (column "text"), or folders of them. DIR receives train_*.bin, val_*.bin,
-tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
+TEXT: .txt, .jsonl and .json (key "text"; .json: an array of rows, or a row a line), .parquet (column "text"), all but the last
+also with .gz or .zst behind that, or folders of them (of .json files the names must be given). DIR receives train_*.bin,
+val_*.bin, tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
 
-A document is a .txt file, a .jsonl line or a .parquet row. Validation text: of .jsonl and .parquet whole documents, of .txt
-blocks of up to 16,384 characters, cut at blank lines where there are any; of each run of 1/FRACTION of them one, by a hash of
-the seed. A document is closed before a held-out block and begins anew behind it.
+Text is UTF-8; a byte order mark at a file's begin is dropped, and in .txt each CRLF is a newline. A document is a .txt file or
+a row. Validation text: of rows whole documents, of .txt blocks of up to 16,384 characters, cut at blank lines where there are
+any; of each run of 1/FRACTION of them one, by a hash of the seed. A document is closed before a held-out block and begins anew
+behind it. Files without text, and those of folders with other endings, are counted and named at the end.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -30,10 +32,11 @@ from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
+from llmdata.files import FORMATS, Notes, find_files
 from llmdata.folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
-from llmdata.source import find_files
+from llmdata.records import unpacked_bytes
 from llmtext.texts import check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")
@@ -58,6 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="chooses the validation text (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
                         help="processes (default: all cores, here %(default)s)")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="refuse the set at the first file without text")
     parser.add_argument("--overwrite", action="store_true", help="replace shards that DIR already holds")
     options = parser.parse_args()
     check_options(options)
@@ -76,12 +80,11 @@ def check_options(options: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
 
 
-def training_texts(files: list[Path], options: argparse.Namespace, progress: Progress) -> Iterator[str]:
+def training_texts(files: list[Path], options: argparse.Namespace, notes: Notes, progress: Progress) -> Iterator[str]:
     """Text for the tokenizer: only what is not held out, thinned evenly to about --tokenizer-bytes."""
-    total = sum(path.stat().st_size for path in files)
-    keep = min(1.0, options.tokenizer_bytes / total)
+    keep = min(1.0, options.tokenizer_bytes / max(1, unpacked_bytes(files)))
     due = 1.0
-    for unit in split.read_units(files, options.val_fraction, options.seed):
+    for unit in split.read_units(files, options.val_fraction, options.seed, notes):
         progress.update(unit.consumed)
         due += keep
         if unit.split == "train" and due >= 1:
@@ -89,16 +92,17 @@ def training_texts(files: list[Path], options: argparse.Namespace, progress: Pro
             yield unit.text
 
 
-def make_tokenizer(files: list[Path], options: argparse.Namespace) -> tokenizers.TextTokenizer:
+def make_tokenizer(files: list[Path], options: argparse.Namespace, notes: Notes) -> tokenizers.TextTokenizer:
     if options.tokenizer is not None:
         return tokenizers.load(options.tokenizer, options.bos_token, options.eos_token)
     progress = Progress("tokenizer", sum(path.stat().st_size for path in files))
-    result = tokenizers.train(training_texts(files, options, progress), options.vocab_size)
+    result = tokenizers.train(training_texts(files, options, notes, progress), options.vocab_size)
     progress.finish(f"{result.vocab_size} tokens trained")
     return result
 
 
-def write_shards(files: list[Path], options: argparse.Namespace, text_tokenizer: tokenizers.TextTokenizer, folder: Path) -> dict:
+def write_shards(files: list[Path], options: argparse.Namespace, notes: Notes, text_tokenizer: tokenizers.TextTokenizer,
+                 folder: Path) -> dict:  # fmt: skip
     """Encodes all text into `folder` and returns the description that goes to meta.json."""
     path = folder / "tokenizer.json"
     sha256 = hashlib.sha256(path.read_bytes())
@@ -109,7 +113,7 @@ def write_shards(files: list[Path], options: argparse.Namespace, text_tokenizer:
     }
     documents, text_bytes = {"train": 0, "val": 0}, {"train": 0, "val": 0}
     progress = Progress("tokens", sum(file.stat().st_size for file in files))
-    units = split.read_units(files, options.val_fraction, options.seed)
+    units = split.read_units(files, options.val_fraction, options.seed, notes)
     with contextlib.closing(encode_all(units, path, bos, eos, options.workers)) as results:
         for result in results:
             for name, tokens in result.tokens.items():
@@ -175,13 +179,15 @@ def unigram_loss(train: shards.ShardWriter, val: shards.ShardWriter) -> float | 
 
 
 def prepare(options: argparse.Namespace) -> None:
-    files = find_files(options.text)
+    notes = Notes(strict=options.strict)
+    files = find_files(options.text, FORMATS, notes)
     with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
-        text_tokenizer = make_tokenizer(files, options)
+        text_tokenizer = make_tokenizer(files, options, notes)
         text_tokenizer.save(folder)
-        meta = write_shards(files, options, text_tokenizer, folder)
+        meta = write_shards(files, options, notes, text_tokenizer, folder)
         (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
         move_into_place(folder, options.output, OWN_FILES)
+    notes.report("prepare_data", FORMATS)
     print_summary(options.output, meta)
 
 

@@ -4,7 +4,8 @@
     prepare_eval.py items.jsonl --tokenizer data/mine --output data/mine/items.eval
     prepare_eval.py mmlu_test.jsonl --few-shot 5 --few-shot-file mmlu_dev.jsonl --tokenizer ... --output ...
 
-Each line of a .jsonl file is an object. Kinds, by default told by the first row's fields:
+A row is an object: a line of .jsonl, an element of a .json array or a row of .parquet; the first two may be compressed
+(.gz, .zst). Kinds, by default told by the first row's fields:
 
     completion  {"ctx" or "query" or "context", "endings" or "choices", "label"}    which ending goes on?
     question    {"question", "choices", "answer"}    choices get letters; the letters are scored behind "Answer:"
@@ -35,9 +36,10 @@ from typing import Iterator
 
 from tokenizers import Tokenizer
 
-from llmdata import evalset
+from llmdata import evalset, records
 from llmdata import tokenizer as tokenizers
 from llmdata.errors import InputError
+from llmdata.files import ROWS, Notes
 from llmdata.folder import find_model
 from llmtext.texts import check_texts
 
@@ -72,7 +74,7 @@ class Question:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("items", nargs="+", type=Path, metavar="JSONL", help="files with an object a line")
+    parser.add_argument("items", nargs="+", type=Path, metavar="FILE", help="files of rows")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without ending, names the task")
     parser.add_argument("--tokenizer", required=True, type=Path, metavar="PATH",
                         help="tokenizer.json, a folder that holds one, or Meta's tokenizer.model")  # fmt: skip
@@ -89,6 +91,7 @@ def parse_arguments() -> argparse.Namespace:
                         help="draw them anew for each item, as lm-eval does with that seed (default: the first ones)")  # fmt: skip
     parser.add_argument("--description", default="", metavar="TEXT", help="stands before everything, as it is")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
+    parser.add_argument("--strict", action="store_true", help="refuse the items at the first file without any")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     options = parser.parse_args()
     check_texts(options, "bos_token", "description")
@@ -103,25 +106,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield Row(f"{path}: line {number}", parse_row(f"{path}: line {number}", line))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-
-
-def parse_row(where: str, line: bytes) -> dict:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 at byte {error.start} of the line") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: expected an object")
-    return row
+    for number, value, _ in records.read_rows(path):
+        where = records.place(path, number)
+        try:
+            fields = records.parse(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if not isinstance(fields, dict):
+            raise InputError(f"{where}: expected an object")
+        yield Row(where, fields)
 
 
 def kind_of(row: Row) -> str:
@@ -285,10 +278,15 @@ def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namesp
 # ---- the whole
 
 
-def read_items(options: argparse.Namespace) -> list[Row]:
-    rows = [row for path in options.items for row in read_rows(path)][: options.limit]
-    if not rows:
-        raise InputError(f"{options.items[0]}: no items in this file, expected an object a line")
+def read_items(options: argparse.Namespace, notes: Notes) -> list[Row]:
+    rows: list[Row] = []
+    for path in options.items:
+        before = len(rows)
+        rows += read_rows(path)
+        if len(rows) == before:
+            notes.add_blank(path)
+    notes.check_some(options.items)
+    rows = rows[: options.limit]
     options.kind = options.kind or kind_of(rows[0])
     return rows
 
@@ -308,7 +306,8 @@ def prepare(options: argparse.Namespace) -> None:
         raise InputError(f"{options.output}: already there; give another name, or --overwrite")
     if not options.output.parent.is_dir():
         raise InputError(f"{options.output.parent}: no such folder")
-    rows = read_items(options)
+    notes = Notes("items", options.strict)
+    rows = read_items(options, notes)
     encoder = Encoder(find_model(options.tokenizer), options.bos_token)
     documents = options.kind == "document"
     if documents and (options.few_shot or options.description):
@@ -317,6 +316,7 @@ def prepare(options: argparse.Namespace) -> None:
     kind = evalset.DOCUMENTS if documents else evalset.CHOICE
     evalset.write(options.output, kind, items, encoder.vocab_size, encoder.sha256)
     longest = max(len(item.context) + len(ending.tokens) for item in items for ending in item.endings)
+    notes.report("prepare_eval", ROWS)
     print(f"{options.output}: {len(items)} items of kind {options.kind}, the longest of {longest} tokens")
 
 

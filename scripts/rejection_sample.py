@@ -4,7 +4,7 @@
     rejection_sample.py --model POLICY --reward-model REWARD --prompts prompts.jsonl --output best.jsonl
     rejection_sample.py ... --samples 20 --temperature 0.8 --rows 64 --pairs pairs.jsonl
 
-A prompt is a line of JSONL with "prompt" (what a user says, or a list of messages) or "messages" (a conversation, up to its
+A prompt is a row of .jsonl, .json (an array) or .parquet, the first two also compressed (.gz, .zst), with "prompt" (what a user says, or a list of messages) or "messages" (a conversation, up to its
 last user turn). OUTPUT gets a line for each prompt, {"messages", "score", "scores"}, which prepare_chat.py takes for SFT;
 --pairs {"prompt", "chosen", "rejected", ...} of the best and the worst answer, which it takes for DPO. Answers that were
 cut off by --max-tokens are not chosen, unless --keep-cut. Answers that read the same are scored once.
@@ -28,6 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llmdata.folder import find_model
+from llmdata.textfile import read_json
 from llmtext.chat import Template
 from llmtext.errors import Fault, InputError
 from llmtext.fingerprint import model_fingerprint
@@ -52,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--model", required=True, type=Path, metavar="DIR", help="who answers: folder with config.json, safetensors, tokenizer.json")
     add("--reward-model", type=Path, metavar="DIR",
         help="who scores: a model of train_llama3 --task reward (default: nobody, the first whole answer is taken)")  # fmt: skip
-    add("--prompts", required=True, nargs="+", type=Path, metavar="FILE", help="JSONL with \"prompt\" or \"messages\"")
+    add("--prompts", required=True, nargs="+", type=Path, metavar="FILE", help="rows with \"prompt\" or \"messages\"")
     add("--output", required=True, type=Path, metavar="FILE", help="the best answers, JSONL")
     add("--pairs", type=Path, metavar="FILE", help="best and worst answers as preferences, JSONL")
     add("--pair-margin", type=float, default=0.0, metavar="X",
@@ -182,10 +183,10 @@ def check_same_tokenizer(options: argparse.Namespace, tokenizer) -> None:
 def check_head(option: str, folder: Path, wanted: str) -> None:
     """So that a mix-up of the two is found before an hour of sampling."""
     path = folder / "config.json"
-    try:
-        found = json.loads(path.read_text("utf-8")).get("architectures")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: expected a JSON object: {error}") from None
+    fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    found = fields.get("architectures")
     if found is not None and wanted not in found or found is None and option == "--reward-model":
         raise InputError(f"{path}: architectures {json.dumps(found)}, expected {wanted} for {option}")
 
@@ -194,7 +195,7 @@ def check_head(option: str, folder: Path, wanted: str) -> None:
 
 
 def read_context(folder: Path) -> int:
-    value = json.loads((folder / "config.json").read_text("utf-8")).get("max_position_embeddings", 2048)
+    value = read_json(folder / "config.json").get("max_position_embeddings", 2048)
     if not isinstance(value, int) or value < 2:
         raise InputError(f"{folder / 'config.json'}: max_position_embeddings {value}, expected 2 or more")
     return value

@@ -276,7 +276,7 @@ def test_a_base_whose_config_is_not_json(any_round, tmp_path):
     (tmp_path / "broken/config.json").write_text("{")
     with pytest.raises(InputError) as refused:
         plan(any_round, change(any_round.fields, "reward_model.init_from", str(tmp_path / "broken")))
-    assert f"{tmp_path}/broken/config.json: expected JSON" in str(refused.value)
+    assert f"{tmp_path}/broken/config.json: not JSON" in str(refused.value)
 
 
 def test_the_example(tmp_path, monkeypatch):

@@ -239,9 +239,9 @@ def write_table(path, contents):
 def test_a_row_of_a_table_that_is_not_utf_8_spoils_no_other(tmp_path, model, prepare, refused):
     path = write_table(tmp_path / "a.parquet", [b"\xff" if n in (299, 400) else f"hi {n}" for n in range(600)])
     arguments = (path, "--tokenizer", model, "--output", tmp_path / "out", "--val-fraction", 0)
-    assert f'{path}: line 300: "messages": not UTF-8' in refused(*arguments, "--strict")
+    assert f'{path}: row 300: "messages": not UTF-8' in refused(*arguments, "--strict")
     _, error = prepare(*arguments)
-    assert f"{path}: line 401: " in error and "2 rows left out: 2 malformed" in error
+    assert f"{path}: row 401: " in error and "2 rows left out: 2 malformed" in error
     assert [row.line for row in read(tmp_path / "out")] == [n for n in range(1, 601) if n not in (300, 401)]
 
 
@@ -253,7 +253,7 @@ def test_a_table_with_days_that_no_calendar_has(tmp_path, model, prepare):
     days = arrow.array([1, 2**31 - 1], arrow.int32()).cast(arrow.date32())
     parquet.write_table(table.append_column("day\x1b[31m", days), tmp_path / "a.parquet")
     _, error = prepare(tmp_path / "a.parquet", "--tokenizer", model, "--output", tmp_path / "out", "--val-fraction", 0)
-    assert 'a.parquet: line 2: "day\\u001b[31m": ' in error and [row.line for row in read(tmp_path / "out")] == [1]
+    assert 'a.parquet: row 2: "day\\u001b[31m": ' in error and [row.line for row in read(tmp_path / "out")] == [1]
 
 
 def test_damaged_tables(tmp_path, model, refused):
@@ -431,7 +431,7 @@ def test_files_of_a_size(tmp_path, model, prepare):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda a: a.write_text(""), "the file is empty"),
+    (lambda a: a.write_text(""), "no row in it, expected"),
     (lambda a: a.write_text("\n"), "no row in it, expected"),
     (lambda a: a.unlink(), "no such file or folder"),
     (lambda a: write_jsonl(a, GOOD, PAIR), "a.jsonl: line 2: comparisons, expected conversations: one set holds one kind"),

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from llmdata import shards, source, split  # noqa: E402
+from llmdata import shards, source, split, textfile  # noqa: E402
 from llmdata import tokenizer as tokenizers  # noqa: E402
 
 # White space runs, digits, scripts without spaces, emoji of several code points, look-alikes of special tokens, NUL.
@@ -80,6 +80,7 @@ def test_text_comes_back_and_goes_to_one_split_only(tmp_path, rng):
         (tmp_path / f"{index}.txt").write_bytes(text.encode())
     prepare(tmp_path, "--output", tmp_path / "out", "--vocab-size", 400, "--val-fraction", 0.2, "--workers", 2)
     train, val = documents(tmp_path / "out", "train"), documents(tmp_path / "out", "val")
+    texts = [text.replace("\r\n", "\n") for text in texts]
     # every stretch lies in the text, and together they are all of it
     assert all(any(part in text for text in texts) for part in train + val)
     assert sorted("".join(train + val)) == sorted("".join(texts))
@@ -144,7 +145,7 @@ def test_same_text_from_all_formats(tmp_path, rng):
 
 
 def test_pieces_do_not_change_tokens(tmp_path, rng):
-    text = random_text(rng, 3000)
+    text = random_text(rng, 3000).replace("\r\n", "\n")
     (tmp_path / "a.txt").write_text(text, newline="")
     pieces = list(source.read_pieces(tmp_path / "a.txt", 300))
     assert "".join(piece.text for piece in pieces) == text and len(pieces) > 20
@@ -171,8 +172,8 @@ def test_piece_without_line_is_bounded(tmp_path):
 def test_utf8_across_reads(tmp_path, rng, monkeypatch):
     text = random_text(rng, 500)
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    monkeypatch.setattr(source, "READ_BYTES", 7)
-    assert "".join(piece.text for piece in source.read_pieces(tmp_path / "a.txt", 100)) == text
+    monkeypatch.setattr(textfile, "READ_BYTES", 7)
+    assert "".join(piece.text for piece in source.read_pieces(tmp_path / "a.txt", 100)) == text.replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.3, 0.05, 0.0107])
@@ -242,14 +243,11 @@ def good(folder: Path) -> Path:
     [
         ("a.txt", b"abc\n\xff\xfe", "not UTF-8 at byte offset 4"),
         ("a.txt", b"x" * (1 << 20) + b"\xe2\x82", f"not UTF-8 at byte offset {1 << 20}"),
-        ("a.txt", b"", "empty"),
-        ("a.txt", b" \n \n", "no text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2: not JSON"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', 'line 2: expected an object with a string under the key "text"'),
         ("a.jsonl", b'{"text": 5}\n', "line 1: expected an object"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1: half a surrogate pair"),
         ("a.jsonl", b'{"text": "a\xff"}\n', "line 1: not UTF-8"),
-        ("a.jsonl", b'{"text": ""}\n', "no text"),
         ("a.parquet", b"PAR1 no parquet", "not a Parquet file"),
         ("a.csv", b"a,b", "expected a name that ends in"),
     ],

@@ -10,11 +10,11 @@ from typing import Iterable, Iterator
 from llmtext.chat import Template
 from llmtext.texts import open_tokenizer
 
-from . import pool
+from . import pool, records
 from .chatrows import KIND_NAMES, MALFORMED, BadRow, RowEncoder, kinds_of, read_row
 from .errors import InputError
+from .records import Value, place, read_rows
 from .rows import Row
-from .source import Unreadable, parse_line, read_objects
 
 TASK_BYTES = 1 << 18  # of source that go to a worker at once
 SMALL = 4 << 20  # bytes of source that one process has read before others would have started
@@ -46,11 +46,11 @@ class Settings:
 
 @dataclass
 class Line:
-    """`value`: bytes of a .jsonl line, or the object of a .parquet row if it can be had. `consumed`: bytes of all sources read up to here."""
+    """`value`: as read_rows gives it. `consumed`: bytes of all sources read up to here."""
 
     source: int
     number: int
-    value: bytes | dict | Unreadable
+    value: Value
     consumed: int
 
 
@@ -67,14 +67,11 @@ class Made:
     text: str = ""
 
 
-def parse(value: bytes | dict | Unreadable) -> dict:
-    if isinstance(value, Unreadable):
-        raise BadRow(MALFORMED, value.reason)
-    if isinstance(value, bytes):
-        try:
-            value = parse_line(value)
-        except InputError as error:
-            raise BadRow(MALFORMED, str(error)) from None
+def parse(value: Value) -> dict:
+    try:
+        value = records.parse(value)
+    except InputError as error:
+        raise BadRow(MALFORMED, str(error)) from None
     if not isinstance(value, dict):
         raise BadRow(MALFORMED, "expected an object")
     # columns of a table that this row leaves empty
@@ -108,9 +105,7 @@ class RowMaker:
 def read_sources(sources: list[Source]) -> Iterator[Line]:
     before = 0
     for index, source in enumerate(sources):
-        for number, value, consumed in read_objects(source.path):
-            if number == 1 and isinstance(value, bytes):
-                value = value.removeprefix(b"\xef\xbb\xbf")
+        for number, value, consumed in read_rows(source.path):
             yield Line(index, number, value, before + consumed)
         before += source.path.stat().st_size
 
@@ -127,7 +122,7 @@ def find_kind(sources: list[Source], wanted: int | None) -> int:
         if len(kinds) == 1:
             return kinds[0]
         if kinds:
-            raise InputError(f"{sources[line.source].path}: line {line.number}: has \"messages\" and answers to compare: "
+            raise InputError(f"{place(sources[line.source].path, line.number)}: has \"messages\" and answers to compare: "
                              "say by --kind which to take")  # fmt: skip
     raise InputError(f'{sources[0].path}: no row in it, expected "messages", or "chosen" and "rejected", or "answers"')
 

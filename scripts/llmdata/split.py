@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Iterator
 
 from .encode import Unit
+from .files import Notes
 from .source import read_pieces
+from .textfile import TEXT, format_of, text_bytes
 
 # .txt files are often few and long (books, plays): holding out whole ones would be a lottery, holding out their ends would
 # test on last chapters only. So they are held out block by block; a block is cut at a blank line where there is one.
@@ -48,17 +50,17 @@ class HeldOut:
 
 def block_size(files: list[Path]) -> int:
     """Characters of a block of .txt: small for a small corpus, so that it too has some held-out blocks."""
-    total = sum(path.stat().st_size for path in files if path.suffix == ".txt")
+    total = text_bytes([path for path in files if format_of(path) == TEXT], LARGEST_BLOCK * BLOCKS_WANTED)
     return min(LARGEST_BLOCK, max(SMALLEST_BLOCK, total // BLOCKS_WANTED))
 
 
-def read_units(files: list[Path], fraction: float, seed: int) -> Iterator[Unit]:
+def read_units(files: list[Path], fraction: float, seed: int, notes: Notes) -> Iterator[Unit]:
     """All text in order. A document is closed where it is interrupted by held-out text, and begins anew behind it."""
     held_out = HeldOut(fraction, seed)
     block = block_size(files)
     before = 0
     for path in files:
-        by_block = path.suffix == ".txt"
+        by_block = format_of(path) == TEXT
         waiting: Unit | None = None
         split = "train"
         for piece in read_pieces(path, block if by_block else ROW_PIECE):
@@ -70,6 +72,9 @@ def read_units(files: list[Path], fraction: float, seed: int) -> Iterator[Unit]:
                     waiting.ends = unit.begins = True
                 yield waiting
             waiting = unit
-        if waiting is not None:
+        if waiting is None:
+            notes.add_blank(path)
+        else:
             yield waiting
         before += path.stat().st_size
+    notes.check_some(files)

@@ -11,6 +11,7 @@ from typing import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from .errors import InputError
+from .textfile import copy_unmarked, read_json, refuse_mark
 
 # How Llama 3 splits text into words before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
 SPLIT = (
@@ -54,7 +55,7 @@ class TextTokenizer:
         else:
             self.tokenizer.save(str(folder / "tokenizer.json"))
         if self.config is not None:
-            shutil.copyfile(self.config, folder / "tokenizer_config.json")
+            copy_unmarked(self.config, folder / "tokenizer_config.json")
             return
         name = self.tokenizer.id_to_token
         fields = {
@@ -108,6 +109,7 @@ def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
 
 
 def _load_json(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
+    refuse_mark(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
@@ -122,10 +124,7 @@ def _load_json(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
 
 
 def _read_config(path: Path) -> dict:
-    try:
-        fields = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    fields = read_json(path)
     if not isinstance(fields, dict):
         raise InputError(f"{path}: expected an object")
     return fields

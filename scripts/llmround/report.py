@@ -8,6 +8,7 @@ import shlex
 from html import escape
 from pathlib import Path
 
+from llmdata import textfile
 from llmtext.progress import duration
 from llmtext.prompts import as_written, read_prompts
 
@@ -45,9 +46,9 @@ def is_number(value) -> bool:
 
 def read_lines(path: Path) -> list[dict]:
     rows = []
-    for line in path.read_text("utf-8", errors="replace").split("\n") if path.is_file() else []:
+    for _, line, _ in textfile.read_lines(path) if path.is_file() else []:
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8", errors="replace"))
         except ValueError:
             continue
         if isinstance(row, dict):

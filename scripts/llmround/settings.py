@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmdata.folder import find_model
+from llmdata.textfile import parse_json, read_text
 from llmtext.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
 
@@ -213,13 +214,8 @@ class Programs:
 
 
 def read_file(path: Path) -> tuple[str, object]:
-    try:
-        text = path.read_text("utf-8")
-        return text, json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    text = read_text(path)
+    return text, parse_json(path, text)
 
 
 def read_round(path: Path) -> tuple[Round, Programs]:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from llmdata import textfile
+
 from .errors import InputError
 from .stream import harmless
 
@@ -32,12 +34,9 @@ _EDGE = "\u2003"
 
 
 def read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON: {error}") from None
+    value = textfile.read_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
     return value
@@ -54,10 +53,7 @@ def find_template(folder: Path, fields: dict) -> tuple[str | None, str]:
     """chat_template.jinja, or the field of tokenizer_config.json (a text, or a list of named ones), and where it was found."""
     own = folder / OWN
     if own.exists():
-        try:
-            return own.read_text(encoding="utf-8"), OWN
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{own}: {error}") from None
+        return textfile.read_text(own), OWN
     template = fields.get("chat_template")
     if isinstance(template, list):
         template = _default_of(template, folder / CONFIG)

@@ -1,6 +1,6 @@
-"""Prompts from JSONL: what a conversation says up to where the assistant is to answer.
+"""Prompts from rows: what a conversation says up to where the assistant is to answer.
 
-A line is an object with "prompt" (what a user says, or a list of messages that ends before the assistant's turn) or with
+A row is an object with "prompt" (what a user says, or a list of messages that ends before the assistant's turn) or with
 "messages" (a conversation, of which what follows the last user turn is left out).
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmdata.chatrows import EMPTY, MALFORMED, BadRow, read_messages, with_system
+from llmdata.records import Value, parse, place, read_rows
 
 from .errors import InputError
 
@@ -28,14 +29,12 @@ def read_prompts(paths: list[Path], system: str | None) -> tuple[list[Prompt], l
     """(prompts in order, FILE:LINE of those without a word in them). system: for those that have no system message."""
     prompts, empty, seen = [], [], Counter()
     for path in paths:
-        for number, line in enumerate(_lines(path), 1):
-            if not line.strip():
-                continue
+        for number, value, _ in read_rows(path):
             try:
-                messages = with_system(_read_line(line), system)
+                messages = with_system(_read_row(value), system)
             except BadRow as bad:
                 if bad.reason != EMPTY:
-                    raise InputError(f"{path}: line {number}: {bad}") from None
+                    raise InputError(f"{place(path, number)}: {bad}") from None
                 empty.append(f"{path}:{number}")
                 continue
             digest = _digest(messages)
@@ -49,22 +48,17 @@ def as_written(messages: list[dict]) -> list[dict]:
     return [{"role": m["role"], "content": m["content"]} | ({"weight": 0} if m.get("masked") else {}) for m in messages]
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-
-
 def _digest(messages: list[dict]) -> str:
     return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _read_line(line: str) -> list[dict]:
+def _read_row(value: Value) -> list[dict]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise BadRow(MALFORMED, 'not JSON, expected an object with "prompt" or "messages"') from None
+        row = parse(value)
+    except InputError as error:
+        raise BadRow(MALFORMED, f'{error}, expected an object with "prompt" or "messages"') from None
+    if isinstance(value, dict):  # of a table, which has all columns in each row
+        row = {name: field for name, field in row.items() if field is not None}
     if not isinstance(row, dict) or ("prompt" in row) == ("messages" in row):
         raise BadRow(MALFORMED, 'expected an object with either "prompt" or "messages"')
     field = "prompt" if "prompt" in row else "messages"

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from llmdata.textfile import refuse_mark
+
 from .chat import read_json, token_text
 from .errors import InputError
 from .generator import Generator, SamplerOptions
@@ -61,10 +63,14 @@ def open_tokenizer(folder: Path, option: str = "--model"):
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
+    if folder.is_file():
+        raise InputError(f"{option} {folder}: is a file, expected the folder that holds it: {option} {folder.parent}")
     if not folder.is_dir():
         raise InputError(f"{option} {folder}: no such folder")
     if not path.exists():
-        raise InputError(f"{path} is missing")
+        raise InputError(f"{path} is missing: copy it from the folder of the training data (train_llama3 --tokenizer does) or of "
+                         "the model that was begun with")  # fmt: skip
+    refuse_mark(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more precise

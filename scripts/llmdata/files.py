@@ -1,0 +1,95 @@
+"""The files of a data set: which of those that the user names are read, and what is said of the others."""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmtext.stream import harmless
+
+from .errors import InputError
+from .textfile import ARRAY, LINES, PACKED, TABLE, TEXT, TextFile, endings, format_of
+
+ROWS = (LINES, ARRAY, TABLE)
+FORMATS = (TEXT, *ROWS)
+NAMED = 3  # files without text that are named
+MOST_ENDINGS = 8
+
+
+@dataclass
+class Notes:
+    """What a program says of its files when all is done. strict: a file without text is refused."""
+
+    what: str = "text"  # what a file should have
+    strict: bool = False
+    left_out: Counter = field(default_factory=Counter)  # files of folders by ending
+    blank: list[Path] = field(default_factory=list)
+
+    def add_blank(self, path: Path) -> None:
+        if self.strict:
+            raise InputError(f"{path}: no {self.what} in this file, expected some (--strict)")
+        if path not in self.blank:
+            self.blank.append(path)
+
+    def check_some(self, files: list[Path]) -> None:
+        if all(path in self.blank for path in files):
+            others = f" and in the {len(files) - 1} others" if len(files) > 1 else ""
+            raise InputError(f"{files[0]}: no {self.what} in this file{others}, expected some")
+
+    def report(self, program: str, formats: tuple[str, ...]) -> None:
+        if self.blank:
+            names = ", ".join(map(str, self.blank[:NAMED])) + (", ..." if len(self.blank) > NAMED else "")
+            files = "1 file" if len(self.blank) == 1 else f"{len(self.blank)} files"
+            print(f"{program}: {files} without {self.what}: {harmless(names)}", file=sys.stderr)
+        if self.left_out:
+            print(f"{program}: left out: {in_words(self.left_out)} (no name that ends in {endings(_in_folders(formats))})",
+                  file=sys.stderr)  # fmt: skip
+
+
+def in_words(counts: Counter) -> str:
+    shown = [f"{count} {name}" for name, count in counts.most_common(MOST_ENDINGS)]
+    rest = counts.total() - sum(count for _, count in counts.most_common(MOST_ENDINGS))
+    return ", ".join(shown + ([f"{rest} others"] if rest else []))
+
+
+def find_files(paths: list[str], formats: tuple[str, ...], notes: Notes) -> list[Path]:
+    """Files named in `paths`, folders replaced by the files in them that end so, in sorted order."""
+    files: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        if path.is_dir():
+            files += _files_in_folder(path, _in_folders(formats), notes)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    for path in files:
+        if format_of(path) not in formats:
+            TextFile(path).close()  # says what it is
+            raise InputError(f"{path}: expected a name that ends in {endings(formats)}")
+    return files
+
+
+def _in_folders(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """A .json file that lies in a folder may be anything, so it is read where it is named itself."""
+    return tuple(name for name in formats if name != ARRAY)
+
+
+def _files_in_folder(folder: Path, formats: tuple[str, ...], notes: Notes) -> list[Path]:
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path))
+    found = [path for path in files if format_of(path) in formats]
+    left_out = Counter(_ending(path) for path in files if format_of(path) not in formats)
+    if not found:
+        has = f" (it has {in_words(left_out)})" if left_out else ""
+        raise InputError(f"{folder}: no {endings(formats)} file in this folder{has}")
+    notes.left_out.update(left_out)
+    return found
+
+
+def _ending(path: Path) -> str:
+    suffixes = path.suffixes[-2:] if path.suffix.lower() in PACKED else path.suffixes[-1:]
+    ending = harmless("".join(suffixes).lower())
+    return ending if ending and len(ending) <= 16 and " " not in ending else "without ending"

@@ -1,0 +1,247 @@
+"""Rows of a file, whatever holds them: lines of .jsonl, the array (or the lines) of .json, or the rows of .parquet."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from . import textfile
+from .errors import InputError
+from .textfile import ARRAY, LATIN1, TABLE, TextFile, format_of, one_line, read_chunks, read_lines
+
+BATCH_BYTES = 1 << 24  # of a table's text in memory at once, about
+MOST_ROWS = 256
+LARGEST_ROW = 1 << 28  # characters of an array's row
+LONGEST_SIGN = 16  # more than an escaped character or a word of JSON has
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row of a table that can't be had as an object, and why."""
+
+    reason: str
+
+
+Value = bytes | dict | Unreadable  # a line; or a row, of an array any JSON value
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Value, int]]:
+    """(number from 1, line or row, bytes of the file read so far); a file with another ending has lines."""
+    form = format_of(path)
+    if form == TABLE:
+        yield from _read_table(path)
+    elif form == ARRAY and _first_byte(path) == b"[":
+        yield from _read_array(path)
+    elif form == ARRAY:
+        yield from _read_single_lines(path)
+    else:
+        yield from read_lines(path)
+
+
+def place(path: Path, number: int) -> str:
+    """Where a row stands, for messages."""
+    return f"{path}: {'row' if format_of(path) in (TABLE, ARRAY) else 'line'} {number}"
+
+
+def parse(value: Value):
+    """What a row holds; an InputError says only what is wrong with it."""
+    if isinstance(value, Unreadable):
+        raise InputError(value.reason)
+    return parse_line(value) if isinstance(value, bytes) else value
+
+
+def parse_line(line: bytes):
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start} of the line ({LATIN1})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON ({getattr(error, 'msg', 'nested too deep or a number too long')})") from None
+
+
+# ---- .json
+
+
+def _first_byte(path: Path) -> bytes:
+    with TextFile(path) as file:
+        while (byte := file.read(1)).isspace():
+            pass
+        return byte
+
+
+def _read_single_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """A .json file may have a row in each line; one object over several lines has its rows under some key."""
+    for number, line, consumed in read_lines(path):
+        if number == 1 and line.strip() == b"{":
+            raise InputError(f"{path}: one object, expected an array of rows or a row in each line; of rows under a key: "
+                             "jq -c '.KEY[]' FILE > rows.jsonl")  # fmt: skip
+        yield number, line, consumed
+
+
+class _Array:
+    """The elements of a JSON array one by one; of the file only what is in work is held."""
+
+    SPACE = " \t\r\n"
+
+    def __init__(self, path: Path):
+        self.path, self.chunks, self.decode = path, read_chunks(path), json.JSONDecoder().raw_decode
+        self.buffer, self.at, self.consumed, self.ended, self.number = "", 0, 0, False, 0
+
+    def rows(self) -> Iterator[tuple[int, object, int]]:
+        self._next_sign()
+        self.at += 1  # the bracket
+        if self._next_sign() == "]":
+            return self._end()
+        while True:
+            self.number += 1
+            yield self.number, self._element(), self.consumed
+            if self._next_sign() == "]":
+                return self._end()
+            if self._next_sign() != ",":
+                self._fail("expected a comma or the array's end behind it")
+            self.at += 1
+
+    def _fail(self, text: str):
+        raise InputError(f"{self.path}: row {self.number}: {text}")
+
+    def _end(self) -> None:
+        self.at += 1
+        if self._next_sign():
+            self._fail("the array ends behind it, and text follows, expected one array")
+
+    def _more(self) -> bool:
+        """Holds about twice of what it held, so that an element that is read again with each try takes linear time."""
+        parts, size = [self.buffer[self.at :]], max(len(self.buffer) - self.at, 1)
+        while size > 0 and not self.ended:
+            text, self.consumed = next(self.chunks, (None, self.consumed))
+            self.ended = text is None
+            parts.append(text or "")
+            size -= len(parts[-1])
+        grown = len(parts) > 1 and any(parts[1:])
+        self.buffer, self.at = "".join(parts), 0
+        return grown
+
+    def _next_sign(self) -> str:
+        """The next character that is no white space; empty at the file's end."""
+        while True:
+            while self.at < len(self.buffer) and self.buffer[self.at] in self.SPACE:
+                self.at += 1
+            if self.at < len(self.buffer) or not self._more():
+                return self.buffer[self.at : self.at + 1]
+
+    def _element(self):
+        self._next_sign()
+        while True:
+            try:
+                value, end = self.decode(self.buffer, self.at)
+                if end < len(self.buffer):  # else it may be a part of a number
+                    self.at = end
+                    return value
+                fault = "the file ends within the array"
+            except RecursionError:
+                self._fail("not JSON (nested too deep)")
+            except ValueError as error:
+                fault = f"not JSON ({getattr(error, 'msg', 'a number too long')})"
+                if not self._may_go_on(error):
+                    self._fail(fault)
+            if len(self.buffer) - self.at > LARGEST_ROW:
+                self._fail(f"longer than {LARGEST_ROW >> 20} MiB, or {fault}")
+            if not self._more():
+                self._fail(fault)
+
+    def _may_go_on(self, error: ValueError) -> bool:
+        """Whether it is of the kind that more text mends: it shows at the end of what is held, or a string has no end."""
+        return isinstance(error, json.JSONDecodeError) and (
+            error.msg.startswith("Unterminated string") or error.pos > len(self.buffer) - LONGEST_SIGN
+        )
+
+
+def _read_array(path: Path) -> Iterator[tuple[int, object, int]]:
+    return _Array(path).rows()
+
+
+# ---- tables
+
+
+def open_table(path: Path):
+    """A table, or None of an empty file."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    if path.stat().st_size == 0:
+        return None
+    try:
+        file = parquet.ParquetFile(path, buffer_size=textfile.READ_BYTES)
+        file.schema_arrow  # is made of the file's only here
+        return file
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        kind = textfile.kind_of_file(path) or one_line(error)
+        raise InputError(f"{path}: not a Parquet file ({kind})") from None
+
+
+def read_batches(path: Path, file, columns: list[str] | None = None) -> Iterator[tuple]:
+    """(number of its first row from 1, batch of rows). What lies in its strings is not looked at."""
+    import pyarrow as arrow
+
+    before = 0
+    try:
+        for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
+            yield before + 1, batch
+            before += batch.num_rows
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged after row {before} ({one_line(error)})") from None
+
+
+def _batch_rows(metadata) -> int:
+    """So many that a batch of the group with the longest rows stays small."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    longest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=0)
+    return int(min(MOST_ROWS, max(1, BATCH_BYTES // max(1, longest))))
+
+
+def _read_table(path: Path) -> Iterator[tuple[int, dict | Unreadable, int]]:
+    file = open_table(path)
+    if file is None:
+        return
+    size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
+    for first, batch in read_batches(path, file):
+        for number, row in enumerate(_objects(batch), first):
+            yield number, row, size * number // rows
+
+
+# What pyarrow raises where it makes Python's values: not UTF-8, no date of the calendar, a type that Python lacks.
+NO_VALUE = (ValueError, OverflowError, NotImplementedError)
+
+
+def _objects(batch) -> list[dict | Unreadable]:
+    """One row that can't be had spoils no other."""
+    try:
+        return batch.to_pylist()
+    except NO_VALUE:
+        return [_object(batch, index) for index in range(batch.num_rows)]
+
+
+def _object(batch, index: int) -> dict | Unreadable:
+    fields = {}
+    for name, column in zip(batch.schema.names, batch.columns):
+        try:
+            fields[name] = column[index].as_py()
+        except NO_VALUE as error:
+            return Unreadable(f"{json.dumps(name)}: {why_no_value(error)}")
+    return fields
+
+
+def why_no_value(error: Exception) -> str:
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else one_line(error)
+
+
+def unpacked_bytes(paths: list[Path]) -> int:
+    """Of text and of what stands around it, as if no file were compressed."""
+    return sum(map(_unpacked_size, paths))
+
+
+def _unpacked_size(path: Path) -> int:
+    if format_of(path) != TABLE:
+        return textfile.unpacked_size(path)
+    file = open_table(path)
+    return sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)) if file else 0

@@ -1,0 +1,283 @@
+"""Text files as people have them: every reader opens them here, and so reads the same text out of the same content.
+
+A name says what a file is (`format_of`), in letters of either case, with .gz or .zst behind it where it is compressed. A byte
+order mark at its begin is dropped, a line ends with \\n or \\r\\n. What is no UTF-8 text is refused with the command that helps.
+"""
+
+import codecs
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Iterator
+
+from llmtext.stream import harmless
+
+from .errors import InputError
+
+TEXT, LINES, ARRAY, TABLE = ".txt", ".jsonl", ".json", ".parquet"
+PACKED = {".gz": "gzip", ".zst": "zstd"}  # a table is compressed inside
+READ_BYTES = 1 << 20
+PACKED_BYTES = 1 << 16  # of a compressed file at once
+LONGEST_LINE = 1 << 28  # of a row; a compressed file may hold a line that no memory does
+
+BOM = codecs.BOM_UTF8
+
+# How files begin that are no text: bytes, where they stand, what they are, how text is made of such a file.
+_MAGIC = (
+    (b"\x1f\x8b", 0, "gzip-compressed", "name it with .gz at the end, or gunzip it"),
+    (b"\x28\xb5\x2f\xfd", 0, "zstd-compressed", "name it with .zst at the end, or unpack it by zstd -d"),
+    (b"PAR1\x15", 0, "a Parquet table", "name it with .parquet at the end"),
+    (b"PK\x03\x04", 0, "a zip archive", "unpack it by unzip"),
+    (b"ustar\0", 257, "a tar archive", "unpack it by tar -xf"),
+    (b"ustar  \0", 257, "a tar archive", "unpack it by tar -xf"),
+    (b"1AY&SY", 4, "bzip2-compressed", "unpack it by bunzip2"),
+    (b"\xfd7zXZ\0", 0, "xz-compressed", "unpack it by unxz"),
+    (b"\x04\x22\x4d\x18", 0, "lz4-compressed", "unpack it by lz4 -d"),
+    (b"7z\xbc\xaf\x27\x1c", 0, "a 7z archive", "unpack it by 7z x"),
+    (b"%PDF-", 0, "a PDF", "make text of it by pdftotext"),
+)
+_WIDE_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
+               (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
+_HEAD = 512  # bytes that tell what a file is
+WINDOWS = "WINDOWS-1252"  # has Latin-1's letters, and some that Latin-1 lacks
+LATIN1 = f"if the file is Latin-1 or Windows text: iconv -f {WINDOWS} -t UTF-8"
+
+
+def _packing(path: Path) -> str:
+    """The name's .gz or .zst, else nothing."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in PACKED else ""
+
+
+def format_of(path: Path) -> str | None:
+    """TEXT, LINES, ARRAY or TABLE by the file's name; None: another ending."""
+    packing = _packing(path)
+    suffix = (path.with_suffix("") if packing else path).suffix.lower()
+    return suffix if suffix in (TEXT, LINES, ARRAY) or (suffix == TABLE and not packing) else None
+
+
+def endings(formats: tuple[str, ...]) -> str:
+    """In words."""
+    packed = any(name != TABLE for name in formats)
+    return ", ".join(formats) + (f" ({', '.join(PACKED)} behind it where compressed)" if packed else "")
+
+
+# ---- opening
+
+
+class _Counted(io.RawIOBase):
+    """The file's own bytes; `position`: how many have been read."""
+
+    def __init__(self, path: Path):
+        try:
+            self.file = open(path, "rb", buffering=0)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        count = self.file.readinto(buffer) or 0
+        self.position += count
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds: all of its members or frames."""
+
+    def __init__(self, path: Path, counted: _Counted, file: io.BufferedReader, codec: str):
+        import pyarrow
+
+        self.path, self.counted, self.codec = path, counted, codec
+        self.stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), codec)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        try:
+            data = self.stream.read(len(buffer))
+        except OSError as error:
+            raise InputError(f"{self.path}: {self._fault(str(error))}") from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _fault(self, said: str) -> str:
+        read = self.counted.position
+        if said.startswith("Truncated"):
+            return f"cut off: its {self.codec} data do not end, though the file does at byte {read}"
+        return f"damaged {self.codec} data before byte {read} ({one_line(said)})"
+
+    def close(self) -> None:
+        self.counted.close()
+        super().close()
+
+
+class TextFile(io.BufferedReader):
+    """The bytes of a file's text. `position`: bytes of the file itself read so far, compressed ones if it is."""
+
+    def __init__(self, path: Path):
+        self.path, self.counted, packing = path, _Counted(path), _packing(path)
+        try:
+            raw = self._unpacked(packing) if packing else self.counted
+            super().__init__(raw, READ_BYTES)
+            self.skipped = self._check_head(self.peek(_HEAD))
+        except BaseException:
+            self.counted.close()
+            raise
+        self.read(self.skipped)
+
+    @property
+    def position(self) -> int:
+        return self.counted.position
+
+    def _unpacked(self, packing: str) -> io.RawIOBase:
+        file, codec = io.BufferedReader(self.counted, PACKED_BYTES), PACKED[packing]
+        head = file.peek(_HEAD)
+        kind = _kind(head)
+        if head and (kind is None or not kind[0].startswith(codec)):
+            raise InputError(f"{self.path}: {kind[0] if kind else f'not {codec}-compressed'}, though its name ends in {packing}: "
+                             f"{kind[1] if kind else 'if it is text, name it without that'}")  # fmt: skip
+        return _Unpacked(self.path, self.counted, file, codec) if head else self.counted
+
+    def _check_head(self, head: bytes) -> int:
+        """Bytes of a mark to skip; what is no text is refused."""
+        if wide := _wide(head):
+            raise InputError(f"{self.path}: {wide} text, expected UTF-8: {iconv(self.path, wide)}")
+        if kind := _kind(head):
+            raise InputError(f"{self.path}: {kind[0]}, expected text: {kind[1]}")
+        return len(BOM) if head.startswith(BOM) else 0
+
+
+def kind_of_file(path: Path) -> str | None:
+    """What it is by its bytes, if that is no text, and what to do about it."""
+    with _Counted(path) as file:
+        kind = _kind(file.file.read(_HEAD) or b"")
+    return kind and ": ".join(kind)
+
+
+def _kind(head: bytes) -> tuple[str, str] | None:
+    return next(((what, way) for magic, at, what, way in _MAGIC if head[at:].startswith(magic)), None)
+
+
+def _wide(head: bytes) -> str | None:
+    """The encoding of two or four bytes a letter that a mark says, or that shows in zero bytes at every other place."""
+    for mark, name in _WIDE_MARKS:
+        if head.startswith(mark):
+            return name
+    zeros = [place for place in (0, 1) if len(head) >= 16 and head[place:_HEAD:2].count(0) > 0.7 * (len(head) // 2)]
+    return None if len(zeros) != 1 else "UTF-16LE" if zeros == [1] else "UTF-16BE"
+
+
+def iconv(path: Path, encoding: str) -> str:
+    """The command that makes UTF-8 of the file."""
+    packing, name = _packing(path), harmless(shlex.quote(str(path)))
+    unpack = {"": "", ".gz": f"gzip -dc {name} | ", ".zst": f"zstd -dc {name} | "}[packing]
+    return f"{unpack}iconv -f {encoding} -t UTF-8 {'' if unpack else name + ' '}> NEW"
+
+
+def not_utf8(path: Path, place: str) -> InputError:
+    return InputError(f"{path}: {place}, expected UTF-8; if it is Latin-1 or Windows text: {iconv(path, WINDOWS)}")
+
+
+def one_line(error: object) -> str:
+    """What a library says of a file may have parts of it in it."""
+    return harmless(str(error).strip().split("\n")[0])
+
+
+# ---- reading
+
+
+def read_chunks(path: Path) -> Iterator[tuple[str, int]]:
+    """(text, bytes of the file read so far) of the whole file, every \\r\\n a \\n."""
+    decoder, held = codecs.getincrementaldecoder("utf-8")("strict"), ""
+    with TextFile(path) as file:
+        read, data = file.skipped, b"\0"
+        while data:
+            data = file.read(READ_BYTES)
+            start = read - len(decoder.getstate()[0])  # the decoder holds back bytes of an unfinished character
+            try:
+                text = held + decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                raise not_utf8(path, f"not UTF-8 at byte offset {start + error.start}") from None
+            read += len(data)
+            held = "\r" if data and text.endswith("\r") else ""
+            yield text.removesuffix(held).replace("\r\n", "\n"), file.position
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """(number from 1, line without its end, bytes of the file read so far) of all lines that are not blank."""
+    with TextFile(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
+            if len(line) > LONGEST_LINE:
+                raise InputError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB, expected a row a line")
+            if line.strip():
+                yield number, line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n"), file.position
+
+
+def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of all lines that are not blank."""
+    for number, line, _ in read_lines(path):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, f"line {number}: not UTF-8 at byte {error.start} of the line") from None
+        if text.strip():
+            yield number, text
+
+
+def read_text(path: Path) -> str:
+    return "".join(text for text, _ in read_chunks(path))
+
+
+def read_json(path: Path):
+    """The value of a JSON file, of a configuration for instance."""
+    return parse_json(path, read_text(path))
+
+
+def parse_json(path: Path, text: str):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON at line {error.lineno}, column {error.colno} ({error.msg})") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON (nested too deep, or a number too long)") from None
+
+
+def copy_unmarked(path: Path, to: Path) -> None:
+    """Byte for byte but for a byte order mark, at which other programs stop."""
+    to.write_bytes(path.read_bytes().removeprefix(BOM))
+
+
+def refuse_mark(path: Path) -> None:
+    """Of a file that is copied byte for byte."""
+    with open(path, "rb") as file:
+        if file.read(len(BOM)) == BOM:
+            raise InputError(f"{path}: begins with a byte order mark, which tokenizers do not take: remove it, "
+                             f"tail -c +4 {harmless(shlex.quote(str(path)))} > NEW")  # fmt: skip
+
+
+def text_bytes(paths: list[Path], limit: int) -> int:
+    """Bytes of UTF-8 of all text, whatever the files are packed in; no more are read than make up `limit`."""
+    total = 0
+    for path in paths:
+        for text, _ in read_chunks(path):
+            total += len(text.encode())
+            if total >= limit:
+                return limit
+    return total
+
+
+def unpacked_size(path: Path) -> int:
+    """Bytes, of a compressed file of what it holds."""
+    if not _packing(path):
+        return path.stat().st_size
+    with TextFile(path) as file:
+        return sum(map(len, iter(lambda: file.read(READ_BYTES), b"")))
