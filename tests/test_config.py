@@ -202,6 +202,12 @@ def test_means_what_transformers_means(tmp_path, change):
     assert transformers_reads(tmp_path, expected) == expected  # what we write says the same
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    assert as_dict(read(tmp_path / "config.json", "\ufeff" + json.dumps(NEW, indent=1).replace("\n", "\r\n"))) == as_dict(
+        read(tmp_path / "config.json", NEW)
+    )
+
+
 def test_end_tokens_that_the_vocabulary_lacks(tmp_path):
     small = {"vocab_size": 2, "bos_token_id": REMOVE, "eos_token_id": REMOVE}
     config = read(tmp_path / "config.json", changed(OLD, small))

@@ -280,6 +280,23 @@ def test_what_it_brings_travels(work):
     assert transformers.AutoConfig.from_pretrained(out).eos_token_id == [EOS, 258, 259]
 
 
+def test_byte_order_marks_are_passed_over_and_do_not_travel(work):
+    """Editors on Windows put them there; transformers opens no such file."""
+    folder, mark = published(work), b"\xef\xbb\xbf"
+    names = ["config.json", "generation_config.json", "tokenizer_config.json", *SIDE_FILES[:3]]
+    plain = {name: (folder / name).read_bytes() for name in names}
+    for name in names:
+        (folder / name).write_bytes(mark + plain[name])
+    work.run(config=None, init_from=folder, steps=1)
+    out = work.output / "checkpoint"
+    for name in names[2:]:
+        assert (out / name).read_bytes() == plain[name], name
+    assert transformers.AutoConfig.from_pretrained(out).eos_token_id == [EOS, 258, 259]
+    assert transformers.GenerationConfig.from_pretrained(out).temperature == 0.6
+    (work.data / "tokenizer.json").write_bytes(mark + (work.data / "tokenizer.json").read_bytes())
+    work.refused("tokenizer.json: begins with a byte order mark", "tail -c +4", config=None, init_from=folder, steps=1, overwrite=True)
+
+
 def test_the_data_s_end_token_is_added_to_the_model_s(work):
     folder = published(work, eos_token_id=[258, 259])
     work.run(config=None, init_from=folder, steps=1)

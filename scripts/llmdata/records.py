@@ -7,7 +7,7 @@ from typing import Iterator
 
 from . import textfile
 from .errors import InputError
-from .textfile import ARRAY, LATIN1, TABLE, TextFile, format_of, one_line, read_chunks, read_lines
+from .textfile import ARRAY, LATIN1, TABLE, TEXT, TextFile, format_of, one_line, read_chunks, read_lines
 
 BATCH_BYTES = 1 << 24  # of a table's text in memory at once, about
 MOST_ROWS = 256
@@ -241,6 +241,8 @@ def unpacked_bytes(paths: list[Path]) -> int:
 
 
 def _unpacked_size(path: Path) -> int:
+    if format_of(path) == TEXT:
+        return textfile.text_bytes([path])
     if format_of(path) != TABLE:
         return textfile.unpacked_size(path)
     file = open_table(path)

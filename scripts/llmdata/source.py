@@ -19,15 +19,7 @@ def read_pieces(path: Path, piece_chars: int) -> Iterator[Piece]:
     """Pieces of every document of a file, each about `piece_chars` characters (at most twice that)."""
     documents = {TEXT: _read_txt, TABLE: _read_column}.get(format_of(path), _read_documents)
     for chunks in documents(path):
-<<<<<<< HEAD
-        for piece in cut_document(chunks, piece_chars):
-            any_text = True
-            yield piece
-    if not any_text:
-        raise InputError(f"{path}: no text in this file, expected some")
-=======
         yield from cut_document(chunks, piece_chars)
->>>>>>> c9cf276 (llmdata: one way to open a text file: byte order marks, line ends, gzip and zstd, arrays and tables, files without text counted, hints)
 
 
 # A document, below, is an iterator of (text, bytes of the file read so far).

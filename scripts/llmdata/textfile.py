@@ -7,6 +7,7 @@ order mark at its begin is dropped, a line ends with \\n or \\r\\n. What is no U
 import codecs
 import io
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Iterator
@@ -138,14 +139,14 @@ class TextFile(io.BufferedReader):
     def position(self) -> int:
         return self.counted.position
 
-    def _unpacked(self, packing: str) -> io.RawIOBase:
+    def _unpacked(self, packing: str) -> io.IOBase:
         file, codec = io.BufferedReader(self.counted, PACKED_BYTES), PACKED[packing]
         head = file.peek(_HEAD)
         kind = _kind(head)
         if head and (kind is None or not kind[0].startswith(codec)):
             raise InputError(f"{self.path}: {kind[0] if kind else f'not {codec}-compressed'}, though its name ends in {packing}: "
                              f"{kind[1] if kind else 'if it is text, name it without that'}")  # fmt: skip
-        return _Unpacked(self.path, self.counted, file, codec) if head else self.counted
+        return _Unpacked(self.path, self.counted, file, codec) if head else file
 
     def _check_head(self, head: bytes) -> int:
         """Bytes of a mark to skip; what is no text is refused."""
@@ -264,8 +265,8 @@ def refuse_mark(path: Path) -> None:
                              f"tail -c +4 {harmless(shlex.quote(str(path)))} > NEW")  # fmt: skip
 
 
-def text_bytes(paths: list[Path], limit: int) -> int:
-    """Bytes of UTF-8 of all text, whatever the files are packed in; no more are read than make up `limit`."""
+def text_bytes(paths: list[Path], limit: float = math.inf) -> int:
+    """Bytes of UTF-8 of all text, whatever the files are packed in; no more is read than makes up `limit`."""
     total = 0
     for path in paths:
         for text, _ in read_chunks(path):

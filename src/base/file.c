@@ -260,9 +260,12 @@ int file_write_whole(const char *path, const void *data, size_t bytes, Error *er
 
 static int copy_opened(int fd, uint64_t size, const char *from, NewFile *to, Error *err) {
     char piece[1 << 16];
-    for (uint64_t done = 0; done < size;) {
+    size_t head = size < sizeof TEXT_MARK - 1 ? 0 : sizeof TEXT_MARK - 1;
+    int code = file_read_at(fd, piece, head, 0, from, err);
+    if (code != 0) return code;
+    for (uint64_t done = memcmp(piece, TEXT_MARK, head) == 0 ? head : 0; done < size;) {
         size_t bytes = size - done < sizeof piece ? (size_t)(size - done) : sizeof piece;
-        int code = file_read_at(fd, piece, bytes, done, from, err);
+        code = file_read_at(fd, piece, bytes, done, from, err);
         if (code == 0) code = file_append(to, piece, bytes, err);
         if (code != 0) return code;
         done += bytes;

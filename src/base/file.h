@@ -52,7 +52,10 @@ const char *file_being_written(const NewFile *file); // its name at present, for
 // The three of them in one.
 int file_write_whole(const char *path, const void *data, size_t bytes, Error *err);
 
-// to = a copy of the file `from`; it appears whole or not at all.
+// UTF-8's byte order mark, which some editors put in front of a text.
+#define TEXT_MARK "\xEF\xBB\xBF"
+
+// to = a copy of the text file `from` without a byte order mark; it appears whole or not at all.
 int file_copy(const char *from, const char *to, Error *err);
 
 // folder "/" name, to be freed by the caller; NULL (1) when memory is short.

@@ -175,13 +175,22 @@ static int build(Tokenizer *tokenizer, const cJSON *json, const char *path, Erro
     return collect(&to, json);
 }
 
+// A byte order mark is passed over elsewhere, but this file travels byte for byte, and other programs do not take it.
+static int check_begin(const char *text, size_t length, const char *path, Error *err) {
+    size_t mark = sizeof TEXT_MARK - 1;
+    if (length < mark || memcmp(text, TEXT_MARK, mark) != 0) return 0;
+    return fail_input(err, "%s: begins with a byte order mark, expected '{': remove it, tail -c +4 FILE > NEW", path);
+}
+
 static int open_text(Tokenizer *tokenizer, const char *text, size_t length, const char *path, Error *err) {
+    int code = check_begin(text, length, path, err);
+    if (code != 0) return code;
     Sha256 sha;
     sha256_begin(&sha);
     sha256_add(&sha, text, length);
     sha256_end(&sha, tokenizer->sha256);
     cJSON *json = NULL;
-    int code = json_parse_object(&json, text, length, path, err);
+    code = json_parse_object(&json, text, length, path, err);
     if (code == 0) code = build(tokenizer, json, path, err);
     cJSON_Delete(json);
     return code;
