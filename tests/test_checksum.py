@@ -1,21 +1,25 @@
-"""The checksum of weights, against its definition in Python's integers."""
+"""The checksum of weights, against its definition in numpy."""
 
 import numpy
 import pytest
 import torch
 
-# around a block, the 32768 words from which there are several, and their number's limit of rounds
+# around a block, and the 32768 words from which there are several
 SIZES = [1, 2, 255, 256, 257, 32768, 32769, 100_003]
+# 275 blocks, whose sums the last one of 256 threads adds up; and beyond the 1024 blocks that there can be
+LARGE = [9_000_001, 1024 * 32768 + 70_001]
 WORD = 2**64
 
 
 def definition(words):
-    total = 0
-    for i, word in enumerate(words.tolist(), 1):
-        x = (word + i * 0x9E3779B97F4A7C15) % WORD
-        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % WORD
-        x = (x ^ x >> 27) * 0x94D049BB133111EB % WORD
-        total += x ^ x >> 31
+    """In numpy's integers, which are modulo 2^64."""
+    total, piece = 0, 1 << 20
+    for first in range(0, len(words), piece):
+        x = words[first : first + piece].copy()
+        x += numpy.arange(first + 1, first + len(x) + 1, dtype=numpy.uint64) * numpy.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ x >> numpy.uint64(shift)) * numpy.uint64(factor)
+        total += int((x ^ x >> numpy.uint64(31)).sum(dtype=numpy.uint64))
     return total % WORD
 
 
@@ -36,6 +40,12 @@ def checksum(lib, words):
 def test_as_defined(lib, n):
     words = random_words(n)
     assert lib.same_bits(lambda: checksum(lib, words)).item() % WORD == definition(words)
+
+
+@pytest.mark.parametrize("n", LARGE)
+def test_of_many_blocks(lib, n):
+    words = random_words(n)
+    assert checksum(lib, words).item() % WORD == definition(words)
 
 
 @pytest.mark.parametrize("n", [1, 300, 40_000])

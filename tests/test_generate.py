@@ -22,6 +22,7 @@ from llmtext.chat import Chat  # noqa: E402
 from llmtext.errors import InputError  # noqa: E402
 from llmtext.generator import Generator, SamplerOptions  # noqa: E402
 from llmtext.stream import TextStream, harmless  # noqa: E402
+from llmtext.texts import Row, take_token  # noqa: E402
 
 PRECISION = "fp32" if "fp32" in llmc.build_folders() else "bf16"
 ON_CPU = all("cuda" not in folder.name for folder in llmc.build_folders().values())
@@ -369,6 +370,48 @@ def test_stop_texts_never_show(letters):
         assert "".join(pieces) == want and stopped == (want != "one two STOP three"), stops
     pieces, _ = stream(letters, letters.encode("a STO").ids, ["STOP"])
     assert "".join(pieces) == "a STO"  # what was held back comes at the end
+
+
+class Pieces:
+    """A tokenizer whose tokens are these texts; the last one ends."""
+
+    def __init__(self, *texts):
+        self.texts = texts
+
+    def decode(self, ids):
+        return "".join(self.texts[i] for i in ids)
+
+    def is_end(self, token):
+        return token == len(self.texts) - 1
+
+
+LAST = ("one ", "ST", "OP", "OP!", "OX", "<end>")
+
+
+@pytest.mark.parametrize("ids, stops, text, finish", [
+    ([0, 1, 2], ["STOP"], "one ", "stop"),  # the last token that may be is the one that completes it
+    ([0, 1, 3], ["STOP"], "one ", "stop"),  # and has more behind
+    ([0, 1, 4], ["STOP"], "one STOX", "length"),
+    ([0, 0, 1], ["STOP"], "one one ST", "length"),  # what was held back in case comes at the limit
+    ([0, 1, 2], ["STOP!"], "one STOP", "length"),
+    ([0, 1, 3], ["P!", "STOP"], "one ", "stop"),  # the one that begins first
+    ([0, 1, 3], ["OP!"], "one ST", "stop"),
+    ([0, 1, 5], ["STOP"], "one ST", "stop"),
+    ([0, 1, 5], [], "one ST", "stop"),
+    ([0, 0, 0], [], "one one one ", "length"),
+], ids=str)  # fmt: skip
+def test_stops_at_the_limit(ids, stops, text, finish):
+    """Of three tokens: and of two none has stopped yet."""
+    pieces = Pieces(*LAST)
+    row, shown = Row(pieces, stops), ""
+    for count, token in enumerate(ids, 1):
+        shown += take_token(pieces, row, token, set(), limit=3)
+        assert (row.finish is None) == (count < 3)
+    assert (row.stream.text, row.finish, row.count) == (text, finish, 3) and shown == text
+    row = Row(pieces, stops)
+    for token in ids:
+        take_token(pieces, row, token, {ids[-1]}, limit=4)
+    assert row.finish == "stop"  # a stop that is a token, whatever is left
 
 
 def test_control_characters_are_harmless():

@@ -5,8 +5,10 @@ import torch
 
 import compare
 
-# around the vector width, the 128 elements a warp reads at once, and the 65536 from which there are several blocks
-SIZES = [1, 3, 4, 5, 127, 128, 1000, 65536, 65537, 200003, 3_000_001]
+# around the vector width, the 128 elements a warp reads at once, the 65536 from which there are several blocks, and 260 blocks,
+# whose sums the last block of 256 threads adds up
+SIZES = [1, 3, 4, 5, 127, 128, 1000, 65536, 65537, 200003, 3_000_001, 17_000_001]
+MOST_BLOCKS = 1024
 
 
 def norm_of(lib, grads):
@@ -19,8 +21,16 @@ def norm_of(lib, grads):
 
 
 @pytest.mark.checked
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", SIZES[:-1])
 def test_norm(lib, n):
+    check_norm(lib, n)
+
+
+def test_norm_of_many_blocks(lib):
+    check_norm(lib, SIZES[-1])
+
+
+def check_norm(lib, n):
     grads = torch.randn(n) + 0.5
     norm = lib.same_bits(lambda: norm_of(lib, grads))
     compare.check("norm", norm, grads.double().norm().reshape(1))
@@ -33,6 +43,15 @@ def test_every_element_counts_once(lib, n):
         grads.zero_()
         grads[i] = 3.0
         assert norm_of(lib, grads).item() == 3.0, i
+
+
+def test_more_than_all_blocks_take_at_first(lib):
+    """Beyond the largest number of blocks each takes more."""
+    n = MOST_BLOCKS * 65536 + 70_001
+    grads = torch.zeros(n)
+    places = torch.cat([torch.randint(n, (1000,)), torch.tensor([0, n - 70_002, n - 70_001, n - 2, n - 1])])
+    grads[places] = torch.randn(len(places))
+    compare.check("norm", norm_of(lib, grads), grads[places.unique()].double().norm().reshape(1))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -220,7 +220,7 @@ def test_ranks(lib, tmp_path):
 
 
 @pytest.mark.checked
-@pytest.mark.parametrize("N, width, first, cols", [(1, 16, 0, 16), (7, 192, 64, 48), (5, 4096, 2048, 2048), (300, 64, 48, 16)])
+@pytest.mark.parametrize("N, width, first, cols", [(1, 16, 0, 16), (7, 192, 64, 48), (5, 4096, 2048, 2048), (3, 4224, 64, 2064), (300, 64, 48, 16)])
 def test_columns(lib, N, width, first, cols):
     y, x = torch.randn(N, width).to(lib.floatX), torch.randn(N, cols).to(lib.floatX)
     expected, room = y.double(), torch.zeros(N, width, dtype=torch.float64)

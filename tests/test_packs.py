@@ -229,10 +229,31 @@ def test_every_row_once_an_epoch_on_every_split(tmp_path, kind):
     for epoch in epochs:
         assert sorted(number for pack in epoch for number in pack) == list(range(len(made)))
         assert sorted(epoch) == sorted(epochs[0])  # the same packs
-    assert epochs[0] != epochs[1] and epochs[1] != epochs[2]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
     other = visit(tmp_path, made, count, kind=kind, seed=12)
     assert sorted(other) != sorted(epochs[0])  # rows of one length stand in a drawn order
     assert visit(tmp_path, made, 2 * count, kind=kind, shuffle=False) == 2 * visit(tmp_path, made, count, kind=kind, shuffle=False)
+
+
+@KINDS
+def test_the_seed_orders_every_epoch(tmp_path, kind):
+    """Rows of which no two are equally long make the same packs with any seed: there the order alone can differ."""
+    rng, made = fresh_random(), []
+    for number, length in enumerate(rng.permutation(np.arange(6, 46)).tolist()):
+        tokens = ids(rng, length, TRAINED)
+        tokens[0] = VOCAB // 2 + number
+        made.append(rows.Row(tokens, [], 0, 1) if kind == TALKS else rows.Row(tokens[:-3], [tokens[-3:-1], tokens[-1:]], 0, 1))
+    rows.write(tmp_path, "train", kind, made, VOCAB)
+    with opened(tmp_path, make_spec(kind)) as loader:
+        count = library.loader_num_windows(loader)
+    assert count > 13
+    orders = []
+    for seed in (11, 12, 11, 2**63):
+        packs = visit(tmp_path, made, 4 * count, kind=kind, seed=seed)
+        orders.append([tuple(packs[i * count : (i + 1) * count]) for i in range(4)])
+        assert len({tuple(sorted(epoch)) for epoch in (*orders[0], *orders[-1])}) == 1
+    assert orders.pop(2) == orders[0]
+    assert len({epoch for of_seed in orders for epoch in of_seed}) == 12
 
 
 @KINDS
@@ -282,12 +303,13 @@ def places_of(folder, made, **options):
     """{number of a row: its answers in the order of their places}"""
     spec, places = make_spec(CHOICES, B=4, shuffle=False, places=True, **options), {}
     with opened(folder, spec) as loader:
-        for step in range(-(-library.loader_num_windows(loader) // 4)):
+        for step in range(-(-3 * library.loader_num_windows(loader) // 4)):  # in three epochs
             batch, group = fetch(loader, spec, step), 0
             for b in range(4):
                 for _, number in rows_of(batch, b, made):
                     first, count = batch["groups"][group]
-                    places[number] = tuple(np.argsort(batch["answers"][first : first + count, 0]))
+                    place = tuple(np.argsort(batch["answers"][first : first + count, 0]))
+                    assert places.setdefault(number, place) == place
                     group += 1
     return places
 

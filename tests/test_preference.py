@@ -80,9 +80,9 @@ def run_loss(lib, spec, values, reference, counts, groups, capacity, before=None
 
 
 @pytest.mark.checked
-@pytest.mark.parametrize("num_groups", [1, 7, 200])
-def test_logprobs(lib, num_groups):
-    a = Answers(num_groups)
+@pytest.mark.parametrize("num_groups, longest", [(1, 40), (7, 40), (200, 40), (3, 200)])
+def test_logprobs(lib, num_groups, longest):
+    a = Answers(num_groups, longest)
     capacity = len(a.spans) + 3
 
     def run():
@@ -99,12 +99,12 @@ def test_logprobs(lib, num_groups):
     assert bool(torch.isnan(logprobs[used:]).all()) and bool(torch.isnan(counts[used:]).all())
 
 
-def draw_pairs(spec, num_groups):
+def draw_pairs(spec, num_groups, longest):
     """(answers, what the kernel is given of each, terms of the pairs, derivative by every token's loss or answer's score).
     A slope is a difference, and of one pair it may by luck be next to nothing, so that no fp32 can tell it to FP32_LIMIT
     of itself: such pairs are drawn again."""
     while True:
-        a = Answers(num_groups, longest=40 if num_groups < 100 else 6)
+        a = Answers(num_groups, longest)
         leaf = (torch.randn(len(a.spans)) * 2).double() if spec.kind == REWARD else a.losses.double()
         leaf.requires_grad_()
         values = leaf if spec.kind == REWARD else a.logprobs(leaf)
@@ -130,8 +130,15 @@ def slopes_of(a, grad, spec):
 @pytest.mark.parametrize("name", SPECS)
 def test_loss_and_weights(lib, name, num_groups):
     """The loss of pairs, and its derivative by every token's loss or every answer's score."""
-    spec = SPECS[name]
-    a, values, terms, slope = draw_pairs(spec, num_groups)
+    check_loss_and_weights(lib, SPECS[name], num_groups, longest=40 if num_groups < 100 else 6)
+
+
+def test_answers_longer_than_a_block(lib):
+    check_loss_and_weights(lib, SPECS["dpo_nll"], 5, longest=400)
+
+
+def check_loss_and_weights(lib, spec, num_groups, longest):
+    a, values, terms, slope = draw_pairs(spec, num_groups, longest)
     capacity, used = len(a.spans) + 4, len(a.spans)
 
     def run():

@@ -77,6 +77,35 @@ def test_kept_set(count, options, ties, request):
             assert list(got) == list(want)  # by rank
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 16, 1024])
+def test_the_sum_may_meet_top_p_exactly(count):
+    """Of equal logits each has the same weight, 1, and sums of these are exact: as many stay as reach the share, not one more."""
+    import torch
+    from transformers import TopPLogitsWarper
+
+    sampler, logits = Sampler(count + 3), numpy.full(count + 3, -math.inf, numpy.float32)
+    places = numpy.sort(numpy.random.default_rng(5).permutation(count + 3)[:count])
+    logits[places] = 1.5
+    for kept in sorted({1, count // 4, count // 2, count - 1} - {0, count}):
+        share = kept / count
+        for top_p, wanted in ((share, kept), (math.nextafter(share, 0), kept), (math.nextafter(share, 1), kept + 1)):
+            for top_k in (0, count, count + 1):
+                assert list(sampler.kept(logits, 1.0, top_k, top_p)) == places[:wanted].tolist(), (kept, top_p, top_k)
+        theirs = TopPLogitsWarper(share)(None, torch.tensor(logits, dtype=torch.float64)[None])
+        assert torch.isfinite(theirs).sum() == kept
+    assert len(sampler.kept(logits, 1.0, 0, 1)) == count + 3 and len(sampler.kept(logits, 1.0, 0, math.nextafter(1, 0))) == count
+
+
+def test_top_k_cuts_ties_by_id():
+    """At the edge, at the top, among all, and before top-p looks at what is left."""
+    sampler, logits = Sampler(6), numpy.array([1, 3, 2, 3, 2, 2], numpy.float32)
+    for top_k, wanted in ((1, [1]), (2, [1, 3]), (3, [1, 3, 2]), (4, [1, 3, 2, 4]), (5, [1, 3, 2, 4, 5]), (6, [0, 1, 2, 3, 4, 5])):
+        assert list(sampler.kept(logits, 1.0, top_k, 1)) == wanted
+    assert list(sampler.kept(numpy.ones(6, numpy.float32), 1.0, 4, 0.5)) == [0, 1]  # half of four, not of six
+    assert sampler.kept(logits, 0.0, 0, 1) == sampler.kept(logits, 0.0, 4, 0.5) == {1: 1.0}
+    assert set(sampler.draw(logits, (0.0, 0, 1.0), 3, 50)) == {1}
+
+
 def llmc_seed(request):
     from conftest import SEED, hash_text
 
