@@ -11,7 +11,7 @@ CXXFLAGS := -std=c++17 $(CFLAGS)
 NCCL     := 0
 DEFINES  += -DLLMC_TARGET_CPU
 INCLUDES += -Isrc/host
-LIBS     := -ldnnl -lboost_context -lcjson -lm
+LIBS     := -ldnnl -lboost_context -lcjson -lpcre2-8 -lm
 LINK     := g++ -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 # the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)
 SHARED_FLAGS := -Wl,-Bsymbolic

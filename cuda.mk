@@ -12,7 +12,7 @@ NVCCFLAGS  := -std=c++17 -O3 -lineinfo --threads 2 $(GENCODE) -Xptxas -v --use_f
 NCCL     ?= $(if $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h),1,0)
 DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
 INCLUDES += -I$(CUDA_HOME)/include
-LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lm $(if $(filter 1,$(NCCL)),-lnccl)
+LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lpcre2-8 -lm $(if $(filter 1,$(NCCL)),-lnccl)
 LINK     := g++
 SHARED_FLAGS := -Wl,-Bsymbolic -Wl,-rpath,$(CUDA_HOME)/lib64
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,$(CUDA_HOME)/lib64

@@ -25,10 +25,11 @@
 # Results go to $OUT (default: dev/bench/results/DEVICE-COMMIT): stages.jsonl gets one object as soon as a stage ends,
 # log.txt has all output; bench_kernels.json, bench_pytorch.json and train_log.jsonl as their stages leave them.
 #
-# A compiler is needed (nvcc at CUDA_HOME or on PATH, gcc, make), cJSON, by which the library reads config.json, and xxHash's
-# header, for checksums. Where they are not installed, DEPS=FOLDER names a folder with them (default: .deps if it is
+# A compiler is needed (nvcc at CUDA_HOME or on PATH, gcc, make), cJSON, by which the library reads config.json, PCRE2, and
+# xxHash's header, for checksums. Where they are not installed, DEPS=FOLDER names a folder with them (default: .deps if it is
 # there). To make one, on any machine with network and of the same processor type:
-#   mkdir .deps && cd .deps && apt-get download libcjson-dev libcjson1 libxxhash-dev && for f in *.deb; do dpkg -x "$f" .; done
+#   mkdir .deps && cd .deps && apt-get download libcjson-dev libcjson1 \
+#     libpcre2-dev libpcre2-8-0 libxxhash-dev && for f in *.deb; do dpkg -x "$f" .; done
 #
 # More variables: ARCHS (default: the present GPU's), JOBS, PYTHON (default: python3, else .venv's), DEADLINE (seconds,
 # default 525), SEED, STEPS (of the short run).

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
-PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libxxhash-dev)
+PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
 PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2)
 # a batch system for its own test: these packages enable services, so they come only where a machine is there for tests
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)

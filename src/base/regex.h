@@ -1,5 +1,4 @@
-// Python's regular expressions on short ASCII texts, as far as they select modules: what re.fullmatch finds, without
-// groups' contents. Lookbehind, references, flags and possessive quantifiers are not understood.
+// Python's regular expressions, as adapters' configurations select modules by them.
 #ifndef LLMC_BASE_REGEX_H
 #define LLMC_BASE_REGEX_H
 
@@ -9,10 +8,8 @@
 extern "C" {
 #endif
 
-enum { REGEX_MAX_TEXT = 511 };
-
-// *matches = does the whole text (of at most REGEX_MAX_TEXT bytes) match? false: the pattern is none, is not understood, or
-// takes too long.
+// *matches = does the whole text match, as re.fullmatch finds? false: the pattern is none, means something else to PCRE than
+// to Python ("{,3}"), or takes too long.
 bool regex_fullmatch(bool *matches, const char *pattern, const char *text);
 
 #ifdef __cplusplus

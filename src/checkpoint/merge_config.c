@@ -144,7 +144,7 @@ static int read_names(const cJSON **names, const AdapterFields *f, const char *f
 static int check_pattern(const AdapterFields *f, const char *field, const char *pattern, Error *err) {
     bool matches;
     if (regex_fullmatch(&matches, pattern, "model")) return 0;
-    return refuse(f, field, "a regular expression without lookbehind, references and flags", err);
+    return refuse(f, field, "a regular expression (of Python's, without \"{,\")", err);
 }
 
 static int check_patterns(const AdapterFields *f, const char *field, const cJSON *names, Error *err) {
