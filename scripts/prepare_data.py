@@ -9,9 +9,10 @@ also with .gz or .zst behind that, or folders of them (of .json files the names 
 val_*.bin, tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
 
 Text is UTF-8; a byte order mark at a file's begin is dropped, and in .txt each CRLF is a newline. A document is a .txt file or
-a row. Validation text: of rows whole documents, of .txt blocks of up to 16,384 characters, cut at blank lines where there are
-any; of each run of 1/FRACTION of them one, by a hash of the seed. A document is closed before a held-out block and begins anew
-behind it. Files without text, and those of folders with other endings, are counted and named at the end.
+a row; its tokens are those of its whole text, however long it is. Validation text: of rows whole documents, of .txt blocks of
+up to 16,384 characters, cut at blank lines where there are any; of each run of 1/FRACTION of them one, by a hash of the seed. A
+document is closed before a held-out block and begins anew behind it. Files without text, and those of folders with other
+endings, are counted and named at the end.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -30,6 +31,7 @@ import numpy as np
 
 from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
+from llmdata.cut import cut_at_seams
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
 from llmdata.files import FORMATS, Notes, find_files
@@ -37,6 +39,7 @@ from llmdata.folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import unpacked_bytes
+from llmdata.seams import Seams
 from llmtext.texts import check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")
@@ -101,6 +104,14 @@ def make_tokenizer(files: list[Path], options: argparse.Namespace, notes: Notes)
     return result
 
 
+def make_seams(text_tokenizer: tokenizers.TextTokenizer) -> Seams:
+    seams = Seams(text_tokenizer.tokenizer)
+    if seams.unknown:
+        print(f"prepare_data: {seams.unknown}: where this lets a text be cut is not known, so each document is encoded at once; "
+              "memory grows with the longest", file=sys.stderr)  # fmt: skip
+    return seams
+
+
 def write_shards(files: list[Path], options: argparse.Namespace, notes: Notes, text_tokenizer: tokenizers.TextTokenizer,
                  folder: Path) -> dict:  # fmt: skip
     """Encodes all text into `folder` and returns the description that goes to meta.json."""
@@ -113,7 +124,7 @@ def write_shards(files: list[Path], options: argparse.Namespace, notes: Notes, t
     }
     documents, text_bytes = {"train": 0, "val": 0}, {"train": 0, "val": 0}
     progress = Progress("tokens", sum(file.stat().st_size for file in files))
-    units = split.read_units(files, options.val_fraction, options.seed, notes)
+    units = cut_at_seams(split.read_units(files, options.val_fraction, options.seed, notes), make_seams(text_tokenizer))
     with contextlib.closing(encode_all(units, path, bos, eos, options.workers)) as results:
         for result in results:
             for name, tokens in result.tokens.items():

@@ -14,13 +14,17 @@ TASK_CHARS = 1 << 19  # text that goes to a worker at once
 
 @dataclass
 class Unit:
-    """A piece and its place: in which split it goes, and whether a document begins or ends there within that split."""
+    """A piece and its place: in which split it goes, and whether a document begins or ends there within that split.
+
+    `before` is the character in front of a piece that goes on; see seams.
+    """
 
     text: str
     split: str
     begins: bool
     ends: bool
     consumed: int
+    before: str = ""
 
 
 @dataclass
@@ -41,18 +45,20 @@ class Encoder:
         self.bos, self.eos = bos, eos
 
     def encode(self, units: list[Unit]) -> Encoded:
-        texts = [unit.text for unit in units]
-        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch_fast([unit.before + unit.text for unit in units], add_special_tokens=False)
         parts: dict[str, list[np.ndarray]] = {}
         result = Encoded(units[-1].consumed)
         for unit, encoding in zip(units, encodings):
-            ids = np.array(encoding.ids, np.uint32)
+            ids = np.array(encoding.ids, np.uint32)[self._tokens_before(unit) :]
             self._check(ids, unit)
             parts.setdefault(unit.split, []).extend(self._framed(ids, unit))
             result.documents[unit.split] = result.documents.get(unit.split, 0) + unit.begins
             result.text_bytes[unit.split] = result.text_bytes.get(unit.split, 0) + len(unit.text.encode())
         result.tokens = {split: np.concatenate(arrays) for split, arrays in parts.items()}
         return result
+
+    def _tokens_before(self, unit: Unit) -> int:
+        return len(self.tokenizer.encode(unit.before, add_special_tokens=False).ids) if unit.before else 0
 
     def _framed(self, ids: np.ndarray, unit: Unit) -> Iterator[np.ndarray]:
         if unit.begins:

@@ -1,8 +1,7 @@
 """Reads text from files as a stream of pieces, so that memory is bounded by a piece.
 
 A document is a whole .txt file, one row of .jsonl or .json, or one row of a .parquet file. Long documents arrive as several
-pieces, cut where a line starts with something that is not white space: there the tokenizer's split rule starts a new
-word anyway, so the tokens are those of the uncut text. Only text without such a place for a long stretch is cut elsewhere.
+pieces, cut at a blank line, the end of a line or, where there is neither for long, anywhere.
 """
 
 import json

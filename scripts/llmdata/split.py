@@ -15,7 +15,7 @@ from .textfile import TEXT, format_of, text_bytes
 LARGEST_BLOCK = 16_384
 SMALLEST_BLOCK = 1_024
 BLOCKS_WANTED = 400
-# Rows of .jsonl and .parquet are documents by themselves and are held out whole; the piece size only bounds memory.
+# Rows of .jsonl and .parquet are documents by themselves and are held out whole.
 ROW_PIECE = 1 << 18
 NEVER = 1 << 62  # no data have so many units, and it is finite where 1 / fraction is not
 

@@ -176,7 +176,7 @@ def from_ranks(tokens: list[bytes]) -> Tokenizer:
     A rank file names results, a BPE model pairs: every way to split a token into two others is a pair, with the
     priority of the token's rank. A word that is a token as a whole is taken at once (ignore_merges).
     """
-    letters = _byte_letters()
+    letters = byte_letters()
     names = ["".join(letters[byte] for byte in token) for token in tokens]
     rank = {name: index for index, name in enumerate(names)}
     merges = []
@@ -198,7 +198,7 @@ def _meta_special_names() -> list[str]:
     return names
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The printable letter that stands for each byte in byte-level vocabularies: itself, or the next free one from 256."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     letters, free = [], 256
