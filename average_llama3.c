@@ -13,6 +13,7 @@ static void print_plan(const AverageSpec *spec, const Average *a) {
     progress_count(values, sizeof values, (double)average_num_values(a));
     printf("%s, weights normalised to sum 1:\n", average_is_adapter(a) ? "adapters" : "models");
     for (int i = 0; i < spec->count; i++) printf("  %.6g  %s\n", average_weight(a, i), spec->inputs[i]);
+    for (int i = 0; i < spec->count; i++) leftovers_tell(average_dropped(a, i), spec->inputs[i]);
     printf("%d tensors, %s values, summed in fp64 in this order, rounded to fp32 and then to %s\n",
            average_num_tensors(a), values, types[spec->type]);
     fflush(stdout);

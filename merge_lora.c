@@ -34,6 +34,7 @@ static void print_plan(const MergeSpec *spec, const Merge *m) {
     progress_count(bytes, sizeof bytes, (double)merge_write_bytes(m));
     print_adapter(spec, m);
     printf("base    %s\n", merge_base(m));
+    leftovers_tell(merge_dropped(m), merge_base(m));
     printf("%d tensors, %sB, merged in fp32, rounded to %s\n", merge_num_tensors(m), bytes, types[spec->type]);
     fflush(stdout);
 }

@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
     if (options.help) return report(code, &err);
-    if (!code && options.init_from) code = find_model(&options.init_from, &err);
+    if (!code && options.init_from) code = find_whole_model(&options.init_from, &err);
     if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
     if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
     code = team_agree(&team, code, &err);

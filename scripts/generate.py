@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from llmdata.files import ROWS
-from llmdata.folder import find_model
+from llmdata.folder import find_whole_model
 from llmdata.records import parse, place, read_rows
 from llmdata.textfile import format_of, read_text_lines
 from llmtext.chat import Chat
@@ -141,7 +141,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check_options(options)
-    options.model = find_model(options.model)
+    options.model = find_whole_model(options.model)
     prompts = collect_prompts(options)
     tokenizer = open_tokenizer(options.model)
     ids = encode_all(options, tokenizer, prompts)

@@ -27,7 +27,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from llmdata.folder import find_model
+from llmdata.folder import find_whole_model
 from llmdata.textfile import read_json
 from llmtext.chat import Template
 from llmtext.errors import Fault, InputError
@@ -80,8 +80,8 @@ def check_options(options: argparse.Namespace) -> None:
     for name, value, most in (("samples", options.samples, 65535), ("rows", options.rows, 65534)):
         if not 1 <= value <= most:
             raise InputError(f"--{name} {value}: expected 1 to {most}")
-    options.model = find_model(options.model)
-    options.reward_model = options.reward_model and find_model(options.reward_model)
+    options.model = find_whole_model(options.model)
+    options.reward_model = options.reward_model and find_whole_model(options.reward_model)
     if options.pairs is not None and options.reward_model is None:
         raise InputError("--pairs: expected --reward-model, which tells best from worst")
     if options.max_prompt is not None and options.max_prompt < 1:

@@ -505,7 +505,7 @@ def test_killed_at_any_moment(tmp_path, number, code):
         said = process.communicate()[1]
         assert process.returncode in (code, 0), said
         if process.returncode == 0 or (number == signal.SIGKILL and out.exists()):  # killed after it was renamed
-            assert (out / MARK).exists() and "large" in load(out)
+            assert (out / MARK).exists() and len(load(out)["model.embed_tokens.weight"]) > 1 << 20
             shutil.rmtree(out)
         else:
             assert not out.exists()

@@ -18,6 +18,16 @@ def find_model(path: Path) -> Path:
     return path / "checkpoint" if _holds_model(path / "checkpoint") else path
 
 
+def find_whole_model(path: Path) -> Path:
+    """The same, where an adapter does not do."""
+    folder = find_model(path)
+    weights = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+    if weights or not (folder / "adapter_config.json").exists():
+        return folder
+    raise InputError(f"{folder}: is an adapter (adapter_config.json), expected a model: merge_lora --adapter {folder} --output DIR makes "
+                     "one of it and its base")  # fmt: skip
+
+
 def _holds_model(folder: Path) -> bool:
     return any((folder / name).exists() for name in OF_A_MODEL)
 

@@ -43,15 +43,20 @@ static int open_input(Average *a, int i, Error *err) {
     AverageInput *input = &a->inputs[i];
     const bool adapter = is_adapter(input->folder);
     if (i == 0) a->adapter = adapter;
-    if (a->adapter != adapter)
-        return fail_input(err, "%s: is %s, expected %s, as %s is", input->folder, adapter ? "an adapter" : "no adapter",
-                          a->adapter ? "an adapter" : "a model", a->inputs[0].folder);
+    if (adapter && !a->adapter)
+        return fail_input(err,
+                          "%.300s: is an adapter, expected a model, as %.300s is: merge_lora --adapter %.300s "
+                          "--output DIR makes one",
+                          input->folder, a->inputs[0].folder, input->folder);
+    if (a->adapter && !adapter)
+        return fail_input(err, "%.300s: is no adapter, expected one, as %.300s is", input->folder, a->inputs[0].folder);
     int code = adapter ? model_open_adapter(&input->reader, input->folder, err)
                        : safetensors_open_model(&input->reader, input->folder, err);
     if (!code && safetensors_count(input->reader) == 0)
         code = fail_input(err, "%s: has no tensors, expected some", input->folder);
     if (!code) code = checksums_verify_weights(input->folder, err);
     if (!code) code = average_compare_configs(a, i, err);
+    if (!code) code = average_drop_leftovers(a, i, err);
     if (!code) code = average_compare_tokenizers(a, i, err);
     return code ? code : average_compare_tensors(a, i, err);
 }
@@ -107,6 +112,7 @@ int average_open(Average **out, const AverageSpec *spec, Error *err) {
 }
 
 double average_weight(const Average *a, int input) { return a->inputs[input].weight; }
+const Leftovers *average_dropped(const Average *a, int input) { return &a->inputs[input].dropped; }
 bool average_is_adapter(const Average *a) { return a->adapter; }
 int average_num_tensors(const Average *a) { return safetensors_count(a->inputs[0].reader); }
 uint64_t average_num_values(const Average *a) { return a->values; }

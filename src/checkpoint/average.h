@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "checkpoint/leftovers.h"
 #include "checkpoint/model_folder.h"
 
 #ifdef __cplusplus
@@ -33,7 +34,8 @@ typedef struct Average Average;
 // or field, what was found and expected; also an output that is one of the inputs, around one, or there already), 1.
 int average_open(Average **out, const AverageSpec *spec, Error *err);
 
-double average_weight(const Average *a, int input); // as it is used: all together are 1
+double average_weight(const Average *a, int input);            // as it is used: all together are 1
+const Leftovers *average_dropped(const Average *a, int input); // what is left out of it
 bool average_is_adapter(const Average *a);
 int average_num_tensors(const Average *a);
 uint64_t average_num_values(const Average *a);

@@ -124,6 +124,14 @@ int average_compare_configs(const Average *a, int i, Error *err) {
     return a->adapter ? compare_adapters(a, i, err) : compare_models(a, i, err);
 }
 
+int average_drop_leftovers(Average *a, int i, Error *err) {
+    char path[PATH_MAX];
+    LlamaConfig config;
+    AverageInput *input = &a->inputs[i];
+    int code = a->adapter ? 0 : read_config(&config, path, input->folder, err);
+    return a->adapter || code ? code : leftovers_drop(&input->dropped, input->reader, input->folder, &config, err);
+}
+
 // ---- tokenizer
 
 static void print_hash(char text[2 * SHA256_BYTES + 1], const uint8_t hash[SHA256_BYTES]) {

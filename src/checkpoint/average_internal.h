@@ -3,6 +3,7 @@
 #define LLMC_CHECKPOINT_AVERAGE_INTERNAL_H
 
 #include "checkpoint/average.h"
+#include "checkpoint/leftovers.h"
 #include "checkpoint/safetensors.h"
 
 #define AVERAGE_MARK "average.json"
@@ -12,6 +13,7 @@ extern const ModelMaker average_maker;
 typedef struct {
     const char *folder;
     SafetensorsReader *reader;
+    Leftovers dropped; // from the reader
     double weight;
 } AverageInput;
 
@@ -26,6 +28,7 @@ SafetensorsType average_out_type(const Average *a, const SafetensorsTensor *tens
 
 // Compares input i with the first. Errors: 2, 1.
 int average_compare_configs(const Average *a, int i, Error *err);
+int average_drop_leftovers(Average *a, int i, Error *err); // of a model
 int average_compare_tokenizers(const Average *a, int i, Error *err);
 int average_compare_tensors(const Average *a, int i, Error *err);
 

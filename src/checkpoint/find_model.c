@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/no_model.h"
 #include "checkpoint/model_folder.h"
 
 int find_model_check_link(const char *path, Error *err) {
@@ -33,4 +34,11 @@ int find_model(const char **folder, Error *err) {
     else
         free(checkpoint);
     return code;
+}
+
+int find_whole_model(const char **folder, Error *err) {
+    int code = find_model(folder, err);
+    const bool whole =
+        model_folder_has(*folder, "model.safetensors") || model_folder_has(*folder, "model.safetensors.index.json");
+    return code || whole || !model_folder_has(*folder, "adapter_config.json") ? code : explain_no_model(*folder, err);
 }

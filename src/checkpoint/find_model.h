@@ -13,6 +13,9 @@ extern "C" {
 // Errors: 2 (a link that leads nowhere, as cp -r makes of a checkpoint), 1.
 int find_model(const char **folder, Error *err);
 
+// The same, where an adapter does not do. Errors: 2, 1.
+int find_whole_model(const char **folder, Error *err);
+
 // Refuses (2) a link that leads nowhere.
 int find_model_check_link(const char *path, Error *err);
 

@@ -56,6 +56,13 @@ static int check_vocabulary(const Merge *m, Error *err) {
                       m->config.vocab_size, m->base_config);
 }
 
+// As the base is, which may become another kind of model.
+static int drop_leftovers(Merge *m, Error *err) {
+    LlamaConfig config = m->config;
+    if (m->becomes_reward) config.num_labels = 0;
+    return leftovers_drop(&m->dropped, m->base, m->base_folder, &config, err);
+}
+
 static int open_models(Merge *m, Error *err) {
     int code = merge_read_config(&m->fields, m->spec->adapter, err);
     if (!code) code = find_base(m, err);
@@ -67,6 +74,7 @@ static int open_models(Merge *m, Error *err) {
     if (!code) code = choose_kind(m, err);
     if (!code) code = check_vocabulary(m, err);
     if (!code) code = safetensors_open_model(&m->base, m->base_folder, err);
+    if (!code) code = drop_leftovers(m, err);
     if (!code) code = model_open_adapter(&m->adapter, m->spec->adapter, err);
     for (int i = 0; !code && i < 2; i++) code = checksums_verify_weights(inputs[i], err);
     return code;
@@ -99,8 +107,8 @@ static int list_parts(Merge *m, Error *err) {
     if (!m->parts || !m->tensors) return fail_fault(err, "%s: no memory for %d tensors", m->base_folder, count);
     for (int t = 0; t < count; t++) {
         const SafetensorsTensor *tensor = safetensors_at(m->base, t);
-        const bool dropped = m->becomes_reward && (strcmp(tensor->name, HEAD) == 0 || strcmp(tensor->name, SCORE) == 0);
-        if (!dropped) add_part(m, tensor, tensor, model_file_of(m->base, tensor));
+        if (!m->becomes_reward || strcmp(tensor->name, HEAD) != 0)
+            add_part(m, tensor, tensor, model_file_of(m->base, tensor));
     }
     m->unties = merge_unties(m);
     if (m->unties) return add_head(m, err);
@@ -149,6 +157,7 @@ static int count_parts(const Merge *m, bool whole) {
     return found;
 }
 
+const Leftovers *merge_dropped(const Merge *m) { return &m->dropped; }
 const char *merge_base(const Merge *m) { return m->base_folder; }
 
 MergeRange merge_ranks(const Merge *m) {

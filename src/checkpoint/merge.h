@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "checkpoint/leftovers.h"
 #include "checkpoint/model_folder.h"
 
 #ifdef __cplusplus
@@ -31,6 +32,7 @@ typedef struct Merge Merge;
 int merge_open(Merge **out, const MergeSpec *spec, Error *err);
 
 const char *merge_base(const Merge *m);
+const Leftovers *merge_dropped(const Merge *m); // what is left out of the base
 
 typedef struct {
     double least, most;

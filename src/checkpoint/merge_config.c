@@ -1,5 +1,7 @@
 // adapter_config.json, PEFT's.
+#include <dirent.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -225,8 +227,27 @@ static int read_base(AdapterFields *f, Error *err) {
     return 0;
 }
 
+// PEFT saves an adapter of another name than "default" in a folder of that name; trainers leave checkpoints beside each other.
+static int find_within(const char *folder, Error *err) {
+    char inner[PATH_MAX], first[NAME_MAX + 1] = "";
+    DIR *open_folder = opendir(folder);
+    if (!open_folder) return 0; // reading the configuration tells
+    for (struct dirent *item = readdir(open_folder); item; item = readdir(open_folder)) {
+        if (item->d_name[0] == '.' || store_path(inner, folder, item->d_name, NULL)) continue;
+        if (!model_folder_has(inner, "adapter_config.json")) continue;
+        if (!*first || strcmp(item->d_name, first) < 0) snprintf(first, sizeof first, "%s", item->d_name);
+    }
+    closedir(open_folder);
+    if (*first)
+        return fail_input(err, "%.300s: has no adapter_config.json, expected an adapter, as its folder %.255s is",
+                          folder, first);
+    if (!model_folder_has(folder, "config.json")) return 0;
+    return fail_input(err, "%.300s: is a model, expected an adapter: a folder with adapter_config.json", folder);
+}
+
 int merge_read_config(AdapterFields *f, const char *folder, Error *err) {
-    int code = store_path(f->path, folder, "adapter_config.json", err);
+    int code = model_folder_has(folder, "adapter_config.json") ? 0 : find_within(folder, err);
+    if (!code) code = store_path(f->path, folder, "adapter_config.json", err);
     if (!code) code = json_read_object(&f->json, f->path, MODEL_CONFIG_BYTES, err);
     if (!code) code = json_check_unique(f->json, f->path, "", err);
     if (!code) code = check_kind(f, err);

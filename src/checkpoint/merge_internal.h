@@ -70,6 +70,7 @@ struct Merge {
     LlamaConfig config;   // of the output
     bool becomes_reward;  // the base is a language model, the output is not
     bool unties;          // the base has one matrix for embedding and head, the output two
+    Leftovers dropped;    // from the base
     int num_ignored;      // tensors of modules that the configuration leaves out
     const char *ignored;  // the field that does so, of the first
     MergePart *parts;     // [count]

@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/leftovers.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/read.h"
 #include "checkpoint/safetensors.h"
@@ -33,7 +34,7 @@ typedef enum { OF_MODEL, OF_LANGUAGE_MODEL, OF_ADAPTERS } Source;
 static bool may_be_extra(const SafetensorsTensor *tensor, const LlamaConfig *config, Source source) {
     const bool head_too = config->tie_word_embeddings || source == OF_LANGUAGE_MODEL;
     if (head_too && strcmp(tensor->name, "lm_head.weight") == 0) return true;
-    return strstr(tensor->name, ".rotary_emb.inv_freq") != NULL;
+    return leftovers_is_buffer(tensor->name);
 }
 
 static bool expects(const ParameterTensor *t, Source source) {
@@ -82,11 +83,9 @@ static int check_names(const SafetensorsReader *reader, const char *folder, Llam
         first_extra = tensor->name;
     }
     if (missing)
-        return fail_input(err, "%s: %d of the model's %d tensors are missing, first %s", folder, missing, expected,
-                          first_missing);
-    if (extra)
-        return fail_input(err, "%s: %d tensors that the model has not, first %.100s", folder, extra, first_extra);
-    return 0;
+        return fail_input(err, "%.300s: %d of the model's %d tensors are missing, first %s%s", folder, missing,
+                          expected, first_missing, first_extra ? leftovers_explain(first_extra) : "");
+    return extra ? leftovers_fail(folder, extra, first_extra, err) : 0;
 }
 
 static int check_shape(const SafetensorsReader *reader, const SafetensorsTensor *tensor, const ParameterTensor *t,
@@ -123,34 +122,11 @@ static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, Source s
     return code || !not_finite ? code : read_fail_not_finite(reader, tensor, not_finite, all, err);
 }
 
-// A tied model's file may repeat the embedding as lm_head; one that differs belongs to an untied model.
-static int check_repeated_head(SafetensorsReader *reader, const LlamaConfig *config, Error *err) {
-    const SafetensorsTensor *head = safetensors_find(reader, "lm_head.weight"),
-                            *embedding = safetensors_find(reader, "model.embed_tokens.weight");
-    if (!config->tie_word_embeddings || !head) return 0;
-    const uint64_t all = safetensors_tensor_bytes(head);
-    bool same = head->type == embedding->type && all == safetensors_tensor_bytes(embedding);
-    for (uint64_t first = 0; same && first < all; first += PIECE) {
-        const size_t count = all - first < PIECE ? (size_t)(all - first) : PIECE;
-        const void *one = NULL, *other = NULL;
-        int code = safetensors_view(reader, head, first, count, &one, err);
-        if (!code) code = safetensors_view(reader, embedding, first, count, &other, err);
-        if (code) return code;
-        same = memcmp(one, other, count) == 0;
-        safetensors_release(reader, head, first, count);
-    }
-    if (same) return 0;
-    return fail_input(err,
-                      "%s: tensor lm_head.weight differs from model.embed_tokens.weight, expected the same, as "
-                      "tie_word_embeddings is true (false: two matrices)",
-                      safetensors_path(reader, head));
-}
-
 static int read_all(SafetensorsReader *reader, const char *folder, Llama3 *m, Source source, Error *err) {
     const ParameterTable *table = llama3_parameters(m);
     floatX *values = malloc(PIECE * sizeof *values);
     int code = values ? check_names(reader, folder, m, source, err) : fail_fault(err, "%s: out of memory", folder);
-    if (!code && source == OF_MODEL) code = check_repeated_head(reader, llama3_config(m), err);
+    if (!code && source == OF_MODEL) code = leftovers_check_head(reader, llama3_config(m), err);
     for (int i = 0; !code && i < table->count; i++)
         if (expects(&table->tensors[i], source)) code = read_weight(reader, m, i, source, values, err);
     free(values);

@@ -1,7 +1,6 @@
 #include "checkpoint/safetensors.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/no_model.h"
 
 // ---- Element types
 
@@ -220,6 +220,8 @@ static int read_header(File *file, Error *err) {
     }
     int code = file_read_at(file->fd, prefix, sizeof prefix, 0, file->path, err);
     if (code != 0) return code;
+    if (memcmp(prefix, "version ", sizeof prefix) == 0)
+        return fail_input(err, "%s: is a pointer of Git LFS, expected the file itself: git lfs pull", file->path);
     for (int i = 7; i >= 0; i--) length = length << 8 | prefix[i];
     if (length > file->size - 8) {
         return fail_input(err, "%s: header length %llu exceeds file size %llu", file->path, (unsigned long long)length,
@@ -285,10 +287,6 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-static bool is_pickle(const char *name) {
-    return ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".ckpt");
-}
-
 static int refuse_pickle(const char *path, const char *name, Error *err) {
     return fail_input(err, "%s: \"%.120s\" is a pickle: not supported, convert to safetensors", path, name);
 }
@@ -317,7 +315,11 @@ static int add_indexed_file(SafetensorsReader *reader, const char *dir, const ch
     char *path = file_join(dir, name, err);
     if (path == NULL) return ERROR_FAULT;
     bool known = has_file(reader, path);
-    if (!known && reader->num_files == SAFETENSORS_MAX_FILES)
+    if (!known && access(path, F_OK) != 0)
+        code = fail_input(err,
+                          "%s: names %.120s, which is not there, expected all files of the model: was it copied whole?",
+                          index_path, name);
+    else if (!known && reader->num_files == SAFETENSORS_MAX_FILES)
         code = fail_input(err, "%s: more than %d files", index_path, SAFETENSORS_MAX_FILES);
     else if (!known)
         code = add_file(reader, path, err);
@@ -393,17 +395,9 @@ static int open_single(SafetensorsReader *reader, const char *path, Error *err) 
     return code != 0 ? code : sort_entries(reader, err);
 }
 
-// No safetensors in the folder: say so, or what is there instead.
 static int report_no_model(const char *dir, Error *err) {
-    DIR *folder = opendir(dir);
-    if (folder == NULL) return file_fail_open(err, dir, errno);
-    int code = 0;
-    for (struct dirent *item = readdir(folder); item != NULL && code == 0; item = readdir(folder)) {
-        if (is_pickle(item->d_name)) code = refuse_pickle(dir, item->d_name, err);
-    }
-    closedir(folder);
-    if (code != 0) return code;
-    return fail_input(err, "%s: no model.safetensors and no model.safetensors.index.json", dir);
+    int code = explain_no_model(dir, err);
+    return code ? code : fail_input(err, "%s: no model.safetensors and no model.safetensors.index.json", dir);
 }
 
 static int open_folder(SafetensorsReader *reader, const char *dir, Error *err) {
@@ -473,6 +467,11 @@ const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader, const
     Entry wanted = {.tensor.name = name};
     const Entry *found = bsearch(&wanted, reader->entries, (size_t)reader->num_entries, sizeof wanted, compare_entries);
     return found == NULL ? NULL : &found->tensor;
+}
+
+void safetensors_drop(SafetensorsReader *reader, int index) {
+    Entry *entry = &reader->entries[index];
+    memmove(entry, entry + 1, (size_t)(reader->num_entries-- - index - 1) * sizeof *entry);
 }
 
 const char *safetensors_path(const SafetensorsReader *reader, const SafetensorsTensor *tensor) {

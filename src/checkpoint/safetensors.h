@@ -56,6 +56,9 @@ const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader,
 const char *safetensors_path(const SafetensorsReader *reader,
                              const SafetensorsTensor *tensor); // file it lies in
 
+// The set is without that tensor from now on; tensors behind it have other addresses.
+void safetensors_drop(SafetensorsReader *reader, int index);
+
 // What the metadata of the (first) file says under that key; NULL: nothing.
 const char *safetensors_metadata(const SafetensorsReader *reader, const char *key);
 

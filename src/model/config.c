@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/no_model.h"
 
 #ifdef LLMC_PRECISION_fp32
 static const char *const build_dtype = "float32";
@@ -382,9 +384,19 @@ int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error 
     return 0;
 }
 
+// A folder without a configuration is perhaps no model's.
+static int explain_folder(const char *path, Error *err) {
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    if (access(path, F_OK) == 0 || !slash || slash == path || slash - path >= (int)sizeof folder) return 0;
+    snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+    return access(folder, F_OK) == 0 ? explain_no_model(folder, err) : 0;
+}
+
 int llama_config_read(LlamaConfig *config, const char *path, Error *err) {
     cJSON *json = NULL;
-    int code = json_read_object(&json, path, 1 << 24, err);
+    int code = explain_folder(path, err);
+    if (code == 0) code = json_read_object(&json, path, 1 << 24, err);
     if (code != 0) return code;
     LlamaConfig read = {0};
     Fields fields = {json, path, "", err};

@@ -1,0 +1,70 @@
+#include "base/no_model.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+
+enum { NAME_BYTES = 256 };
+
+// One of each kind that the folder has.
+typedef struct {
+    char adapter[NAME_BYTES], safetensors[NAME_BYTES], pickle[NAME_BYTES], gguf[NAME_BYTES];
+} Found;
+
+static bool ends_with(const char *text, const char *end) {
+    const size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+bool is_pickle(const char *name) {
+    return ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".ckpt");
+}
+
+// The first by name, in whatever order the system lists them.
+static void note(char kept[NAME_BYTES], const char *name) {
+    if (!*kept || strcmp(name, kept) < 0) snprintf(kept, NAME_BYTES, "%s", name);
+}
+
+// Beside their weights trainers leave pickles of their own (training_args.bin, optimizer.pt).
+static bool is_model_s_pickle(const char *name) {
+    return is_pickle(name) && strcmp(name, "training_args.bin") != 0 && strcmp(name, "optimizer.pt") != 0 &&
+           strcmp(name, "scheduler.pt") != 0 && strncmp(name, "rng_state", strlen("rng_state")) != 0;
+}
+
+static int look(Found *found, const char *folder, Error *err) {
+    DIR *open_folder = opendir(folder);
+    if (!open_folder) return file_fail_open(err, folder, errno);
+    for (struct dirent *item = readdir(open_folder); item; item = readdir(open_folder)) {
+        const char *name = item->d_name;
+        if (strcmp(name, "adapter_config.json") == 0) note(found->adapter, name);
+        if (ends_with(name, ".safetensors")) note(found->safetensors, name);
+        if (is_model_s_pickle(name)) note(found->pickle, name);
+        if (ends_with(name, ".gguf")) note(found->gguf, name);
+    }
+    closedir(open_folder);
+    return 0;
+}
+
+int explain_no_model(const char *folder, Error *err) {
+    Found found = {.adapter = ""};
+    int code = look(&found, folder, err);
+    if (code) return code;
+    if (*found.adapter)
+        return fail_input(
+            err,
+            "%.300s: is an adapter (%s), expected a model: merge_lora --adapter %.300s --output DIR makes "
+            "one of it and its base",
+            folder, found.adapter, folder);
+    if (*found.safetensors) return 0;
+    if (*found.pickle)
+        return fail_input(err,
+                          "%.300s: \"%.120s\" is a pickle: not supported, convert to safetensors (transformers' "
+                          "from_pretrained, then save_pretrained)",
+                          folder, found.pickle);
+    if (!*found.gguf) return 0;
+    return fail_input(err, "%.300s: \"%.120s\" is GGUF: not supported, expected the safetensors that it was made of",
+                      folder, found.gguf);
+}

@@ -1,0 +1,22 @@
+// What a folder is in which no model was found.
+#ifndef LLMC_BASE_NO_MODEL_H
+#define LLMC_BASE_NO_MODEL_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// By the ending of its name.
+bool is_pickle(const char *name);
+
+// Refuses (2) a folder that has no model but an adapter, pickles or GGUF, with what to do. 0: it has none of these. Errors: 2, 1.
+int explain_no_model(const char *folder, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
