@@ -6,8 +6,9 @@
     generate.py --model DIR --prompts FILE --json > answers.jsonl        many prompts in one batch
 
 FILE has a prompt a line, or rows {"prompt": "..."}: .jsonl, .json (an array) or .parquet; all but the last may be compressed
-(.gz, .zst). Several prompts are computed side by side and each text
-is printed when it is whole. Nothing is sent anywhere: the model runs here, on the GPU or the CPU.
+(.gz, .zst). A prompt has around it what the model's tokenizer puts there, as in transformers: Llama's its begin token, others
+nothing. Several prompts are computed side by side and each text is printed when it is whole. Nothing is sent anywhere: the
+model runs here, on the GPU or the CPU.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 interrupted.
 """
@@ -28,15 +29,17 @@ from llmtext.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
 from llmtext.stream import harmless
 from llmtext.texts import (
-    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options, encode_text, is_text, open_tokenizer,
+    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options, is_text, open_tokenizer,
     sampler_options, split_stops, take_token,
 )  # fmt: skip
+
+FEWEST_FOR_A_RATE = 16  # tokens
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="folder with config.json, safetensors and tokenizer.json")
+    add("--model", required=True, type=Path, metavar="DIR", help="folder with config.json, safetensors and tokenizer.json (or .model)")
     add("--prompt", action="append", default=[], metavar="TEXT", help="text to go on with; may be given several times")
     add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or rows with the key \"prompt\"")
     add_sampling_options(add, temperature=0.8, top_p=0.95, max_tokens=256)
@@ -81,8 +84,12 @@ def collect_prompts(options: argparse.Namespace) -> list[str]:
 
 def encode_all(options: argparse.Namespace, tokenizer, prompts: list[str]) -> list[list[int]]:
     chat = Chat(options.model, tokenizer, options.system) if options.chat else None
-    encode = chat.encode if chat else lambda text: encode_text(options.model, tokenizer, text)
-    return [encode(prompt) for prompt in prompts]
+    encode = chat.encode if chat else lambda text: tokenizer.encode(text).ids  # with what its post-processor puts around
+    found = [encode(prompt) for prompt in prompts]
+    for number, ids in enumerate(found, 1):
+        if not ids:
+            raise InputError(f"prompt {number}: the tokenizer makes no token of it")
+    return found
 
 
 # ---- writing
@@ -161,8 +168,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def report(prompt_tokens: int, prompt_seconds: float, tokens: int, seconds: float) -> None:
-    print(f"{prompt_tokens} prompt tokens, {prompt_tokens / max(prompt_seconds, 1e-9):.0f} tokens/s; "
-          f"{tokens} new tokens, {tokens / max(seconds, 1e-9):.1f} tokens/s", file=sys.stderr)  # fmt: skip
+    print(f"{prompt_tokens} prompt tokens{rate(prompt_tokens, prompt_seconds, 0)}; "
+          f"{tokens} new tokens{rate(tokens, seconds, 1)}", file=sys.stderr)  # fmt: skip
+
+
+def rate(tokens: int, seconds: float, digits: int) -> str:
+    """Of a few tokens it would be that of what is done once."""
+    return f", {tokens / max(seconds, 1e-9):.{digits}f} tokens/s" if tokens >= FEWEST_FOR_A_RATE else ""
 
 
 def main() -> int:

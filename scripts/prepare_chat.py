@@ -35,6 +35,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmdata import rows
+from llmdata import tokenizer as tokenizers
 from llmdata.chatrows import KIND_NAMES, REASONS, TOO_LONG, RowEncoder, row_length
 from llmdata.chatset import MIXED, Made, Settings, Source, find_kind, make_rows
 from llmdata.errors import InputError
@@ -64,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
         help="file or folder whose rows are trained on WEIGHT times: 2.5 is all of them twice and half of them, chosen by "
              "the seed, a third time; may be given several times")  # fmt: skip
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the rows")
-    add("--tokenizer", type=Path, metavar="MODEL", help="folder with tokenizer.json, of a model or of prepared data")
+    add("--tokenizer", type=Path, metavar="MODEL", help="folder with tokenizer.json (or .model), of a model or of prepared data")
     add("--kind", choices=sorted(KIND_NAMES.values()), help="where the fields leave it open: which of them to take")
     add("--val-fraction", type=float, default=0.05, metavar="F",
         help="share of rows held out for validation, once each, 0 to 0.5 (default: %(default)s)")  # fmt: skip
@@ -223,7 +224,11 @@ def in_words(reasons: Counter) -> str:
 
 def copy_tokenizer(template: Template, folder: Path) -> None:
     """tokenizer.json byte for byte, so that train_llama3 knows it again; and the template that the rows were made with."""
-    shutil.copyfile(template.folder / "tokenizer.json", folder / "tokenizer.json")
+    path = tokenizers.find(template.folder)
+    if path.suffix == ".json":
+        shutil.copyfile(path, folder / "tokenizer.json")
+    else:
+        template.tokenizer.save(str(folder / "tokenizer.json"))
     for name in BESIDE:
         if (template.folder / name).is_file():
             copy_unmarked(template.folder / name, folder / name)
@@ -303,6 +308,7 @@ def prepare(options: argparse.Namespace) -> None:
     wanted = {name: kind for kind, name in KIND_NAMES.items()}.get(options.kind)
     settings = Settings(options.tokenizer, options.date, options.system, options.max_tokens, options.too_long == "cut")
     encoder = settings.encoder()
+    tokenizers.check_kind(encoder.template.tokenizer, tokenizers.find(options.tokenizer))
     settings = replace(settings, kind=find_kind(sources, wanted))
     with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
         copy_tokenizer(encoder.template, folder)

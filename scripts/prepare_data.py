@@ -40,6 +40,7 @@ from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import unpacked_bytes
 from llmdata.seams import Seams
+from llmtext.stream import harmless
 from llmtext.texts import check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")
@@ -52,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--vocab-size", type=int, metavar="N", help="train a tokenizer of N tokens, special ones included")
     choice.add_argument("--tokenizer", type=Path, metavar="PATH",
-                        help="tokenizer.json, a folder that holds one, or Meta's tokenizer.model")  # fmt: skip
+                        help="tokenizer.json, tokenizer.model (Meta's, SentencePiece's), or a folder that holds one")  # fmt: skip
     parser.add_argument("--bos-token", metavar="TOKEN", help="with --tokenizer: token that begins a document")
     parser.add_argument("--eos-token", metavar="TOKEN", help="with --tokenizer: token that ends a document")
     parser.add_argument("--val-fraction", type=float, default=0.05, metavar="F",
@@ -195,11 +196,23 @@ def prepare(options: argparse.Namespace) -> None:
     with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
         text_tokenizer = make_tokenizer(files, options, notes)
         text_tokenizer.save(folder)
+        print(document_tokens(text_tokenizer), flush=True)
         meta = write_shards(files, options, notes, text_tokenizer, folder)
         (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
         move_into_place(folder, options.output, OWN_FILES)
     notes.report("prepare_data", FORMATS)
     print_summary(options.output, meta)
+
+
+def document_tokens(text_tokenizer: tokenizers.TextTokenizer) -> str:
+    """Which tokens stand around a document, and what would name others where nothing did."""
+    begin, end = (
+        None if number is None else f"{harmless(text_tokenizer.tokenizer.id_to_token(number))} ({number})"
+        for number in (text_tokenizer.bos, text_tokenizer.eos)
+    )
+    said = f"documents begin with {begin}" + (f" and end with {end}" if end else ", which ends the one before")
+    guessed = " and ".join(text_tokenizer.guessed)
+    return said + (f"; a guess by its name, as the tokenizer does not say it: {guessed} would" if guessed else "")
 
 
 def print_summary(output: Path, meta: dict) -> None:

@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("items", nargs="+", type=Path, metavar="FILE", help="files of rows")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without ending, names the task")
     parser.add_argument("--tokenizer", required=True, type=Path, metavar="PATH",
-                        help="tokenizer.json, a folder that holds one, or Meta's tokenizer.model")  # fmt: skip
+                        help="tokenizer.json or tokenizer.model, or a folder that holds one")  # fmt: skip
     parser.add_argument("--bos-token", metavar="TOKEN", help="token that begins a document, where the tokenizer doesn't say it")
     parser.add_argument("--kind", choices=sorted(FIELDS), help="default: by the first row's fields")
     parser.add_argument("--context-field", metavar="NAME", help="field of the context or question")
@@ -230,10 +230,11 @@ class Encoder:
     def __init__(self, path: Path, bos: str | None):
         loaded = tokenizers.load(path, bos, bos)
         self.vocab_size, self.prefix = loaded.vocab_size, loaded.bos
+        if loaded.guessed == ("--bos-token",) and loaded.eos is not None:
+            self.prefix = loaded.eos  # as lm-eval, where a tokenizer names an end and no begin
         with tempfile.TemporaryDirectory() as folder:
-            json_path = path / "tokenizer.json" if path.is_dir() else path
-            if json_path.suffix != ".json" or not json_path.is_file():
-                json_path = Path(folder) / "tokenizer.json"  # Meta's: as prepare_data.py converts it
+            json_path = loaded.source or Path(folder) / "tokenizer.json"
+            if loaded.source is None:  # as prepare_data.py converts it
                 loaded.tokenizer.save(str(json_path))
             self.sha256 = hashlib.sha256(json_path.read_bytes()).digest()
             self.tokenizer: Tokenizer = tokenizers.encoder(json_path)

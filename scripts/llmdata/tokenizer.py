@@ -1,8 +1,9 @@
-"""Makes the tokenizer.json of a data set: trained on its text, taken over, or converted from Meta's tokenizer.model."""
+"""Makes the tokenizer.json of a data set: trained on its text, taken over, or converted from a tokenizer.model."""
 
 import base64
 import binascii
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from llmtext.chat import read_json, token_text
+from llmtext.stream import harmless
+
+from . import spm
 from .errors import InputError
-from .textfile import copy_unmarked, read_json, refuse_mark
+from .textfile import copy_unmarked, refuse_mark
 
 # How Llama 3 splits text into words before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
 SPLIT = (
@@ -35,11 +40,18 @@ META_NAMES = {
 # Names under which other tokenizers keep the begin and end of a text, where no tokenizer_config.json says it.
 KNOWN_BOS = (BOS, "<s>", "<|endoftext|>")
 KNOWN_EOS = (EOS, "</s>", "<|endoftext|>")
+CONFIG = "tokenizer_config.json"
+
+# What train_llama3 decodes (src/data/token_decoder.c): the parts of a decoder in their order.
+DECODERS = re.compile(r"ByteLevel( Fuse)*|(Replace|Metaspace)( ByteFallback)?(( Fuse)+( Strip)?)?")
 
 
 @dataclass
 class TextTokenizer:
-    """A tokenizer and the ids of the tokens put around a document; `eos` is None where begin and end are one token."""
+    """A tokenizer and the ids of the tokens put around a document; `eos` is None where begin and end are one token.
+
+    `guessed`: options that would name those of the two which nothing names, so that a usual name was taken.
+    """
 
     tokenizer: Tokenizer
     vocab_size: int
@@ -47,6 +59,7 @@ class TextTokenizer:
     eos: int | None
     config: Path | None = None  # a tokenizer_config.json to take over
     source: Path | None = None  # the tokenizer.json it was read from
+    guessed: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         # byte for byte, so that train_llama3 knows a published model's tokenizer when it meets it again
@@ -55,7 +68,7 @@ class TextTokenizer:
         else:
             self.tokenizer.save(str(folder / "tokenizer.json"))
         if self.config is not None:
-            copy_unmarked(self.config, folder / "tokenizer_config.json")
+            copy_unmarked(self.config, folder / CONFIG)
             return
         name = self.tokenizer.id_to_token
         fields = {
@@ -66,7 +79,7 @@ class TextTokenizer:
         }
         if self.tokenizer.token_to_id(PAD) is not None:
             fields["pad_token"] = PAD
-        (folder / "tokenizer_config.json").write_text(json.dumps(fields, indent=2) + "\n")
+        (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
 
 
 def encoder(path: Path) -> Tokenizer:
@@ -91,11 +104,25 @@ def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     if found < vocab_size:
         raise InputError(f"--vocab-size {vocab_size}: this text gives only {found} tokens, expected a value up to {found}")
     _add_specials(tokenizer, NAMED_SPECIALS)
-    return _with_ids(tokenizer, None, None)
+    return _with_ids(tokenizer, BOS, EOS)
 
 
 def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
-    """A tokenizer.json, a folder that holds one (or Meta's tokenizer.model), or Meta's tokenizer.model."""
+    """A tokenizer.json, Meta's or SentencePiece's tokenizer.model, or a folder that holds one of them."""
+    path = find(path)
+    tokenizer, *own = _read(path)
+    check_kind(tokenizer, path)
+    config = path.parent / CONFIG
+    fields = read_json(path.parent / "special_tokens_map.json") | read_json(config)
+    said = [token_text(fields.get(name)) for name in ("bos_token", "eos_token")]
+    result = _with_ids(tokenizer, *(option or name or known for option, name, known in zip((bos, eos), said, own)))
+    result.source = path if path.suffix == ".json" else None
+    result.config = config if config.is_file() else None
+    return result
+
+
+def find(path: Path) -> Path:
+    """The file; of a folder its tokenizer.json, or else its tokenizer.model."""
     if path.is_dir():
         names = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
         if not names:
@@ -103,42 +130,71 @@ def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
         path = names[0]
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    return path
+
+
+def read(path: Path) -> Tokenizer:
+    """The tokenizer of a file that `find` found, converted if need be. It cuts no text and pads none."""
+    tokenizer = _read(path)[0]
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read(path: Path) -> tuple[Tokenizer, str | None, str | None]:
+    """With the tokens that begin and end a document, if the file says so."""
     if path.suffix != ".json":
-        return _with_ids(from_ranks(read_meta_ranks(path)), None, None)
-    return _load_json(path, bos, eos)
-
-
-def _load_json(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
+        return _convert(path)
     refuse_mark(path)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path)), None, None
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path}: not a tokenizer.json ({str(error).splitlines()[0]})") from None
-    config = path.parent / "tokenizer_config.json"
-    fields = _read_config(config) if config.is_file() else {}
-    result = _with_ids(tokenizer, bos or _token_name(fields.get("bos_token")), eos or _token_name(fields.get("eos_token")))
-    result.source = path
-    if fields:
-        result.config = config
-    return result
 
 
-def _read_config(path: Path) -> dict:
-    fields = read_json(path)
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: expected an object")
-    return fields
+def _convert(path: Path) -> tuple[Tokenizer, str | None, str | None]:
+    with open(path, "rb") as file:
+        sentencepiece = file.read(1) == spm.MAGIC
+    if not sentencepiece:
+        return from_ranks(read_meta_ranks(path)), BOS, EOS
+    model, fields = spm.read(path), read_json(path.parent / CONFIG)
+    # Llama's tokenizers begin a text with its token unless they are told not to
+    tokenizer = spm.convert(model, bool(fields.get("add_bos_token", True)), bool(fields.get("add_eos_token", False)))
+    return tokenizer, model.bos, model.eos
 
 
-def _token_name(field) -> str | None:
-    return field.get("content") if isinstance(field, dict) else field
+def check_kind(tokenizer: Tokenizer, path: Path) -> None:
+    """Refuses a tokenizer that train_llama3 would refuse."""
+    kind = type(tokenizer.model).__name__
+    if kind != "BPE":
+        raise InputError(f"{path}: model is {kind}, expected BPE")
+    parts = _parts(json.loads(tokenizer.decoder.__getstate__())) if tokenizer.decoder is not None else []
+    if not DECODERS.fullmatch(" ".join(part["type"] if _is_plain(part) else "other" for part in parts)):
+        found = ", ".join(part["type"] for part in parts) or "missing"
+        raise InputError(f'{path}: decoder is {found}, expected ByteLevel, Metaspace, or Replace ("{spm.BLANK}" by a blank), '
+                         "ByteFallback, Fuse, Strip (of blanks at the left)")  # fmt: skip
+
+
+def _parts(decoder: dict) -> list[dict]:
+    return [part for inner in decoder["decoders"] for part in _parts(inner)] if decoder["type"] == "Sequence" else [decoder]
+
+
+def _is_plain(part: dict) -> bool:
+    """Whether the part does with blanks what is expected of it."""
+    expected = {
+        "Replace": {"pattern": {"String": spm.BLANK}, "content": " "},
+        "Metaspace": {"replacement": spm.BLANK},
+        "Strip": {"content": " ", "stop": 0},
+    }.get(part["type"], {})
+    return expected.items() <= part.items() and part.get("start", 0) <= 64
 
 
 def _with_ids(tokenizer: Tokenizer, bos: str | None, eos: str | None) -> TextTokenizer:
     vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     begin = _find_token(tokenizer, "--bos-token", bos, KNOWN_BOS)
     end = _find_token(tokenizer, "--eos-token", eos, KNOWN_EOS)
-    return TextTokenizer(tokenizer, vocab_size, begin, None if end == begin else end)
+    guessed = tuple(option for option, name in (("--bos-token", bos), ("--eos-token", eos)) if not name)
+    return TextTokenizer(tokenizer, vocab_size, begin, None if end == begin else end, guessed=guessed)
 
 
 def _find_token(tokenizer: Tokenizer, option: str, name: str | None, known: tuple[str, ...]) -> int:
@@ -146,7 +202,7 @@ def _find_token(tokenizer: Tokenizer, option: str, name: str | None, known: tupl
         found = tokenizer.token_to_id(candidate)
         if found is not None:
             return found
-    raise InputError(f"{option}: the tokenizer has no token {name or ' or '.join(known)}; name one that it has")
+    raise InputError(f"{option}: the tokenizer has no token {harmless(name or ' or '.join(known))}; name one that it has")
 
 
 def read_meta_ranks(path: Path) -> list[bytes]:

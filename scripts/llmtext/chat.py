@@ -5,6 +5,7 @@ template itself wrote may be special tokens, what a message says never is, whate
 """
 
 import datetime
+import functools
 import hashlib
 import itertools
 import json
@@ -18,6 +19,7 @@ import numpy as np
 from llmdata import textfile
 
 from .errors import InputError
+from .prefix import without_prefix
 from .stream import harmless
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
@@ -189,7 +191,7 @@ class Template:
         would bring about is a token of the template, or one lies across the begin of a piece in `begins`: then each is by itself.
         """
         whole = self._encode_whole(pieces, begins)
-        return [self._encode_piece(piece) for piece in pieces] if whole is None else whole
+        return self._encode_apart(pieces) if whole is None else whole
 
     def _encode_whole(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray] | None:
         encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
@@ -205,11 +207,39 @@ class Template:
             return None
         return np.split(ids, np.searchsorted(owner, np.arange(1, len(pieces))))
 
-    def _encode_piece(self, piece: Piece) -> np.ndarray:
-        self.tokenizer.encode_special_tokens = piece.message is not None
-        ids = self.tokenizer.encode(piece.text, add_special_tokens=False).ids
-        self.tokenizer.encode_special_tokens = False
-        return np.array(ids, int)
+    @functools.cached_property
+    def _bare(self):
+        """See without_prefix: (the tokenizer of text that goes on, whether a special token is followed by a blank)"""
+        return without_prefix(self.tokenizer)
+
+    def _encode_apart(self, pieces: list[Piece]) -> list[np.ndarray]:
+        """Each piece by itself, with the blank in front that some tokenizers put there only where the whole text has it too."""
+        found: list[np.ndarray] = []
+        behind_special = False
+        for piece in pieces:
+            goes_on = bool(found) and not (behind_special and self._bare[1])
+            ids = self._encode_piece(piece.text, piece.message is not None, goes_on)
+            found.append(np.array(ids, int))
+            behind_special = bool(ids) and ids[-1] in self.special_ids
+        return found
+
+    def _encode_piece(self, text: str, said: bool, goes_on: bool) -> list[int]:
+        """said: by a message, so that nothing in it is a special token."""
+        if not goes_on:
+            return self._encode_as(self.tokenizer, text, said).ids
+        bare, behind_specials = self._bare
+        encoding = self._encode_as(bare, text, said)
+        special = next((place for place, number in enumerate(encoding.ids) if number in self.special_ids), None)
+        if special is None or not behind_specials:
+            return encoding.ids
+        return encoding.ids[:special] + self._encode_as(self.tokenizer, text[encoding.offsets[special][0] :], said).ids
+
+    @staticmethod
+    def _encode_as(tokenizer, text: str, said: bool):
+        tokenizer.encode_special_tokens = said
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        tokenizer.encode_special_tokens = False
+        return encoding
 
 
 def _generation_blocks():

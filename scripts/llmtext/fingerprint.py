@@ -6,7 +6,9 @@ from pathlib import Path
 
 from .errors import InputError
 
-OTHER_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+OTHER_FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
 
 
 def model_fingerprint(folder: Path) -> str:

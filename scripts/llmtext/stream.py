@@ -3,6 +3,7 @@
 import re
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # a byte's token where the tokenizer's decoder has ByteFallback
 CONTEXT = 8  # tokens before the new ones that are decoded with them: what a token looks like may depend on them
 PENDING = 16  # tokens that are decoded again with each new one; where they become more, a place to cut is looked for
 
@@ -12,30 +13,58 @@ def harmless(text: str) -> str:
     return CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
-class TextStream:
-    """add(id) → the text that has become certain; finish() → the rest. `stopped`: a stop string was met."""
+def standing_before(tokenizer) -> list[int]:
+    """A token of plain text: what is decoded behind it is text that goes on, whose first blank is not taken away."""
+    for token in range(tokenizer.get_vocab_size()):
+        text = tokenizer.decode([token])
+        if text.strip() and "\ufffd" not in text and not BYTE.fullmatch(tokenizer.id_to_token(token)):
+            return [token]
+    return []
 
-    def __init__(self, tokenizer, stops: list[str]):
-        self.tokenizer, self.stops = tokenizer, stops
+
+def decode_behind(tokenizer, ids: list[int], skip_special_tokens: bool = True) -> str:
+    """The text of ids that stand behind others."""
+    anchor = standing_before(tokenizer)
+    whole = tokenizer.decode([*anchor, *ids], skip_special_tokens=skip_special_tokens)
+    return whole[len(tokenizer.decode(anchor)) :]
+
+
+class TextStream:
+    """add(id) → the text that has become certain; finish() → the rest. All together are the text of the ids at once; with
+    `follows` as it goes on behind another text, a prompt. `stopped`: a stop string was met.
+    """
+
+    def __init__(self, tokenizer, stops: list[str], follows: bool = False):
+        self.tokenizer, self.stops, self.follows = tokenizer, stops, follows
+        self.anchor = standing_before(tokenizer)
         self.ids: list[int] = []
         self.done = 0  # ids that need no second look
         self.ahead = 0  # characters of the ids behind those that have been taken
         self.held = ""  # text that may yet turn out to begin a stop string
         self.text, self.stopped = "", False
+        self.byte_fallback = tokenizer.decoder is not None and b'"ByteFallback"' in tokenizer.decoder.__getstate__()
+        self.special = {n for n, t in tokenizer.get_added_tokens_decoder().items() if t.special} if self.byte_fallback else set()
 
     def add(self, token: int) -> str:
         self.ids.append(token)
-        new = self._decode(False)
+        new = "" if self._open_ended(token) else self._decode(False)
         return self._release(new, False) if new else ""
 
     def finish(self) -> str:
         return "" if self.stopped else self._release(self._decode(True), True)
 
+    def _open_ended(self, token: int) -> bool:
+        """Byte tokens in a row are characters if all of them together are UTF-8, and nothing but U+FFFD if they are not."""
+        return self.byte_fallback and (token in self.special or bool(BYTE.fullmatch(self.tokenizer.id_to_token(token) or "")))
+
+    def _text(self, start: int, end: int | None = None) -> str:
+        anchor = self.anchor if self.follows or start else []
+        return self.tokenizer.decode([*anchor, *self.ids[start:end]])
+
     def _decode(self, last: bool) -> str:
         """What has become certain: all but the one U+FFFD as which bytes show that may yet become a character."""
         start = max(0, self.done - CONTEXT)
-        before = self.tokenizer.decode(self.ids[start : self.done])
-        whole = self.tokenizer.decode(self.ids[start:])
+        before, whole = self._text(start, self.done), self._text(start)
         taken, certain = len(before) + self.ahead, len(whole) - (whole.endswith("\ufffd") and not last)
         if certain < taken or not (last or whole.startswith(before)):
             return ""
@@ -50,7 +79,7 @@ class TextStream:
     def _cut(self, start: int, whole: str, certain: int) -> None:
         """Moves `done` on over bytes that are no text, to where no character goes on."""
         for end in range(len(self.ids) - 4, self.done, -1):
-            text = self.tokenizer.decode(self.ids[start:end])
+            text = self._text(start, end)
             if whole.startswith(text):
                 self.done, self.ahead = end, certain - len(text)
                 return

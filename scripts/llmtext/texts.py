@@ -4,9 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from llmdata.textfile import refuse_mark
+from llmdata import tokenizer as tokenizers
 
-from .chat import read_json, token_text
 from .errors import InputError
 from .generator import Generator, SamplerOptions
 from .stream import TextStream
@@ -60,31 +59,12 @@ def check_texts(options: argparse.Namespace, *names: str) -> None:
 
 
 def open_tokenizer(folder: Path, option: str = "--model"):
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
+    """Of a model's folder: its tokenizer.json, or its tokenizer.model converted."""
     if folder.is_file():
         raise InputError(f"{option} {folder}: is a file, expected the folder that holds it: {option} {folder.parent}")
     if not folder.is_dir():
         raise InputError(f"{option} {folder}: no such folder")
-    if not path.exists():
-        raise InputError(f"{path} is missing: copy it from the folder of the training data (train_llama3 --tokenizer does) or of "
-                         "the model that was begun with")  # fmt: skip
-    refuse_mark(path)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more precise
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def encode_text(folder: Path, tokenizer, text: str) -> list[int]:
-    """The ids with the token that begins a document in front, as in training."""
-    ids = tokenizer.encode(text).ids
-    bos = tokenizer.token_to_id(token_text(read_json(folder / "tokenizer_config.json").get("bos_token")) or "<|begin_of_text|>")
-    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+    return tokenizers.read(tokenizers.find(folder))
 
 
 def check_ids(name: str, ids: list[int], vocab_size: int) -> None:
@@ -101,7 +81,7 @@ class Row:
     """finish: None, then "stop" (an end token or stop text) or "length"."""
 
     def __init__(self, tokenizer, stops: list[str]):
-        self.stream, self.count, self.finish = TextStream(tokenizer, stops), 0, None
+        self.stream, self.count, self.finish = TextStream(tokenizer, stops, follows=True), 0, None
 
 
 def split_stops(tokenizer, stops: list[str]) -> tuple[set[int], list[str]]:
