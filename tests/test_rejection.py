@@ -59,6 +59,15 @@ def write_chat_tokenizer(folder, specials=SPECIALS):
     return tokenizer
 
 
+def draw_weights(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_((1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else torch.randn_like(p) / p.shape[-1] ** 0.5).bfloat16())
+        if hasattr(model, "lm_head"):
+            model.lm_head.weight[VOCAB + 2] *= 2
+            model.lm_head.weight[256:VOCAB] = model.lm_head.weight[0]  # no other special token is likely
+
+
 def make_model(folder, kind, dtype=torch.float32, **changes):
     """A random model as transformers saves it, whose texts now and then end."""
     fields = {k: v for k, v in TINY.items() if k not in ("rope_theta", "rope_scaling")}
@@ -66,12 +75,7 @@ def make_model(folder, kind, dtype=torch.float32, **changes):
     if kind is transformers.LlamaForSequenceClassification:
         fields |= dict(num_labels=1, pad_token_id=0)
     model = kind(transformers.LlamaConfig(**fields))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_((1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else torch.randn_like(p) / p.shape[-1] ** 0.5).bfloat16())
-        if kind is transformers.LlamaForCausalLM:
-            model.lm_head.weight[VOCAB + 2] *= 2  # 3, and all texts of a prompt may end at once
-            model.lm_head.weight[256:VOCAB] = model.lm_head.weight[0]  # no other special token is likely
+    draw_weights(model)
     model.save_pretrained(folder)
     write_chat_tokenizer(folder)
     return model.to(dtype)
@@ -80,10 +84,21 @@ def make_model(folder, kind, dtype=torch.float32, **changes):
 class Models:
     def __init__(self, folder):
         self.folder, self.policy, self.reward = folder, folder / "policy", folder / "reward"
-        make_model(self.policy, transformers.LlamaForCausalLM)
+        policy = make_model(self.policy, transformers.LlamaForCausalLM)
         self.scorer = make_model(self.reward, transformers.LlamaForSequenceClassification)
         self.prompts = folder / "prompts.jsonl"
         self.write([{"prompt": f"Say {number} {'please ' * (number % 4)}"} for number in range(12)])
+        while not 0.012 < self.share_of_ends(policy) < 0.04:
+            draw_weights(policy)
+        policy.save_pretrained(self.policy)
+
+    def share_of_ends(self, policy):
+        """Of the next tokens behind a prompt and some that are random. Where they are 1 to 4 %, some texts of 40 tokens come to
+        their end, and some do not."""
+        ids = torch.tensor([self.turns().ask(read_prompts([self.prompts], None)[0][0])])
+        with torch.no_grad():
+            logits = policy(torch.cat([ids.expand(4, -1), torch.randint(0, 256, (4, 40))], 1)).logits[:, ids.shape[1] - 1 :]
+        return logits.softmax(-1)[:, :, policy.config.eos_token_id].sum(-1).mean()
 
     def write(self, rows):
         self.prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
