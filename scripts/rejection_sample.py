@@ -27,6 +27,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from llmdata.files import ROWS, Notes
 from llmdata.folder import find_whole_model
 from llmdata.textfile import read_json
 from llmtext.chat import Template
@@ -105,7 +106,8 @@ class Work:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.prompts, self.empty = read_prompts(options.prompts, options.system)
+        self.notes = Notes("prompts")
+        self.prompts, self.empty = read_prompts(options.prompts, options.system, self.notes)
         if not self.prompts:
             raise InputError(f"{' '.join(map(str, options.prompts))}: no prompt in it")
         self.tokenizer = open_tokenizer(options.model)
@@ -365,6 +367,7 @@ def summarise(work: Work, chosen: list[dict], pairs: list[dict | None], nothing:
                          ("no answer that may be chosen", [p.source for p in nothing])):  # fmt: skip
         if places:
             say(f"left out, {what}: {len(places)} prompts ({', '.join(places[:3])}{', ...' if len(places) > 3 else ''})")
+    work.notes.report("rejection_sample", ROWS)
 
 
 def mean(values: list[float]) -> float:

@@ -23,6 +23,7 @@ class Notes:
     what: str = "text"  # what a file should have
     strict: bool = False
     left_out: Counter = field(default_factory=Counter)  # files of folders by ending
+    twins: int = 0  # files of folders that lie unpacked beside
     blank: list[Path] = field(default_factory=list)
 
     def add_blank(self, path: Path) -> None:
@@ -41,8 +42,11 @@ class Notes:
             names = ", ".join(map(str, self.blank[:NAMED])) + (", ..." if len(self.blank) > NAMED else "")
             files = "1 file" if len(self.blank) == 1 else f"{len(self.blank)} files"
             print(f"{program}: {files} without {self.what}: {harmless(names)}", file=sys.stderr)
+        if self.twins:
+            print(f"{program}: left out: {self.twins} compressed, the same name stands beside unpacked", file=sys.stderr)
         if self.left_out:
-            print(f"{program}: left out: {in_words(self.left_out)} (no name that ends in {endings(_in_folders(formats))})",
+            known = endings(_in_folders(formats))
+            print(f"{program}: left out: {in_words(self.left_out)} (no name that ends in {known}{_of_json(self.left_out)})",
                   file=sys.stderr)  # fmt: skip
 
 
@@ -70,6 +74,10 @@ def find_files(paths: list[str], formats: tuple[str, ...], notes: Notes) -> list
     return files
 
 
+def _of_json(left_out: Counter) -> str:
+    return "; a .json file is read where it is named itself" if left_out[ARRAY] else ""
+
+
 def _in_folders(formats: tuple[str, ...]) -> tuple[str, ...]:
     """A .json file that lies in a folder may be anything, so it is read where it is named itself."""
     return tuple(name for name in formats if name != ARRAY)
@@ -81,12 +89,15 @@ def _files_in_folder(folder: Path, formats: tuple[str, ...], notes: Notes) -> li
 
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path))
     found = [path for path in files if format_of(path) in formats]
+    names = set(found)
+    twins = {path for path in found if path.suffix.lower() in PACKED and path.with_suffix("") in names}
     left_out = Counter(_ending(path) for path in files if format_of(path) not in formats)
     if not found:
-        has = f" (it has {in_words(left_out)})" if left_out else ""
+        has = f" (it has {in_words(left_out)}{_of_json(left_out)})" if left_out else ""
         raise InputError(f"{folder}: no {endings(formats)} file in this folder{has}")
     notes.left_out.update(left_out)
-    return found
+    notes.twins += len(twins)
+    return [path for path in found if path not in twins]
 
 
 def _ending(path: Path) -> str:

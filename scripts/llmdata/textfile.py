@@ -114,6 +114,8 @@ class _Unpacked(io.RawIOBase):
         read = self.counted.position
         if said.startswith("Truncated"):
             return f"cut off: its {self.codec} data do not end, though the file does at byte {read}"
+        if "too much memory" in said:
+            return "zstd data of a window over 128 MiB: pack it anew, zstd -dc --long=31 FILE | zstd > NEW"
         return f"damaged {self.codec} data before byte {read} ({one_line(said)})"
 
     def close(self) -> None:

@@ -102,7 +102,7 @@ def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     found = tokenizer.get_vocab_size() + len(NAMED_SPECIALS)
     if found < vocab_size:
-        raise InputError(f"--vocab-size {vocab_size}: this text gives only {found} tokens, expected a value up to {found}")
+        raise InputError(f"--vocab-size {vocab_size}: this text gives only {found} tokens, expected a value up to {found}, or --tokenizer")
     _add_specials(tokenizer, NAMED_SPECIALS)
     return _with_ids(tokenizer, BOS, EOS)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmdata.chatrows import EMPTY, MALFORMED, BadRow, read_messages, with_system
+from llmdata.files import Notes
 from llmdata.records import Value, parse, place, read_rows
 
 from .errors import InputError
@@ -25,10 +26,11 @@ class Prompt:
     key: str  # of the messages and how many equal ones came before: found again whatever is added around it
 
 
-def read_prompts(paths: list[Path], system: str | None) -> tuple[list[Prompt], list[str]]:
+def read_prompts(paths: list[Path], system: str | None, notes: Notes | None = None) -> tuple[list[Prompt], list[str]]:
     """(prompts in order, FILE:LINE of those without a word in them). system: for those that have no system message."""
     prompts, empty, seen = [], [], Counter()
     for path in paths:
+        number = 0
         for number, value, _ in read_rows(path):
             try:
                 messages = with_system(_read_row(value), system)
@@ -40,6 +42,8 @@ def read_prompts(paths: list[Path], system: str | None) -> tuple[list[Prompt], l
             digest = _digest(messages)
             prompts.append(Prompt(messages, f"{path}:{number}", f"{digest}-{seen[digest]}"))
             seen[digest] += 1
+        if number == 0 and notes is not None:
+            notes.add_blank(path)
     return prompts, empty
 
 
