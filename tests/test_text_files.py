@@ -140,6 +140,21 @@ def test_the_same_rows_of_every_container(tmp_path, monkeypatch, program):
         assert read(path) == [expected(text) for text in said], path.name
 
 
+def test_any_values_of_an_array(tmp_path, monkeypatch):
+    """What ends where the held text ends may go on behind it."""
+    values = [random.choice([random.randrange(10**12), -1.5e-7, True, None, "a\\\"b\u2028", [1, [2]], {"a": {}}, ""]) for _ in range(200)]
+    (tmp_path / "a.json").write_text(json.dumps(values, indent=random.choice([None, 1])))
+    for size in (5, 16, 61):
+        monkeypatch.setattr(textfile, "READ_BYTES", size)
+        assert [(number, value) for number, value, _ in records.read_rows(tmp_path / "a.json")] == list(enumerate(values, 1))
+
+
+def test_columns_that_a_row_leaves_empty(tmp_path):
+    parquet.write_table(arrow.Table.from_pylist([{"prompt": "a", "messages": None},
+        {"prompt": None, "messages": [{"role": "user", "content": "b"}]}]), tmp_path / "a.parquet")  # fmt: skip
+    assert sampled_prompts(tmp_path / "a.parquet") == [[{"role": "user", "content": said}] for said in "ab"]
+
+
 def data_text(path):
     return "".join(text for text, _, _ in data_rows(path))
 
@@ -160,14 +175,14 @@ def test_the_same_text_of_every_container(tmp_path, monkeypatch, read, expected)
 
 def test_the_same_shards_of_every_container(tmp_path):
     """Blocks that are held out and the tokenizer's sample are chosen by the text, not by the size of what it is packed in."""
-    text = "".join(random_text(random, 12_000)).replace("\r\n", "\n")
+    text = random_text(random, 9_000).replace("\r\n", "\n") * 16
     (tmp_path / "a.txt").write_bytes(text.encode())
     (tmp_path / "b.TXT.gz").write_bytes(PACKINGS[".gz"](ENCODINGS["both"](text.encode())))
     options = ("--vocab-size", 300, "--val-fraction", 0.1, "--tokenizer-bytes", len(text.encode()) // 3, "--workers", 1)
     for name in ("a.txt", "b.TXT.gz"):
         done = prepare_data(tmp_path / name, "--output", tmp_path / name[0], *options)
         assert (done.returncode, done.stderr) == (0, "")
-    assert len(text.encode()) // split.BLOCKS_WANTED > 0 and len(documents(tmp_path / "a", "val")) > 3
+    assert len(text.encode()) // split.BLOCKS_WANTED > split.SMALLEST_BLOCK and len(documents(tmp_path / "a", "val")) > 3
     for name in ("val_000.bin", "train_000.bin", "tokenizer.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
