@@ -134,7 +134,8 @@ class _Array:
         while True:
             try:
                 value, end = self.decode(self.buffer, self.at)
-                if end < len(self.buffer):  # else it may be a part of a number
+                number = isinstance(value, (int, float))  # of which this may be a part
+                if self.ended or not number or end + LONGEST_SIGN <= len(self.buffer):
                     self.at = end
                     return value
                 fault = "the file ends within the array"
@@ -146,8 +147,9 @@ class _Array:
                     self._fail(fault)
             if len(self.buffer) - self.at > LARGEST_ROW:
                 self._fail(f"longer than {LARGEST_ROW >> 20} MiB, or {fault}")
-            if not self._more():
+            if self.ended:
                 self._fail(fault)
+            self._more()
 
     def _may_go_on(self, error: ValueError) -> bool:
         """Whether it is of the kind that more text mends: it shows at the end of what is held, or a string has no end."""
