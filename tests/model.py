@@ -277,6 +277,21 @@ def transformers_model(fields, dtype=torch.float64):
     return reference
 
 
+# Where two logits differ by rounding alone, the larger one is luck: texts with such a step are drawn again.
+LEAD = 1e-4
+
+
+def greedy_text(reference, prompt, count):
+    """(transformers' greedy tokens, the smallest lead of a chosen logit over the next, relative to the logits' spread)"""
+    ids = torch.tensor([prompt])
+    out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False,
+                             output_logits=True, return_dict_in_generate=True)  # fmt: skip
+    logits = torch.cat(out.logits).double()
+    best = logits.topk(2).values
+    lead = ((best[:, 0] - best[:, 1]) / logits.std(dim=1)).min().item()
+    return out.sequences[0, len(prompt) :].tolist(), lead
+
+
 def reference_losses(model, tokens, targets, doc_start=None):
     """[B * T] the loss of each target, 0 where it is ignored; with the document mask."""
     B, T = tokens.shape

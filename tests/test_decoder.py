@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import compare
-from model import TINY, Error, Model, transformers_model
+from model import LEAD, TINY, Error, Model, greedy_text, transformers_model
 
 # As in test_model.py: PyTorch's own bf16 error on models of this kind is some per cent.
 MODEL_LIMIT = 6e-2
@@ -89,27 +89,15 @@ def fp32():
     return llmc.load("fp32")
 
 
-def generate(reference, prompt, count):
-    """(transformers' greedy tokens, the smallest lead of a chosen logit over the next, relative to the logits' spread)"""
-    ids = torch.tensor([prompt])
-    out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False,
-                             output_logits=True, return_dict_in_generate=True)
-    logits = torch.cat(out.logits).double()
-    best = logits.topk(2).values
-    lead = ((best[:, 0] - best[:, 1]) / logits.std(dim=1)).min().item()
-    return out.sequences[0, len(prompt) :].tolist(), lead
-
-
 def texts_without_ties(reference, V, lengths, count):
-    """Prompts and their texts. Where two logits differ by rounding alone, the larger one is luck: one text in a
-    few has such a step, and is drawn again."""
+    """Prompts and their texts; one text in a few has a step that is luck, and is drawn again."""
     prompts, texts = [], []
     for length in lengths:
         while True:
             (prompt,) = prompts_of(V, [length])
-            text, lead = generate(reference, prompt, count)
+            text, lead = greedy_text(reference, prompt, count)
             print(f"prompt of {length}: smallest lead {lead:.2g}")
-            if lead > 1e-4:
+            if lead > LEAD:
                 break
         prompts.append(prompt), texts.append(text)
     return prompts, texts
