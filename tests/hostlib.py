@@ -78,6 +78,8 @@ class Shard(ctypes.Structure):
         ("eos_id", c_uint32),
         ("token_count", c_uint64),
         ("tokenizer_sha256", c_uint8 * 32),
+        ("header_bytes", c_uint32),
+        ("llmc", c_bool),
     ]
 
 

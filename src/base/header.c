@@ -1,15 +1,30 @@
 #include "base/header.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#include "base/file.h"
+#include "base/file_kind.h"
 
 static const uint32_t byte_order_mark = 0x01020304;
 
-int header_check(const uint8_t *header, const char magic[8], uint32_t version, const char *kind, const char *path,
-                 Error *err) {
-    if (memcmp(header, magic, 8) != 0)
-        return fail_input(err, "%s: magic is %02x%02x%02x%02x%02x%02x%02x%02x, expected \"%s\" and a zero: not a %s",
-                          path, header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7],
-                          magic, kind);
+// Its first bytes as hexadecimal digits.
+static void format_magic(char text[17], const uint8_t *header, size_t count) {
+    text[0] = 0;
+    for (size_t i = 0; i < count && i < 8; i++) snprintf(text + 2 * i, 3, "%02x", header[i]);
+}
+
+int header_check(const uint8_t *header, size_t count, const char magic[8], uint32_t version, const char *kind,
+                 const char *path, Error *err) {
+    char digits[17];
+    if (memcmp(header, magic, count < 8 ? count : 8) != 0) {
+        format_magic(digits, header, count);
+        return fail_input(err, "%s: magic is %s, expected \"%s\" and a zero of a %s; found %s", path, digits, magic,
+                          kind, file_kind(header, count));
+    }
+    if (count < HEADER_BYTES)
+        return fail_input(err, "%s: file has %zu bytes, expected at least the %d of a %s's header", path, count,
+                          HEADER_BYTES, kind);
     const uint32_t mark = load_u32(header + 12); // before the version, which it says how to read
     if (mark != byte_order_mark)
         return fail_input(err, "%s: byte order mark is 0x%08x, expected 0x%08x%s", path, mark, byte_order_mark,
@@ -23,4 +38,10 @@ int header_check_zero(const uint8_t *header, int begin, int end, const char *pat
     for (int i = begin; i < end; i++)
         if (header[i] != 0) return fail_input(err, "%s: header byte %d is %u, expected 0", path, i, header[i]);
     return 0;
+}
+
+int header_read(uint8_t *header, size_t *count, int fd, uint64_t size, const char *path, Error *err) {
+    *count = size < HEADER_BYTES ? (size_t)size : HEADER_BYTES;
+    memset(header, 0, HEADER_BYTES);
+    return file_read_at(fd, header, *count, 0, path, err);
 }

@@ -3,6 +3,7 @@
 #ifndef LLMC_BASE_HEADER_H
 #define LLMC_BASE_HEADER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -11,15 +12,21 @@
 extern "C" {
 #endif
 
+enum { HEADER_BYTES = 256 };
+
 static inline uint32_t load_u32(const uint8_t *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
 static inline uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
 
-// Refuses (2) another magic, byte order or version; `kind` says what the file should be, for the message.
-int header_check(const uint8_t *header, const char magic[8], uint32_t version, const char *kind, const char *path,
-                 Error *err);
+// Refuses (2) another magic (and says what the file is instead), fewer than HEADER_BYTES, another byte order or version.
+// header: the file's first `count` bytes; `kind` says what the file should be, for the message.
+int header_check(const uint8_t *header, size_t count, const char magic[8], uint32_t version, const char *kind,
+                 const char *path, Error *err);
+
+// header [HEADER_BYTES] = the beginning of a file of `size` bytes, zeros where it ends before. *count: bytes that it has.
+int header_read(uint8_t *header, size_t *count, int fd, uint64_t size, const char *path, Error *err);
 
 // Refuses (2) bytes [begin, end) that are not zero: fields that a later version may give a meaning.
 int header_check_zero(const uint8_t *header, int begin, int end, const char *path, Error *err);

@@ -2,33 +2,47 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/file_kind.h"
+#include "base/header.h"
 #include "base/sha256.h"
+#include "data/shard.h"
+
+static const char *const names[] = {[LOADER_DOCUMENTS] = "documents (token shards of prepare_data.py)",
+                                    [LOADER_CONVERSATIONS] = "conversations (row files of prepare_chat.py)",
+                                    [LOADER_COMPARISONS] = "comparisons of answers (row files of prepare_chat.py)"};
 
 int data_file_refuse_kind(const char *path, LoaderKind found, LoaderKind expected, Error *err) {
-    static const char *const names[] = {[LOADER_DOCUMENTS] = "documents (token shards)",
-                                        [LOADER_CONVERSATIONS] = "conversations (row files)",
-                                        [LOADER_COMPARISONS] = "comparisons of answers (row files)"};
     return fail_input(err, "%s: holds %s, expected %s", path, names[found], names[expected]);
 }
 
-int data_file_check_kind(const char *path, LoaderKind expected, Error *err) {
-    char magic[8] = {0};
+static int fail_folder(const char *path, LoaderKind expected, Error *err) {
+    const int length = (int)strlen(path), slash = length > 0 && path[length - 1] == '/';
+    return fail_input(err, "%s: a folder, expected %s: give '%.*s/train_*.bin'", path, names[expected], length - slash,
+                      path);
+}
+
+int data_file_check_kind(const char *path, LoaderKind expected, bool *names_tokenizer, Error *err) {
+    uint8_t header[HEADER_BYTES];
+    struct stat status;
+    size_t count;
     int fd = -1;
     uint64_t size = 0;
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) return fail_folder(path, expected, err);
     int code = file_open_read(path, &fd, &size, err);
     if (code) return code;
-    if (size >= sizeof magic) code = file_read_at(fd, magic, sizeof magic, 0, path, err);
+    code = header_read(header, &count, fd, size, path, err);
     close(fd);
     if (code) return code;
-    const bool shard = memcmp(magic, "L3SHARD", 8) == 0, rows = memcmp(magic, "L3ROWS\0", 8) == 0;
-    if (shard && expected != LOADER_DOCUMENTS) return data_file_refuse_kind(path, LOADER_DOCUMENTS, expected, err);
-    if (rows && expected == LOADER_DOCUMENTS)
-        return fail_input(err, "%s: holds conversations or comparisons (row files), expected documents (token shards)",
-                          path);
-    return 0; // anything else is for the reader of what is expected to refuse
+    const bool llmc = shard_is_llmc(header, count), documents = expected == LOADER_DOCUMENTS;
+    if (names_tokenizer) *names_tokenizer = !llmc;
+    const bool good = documents ? llmc || memcmp(header, "L3SHARD", 8) == 0 : memcmp(header, "L3ROWS\0", 8) == 0;
+    if (good) return 0;
+    if (size == 0) return fail_input(err, "%s: 0 bytes, expected %s", path, names[expected]);
+    return fail_input(err, "%s: expected %s, found %s", path, names[expected], file_kind(header, count));
 }
 
 static void format_digest(char text[65], const uint8_t digest[32]) {
@@ -36,7 +50,7 @@ static void format_digest(char text[65], const uint8_t digest[32]) {
 }
 
 static int check_tokenizer(const DataFile *file, const uint8_t *expected, const char *whose, Error *err) {
-    if (memcmp(file->tokenizer_sha256, expected, 32) == 0) return 0;
+    if (!file->tokenizer_sha256 || memcmp(file->tokenizer_sha256, expected, 32) == 0) return 0;
     char has[65], wants[65];
     format_digest(has, file->tokenizer_sha256);
     format_digest(wants, expected);
@@ -59,7 +73,11 @@ static int check_agreement(const DataFile *file, const DataFile *first, Error *e
         return fail_input(err, "%s: %s is %u, expected %u as in %s", file->path, fields[i].name, fields[i].value,
                           fields[i].expected, first->path);
     }
-    return check_tokenizer(file, first->tokenizer_sha256, first->path, err);
+    if (!file->tokenizer_sha256 != !first->tokenizer_sha256)
+        return fail_input(err, "%s: a shard of %s, expected one of %s as %s", file->path,
+                          file->tokenizer_sha256 ? "prepare_data.py" : "llm.c",
+                          file->tokenizer_sha256 ? "llm.c" : "prepare_data.py", first->path);
+    return first->tokenizer_sha256 ? check_tokenizer(file, first->tokenizer_sha256, first->path, err) : 0;
 }
 
 static int fail_vocabulary(const DataFile *file, int vocab_size, Error *err) {
@@ -94,7 +112,8 @@ static void add_file(Sha256 *sha, const DataFile *file) {
     add_u64(sha, file->vocab_size);
     add_u64(sha, file->num_tokens);
     add_u64(sha, (uint64_t)file->bos_id << 32 | file->eos_id);
-    sha256_add(sha, file->tokenizer_sha256, 32);
+    const uint8_t none[32] = {0};
+    sha256_add(sha, file->tokenizer_sha256 ? file->tokenizer_sha256 : none, 32);
     if (file->kind == LOADER_DOCUMENTS) return;
     add_u64(sha, (uint64_t)file->kind);
     add_u64(sha, file->num_rows);

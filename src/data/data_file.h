@@ -2,6 +2,7 @@
 #ifndef LLMC_DATA_DATA_FILE_H
 #define LLMC_DATA_DATA_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -16,13 +17,14 @@ typedef struct {
     const char *path;
     LoaderKind kind;
     uint32_t token_bits, vocab_size, bos_id, eos_id;
-    uint64_t num_tokens, num_rows; // num_rows: 0 for shards
-    const uint8_t *tokenizer_sha256;
-    const char *digest; // of the content; NULL for shards, which nobody has read whole
+    uint64_t num_tokens, num_rows;   // num_rows: 0 for shards
+    const uint8_t *tokenizer_sha256; // NULL: the file names none
+    const char *digest;              // of the content; NULL for shards, which nobody has read whole
 } DataFile;
 
-// Refuses (2) a shard where row files are expected, and the other way round, by the file's magic alone.
-int data_file_check_kind(const char *path, LoaderKind expected, Error *err);
+// Refuses (2), by what the file begins with alone, what is no shard where shards are expected, and no row file where those
+// are. *names_tokenizer (NULL allowed) = whether its header tells of which tokenizer the ids are.
+int data_file_check_kind(const char *path, LoaderKind expected, bool *names_tokenizer, Error *err);
 
 // The same (2) once the kind of row file is known.
 int data_file_refuse_kind(const char *path, LoaderKind found, LoaderKind expected, Error *err);

@@ -52,13 +52,14 @@ static int allocate(Loader *loader, size_t num_paths, Error *err) {
     loader->files = calloc(num_paths, sizeof *loader->files);
     loader->id_place = malloc(((size_t)loader->vocab_size + 1) * sizeof *loader->id_place);
     if (!loader->files || !loader->id_place) return fail_fault(err, "loader: no memory for %zu files", num_paths);
-    if (loader->spec.kind == LOADER_DOCUMENTS) return windows_create(&loader->windows, &loader->spec, num_paths, err);
+    if (loader->spec.kind == LOADER_DOCUMENTS)
+        return windows_create(&loader->windows, &loader->spec, loader->vocab_size, num_paths, err);
     return packs_create(&loader->packs, &loader->spec, num_paths, err);
 }
 
 static int open_file(Loader *loader, const char *path, const uint8_t *tokenizer_sha256, Error *err) {
     DataFile *file = &loader->files[loader->num_files];
-    int code = data_file_check_kind(path, loader->spec.kind, err);
+    int code = data_file_check_kind(path, loader->spec.kind, NULL, err);
     if (code) return code;
     code = loader->packs ? packs_add(loader->packs, path, file, err) : windows_add(loader->windows, path, file, err);
     if (code) return code;
@@ -170,6 +171,7 @@ bool loader_has_token(const Loader *loader, uint32_t id) {
 }
 double loader_fill(const Loader *loader) { return loader->packs ? packs_share_filled(loader->packs) : 1; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }
-const uint8_t *loader_tokenizer_sha256(const Loader *loader) { return loader->files[0].tokenizer_sha256; }
+bool loader_names_tokenizer(const Loader *loader) { return loader->files[0].tokenizer_sha256 != NULL; }
+uint32_t loader_vocab_size(const Loader *loader) { return loader->files[0].vocab_size; }
 uint32_t loader_bos_id(const Loader *loader) { return loader->files[0].bos_id; }
 uint32_t loader_eos_id(const Loader *loader) { return loader->files[0].eos_id; }

@@ -102,9 +102,10 @@ uint64_t loader_num_answers(const Loader *loader);        // of all rows, those 
 bool loader_has_token(const Loader *loader, uint32_t id); // in any row of the files
 double loader_fill(const Loader *loader);                 // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, and of rows' contents
-const uint8_t *loader_tokenizer_sha256(const Loader *loader); // 32 bytes, from the headers
-uint32_t loader_bos_id(const Loader *loader);                 // begins a document or text; SHARD_NO_ID: none
-uint32_t loader_eos_id(const Loader *loader);                 // ends a document or an assistant's turn; likewise
+bool loader_names_tokenizer(const Loader *loader); // false: shards of llm.c
+uint32_t loader_vocab_size(const Loader *loader);  // every id is below it
+uint32_t loader_bos_id(const Loader *loader);      // begins a document or text; SHARD_NO_ID: none
+uint32_t loader_eos_id(const Loader *loader);      // ends a document or an assistant's turn; likewise
 
 #ifdef __cplusplus
 }

@@ -65,11 +65,9 @@ static int check_size(const RowFile *file, uint64_t size, Error *err) {
 
 static int read_header(RowFile *file, uint64_t size, Error *err) {
     uint8_t header[ROWS_HEADER_BYTES];
-    if (size < sizeof header)
-        return fail_input(err, "%s: file has %llu bytes, expected at least the %d of a row file's header", file->path,
-                          (unsigned long long)size, ROWS_HEADER_BYTES);
-    int code = file_read_at(file->fd, header, sizeof header, 0, file->path, err);
-    if (!code) code = header_check(header, magic, ROWS_VERSION, "row file", file->path, err);
+    size_t count;
+    int code = header_read(header, &count, file->fd, size, file->path, err);
+    if (!code) code = header_check(header, count, magic, ROWS_VERSION, "row file", file->path, err);
     if (!code) code = header_check_zero(header, 80, ROWS_HEADER_BYTES, file->path, err);
     if (!code) code = read_fields(file, header, err);
     return code ? code : check_size(file, size, err);

@@ -29,12 +29,13 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/header.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { ROWS_HEADER_BYTES = 256, ROWS_ENTRY_BYTES = 32, ROWS_VERSION = 1, ROWS_MAX_ANSWERS = 3 };
+enum { ROWS_HEADER_BYTES = HEADER_BYTES, ROWS_ENTRY_BYTES = 32, ROWS_VERSION = 1, ROWS_MAX_ANSWERS = 3 };
 #define ROWS_NO_ID UINT32_MAX // bos_id or eos_id of a file that has none
 
 // of a token

@@ -10,6 +10,23 @@
 
 static const char magic[8] = "L3SHARD";
 
+// llm.c's (dev/data/data_common.py there).
+enum { LLMC_HEADER_BYTES = 1024, FIRST_LOOK = 1 << 20 };
+typedef struct {
+    const char *name;
+    uint32_t magic, version, token_bits, vocab_size, bos_id;
+} LlmcFormat;
+static const LlmcFormat llmc_formats[] = {{"GPT-2", 20240520, 1, 16, 50257, 50256},
+                                          {"Llama 3", 20240801, 7, 32, 128256, 128000}};
+
+static const LlmcFormat *llmc_format(const uint8_t *header, size_t count) {
+    for (size_t i = 0; count >= 4 && i < sizeof llmc_formats / sizeof *llmc_formats; i++)
+        if (load_u32(header) == llmc_formats[i].magic) return &llmc_formats[i];
+    return NULL;
+}
+
+bool shard_is_llmc(const uint8_t *header, size_t count) { return llmc_format(header, count) != NULL; }
+
 static int check_id(uint32_t id, uint32_t vocab_size, const char *name, const char *path, Error *err) {
     if (id == SHARD_NO_ID || id < vocab_size) return 0;
     return fail_input(err, "%s: %s is %u, expected an id below the vocabulary size %u", path, name, id, vocab_size);
@@ -37,7 +54,7 @@ static int read_fields(Shard *shard, const uint8_t *header, Error *err) {
 
 // Compared as token counts, since the header's count times the width may overflow.
 static int check_size(const Shard *shard, uint64_t size, Error *err) {
-    uint64_t width = shard->token_bits / 8, bytes = size - SHARD_HEADER_BYTES;
+    uint64_t width = shard->token_bits / 8, bytes = size - shard->header_bytes;
     if (shard->token_count == bytes / width && bytes % width == 0) return 0;
     return fail_input(err,
                       "%s: header counts %llu tokens of %llu bytes, file has room for %llu and %llu bytes more: %s",
@@ -46,14 +63,32 @@ static int check_size(const Shard *shard, uint64_t size, Error *err) {
                       shard->token_count > bytes / width ? "truncated?" : "count and size disagree");
 }
 
+static int read_llmc(Shard *shard, const LlmcFormat *format, const uint8_t *header, uint64_t size, Error *err) {
+    const uint32_t version = load_u32(header + 4);
+    if (size < LLMC_HEADER_BYTES)
+        return fail_input(err, "%s: file has %llu bytes, expected at least the %d of the header of a shard of llm.c",
+                          shard->path, (unsigned long long)size, LLMC_HEADER_BYTES);
+    if (version != format->version)
+        return fail_input(err, "%s: version is %u, expected %u of a shard of llm.c for %s", shard->path, version,
+                          format->version, format->name);
+    shard->llmc = true;
+    shard->header_bytes = LLMC_HEADER_BYTES;
+    shard->token_bits = format->token_bits;
+    shard->vocab_size = format->vocab_size;
+    shard->token_count = load_u32(header + 8);
+    shard->bos_id = format->bos_id;
+    shard->eos_id = SHARD_NO_ID;
+    return check_size(shard, size, err);
+}
+
 static int read_header(Shard *shard, uint64_t size, Error *err) {
     uint8_t header[SHARD_HEADER_BYTES];
-    if (size < sizeof header) {
-        return fail_input(err, "%s: file has %llu bytes, expected at least the %d of a shard's header", shard->path,
-                          (unsigned long long)size, SHARD_HEADER_BYTES);
-    }
-    int code = file_read_at(shard->fd, header, sizeof header, 0, shard->path, err);
-    if (code == 0) code = header_check(header, magic, SHARD_VERSION, "shard", shard->path, err);
+    size_t count;
+    int code = header_read(header, &count, shard->fd, size, shard->path, err);
+    const LlmcFormat *format = code ? NULL : llmc_format(header, count);
+    if (format) return read_llmc(shard, format, header, size, err);
+    shard->header_bytes = SHARD_HEADER_BYTES;
+    if (code == 0) code = header_check(header, count, magic, SHARD_VERSION, "shard", shard->path, err);
     if (code == 0) code = header_check_zero(header, 72, SHARD_HEADER_BYTES, shard->path, err);
     if (code == 0) code = read_fields(shard, header, err);
     if (code == 0) code = check_size(shard, size, err);
@@ -88,7 +123,7 @@ int shard_read(const Shard *shard, uint64_t first, size_t count, int32_t *tokens
     assert(first <= shard->token_count && count <= shard->token_count - first);
     size_t width = shard->token_bits / 8;
     uint8_t *raw = (uint8_t *)(tokens + count) - count * width;
-    int code = file_read_at(shard->fd, raw, count * width, SHARD_HEADER_BYTES + first * width, shard->path, err);
+    int code = file_read_at(shard->fd, raw, count * width, shard->header_bytes + first * width, shard->path, err);
     if (code != 0) return code;
     widen(tokens, count, width);
     for (size_t i = 0; i < count; i++) {
@@ -97,6 +132,17 @@ int shard_read(const Shard *shard, uint64_t first, size_t count, int32_t *tokens
                           (unsigned long long)(first + i), (uint32_t)tokens[i], shard->vocab_size);
     }
     return 0;
+}
+
+int shard_fit(Shard *shard, uint32_t vocab_size, Error *err) {
+    if (!shard->llmc || shard->vocab_size <= vocab_size) return 0;
+    shard->vocab_size = vocab_size;
+    if (shard->bos_id >= vocab_size) shard->bos_id = SHARD_NO_ID;
+    const size_t count = shard->token_count < FIRST_LOOK ? (size_t)shard->token_count : FIRST_LOOK;
+    int32_t *tokens = malloc(count * sizeof *tokens + 1);
+    int code = tokens ? shard_read(shard, 0, count, tokens, err) : fail_fault(err, "%s: no memory", shard->path);
+    free(tokens);
+    return code;
 }
 
 void shard_close(Shard *shard) {

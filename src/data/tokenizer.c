@@ -321,4 +321,7 @@ size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t c
 }
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer) { return tokenizer->vocab_size; }
-const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer) { return tokenizer->sha256; }
+const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer) {
+    static const uint8_t none[SHA256_BYTES];
+    return tokenizer ? tokenizer->sha256 : none;
+}

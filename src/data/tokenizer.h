@@ -28,7 +28,7 @@ size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t c
                         size_t capacity);
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer);        // largest id + 1
-const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer); // 32 bytes: of the file
+const uint8_t *tokenizer_sha256(const Tokenizer *tokenizer); // 32 bytes: of the file; zeros where there is none (NULL)
 
 void tokenizer_close(Tokenizer *tokenizer); // NULL is allowed
 

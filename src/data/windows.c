@@ -5,7 +5,7 @@
 #include "data/shard.h"
 
 struct Windows {
-    int T;
+    int T, vocab_size; // vocab_size: the model's
     bool document_mask;
     Shard *shards;
     int num_shards;
@@ -13,10 +13,11 @@ struct Windows {
     int32_t *tokens;        // [T + 1]
 };
 
-int windows_create(Windows **out, const LoaderSpec *spec, size_t max_files, Error *err) {
+int windows_create(Windows **out, const LoaderSpec *spec, int vocab_size, size_t max_files, Error *err) {
     Windows *w = calloc(1, sizeof *w);
     if (!w) return fail_fault(err, "loader: no memory");
     w->T = spec->T;
+    w->vocab_size = vocab_size;
     w->document_mask = spec->document_mask;
     w->shards = calloc(max_files, sizeof *w->shards);
     w->first_window = calloc(max_files + 1, sizeof *w->first_window);
@@ -28,7 +29,8 @@ int windows_create(Windows **out, const LoaderSpec *spec, size_t max_files, Erro
 
 static int check_shard(const Windows *w, const Shard *shard, Error *err) {
     if (w->document_mask && shard->bos_id == SHARD_NO_ID)
-        return fail_input(err, "%s: no begin-of-document id, expected one for the document mask", shard->path);
+        return fail_input(err, "%s: no begin-of-document id, expected one for the document mask (--document-mask off)",
+                          shard->path);
     if (shard->token_count < (uint64_t)w->T + 1)
         return fail_input(err, "%s: %llu tokens, expected at least %lld for one window (sequence length + 1)",
                           shard->path, (unsigned long long)shard->token_count, (long long)w->T + 1);
@@ -43,7 +45,7 @@ static DataFile describe(const Shard *shard) {
                       .bos_id = shard->bos_id,
                       .eos_id = shard->eos_id,
                       .num_tokens = shard->token_count,
-                      .tokenizer_sha256 = shard->tokenizer_sha256};
+                      .tokenizer_sha256 = shard->llmc ? NULL : shard->tokenizer_sha256};
 }
 
 int windows_add(Windows *w, const char *path, DataFile *file, Error *err) {
@@ -52,8 +54,9 @@ int windows_add(Windows *w, const char *path, DataFile *file, Error *err) {
     int code = shard_open(shard, path, err);
     if (code) return code;
     w->num_shards++;
+    code = shard_fit(shard, (uint32_t)w->vocab_size, err);
     *file = describe(shard);
-    code = check_shard(w, shard, err);
+    if (!code) code = check_shard(w, shard, err);
     if (code) return code;
     w->first_window[index + 1] = w->first_window[index] + (shard->token_count - 1) / (uint64_t)w->T;
     return 0;

@@ -16,7 +16,7 @@ extern "C" {
 typedef struct Windows Windows;
 
 // For at most max_files shards. Errors: 1 (memory).
-int windows_create(Windows **out, const LoaderSpec *spec, size_t max_files, Error *err);
+int windows_create(Windows **out, const LoaderSpec *spec, int vocab_size, size_t max_files, Error *err);
 
 // Opens one more shard; *file = what it says of itself. Errors: 2 (content, shorter than a window, no BOS id for the
 // document mask), 1 (cannot be read).

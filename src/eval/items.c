@@ -123,10 +123,8 @@ static int read_entries(EvalSet *set, const uint8_t *body, Error *err) {
 }
 
 static int parse(EvalSet *set, const uint8_t *data, size_t size, Error *err) {
-    if (size < EVALSET_HEADER_BYTES)
-        return fail_input(err, "%s: file has %zu bytes, expected at least the %d of the header", set->path, size,
-                          EVALSET_HEADER_BYTES);
-    int code = header_check(data, magic, EVALSET_VERSION, "file of prepare_eval.py", set->path, err);
+    const size_t count = size < HEADER_BYTES ? size : HEADER_BYTES;
+    int code = header_check(data, count, magic, EVALSET_VERSION, "file of prepare_eval.py", set->path, err);
     if (!code) code = header_check_zero(data, 80, EVALSET_HEADER_BYTES, set->path, err);
     if (!code) code = read_fields(set, data, size, err);
     if (!code) code = read_entries(set, data + EVALSET_HEADER_BYTES, err);

@@ -25,12 +25,13 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/header.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { EVALSET_HEADER_BYTES = 256, EVALSET_VERSION = 1, EVALSET_MAX_BYTES = 1 << 30 };
+enum { EVALSET_HEADER_BYTES = HEADER_BYTES, EVALSET_VERSION = 1, EVALSET_MAX_BYTES = 1 << 30 };
 
 typedef enum { EVAL_CHOICE = 1, EVAL_DOCUMENTS = 2 } EvalKind;
 

@@ -1,4 +1,4 @@
-// train_llama3 --eval-only: a model is scored, nothing is trained or written.
+// train_llama3 --eval-only: a model is scored, nothing is trained.
 #ifndef LLMC_TRAIN_EVAL_ONLY_H
 #define LLMC_TRAIN_EVAL_ONLY_H
 
@@ -9,7 +9,8 @@
 extern "C" {
 #endif
 
-// Prints what the model of --init-from reaches in --eval-tasks and on --val-data. Memory is that of
+// Prints what the model of --init-from reaches in --eval-tasks and on --val-data, and logs it in the folder of --output, if
+// one is given. Memory is that of
 // parameters and one block's activations. Errors: 2, 1.
 int eval_only(const Options *options, const Team *team, Error *err);
 

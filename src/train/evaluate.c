@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #include "train/reference.h"
 
@@ -35,6 +36,21 @@ static int evaluate_share(Llama3 *m, Loader *loader, const float *reference, int
     return 0;
 }
 
+static int64_t limit_to_epoch(const Loader *loader, int64_t batches) {
+    const int64_t whole = (int64_t)loader_num_batches(loader);
+    return batches <= whole ? batches : whole > 0 ? whole : 1;
+}
+
+bool evaluate_coverage(char *text, size_t capacity, const Loader *loader, int B, int64_t batches) {
+    const long long all = (long long)loader_num_windows(loader), covered = limit_to_epoch(loader, batches) * B;
+    const char *const unit = loader_num_rows(loader) ? "packs" : "windows";
+    if (covered >= all)
+        snprintf(text, capacity, "all %lld %s", all, unit);
+    else
+        snprintf(text, capacity, "%lld of %lld %s", covered, all, unit);
+    return covered >= all;
+}
+
 // Added in the order of the ranks, so that all have the same sums.
 static Evaluated add_up(const Team *team, Evaluated mine) {
     Evaluated *all = team->scratch, whole = {0};
@@ -49,9 +65,8 @@ static Evaluated add_up(const Team *team, Evaluated mine) {
 int evaluate(Llama3 *m, Loader *loader, const float *reference, const Team *team, int64_t batches, int slots,
              Evaluated *result, Error *err) {
     const bool many = team && team->size > 1;
-    const int64_t whole = (int64_t)loader_num_batches(loader);
     *result = (Evaluated){0};
-    if (batches > whole) batches = whole > 0 ? whole : 1;
+    batches = limit_to_epoch(loader, batches);
     int code =
         evaluate_share(m, loader, reference, many ? team->rank : 0, many ? team->size : 1, batches, slots, result, err);
     if (many) code = team_agree(team, code, err);

@@ -2,6 +2,9 @@
 #ifndef LLMC_TRAIN_EVALUATE_H
 #define LLMC_TRAIN_EVALUATE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "data/loader.h"
 #include "model/llama3.h"
 #include "train/team.h"
@@ -23,6 +26,9 @@ typedef struct {
 // Errors: the loader's.
 int evaluate(Llama3 *m, Loader *loader, const float *reference, const Team *team, int64_t batches, int slots,
              Evaluated *result, Error *err);
+
+// text = how much of the set evaluate() goes through: "all 19 windows", "16 of 19 windows". False: not all.
+bool evaluate_coverage(char *text, size_t capacity, const Loader *loader, int B, int64_t batches);
 
 double evaluated_loss(const Evaluated *result); // mean; NAN: no target
 

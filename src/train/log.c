@@ -16,7 +16,9 @@ int log_open(Log *log, const char *path, Error *err) {
     return log->fd < 0 ? file_fail_open(err, path, errno) : 0;
 }
 
-static bool has(const cJSON *object, const char *name) { return cJSON_GetObjectItemCaseSensitive(object, name) != NULL; }
+static bool has(const cJSON *object, const char *name) {
+    return cJSON_GetObjectItemCaseSensitive(object, name) != NULL;
+}
 
 // The LogKind of a line; 0: none of them.
 static int kind_of(const cJSON *object) {
@@ -199,6 +201,12 @@ void log_task(Log *log, int64_t step, const char *task, const EvalResult *result
         add_number(object, "bits_per_byte", result->bits_per_byte);
         add_number(object, "token_perplexity", result->token_perplexity);
     }
+    put_object(log, object);
+}
+
+void log_evaluated(Log *log, int64_t step, const char *model) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "evaluated", model);
     put_object(log, object);
 }
 

@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     double accuracy;                       // of pairs, 0..1: the better answer has the higher reward; a tie counts half
     double reward_chosen, reward_rejected; // of the better and of the worse answer
-    double nll;                            // DPO: loss of the better answer, by token or summed (--dpo-nll-sum); NAN: none
+    double nll; // DPO: loss of the better answer, by token or summed (--dpo-nll-sum); NAN: none
 } LogPreference;
 
 // {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.
@@ -60,6 +60,9 @@ void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples);
 // {"step", "task", "items", ...}: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes",
 // "acc_bytes_stderr"; of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
 void log_task(Log *log, int64_t step, const char *task, const EvalResult *result);
+
+// {"step", "evaluated"}: the model of which the other lines of this log are.
+void log_evaluated(Log *log, int64_t step, const char *model);
 
 // {"step", "sample"}; text is zero-terminated UTF-8.
 void log_sample(Log *log, int64_t step, const char *text);

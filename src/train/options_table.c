@@ -157,7 +157,8 @@ const OptionSpec options_table[] = {
             "score --eval-tasks every N steps and at the end; 0: only at the end"),
     FLAG(eval_only, "eval-only", NONE,
          "no training: score --eval-tasks, and --val-data, by the model of --init-from, and end. --seq-len is "
-         "then by default the model's max_position_embeddings, at most 2048"),
+         "then by default the model's max_position_embeddings, at most 2048, and all of --val-data is scored unless "
+         "--eval-batches says how much. --output DIR: the results go into DIR/log.jsonl, too"),
     INTEGER(sample_every, "sample-every", 0, NONE, "updates", "0", 0, 1e12,
             "write a text every N steps and at the end; 0: never"),
     INTEGER(sample_tokens, "sample-tokens", 0, NONE, "tokens", "64", 1, 1 << 20,

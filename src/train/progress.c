@@ -46,7 +46,8 @@ static const int expendable[] = {PART_PEAK,  PART_NORM, PART_LR,       PART_LEFT
 static void format_parts(char parts[PARTS][48], const ProgressState *state) {
     char text[24];
     for (int i = 0; i < PARTS; i++) parts[i][0] = 0;
-    snprintf(parts[PART_STEP], 48, "step %lld/%lld", (long long)state->step, (long long)state->steps);
+    snprintf(parts[PART_STEP], 48, "%s %lld/%lld", state->what ? state->what : "step", (long long)state->step,
+             (long long)state->steps);
     if (!isnan(state->loss)) snprintf(parts[PART_LOSS], 48, "loss %.4f", state->loss);
     if (!isnan(state->accuracy)) snprintf(parts[PART_ACCURACY], 48, "right %.1f%%", 100 * state->accuracy);
     if (!isnan(state->val_loss)) snprintf(parts[PART_VAL], 48, "val %.4f", state->val_loss);

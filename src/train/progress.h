@@ -15,7 +15,8 @@ extern "C" {
 
 // NAN: not known (yet), and not shown.
 typedef struct {
-    int64_t step, steps;   // steps done, and of the whole run
+    const char *what;      // is counted; NULL: steps of training
+    int64_t step, steps;   // of those done, and in all
     double loss, val_loss; // nats per token; of comparisons per pair
     double accuracy;       // 0..1, of comparisons: pairs whose better answer is preferred
     double lr, grad_norm;

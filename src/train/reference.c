@@ -14,7 +14,7 @@
 #include "train/run_dir.h"
 #include "train/trainer_internal.h"
 
-enum { HEADER_BYTES = 64, VERSION = 1, PIECE = 1 << 16 };
+enum { FILE_HEADER_BYTES = 64, VERSION = 1, PIECE = 1 << 16 };
 static const char magic[8] = "L3REFER";
 static const uint32_t byte_order_mark = 0x01020304;
 
@@ -30,8 +30,8 @@ static void put(uint8_t *at, uint64_t value, int bytes) {
     for (int i = 0; i < bytes; i++) at[i] = (uint8_t)(value >> 8 * i);
 }
 
-static void make_header(uint8_t header[HEADER_BYTES], const ReferenceKey *key) {
-    memset(header, 0, HEADER_BYTES);
+static void make_header(uint8_t header[FILE_HEADER_BYTES], const ReferenceKey *key) {
+    memset(header, 0, FILE_HEADER_BYTES);
     memcpy(header, magic, sizeof magic);
     put(header + 8, VERSION, 4);
     put(header + 12, byte_order_mark, 4);
@@ -44,7 +44,7 @@ static void make_header(uint8_t header[HEADER_BYTES], const ReferenceKey *key) {
 }
 
 void reference_name(char name[REFERENCE_NAME_SIZE], const ReferenceKey *key) {
-    uint8_t header[HEADER_BYTES];
+    uint8_t header[FILE_HEADER_BYTES];
     make_header(header, key);
     const Digest digest = hash_bytes(header, sizeof header);
     snprintf(name, REFERENCE_NAME_SIZE, "reference_%.16s.bin", digest.text);
@@ -67,7 +67,7 @@ int reference_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error 
 // ---- the file
 
 static int check_header(const uint8_t *header, const ReferenceKey *key, const char *path, Error *err) {
-    uint8_t expected[HEADER_BYTES];
+    uint8_t expected[FILE_HEADER_BYTES];
     make_header(expected, key);
     if (memcmp(header, expected, 16) != 0)
         return fail_input(err, "%s: expected reference log-probabilities of version %d, found another file", path,
@@ -75,7 +75,7 @@ static int check_header(const uint8_t *header, const ReferenceKey *key, const ch
     if (memcmp(header + 16, expected + 16, 8) != 0)
         return fail_input(err, "%s: log-probabilities of another model, expected fingerprint %016" PRIx64, path,
                           key->model);
-    if (memcmp(header, expected, HEADER_BYTES) != 0)
+    if (memcmp(header, expected, FILE_HEADER_BYTES) != 0)
         return fail_input(err,
                           "%s: log-probabilities of other data or packs, expected %" PRIu64 " answers in rows of %d",
                           path, key->answers, key->T);
@@ -84,7 +84,7 @@ static int check_header(const uint8_t *header, const ReferenceKey *key, const ch
 
 static int take_values(float *values, const uint8_t *bytes, size_t size, const ReferenceKey *key, const char *path,
                        Error *err) {
-    const size_t expected = HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
+    const size_t expected = FILE_HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
     if (size != expected)
         return fail_input(err, "%s: file has %zu bytes, expected %zu; remove it, and it is computed again", path, size,
                           expected);
@@ -93,7 +93,7 @@ static int take_values(float *values, const uint8_t *bytes, size_t size, const R
     const Digest digest = hash_bytes(bytes, size - DIGEST_LENGTH);
     if (memcmp(digest.text, bytes + size - DIGEST_LENGTH, DIGEST_LENGTH) != 0)
         return fail_input(err, "%s: damaged, its checksum is another; remove it, and it is computed again", path);
-    memcpy(values, bytes + HEADER_BYTES, (size_t)key->answers * sizeof *values);
+    memcpy(values, bytes + FILE_HEADER_BYTES, (size_t)key->answers * sizeof *values);
     return 0;
 }
 
@@ -104,7 +104,7 @@ int reference_read(float *values, bool *found, const char *folder, const Referen
     int code = run_dir_path(path, folder, name, err);
     *found = !code && access(path, F_OK) == 0;
     if (!*found) return code;
-    const size_t expected = HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
+    const size_t expected = FILE_HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
     code = file_read_whole(path, expected, &bytes, &size, err);
     if (!code) code = take_values(values, (const uint8_t *)bytes, size, key, path, err);
     free(bytes);
@@ -118,7 +118,7 @@ static int append(NewFile *file, Hasher *hasher, const void *data, size_t bytes,
 
 int reference_write(const float *values, const char *folder, const ReferenceKey *key, Error *err) {
     char name[REFERENCE_NAME_SIZE], path[PATH_MAX];
-    uint8_t header[HEADER_BYTES];
+    uint8_t header[FILE_HEADER_BYTES];
     NewFile file;
     reference_name(name, key);
     make_header(header, key);
@@ -158,7 +158,8 @@ static int compute_one(float *values, Llama3 *m, Loader *loader, int64_t i, floa
 
 static void show(Progress *progress, int64_t done, int64_t all, int64_t tokens, double seconds) {
     const double a_batch = seconds / (double)done;
-    const ProgressState state = {.step = done,
+    const ProgressState state = {.what = "reference pass, batch",
+                                 .step = done,
                                  .steps = all,
                                  .loss = NAN,
                                  .val_loss = NAN,

@@ -47,10 +47,24 @@ static bool holds(const char *folder, const char *name, mode_t *type) {
     return true;
 }
 
+static const char *const signs[] = {"log.jsonl", "trainer_options.json", "checkpoints/latest", "checkpoint",
+                                    "model.safetensors"};
+enum { SIGNS = sizeof signs / sizeof *signs };
+
+int run_dir_refuse_results(const char *folder, bool replace, Error *err) {
+    for (size_t i = replace; i < SIGNS; i++) {
+        mode_t type;
+        if (holds(folder, signs[i], &type))
+            return fail_input(err,
+                              "--output %s: found %s in it, expected a folder of its own for the results of --eval-only"
+                              "%s",
+                              folder, signs[i], i == 0 ? ", or --overwrite to replace earlier ones" : "");
+    }
+    return 0;
+}
+
 int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err) {
-    static const char *const signs[] = {"log.jsonl", "trainer_options.json", "checkpoints/latest", "checkpoint",
-                                        "model.safetensors"};
-    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
+    for (size_t i = 0; i < SIGNS; i++) {
         mode_t type;
         if (!holds(folder, signs[i], &type)) continue;
         bool link = strcmp(signs[i], "checkpoint") == 0 && type == S_IFLNK;

@@ -32,6 +32,9 @@ void run_dir_close(RunDir *dir);
 // Refuses (2) a folder that holds a run. may_be_begun: one that has no checkpoint yet is no run.
 int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err);
 
+// The same for what --eval-only finds, which is log.jsonl alone. replace: such a log may be there.
+int run_dir_refuse_results(const char *folder, bool replace, Error *err);
+
 // Puts the checkpoints of the run that is here aside, where `checkpoint` still finds them. Errors: 1, 2.
 int run_dir_replace_run(const char *folder, Error *err);
 

@@ -1,9 +1,11 @@
 // Weights in, and the output folder becomes this run's.
 #include "train/trainer_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
@@ -93,14 +95,30 @@ static int settle_padding(Trainer *t, Error *err) {
     return code;
 }
 
+static int copy_tokenizer(const Trainer *t, Error *err) {
+    int code = run_dir_copy(t->options.output, t->tokenizer_path, "tokenizer.json", err);
+    return code ? code : run_dir_copy_beside(t->options.output, t->tokenizer_path, "tokenizer_config.json", err);
+}
+
+// What a run that is replaced has left must not go into the checkpoints of one that has none.
+static int remove_tokenizer(const char *folder, Error *err) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
+    char path[PATH_MAX];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int code = run_dir_path(path, folder, names[i], err);
+        if (code) return code;
+        if (unlink(path) != 0 && errno != ENOENT) return fail_fault(err, "%s: removing it: %s", path, strerror(errno));
+    }
+    return 0;
+}
+
 static int begin(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const char *folder = t->options.output;
     int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
     if (!code) code = run_dir_path(path, folder, "trainer_options.json", err);
     if (!code) code = options_save(&t->options, path, err);
-    if (!code) code = run_dir_copy(folder, t->tokenizer_path, "tokenizer.json", err);
-    if (!code) code = run_dir_copy_beside(folder, t->tokenizer_path, "tokenizer_config.json", err);
+    if (!code) code = t->tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
     if (!code) code = import_files(folder, t->origin, err);
     if (!code && t->options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->train_shard, err);
     if (!code) code = settle_padding(t, err);

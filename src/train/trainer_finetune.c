@@ -115,7 +115,8 @@ static int fail_missing(const ReferenceSet *set, Error *err) {
 
 static int compute(Trainer *t, const ReferenceSet *set, Error *err) {
     bool stopped;
-    progress_print(&t->progress, "reference log-probabilities of %" PRIu64 " %s answers", set->key.answers, set->what);
+    progress_print(&t->progress, "reference log-probabilities of %" PRIu64 " %s answers; nothing is trained yet",
+                   set->key.answers, set->what);
     int code = reference_compute(set->values, &stopped, t->model, set->loader, &set->key, &t->team, &t->progress, err);
     if (code) return code;
     if (stopped) { // the run ends before its first step

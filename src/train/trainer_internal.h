@@ -1,4 +1,4 @@
-// What the files of the trainer share: trainer_open.c (parts, summary), trainer_begin.c (weights in, output
+// What the files of the trainer share: trainer_open.c (parts, summary), trainer_data.c, trainer_begin.c (weights in, output
 // folder), trainer_step.c (the step and what is observed after it), trainer_guard.c (steps that are not like
 // the others), trainer_finetune.c (rows and losses of finetuning), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments),
 // trainer_ranks.c (what all ranks agree on).
@@ -48,7 +48,7 @@ struct Trainer {
     bool new_head;       // the model has a reward model's head, which the weights to begin with lack
     Loader *train, *val; // val: NULL where there is none
     EvalTasks *tasks;    // rank 0's; NULL without --eval-tasks
-    Tokenizer *tokenizer;
+    Tokenizer *tokenizer; // NULL: shards of llm.c, and none was given
     char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
     char tokenizer_path[PATH_MAX];                   // the file in use
     char base[PATH_MAX];                             // with adapters: the model that they adapt
@@ -213,9 +213,12 @@ int trainer_prepare_reference(Trainer *t, Error *err);
 // the set.
 void trainer_tell_skipped(const Loader *loader, const char *option, int T);
 
-// ---- trainer_open.c
+// ---- trainer_data.c
 
 LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on this rank
+
+// The tokenizer, unless shards of llm.c are trained on without one, and the data of --train-data and --val-data. Errors: 2, 1.
+int trainer_open_data(Trainer *t, Error *err);
 
 // ---- trainer_adapters.c
 

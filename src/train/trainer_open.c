@@ -1,7 +1,6 @@
 // Opening and closing a run: configuration, data, tokenizer, output folder, model; what is printed of them.
 #include "train/trainer_internal.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,16 +11,13 @@
 #include <omp.h>
 #endif
 
-#include "base/json.h"
-#include "base/match.h"
 #include "base/version.h"
 #include "data/shard.h"
 #include "target/device.h"
+#include "train/evaluate.h"
 #include "train/flops.h"
 #include "train/import.h"
 #include "train/watchdog.h"
-
-enum { MAX_META_BYTES = 1 << 20 };
 
 double trainer_now(void) {
     struct timespec time;
@@ -90,74 +86,6 @@ static int read_config(Trainer *t, Error *err) {
     if (!folder) return read_model_config(t, t->options.config, err);
     code = run_dir_path(path, folder, "config.json", err);
     return code ? code : read_model_config(t, path, err);
-}
-
-// path = the first shard that the pattern names.
-static int find_shard(char path[PATH_MAX], const char *what, const char *pattern, Error *err) {
-    FileList found;
-    int code = file_match(&found, pattern, what, err);
-    if (!code && snprintf(path, PATH_MAX, "%s", found.paths[0]) >= PATH_MAX)
-        code = fail_input(err, "%.200s...: expected a path of at most %d bytes", pattern, PATH_MAX - 1);
-    file_list_free(&found);
-    return code;
-}
-
-static int open_tokenizer(Trainer *t, Error *err) {
-    const char *given = t->options.tokenizer;
-    int code = run_dir_path_beside(t->tokenizer_path, t->train_shard, "tokenizer.json", err);
-    if (code) return code;
-    if (given && snprintf(t->tokenizer_path, PATH_MAX, "%s", given) >= PATH_MAX)
-        return fail_input(err, "--tokenizer %.200s...: path too long", given);
-    return tokenizer_open(&t->tokenizer, t->tokenizer_path, err);
-}
-
-static int open_loader(Trainer *t, Loader **loader, const char *pattern, const LoaderSpec *spec, Error *err) {
-    return loader_open(loader, pattern, spec, t->config.vocab_size, tokenizer_sha256(t->tokenizer), err);
-}
-
-// A unigram model's loss on the validation data, which prepare_data.py leaves beside them in meta.json.
-static double read_unigram_loss(const char *shard) {
-    char path[PATH_MAX];
-    cJSON *meta = NULL;
-    if (run_dir_path_beside(path, shard, "meta.json", NULL) || json_read_object(&meta, path, MAX_META_BYTES, NULL))
-        return NAN;
-    const cJSON *loss = json_get(meta, "unigram_val_loss");
-    double value = cJSON_IsNumber(loss) ? loss->valuedouble : NAN;
-    cJSON_Delete(meta);
-    return value;
-}
-
-LoaderSpec trainer_loader_spec(const Trainer *t) {
-    const Options *o = &t->options;
-    return (LoaderSpec){.B = (int)o->batch_size,
-                        .T = (int)o->seq_len,
-                        .grad_accum = (int)o->grad_accum,
-                        .rank = t->team.rank,
-                        .world = t->team.size,
-                        .seed = (uint64_t)o->seed,
-                        .document_mask = o->document_mask,
-                        .shuffle = true,
-                        .kind = trainer_loader_kind(o),
-                        .shuffle_answers = o->task == TASK_REWARD,
-                        .skip_long = o->skip_long};
-}
-
-static int open_data(Trainer *t, Error *err) {
-    const Options *o = &t->options;
-    LoaderSpec spec = trainer_loader_spec(t);
-    int code = find_shard(t->train_shard, "shard for --train-data", o->train_data, err);
-    if (!code) code = open_tokenizer(t, err);
-    if (!code) code = open_loader(t, &t->train, o->train_data, &spec, err);
-    if (code || !o->val_data) return code;
-    spec.grad_accum = 1;
-    spec.rank = 0; // evaluate() divides the micro-batches itself
-    spec.world = 1;
-    spec.seed = 0; // the same windows whatever the run's seed, so that runs can be compared
-    spec.once = o->task != TASK_PRETRAIN;
-    code = find_shard(t->val_shard, "shard for --val-data", o->val_data, err);
-    if (!code) code = open_loader(t, &t->val, o->val_data, &spec, err);
-    if (!code && o->task == TASK_PRETRAIN) t->unigram_loss = read_unigram_loss(t->val_shard);
-    return code;
 }
 
 // The tokens that begin and end a document are those of the data the model is trained on; a model that was trained
@@ -258,6 +186,15 @@ static void print_ranks(const Trainer *t) {
            (long long)t->options.zero, trainer_shard_group(&t->options, team->size));
 }
 
+// Where validation loss is that of a part.
+static void say_coverage(const Trainer *t) {
+    char text[64];
+    const Options *o = &t->options;
+    if (!t->val || !o->eval_every || evaluate_coverage(text, sizeof text, t->val, (int)o->batch_size, o->eval_batches))
+        return;
+    printf("validation on %s, always the same (--eval-batches %lld)\n", text, (long long)o->eval_batches);
+}
+
 static void print_data(const Trainer *t) {
     const long long T = t->options.seq_len;
     const int files = loader_num_shards(t->train);
@@ -268,6 +205,10 @@ static void print_data(const Trainer *t) {
     if (t->options.task == TASK_PRETRAIN) {
         printf("data      %s tokens in %d shard%s, %llu windows of %lld\n", tokens, files, files == 1 ? "" : "s",
                windows, T);
+        say_coverage(t);
+        if (!t->tokenizer)
+            printf(
+                "tokenizer none: llm.c's shards name none, and without --tokenizer FILE the checkpoints have none\n");
         return;
     }
     printf("task      %s\ndata      %s %s, %s tokens in %d file%s, %llu packs of %lld, %.1f %% full\n",
@@ -275,6 +216,7 @@ static void print_data(const Trainer *t) {
            tokens, files, files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->train));
     trainer_tell_skipped(t->train, "--train-data", (int)T);
     if (t->val) trainer_tell_skipped(t->val, "--val-data", (int)T);
+    say_coverage(t);
 }
 
 static void print_trained(const Trainer *t) {
@@ -316,7 +258,7 @@ static int open_inputs(Trainer *t, Error *err) {
     int code = trainer_share_resume(t, err); // collective, and first
     if (!code) code = settle_step(t, err);
     if (!code) code = read_config(t, err);
-    if (!code) code = open_data(t, err);
+    if (!code) code = trainer_open_data(t, err);
     if (!code) code = settle_length(t, err);
     if (!code) code = trainer_open_tasks(t, err);
     if (!code) code = find_origin(t, err);
@@ -376,7 +318,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
         return code;
     }
     const Options *o = &t->options;
-    t->state = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+    t->state = (ProgressState){NULL, 0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
     t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction, (int)o->schedule};
     t->flops_per_token = flops_per_token(&t->config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);
