@@ -41,7 +41,7 @@ class State(ctypes.Structure):
     _fields_ = [("step", c_int64), ("steps", c_int64)] + [
         (name, c_double)
         for name in "loss val_loss accuracy lr grad_norm tokens_per_second share_of_peak seconds_left".split()
-    ]
+    ] + [("what", c_char_p)]
 
 
 class Progress(ctypes.Structure):

@@ -383,7 +383,7 @@ def test_refused(tmp_path):
     rng = fresh_random()
     for kind, name, other in ((TALKS, "conversations", CHOICES), (CHOICES, "comparisons", TALKS)):
         write_rows(tmp_path, rng, kind, count=5, file_tokens=10**6)
-        refused([first, "holds conversations or comparisons", "expected documents"], DOCUMENTS)
+        refused([first, "a row file of prepare_chat.py", "expected documents"], DOCUMENTS)
         refused([first, f"holds {name}", "expected c"], other)
         refused([first, "vocabulary size is 4096", "model's 4095"], kind, vocab=4095)
         refused([first, "SHA-256 000102", "ffff"], kind, sha=b"\xff" * 32)
@@ -393,7 +393,7 @@ def test_refused(tmp_path):
         os.replace(tmp_path / "other_000.bin", second)
         refused([second, "holds", f"expected {name}"], kind)
         write_shard(second, np.zeros(100), vocab=VOCAB)
-        refused([second, "holds documents", f"expected {name}"], kind)
+        refused([second, "a token shard of prepare_data.py", f"expected {name}"], kind)
         for words, fields in (
             (["SHA-256"], dict(sha256=bytes(32))),
             (["begins a text is 7", "expected 4294967295"], dict(bos=7)),
@@ -404,10 +404,10 @@ def test_refused(tmp_path):
             refused([second, *words], kind)
         second.unlink()
     write_shard(first, np.zeros(100), vocab=VOCAB)
-    refused([first, "holds documents", "expected conversations"], TALKS)
+    refused([first, "a token shard of prepare_data.py", "expected conversations"], TALKS)
     first.write_bytes(b"L3ROWS")
     refused([first, "6 bytes", "256"], TALKS)
-    refused([first, "6 bytes", "256"], DOCUMENTS)
+    refused([first, "expected documents", "found a text"], DOCUMENTS)
 
 
 @KINDS

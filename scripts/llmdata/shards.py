@@ -16,6 +16,10 @@ NO_TOKEN = 0xFFFFFFFF
 # magic, version, byte order, bits a token, vocabulary size, token count, begin and end token, sha256 of tokenizer.json
 _HEADER = struct.Struct("<8sIIIIQII32s")
 
+# Shards of llm.c by their magic: version, bits a token, vocabulary size and begin token, of GPT-2 and of Llama 3.
+LLMC_HEADER_BYTES = 1024
+_LLMC = {struct.pack("<I", 20240520): (1, 16, 50257, 50256), struct.pack("<I", 20240801): (7, 32, 128256, 128000)}
+
 # A last shard shorter than this is not begun: its tokens go to the shard before, so that no shard is shorter than a window.
 SMALLEST_LAST_SHARD = 1 << 18
 
@@ -90,18 +94,29 @@ class ShardWriter:
 
 
 def read_header(path: Path) -> dict:
-    """The header's fields by name; a file that is no shard is an InputError."""
+    """The header's fields by name, of a shard of llm.c too; a file that is neither is an InputError."""
     with open(path, "rb") as file:
         data = file.read(HEADER_BYTES)
+    if data[:4] in _LLMC:
+        return _read_llmc(path, data)
     if len(data) < HEADER_BYTES:
         raise InputError(f"{path}: {len(data)} bytes, expected a header of {HEADER_BYTES}")
     names = ("magic", "version", "byte_order", "token_bits", "vocab_size", "token_count", "bos_id", "eos_id", "tokenizer_sha256")
     header = dict(zip(names, _HEADER.unpack_from(data)))
     if header["magic"] != MAGIC or header["version"] != VERSION or header["byte_order"] != BYTE_ORDER:
         raise InputError(f"{path}: not a shard of version {VERSION}")
-    return header
+    return header | {"header_bytes": HEADER_BYTES}
+
+
+def _read_llmc(path: Path, data: bytes) -> dict:
+    version, bits, vocab_size, bos = _LLMC[data[:4]]
+    found, tokens = struct.unpack_from("<II", data.ljust(12, b"\0"), 4)
+    if found != version or os.path.getsize(path) != LLMC_HEADER_BYTES + tokens * bits // 8:
+        raise InputError(f"{path}: not a shard of llm.c of version {version} with the {tokens} tokens of its header")
+    return {"token_bits": bits, "vocab_size": vocab_size, "token_count": tokens, "bos_id": bos, "eos_id": NO_TOKEN,
+            "tokenizer_sha256": None, "header_bytes": LLMC_HEADER_BYTES}  # fmt: skip
 
 
 def read_tokens(path: Path) -> np.ndarray:
     header = read_header(path)
-    return np.fromfile(path, token_type(header["token_bits"]), header["token_count"], offset=HEADER_BYTES)
+    return np.fromfile(path, token_type(header["token_bits"]), header["token_count"], offset=header["header_bytes"])

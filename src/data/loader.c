@@ -9,6 +9,7 @@
 
 #include "base/match.h"
 #include "data/data_file.h"
+#include "data/overlap.h"
 #include "data/packs.h"
 #include "data/permutation.h"
 #include "data/windows.h"
@@ -171,6 +172,15 @@ bool loader_has_token(const Loader *loader, uint32_t id) {
 }
 double loader_fill(const Loader *loader) { return loader->packs ? packs_share_filled(loader->packs) : 1; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }
+
+int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err) {
+    return overlap_refuse(train->files, train->num_files, val->files, val->num_files, err);
+}
+
+int loader_count_twins(const Loader *loader, const char **first, const char **twin) {
+    return overlap_count_twins(loader->files, loader->num_files, first, twin);
+}
+
 bool loader_names_tokenizer(const Loader *loader) { return loader->files[0].tokenizer_sha256 != NULL; }
 uint32_t loader_vocab_size(const Loader *loader) { return loader->files[0].vocab_size; }
 uint32_t loader_bos_id(const Loader *loader) { return loader->files[0].bos_id; }

@@ -102,6 +102,10 @@ uint64_t loader_num_answers(const Loader *loader);        // of all rows, those 
 bool loader_has_token(const Loader *loader, uint32_t id); // in any row of the files
 double loader_fill(const Loader *loader);                 // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, and of rows' contents
+// Refuses (2) a validation set of which training would see a file (data/overlap.h).
+int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err);
+// Files of the set that are others of it under another name, and two such names; 0: none.
+int loader_count_twins(const Loader *loader, const char **first, const char **twin);
 bool loader_names_tokenizer(const Loader *loader); // false: shards of llm.c
 uint32_t loader_vocab_size(const Loader *loader);  // every id is below it
 uint32_t loader_bos_id(const Loader *loader);      // begins a document or text; SHARD_NO_ID: none

@@ -15,14 +15,14 @@ extern "C" {
 
 // NAN: not known (yet), and not shown.
 typedef struct {
-    const char *what;      // is counted; NULL: steps of training
-    int64_t step, steps;   // of those done, and in all
+    int64_t step, steps;   // steps done, and of the whole run
     double loss, val_loss; // nats per token; of comparisons per pair
     double accuracy;       // 0..1, of comparisons: pairs whose better answer is preferred
     double lr, grad_norm;
     double tokens_per_second;
     double share_of_peak; // 0..1
     double seconds_left;
+    const char *what; // is counted by step and steps; NULL: steps of training
 } ProgressState;
 
 typedef struct {

@@ -115,6 +115,7 @@ static int open_validation(Trainer *t, LoaderSpec spec, Error *err) {
     spec.once = o->task != TASK_PRETRAIN;
     int code = find_shard(t->val_shard, t, "shard for --val-data", o->val_data, NULL, err);
     if (!code) code = open_loader(t, &t->val, o->val_data, &spec, err);
+    if (!code) code = loader_refuse_overlap(t->train, t->val, err);
     if (!code && o->task == TASK_PRETRAIN) t->unigram_loss = read_unigram_loss(t->val_shard);
     return code;
 }

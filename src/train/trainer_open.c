@@ -195,6 +195,15 @@ static void say_coverage(const Trainer *t) {
     printf("validation on %s, always the same (--eval-batches %lld)\n", text, (long long)o->eval_batches);
 }
 
+// Links can give a file to a set more than once.
+static void say_twins(const Loader *loader, const char *option) {
+    const char *first = "", *twin = "";
+    const int twins = loader_count_twins(loader, &first, &twin);
+    if (twins)
+        printf("twice     %d file%s of %s under another name: %s is %s\n", twins, twins == 1 ? "" : "s", option, twin,
+               first);
+}
+
 static void print_data(const Trainer *t) {
     const long long T = t->options.seq_len;
     const int files = loader_num_shards(t->train);
@@ -241,6 +250,7 @@ static void print_summary(const Trainer *t) {
            t->config.num_key_value_heads, t->config.vocab_size);
     print_trained(t);
     print_data(t);
+    say_twins(t->train, "--train-data");
     if (t->team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", t->team.size);
     printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs\n", (long long)o->steps,
            step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, among, epochs);
@@ -318,7 +328,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
         return code;
     }
     const Options *o = &t->options;
-    t->state = (ProgressState){NULL, 0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+    t->state = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL};
     t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction, (int)o->schedule};
     t->flops_per_token = flops_per_token(&t->config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);

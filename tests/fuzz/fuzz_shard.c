@@ -21,10 +21,15 @@ static int read_tokens(const Shard *shard) {
     return code;
 }
 
-static void read_batches(const char *path) {
+static void read_batches(const char *path, bool document_mask) {
     Error err = {0};
-    LoaderSpec spec = {
-        .B = ROWS, .T = LENGTH, .grad_accum = 1, .world = 1, .seed = 7, .document_mask = true, .shuffle = true};
+    LoaderSpec spec = {.B = ROWS,
+                       .T = LENGTH,
+                       .grad_accum = 1,
+                       .world = 1,
+                       .seed = 7,
+                       .document_mask = document_mask,
+                       .shuffle = true};
     int32_t arrays[4][ROWS * LENGTH];
     Batch batch = {.tokens = arrays[0], .targets = arrays[1], .doc_start = arrays[2], .order = arrays[3]};
     Loader *loader = NULL;
@@ -53,14 +58,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (code != 0) return 0;
     read_tokens(&shard);
     shard_close(&shard);
-    read_batches(path);
+    read_batches(path, true);
+    read_batches(path, false);
     return 0;
+}
+
+static size_t count_llmc(uint8_t *data, size_t size, unsigned *random) {
+    const size_t header = 1024, width = data[0] == 0xa1 ? 4 : 2;
+    if (size < header || fuzz_random(random, 4) == 0) return size;
+    const size_t count = (size - header) / width;
+    for (int i = 0; i < 4; i++) data[8 + i] = (uint8_t)(count >> 8 * i);
+    return header + count * width;
 }
 
 // The count of tokens follows the file's size most of the time, without which nothing behind the header is reached.
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
     unsigned random = seed;
     size = LLVMFuzzerMutate(data, size, max_size);
+    if (shard_is_llmc(data, size)) return count_llmc(data, size, &random);
     if (size < SHARD_HEADER_BYTES || fuzz_random(&random, 4) == 0) return size;
     size_t width = data[16] == 32 ? 4 : 2, count = (size - SHARD_HEADER_BYTES) / width;
     for (int i = 0; i < 8; i++) data[24 + i] = (uint8_t)(count >> 8 * i);

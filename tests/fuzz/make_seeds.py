@@ -22,6 +22,11 @@ def shard(tokens, bits=16, vocab=300, bos=256, eos=257):
     return (header + bytes(range(32))).ljust(256, b"\0") + data
 
 
+def llmc(tokens, magic=20240520, version=1, bits=16):
+    header = struct.pack("<III", magic, version, len(tokens)).ljust(1024, b"\0")
+    return header + b"".join(token.to_bytes(bits // 8, "little") for token in tokens)
+
+
 def items(entries, kind=1, vocab=300):
     """entries: [(context tokens, label, [ending tokens])]"""
     endings = [ending for _, _, group in entries for ending in group]
@@ -94,6 +99,8 @@ def write_all():
     write("shard", "32_bits", shard([256, 1, 2, 3, 257, 256, 4, 5, 6], bits=32))
     write("shard", "no_documents", shard(list(range(40)), bos=0xFFFFFFFF, eos=0xFFFFFFFF))
     write("shard", "header_only", shard([]))
+    write("shard", "llmc_gpt2", llmc([3000, 1, 2, 3, 4, 3000, 5, 6, 7, 8]))
+    write("shard", "llmc_llama3", llmc([1, 2, 3, 4, 5, 6, 7, 8], magic=20240801, version=7, bits=32))
 
     write("items", "choice", items([([256, 1, 2], 1, [[3], [4, 5], [6]]), ([256], 0, [[7, 8], [9]])]))
     write("items", "documents", items([([256], 0, [[1, 2, 3]]), ([256], 0, [[4]])], kind=2))
