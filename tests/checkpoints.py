@@ -21,7 +21,7 @@ class Content(ctypes.Structure):
         ("store", c_char_p), ("step", c_int64), ("config", c_void_p), ("table", c_void_p), ("part", c_int),
         ("parts", c_int), ("snapshot", c_void_p),
         ("model", c_void_p), ("state", c_char_p), ("base", c_char_p), ("tokenizer_folder", c_char_p), ("keep_last", c_int),
-        ("keep_every", c_int64), ("average", c_bool), ("averaged", c_bool),
+        ("keep_every", c_int64), ("average", c_bool), ("averaged", c_bool), ("whole_step", c_int64), ("dropped", c_void_p),
     ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ class Bench:
         self.first.mkdir()
         assert self.write(self.first / "store", 1, seed=1).returncode == 0
 
-    def write(self, store, step, seed, keep_last=0, limit_file_size=None, **faulty):
+    def write(self, store, step, seed, keep_last=0, limit_file_size=None, whole_step=0, keep_every=0, **faulty):
         env, parts, averaged = dict(os.environ, OMP_NUM_THREADS="1"), faulty.pop("PARTS", 1), faulty.pop("AVERAGED", 0)
         env.update({f"FAULTY_{name}": str(value) for name, value in faulty.items()})
         if faulty:
@@ -47,7 +47,7 @@ class Bench:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
 
-        command = [self.program, store, step, seed, keep_last, self.tokenizer, parts, averaged]
+        command = [self.program, store, step, seed, keep_last, self.tokenizer, parts, averaged, whole_step, keep_every]
         return subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=60, preexec_fn=limit)
 
     def fresh(self):
@@ -183,6 +183,78 @@ def test_free_space_is_looked_at_before(bench):
     size = sum(p.stat().st_size for p in (store / "step_00000001").rglob("*") if p.is_file()) / 2**20
     assert float(said[2]) == 7.0 and size < float(said[1]) < size + 5  # a few MiB to spare
     check_store(bench, store, [1])
+
+
+def du(folder):
+    return sum(p.stat().st_blocks * 512 for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+@pytest.fixture(scope="module")
+def three(bench):
+    """A store with steps 1 to 3."""
+    store = bench.fresh()
+    for step in (2, 3):
+        assert bench.write(store, step, seed=step).returncode == 0
+    kept = bench.folder / "three"
+    store.rename(kept)
+    return kept
+
+
+def filled(bench, three):
+    """The same to work on, and the bytes that one of them takes."""
+    store = bench.fresh()
+    shutil.rmtree(store)
+    shutil.copytree(three, store, symlinks=True)
+    return store, du(store / "step_00000003")
+
+
+SPARE = 4 << 20
+
+
+@pytest.mark.parametrize(
+    "room, keep_last, keep_every, whole, stay, dropped",
+    [
+        (1.1, 3, 0, 3, [2, 3, 4], 0),  # enough for one more: the oldest goes afterwards
+        (0.1, 3, 0, 3, [2, 3, 4], 1),
+        (-0.9, 3, 0, 3, [3, 4], 2),  # room for two: fewer than keep_last, never fewer than one
+        (0.1, 3, 2, 3, [2, 3, 4], 1),  # 2 is kept for good
+        (0.1, 0, 0, 3, None, 0),  # all are kept for good
+        (0.1, 1, 0, 3, [4], 1),
+        (-1.9, 3, 0, 2, None, 0),  # 1 alone is not enough: nothing is given up for nothing
+        (0.1, 3, 0, 1, None, 0),  # of 2 and 3 nobody knows whether they are whole: 1 stays
+        (0.1, 3, 0, 2, [2, 3, 4], 1),
+        (0.1, 3, 0, 0, None, 0),
+        (0.1, 3, 0, 9, None, 0),  # no such checkpoint
+    ],
+)  # fmt: skip
+def test_the_oldest_make_room(bench, three, room, keep_last, keep_every, whole, stay, dropped):
+    """Steps 1 to 3 are there and the disk has room for so many more; step 4 is written."""
+    store, size = filled(bench, three)
+    done = bench.write(store, 4, seed=4, keep_last=keep_last, keep_every=keep_every, whole_step=whole,
+                       DISK=int(du(store) + room * size + SPARE))  # fmt: skip
+    assert done.returncode == (stay is None), done.stderr
+    if stay is None:
+        assert "MiB needed" in done.stderr and "4.0 MiB are to spare" in done.stderr
+        assert ("--keep-last 0" in done.stderr) == (keep_last == 0)
+        assert ("in older checkpoints that may go" in done.stderr) == (room < -1)
+    assert done.stdout == f"{dropped} dropped\n"
+    check_store(bench, store, stay or [1, 2, 3])
+
+
+@pytest.mark.parametrize("error, parts", [("kill", 1), ("ENOSPC", 1), ("ENOSPC", 2)])
+def test_room_that_is_gone_again(bench, three, error, parts):
+    """Whatever fails after the oldest were given up: the newest is there, whole, and a next write succeeds."""
+    for at in range(1, MOST_CALLS, 19):
+        work, size = filled(bench, three)
+        faults = {"AT": at, "DO": error, "DISK": int(du(work) - 0.9 * size + SPARE), "PARTS": parts}
+        done = bench.write(work, 4, seed=4, keep_last=3, whole_step=3, **faults)
+        assert checkpoints.newest_whole(bench.lib, work)[0] in [str(work / "step_00000003"), str(work / "step_00000004")]
+        if done.returncode == 0 and "faulty" not in done.stderr:
+            break
+        assert bench.write(work, 5, seed=5, keep_last=1, whole_step=3).returncode == 0
+        check_store(bench, work, [5])
+    else:
+        pytest.fail(f"more than {MOST_CALLS} calls")
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def patched(at, value, form="<I"):
         (GOOD[:256], ["2 items, 4 endings and 8 tokens", "0 bytes"]),
         (GOOD[:-1], ["truncated"]),
         (GOOD + b"\0\0\0\0", ["8 tokens", "expected what fills"]),
-        (file_bytes(ITEMS, magic=b"L3SHARD\0"), ["magic is 4c335348", "L3EVALS"]),
+        (file_bytes(ITEMS, magic=b"L3SHARD\0"), ["magic 4c335348", "L3EVALS"]),
         (file_bytes(ITEMS, version=2), ["version is 2", "expected 1"]),
         (file_bytes(ITEMS, byte_order=0x04030201), ["byte order", "0x04030201", "big endian"]),
         (patched(100, 1), ["header byte 100 is 1"]),

@@ -670,6 +670,21 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_oldest_checkpoints_make_room(work, small_disk, ranks):
+    """There is room for two checkpoints and for none more: of the three that may stay the oldest goes first, the last one of
+    the run included."""
+    if ranks > 1 and not ON_CPU:
+        pytest.skip("ranks that outnumber the GPUs")
+    output = small_disk / "run"
+    options = {"steps": 9, "save_every": 2, "keep_last": 3, "output": output}
+    out, err = work.run(**options) if ranks == 1 else work.run_ranks(ranks, precision="bf16", **options)
+    assert err == "" and "step 9: the disk has no room for one more: 1 older checkpoint went before" in out
+    steps = [int(path.name[5:]) for path in sorted(output.glob("checkpoints/step_*"))]
+    assert steps == [8, 9] and newest_step(output) == 9
+    assert not any("checkpoint_failed" in line for line in read_log(output / "log.jsonl"))
+
+
 def test_full_disk_while_training(work, small_disk):  # rows 17, 24
     """There is room for two checkpoints of 1.5 MB but not, with some to spare, for three; the run goes on, says each
     time what is missing, keeps what it has, and writes again when there is room."""

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <ftw.h>
 #include <libgen.h>
 #include <stdbool.h>
@@ -237,6 +238,17 @@ int folder_sync_parent(const char *path, Error *err) {
     int code = folder_sync(dirname(copy), err);
     free(copy);
     return code;
+}
+
+uint64_t folder_bytes(const char *folder) {
+    char *const paths[] = {(char *)folder, NULL};
+    uint64_t bytes = 0;
+    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    for (FTSENT *entry = tree ? fts_read(tree) : NULL; entry; entry = fts_read(tree))
+        if (entry->fts_info == FTS_F && entry->fts_statp->st_nlink == 1)
+            bytes += (uint64_t)entry->fts_statp->st_blocks * 512;
+    if (tree) fts_close(tree);
+    return bytes;
 }
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where) {

@@ -66,6 +66,9 @@ char *file_join(const char *folder, const char *name, Error *err);
 int folder_sync(const char *folder, Error *err);
 int folder_sync_parent(const char *path, Error *err);
 
+// Bytes that removing a folder would give back: files that have no other name.
+uint64_t folder_bytes(const char *folder);
+
 // Removes a folder and all that is in it; what does not exist is removed already. Links are removed, not
 // followed.
 void folder_remove(const char *folder);

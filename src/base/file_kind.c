@@ -13,7 +13,7 @@ static const struct {
     const char *kind;
 } kinds[] = {
     {"L3SHARD", 8, "a token shard of prepare_data.py, for --task pretrain"},
-    {"L3ROWS\0", 8, "a row file of prepare_chat.py, for --task sft, dpo or reward"},
+    {"L3ROWS\0", 8, "a row file of prepare_chat.py, conversations or comparisons for --task sft, dpo or reward"},
     {"L3EVALS", 8, "an evaluation of prepare_eval.py, for --eval-tasks"},
     {"L3REFER", 8,
      "log-probabilities that --task dpo keeps beside its data; a pattern such as 'DIR/train_*.bin' passes them by"},

@@ -19,11 +19,11 @@ int header_check(const uint8_t *header, size_t count, const char magic[8], uint3
     char digits[17];
     if (memcmp(header, magic, count < 8 ? count : 8) != 0) {
         format_magic(digits, header, count);
-        return fail_input(err, "%s: magic is %s, expected \"%s\" and a zero of a %s; found %s", path, digits, magic,
-                          kind, file_kind(header, count));
+        return fail_input(err, "%s: expected %s, found %s (magic %s, not \"%s\" and a zero)", path, kind,
+                          file_kind(header, count), digits, magic);
     }
     if (count < HEADER_BYTES)
-        return fail_input(err, "%s: file has %zu bytes, expected at least the %d of a %s's header", path, count,
+        return fail_input(err, "%s: file has %zu bytes, expected at least the %d of the header of %s", path, count,
                           HEADER_BYTES, kind);
     const uint32_t mark = load_u32(header + 12); // before the version, which it says how to read
     if (mark != byte_order_mark)

@@ -21,7 +21,7 @@ static inline uint32_t load_u32(const uint8_t *at) {
 static inline uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint64_t)load_u32(at + 4) << 32; }
 
 // Refuses (2) another magic (and says what the file is instead), fewer than HEADER_BYTES, another byte order or version.
-// header: the file's first `count` bytes; `kind` says what the file should be, for the message.
+// header: the file's first `count` bytes; `kind` says what the file should be, for the message ("a shard").
 int header_check(const uint8_t *header, size_t count, const char magic[8], uint32_t version, const char *kind,
                  const char *path, Error *err);
 

@@ -43,11 +43,14 @@ typedef struct {
     int64_t keep_every;           // those of every so many steps stay besides; 0: none
     bool average;                 // the model keeps a mean over steps, which is part of the state
     bool averaged;                // and it has samples: it is written as a model, too
+    int64_t whole_step;           // the newest that is known to be whole; 0: none
+    int *dropped;                 // (=) how many older ones were removed beforehand to make room; NULL: not asked
 } CheckpointContent;
 
 // Writes the checkpoint of that step. It is made as STORE/step_N.tmp, brought to the disk, and takes its name; then
 // `latest` moves; then those that need not stay are removed. A checkpoint of that step that is there already is
-// replaced. Free space is looked at before. *bytes (NULL allowed) = size of all files. Errors: 1 (I/O: path and
+// replaced. Free space is looked at before: where it is short and not all are kept, checkpoints older than whole_step go
+// first, the oldest first, if that makes room; whole_step and those of keep_every stay. *bytes (NULL allowed) = size of all files. Errors: 1 (I/O: path and
 // reason), 2 (a path that is to blame itself: missing, not permitted). After an error the temporary folder is
 // gone and the checkpoints that were there are there; `latest` names a whole one.
 // Of one part only.

@@ -158,13 +158,30 @@ int store_set_latest(const char *store, const char *name, Error *err) {
 
 // ---- removing
 
-// A folder that is on its way out does not keep the name of a whole one.
-static void remove_checkpoint(const char *store, const char *name) {
+void store_remove(const char *store, const char *name) {
     char path[PATH_MAX], going[PATH_MAX];
     if (store_path(path, store, name, NULL) || snprintf(going, sizeof going, "%s%s", path, temporary) >= PATH_MAX)
         return;
     folder_remove(going);
     if (rename(path, going) == 0) folder_remove(going);
+}
+
+int store_expendable(StoreEntry **out, int *count, const char *store, int64_t whole_step, int64_t keep_every,
+                     Error *err) {
+    StoreEntry *all;
+    int listed, whole = 0, code = store_list(&all, &listed, store, err);
+    *out = all;
+    *count = 0;
+    if (code) return code;
+    while (whole < listed && all[whole].step != whole_step) whole++;
+    for (int i = whole + 1; i < listed; i++)
+        if (keep_every == 0 || all[i].step % keep_every != 0) all[(*count)++] = all[i];
+    for (int i = 0; i < *count / 2; i++) {
+        const StoreEntry newer = all[i];
+        all[i] = all[*count - 1 - i];
+        all[*count - 1 - i] = newer;
+    }
+    return 0;
 }
 
 void store_prune(const char *store, const char *name, int keep_last, int64_t keep_every) {
@@ -173,7 +190,7 @@ void store_prune(const char *store, const char *name, int keep_last, int64_t kee
     if (keep_last == 0 || store_list(&entries, &count, store, NULL)) return;
     for (int i = keep_last; i < count; i++) {
         bool kept = strcmp(entries[i].name, name) == 0 || (keep_every > 0 && entries[i].step % keep_every == 0);
-        if (!kept) remove_checkpoint(store, entries[i].name);
+        if (!kept) store_remove(store, entries[i].name);
     }
     free(entries);
 }

@@ -167,27 +167,74 @@ static int write_texts(Writing *w, Error *err) {
     return code || has_one_model_file(c) ? code : write_index(w, err);
 }
 
-static uint64_t bytes_needed(const CheckpointContent *c) {
+// ---- room for it
+
+// Without what it needs to spare.
+static uint64_t bytes_of(const CheckpointContent *c) {
     const size_t arrays = c->average ? TRAINING_ARRAYS : TRAINING_AVERAGE, models = c->averaged ? 2 : 1;
     const size_t saved = c->table->lora_rank ? c->table->num_trained : c->table->num_parameters;
-    uint64_t needed =
+    uint64_t bytes =
         (uint64_t)saved * models * sizeof(floatX) + (uint64_t)c->table->num_trained * arrays * sizeof(float);
     for (int i = 0; i < TOKENIZER_FILES; i++) {
         char path[PATH_MAX];
         struct stat status;
         if (store_path(path, c->tokenizer_folder, tokenizer_files[i], NULL) == 0 && stat(path, &status) == 0)
-            needed += (uint64_t)status.st_size;
+            bytes += (uint64_t)status.st_size * models;
     }
-    return needed + SPARE_BYTES;
+    return bytes;
+}
+
+static int read_free(uint64_t *bytes, const CheckpointContent *c, Error *err) {
+    struct statvfs disk;
+    if (statvfs(c->store, &disk) != 0) return fail_fault(err, "%s: statvfs: %s", c->store, strerror(errno));
+    *bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    return 0;
+}
+
+// Bytes that the old checkpoints hold.
+static uint64_t bytes_held(const CheckpointContent *c, const StoreEntry *old, int count) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < count; i++) {
+        char path[PATH_MAX];
+        if (store_path(path, c->store, old[i].name, NULL) == 0) bytes += folder_bytes(path);
+    }
+    return bytes;
+}
+
+// Removes so many of the old checkpoints, in their order, that `needed` bytes are free; none where all of them are not
+// enough. *held: bytes that they have.
+static int make_room(const CheckpointContent *c, uint64_t needed, uint64_t *free_bytes, uint64_t *held, Error *err) {
+    StoreEntry *old = NULL;
+    int count = 0, code = store_expendable(&old, &count, c->store, c->whole_step, c->keep_every, err);
+    *held = code ? 0 : bytes_held(c, old, count);
+    for (int i = 0; !code && i < count && *free_bytes + *held >= needed && *free_bytes < needed; i++) {
+        store_remove(c->store, old[i].name);
+        if (c->dropped) ++*c->dropped;
+        code = read_free(free_bytes, c, err);
+    }
+    free(old);
+    return code;
+}
+
+static int fail_space(const CheckpointContent *c, uint64_t needed, uint64_t free_bytes, uint64_t held, Error *err) {
+    char more[96] = "";
+    if (held > 0) snprintf(more, sizeof more, ", %.1f MiB in older checkpoints that may go", (double)held / 1048576.0);
+    if (c->keep_last == 0) snprintf(more, sizeof more, ", and --keep-last 0 keeps all older checkpoints");
+    return fail_fault(err,
+                      "%s: no space for a checkpoint: %.1f MiB needed, %.1f MiB free%s (of those needed %.1f MiB "
+                      "are to spare, for headers, small files and the file system)",
+                      c->store, (double)needed / 1048576.0, (double)free_bytes / 1048576.0, more,
+                      (double)SPARE_BYTES / 1048576.0);
 }
 
 static int check_space(const CheckpointContent *c, Error *err) {
-    struct statvfs disk;
-    if (statvfs(c->store, &disk) != 0) return fail_fault(err, "%s: statvfs: %s", c->store, strerror(errno));
-    uint64_t needed = bytes_needed(c), free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    if (free_bytes >= needed) return 0;
-    return fail_fault(err, "%s: no space for a checkpoint: %.1f MiB needed, %.1f MiB free", c->store,
-                      (double)needed / 1048576.0, (double)free_bytes / 1048576.0);
+    const uint64_t needed = bytes_of(c) + SPARE_BYTES;
+    uint64_t free_bytes = 0, held = 0;
+    if (c->dropped) *c->dropped = 0;
+    int code = read_free(&free_bytes, c, err);
+    if (!code && free_bytes < needed && c->keep_last > 0) code = make_room(c, needed, &free_bytes, &held, err);
+    if (code || free_bytes >= needed) return code;
+    return fail_space(c, needed, free_bytes, held, err);
 }
 
 // ---- the steps of a write

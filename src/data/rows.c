@@ -67,7 +67,7 @@ static int read_header(RowFile *file, uint64_t size, Error *err) {
     uint8_t header[ROWS_HEADER_BYTES];
     size_t count;
     int code = header_read(header, &count, file->fd, size, file->path, err);
-    if (!code) code = header_check(header, count, magic, ROWS_VERSION, "row file", file->path, err);
+    if (!code) code = header_check(header, count, magic, ROWS_VERSION, "a row file", file->path, err);
     if (!code) code = header_check_zero(header, 80, ROWS_HEADER_BYTES, file->path, err);
     if (!code) code = read_fields(file, header, err);
     return code ? code : check_size(file, size, err);

@@ -88,7 +88,7 @@ static int read_header(Shard *shard, uint64_t size, Error *err) {
     const LlmcFormat *format = code ? NULL : llmc_format(header, count);
     if (format) return read_llmc(shard, format, header, size, err);
     shard->header_bytes = SHARD_HEADER_BYTES;
-    if (code == 0) code = header_check(header, count, magic, SHARD_VERSION, "shard", shard->path, err);
+    if (code == 0) code = header_check(header, count, magic, SHARD_VERSION, "a shard", shard->path, err);
     if (code == 0) code = header_check_zero(header, 72, SHARD_HEADER_BYTES, shard->path, err);
     if (code == 0) code = read_fields(shard, header, err);
     if (code == 0) code = check_size(shard, size, err);

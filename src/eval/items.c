@@ -124,7 +124,7 @@ static int read_entries(EvalSet *set, const uint8_t *body, Error *err) {
 
 static int parse(EvalSet *set, const uint8_t *data, size_t size, Error *err) {
     const size_t count = size < HEADER_BYTES ? size : HEADER_BYTES;
-    int code = header_check(data, count, magic, EVALSET_VERSION, "file of prepare_eval.py", set->path, err);
+    int code = header_check(data, count, magic, EVALSET_VERSION, "a file of prepare_eval.py", set->path, err);
     if (!code) code = header_check_zero(data, 80, EVALSET_HEADER_BYTES, set->path, err);
     if (!code) code = read_fields(set, data, size, err);
     if (!code) code = read_entries(set, data + EVALSET_HEADER_BYTES, err);

@@ -80,6 +80,7 @@ struct Trainer {
     int64_t data_offset;                // the batch of a step is the loader's step + data_offset
     int64_t first_step;                 // steps that were done when this process began
     int64_t saved_step;                 // of the newest whole checkpoint, 0: none
+    int dropped;                        // older ones removed to make room for the one that is or was being written
     int64_t token_offset;               // tokens beyond step * tokens_per_step, of a run whose steps had another size
     ProgressState state;                // what the last step gave
     LogPreference preference;           // likewise, of comparisons

@@ -32,6 +32,7 @@ static void report_failure(Trainer *t, int64_t step, const Error *err) {
 static int begin_folder(Trainer *t, Described *d, Error *err) {
     int code = team_agree(&t->team, describe(t, d, err), err);
     if (code) return code;
+    d->content.dropped = &t->dropped;
     return team_follow(&t->team, team_leads(&t->team) ? checkpoint_begin(&d->content, err) : 0, err);
 }
 

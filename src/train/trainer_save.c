@@ -35,7 +35,8 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
                                    .keep_last = (int)t->options.keep_last,
                                    .keep_every = t->options.keep_every,
                                    .average = t->options.average_from > 0,
-                                   .averaged = t->average_samples > 0};
+                                   .averaged = t->average_samples > 0,
+                                   .whole_step = t->saved_step ? t->saved_step : t->first_step};
     return 0;
 }
 
@@ -64,6 +65,9 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     snprintf(took, sizeof took, "%.2f s", result->seconds);
     progress_print(&t->progress, "step %lld: checkpoint %s, %sB written in %s, training waited %s",
                    (long long)result->step, name, size, took, waited);
+    if (t->dropped)
+        progress_print(&t->progress, "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
+                       (long long)result->step, t->dropped, t->dropped == 1 ? "" : "s");
     if (run_dir_show_checkpoint(t->options.output, &err)) fprintf(stderr, "train_llama3: %s\n", err.message);
 }
 
@@ -87,6 +91,7 @@ static void begin_write(Trainer *t) {
     t->waited = trainer_now() - began;
     int code = trainer_describe_checkpoint(t, &content, store, &state, &err);
     content.snapshot = t->snapshot;
+    content.dropped = &t->dropped;
     if (!code) code = writer_begin(t->writer, WRITE_ALL, &content, NULL, &err);
     cJSON_free(state);
     if (code) report_failure(t, t->step, err.message);
@@ -126,6 +131,7 @@ static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
     char store[PATH_MAX], *state = NULL;
     int code = trainer_describe_checkpoint(t, &content, store, &state, err);
     content.model = t->model;
+    content.dropped = &t->dropped;
     if (!code) code = checkpoint_write(&content, bytes, err);
     cJSON_free(state);
     return code;

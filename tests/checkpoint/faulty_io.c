@@ -9,12 +9,14 @@
 //   FAULTY_FREE   what statvfs finds free, in bytes
 //   FAULTY_RECORD file to which each of these calls that succeeds is appended, a line "CALL PATH" (renames: a tab and the new
 //                 path behind it), for tests/durable.py
+//   FAULTY_DISK   size of the disk in bytes: what the files below FAULTY_PATH leave of it is free
 //
 // The call that goes wrong is named on stderr. Counted: open (of new files and folders), write, fsync, close, mkdir,
 // rename, renameat2, symlink, unlink, remove.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -146,8 +148,25 @@ int remove(const char *path) {
     return is_the_one("remove", path) ? go_wrong() : (int)record(REAL(remove)(path), "remove", path, NULL);
 }
 
+static unsigned long long used;
+
+static int add_size(const char *path, const struct stat *status, int type, struct FTW *place) {
+    (void)path;
+    (void)place;
+    if (type == FTW_F) used += (unsigned long long)status->st_blocks * 512;
+    return 0;
+}
+
+static unsigned long long left_of_disk(void) {
+    const unsigned long long all = strtoull(getenv("FAULTY_DISK"), NULL, 10);
+    used = 0;
+    nftw(getenv("FAULTY_PATH"), add_size, 16, FTW_PHYS);
+    return used < all ? all - used : 0;
+}
+
 int statvfs(const char *path, struct statvfs *disk) {
     int result = REAL(statvfs)(path, disk);
+    if (is_watched(path) && getenv("FAULTY_DISK")) disk->f_bavail = left_of_disk() / disk->f_frsize;
     if (is_watched(path) && getenv("FAULTY_FREE"))
         disk->f_bavail = strtoull(getenv("FAULTY_FREE"), NULL, 10) / disk->f_frsize;
     return result;
