@@ -1,4 +1,4 @@
-// write_store STORE STEP SEED KEEP_LAST TOKENIZER_FOLDER PARTS AVERAGED WHOLE_STEP KEEP_EVERY: writes a checkpoint of a model with those initial
+// write_store STORE STEP SEED KEEP_LAST TOKENIZER_FOLDER PARTS AVERAGED [WHOLE_STEP KEEP_EVERY]: writes a checkpoint of a model with those initial
 // weights, one part after the other; AVERAGED 1: with a mean over steps too.
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +77,7 @@ static int write_whole(CheckpointContent *content, uint64_t seed, Error *err) {
 int main(int argc, char **argv) {
     Error err = {0};
     int dropped = -1;
-    if (argc != 10) return 99;
+    if (argc != 8 && argc != 10) return 99;
     CheckpointContent content = {.store = argv[1],
                                  .step = atoll(argv[2]),
                                  .config = &config,
@@ -87,8 +87,8 @@ int main(int argc, char **argv) {
                                  .keep_last = atoi(argv[4]),
                                  .average = atoi(argv[7]),
                                  .averaged = atoi(argv[7]),
-                                 .whole_step = atoll(argv[8]),
-                                 .keep_every = atoll(argv[9]),
+                                 .whole_step = argc > 8 ? atoll(argv[8]) : 0,
+                                 .keep_every = argc > 8 ? atoll(argv[9]) : 0,
                                  .dropped = &dropped};
     const uint64_t seed = strtoull(argv[3], NULL, 10);
     int code = content.parts == 1 ? write_whole(&content, seed, &err) : write_parts(&content, seed, &err);
