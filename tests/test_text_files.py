@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
-from chatprep import SCRIPTS, model, prepare, trained  # noqa: F401  fixtures
+from chatprep import CHATML, SCRIPTS, model_folder, talk, write_jsonl
+from chatprep import model, prepare, trained  # noqa: F401  fixtures
 from test_prepare_data import documents, random_text, refused
 from test_prepare_data import run as prepare_data
 
 from llmdata import chatset, files, records, rows, split, textfile
 from llmdata.errors import InputError
+from llmround import settings
 from llmtext import prompts
 
 BOM = b"\xef\xbb\xbf"
@@ -32,7 +34,7 @@ def script(name):
     return module
 
 
-generate, prepare_eval = script("generate"), script("prepare_eval")
+generate, plot, prepare_eval = script("generate"), script("plot"), script("prepare_eval")
 
 
 # ---- containers
@@ -283,6 +285,38 @@ def test_iconv_does_what_the_hint_says(tmp_path):
         assert textfile.read_text(tmp_path / "new.txt") == text
 
 
+# ---- configurations
+
+
+def test_a_model_s_files_saved_on_windows(tmp_path, trained, prepare):  # noqa: F811
+    """They mean the same, and what is copied opens in transformers."""
+    chats = write_jsonl(tmp_path / "a.jsonl", *[{"messages": talk(2)} for _ in range(5)])
+    folder = model_folder(tmp_path, trained, None)
+    (folder / "chat_template.jinja").write_text(CHATML)
+    plain = {name: (folder / name).read_bytes() for name in ("tokenizer_config.json", "chat_template.jinja")}
+    for name in ("plain", "marked"):
+        prepare(chats, "--tokenizer", folder, "--output", tmp_path / name, "--val-fraction", 0)
+        for file, content in plain.items():
+            (folder / file).write_bytes(ENCODINGS["both"](content))
+            assert BOM not in (tmp_path / name / file).read_bytes()
+    assert (tmp_path / "plain" / "train_000.bin").read_bytes() == (tmp_path / "marked" / "train_000.bin").read_bytes()
+    (folder / "tokenizer.json").write_bytes(BOM + (folder / "tokenizer.json").read_bytes())
+    message = f"{folder / 'tokenizer.json'}: begins with a byte order mark, which tokenizers do not take: remove it, tail -c +4"
+    assert message in prepare(chats, "--tokenizer", folder, "--output", tmp_path / "c", code=2)[1]
+    assert message in refused(chats, "--tokenizer", folder, "--output", tmp_path / "c")
+    assert "is a file, expected the folder that holds it" in prepare(
+        chats, "--tokenizer", folder / "tokenizer.json", "--output", tmp_path / "c", code=2)[1]  # fmt: skip
+
+
+def test_a_round_and_a_log_saved_on_windows(tmp_path):
+    (tmp_path / "round.json").write_bytes(ENCODINGS["both"](b'{\n"model": "a"\n}\n'))
+    assert settings.read_file(tmp_path / "round.json")[1] == {"model": "a"}
+    log = b'{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.25, "note": "\xe2\x80\xa8"}\n{"step":'
+    (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(ENCODINGS["both"](log)))
+    run = plot.read_run(str(tmp_path / "log.jsonl.gz"), "steps")
+    assert (run.train, run.unreadable) == ([(1, 2.5), (2, 2.25)], 1)
+
+
 # ---- memory
 
 
@@ -410,7 +444,7 @@ def test_prompts_without_rows_are_named(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"prompt": "hi"}\n')
     notes = files.Notes("prompts")
     found, _ = prompts.read_prompts([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], None, notes)
-    assert len(found) == 1 and notes.blank == [tmp_path / "a.jsonl"]
+    assert len(found) == 1 and [*notes.blank] == [tmp_path / "a.jsonl"]
 
 
 def test_json_in_a_folder_is_read_only_if_it_is_named(tmp_path):

@@ -24,13 +24,12 @@ class Notes:
     strict: bool = False
     left_out: Counter = field(default_factory=Counter)  # files of folders by ending
     twins: int = 0  # files of folders that lie unpacked beside
-    blank: list[Path] = field(default_factory=list)
+    blank: dict[Path, None] = field(default_factory=dict)  # a set in order
 
     def add_blank(self, path: Path) -> None:
         if self.strict:
             raise InputError(f"{path}: no {self.what} in this file, expected some (--strict)")
-        if path not in self.blank:
-            self.blank.append(path)
+        self.blank[path] = None
 
     def check_some(self, files: list[Path]) -> None:
         if all(path in self.blank for path in files):
@@ -39,7 +38,7 @@ class Notes:
 
     def report(self, program: str, formats: tuple[str, ...]) -> None:
         if self.blank:
-            names = ", ".join(map(str, self.blank[:NAMED])) + (", ..." if len(self.blank) > NAMED else "")
+            names = ", ".join(map(str, [*self.blank][:NAMED])) + (", ..." if len(self.blank) > NAMED else "")
             files = "1 file" if len(self.blank) == 1 else f"{len(self.blank)} files"
             print(f"{program}: {files} without {self.what}: {harmless(names)}", file=sys.stderr)
         if self.twins:
