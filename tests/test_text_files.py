@@ -249,6 +249,7 @@ HINTS = [
     ("a.txt", b"PK\x03\x04 and more", "a zip archive"),
     ("a.jsonl", b"PAR1\x15\x04", "a Parquet table, expected text: name it with .parquet at the end"),
     ("a.parquet", gzip.compress(b"text"), "not a Parquet file (gzip-compressed"),
+    ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "a Git LFS pointer, expected text: fetch"),
     ("a.pdf", b"%PDF-1.7", "a PDF, expected text"),
     ("a.md", b"text", "expected a name that ends in .txt, .jsonl, .json, .parquet (.gz, .zst behind it where compressed)"),
     ("a.parquet.gz", gzip.compress(b"text"), "expected a name that ends in"),

@@ -36,6 +36,7 @@ _MAGIC = (
     (b"\xfd7zXZ\0", 0, "xz-compressed", "unpack it by unxz"),
     (b"\x04\x22\x4d\x18", 0, "lz4-compressed", "unpack it by lz4 -d"),
     (b"7z\xbc\xaf\x27\x1c", 0, "a 7z archive", "unpack it by 7z x"),
+    (b"version https://git-lfs.github.com/spec/", 0, "a Git LFS pointer", "fetch what it stands for by git lfs pull"),
     (b"%PDF-", 0, "a PDF", "make text of it by pdftotext"),
 )
 _WIDE_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
