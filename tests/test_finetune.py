@@ -439,3 +439,14 @@ def test_end_of_turn_becomes_an_end_token(work, tmp_path):
     work.run(precision="fp32", output=tmp_path / "run", **work.task("sft", steps=1))
     ends = json.loads((tmp_path / "run/checkpoint/config.json").read_text())["eos_token_id"]
     assert EOS in (ends if isinstance(ends, list) else [ends])
+
+
+@pytest.mark.parametrize("task", ["pretrain", "sft"])
+def test_validation_is_of_the_same_batches_whatever_the_seed(tmp_path, task):
+    """Weights that stay: each evaluation, in each epoch and of each seed, of one batch of several, is the same number."""
+    work, found = Finetuning(tmp_path, steps=2), []
+    options = dict(config=None, init_from=work.base, val_data=work.data / "val_*.bin") if task == "pretrain" else work.task(task)
+    for seed in (1, 2):
+        work.run(**options | dict(precision="fp32", steps=3, seed=seed, lr=0, weight_decay=0, eval_every=1, eval_batches=1), overwrite=True)
+        found += [line["val_loss"] for line in work.log() if "val_loss" in line]
+    assert len(found) >= 6 and len(set(found)) == 1, found
