@@ -36,7 +36,9 @@ from pathlib import Path
 
 from llmdata import rows
 from llmdata import tokenizer as tokenizers
-from llmdata.chatrows import KIND_NAMES, REASONS, TOO_LONG, RowEncoder, row_length
+from llmdata.badrow import REASONS, TOO_LONG
+from llmdata.chatrows import KIND_NAMES
+from llmdata.chattokens import ROW_FIELDS, RowEncoder, row_length
 from llmdata.chatset import MIXED, Made, Settings, Source, find_kind, make_rows
 from llmdata.errors import InputError
 from llmdata.files import ROWS, Notes, find_files
@@ -156,6 +158,7 @@ class Preparation:
         self.counts = [SourceCount() for _ in sources]
         self.chooser = Chooser(sources, options.val_fraction, options.seed)
         self.listed: list[str] = []
+        self.unwritten: Counter[str] = Counter()
         self.turn_ends = self.longest = 0
 
     def take(self, made: Made) -> None:
@@ -165,6 +168,7 @@ class Preparation:
         count = self.counts[made.source]
         count.rows += 1
         count.cut += made.cut
+        self.unwritten.update(made.unwritten)
         split, times = self.chooser.place(made.source)
         for _ in range(times):
             self.writers[split].write(made.row)
@@ -213,6 +217,9 @@ class Preparation:
         if cut:
             print(f"prepare_chat: {cut} rows cut to --max-tokens {self.options.max_tokens}", file=sys.stderr)
         self.notes.report("prepare_chat", ROWS)
+        for name, number in sorted(self.unwritten.items()):
+            of = "rows" if name in ROW_FIELDS else "messages"
+            print(f"prepare_chat: {name} of {number} {of} is not written by this chat template", file=sys.stderr)
 
 
 def in_words(reasons: Counter) -> str:
@@ -295,6 +302,7 @@ def describe(options: argparse.Namespace, settings: Settings, encoder: RowEncode
         "train_trained_tokens": train.trained,
         "val_trained_tokens": val.trained,
         "skipped": dict(preparation.skipped()),
+        "not_written": dict(preparation.unwritten),
         "cut": sum(count.cut for count in preparation.counts),
         "sources": counts,
         "train_shards": train.names,

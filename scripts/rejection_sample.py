@@ -36,7 +36,7 @@ from llmtext.fingerprint import model_fingerprint
 from llmtext.generator import Generator, check_sampler_options, library_path
 from llmtext.journal import Journal
 from llmtext.progress import Progress
-from llmtext.prompts import Prompt, as_written, read_prompts
+from llmtext.prompts import Prompt, read_prompts
 from llmtext.sampling import Rows, Task, seeds_of
 from llmtext.scorer import Scorer
 from llmtext.texts import (
@@ -313,7 +313,7 @@ def best_and_worst(work: Work, prompt: Prompt) -> tuple[int, int] | None:
 
 def chosen_row(work: Work, prompt: Prompt, best: int) -> dict:
     samples = work.done[prompt.key]
-    row = {"messages": [*as_written(prompt.messages), {"role": "assistant", "content": samples[best]["text"]}]}
+    row = {"messages": [*prompt.messages, {"role": "assistant", "content": samples[best]["text"]}]} | prompt.fields
     scores = work.scored.get(prompt.key)
     if scores is not None:
         row |= {"score": scores[best], "scores": scores}
@@ -326,8 +326,8 @@ def pair_row(work: Work, prompt: Prompt, best: int, worst: int) -> dict | None:
     samples, scores = work.done[prompt.key], work.scored[prompt.key]
     if scores[best] - scores[worst] <= work.options.pair_margin:
         return None
-    return {"prompt": as_written(prompt.messages), "chosen": samples[best]["text"], "rejected": samples[worst]["text"],
-            "chosen_score": scores[best], "rejected_score": scores[worst]}  # fmt: skip
+    return {"prompt": prompt.messages, "chosen": samples[best]["text"], "rejected": samples[worst]["text"],
+            "chosen_score": scores[best], "rejected_score": scores[worst]} | prompt.fields  # fmt: skip
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:

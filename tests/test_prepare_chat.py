@@ -225,7 +225,7 @@ NO_END = "writes no special token behind an assistant's turn"
     ("{% for m in messages %}<|user|>{{ m.role }}{{ m.content }}{% endfor %}", NO_END),
     ("{% if %}", "chat template: "),
     ("{{ raise_exception('never') }}", "the chat template says: never"),
-    ("<|eot_id|>", "leaves out or changes the system or user or assistant message"),
+    ("<|eot_id|>", "leaves out the system or user or assistant message"),
 ])  # fmt: skip
 def test_templates_that_cannot_be_used(tmp_path, trained, refused, template, message):
     folder = model_folder(tmp_path, trained, template)
@@ -249,15 +249,18 @@ def test_of_a_list_of_templates_the_default_is_taken(tmp_path, trained, prepare)
     assert text_of(folder, read(tmp_path / "out")[0]).startswith("<|im_start|>user")
 
 
-def test_a_template_that_changes_what_is_said_is_seen(tmp_path, trained, prepare):
-    """One that looks at what a message says, and one that repeats it: never other ids than the template's."""
+def test_a_template_that_changes_what_is_said(tmp_path, trained, prepare):
+    """One that looks at what a message says, repeats it or writes other words for some: its ids, or none."""
     template = ("{% for m in messages %}{{ m.role }}: {{ m.content.replace('secret', '***') }}"
-                "{% if 'twice' in m.content %}{{ m.content }}{% endif %}<|eot_id|>{% endfor %}")  # fmt: skip
+                "{% if 'twice' in m.content %}{{ m.content }}{% endif %}{% if 'loud' in m.content %}{{ m.content | upper }}{% endif %}"
+                "<|eot_id|>{% endfor %}")  # fmt: skip
     folder = model_folder(tmp_path, trained, template)
-    write_jsonl(tmp_path / "a.jsonl", GOOD, chat(user("a secret"), answer()), chat(user("twice"), answer()))
+    talks = [(user(text), answer()) for text in ("hi", "a secret", "twice", "loud")]
+    write_jsonl(tmp_path / "a.jsonl", *(chat(*messages) for messages in talks))
     _, error = prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
-    assert "a.jsonl: line 2: the chat template leaves out or changes the user or assistant message" in error
-    assert "2 rows left out: 2 template" in error
+    assert [ids(row.prompt) for row in read(tmp_path / "out")] == [transformers_ids(folder, m, template) for m in talks[:3]]
+    assert 'a.jsonl: line 4: the chat template changes "content" of message 1 in a way that cannot be followed' in error
+    assert "1 rows left out: 1 template" in error
 
 
 def test_a_tokenizer_without_llama_3s_tokens(tmp_path, refused):

@@ -17,7 +17,7 @@ from chatprep import (
 from chatprep import model, prepare, refused, trained  # noqa: F401  fixtures
 from tokenizers import AddedToken, Tokenizer
 
-from llmdata import chatrows, chatset, rows, show
+from llmdata import chatrows, chatset, chattokens, rows, show
 
 
 # ---- pairs and ranked answers
@@ -81,8 +81,7 @@ BAD_ROWS = [
     (chat(user(), answer() | {"weight": 2}), "malformed", "weight 2, expected 0 or 1"),
     (chat(user(), answer() | {"weight": "\n\x1b[31m"}), "malformed", 'weight "\\n\\u001b[31m", expected 0 or 1'),
     (chat(user(), answer() | {"weight": [1]}), "malformed", "weight a list, expected 0 or 1"),
-    (chat(user(), {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}), "malformed", "calls of tools are not read"),
-    (GOOD | {"tools": [{"name": "f"}]}, "malformed", '"tools": not read'),
+    (chat(user(), {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}), "malformed", '"messages[1].tool_calls[0]": expected'),
     (chat(user(), {"role": "bot", "content": "a"}), "unknown_role", '"messages[1]": role "bot", expected one of system, user'),
     (chat({"role": "bot\n\x1b[31m" + "t" * 99, "content": "a"}), "unknown_role", f'role "bot\\n\\u001b[31m{"t" * 31}", expected'),
     (chat(), "empty", '"messages": no message'),
@@ -163,7 +162,7 @@ def test_all_are_counted_and_a_few_named(tmp_path, model, prepare):
     lines = error.splitlines()
     assert (
         len(lines) == 6
-        and f"{len(bad)} rows left out: 14 malformed, 2 unknown role, 4 empty, 1 no assistant turn, 1 nothing trained"
+        and f"{len(bad)} rows left out: 13 malformed, 2 unknown role, 4 empty, 1 no assistant turn, 1 nothing trained"
         in lines[5]
     )
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
@@ -279,7 +278,7 @@ def lengths(folder, prepare, tmp_path, *fields):
     prepare(
         tmp_path / "measure.jsonl", "--tokenizer", folder, "--output", tmp_path / "measured", "--val-fraction", 0, "--overwrite"
     )
-    return [chatrows.row_length(row) for row in read(tmp_path / "measured")]
+    return [chattokens.row_length(row) for row in read(tmp_path / "measured")]
 
 
 def test_long_conversations(tmp_path, model, prepare, refused):
@@ -349,7 +348,7 @@ def test_long_comparisons(tmp_path, model, prepare, refused):
         row = read(tmp_path / "out")[0]
         found = [len(part) for part in row.answers]
         assert (
-            whole - less - 2 < chatrows.row_length(row) <= whole - less
+            whole - less - 2 < chattokens.row_length(row) <= whole - less
         )  # one length for all that are cut: up to one place is left
         longest = max(found)
         assert all(n == size or n == longest for n, size in zip(found, sizes))

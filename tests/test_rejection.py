@@ -31,7 +31,7 @@ from llmtext.chat import Template  # noqa: E402
 from llmtext.errors import InputError  # noqa: E402
 from llmtext.fingerprint import model_fingerprint  # noqa: E402
 from llmtext.generator import Generator, SamplerOptions  # noqa: E402
-from llmtext.prompts import read_prompts  # noqa: E402
+from llmtext.prompts import Prompt, read_prompts  # noqa: E402
 from llmtext.sampling import seeds_of  # noqa: E402
 from llmtext.scorer import Scorer  # noqa: E402
 from llmtext.turns import Turns  # noqa: E402
@@ -233,7 +233,7 @@ def test_best_is_the_argmax(models):
     turns, pairs = models.turns(), models.rows("pairs.jsonl")
     scorer = models.scorer.double()
     for row in models.rows():
-        prompt = type("", (), {"messages": row["messages"][:-1], "source": ""})
+        prompt = Prompt(row["messages"][:-1], "", "")
         assert row["scores"] == [s["score"] for s in row["samples"]]
         for sample in row["samples"]:
             assert (sample["score"] is None) == (sample["finish"] == "length" or not sample["text"].strip())

@@ -3,16 +3,19 @@
 import datetime
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator
 
 from llmtext.chat import Template
 from llmtext.texts import open_tokenizer
 
-from . import pool, records
-from .chatrows import KIND_NAMES, MALFORMED, BadRow, RowEncoder, kinds_of, read_row
+from . import pool
+from .badrow import MALFORMED, BadRow
+from .chatrows import EXPECTED, KIND_NAMES, kinds_of, read_row
+from .chattokens import RowEncoder
 from .errors import InputError
+from .formats import parse_row
 from .records import Value, place, read_rows
 from .rows import Row
 
@@ -65,17 +68,7 @@ class Made:
     cut: bool = False
     reason: str = ""
     text: str = ""
-
-
-def parse(value: Value) -> dict:
-    try:
-        value = records.parse(value)
-    except InputError as error:
-        raise BadRow(MALFORMED, str(error)) from None
-    if not isinstance(value, dict):
-        raise BadRow(MALFORMED, "expected an object")
-    # columns of a table that this row leaves empty
-    return {name: field for name, field in value.items() if field is not None}
+    unwritten: dict[str, int] = field(default_factory=dict)  # fields that the template does not write, and how often
 
 
 class RowMaker:
@@ -88,10 +81,10 @@ class RowMaker:
     def _make(self, line: Line) -> Made:
         made = Made(line.source, line.number, line.consumed)
         try:
-            fields = parse(line.value)
+            fields = parse_row(line.value)
             kind, kinds = self.settings.kind, kinds_of(fields)
             if not kinds:
-                raise BadRow(MALFORMED, 'expected "messages", or "chosen" and "rejected", or "answers"')
+                raise BadRow(MALFORMED, EXPECTED)
             if kind not in kinds:
                 raise BadRow(MIXED, f"{KIND_NAMES[kinds[0]]}, expected {KIND_NAMES[kind]}: one set holds one kind")
             made.row = self.encoder.encode(read_row(fields, kind, self.settings.system))
@@ -99,6 +92,7 @@ class RowMaker:
             made.reason, made.text = bad.reason, str(bad)
             return made
         made.row.source, made.row.line, made.cut = line.source, line.number, self.encoder.was_cut
+        made.unwritten = dict(self.encoder.unwritten)
         return made
 
 
@@ -116,7 +110,7 @@ def find_kind(sources: list[Source], wanted: int | None) -> int:
         return wanted
     for line in read_sources(sources):
         try:
-            kinds = kinds_of(parse(line.value))
+            kinds = kinds_of(parse_row(line.value))
         except BadRow:
             continue
         if len(kinds) == 1:
@@ -124,7 +118,7 @@ def find_kind(sources: list[Source], wanted: int | None) -> int:
         if kinds:
             raise InputError(f"{place(sources[line.source].path, line.number)}: has \"messages\" and answers to compare: "
                              "say by --kind which to take")  # fmt: skip
-    raise InputError(f'{sources[0].path}: no row in it, expected "messages", or "chosen" and "rejected", or "answers"')
+    raise InputError(f"{sources[0].path}: no row in it, {EXPECTED}")
 
 
 def make_rows(sources: list[Source], settings: Settings, workers: int) -> Iterator[Made]:

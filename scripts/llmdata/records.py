@@ -208,7 +208,16 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict | Unreadable, int]]:
     size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
     for first, batch in read_batches(path, file):
         for number, row in enumerate(_objects(batch), first):
+            if isinstance(row, dict):
+                row = {name: _without_none(field) for name, field in row.items()}
             yield number, row, size * number // rows
+
+
+def _without_none(value):
+    """Objects in a table have None where they lack what others have."""
+    if isinstance(value, dict):
+        return {name: _without_none(field) for name, field in value.items() if field is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 # What pyarrow raises where it makes Python's values: not UTF-8, no date of the calendar, a type that Python lacks.

@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 
 from llmdata import textfile
+from llmdata.messages import text_of
 from llmtext.progress import duration
-from llmtext.prompts import as_written, read_prompts
+from llmtext.prompts import read_prompts
 
 from . import charts
 from .runner import NOTE
@@ -126,7 +127,7 @@ class Report:
         models = [stage for stage in self.plan.stages if any(step.name == ANSWER for step in stage.steps)]
         models.sort(key=lambda stage: stage.name != BASE)
         rows = {stage.name: by_prompt(read_lines(stage.folder / HELD_OUT)) for stage in models}
-        prompts = [as_written(p.messages) for p in read_prompts(self.round.held_out, self.round.held_out_options.get("system"))[0]]
+        prompts = [p.messages for p in read_prompts(self.round.held_out, self.round.held_out_options.get("system"))[0]]
         return (f"<h2>Held-out prompts</h2><p>{len(prompts)} prompts that nothing was trained on, answered with "
                 f"{escape(self._held_out_options())}.</p>{self._mean_scores(rows)}{self._samples(prompts, rows, models[-1])}")  # fmt: skip
 
@@ -211,7 +212,7 @@ def scores_in_common(rows: dict[str, dict]) -> dict[str, list[float]]:
 
 
 def said(messages: list[dict]) -> str:
-    text = "\n\n".join(m["content"] if m["role"] == "user" else f"[{m['role']}] {m['content']}" for m in messages)
+    text = "\n\n".join(text_of(m) if m["role"] == "user" else f"[{m['role']}] {text_of(m)}" for m in messages)
     return f'<div class="text">{escape(text)}</div>'
 
 

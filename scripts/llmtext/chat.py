@@ -9,11 +9,11 @@ import functools
 import hashlib
 import itertools
 import json
-import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import jinja2
 import numpy as np
 
 from llmdata import textfile
@@ -21,6 +21,7 @@ from llmdata import textfile
 from .errors import InputError
 from .prefix import without_prefix
 from .stream import harmless
+from .tracked import GENERATED, LOST, Environment, of_source, runs
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
 {{ 'ipython' if message['role'] == 'tool' else message['role'] }}<|end_header_id|>
@@ -31,8 +32,15 @@ LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_
 LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 OWN, CONFIG, LLAMA3 = "chat_template.jinja", "tokenizer_config.json", "Llama 3"  # where a template comes from
 
-# White space that no template writes by itself: a template that trims a message takes it away.
-_EDGE = "\u2003"
+DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates: the latter is for conversations with tools
+MORE = "additional_chat_templates"  # the folder in which transformers keeps those that are not the usual one
+
+TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # that a template may write
+
+# Names of a message's reasoning: the first that is there has it, and templates read the first two.
+REASONING = ("reasoning_content", "thinking", "reasoning")
+NOTHING = MappingProxyType({})
+ROW = -1  # in place of a message's number: the tools, documents and arguments that a row has for the template
 
 
 def read_json(path: Path) -> dict:
@@ -51,25 +59,24 @@ def token_text(value) -> str:
     return value if isinstance(value, str) else ""
 
 
-def find_template(folder: Path, fields: dict) -> tuple[str | None, str]:
-    """chat_template.jinja, or the field of tokenizer_config.json (a text, or a list of named ones), and where it was found."""
+def find_templates(folder: Path, fields: dict) -> tuple[dict[str, str], str]:
+    """By name, the usual one under "default", and where it was found: chat_template.jinja with those of a folder beside it, or
+    the field of tokenizer_config.json (a text, or a list of named ones)."""
     own = folder / OWN
     if own.exists():
-        return textfile.read_text(own), OWN
-    template = fields.get("chat_template")
-    if isinstance(template, list):
-        template = _default_of(template, folder / CONFIG)
-    return (template, CONFIG) if isinstance(template, str) else (None, LLAMA3)
+        more = folder / MORE / f"{TOOL_USE}.jinja"
+        return {DEFAULT: textfile.read_text(own)} | ({TOOL_USE: textfile.read_text(more)} if more.exists() else {}), OWN
+    given = fields.get("chat_template")
+    named = _named_templates(given, folder / CONFIG) if isinstance(given, list) else {DEFAULT: given}
+    return (named, CONFIG) if isinstance(named.get(DEFAULT), str) else ({}, LLAMA3)
 
 
-def _default_of(entries: list, path: Path) -> str | None:
-    named = {}
+def _named_templates(entries: list, path: Path) -> dict[str, str]:
     for entry in entries:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("name", "template")):
             raise InputError(f'{path}: "chat_template": expected a text, or a list of objects with texts under "name" and '
                              '"template"')  # fmt: skip
-        named[entry["name"]] = entry["template"]
-    return named.get("default")
+    return {entry["name"]: entry["template"] for entry in entries}
 
 
 def _one_line(said: object) -> str:
@@ -79,31 +86,60 @@ def _one_line(said: object) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a conversation's text: the template's own (`message` is None), or what message number `message` says."""
+    """A stretch of a conversation's text: the template's own (`message` is None), or from a field of message number `message`.
+
+    `generated`: a {% generation %} block of the template is around it.
+    """
 
     text: str
     message: int | None = None
+    field: str = ""
+    generated: bool = False
 
 
-class _Mark:
-    """Stands in for what a message says while the template runs, and tells afterwards what the template did with it.
+class _Sources:
+    """The fields of messages and of a row, numbered, their texts told apart from a template's own."""
 
-    Between two numbers that no text can hold by chance is a quotation mark, so that a template which writes the message as JSON
-    is seen to do so; around them is white space, so that one which trims it is seen too.
-    """
+    def __init__(self):
+        self.places = [(None, "")]
 
-    PATTERN = re.compile(_EDGE + r'?([0-9a-f]{16})\\?"([0-9a-f]{16})' + _EDGE + "?")
+    def _texts(self, value, message: int, field: str):
+        self.places.append((message, field))
+        return of_source(value, len(self.places) - 1)
 
-    def __init__(self, content: str):
-        self.content = content
-        self.numbers = secrets.token_hex(8), secrets.token_hex(8)
-        self.text = f'{_EDGE}{self.numbers[0]}"{self.numbers[1]}{_EDGE}'
+    def of_message(self, number: int, message: dict) -> dict:
+        """All but the role, which is one of a few and which templates write into headers; what is None is not there."""
+        return {of_source(key, 0): value if key == "role" else self._texts(value, number, key)
+                for key, value in message.items() if value is not None}  # fmt: skip
 
-    def meaning(self, found: str) -> str:
-        """What the template writes of the content where it writes `found` of the mark."""
-        content = self.content if found.startswith(_EDGE) else self.content.lstrip()
-        content = content if found.endswith(_EDGE) else content.rstrip()
-        return json.dumps(content, ensure_ascii=False)[1:-1] if '\\"' in found else content
+    def of_row(self, fields: dict) -> dict:
+        return {key: self._texts(value, ROW, key) for key, value in fields.items()}
+
+    def pieces(self, text: str) -> list[Piece]:
+        found = []
+        for part, number, flags in runs(text):
+            message, field = self.places[number]
+            if flags & LOST:
+                raise InputError(f"the chat template changes {_named(message, field)} in a way that cannot be followed")
+            found.append(Piece(part, message, field, bool(flags & GENERATED)))
+        return found
+
+
+def _named(message: int, field: str) -> str:
+    return f'"{field}"' if message == ROW else f'"{field}" of message {message + 1}'
+
+
+def has_words(value) -> bool:
+    """Whether a JSON value has a text in it that is more than white space."""
+    if isinstance(value, dict):
+        return any(map(has_words, value.values()))
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, (list, tuple)) and any(map(has_words, value))
+
+
+def _with_reasoning(message: dict) -> dict:
+    """As transformers does it, for templates that read it under another name."""
+    reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
+    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 class Template:
@@ -112,24 +148,23 @@ class Template:
     def __init__(self, folder: Path, tokenizer, date: datetime.date | None = None):
         self.folder, self.tokenizer, self.date = folder, tokenizer, date
         self.fields = read_json(folder / "tokenizer_config.json")
-        self.bos, self.eos = token_text(self.fields.get("bos_token")), token_text(self.fields.get("eos_token"))
-        source, self.origin = find_template(folder, self.fields)
-        if source is None:
-            source, self.bos = LLAMA3_TEMPLATE, self.bos or LLAMA3_TOKENS[0]
+        self.tokens = {name: token for name in TOKENS if (token := token_text(self.fields.get(name)))}
+        named, self.origin = find_templates(folder, self.fields)
+        if not named:
+            named = {DEFAULT: LLAMA3_TEMPLATE}
+            self.tokens.setdefault("bos_token", LLAMA3_TOKENS[0])
             missing = [token for token in LLAMA3_TOKENS[1:] if tokenizer.token_to_id(token) is None]
             if missing:
                 raise InputError(f"{folder}: no chat template, and the tokenizer has no {' '.join(missing)} for Llama 3's")
-        self.sha256 = hashlib.sha256(source.encode()).hexdigest()
-        self.program = self._compile(source)
-        self.special_ids = np.array(sorted(tokenizer.get_added_tokens_decoder()), int)
+        self.bos = self.tokens.get("bos_token", "")
+        sources = [named[name] for name in (DEFAULT, TOOL_USE) if name in named]
+        self.sha256 = hashlib.sha256("".join(sources).encode()).hexdigest()
+        self.program, self.tool_program = self._compile(sources[0]), self._compile(sources[-1])  # the latter for rows with tools
+        self.added_ids = np.array(sorted(tokenizer.get_added_tokens_decoder()), int)
+        self.special_ids = np.array(sorted(n for n, token in tokenizer.get_added_tokens_decoder().items() if token.special), int)
 
     def _compile(self, source: str):
-        import jinja2.ext
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        extensions = [jinja2.ext.loopcontrols, _generation_blocks()]
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)
+        environment = Environment()
         environment.globals.update(raise_exception=self._refuse, strftime_now=self._now)
         if self.date is not None:
             environment.globals["date_string"] = self.date.strftime("%d %b %Y")
@@ -145,44 +180,58 @@ class Template:
         now = datetime.datetime.now()
         return (now if self.date is None else datetime.datetime.combine(self.date, datetime.time())).strftime(form)
 
-    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+    def render(self, messages: list[dict], add_generation_prompt: bool, fields: dict = NOTHING) -> str:
+        """`fields`: what a row has beside its messages: tools, documents, chat_template_kwargs."""
+        messages = [_with_reasoning({key: value for key, value in message.items() if value is not None}) for message in messages]
+        variables = self.tokens | fields.get("chat_template_kwargs", {})
+        variables |= {"tools": fields.get("tools"), "documents": fields.get("documents")}
+        program = self.tool_program if fields.get("tools") else self.program
         try:
-            return self.program.render(messages=messages, add_generation_prompt=add_generation_prompt,
-                                       bos_token=self.bos, eos_token=self.eos)  # fmt: skip
+            return program.render(variables, messages=messages, add_generation_prompt=add_generation_prompt)
         except InputError:
             raise
         except Exception as error:  # whatever a template may do wrong
             raise InputError(f"{self.folder}: chat template: {_one_line(error)}") from None
 
-    def pieces(self, messages: list[dict], add_generation_prompt: bool) -> list[Piece]:
-        """The conversation's text in order. Messages are {"role", "content"}, their contents not empty."""
-        marks = [_Mark(message["content"]) for message in messages]
-        whole = self.render([m | {"content": mark.text} for m, mark in zip(messages, marks)], add_generation_prompt)
-        pieces, place = [], 0
-        numbers = {mark.numbers: number for number, mark in enumerate(marks)}
-        for match in _Mark.PATTERN.finditer(whole):
-            number = numbers[match.groups()]
-            pieces += [Piece(whole[place : match.start()]), Piece(marks[number].meaning(match.group()), number)]
-            place = match.end()
-        pieces.append(Piece(whole[place:]))
-        self._check(messages, pieces, add_generation_prompt)
-        return [piece for piece in pieces if piece.text]
+    def pieces(self, messages: list[dict], add_generation_prompt: bool, fields: dict = NOTHING) -> list[Piece]:
+        """The conversation's text in order."""
+        sources = _Sources()
+        followed = [sources.of_message(number, message) for number, message in enumerate(messages)]
+        whole = self.render(followed, add_generation_prompt, sources.of_row(fields))
+        try:
+            pieces = sources.pieces(whole)
+        except InputError as error:
+            raise InputError(f"{self.folder}: {error}") from None
+        self._check(messages, pieces)
+        if whole != self.render(messages, add_generation_prompt, fields):
+            raise InputError(f"{self.folder}: the chat template writes the same conversation in two ways")
+        return pieces
 
-    def _check(self, messages: list[dict], pieces: list[Piece], add_generation_prompt: bool) -> None:
-        """The pieces are what the template makes of the messages themselves: it may look at what they say."""
-        numbers = [piece.message for piece in pieces if piece.message is not None]
-        if sorted(numbers) == list(range(len(messages))):
-            if "".join(piece.text for piece in pieces) == self.render(messages, add_generation_prompt):
-                return
-            wrong = range(len(messages))
-        else:
-            wrong = [number for number in range(len(messages)) if numbers.count(number) != 1]
-        roles = dict.fromkeys(str(messages[number]["role"]) for number in wrong)
-        raise InputError(f"{self.folder}: the chat template leaves out or changes the {' or '.join(roles)} message")
+    def _check(self, messages: list[dict], pieces: list[Piece]) -> None:
+        """What a message says is written; of an assistant's that calls tools, at least something."""
+        written = {(piece.message, piece.field) for piece in pieces}
+        silent = []
+        for number, message in enumerate(messages):
+            fields = [key for key, value in message.items() if key != "role" and has_words(value)]
+            needed = fields if message["role"] == "assistant" else [key for key in fields if key == "content"]
+            if needed and not any((number, key) in written for key in needed):
+                silent.append(message["role"])
+        if silent:
+            raise InputError(f"{self.folder}: the chat template leaves out the {' or '.join(dict.fromkeys(silent))} message")
+        for number, message in enumerate(messages):
+            if isinstance(message.get("content"), list):
+                self._check_parts(number, message["content"], pieces)
 
-    def ask(self, messages: list[dict]) -> list[int]:
+    def _check_parts(self, number: int, parts: list[dict], pieces: list[Piece]) -> None:
+        """Some templates would write a list as Python does."""
+        found = "".join(piece.text for piece in pieces if (piece.message, piece.field) == (number, "content"))
+        if "".join(found.split()) not in "".join("".join(part["text"] for part in parts).split()):
+            raise InputError(f'{self.folder}: "content" of message {number + 1} is a list of parts, of which the chat template writes '
+                             "more than the texts: write them as one text")  # fmt: skip
+
+    def ask(self, messages: list[dict], fields: dict = NOTHING) -> list[int]:
         """Ids of what a model reads that is to answer."""
-        return np.concatenate(self.encode(self.pieces(messages, True), [])).tolist()
+        return np.concatenate(self.encode(self.pieces(messages, True, fields), [])).tolist()
 
     def encode(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray]:
         """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
@@ -240,21 +289,6 @@ class Template:
         encoding = tokenizer.encode(text, add_special_tokens=False)
         tokenizer.encode_special_tokens = False
         return encoding
-
-
-def _generation_blocks():
-    """{% generation %} ... {% endgeneration %}, which some templates put around what an assistant says, changes nothing."""
-    import jinja2.ext
-    import jinja2.nodes
-
-    class GenerationBlocks(jinja2.ext.Extension):
-        tags = {"generation"}
-
-        def parse(self, parser):
-            line = next(parser.stream).lineno
-            return jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-    return GenerationBlocks
 
 
 class Chat:

@@ -1,6 +1,8 @@
 """What a model reads of a conversation: a prompt up to where it is to answer, and the whole with an answer."""
 
-from llmdata.chatrows import BadRow, Conversation, RowEncoder
+from llmdata.badrow import BadRow
+from llmdata.chatrows import Conversation
+from llmdata.chattokens import RowEncoder
 from llmdata.rows import ID_MASK
 
 from .chat import Template
@@ -14,14 +16,14 @@ class Turns:
 
     def ask(self, prompt: Prompt) -> list[int]:
         try:
-            return self.template.ask([{"role": m["role"], "content": m["content"]} for m in prompt.messages])
+            return self.template.ask(prompt.messages, prompt.fields)
         except InputError as error:
             raise InputError(f"{prompt.source}: {error}") from None
 
     def answered(self, prompt: Prompt, text: str) -> list[int] | None:
         """As a reward model's training has it, the token that ends the turn included; None: the template cannot write it."""
         try:
-            row = self.rows.encode(Conversation([*prompt.messages, {"role": "assistant", "content": text}]))
+            row = self.rows.encode(Conversation([*prompt.messages, {"role": "assistant", "content": text}], prompt.fields))
         except BadRow:
             return None
         return (row.prompt & ID_MASK).tolist()

@@ -1,0 +1,278 @@
+"""Conversations and comparisons as the tokens of a row, with what is trained of them.
+
+Trained is what an assistant says: everything that the template writes between the begin of its turn, which is where a model goes on
+by itself, and the token that ends the turn, that token included. What the template writes outside of that, and the end, is FORMAT.
+"""
+
+import itertools
+import os
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from llmtext.chat import REASONING, ROW, Piece, Template, has_words
+from llmtext.errors import InputError
+
+from .badrow import MASKED, NO_DIFFERENCE, SPECIAL, TEMPLATE, TOO_LONG, BadRow
+from .chatrows import Comparison, Conversation, compare
+from .messages import is_trained
+from .rows import FORMAT, TRAINED, Row
+
+# Fields that say something: a template that writes none of it is told of. Any other is metadata where no template reads it.
+TOLD = ("content", *REASONING, "tool_calls", "function_call", "name")
+ROW_FIELDS = ("tools", "documents")
+
+
+class RowEncoder:
+    """Rows of one kind under one template. `longest`: tokens a row may have (None: any), `cut`: shorten what is longer.
+
+    `end` is the id of the token that ends an assistant's turn: the special token that the template writes behind it.
+    Of the last row, `was_cut` says whether it was, `unwritten` what the template does not write of it.
+    """
+
+    def __init__(self, template: Template, longest: int | None = None, cut: bool = False):
+        self.template, self.longest, self.cut = template, longest, cut
+        self.end = self._probe()
+        python = template.tokenizer.token_to_id("<|eom_id|>")
+        self.ends = {self.end} | ({python} if python is not None else set())
+        self.never_text = np.array(sorted({*template.special_ids.tolist(), *self.ends}))
+        self.was_cut = False
+        self.unwritten: Counter[str] = Counter()
+        self._headers: dict[str, str] = {}
+
+    def _probe(self) -> int:
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        try:
+            pieces = self.template.pieces(messages, False)
+        except InputError:
+            messages = [{"role": "system", "content": "c"}, *messages]
+            pieces = self.template.pieces(messages, False)
+        last = max(number for number, piece in enumerate(pieces) if piece.message is not None)
+        behind = Piece("".join(piece.text for piece in pieces[last + 1 :]))
+        ids = self.template.encode([behind], [])[0]
+        end = self._end_of_turn(ids, set(self.template.added_ids.tolist()))
+        if end is None or self._words(ids[:end]):
+            raise InputError(f"{self.template.folder}: the chat template writes no special token behind an assistant's turn: "
+                             "a model would never learn to end one")  # fmt: skip
+        return int(ids[end])
+
+    def _end_of_turn(self, ids: np.ndarray, ends) -> int | None:
+        return next((place for place, number in enumerate(ids.tolist()) if number in ends), None)
+
+    def _words(self, ids: np.ndarray) -> int:
+        """How many of them there are up to the last that is more than white space."""
+        added = set(self.template.added_ids.tolist())
+        blank = [number not in added and not self.template.tokenizer.decode([number]).strip() for number in ids.tolist()]
+        return len(blank) - len(list(itertools.takewhile(bool, reversed(blank))))
+
+    def encode(self, row: Conversation | Comparison) -> Row:
+        self.was_cut = False
+        self.unwritten.clear()
+        self._headers.clear()
+        return self._conversation(row) if isinstance(row, Conversation) else self._comparison(row)
+
+    # what the template writes
+
+    def _pieces(self, messages: list[dict], fields: dict, told_from: int = 0) -> list[Piece]:
+        """`told_from`: of messages before that one it has been counted what is not written."""
+        try:
+            pieces = self.template.pieces(messages, False, fields)
+        except InputError as error:
+            raise BadRow(TEMPLATE, str(error).removeprefix(f"{self.template.folder}: ")) from None
+        written = {(piece.message, piece.field) for piece in pieces}
+        said = [(number, name, message.get(name)) for number, message in enumerate(messages) for name in TOLD if number >= told_from]
+        said += [(ROW, name, fields.get(name)) for name in ROW_FIELDS if not told_from]
+        self.unwritten.update(name for number, name, value in said if has_words(value) and (number, name) not in written)
+        return pieces
+
+    def _turns(self, messages: list[dict], fields: dict, pieces: list[Piece]) -> tuple[list[Piece], list[int | None]]:
+        """The pieces, cut where an assistant's turn begins, and of each the message whose turn it is inside of."""
+        found: list[tuple[Piece, int | None]] = []
+        held: list[Piece] = []  # the template's since the last text
+        last = None
+        for piece in pieces:
+            if piece.message is None:
+                held.append(piece)
+                continue
+            speaker = piece.message if piece.message != ROW and messages[piece.message]["role"] == "assistant" else None
+            if speaker is not None and speaker != last:
+                place = self._begin(messages, fields, speaker, "".join(p.text for p in held))
+                before, lead = _divide(held, place)
+                found += [(p, None) for p in before]
+                held = lead
+            found += [(p, speaker) for p in [*held, piece]]
+            held, last = [], speaker
+        found += [(piece, None) for piece in held]
+        return [piece for piece, _ in found], [speaker for _, speaker in found]
+
+    def _begin(self, messages: list[dict], fields: dict, number: int, text: str) -> int:
+        """How much of the template's text in front of an assistant's message is there before a model goes on by itself."""
+        role = messages[number - 1]["role"] if number else ""
+        header = self._headers.get(role)
+        if header is None or not text.startswith(header):
+            header = self._headers[role] = self._header(messages[:number], fields)
+        same = len(os.path.commonprefix([text, header]))
+        return same if same or not header else len(text.rstrip())
+
+    def _header(self, messages: list[dict], fields: dict) -> str:
+        """What the template writes behind the last of what these say where a model is to answer."""
+        try:
+            pieces = self.template.pieces(messages, True, fields)
+        except InputError:  # it may refuse a conversation that ends there
+            return "\0"
+        behind = itertools.takewhile(lambda piece: piece.message is None, reversed(pieces))
+        return "".join(piece.text for piece in [*behind][::-1])
+
+    # tokens
+
+    def _tokens(self, messages: list[dict], fields: dict, pieces: list[Piece], told_from=0) -> tuple[list[np.ndarray], list]:
+        """Ids of each piece with their flags, and the messages in whose turns they are."""
+        pieces, inside = self._turns(messages, fields, pieces)
+        owners = _generated(messages, pieces) if any(piece.generated for piece in pieces) else inside
+        begins = [n for n, speaker in enumerate(inside) if speaker is not None and (n == 0 or inside[n - 1] != speaker)]
+        parts, ending = [], False
+        for piece, ids, speaker, owner in zip(pieces, self.template.encode(pieces, begins), inside, owners):
+            if piece.message is not None and np.isin(ids, self.never_text).any():
+                raise BadRow(SPECIAL, f"{_place(piece)} would become a token of the template")
+            tokens = ids.astype(np.uint32)
+            if owner is not None and is_trained(messages[owner]):
+                tokens |= TRAINED
+            if piece.message is not None or speaker is not None:
+                ending = speaker is not None and is_trained(messages[speaker])
+            else:
+                tokens |= FORMAT
+                ending = ending and self._end_turn(ids, tokens, owners is not inside, piece.generated)
+            parts.append(tokens)
+        return parts, inside
+
+    def _end_turn(self, ids: np.ndarray, tokens: np.ndarray, blocks: bool, generated: bool) -> bool:
+        """Flags what a template writes behind a turn that is trained, up to its end; whether the end is still to come.
+
+        With {% generation %} blocks what they hold is trained, and the token that ends the turn even if it stands behind one.
+        """
+        end = self._end_of_turn(ids, self.ends)
+        if end is None:
+            return generated
+        words = self._words(ids[:end])
+        if not blocks or generated or not words:
+            tokens[: end + 1] |= TRAINED
+            tokens[:words] &= ~FORMAT
+        return False
+
+    # conversations
+
+    def _conversation(self, row: Conversation) -> Row:
+        pieces = self._pieces(row.messages, row.fields)
+        tokens = np.concatenate(self._tokens(row.messages, row.fields, pieces)[0])
+        tokens = _without_tail(tokens)
+        if tokens.size < 2:
+            raise BadRow(MASKED, "no token of it is trained")
+        if self.longest is not None and tokens.size > self.longest:
+            tokens = self._cut_conversation(tokens)
+        return Row(tokens)
+
+    def _too_long(self, length: int) -> BadRow:
+        return BadRow(TOO_LONG, f"{length} tokens, --max-tokens {self.longest}")
+
+    def _cut_conversation(self, tokens: np.ndarray) -> np.ndarray:
+        """Without the last messages, so that a turn's end is its last token; of a single turn the begin."""
+        if not self.cut:
+            raise self._too_long(tokens.size)
+        self.was_cut = True
+        kept = tokens[: self.longest]
+        whole = np.flatnonzero((kept & (TRAINED | FORMAT)) == (TRAINED | FORMAT))
+        kept = _without_tail(kept[: whole[-1] + 1] if whole.size else kept)
+        if kept.size < 2:
+            raise BadRow(TOO_LONG, f"{tokens.size} tokens, and no answer begins within --max-tokens {self.longest}")
+        return kept
+
+    # comparisons
+
+    def _comparison(self, row: Comparison) -> Row:
+        prompts, answers = [], []
+        self._headers[row.prompt[-1]["role"]] = self._header(row.prompt, row.fields)
+        for messages in row.answers:
+            whole = row.prompt + messages
+            pieces = self._pieces(whole, row.fields, len(row.prompt) if answers else 0)
+            parts, inside = self._tokens(whole, row.fields, pieces)
+            if len(row.prompt) not in inside:
+                raise BadRow(TEMPLATE, "the chat template writes nothing of an answer's first message")
+            first = inside.index(len(row.prompt))
+            prompts.append(np.concatenate([np.zeros(0, np.uint32), *parts[:first]]) & ~TRAINED)
+            answers.append(_without_tail(np.concatenate(parts[first:])))
+        if any(not np.array_equal(prompt, prompts[0]) for prompt in prompts):
+            raise BadRow(TEMPLATE, "the chat template writes the prompt differently for each answer")
+        if not prompts[0].size:
+            raise BadRow(TEMPLATE, "the chat template writes nothing in front of the answers")
+        if self.longest is not None and positions(prompts[0], answers) > self.longest:
+            answers = self._cut_answers(prompts[0], answers)
+        for number, answer in enumerate(answers, 1):
+            if not ((answer & (TRAINED | FORMAT)) == TRAINED).any():
+                raise BadRow(MASKED, f"no token of answer {number} is trained")
+        said = {f"answer {number}": answer.tolist() for number, answer in enumerate(answers, 1)}
+        compare(said, NO_DIFFERENCE, f"are the same tokens{' after cutting' if self.was_cut else ''}")
+        return Row(prompts[0], answers)
+
+    def _cut_answers(self, prompt: np.ndarray, answers: list[np.ndarray]) -> list[np.ndarray]:
+        """The longest ones are cut to one length, so that all fit."""
+        length = positions(prompt, answers)
+        if not self.cut:
+            raise self._too_long(length)
+        self.was_cut = True
+        room = self.longest - positions(prompt, [np.zeros(0)] * len(answers))
+        limit = 0
+        for left, size in zip(range(len(answers), 0, -1), sorted(map(len, answers))):
+            limit = room // left
+            if size > limit:
+                break
+            room -= size
+        if limit < 1:
+            raise BadRow(TOO_LONG, f"{length} tokens, and no answer begins within --max-tokens {self.longest}")
+        return [answer[:limit] for answer in answers]
+
+
+def _divide(pieces: list[Piece], place: int) -> tuple[list[Piece], list[Piece]]:
+    before, behind = [], []
+    for piece in pieces:
+        parts = piece.text[: max(0, place)], piece.text[max(0, place) :]
+        place -= len(piece.text)
+        for part, side in zip(parts, (before, behind)):
+            if part:
+                side.append(replace(piece, text=part))
+    return before, behind
+
+
+def _generated(messages: list[dict], pieces: list[Piece]) -> list[int | None]:
+    """Whose each piece is that a {% generation %} block holds: the message's that it says, or else that was the last to say something."""
+    owners: list[int | None] = []
+    last = None
+    for generated, run in itertools.groupby(pieces, lambda piece: piece.generated):
+        run = list(run)
+        said = [piece.message for piece in run if piece.message is not None]
+        first = said[0] if said else last
+        for number, piece in enumerate(run):
+            last = piece.message if piece.message is not None else last
+            begun = any(earlier.message is not None for earlier in run[: number + 1])
+            owner = last if begun else first
+            owners.append(owner if generated and owner not in (None, ROW) and messages[owner]["role"] == "assistant" else None)
+    return owners
+
+
+def _place(piece: Piece) -> str:
+    return f'"{piece.field}"' if piece.message == ROW else f"message {piece.message + 1}"
+
+
+def positions(prompt: np.ndarray, answers: list[np.ndarray]) -> int:
+    """How many a comparison takes in training: each answer has the prompt's last token in front of it."""
+    return len(prompt) - 1 + sum(len(answer) + 1 for answer in answers)
+
+
+def row_length(row: Row) -> int:
+    return positions(row.prompt, row.answers) if row.answers else len(row.prompt)
+
+
+def _without_tail(tokens: np.ndarray) -> np.ndarray:
+    """Without what stands behind the last trained token: nothing learns from it."""
+    trained = np.flatnonzero(tokens & TRAINED)
+    return tokens[: trained[-1] + 1] if trained.size else tokens[:0]

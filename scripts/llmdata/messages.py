@@ -1,0 +1,148 @@
+"""Messages and other fields of chat data, read from JSON: checked, and otherwise as they are, since a template may read any of them."""
+
+import re
+
+from llmtext.chat import REASONING, TOKENS, has_words
+
+from .badrow import EMPTY, MALFORMED, UNKNOWN_ROLE, BadRow, found, parsed
+from .formats import turn
+
+ROLES = ("system", "user", "assistant", "tool", "ipython")
+FLAGS = ("weight", "train", "loss")  # of an assistant's message that is not trained one of them is 0 or false
+SAYING = ("content", "tool_calls", "function_call", *REASONING)  # fields in which an assistant may say something
+TAKEN = ("messages", "tools", "documents", "add_generation_prompt", "chat_template", *TOKENS)  # no names of template arguments
+
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def read_messages(name: str, value, text_role: str | None = None) -> list[dict]:
+    """A list of messages; or, where `text_role` says whose, a text that is a single one."""
+    if isinstance(value, str):
+        value = [{"role": text_role, "content": value}] if text_role else _parsed_list(name, value)
+    if not isinstance(value, list):
+        raise BadRow(MALFORMED, f'"{name}": expected a list of messages{" or a text" if text_role else ""}')
+    messages = [_message(f"{name}[{number}]", message) for number, message in enumerate(value)]
+    if not any(map(says, messages)):
+        raise BadRow(EMPTY, f'"{name}": no message')
+    return messages
+
+
+def says(message: dict) -> bool:
+    return bool(text_of(message).strip()) or any(has_words(message.get(name)) for name in SAYING[1:])
+
+
+def text_of(message: dict) -> str:
+    """What it says, without calls and reasoning."""
+    content = message.get("content", "")
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def meaning(message: dict) -> dict:
+    """Without what is only about it, like the time or an id."""
+    known = {name: message.get(name) for name in ("role", "name", "tool_call_id", *SAYING)}
+    return known | {"content": text_of(message).strip()}
+
+
+def is_trained(message: dict) -> bool:
+    return message["role"] == "assistant" and all(message.get(name, 1) for name in FLAGS)
+
+
+def with_system(messages: list[dict], system: str | None) -> list[dict]:
+    """An empty system message is none then."""
+    if not system or any(message["role"] == "system" and says(message) for message in messages):
+        return messages
+    return [{"role": "system", "content": system}, *(message for message in messages if message["role"] != "system")]
+
+
+def _parsed_list(name: str, text: str):
+    try:
+        return parsed(name, text)
+    except BadRow:
+        return text
+
+
+def _message(where: str, value) -> dict:
+    if not isinstance(value, dict):
+        raise BadRow(MALFORMED, f'"{where}": expected an object with "role" and "content"')
+    message = {key: item for key, item in turn(where, value).items() if item is not None}
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise BadRow(MALFORMED, f'"{where}": expected a text under "role"')
+    if role not in ROLES:
+        raise BadRow(UNKNOWN_ROLE, f'"{where}": role {found(role)}, expected one of {", ".join(ROLES)}')
+    if "tool_calls" in message:
+        message["tool_calls"] = _calls(f"{where}.tool_calls", message["tool_calls"])
+    _check_content(where, message)
+    if _has_half_pair(message):
+        raise BadRow(MALFORMED, f'"{where}": half a surrogate pair, expected Unicode text')
+    _check_flags(where, message)
+    if role in ("user", "assistant") and not says(message):
+        raise BadRow(EMPTY, f'"{where}": the {role} says nothing')
+    return message
+
+
+def _calls(where: str, value) -> list:
+    calls = parsed(where, value)
+    if calls is None:
+        return []
+    if not isinstance(calls, list):
+        raise BadRow(MALFORMED, f'"{where}": {found(calls)}, expected a list')
+    for number, call in enumerate(calls):
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadRow(MALFORMED, f'"{where}[{number}]": expected an object with "function", in it "name" and "arguments"')
+    return calls
+
+
+def _check_content(where: str, message: dict) -> None:
+    if "content" not in message and message["role"] == "assistant" and says(message):
+        return
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            if isinstance(part, dict) and part.get("type", "text") != "text":
+                raise BadRow(MALFORMED, f'"{where}": "content" has a part of type {found(part["type"])}, expected texts alone')
+        if all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+            return
+    if not isinstance(content, str):
+        raise BadRow(MALFORMED, f'"{where}": expected a text under "content", or a list of {{"type": "text", "text": "..."}}')
+
+
+def _check_flags(where: str, message: dict) -> None:
+    for name in FLAGS:
+        if message.get(name, 1) not in (0, 1):
+            raise BadRow(MALFORMED, f'"{where}": {name} {found(message[name])}, expected 0 or 1')
+    if message.get("train_detail"):
+        raise BadRow(MALFORMED, f'"{where}": "train_detail" is not read: a message is trained whole or not at all')
+
+
+def _has_half_pair(value) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_half_pair, (*value, *value.values())))
+    if isinstance(value, list):
+        return any(map(_has_half_pair, value))
+    return isinstance(value, str) and bool(HALF_PAIR.search(value))
+
+
+# ---- what a row has beside its messages
+
+
+def read_fields(row: dict) -> dict:
+    """Of "tools", "documents" and "chat_template_kwargs" those that say something."""
+    fields = {name: parsed(name, row.get(name)) for name in ("tools", "documents", "chat_template_kwargs")}
+    if parsed("functions", row.get("functions")):
+        raise BadRow(MALFORMED, '"functions": not read; write them as "tools"')
+    for name in ("tools", "documents"):
+        value = fields[name]
+        if value and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+            raise BadRow(MALFORMED, f'"{name}": expected a list of objects')
+    arguments = fields["chat_template_kwargs"]
+    if arguments and not isinstance(arguments, dict):
+        raise BadRow(MALFORMED, f'"chat_template_kwargs": {found(arguments)}, expected an object')
+    taken = [name for name in TAKEN if name in (arguments or {})]
+    if taken:
+        raise BadRow(MALFORMED, f'"chat_template_kwargs": "{taken[0]}" is not for a row to set')
+    fields = {name: value for name, value in fields.items() if value}
+    if _has_half_pair(fields):
+        raise BadRow(MALFORMED, f'"{" or ".join(fields)}": half a surrogate pair, expected Unicode text')
+    return fields
