@@ -21,6 +21,7 @@ from .rows import FORMAT, TRAINED, Row
 
 # Fields that say something: a template that writes none of it is told of. Any other is metadata where no template reads it.
 TOLD = ("content", *REASONING, "tool_calls", "function_call", "name")
+IN_HEADER = ("name", "id", "tool_call_id")  # what is only about a message, though a template may write it
 ROW_FIELDS = ("tools", "documents")
 
 
@@ -33,6 +34,7 @@ class RowEncoder:
 
     def __init__(self, template: Template, longest: int | None = None, cut: bool = False):
         self.template, self.longest, self.cut = template, longest, cut
+        self.added = set(template.added_ids.tolist())
         self.end = self._probe()
         python = template.tokenizer.token_to_id("<|eom_id|>")
         self.ends = {self.end} | ({python} if python is not None else set())
@@ -51,7 +53,7 @@ class RowEncoder:
         last = max(number for number, piece in enumerate(pieces) if piece.message is not None)
         behind = Piece("".join(piece.text for piece in pieces[last + 1 :]))
         ids = self.template.encode([behind], [])[0]
-        end = self._end_of_turn(ids, set(self.template.added_ids.tolist()))
+        end = self._end_of_turn(ids, self.added)
         if end is None or self._words(ids[:end]):
             raise InputError(f"{self.template.folder}: the chat template writes no special token behind an assistant's turn: "
                              "a model would never learn to end one")  # fmt: skip
@@ -62,8 +64,7 @@ class RowEncoder:
 
     def _words(self, ids: np.ndarray) -> int:
         """How many of them there are up to the last that is more than white space."""
-        added = set(self.template.added_ids.tolist())
-        blank = [number not in added and not self.template.tokenizer.decode([number]).strip() for number in ids.tolist()]
+        blank = [number not in self.added and not self.template.tokenizer.decode([number]).strip() for number in ids.tolist()]
         return len(blank) - len(list(itertools.takewhile(bool, reversed(blank))))
 
     def encode(self, row: Conversation | Comparison) -> Row:
@@ -89,16 +90,18 @@ class RowEncoder:
     def _turns(self, messages: list[dict], fields: dict, pieces: list[Piece]) -> tuple[list[Piece], list[int | None]]:
         """The pieces, cut where an assistant's turn begins, and of each the message whose turn it is inside of."""
         found: list[tuple[Piece, int | None]] = []
-        held: list[Piece] = []  # the template's since the last text
+        held: list[Piece] = []  # the template's since the last text, and a name that an assistant's header has
         last = None
         for piece in pieces:
             if piece.message is None:
                 held.append(piece)
                 continue
             speaker = piece.message if piece.message != ROW and messages[piece.message]["role"] == "assistant" else None
+            if speaker is not None and speaker != last and piece.field in IN_HEADER:
+                held.append(piece)
+                continue
             if speaker is not None and speaker != last:
-                place = self._begin(messages, fields, speaker, "".join(p.text for p in held))
-                before, lead = _divide(held, place)
+                before, lead = _divide(held, self._begin(messages, fields, speaker, held))
                 found += [(p, None) for p in before]
                 held = lead
             found += [(p, speaker) for p in [*held, piece]]
@@ -106,14 +109,20 @@ class RowEncoder:
         found += [(piece, None) for piece in held]
         return [piece for piece, _ in found], [speaker for _, speaker in found]
 
-    def _begin(self, messages: list[dict], fields: dict, number: int, text: str) -> int:
-        """How much of the template's text in front of an assistant's message is there before a model goes on by itself."""
+    def _begin(self, messages: list[dict], fields: dict, number: int, held: list[Piece]) -> int:
+        """How much of what stands in front of an assistant's words is there before a model goes on by itself."""
+        named = max((place + 1 for place, piece in enumerate(held) if piece.message is not None), default=0)
+        before, text = ("".join(piece.text for piece in part) for part in (held[:named], held[named:]))
         role = messages[number - 1]["role"] if number else ""
         header = self._headers.get(role)
         if header is None or not text.startswith(header):
             header = self._headers[role] = self._header(messages[:number], fields)
-        same = len(os.path.commonprefix([text, header]))
-        return same if same or not header else len(text.rstrip())
+        if named:  # of the header that is without a name the part behind it
+            header = next((header[place:] for place in range(len(header)) if text.startswith(header[place:])), "")
+        same = os.path.commonprefix([text, header])
+        if same != header:  # a prompt for an answer of another sort: what both begin with, in whole words and tags
+            same = same[: max(same.rfind(end) for end in "\n >]") + 1]
+        return len(before) + (len(same) if same or not (header or named) else len(text.rstrip()))
 
     def _header(self, messages: list[dict], fields: dict) -> str:
         """What the template writes behind the last of what these say where a model is to answer."""
@@ -138,8 +147,10 @@ class RowEncoder:
             tokens = ids.astype(np.uint32)
             if owner is not None and is_trained(messages[owner]):
                 tokens |= TRAINED
-            if piece.message is not None or speaker is not None:
-                ending = speaker is not None and is_trained(messages[speaker])
+            if speaker is not None:
+                ending = is_trained(messages[speaker])
+            elif piece.message is not None:
+                ending = ending and piece.field in IN_HEADER
             else:
                 tokens |= FORMAT
                 ending = ending and self._end_turn(ids, tokens, owners is not inside, piece.generated)
@@ -152,13 +163,11 @@ class RowEncoder:
         With {% generation %} blocks what they hold is trained, and the token that ends the turn even if it stands behind one.
         """
         end = self._end_of_turn(ids, self.ends)
-        if end is None:
-            return generated
         words = self._words(ids[:end])
-        if not blocks or generated or not words:
-            tokens[: end + 1] |= TRAINED
+        if (generated if blocks else end is not None) or (end is not None and not words):
             tokens[:words] &= ~FORMAT
-        return False
+            tokens[: 0 if end is None else end + 1] |= TRAINED
+        return generated and end is None
 
     # conversations
 

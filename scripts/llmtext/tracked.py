@@ -21,6 +21,9 @@ OWN = "\0"
 GENERATED, LOST = 1, 2  # between {% generation %} and {% endgeneration %}; changed in a way that is not followed
 FLAG_BITS = 2
 
+# Filters that use methods of Text alone, or return one of the values that they are given.
+KEEPING = ("trim", "replace", "string", "first", "last", "min", "max", "random", "default", "d", "attr", "reverse")
+
 
 class Text(str):
     """`_origins`: one for each character. The underscore keeps it from templates."""
@@ -171,10 +174,13 @@ class _Marks:
         return join(write(self.texts[int(part)]) if place % 2 else part for place, part in enumerate(parts))
 
 
-def _follow(function, *values):
-    """What the function makes of the values; if that is a text, with its origins: those of marks that went the same way."""
+def _follow(function, *values, keeps=True):
+    """What the function makes of the values; if that is a text, with its origins: those of marks that went the same way.
+
+    keeps: where the function returns Text its origins are right.
+    """
     result = function(*values)
-    if not isinstance(result, str) or isinstance(result, Text):
+    if not isinstance(result, str) or (keeps and isinstance(result, Text)):
         return result
     texts = _texts_in(values)
     if not texts:
@@ -187,7 +193,7 @@ def _follow(function, *values):
     if found == result:
         return found
     first = next((origin for text in texts for origin in text._origins), OWN)
-    return Text(str(result), chr(ord(first) | LOST) * len(result))
+    return Text(result, chr(ord(first) | LOST) * len(result))
 
 
 def _sorted(value):
@@ -245,7 +251,7 @@ class Environment(ImmutableSandboxedEnvironment):
                          finalize=self._written)  # fmt: skip
         self.concat = join
         for name, function in self.filters.items():
-            self.filters[name] = self._followed(function)
+            self.filters[name] = self._followed(function, name in KEEPING)
         self.filters["tojson"] = to_json
 
     @staticmethod
@@ -256,10 +262,10 @@ class Environment(ImmutableSandboxedEnvironment):
         return join(str(self._written(part)) for part in parts)
 
     @staticmethod
-    def _followed(function):
+    def _followed(function, keeps: bool):
         @functools.wraps(function)
         def followed(*values, **options):
-            return _follow(lambda given, named: function(*given, **named), _listed(values), options)
+            return _follow(lambda given, named: function(*given, **named), _listed(values), options, keeps=keeps)
 
         return followed
 
