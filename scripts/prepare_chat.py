@@ -9,12 +9,17 @@ folders of them (of .json files the names must be given). A row is one of
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
     {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, is better than "chosen"
     {"prompt": "...", "answers": ["best", "second", "third"]}     two or three
-Roles are system, user, assistant and tool (or ipython); an assistant's message with "weight": 0 is not trained. Prompt and
-answers are texts or lists of messages; answers that are whole conversations have the prompt in common at their begin.
+    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}      ShareGPT, Axolotl
+    {"instruction": "...", "input": "...", "output": "..."}       Alpaca: the user says instruction, blank line, input
+Roles are system, user, assistant and tool (or ipython); an assistant's message with "weight": 0, "train": false or "loss":
+false is not trained. Prompt and answers are texts or lists of messages; answers that are whole conversations have the prompt
+in common at their begin. The template is given all fields of the messages (tool_calls, reasoning_content, name, ...) and the
+row's "tools", "documents" and "chat_template_kwargs"; what says something there and is not written is told by its name.
 
-Trained are an assistant's contents and the token that ends its turn. The template is that of MODEL (chat_template.jinja or
-tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left out and counted, and so are
-files without rows. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the tokenizer's files and meta.json, all of them or none.
+Trained is what an assistant writes, calls of tools and reasoning included, and the token that ends its turn. The template is
+that of MODEL (chat_template.jinja or tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left
+out and counted, and so are files without rows. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the
+tokenizer's files and meta.json, all of them or none.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from llmdata import rows
 from llmdata.badrow import BadRow
 from llmdata.chatrows import read_row
-from llmdata.chatset import parse
+from llmdata.formats import parse_row as parse
 from llmdata.chattokens import RowEncoder
 from llmtext import tracked
 from llmtext.chat import Template
