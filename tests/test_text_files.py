@@ -18,7 +18,7 @@ from chatprep import model, prepare, trained  # noqa: F401  fixtures
 from test_prepare_data import documents, random_text, refused
 from test_prepare_data import run as prepare_data
 
-from llmdata import chatset, files, records, rows, split, textfile
+from llmdata import chatset, files, formats, records, rows, split, textfile
 from llmdata.errors import InputError
 from llmround import settings
 from llmtext import prompts
@@ -112,7 +112,7 @@ def data_rows(path):
 
 
 def chat_rows(path):
-    return [chatset.parse(line.value) for line in chatset.read_sources([chatset.Source(path, 1.0)])]
+    return [formats.parse_row(line.value) for line in chatset.read_sources([chatset.Source(path, 1.0)])]
 
 
 def eval_rows(path):
