@@ -35,8 +35,11 @@ comma := ,
 step = $(if $(V),,@printf '  %-5s %s\n' $(1) '$(patsubst $(BUILD)/%,%,$@)';)
 DEFINES  := -D_GNU_SOURCE -DLLMC_PRECISION_$(PRECISION)
 WARNINGS := -Wall -Wextra -Werror
-INCLUDES := -Isrc $(if $(DEPS),-I$(DEPS)/usr/include)
-LIBDIRS  := $(if $(DEPS),-L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl$(comma)-rpath$(comma)$(abspath $(DEPS))/usr/lib/x86_64-linux-gnu)
+# old tags: the path serves what these libraries need themselves, too. In quotes, as the folder's name may have a space; "system": no dependency on its files, whose names make could not hold then
+DEPS_INCLUDES := $(if $(DEPS),-isystem '$(DEPS)/usr/include')
+DEPS_LIB := $(DEPS)/usr/lib/$(shell uname -m)-linux-gnu
+INCLUDES := -Isrc $(DEPS_INCLUDES)
+LIBDIRS  := $(if $(DEPS),-L'$(DEPS_LIB)' -Xlinker --disable-new-dtags -Xlinker -rpath -Xlinker "$$(realpath '$(DEPS_LIB)')")
 
 # a change of flags rebuilds
 MAKEFILES_USED := Makefile $(TARGET).mk
@@ -58,12 +61,19 @@ KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/obj/%.o)
 TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o)
 LIBRARY        := $(BUILD)/libllmc.so
 
-.PHONY: all clean
+.PHONY: all clean FORCE
 all: $(LIBRARY) $(PROGRAMS:%=$(BUILD)/%)
 
 $(BUILD)/obj/%.o: %.c $(MAKEFILES_USED)
 	@mkdir -p $(@D)
 	$(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+
+# what --version says; it is compiled again when that has changed
+VERSION := $(shell scripts/version.sh), $(TARGET), $(PRECISION)
+$(BUILD)/version: FORCE
+	@mkdir -p $(@D) && echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+$(BUILD)/obj/src/base/version.o: $(BUILD)/version
+$(BUILD)/obj/src/base/version.o: DEFINES += -DLLMC_BUILD='"$(VERSION)"'
 
 $(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
 	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)

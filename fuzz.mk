@@ -8,7 +8,7 @@ FUZZ_NAMES   := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fu
 FUZZ_SOURCES := $(sort $(wildcard src/base/*.c src/data/*.c)) src/checkpoint/safetensors.c src/model/config.c \
                 src/model/parameters.c src/eval/items.c tests/fuzz/common.c
 FUZZ_FLAGS   := -std=c11 -pedantic -Wall -Wextra -Werror -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all \
-                -D_GNU_SOURCE -DLLMC_PRECISION_bf16 -Isrc -Itests/fuzz $(if $(DEPS),-I$(DEPS)/usr/include) -MMD -MP
+                -D_GNU_SOURCE -DLLMC_PRECISION_bf16 -Isrc -Itests/fuzz $(DEPS_INCLUDES) -MMD -MP
 FUZZ_LIBS    := $(LIBDIRS) -lcjson -lpcre2-8 -lxxhash -lm
 
 .PHONY: fuzz fuzz-replay

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/version.h"
 #include "model/llama3.h"
 #include "reference/llama_reference.h"
 #include "target/device.h"
@@ -347,8 +348,9 @@ static void judge(const char *check, const Case *c, const Pair *p, const Errors 
     const double loss_error = root_mean_square(errors->loss, errors->draws);
     const Worst worst = worst_gradient(p->table, errors);
     verdict(loss_error <= loss_limit() && worst.error <= worst.limit,
-            "%s, %s: loss %.4f, error %.1e of %.1e; worst gradient %.1e of %.1e, %s; %d draw%s", c->name, check, p->loss,
-            loss_error, loss_limit(), worst.error, worst.limit, worst.name, errors->draws, errors->draws > 1 ? "s" : "");
+            "%s, %s: loss %.4f, error %.1e of %.1e; worst gradient %.1e of %.1e, %s; %d draw%s", c->name, check,
+            p->loss, loss_error, loss_limit(), worst.error, worst.limit, worst.name, errors->draws,
+            errors->draws > 1 ? "s" : "");
 }
 
 // ---- checks. Each has its own random numbers, so that it does not matter which others run.
@@ -622,6 +624,7 @@ int main(int argc, char **argv) {
         options, parse, NULL, "Check the whole model against a plain reference in double precision.", NULL, NULL, NULL};
     Arguments arguments = {.seed = (uint64_t)time(NULL)};
     argp_err_exit_status = ERROR_INPUT;
+    argp_program_version = version_of("test_llama3");
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     print_device(&arguments);
     run_checks(&arguments);

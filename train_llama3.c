@@ -49,7 +49,7 @@ int main(int argc, char **argv) {
     Error err = {0}, unmet = {0};
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
-    if (options.help) return report(code, &err);
+    if (options.help || options.version) return report(code, &err);
     if (!code && options.init_from) code = find_whole_model(&options.init_from, &err);
     if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
     if (!team_leads(&team)) process_silence(); // rank 0 speaks for all

@@ -24,6 +24,7 @@ from llmdata.files import ROWS
 from llmdata.folder import find_whole_model
 from llmdata.records import parse, place, read_rows
 from llmdata.textfile import format_of, read_text_lines
+from llmdata.version import add_version
 from llmtext.chat import Chat
 from llmtext.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
@@ -38,6 +39,7 @@ FEWEST_FOR_A_RATE = 16  # tokens
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="folder with config.json, safetensors and tokenizer.json (or .model)")
     add("--prompt", action="append", default=[], metavar="TEXT", help="text to go on with; may be given several times")

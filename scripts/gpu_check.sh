@@ -423,7 +423,7 @@ look_around() {
     SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
     STEPS=${STEPS:-$([ "$TARGET" = cuda ] && echo 60 || echo 15)}
     DEADLINE=${DEADLINE:-525}
-    if [ -z "${DEPS:-}" ] && [ -d .deps/usr ]; then DEPS=$PWD/.deps; fi
+    if [ -z "${DEPS:-}" ] && [ -d .deps/usr ]; then DEPS=.deps; fi
     DEPS=${DEPS:-}
     COMMIT=$(git describe --always --dirty 2>/dev/null || echo unknown)
     DEVICE=${GPU:-no GPU}

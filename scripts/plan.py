@@ -29,6 +29,7 @@ from pathlib import Path
 
 from llmdata.folder import find_model
 from llmdata.textfile import read_json
+from llmdata.version import add_version
 from llmplan.gpus import GPUS
 from llmplan.library import Fault, InputError, Planner
 from llmplan.predict import FORMULA, Assumptions, ModelCosts, Prediction, predict
@@ -66,6 +67,7 @@ def number(low: float, high: float, kind=float):
 def parse_arguments() -> argparse.Namespace:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=FORMULA, formatter_class=shape)
+    add_version(parser)
     add = parser.add_argument
     add("--config", required=True, type=Path, metavar="FILE", help="config.json of a Llama model")
     add("--gpus", required=True, type=counts, metavar="N[,N...]", help="how many; several: a row for each")

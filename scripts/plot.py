@@ -29,6 +29,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from llmdata.errors import InputError
 from llmdata.textfile import read_json, read_lines
 
+from llmdata.version import add_version
+
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
 INK, FAINT = "#1f2937", "#9ca3af"
 TOKENS, PAIRS = "nats per token", "mean over pairs"  # what a loss is counted in; a comparison's of DPO, IPO and reward models
@@ -226,6 +228,7 @@ def loss_range(runs: list[Run], references: dict[str, float]) -> tuple[float, fl
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a log file")
     parser.add_argument("--output", type=Path, metavar="PNG", help="default: loss.png beside the first run's log")
     parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="horizontal axis (default: %(default)s)")

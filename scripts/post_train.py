@@ -22,6 +22,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from llmdata.version import add_version
 from llmround.report import Report
 from llmround.runner import STOPPED, Lock, Runner, Stopped, say
 from llmround.settings import read_round
@@ -31,6 +32,7 @@ from llmtext.errors import Fault, InputError
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     parser.add_argument("--round", required=True, type=Path, metavar="FILE", help="what to do, JSON")
     parser.add_argument("--dry-run", action="store_true", help="check the file and print the commands")
     parser.add_argument("--again", action="store_true",

@@ -54,6 +54,7 @@ from llmdata.records import place
 from llmdata.show import Shower, terminal_width
 from llmdata.split import HeldOut
 from llmdata.textfile import copy_unmarked
+from llmdata.version import add_version
 from llmtext.chat import CONFIG, LLAMA3, LLAMA3_TEMPLATE, OWN, Template
 from llmtext.texts import check_texts, open_tokenizer
 
@@ -66,6 +67,7 @@ LLAMA3_DATE = "2024-07-26"  # that of Llama 3.1's own template
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     add = parser.add_argument
     add("chats", nargs="*", metavar="CHATS", help="file or folder, of weight 1")
     add("--source", nargs=2, action="append", default=[], metavar=("PATH", "WEIGHT"),

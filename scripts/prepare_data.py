@@ -40,6 +40,7 @@ from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import unpacked_bytes
 from llmdata.seams import Seams
+from llmdata.version import add_version
 from llmtext.stream import harmless
 from llmtext.texts import check_texts
 
@@ -48,6 +49,7 @@ OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.jso
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     parser.add_argument("text", nargs="+", metavar="TEXT", help="file or folder")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the shards")
     choice = parser.add_mutually_exclusive_group(required=True)

@@ -41,6 +41,7 @@ from llmdata import tokenizer as tokenizers
 from llmdata.errors import InputError
 from llmdata.files import ROWS, Notes
 from llmdata.folder import find_model
+from llmdata.version import add_version
 from llmtext.texts import check_texts
 
 FIELDS = {
@@ -74,6 +75,7 @@ class Question:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     parser.add_argument("items", nargs="+", type=Path, metavar="FILE", help="files of rows")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without ending, names the task")
     parser.add_argument("--tokenizer", required=True, type=Path, metavar="PATH",

@@ -30,6 +30,7 @@ from pathlib import Path
 from llmdata.files import ROWS, Notes
 from llmdata.folder import find_whole_model
 from llmdata.textfile import read_json
+from llmdata.version import add_version
 from llmtext.chat import Template
 from llmtext.errors import Fault, InputError
 from llmtext.fingerprint import model_fingerprint
@@ -50,6 +51,7 @@ SCORER_POSITIONS = 8192  # of a forward pass of the reward model
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="who answers: folder with config.json, safetensors, tokenizer.json")
     add("--reward-model", type=Path, metavar="DIR",

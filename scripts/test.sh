@@ -41,14 +41,15 @@ run_pytest() {
 
 # Tests marked `checked` against a build with sanitizers, whose reports are kept in files, as pytest hides what a test prints.
 run_sanitized() {
-    local build=build/$1 libraries=$2 reports=build/$1/report name preload="" report
+    local build=build/$1 libraries=$2 reports=build/$1/report name preload="" report log
+    log=log_path="'$PWD/$reports'" # in quotes: the folder's name may have a space
     shift 2
     rm -f "$reports".*
     for name in $libraries; do preload+="$(gcc -print-file-name="$name") "; done
     say "pytest, small shapes, $build"
     LD_PRELOAD=$preload LLMC_BUILD=$build \
-        ASAN_OPTIONS=detect_leaks=0:log_path=$PWD/$reports UBSAN_OPTIONS=print_stacktrace=1:log_path=$PWD/$reports \
-        TSAN_OPTIONS=ignore_noninstrumented_modules=1:log_path=$PWD/$reports \
+        ASAN_OPTIONS=detect_leaks=0:$log UBSAN_OPTIONS=print_stacktrace=1:$log \
+        TSAN_OPTIONS=ignore_noninstrumented_modules=1:$log \
         run_pytest -m checked "$@"
     for report in "$reports".*; do
         [ -e "$report" ] || continue

@@ -244,6 +244,25 @@ def test_redraw_in_place():
         terminal.close()
 
 
+def test_lines_are_broken_between_words():
+    """At every width; where there is none, and where the output is no terminal, they are whole."""
+    said = "step 2: checkpoint of 51.6MB written in 0.29 s, training waited 0.00 s in runs/größte/checkpoint"
+    as_is = "what stands behind the first line is somebody else's text"
+    for columns in [*range(5, len(said) + 3), 0]:
+        terminal = Terminal(columns)
+        try:
+            library.progress_print(byref(terminal.progress), b"%s", f"{said}\n{as_is}".encode())
+            text = ""
+            while not text.endswith(f"{as_is}\r\n"):
+                text += terminal.read()
+        finally:
+            terminal.close()
+        first, *more = text.removesuffix(f"\r\n{as_is}\r\n").split("\r\n")
+        assert " ".join([first, *(row.removeprefix("  ") for row in more)]) == said
+        assert bool(more) == (0 < columns < len(said)) and all(row.startswith("  ") for row in more)
+        assert all(len(row) <= columns or columns == 0 or " " not in row.strip() for row in [first, *more])
+
+
 def test_terminal_without_a_width():
     """As mpirun makes one, whose output may go to a file."""
     terminal = Terminal(0)

@@ -189,7 +189,7 @@ def known_options(*command: str) -> dict[str, bool]:
         done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, env=wide)
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(f"{' '.join(command)} --help: {error}") from None
-    return {name: bool(value) for name, value in OPTION_LINE.findall(done.stdout) if name not in ("help", "usage")}
+    return {name: bool(value) for name, value in OPTION_LINE.findall(done.stdout) if name not in ("help", "usage", "version")}
 
 
 # ---- the file

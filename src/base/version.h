@@ -4,4 +4,15 @@
 
 #define LLMC_VERSION "0.4.0"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// "PROGRAM 0.4.0, commit 1a2b3c4, cpu, bf16": what --version prints. The text lives until the next call.
+const char *version_of(const char *program);
+
+#ifdef __cplusplus
+}
+#endif
+
 #endif

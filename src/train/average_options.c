@@ -104,6 +104,7 @@ int average_options_parse(AverageOptions *options, int argc, char **argv, Error 
     if (!options->inputs) return fail_fault(err, "no memory for the options");
     options->spec.inputs = options->inputs;
     argp_err_exit_status = ERROR_INPUT;
+    argp_program_version = version_of("average_llama3");
     argp_parse(&argp, argc, argv, 0, NULL, &parse);
     if (err->code) return err->code;
     if (!options->spec.output) return fail_input(err, "--output DIR is missing, see --help");

@@ -69,6 +69,7 @@ int merge_options_parse(MergeSpec *spec, int argc, char **argv, Error *err) {
     Parse parse = {spec, err};
     *spec = (MergeSpec){.adapter = NULL};
     argp_err_exit_status = ERROR_INPUT;
+    argp_program_version = version_of("merge_lora");
     argp_parse(&argp, argc, argv, 0, NULL, &parse);
     if (err->code) return err->code;
     if (!spec->adapter) return fail_input(err, "--adapter DIR is missing, see --help");

@@ -119,7 +119,10 @@ static int parse_arguments(Options *options, int argc, char **argv, Error *err) 
     unsigned flags = ARGP_IN_ORDER | ARGP_NO_ERRS | ARGP_NO_EXIT | ARGP_NO_HELP;
     if (argp_parse(&argp, argc, argv, flags, NULL, &parse) != 0)
         return err->code ? err->code : explain(parse.next < argc ? argv[parse.next] : NULL, err);
-    if (options->help) argp_help(&argp, stdout, ARGP_HELP_STD_HELP, "train_llama3");
+    if (options->help)
+        argp_help(&argp, stdout, ARGP_HELP_STD_HELP, "train_llama3");
+    else if (options->version)
+        puts(version_of("train_llama3"));
     return 0;
 }
 
@@ -347,7 +350,7 @@ static int check_trace(const Options *options, Error *err) {
 int options_parse(Options *options, int argc, char **argv, Error *err) {
     int code = options_set_defaults(options, err);
     if (!code) code = parse_arguments(options, argc, argv, err);
-    if (code || options->help) return code;
+    if (code || options->help || options->version) return code;
     if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;
     if ((code = settle_task(options, err))) return code;

@@ -49,7 +49,7 @@ typedef struct {
     int64_t zero, shard_group /* 0: all ranks */, transport /* a TransportChoice */, rank_timeout;
     bool overlap;
     const char *trace, *trace_steps; // file; FIRST:LAST or a count
-    bool help;                       // --help was given and printed; nothing else was checked
+    bool help, version;              // was given and printed; nothing else was checked
     uint64_t given[2];               // bit i: row i of the table came from the command line
 } Options;
 

@@ -31,7 +31,8 @@ static cJSON *value_to_json(const Options *options, const OptionSpec *spec) {
 }
 
 static bool is_kept(const OptionSpec *spec) {
-    return spec->type != TYPE_HEADING && spec->field != offsetof(Options, help);
+    return spec->type != TYPE_HEADING && spec->field != offsetof(Options, help) &&
+           spec->field != offsetof(Options, version);
 }
 
 cJSON *options_to_json(const Options *options) {

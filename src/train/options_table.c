@@ -210,6 +210,7 @@ const OptionSpec options_table[] = {
            .help = "steps, counted from this start's first as 1, that --trace records: from A to B, or, as one number, "
                    "so many"),
     OPTION(help, "help", 'h', NONE, TYPE_FLAG, .help = "print this and exit"),
+    OPTION(version, "version", 'V', NONE, TYPE_FLAG, .help = "print version, commit, target and precision, and exit"),
 };
 
 enum { ROWS = sizeof options_table / sizeof options_table[0] };

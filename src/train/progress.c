@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -159,13 +160,57 @@ void progress_show(Progress *progress, const ProgressState *state) {
     flush(progress);
 }
 
+// How many bytes of the text, up to its end or the end of its line, are a row of at most `columns`; what stands at a gap
+// between words goes there. A word that is wider is the terminal's to fold.
+static size_t row_of(const char *text, int columns) {
+    size_t fits = 0;
+    int width = 0;
+    for (size_t i = 0;; i++) {
+        const bool ends = !text[i] || text[i] == '\n';
+        if (ends || text[i] == ' ') {
+            if (width > columns && fits) return fits;
+            fits = i;
+        }
+        if (ends) return i;
+        width += (text[i] & 0xC0) != 0x80; // of UTF-8 the first byte of a character
+    }
+}
+
+// The first line alone: those behind it are somebody else's text.
+static void put_line(FILE *out, const char *text, int indent) {
+    const int columns = isatty(fileno(out)) ? known_columns(out) : 0;
+    for (int before = 0; columns > 2 * indent; before = indent) {
+        const size_t length = row_of(text, columns - before);
+        fprintf(out, "%*s%.*s", before, "", (int)length, text);
+        text += length;
+        if (*text != ' ') break;
+        text++;
+        fputc('\n', out);
+    }
+    fprintf(out, "%s\n", text);
+}
+
+static void say(FILE *out, int indent, const char *format, va_list arguments) {
+    char *text = NULL;
+    if (vasprintf(&text, format, arguments) < 0) return;
+    put_line(out, text, indent);
+    free(text);
+}
+
+void progress_say(FILE *out, int indent, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    say(out, indent, format, arguments);
+    va_end(arguments);
+}
+
 void progress_print(Progress *progress, const char *format, ...) {
+    enum { INDENT = 2 };
     erase(progress);
     va_list arguments;
     va_start(arguments, format);
-    vfprintf(progress->out, format, arguments);
+    say(progress->out, INDENT, format, arguments);
     va_end(arguments);
-    fputc('\n', progress->out);
     flush(progress);
 }
 

@@ -52,6 +52,10 @@ void progress_show(Progress *progress, const ProgressState *state);
 // A line, or several, that stays: above the progress line.
 void progress_print(Progress *progress, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// A line to an output without a progress line. On a terminal, here as in progress_print, it is broken between words where it
+// is wider, and goes on below `indent` columns further right.
+void progress_say(FILE *out, int indent, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 // Leaves the last line standing.
 void progress_end(Progress *progress);
 

@@ -179,11 +179,14 @@ static void find_device(Trainer *t) {
     if (strcmp(t->device, "CPU") == 0) append_processor(t->device, sizeof t->device);
 }
 
+enum { SUMMARY_INDENT = 10 }; // of what stands behind a line's name
+
 static void print_ranks(const Trainer *t) {
     const Team *team = &t->team;
     if (team->size == 1) return;
-    printf("ranks     %d over %s, ZeRO-%lld, shard group %d\n", team->size, world_transport(team->world),
-           (long long)t->options.zero, trainer_shard_group(&t->options, team->size));
+    progress_say(stdout, SUMMARY_INDENT, "ranks     %d over %s, ZeRO-%lld, shard group %d", team->size,
+                 world_transport(team->world), (long long)t->options.zero,
+                 trainer_shard_group(&t->options, team->size));
 }
 
 // Where validation loss is that of a part.
@@ -192,7 +195,8 @@ static void say_coverage(const Trainer *t) {
     const Options *o = &t->options;
     if (!t->val || !o->eval_every || evaluate_coverage(text, sizeof text, t->val, (int)o->batch_size, o->eval_batches))
         return;
-    printf("validation on %s, always the same (--eval-batches %lld)\n", text, (long long)o->eval_batches);
+    progress_say(stdout, SUMMARY_INDENT, "validation on %s, always the same (--eval-batches %lld)", text,
+                 (long long)o->eval_batches);
 }
 
 // Links can give a file to a set more than once.
@@ -200,8 +204,8 @@ static void say_twins(const Loader *loader, const char *option) {
     const char *first = "", *twin = "";
     const int twins = loader_count_twins(loader, &first, &twin);
     if (twins)
-        printf("twice     %d file%s of %s under another name: %s is %s\n", twins, twins == 1 ? "" : "s", option, twin,
-               first);
+        progress_say(stdout, SUMMARY_INDENT, "twice     %d file%s of %s under another name: %s is %s", twins,
+                     twins == 1 ? "" : "s", option, twin, first);
 }
 
 static void print_data(const Trainer *t) {
@@ -212,17 +216,19 @@ static void print_data(const Trainer *t) {
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
     progress_count(rows, sizeof rows, (double)loader_num_rows(t->train));
     if (t->options.task == TASK_PRETRAIN) {
-        printf("data      %s tokens in %d shard%s, %llu windows of %lld\n", tokens, files, files == 1 ? "" : "s",
-               windows, T);
+        progress_say(stdout, SUMMARY_INDENT, "data      %s tokens in %d shard%s, %llu windows of %lld", tokens, files,
+                     files == 1 ? "" : "s", windows, T);
         say_coverage(t);
         if (!t->tokenizer)
-            printf(
-                "tokenizer none: llm.c's shards name none, and without --tokenizer FILE the checkpoints have none\n");
+            progress_say(
+                stdout, SUMMARY_INDENT,
+                "tokenizer none: llm.c's shards name none, and without --tokenizer FILE the checkpoints have none");
         return;
     }
-    printf("task      %s\ndata      %s %s, %s tokens in %d file%s, %llu packs of %lld, %.1f %% full\n",
-           options_task_name(&t->options), rows, trainer_compares(&t->options) ? "comparisons" : "conversations",
-           tokens, files, files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->train));
+    progress_say(stdout, SUMMARY_INDENT, "task      %s", options_task_name(&t->options));
+    progress_say(stdout, SUMMARY_INDENT, "data      %s %s, %s tokens in %d file%s, %llu packs of %lld, %.1f %% full",
+                 rows, trainer_compares(&t->options) ? "comparisons" : "conversations", tokens, files,
+                 files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->train));
     trainer_tell_skipped(t->train, "--train-data", (int)T);
     if (t->val) trainer_tell_skipped(t->val, "--val-data", (int)T);
     say_coverage(t);
@@ -233,27 +239,30 @@ static void print_trained(const Trainer *t) {
     char trained[16];
     if (table->num_trained == table->num_parameters) return;
     progress_count(trained, sizeof trained, (double)table->num_trained);
-    printf("trained   %s of them, %.3g %%\n", trained,
-           100 * (double)table->num_trained / (double)table->num_parameters);
+    progress_say(stdout, SUMMARY_INDENT, "trained   %s of them, %.3g %%", trained,
+                 100 * (double)table->num_trained / (double)table->num_parameters);
 }
 
 static void print_summary(const Trainer *t) {
     const Options *o = &t->options;
     char among[48] = "", parameters[16], step_tokens[16];
-    printf("version   %s, %s\ndevice    %s\n", LLMC_VERSION, state_precision(), t->device);
+    progress_say(stdout, SUMMARY_INDENT, "version   %s, %s", LLMC_VERSION, state_precision());
+    progress_say(stdout, SUMMARY_INDENT, "device    %s", t->device);
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
     const double rows = (double)(o->batch_size * o->grad_accum * t->team.size);
     const double epochs = (double)o->steps * rows / (double)loader_num_windows(t->train);
-    printf("model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d\n", parameters,
-           t->config.num_hidden_layers, t->config.hidden_size, t->config.num_attention_heads,
-           t->config.num_key_value_heads, t->config.vocab_size);
+    progress_say(stdout, SUMMARY_INDENT,
+                 "model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d", parameters,
+                 t->config.num_hidden_layers, t->config.hidden_size, t->config.num_attention_heads,
+                 t->config.num_key_value_heads, t->config.vocab_size);
     print_trained(t);
     print_data(t);
     say_twins(t->train, "--train-data");
     if (t->team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", t->team.size);
-    printf("run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs\n", (long long)o->steps,
-           step_tokens, (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, among, epochs);
+    progress_say(stdout, SUMMARY_INDENT, "run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs",
+                 (long long)o->steps, step_tokens, (long long)o->grad_accum, (long long)o->batch_size,
+                 (long long)o->seq_len, among, epochs);
     print_ranks(t);
     trainer_print_resume(t);
     if (t->decoder)

@@ -53,7 +53,7 @@ static void report_failure(Trainer *t, int64_t step, const char *reason) {
 }
 
 static void report_whole(Trainer *t, const WriterResult *result) {
-    char name[STORE_NAME_SIZE], size[16], waited[24], took[24];
+    char name[STORE_NAME_SIZE], size[16];
     Error err = {0};
     store_name(name, result->step);
     t->saved_step = result->step;
@@ -61,10 +61,8 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     if (!team_leads(&t->team)) return;
     log_checkpoint(&t->log, result->step, name, t->waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);
-    snprintf(waited, sizeof waited, "%.2f s", t->waited);
-    snprintf(took, sizeof took, "%.2f s", result->seconds);
-    progress_print(&t->progress, "step %lld: checkpoint %s, %sB written in %s, training waited %s",
-                   (long long)result->step, name, size, took, waited);
+    progress_print(&t->progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
+                   (long long)result->step, size, result->seconds, t->waited);
     if (t->dropped)
         progress_print(&t->progress, "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
                        (long long)result->step, t->dropped, t->dropped == 1 ? "" : "s");
@@ -193,7 +191,8 @@ int trainer_save(Trainer *t, Error *err) {
         int code = write_last(t, err);
         if (code) return code;
     }
-    if (t->options.save && t->step) progress_print(&t->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it", t->options.output);
+    if (t->options.save && t->step)
+        progress_print(&t->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it", t->options.output);
     say_how_to_go_on(t);
     return 0;
 }

@@ -1,0 +1,14 @@
+#include "base/version.h"
+
+#include <stdio.h>
+
+// The Makefile's; a build without it (of a fuzz target, say) knows less of itself.
+#ifndef LLMC_BUILD
+#define LLMC_BUILD LLMC_VERSION
+#endif
+
+const char *version_of(const char *program) {
+    static char text[256];
+    snprintf(text, sizeof text, "%s " LLMC_BUILD, program);
+    return text;
+}

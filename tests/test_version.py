@@ -1,0 +1,52 @@
+"""--version of every program."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import llmc
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if "ArgumentParser" in path.read_text())
+PROGRAMS = sorted(path.stem for path in ROOT.glob("*.c"))
+
+
+def said(*command):
+    done = subprocess.run([*map(str, command), "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def version():
+    return subprocess.run([ROOT / "scripts/version.sh"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name):
+    """The version that was built, whose commit may be an older one, with target and precision; no date."""
+    for precision, folder in llmc.build_folders().items():
+        built = (folder / "version").read_text()
+        assert said(folder / name) == f"{name} {built}"
+        assert built.startswith("0.") and built.endswith(f", {folder.name.split('-')[0]}, {precision}\n")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts(path, version):
+    assert said(sys.executable, path) == f"{path.name} {version}\n"
+
+
+def test_supervise(version):
+    assert said(ROOT / "scripts/supervise.sh") == f"supervise.sh {version}\n"
+
+
+def test_no_git(tmp_path):
+    """A copy without .git, within somebody else's repository: no commit of theirs."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name in ("scripts/version.sh", "src/base/version.h"):
+        (tmp_path / "copy" / name).parent.mkdir(parents=True)
+        (tmp_path / "copy" / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(["bash", tmp_path / "copy/scripts/version.sh"], capture_output=True, text=True)
+    assert done.returncode == 0 and "commit" not in done.stdout and done.stdout.startswith("0.")
