@@ -51,7 +51,7 @@ def commands(place, model, output):
 
 
 def pickles(folder):
-    (folder / "consolidated.00.pth").write_bytes(b"PK")
+    (folder / "weights.pth").write_bytes(b"PK")
     (folder / "training_args.bin").write_bytes(b"PK")
 
 
@@ -69,7 +69,7 @@ FOLDERS = {
     "adapter beside a configuration": (lambda folder: None, True, ["is an adapter", "merge_lora --adapter"]),
     "gguf": (lambda folder: (folder / "model-q4.gguf").write_bytes(b"GGUF"), False, ["model-q4.gguf", "is GGUF", "safetensors"]),
     "gguf beside a configuration": (lambda folder: (folder / "model-q4.gguf").write_bytes(b"GGUF"), True, ["model-q4.gguf", "is GGUF"]),
-    "pickles": (pickles, True, ["consolidated.00.pth", "is a pickle", "save_pretrained"]),
+    "pickles": (pickles, True, ["weights.pth", "is a pickle", "save_pretrained"]),
     "index": (index_alone, True, ["model.safetensors.index.json", "model-00001-of-00002.safetensors, which is not there"]),
     "pointer": (pointer, True, ["model.safetensors", "Git LFS", "git lfs pull"]),
 }  # fmt: skip
@@ -129,6 +129,7 @@ def ready(place, tmp_path):
     return tmp_path / "base", tmp_path / "tied", tmp_path / "out"
 
 
+@pytest.mark.checked
 def test_what_is_dropped(lib, place, ready):
     base, tied, out = ready
     edit_weights(base, old_extras)
@@ -160,6 +161,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.checked
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_refused(lib, place, ready, kind):
     """At the first touch, by all in the same words."""

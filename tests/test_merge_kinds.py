@@ -86,6 +86,7 @@ def test_logits_are_peft_s(bases, tmp_path, seeded, kind):
     check(bases["untied"], make(tmp_path / "adapter", bases["untied"], **KINDS[kind]), tmp_path / "out")
 
 
+@pytest.mark.checked
 @pytest.mark.parametrize("kind", [kind for kind, fields in KINDS.items() if "embed" in str(fields) or "head" in str(fields)])
 def test_tied_models(bases, tmp_path, seeded, kind):
     """Two matrices come out where the adapter makes two of one."""
@@ -113,6 +114,7 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
+@pytest.mark.checked
 @pytest.mark.parametrize("kind", LEFT_OUT)
 def test_tensors_that_the_configuration_leaves_out(bases, tmp_path, seeded, kind):
     """PEFT does not load them."""
@@ -142,6 +144,7 @@ def test_what_contradicts_itself(bases, tmp_path, seeded):
     no("up_proj.base_layer", "target_modules")
 
 
+@pytest.mark.checked
 def test_pairs_of_the_wrong_kind(bases, tmp_path, seeded):
     base, out = bases["untied"], tmp_path / "out"
     adapter = make(tmp_path / "adapter", base, target_modules=["embed_tokens"])

@@ -384,6 +384,8 @@ Q = "model.layers.0.self_attn.q_proj"
         (add("model.embed_tokens.lora_embedding_A", 4, 260), ["lora_embedding_A", "target_modules"]),
         (add("model.embed_tokens.weight", 264, 64), ["embed_tokens", "[264, 64]", "[260, 64]"]),
         (rename(Q + ".lora_A.weight", "x.lora_A.weight"), ["x.lora_A.weight", PREFIX]),
+        (rename(Q + ".lora_A.weight", f"_orig_mod.{PREFIX}{Q}.lora_A.weight"), ["_orig_mod.", PREFIX, "torch.compile's prefix"]),
+        (rename(Q + ".lora_A.weight", f"{PREFIX}_orig_mod.{Q}.lora_A.weight"), ["_orig_mod.", "has no", "torch.compile's prefix"]),
         (lambda t: [t.pop(n) for n in list(t) if "layers.1" in n], ["layers.1", "missing", "target_modules"]),
         (lambda t: t.clear(), ["no tensors"]),
     ],

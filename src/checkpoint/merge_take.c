@@ -105,18 +105,26 @@ static int take_whole(Merge *m, MergePart *part, const SafetensorsTensor *tensor
     return 0;
 }
 
+static int fail_foreign(const Merge *m, const SafetensorsTensor *tensor, Error *err) {
+    return fail_input(err, "%.300s: tensor \"%.120s\" found, expected names that begin with " ADAPTER_PREFIX "%s",
+                      safetensors_path(m->adapter, tensor), tensor->name, leftovers_explain(tensor->name));
+}
+
+static int fail_no_place(const Merge *m, const SafetensorsTensor *tensor, const char *module, Error *err) {
+    return fail_input(
+        err, "%.300s: tensor \"%.120s\" found, but %.300s has no \"%.120s" WEIGHT "\": expected its base%s",
+        safetensors_path(m->adapter, tensor), tensor->name, m->base_folder, module, leftovers_explain(module));
+}
+
 static int take_tensor(Merge *m, const SafetensorsTensor *tensor, Error *err) {
     char module[MODULE_NAME];
-    if (!has_prefix(tensor)) return fail_tensor(m, tensor, "names that begin with " ADAPTER_PREFIX, err);
+    if (!has_prefix(tensor)) return fail_foreign(m, tensor, err);
     const Kind kind = kind_of(module, tensor);
     if (kind == NUM_KINDS) return fail_tensor(m, tensor, "lora_A.weight, lora_B.weight and whole weights alone", err);
     const bool tied = is_tied(m) && !m->unties;
     if (tied && is_head(module) && m->fields.tying) return 0; // the embedding's again
     MergePart *part = find_part(m, tied && is_head(module) ? "model.embed_tokens" : module);
-    if (!part)
-        return fail_input(err,
-                          "%.300s: tensor \"%.120s\" found, but %.300s has no \"%.120s" WEIGHT "\": expected its base",
-                          safetensors_path(m->adapter, tensor), tensor->name, m->base_folder, module);
+    if (!part) return fail_no_place(m, tensor, module, err);
     if (kind == WHOLE) return take_whole(m, part, tensor, module, kind, err);
     const char *field = merge_leaves_out(&m->fields, module);
     if (field) return leave_out(m, tensor, field, err);
