@@ -432,7 +432,7 @@ def test_help():
     done = subprocess.run([program(), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     listed = set(re.findall(r"^ +(?:-\S, )?--([a-z]+)(?:=(\S+))?", done.stdout, re.M))
-    assert listed == {("output", "DIR"), ("weights", "LIST"), ("dtype", "same|fp32|bf16"), ("overwrite", ""), ("help", ""), ("usage", "")}
+    assert listed == {("output", "DIR"), ("weights", "LIST"), ("dtype", "same|fp32|bf16"), ("overwrite", ""), ("help", ""), ("usage", ""), ("version", "")}
     text = " ".join(done.stdout.split())
     assert "Usage: average_llama3 [OPTION...] CHECKPOINT..." in text and text.endswith("Exit codes: 0 done, 2 bad usage or input, 1 anything else.")
     assert "(default: same)" in text and "in fp64, in the order of the command line" in text

@@ -474,7 +474,7 @@ def test_options(base, adapter, tmp_path):
     done = subprocess.run([program(), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     listed = set(re.findall(r"^ +(?:-\S, )?--([a-z]+)(?:=(\S+))?", done.stdout, re.M))
-    assert listed == {("adapter", "DIR"), ("base", "DIR"), ("output", "DIR"), ("dtype", "same|fp32|bf16"), ("overwrite", ""), ("help", ""), ("usage", "")}
+    assert listed == {("adapter", "DIR"), ("base", "DIR"), ("output", "DIR"), ("dtype", "same|fp32|bf16"), ("overwrite", ""), ("help", ""), ("usage", ""), ("version", "")}
 
 
 # ---- the output
