@@ -111,7 +111,10 @@ def test_dpo(work):
     """Before the first update nothing is preferred, to the bit; afterwards loss, rewards and accuracy are those of PyTorch."""
     output = work.folder / "dpo"
     out, _ = work.run(precision="fp32", output=output, **work.task("dpo"))
-    assert "reference log-probabilities of 320 training answers" in out and "validation answers" in out
+    assert "reference log-probabilities of 320 training answers; nothing is trained yet" in out and "validation answers" in out
+    shown = [line for line in out[: out.index("step 1/")].splitlines() if "tok/s" in line]
+    assert len(shown) >= 2 and all(line.startswith("reference pass, batch ") for line in shown)
+    assert not any(word in line for line in shown for word in ("loss", "lr ", "step "))
     log = read_log(output / "log.jsonl")
     first, last = log[0], evaluations(log)[-1]
     assert first["margin"] == first["reward_chosen"] == first["reward_rejected"] == 0 and first["accuracy"] == 0.5
