@@ -96,7 +96,8 @@ int data_file_check(const DataFile *file, const DataFile *first, int vocab_size,
                     Error *err) {
     if (file->vocab_size > (uint32_t)vocab_size) return fail_vocabulary(file, vocab_size, err);
     int code = 0;
-    if (tokenizer_sha256) code = check_tokenizer(file, tokenizer_sha256, "the run's tokenizer", err);
+    if (tokenizer_sha256)
+        code = check_tokenizer(file, tokenizer_sha256, "the run's tokenizer, which --tokenizer FILE names", err);
     return code ? code : check_agreement(file, first, err);
 }
 

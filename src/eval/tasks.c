@@ -37,8 +37,11 @@ static int check_set(const EvalSet *set, int vocab_size, const uint8_t *sha256, 
         snprintf(has + 2 * i, 3, "%02x", set->tokenizer_sha256[i]);
         snprintf(wants + 2 * i, 3, "%02x", sha256[i]);
     }
-    return fail_input(err, "%s: made with the tokenizer of SHA-256 %s..., expected %s... (the run's tokenizer)",
-                      set->path, has, wants);
+    return fail_input(
+        err,
+        "%s: made with the tokenizer of SHA-256 %s..., expected %s... (the run's tokenizer): prepare_eval.py "
+        "--tokenizer makes it for that one",
+        set->path, has, wants);
 }
 
 static char *name_of(const char *path) {
