@@ -144,6 +144,12 @@ def test_what_contradicts_itself(bases, tmp_path, seeded):
     no("up_proj.base_layer", "target_modules")
 
 
+def test_a_head_alone_that_is_to_be_tied(bases, tmp_path, seeded):
+    """Of another base, as PEFT would have saved the embedding's beside it."""
+    adapter = make(tmp_path / "adapter", bases["untied"], target_modules=["q_proj", "lm_head"], ensure_weight_tying=True)
+    refused("lm_head", "ensure_weight_tying", output=tmp_path / "out", adapter=adapter, more=["--base", bases["tied"]])
+
+
 @pytest.mark.checked
 def test_pairs_of_the_wrong_kind(bases, tmp_path, seeded):
     base, out = bases["untied"], tmp_path / "out"

@@ -198,10 +198,23 @@ static int check_part(const Merge *m, int t, Error *err) {
     return part->whole && !part->base_layer ? 0 : check_untouched(m, t, err);
 }
 
+// With ensure_weight_tying a tied model's head is passed over, as the embedding has the same.
+static int check_tying(const Merge *m, Error *err) {
+    char module[MODULE_NAME];
+    const MergePart *embedding = find_part(m, "model.embed_tokens");
+    if (!is_tied(m) || !m->fields.tying || !embedding || embedding->a || embedding->whole) return 0;
+    for (int i = 0; i < safetensors_count(m->adapter); i++) {
+        const SafetensorsTensor *tensor = safetensors_at(m->adapter, i);
+        if (kind_of(module, tensor) != NUM_KINDS && is_head(module))
+            return fail_tensor(m, tensor, "the embedding's beside it, as ensure_weight_tying is true", err);
+    }
+    return 0;
+}
+
 int merge_take_adapter(Merge *m, Error *err) {
     int code = 0;
     for (int i = 0; !code && i < safetensors_count(m->adapter); i++)
         code = take_tensor(m, safetensors_at(m->adapter, i), err);
     for (int t = 0; !code && t < m->count; t++) code = check_part(m, t, err);
-    return code;
+    return code ? code : check_tying(m, err);
 }
