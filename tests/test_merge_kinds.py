@@ -26,7 +26,8 @@ def bases(tmp_path_factory):
 
 def make(folder, base, **fields):
     """With whole weights that differ from the base's, too."""
-    model = peft.get_peft_model(open_base(base), peft.LoraConfig(**dict(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") | fields))
+    usual = dict(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(open_base(base), peft.LoraConfig(**usual | fields))
     randomise(model)
     model.save_pretrained(folder)
     return folder
@@ -55,7 +56,8 @@ KINDS = {
     "a whole layer": dict(modules_to_save=["layers.1"], target_modules=["q_proj"]),
     "a whole matrix of one layer": dict(modules_to_save=["1.mlp.up_proj"], target_modules=["up_proj", "k_proj"]),
     "endings that nothing has": dict(modules_to_save=["classifier"], target_modules=["q_proj", "W_pack", "c_attn"]),
-    "a regular expression": dict(target_modules=r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|up_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn)\.(?:o_proj))"),
+    "a regular expression": dict(target_modules=
+        r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|up_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn)\.(?:o_proj))"),
     "one that looks ahead": dict(target_modules=r"^(?!.*\.1\.).*\.(q|k)_proj$"),
     "all-linear": dict(target_modules="all-linear"),
     "all-linear but some": dict(target_modules="all-linear", exclude_modules=["k_proj", "model.layers.2.mlp.up_proj"]),
@@ -65,7 +67,8 @@ KINDS = {
     "layers of several patterns": dict(layers_to_transform=[2], layers_pattern=["h", "layers"]),
     "a module spelt out beside layers": dict(layers_to_transform=[1], target_modules=["q_proj", "model.layers.2.mlp.up_proj"]),
     "ranks": dict(rank_pattern={"q_proj": 2, r"layers\.1\.mlp\..*": 7}, target_modules=["q_proj", "v_proj", "up_proj"]),
-    "ranks, alphas and roots": dict(rank_pattern={"v_proj": 9}, alpha_pattern={r"model.layers.\d.self_attn.v_proj": 5, "v_proj": 50}, use_rslora=True),
+    "ranks, alphas and roots": dict(rank_pattern={"v_proj": 9}, use_rslora=True,
+        alpha_pattern={r"model.layers.\d.self_attn.v_proj": 5, "v_proj": 50}),
     "the head": dict(target_modules=["q_proj", "lm_head"]),
     "the embedding": dict(target_modules=["q_proj", "embed_tokens"], use_rslora=True),
     "both": dict(target_modules=["embed_tokens", "lm_head"], rank_pattern={"embed_tokens": 6}),
@@ -108,7 +111,8 @@ def test_embeddings_saved_unasked(bases, tmp_path, seeded, tied):
 
 LEFT_OUT = {
     "layers_to_transform": dict(layers_to_transform=[1], layers_pattern="layers"),
-    "layers_to_transform, of another pattern": dict(layers_to_transform=[0, 1, 2], layers_pattern=["h"], target_modules=["q_proj", "v_proj", "model.layers.0.self_attn.v_proj"]),
+    "layers_to_transform, of another pattern": dict(layers_to_transform=[0, 1, 2], layers_pattern=["h"],
+        target_modules=["q_proj", "v_proj", "model.layers.0.self_attn.v_proj"]),
     "exclude_modules": dict(exclude_modules=r".*\.[02]\..*"),
     "exclude_modules, a list": dict(exclude_modules=["v_proj"]),
 }  # fmt: skip
@@ -166,7 +170,7 @@ def test_pairs_of_the_wrong_kind(bases, tmp_path, seeded):
 
 
 def test_what_it_says(bases, tmp_path, seeded):
-    adapter = make(tmp_path / "adapter", bases["tied"], target_modules=["q_proj", "lm_head"], rank_pattern={"lm_head": 6}, lora_alpha=12)
+    adapter = make(tmp_path / "adapter", bases["tied"], target_modules=["q_proj", "lm_head"], rank_pattern={"lm_head": 6})
     lines = run(tmp_path / "out", adapter, "--base", bases["tied"]).stdout.splitlines()
     assert lines[0] == f"adapter {adapter}: 4 matrices of rank 4 to 6, scale 2 to 3, 2 whole tensors"
     assert lines[1].endswith("embedding and head are two matrices in the output: tie_word_embeddings becomes false")

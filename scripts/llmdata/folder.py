@@ -24,8 +24,8 @@ def find_whole_model(path: Path) -> Path:
     weights = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
     if weights or not (folder / "adapter_config.json").exists():
         return folder
-    raise InputError(f"{folder}: is an adapter (adapter_config.json), expected a model: merge_lora --adapter {folder} --output DIR makes "
-                     "one of it and its base")  # fmt: skip
+    raise InputError(f"{folder}: is an adapter (adapter_config.json), expected a model: merge_lora --adapter {folder} --output DIR "
+                     "makes one of it and its base")  # fmt: skip
 
 
 def _holds_model(folder: Path) -> bool:
