@@ -323,7 +323,6 @@ def prepare(options: argparse.Namespace) -> None:
     wanted = {name: kind for kind, name in KIND_NAMES.items()}.get(options.kind)
     settings = Settings(options.tokenizer, options.date, options.system, options.max_tokens, options.too_long == "cut")
     encoder = settings.encoder()
-    tokenizers.check_kind(encoder.template.tokenizer, tokenizers.find(options.tokenizer))
     settings = replace(settings, kind=find_kind(sources, wanted))
     with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
         copy_tokenizer(encoder.template, folder)

@@ -213,8 +213,9 @@ def document_tokens(text_tokenizer: tokenizers.TextTokenizer) -> str:
         for number in (text_tokenizer.bos, text_tokenizer.eos)
     )
     said = f"documents begin with {begin}" + (f" and end with {end}" if end else ", which ends the one before")
-    guessed = " and ".join(text_tokenizer.guessed)
-    return said + (f"; a guess by its name, as the tokenizer does not say it: {guessed} would" if guessed else "")
+    guessed = text_tokenizer.guessed
+    names = "names" if len(guessed) > 1 else "name"
+    return said + (f"; a guess by the {names}, as the tokenizer does not say it: {' and '.join(guessed)} would" if guessed else "")
 
 
 def print_summary(output: Path, meta: dict) -> None:

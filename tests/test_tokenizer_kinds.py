@@ -88,8 +88,8 @@ def test_one_prompt_streams_with_its_blanks(tmp_path, monkeypatch, capsys):
 
 
 def random_ids(tokenizer, count):
-    """Words, bytes that are text and bytes that are none, special tokens among them."""
-    size, ids = tokenizer.get_vocab_size(), []
+    """Words, bytes that are text and bytes that are none, special tokens and unknown ids among them."""
+    size, ids = tokenizer.get_vocab_size() + 3, []  # a model may have more ids than its tokenizer
     while len(ids) < count:
         part = random.random()
         if part < 0.4:

@@ -117,14 +117,14 @@ def write(folder, kind, template=None, **fields):
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def write_model(path, **options):
-    """A SentencePiece model as Llama 2's, by the library itself."""
+def write_model(path, sentences=(), **options):
+    """A SentencePiece model as Llama 2's, by the library itself; `sentences`: trained on besides."""
     import sentencepiece
 
     llama2 = dict(model_type="bpe", vocab_size=500, byte_fallback=True, split_digits=True, add_dummy_prefix=True, num_threads=1,
                   remove_extra_whitespaces=False, normalization_rule_name="identity", allow_whitespace_only_pieces=True,
                   minloglevel=2)  # fmt: skip
     out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus()), model_writer=out, **llama2 | options)
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([*corpus(), *sentences]), model_writer=out, **llama2 | options)
     path.write_bytes(out.getvalue())
     return sentencepiece.SentencePieceProcessor(model_proto=out.getvalue())

@@ -43,7 +43,7 @@ class Settings:
     kind: int | None = None
 
     def encoder(self) -> RowEncoder:
-        template = Template(self.tokenizer, open_tokenizer(self.tokenizer, "--tokenizer"), self.date)
+        template = Template(self.tokenizer, open_tokenizer(self.tokenizer, "--tokenizer", for_training=True), self.date)
         return RowEncoder(template, self.longest, self.cut)
 
 

@@ -8,7 +8,7 @@ from typing import Iterable, Iterator
 
 import numpy as np
 
-from llmtext.stream import harmless
+from llmtext.stream import decode_behind, harmless
 
 from .rows import COMPARISONS, FORMAT, ID_MASK, TRAINED, Row, trained_tokens
 
@@ -43,9 +43,12 @@ class Shower:
 
     def _words(self, tokens: np.ndarray) -> Iterator[tuple[str, str]]:
         """(style, word or white space or line end). Tokens alike are decoded together, so that letters stay whole."""
+        behind = False
         flags = (tokens & (TRAINED | FORMAT)).tolist()
         for bits, group in itertools.groupby(zip(flags, (tokens & ID_MASK).tolist()), lambda pair: pair[0]):
-            text = self.tokenizer.decode([number for _, number in group], skip_special_tokens=False)
+            ids = [number for _, number in group]
+            text = decode_behind(self.tokenizer, ids, False) if behind else self.tokenizer.decode(ids, skip_special_tokens=False)
+            behind = True
             text = harmless(text).replace("\t", "    ")
             for word in re.findall(r"\n|[^\S\n]+|\S+", text):
                 yield self._style(bits), word

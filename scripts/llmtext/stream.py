@@ -54,8 +54,12 @@ class TextStream:
         return "" if self.stopped else self._release(self._decode(True), True)
 
     def _open_ended(self, token: int) -> bool:
-        """Byte tokens in a row are characters if all of them together are UTF-8, and nothing but U+FFFD if they are not."""
-        return self.byte_fallback and (token in self.special or bool(BYTE.fullmatch(self.tokenizer.id_to_token(token) or "")))
+        """Byte tokens in a row are characters if all of them together are UTF-8, and nothing but U+FFFD if they are not; ids
+        without text do not end the row."""
+        if not self.byte_fallback:
+            return False
+        name = self.tokenizer.id_to_token(token)
+        return name is None or token in self.special or bool(BYTE.fullmatch(name))
 
     def _text(self, start: int, end: int | None = None) -> str:
         anchor = self.anchor if self.follows or start else []

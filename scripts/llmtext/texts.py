@@ -58,13 +58,17 @@ def check_texts(options: argparse.Namespace, *names: str) -> None:
 # ---- tokens
 
 
-def open_tokenizer(folder: Path, option: str = "--model"):
-    """Of a model's folder: its tokenizer.json, or its tokenizer.model converted."""
+def open_tokenizer(folder: Path, option: str = "--model", for_training: bool = False):
+    """Of a model's folder: its tokenizer.json, or its tokenizer.model converted. for_training: one that train_llama3 reads."""
     if folder.is_file():
         raise InputError(f"{option} {folder}: is a file, expected the folder that holds it: {option} {folder.parent}")
     if not folder.is_dir():
         raise InputError(f"{option} {folder}: no such folder")
-    return tokenizers.read(tokenizers.find(folder))
+    path = tokenizers.find(folder)
+    tokenizer = tokenizers.read(path)
+    if for_training:
+        tokenizers.check_kind(tokenizer, path)
+    return tokenizer
 
 
 def check_ids(name: str, ids: list[int], vocab_size: int) -> None:
