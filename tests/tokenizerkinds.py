@@ -12,12 +12,14 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 TURNS = ["<|im_start|>", "<|im_end|>"]
 ODD = ["  ", "\n", "\n\n", " \n ", "\t", "12", "é", "東京", "🦙", "▁", "don't", "—", "...", "<0x41>", "Ġ", "\u00a0"]
 
-# A blank, or nothing, in front of what is said; line ends behind special tokens; SmolLM's manner and TinyLlama's.
+# A blank, a line end, a special token in front of what is said; line ends behind special tokens; SmolLM's manner and TinyLlama's.
 TEMPLATES = {
     "chatml": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "ends": "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    "close": "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}",
     "inst": "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content | trim + ' [/INST]' }}"
     "{% else %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}",
 }  # fmt: skip
