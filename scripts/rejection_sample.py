@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="who answers: folder with config.json, safetensors, tokenizer.json")
+    add("--model", required=True, type=Path, metavar="DIR", help="who answers: folder with config.json, safetensors, tokenizer")
     add("--reward-model", type=Path, metavar="DIR",
         help="who scores: a model of train_llama3 --task reward (default: nobody, the first whole answer is taken)")  # fmt: skip
     add("--prompts", required=True, nargs="+", type=Path, metavar="FILE", help="rows with \"prompt\" or \"messages\"")

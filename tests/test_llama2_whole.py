@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +146,19 @@ def test_the_tokens_of_documents_are_said(tmp_path, script, kind, fields, option
     out, _ = script("prepare_data", tmp_path / "a.txt", "--tokenizer", tmp_path / "model", "--output", tmp_path / "out", *options,
                     "--workers", 1)  # fmt: skip
     assert out.splitlines()[0] == said
+
+
+@pytest.mark.parametrize("named, want", [
+    ({}, "<|im_start|>"), ({"bos_token": None}, "<|im_end|>"), ({"bos_token": None, "eos_token": None}, "<|endoftext|>"),
+])  # fmt: skip
+def test_what_an_evaluation_begins_with(tmp_path, script, named, want):
+    """As in lm-eval: the begin token, else the end token that the tokenizer names; else a usual name."""
+    (tmp_path / "model").mkdir()
+    tokenizer = kinds.write(tmp_path / "model", "smollm chat", **named)
+    items = write_jsonl(tmp_path / "items.jsonl", [{"text": "ten sun"}])
+    script("prepare_eval", items, "--tokenizer", tmp_path / "model", "--output", tmp_path / "items.eval")
+    tokens = np.frombuffer((tmp_path / "items.eval").read_bytes()[256 + 32 :], "<u4")
+    assert tokens.tolist() == [tokenizer.token_to_id(want), *tokenizer.encode("ten sun").ids]
 
 
 @pytest.mark.parametrize("change, found", [

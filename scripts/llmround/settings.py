@@ -125,9 +125,9 @@ class Section:
 
     def model(self, name: str) -> Path:
         path = find_model(Path(self.get(name, str, "a model's folder")))
-        for needed in ("config.json", "tokenizer.json"):
-            if not (path / needed).is_file():
-                self.fail(name, f"{path / needed} is missing, expected a model's folder")
+        for needed in (["config.json"], ["tokenizer.json", "tokenizer.model"]):
+            if not any((path / file).is_file() for file in needed):
+                self.fail(name, f"{path / needed[0]} is missing, expected a model's folder")
         return path
 
     def options(self, name: str, known: dict[str, bool], use: str | None = None) -> Options:
