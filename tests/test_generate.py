@@ -302,7 +302,7 @@ def test_templates_run_in_a_sandbox(chat_folder):
         "{{ raise_exception('no\nsystem') }}": "the chat template says: no system",
         "{% if %}": "chat template",
         "{{ nothing.at.all }}": "chat template",
-        "constant": "leaves out or changes the user message",
+        "constant": "leaves out the user message",
     }.items():
         (folder / "chat_template.jinja").write_text(template)
         with pytest.raises(InputError) as refused:
