@@ -75,7 +75,7 @@ def _steps(tokenizer: Tokenizer) -> list[Step]:
         added, makes_pieces = _pre_tokenizer(part)
         steps += added
         splits |= makes_pieces
-    return steps + [_model(tokenizer.model, splits)]
+    return steps + [_model(tokenizer, splits)]
 
 
 def _content(component) -> dict | None:
@@ -206,26 +206,27 @@ def _as_bytes(a: str, b: str) -> tuple[str, str]:
 # ---- model
 
 
-def _model(model, splits: bool) -> Step:
+def _model(tokenizer: Tokenizer, splits: bool) -> Step:
     """What a model does within a piece; pieces are apart in all of them."""
-    merges = _merges(model) if isinstance(model, models.BPE) else None
+    merges = _merges(tokenizer) if isinstance(tokenizer.model, models.BPE) else None
     if merges is None and not splits:
-        raise Unknown(f"model {type(model).__name__} without a pre-tokenizer that splits")
+        raise Unknown(f"model {type(tokenizer.model).__name__} without a pre-tokenizer that splits")
     return merges or (lambda a, b: False)
 
 
-def _merges(model: models.BPE) -> Step | None:
+def _merges(tokenizer: Tokenizer) -> Step | None:
     """A merge across is one of a token that ends with a and one that begins with b; where there is none, none gets across.
 
     Characters that are neither tokens nor bytes are left out: unknown ones may be taken together or dropped. None where it
     matters in another way what stands in a piece.
     """
+    model = tokenizer.model
     if any(getattr(model, name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")):
         return None
     content = _content(model)
     vocab, merges = content["vocab"], content["merges"]
     bytes_merge = model.byte_fallback and any(_BYTE_TOKEN.fullmatch(token) for merge in merges for token in merge)
-    if bytes_merge or len(set(vocab.values())) < len(vocab):
+    if bytes_merge or len(vocab) < tokenizer.get_vocab_size(with_added_tokens=False):  # two names of one id
         return None
     across = {left[-1] + right[0] for left, right in merges}
     bytes_known = model.byte_fallback and all(f"<0x{byte:02X}>" in vocab for byte in range(256))
