@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +12,7 @@ import llmc
 from trainrun import ON_CPU, Workplace
 
 ROOT = llmc.ROOT
-PYTHON = ROOT / ".venv/bin/python"
+PYTHON = sys.executable
 PRECISION = next(iter(llmc.build_folders()))
 TARGET = "cpu" if ON_CPU else "cuda"
 
