@@ -160,7 +160,9 @@ KINDS = {
     "NFD": llama3(normalizer=N.Sequence([N.NFD(), N.StripAccents(), N.Lowercase()])),
     "NFKD": llama3(normalizer=N.NFKD()),
     "strip": llama3(normalizer=N.Sequence([N.Strip(), N.Lowercase()])),
-    "strip what was replaced": metaspace("first", normalizer=N.Sequence([N.Replace("a", " "), N.Strip()])),
+    "strip what was replaced": metaspace(
+        "first", normalizer=N.Sequence([N.Replace("a", " "), N.Strip(), N.Replace(" ", "\u2581")])
+    ),
     "replace": llama3(normalizer=N.Sequence([N.Replace("``", '"'), N.Replace(Regex(" {2,}"), "_"), N.Replace("x", " ")])),
     "replace by nothing": llama3(normalizer=N.Replace("o", "")),
     "replace pairs": llama3(normalizer=N.Sequence([N.Replace("ab", "1"), N.Replace(Regex("'s"), "e\u0301")])),
