@@ -15,7 +15,8 @@ import pytest
 from safetensors.numpy import save
 
 import trainrun
-from hostlib import INPUT, LoaderSpec, Shard, call, expect_refusal, fresh_random, library, path_bytes, pointer, shard_header, write_shard
+from hostlib import INPUT, LoaderSpec, Shard, call, expect_refusal, fresh_random, library, path_bytes, pointer, shard_header
+from hostlib import write_shard
 from test_shard import opened, read
 from trainrun import Workplace, losses, read_log
 
@@ -215,6 +216,10 @@ def test_a_folder(tmp_path):
 # ---- training on them
 
 
+SMALL = {"vocab_size": 50304, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1,
+         "num_key_value_heads": 1}  # fmt: skip
+
+
 @pytest.fixture
 def work(tmp_path):
     """Shards of llm.c for GPT-2 alone in a folder, and a small model of so many ids."""
@@ -224,8 +229,7 @@ def work(tmp_path):
     rng = fresh_random()
     for name, count in (("train_000000", 4000), ("train_000001", 3000), ("val_000000", 10 * T + 1)):
         write_llmc(work.llmc / f"fineweb_{name}.bin", documents(rng, GPT2, count), GPT2)
-    work.write_config(vocab_size=50304, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1,
-                      num_key_value_heads=1)  # fmt: skip
+    work.write_config(**SMALL)
     work.options = {"train_data": work.llmc / "*_train_*.bin", "val_data": work.llmc / "*_val_*.bin", "threads": None}
     return work
 
@@ -256,7 +260,8 @@ def test_trains_and_resumes_without_a_tokenizer(work, tmp_path):
     out, _ = work.run("--eval-only", **work.options | none, init_from=checkpoint, seq_len=T)
     assert "validation loss" in out and "all 10 windows" in out
     work.refused("--sample-every", "--tokenizer FILE", "train_000000.bin", **work.options, sample_every=2, output=tmp_path / "n")
-    work.refused("--train-data", "fingerprint", **work.options | {"train_data": work.llmc / "*_train_000000.bin"}, steps=8, resume="auto")
+    fewer = work.options | {"train_data": work.llmc / "*_train_000000.bin"}
+    work.refused("--train-data", "fingerprint", **fewer, steps=8, resume="auto")
 
 
 def test_takes_a_tokenizer(work, tmp_path):
@@ -274,7 +279,7 @@ def test_a_replaced_runs_tokenizer_does_not_stay(work):
     work.write_config()
     work.run()
     assert (work.output / "tokenizer.json").is_file()
-    work.write_config(vocab_size=50304, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)
+    work.write_config(**SMALL)
     work.run(**work.options, steps=1, overwrite=True)
     assert not list(work.output.glob("checkpoint/tokenizer*"))
 

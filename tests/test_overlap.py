@@ -40,9 +40,8 @@ def test_a_file_in_both(tmp_path, how):
     original, val = tmp_path / "train_1.bin", tmp_path / "val_0.bin"
     write_shard(val, rng.integers(0, 1000, 90_000))
     overlap(tmp_path / "train_*.bin", tmp_path / "val_*.bin")
-    place = {"same": lambda: None, "symbolic": lambda: os.symlink(original, tmp_path / "val_1.bin"),
-             "hard": lambda: os.link(original, tmp_path / "val_1.bin"), "copy": lambda: shutil.copy(original, tmp_path / "val_1.bin")}  # fmt: skip
-    place[how]()
+    make = {"same": lambda *_: None, "symbolic": os.symlink, "hard": os.link, "copy": shutil.copy}[how]
+    make(original, tmp_path / "val_1.bin")
     if how == "same":
         overlap(tmp_path / "*.bin", tmp_path / "val_*.bin", [val, "--val-data and --train-data", "train_*.bin"])
     else:
@@ -83,9 +82,10 @@ def work(tmp_path):
 
 
 def test_a_pattern_that_has_the_validation_data_too(work):
-    work.refused("val_000.bin", "--val-data and --train-data", "'DIR/train_*.bin'", train_data=work.data / "*.bin", val_data=work.data / "val_*.bin")
+    both = {"train_data": work.data / "*.bin", "val_data": work.data / "val_*.bin"}
+    work.refused("val_000.bin", "--val-data and --train-data", "'DIR/train_*.bin'", **both)
     if ON_CPU:
-        work.ranks_refused(2, "val_000.bin", "--val-data and --train-data", train_data=work.data / "*.bin", val_data=work.data / "val_*.bin")
+        work.ranks_refused(2, "val_000.bin", "--val-data and --train-data", **both)
     os.symlink("train_000.bin", work.data / "train_001.bin")
     out, err = work.run(steps=1)
     assert err == "" and "1 file of --train-data under another name" in out and "train_001.bin" in out
