@@ -106,7 +106,21 @@ BLOCKS = """{%- macro said(content) %}{% if content is string %}{{ content }}{% 
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
-TEMPLATES = {"thinking": THINKING, "python": PYTHON, "brackets": BRACKETS, "blocks": BLOCKS}
+# In the manner of GPT-OSS's: another token ends each sort of turn, the result's header has the name that the call has.
+CHANNELS = """{%- macro call(m) %}{{ ' to=functions.' + m.tool_calls[0].function.name + '<|user|>' + m.tool_calls[0].function.arguments | tojson + '<|call|>' }}{% endmacro %}
+{%- set last = namespace(name=none) %}
+{%- for m in messages %}
+    {%- if m.role == 'assistant' %}
+        {%- if m.thinking and not m.tool_calls and loop.last %}{{ '<|im_start|>assistant analysis<|user|>' + m.thinking + '<|end|>' }}{% endif %}
+        {{- '<|im_start|>assistant' }}
+        {%- if m.tool_calls %}{{ call(m) }}{% set last.name = m.tool_calls[0].function.name %}
+        {%- else %}{{ ' final<|user|>' + m.content + ('<|return|>' if loop.last else '<|end|>') }}{% endif %}
+    {%- elif m.role == 'tool' %}{{- '<|im_start|>functions.' + last.name + '<|user|>' + m.content + '<|end|>' }}
+    {%- else %}{{- '<|im_start|>' + m.role + '<|user|>' + m.content + '<|end|>' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"""
+
+TEMPLATES = {"thinking": THINKING, "python": PYTHON, "brackets": BRACKETS, "blocks": BLOCKS, "channels": CHANNELS}
 
 
 def text(hostile=False):
@@ -146,7 +160,7 @@ def answer(hostile, name):
 
 
 def calling(hostile, name):
-    count = 1 if name == "python" else random.randint(1, 2)
+    count = 1 if name in ("python", "channels") else random.randint(1, 2)
     message = {"role": "assistant", "tool_calls": [call(hostile, name in ("python", "blocks")) for _ in range(count)]}
     if random.random() < 0.5:
         message["content"] = random.choice([None, text(hostile)])

@@ -38,6 +38,7 @@ def folder(tmp_path, trained, name):
     folder = model_folder(tmp_path, trained, chattools.TEMPLATES[name])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.add_special_tokens([AddedToken(tag, special=True, normalized=False) for tag in ("<|call|>", "<|end|>", "<|return|>")])
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -142,6 +143,7 @@ TRAINED = {
                  (" done", "<|end_of_text|>")],
     "blocks": [("<think>old</think>first", "<|im_end|>"), ("<think>hm</think><tool_call>f(x=y)</tool_call>", "<|im_end|>"),
                ("done", "<|im_end|>")],
+    "channels": [(" final<|user|>first", "<|end|>"), (' to=functions.f<|user|>{"x": "y"}', "<|call|>"), (" final<|user|>done", "<|return|>")],
 }  # fmt: skip
 
 
@@ -163,6 +165,27 @@ def test_an_answers_prompt_may_have_an_empty_thought(tmp_path, trained):
         found = encoded(encoder_of(folder), row | {"chat_template_kwargs": arguments}).prompt
         assert trained_runs(folder, found) == [(said, "<|im_end|>")]
         assert ids(found) == theirs(folder, row)[: len(found)]
+
+
+def test_turns_of_two_parts(tmp_path, trained):
+    """What a model writes between them is trained: it goes on by itself."""
+    folder = model_folder(tmp_path, trained, chattools.CHANNELS)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<|call|>", "<|end|>", "<|return|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    found = encoded(encoder_of(folder), chat(user(), answer() | {"reasoning_content": "hm"})).prompt
+    assert trained_runs(folder, found) == [(" analysis<|user|>hm<|end|><|im_start|>assistant final<|user|>yes", "<|return|>")]
+
+
+@pytest.mark.parametrize("name", ["thinking"])
+def test_one_token_from_a_prompt_to_an_answer(tmp_path, trained, folder):
+    """A prompt that begins a thought, an answer whose thought is empty: white space of both is one token."""
+    source = chattools.THINKING.replace("{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}", "{{ '' }}{% else %}{{ '<think>\\n' }}{% endif %}")
+    fields = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields | {"chat_template": source}))
+    row = chat(user(), answer())
+    found = ids(encoded(encoder_of(folder), row).prompt)
+    assert source != chattools.THINKING and found == theirs(folder, row)[: len(found)]
 
 
 def test_calls_that_a_template_has_by_itself(tmp_path, trained):

@@ -252,7 +252,7 @@ def test_of_a_list_of_templates_the_default_is_taken(tmp_path, trained, prepare)
 def test_a_template_that_changes_what_is_said(tmp_path, trained, prepare):
     """One that looks at what a message says, repeats it or writes other words for some: its ids, or none."""
     template = ("{% for m in messages %}{{ m.role }}: {{ m.content.replace('secret', '***') }}"
-                "{% if 'twice' in m.content %}{{ m.content }}{% endif %}{% if 'loud' in m.content %}{{ m.content | upper }}{% endif %}"
+                "{% if 'twice' in m.content %}{{ m.content }}{% endif %}{% if 'loud' in m.content %}{{ m.content | title }}{% endif %}"
                 "<|eot_id|>{% endfor %}")  # fmt: skip
     folder = model_folder(tmp_path, trained, template)
     talks = [(user(text), answer()) for text in ("hi", "a secret", "twice", "loud")]

@@ -35,15 +35,17 @@ class RowEncoder:
     def __init__(self, template: Template, longest: int | None = None, cut: bool = False):
         self.template, self.longest, self.cut = template, longest, cut
         self.added = set(template.added_ids.tolist())
-        self.end = self._probe()
+        self.end, self.header, self.opening = self._probe()
         python = template.tokenizer.token_to_id("<|eom_id|>")
         self.ends = {self.end} | ({python} if python is not None else set())
         self.never_text = np.array(sorted({*template.special_ids.tolist(), *self.ends}))
         self.was_cut = False
         self.unwritten: Counter[str] = Counter()
         self._headers: dict[str, str] = {}
+        self._compares = False  # of a comparison the prompt is exactly what a model is asked
 
-    def _probe(self) -> int:
+    def _probe(self) -> tuple[int, str, int | None]:
+        """`end`; what the template writes where a model is to answer; and the token that this begins with, if it is one."""
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
             pieces = self.template.pieces(messages, False)
@@ -53,14 +55,23 @@ class RowEncoder:
         last = max(number for number, piece in enumerate(pieces) if piece.message is not None)
         behind = Piece("".join(piece.text for piece in pieces[last + 1 :]))
         ids = self.template.encode([behind], [])[0]
-        end = self._end_of_turn(ids, self.added)
+        end = next((place for place, number in enumerate(ids.tolist()) if number in self.added), None)
         if end is None or self._words(ids[:end]):
             raise InputError(f"{self.template.folder}: the chat template writes no special token behind an assistant's turn: "
                              "a model would never learn to end one")  # fmt: skip
-        return int(ids[end])
+        asked, said = (self.template.render(messages[:-1], asks) for asks in (True, False))
+        header = asked.removeprefix(said) if asked.startswith(said) else ""
+        opening = self.template.encode([Piece(header)], [])[0][:1].tolist() if header else []
+        return int(ids[end]), header, opening[0] if opening and opening[0] in self.added else None
 
-    def _end_of_turn(self, ids: np.ndarray, ends) -> int | None:
-        return next((place for place, number in enumerate(ids.tolist()) if number in ends), None)
+    def _end_of_turn(self, ids: np.ndarray) -> int | None:
+        """The first of `ends`, or in front of the next header a token of another name."""
+        header = next((n for n, number in enumerate(ids.tolist()) if number == self.opening and number not in self.ends), None)
+        place = next((n for n, number in enumerate(ids[:header].tolist()) if number in self.ends), None)
+        if place is not None or header is None:
+            return place
+        last = self._words(ids[:header]) - 1
+        return last if last >= 0 and int(ids[last]) in self.added else None
 
     def _words(self, ids: np.ndarray) -> int:
         """How many of them there are up to the last that is more than white space."""
@@ -71,7 +82,8 @@ class RowEncoder:
         self.was_cut = False
         self.unwritten.clear()
         self._headers.clear()
-        return self._conversation(row) if isinstance(row, Conversation) else self._comparison(row)
+        self._compares = isinstance(row, Comparison)
+        return self._comparison(row) if self._compares else self._conversation(row)
 
     # what the template writes
 
@@ -100,6 +112,8 @@ class RowEncoder:
             if speaker is not None and speaker != last and piece.field in IN_HEADER:
                 held.append(piece)
                 continue
+            if speaker is not None and speaker == last and self._is_other_header(held):
+                speaker = None
             if speaker is not None and speaker != last:
                 before, lead = _divide(held, self._begin(messages, fields, speaker, held))
                 found += [(p, None) for p in before]
@@ -108,6 +122,11 @@ class RowEncoder:
             held, last = [], speaker
         found += [(piece, None) for piece in held]
         return [piece for piece, _ in found], [speaker for _, speaker in found]
+
+    def _is_other_header(self, held: list[Piece]) -> bool:
+        """Some templates write whom a result is of, a field of the call, in front of it."""
+        text = "".join(piece.text for piece in held)
+        return self.opening is not None and self.template.tokenizer.id_to_token(self.opening) in text and self.header not in text
 
     def _begin(self, messages: list[dict], fields: dict, number: int, held: list[Piece]) -> int:
         """How much of what stands in front of an assistant's words is there before a model goes on by itself."""
@@ -122,7 +141,10 @@ class RowEncoder:
         same = os.path.commonprefix([text, header])
         if same != header:  # a prompt for an answer of another sort: what both begin with, in whole words and tags
             same = same[: max(same.rfind(end) for end in "\n >]") + 1]
-        return len(before) + (len(same) if same or not (header or named) else len(text.rstrip()))
+        place = len(same) if same or not (header or named) else len(text.rstrip())
+        if not self._compares and text[place:].strip() and text[place:][:1].isspace():
+            place = len(text[:place].rstrip())  # white space on both sides may be one token
+        return len(before) + place
 
     def _header(self, messages: list[dict], fields: dict) -> str:
         """What the template writes behind the last of what these say where a model is to answer."""
@@ -135,11 +157,11 @@ class RowEncoder:
 
     # tokens
 
-    def _tokens(self, messages: list[dict], fields: dict, pieces: list[Piece], told_from=0) -> tuple[list[np.ndarray], list]:
+    def _tokens(self, messages: list[dict], fields: dict, pieces: list[Piece]) -> tuple[list[np.ndarray], list]:
         """Ids of each piece with their flags, and the messages in whose turns they are."""
         pieces, inside = self._turns(messages, fields, pieces)
         owners = _generated(messages, pieces) if any(piece.generated for piece in pieces) else inside
-        begins = [n for n, speaker in enumerate(inside) if speaker is not None and (n == 0 or inside[n - 1] != speaker)]
+        begins = [n for n, speaker in enumerate(inside) if speaker is not None and (n == 0 or inside[n - 1] is None)]
         parts, ending = [], False
         for piece, ids, speaker, owner in zip(pieces, self.template.encode(pieces, begins), inside, owners):
             if piece.message is not None and np.isin(ids, self.never_text).any():
@@ -150,7 +172,7 @@ class RowEncoder:
             if speaker is not None:
                 ending = is_trained(messages[speaker])
             elif piece.message is not None:
-                ending = ending and piece.field in IN_HEADER
+                ending = False
             else:
                 tokens |= FORMAT
                 ending = ending and self._end_turn(ids, tokens, owners is not inside, piece.generated)
@@ -162,7 +184,7 @@ class RowEncoder:
 
         With {% generation %} blocks what they hold is trained, and the token that ends the turn even if it stands behind one.
         """
-        end = self._end_of_turn(ids, self.ends)
+        end = self._end_of_turn(ids)
         words = self._words(ids[:end])
         if (generated if blocks else end is not None) or (end is not None and not words):
             tokens[:words] &= ~FORMAT

@@ -195,6 +195,7 @@ class Template:
 
     def pieces(self, messages: list[dict], add_generation_prompt: bool, fields: dict = NOTHING) -> list[Piece]:
         """The conversation's text in order."""
+        plain = self.render(messages, add_generation_prompt, fields)
         sources = _Sources()
         followed = [sources.of_message(number, message) for number, message in enumerate(messages)]
         whole = self.render(followed, add_generation_prompt, sources.of_row(fields))
@@ -203,7 +204,7 @@ class Template:
         except InputError as error:
             raise InputError(f"{self.folder}: {error}") from None
         self._check(messages, pieces)
-        if whole != self.render(messages, add_generation_prompt, fields):
+        if whole != plain:
             raise InputError(f"{self.folder}: the chat template writes the same conversation in two ways")
         return pieces
 

@@ -22,7 +22,9 @@ GENERATED, LOST = 1, 2  # between {% generation %} and {% endgeneration %}; chan
 FLAG_BITS = 2
 
 # Filters that use methods of Text alone, or return one of the values that they are given.
-KEEPING = ("trim", "replace", "string", "first", "last", "min", "max", "random", "default", "d", "attr", "reverse")
+KEEPING = (
+    "trim", "replace", "string", "lower", "upper", "capitalize", "first", "last", "min", "max", "random", "default", "d", "attr", "reverse",
+)  # fmt: skip
 
 
 class Text(str):
@@ -64,6 +66,19 @@ class Text(str):
 
     def removesuffix(self, suffix):
         return self[: -len(suffix)] if suffix and self.endswith(suffix) else self
+
+    def _cased(self, text):
+        """Case changes one character to one or to several; where it did the latter, which is not known."""
+        return Text(text, self._origins) if len(text) == len(self) else _lost(text, [self])
+
+    def lower(self):
+        return self._cased(super().lower())
+
+    def upper(self):
+        return self._cased(super().upper())
+
+    def capitalize(self):
+        return self._cased(super().capitalize())
 
     def _cut(self, parts, gap):
         """`parts` of this text that follow each other, at least `gap` characters apart."""
@@ -158,6 +173,7 @@ class _Marks:
 
     WORD = f"m{secrets.token_hex(8)}n"
     PATTERN = re.compile(WORD + r"(\d+)z")
+    QUOTED = re.compile(f"'{WORD}" + r"(\d+)z'")
 
     def __init__(self):
         self.texts: list[Text] = []
@@ -169,8 +185,8 @@ class _Marks:
         self.texts.append(text)
         return f"{self.WORD}{len(self.texts) - 1}z"
 
-    def resolve(self, shown: str, write=lambda text: text) -> str:
-        parts = self.PATTERN.split(shown)  # text, number, text, ...
+    def resolve(self, shown: str, write=lambda text: text, pattern=PATTERN) -> str:
+        parts = pattern.split(shown)  # text, number, text, ...
         return join(write(self.texts[int(part)]) if place % 2 else part for place, part in enumerate(parts))
 
 
@@ -187,11 +203,21 @@ def _follow(function, *values, keeps=True):
         return result
     marks = _Marks()
     try:
-        found = marks.resolve(str(function(*marks.put(values))))
+        shown = str(function(*marks.put(values)))
     except Exception:  # it minds what the text is
-        found = ""
-    if found == result:
-        return found
+        return _lost(result, texts)
+    ways = ((marks.PATTERN, lambda text: text), (marks.QUOTED, _as_python))
+    tries = (marks.resolve(shown, write, pattern) for pattern, write in ways)
+    return next((found for found in tries if found == result), None) or _lost(result, texts)
+
+
+def _as_python(text: Text) -> Text:
+    """As it stands in a list that is written."""
+    shown = repr(_plain(text))
+    return Text(shown, (text._origins[:1] or OWN) * len(shown))
+
+
+def _lost(result: str, texts: list[Text]) -> Text:
     first = next((origin for text in texts for origin in text._origins), OWN)
     return Text(result, chr(ord(first) | LOST) * len(result))
 
