@@ -402,3 +402,11 @@ def test_followed_text(tmp_path):
             others = {letter for other, kind in enumerate(letters, 1) if other != number for letter in kind if letter.isalpha()}
             assert flags & tracked.LOST or not {*text} & others, (text, number, source, given)
     assert 0 < lost < 400
+
+
+def test_parts_that_look_like_separators():
+    """Their origins are those of where they stand."""
+    text = tracked.Text("abbxaba", "1234567")
+    assert [part._origins for part in text.split("ab")] == ["", "34", "7"]
+    assert [part._origins for part in text.rsplit("ab", 1)] == ["1234", "7"]
+    assert [part._origins for part in text.partition("bx")] == ["12", "34", "567"]
