@@ -1,7 +1,8 @@
 """Conversations and comparisons as the tokens of a row, with what is trained of them.
 
-Trained is what an assistant says: everything that the template writes between the begin of its turn, which is where a model goes on
-by itself, and the token that ends the turn, that token included. What the template writes outside of that, and the end, is FORMAT.
+Trained is what an assistant says: everything that the template writes between the begin of its turn, which is where a model
+goes on by itself, and the token that ends the turn, that token included. What the template writes outside of that, and the end,
+is FORMAT.
 """
 
 import itertools
@@ -94,7 +95,8 @@ class RowEncoder:
         except InputError as error:
             raise BadRow(TEMPLATE, str(error).removeprefix(f"{self.template.folder}: ")) from None
         written = {(piece.message, piece.field) for piece in pieces}
-        said = [(number, name, message.get(name)) for number, message in enumerate(messages) for name in TOLD if number >= told_from]
+        told = list(enumerate(messages))[told_from:]
+        said = [(number, name, message.get(name)) for number, message in told for name in TOLD]
         said += [(ROW, name, fields.get(name)) for name in ROW_FIELDS if not told_from]
         self.unwritten.update(name for number, name, value in said if has_words(value) and (number, name) not in written)
         return pieces
@@ -275,7 +277,7 @@ def _divide(pieces: list[Piece], place: int) -> tuple[list[Piece], list[Piece]]:
 
 
 def _generated(messages: list[dict], pieces: list[Piece]) -> list[int | None]:
-    """Whose each piece is that a {% generation %} block holds: the message's that it says, or else that was the last to say something."""
+    """Whose each piece is that a {% generation %} block holds: its message's, or else that of the last text before it."""
     owners: list[int | None] = []
     last = None
     for generated, run in itertools.groupby(pieces, lambda piece: piece.generated):

@@ -79,7 +79,8 @@ def _of_preference(row: dict) -> dict:
     if not isinstance(given, dict):
         raise BadRow(MALFORMED, '"input": expected an object with "messages"')
     rest = {name: given[name] for name in ("tools",) if name in given}
-    return row | rest | {"prompt": given.get("messages"), "chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    answers = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    return row | rest | answers | {"prompt": given.get("messages")}
 
 
 def _text(row: dict, name: str) -> str:

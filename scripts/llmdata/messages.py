@@ -1,4 +1,4 @@
-"""Messages and other fields of chat data, read from JSON: checked, and otherwise as they are, since a template may read any of them."""
+"""Messages and other fields of chat data, read from JSON: checked, and else as they are: a template may read any of them."""
 
 import re
 

@@ -227,8 +227,8 @@ class Template:
         """Some templates would write a list as Python does."""
         found = "".join(piece.text for piece in pieces if (piece.message, piece.field) == (number, "content"))
         if "".join(found.split()) not in "".join("".join(part["text"] for part in parts).split()):
-            raise InputError(f'{self.folder}: "content" of message {number + 1} is a list of parts, of which the chat template writes '
-                             "more than the texts: write them as one text")  # fmt: skip
+            raise InputError(f'{self.folder}: "content" of message {number + 1} is a list of parts, of which the chat template '
+                             "writes more than the texts: write them as one text")  # fmt: skip
 
     def ask(self, messages: list[dict], fields: dict = NOTHING) -> list[int]:
         """Ids of what a model reads that is to answer."""

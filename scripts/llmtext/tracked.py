@@ -23,7 +23,8 @@ FLAG_BITS = 2
 
 # Filters that use methods of Text alone, or return one of the values that they are given.
 KEEPING = (
-    "trim", "replace", "string", "lower", "upper", "capitalize", "first", "last", "min", "max", "random", "default", "d", "attr", "reverse",
+    "trim", "replace", "string", "lower", "upper", "capitalize", "first", "last", "min", "max", "random", "default", "d", "attr",
+    "reverse",
 )  # fmt: skip
 
 
@@ -303,12 +304,16 @@ class Environment(ImmutableSandboxedEnvironment):
         if not isinstance(obj, BuiltinMethodType) or not isinstance(of, str):
             return super().call(context, obj, *values, **options)
         call = super().call
-        return _follow(lambda text, given, named: call(context, getattr(text, obj.__name__), *given, **named), of, _listed(values), options)
+        return _follow(
+            lambda text, given, named: call(context, getattr(text, obj.__name__), *given, **named), of, _listed(values), options
+        )
 
     def wrap_str_format(self, value):
         wrap = super().wrap_str_format
         if wrap(value) is None:
             return None
-        return lambda *values, **options: _follow(
-            lambda text, given, named: wrap(getattr(_plain(text), value.__name__))(*given, **named), value.__self__, values, options
-        )
+
+        def formatted(text, given, named):
+            return wrap(getattr(_plain(text), value.__name__))(*given, **named)
+
+        return lambda *values, **options: _follow(formatted, value.__self__, values, options)
