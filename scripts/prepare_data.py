@@ -146,7 +146,8 @@ def write_shards(files: list[Path], options: argparse.Namespace, notes: Notes, t
 def check_splits(counts: dict[str, int], options: argparse.Namespace) -> None:
     if counts["train"] == 0 or (options.val_fraction > 0 and counts["val"] == 0):
         missing = "train" if counts["train"] == 0 else "validate"
-        raise InputError(f"{options.text[0]}: too few documents to {missing} with --val-fraction {options.val_fraction}")
+        raise InputError(f"{options.text[0]}: too little text to {missing} with --val-fraction {options.val_fraction}, "
+                         "expected some of both: give more, or --val-fraction 0, which holds out nothing")  # fmt: skip
 
 
 def describe(options, text_tokenizer, sha256, writers, counts, documents, text_bytes) -> dict:

@@ -296,7 +296,7 @@ def test_bad_usage(tmp_path):
         error = refused(text, "--output", out, "--tokenizer", text, option, b"\xff")
         assert f'{option}: found "\\udcff", expected UTF-8 text' in error
     error = refused(text, "--output", out, "--vocab-size", 264, "--val-fraction", 1e-320)
-    assert "too few documents to validate with --val-fraction 1e-320" in error
+    assert "too little text to validate with --val-fraction 1e-320" in error
     assert "expected 0 to 0.5" in refused(text, "--output", out, "--vocab-size", 264, "--val-fraction", "nan")
     assert "no such file" in refused(tmp_path / "none.txt", "--output", out, "--vocab-size", 264)
     (tmp_path / "empty").mkdir()

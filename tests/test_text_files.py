@@ -44,6 +44,11 @@ def zstd(data):
     return arrow.compress(data, codec="zstd", asbytes=True)
 
 
+def zstd_behind_a_skipped_frame(data):
+    """As pzstd and seekable zstd write it."""
+    return b"\x5a\x2a\x4d\x18\x04\0\0\0more" + zstd(data)
+
+
 def in_parts(pack):
     """Several members or frames, cut anywhere."""
 
@@ -54,7 +59,8 @@ def in_parts(pack):
     return packed
 
 
-PACKINGS = {"": bytes, ".gz": in_parts(gzip.compress), ".zst": in_parts(zstd), ".GZ": gzip.compress, ".Zst": zstd}
+PACKINGS = {"": bytes, ".gz": in_parts(gzip.compress), ".zst": in_parts(zstd), ".GZ": gzip.compress, ".Zst": zstd,
+            ".ZST": zstd_behind_a_skipped_frame}
 ENCODINGS = {"": bytes, "mark": lambda data: BOM + data, "crlf": lambda data: data.replace(b"\n", b"\r\n"),
              "both": lambda data: BOM + data.replace(b"\n", b"\r\n")}  # fmt: skip
 
@@ -241,6 +247,10 @@ HINTS = [
     ("a.txt", "text".encode("utf-16"), "UTF-16 text, expected UTF-8: iconv -f UTF-16 -t UTF-8 {path} > NEW"),
     ("a.jsonl", '{"text": "text"}'.encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
     ("a.jsonl", '{"text": "text"}'.encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
+    ("a.txt", ("text " * 1000).encode("utf-16-le"), "UTF-16LE text"),
+    ("a.txt", bytes(1000), "begins with zero bytes, expected text"),
+    ("a.jsonl", b'{"text": "a"}\r{"text": "b"}\r', "line 1: not JSON (Extra data; a lone CR ends lines here: tr"),
+    ("line\nend.txt", b"\xff", "not UTF-8 at byte offset 0"),
     ("a.txt.zst", zstd("text".encode("utf-32")), "UTF-32 text, expected UTF-8: zstd -dc {path} | iconv -f UTF-32 -t UTF-8 > NEW"),
     ("a.txt", gzip.compress(b"text"), "gzip-compressed, expected text: name it with .gz at the end, or gunzip it"),
     ("a.jsonl", zstd(b"text"), "zstd-compressed, expected text: name it with .zst at the end"),
@@ -274,7 +284,8 @@ def test_hints(tmp_path, name, content, expected):
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
         data_rows(*files.find_files([path], files.FORMATS, files.Notes()))
-    assert str(error.value).startswith(f"{path}: ") and expected.replace("{path}", str(path)) in str(error.value), error.value
+    shown = str(path).replace("\n", "\ufffd")
+    assert str(error.value).startswith(f"{shown}: ") and expected.replace("{path}", shown) in str(error.value), error.value
     assert "\n" not in str(error.value)
 
 

@@ -1,5 +1,10 @@
 """The one exception that means: the user gave something that can't be used. Programs print it and exit with code 2."""
 
+from llmtext.stream import on_one_line
+
 
 class InputError(Exception):
-    """Bad input. The message is one line: file (and place in it), what was expected, what was found."""
+    """Bad input. The message is one line, whatever names it has in it: file (and place in it), what was expected, what was found."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(on_one_line(str(message)))

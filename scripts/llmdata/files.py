@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmtext.stream import harmless
+from llmtext.stream import on_one_line
 
 from .errors import InputError
 from .textfile import ARRAY, LINES, PACKED, TABLE, TEXT, TextFile, endings, format_of
@@ -40,7 +40,7 @@ class Notes:
         if self.blank:
             names = ", ".join(map(str, [*self.blank][:NAMED])) + (", ..." if len(self.blank) > NAMED else "")
             files = "1 file" if len(self.blank) == 1 else f"{len(self.blank)} files"
-            print(f"{program}: {files} without {self.what}: {harmless(names)}", file=sys.stderr)
+            print(f"{program}: {files} without {self.what}: {on_one_line(names)}", file=sys.stderr)
         if self.twins:
             print(f"{program}: left out: {self.twins} compressed, the same name stands beside unpacked", file=sys.stderr)
         if self.left_out:
@@ -101,5 +101,5 @@ def _files_in_folder(folder: Path, formats: tuple[str, ...], notes: Notes) -> li
 
 def _ending(path: Path) -> str:
     suffixes = path.suffixes[-2:] if path.suffix.lower() in PACKED else path.suffixes[-1:]
-    ending = harmless("".join(suffixes).lower())
+    ending = on_one_line("".join(suffixes).lower())
     return ending if ending and len(ending) <= 16 and " " not in ending else "without ending"

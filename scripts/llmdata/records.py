@@ -56,7 +56,9 @@ def parse_line(line: bytes):
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 at byte {error.start} of the line ({LATIN1})") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON ({getattr(error, 'msg', 'nested too deep or a number too long')})") from None
+        found = getattr(error, "msg", "nested too deep or a number too long")
+        way = r"; a lone CR ends lines here: tr '\r' '\n' < FILE > NEW" if b"\r" in line.strip() else ""
+        raise InputError(f"not JSON ({found}{way})") from None
 
 
 # ---- .json

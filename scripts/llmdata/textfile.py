@@ -8,6 +8,7 @@ import codecs
 import io
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Iterator
@@ -42,6 +43,7 @@ _MAGIC = (
 _WIDE_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
                (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
 _HEAD = 512  # bytes that tell what a file is
+_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame for other programs, with which some packers begin a file
 WINDOWS = "WINDOWS-1252"  # has Latin-1's letters, and some that Latin-1 lacks
 LATIN1 = f"if the file is Latin-1 or Windows text: iconv -f {WINDOWS} -t UTF-8"
 
@@ -146,7 +148,8 @@ class TextFile(io.BufferedReader):
         file, codec = io.BufferedReader(self.counted, PACKED_BYTES), PACKED[packing]
         head = file.peek(_HEAD)
         kind = _kind(head)
-        if head and (kind is None or not kind[0].startswith(codec)):
+        known = (kind and kind[0].startswith(codec)) or (codec == "zstd" and _SKIPPED.match(head))
+        if head and not known:
             raise InputError(f"{self.path}: {kind[0] if kind else f'not {codec}-compressed'}, though its name ends in {packing}: "
                              f"{kind[1] if kind else 'if it is text, name it without that'}")  # fmt: skip
         return _Unpacked(self.path, self.counted, file, codec) if head else file
@@ -155,6 +158,8 @@ class TextFile(io.BufferedReader):
         """Bytes of a mark to skip; what is no text is refused."""
         if wide := _wide(head):
             raise InputError(f"{self.path}: {wide} text, expected UTF-8: {iconv(self.path, wide)}")
+        if len(head) >= 16 and not head[:_HEAD].strip(b"\0"):
+            raise InputError(f"{self.path}: begins with zero bytes, expected text: it was not written whole, or is no text")
         if kind := _kind(head):
             raise InputError(f"{self.path}: {kind[0]}, expected text: {kind[1]}")
         return len(BOM) if head.startswith(BOM) else 0
@@ -173,10 +178,11 @@ def _kind(head: bytes) -> tuple[str, str] | None:
 
 def _wide(head: bytes) -> str | None:
     """The encoding of two or four bytes a letter that a mark says, or that shows in zero bytes at every other place."""
+    head = head[:_HEAD]
     for mark, name in _WIDE_MARKS:
         if head.startswith(mark):
             return name
-    zeros = [place for place in (0, 1) if len(head) >= 16 and head[place:_HEAD:2].count(0) > 0.7 * (len(head) // 2)]
+    zeros = [place for place in (0, 1) if len(head) >= 16 and head[place::2].count(0) > 0.7 * (len(head) // 2)]
     return None if len(zeros) != 1 else "UTF-16LE" if zeros == [1] else "UTF-16BE"
 
 

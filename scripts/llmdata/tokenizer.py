@@ -84,7 +84,7 @@ class TextTokenizer:
 
 def encoder(path: Path) -> Tokenizer:
     """The tokenizer of a tokenizer.json, set so that text which looks like a special token stays text."""
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_buffer(path.read_bytes())
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -147,7 +147,7 @@ def _read(path: Path) -> tuple[Tokenizer, str | None, str | None]:
         return _convert(path)
     refuse_mark(path)
     try:
-        return Tokenizer.from_file(str(path)), None, None
+        return Tokenizer.from_buffer(path.read_bytes()), None, None
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path}: not a tokenizer.json ({str(error).splitlines()[0]})") from None
 

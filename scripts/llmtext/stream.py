@@ -13,6 +13,11 @@ def harmless(text: str) -> str:
     return CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
+def on_one_line(text: str) -> str:
+    """For a message: a file's name may have line ends in it."""
+    return harmless(text).replace("\n", "\ufffd")
+
+
 def standing_before(tokenizer) -> list[int]:
     """A token of plain text: what is decoded behind it is text that goes on, whose first blank is not taken away."""
     for token in range(tokenizer.get_vocab_size()):
