@@ -24,12 +24,12 @@ def bases(tmp_path_factory):
     return made
 
 
-def make(folder, base, **fields):
+def make(folder, base, embeddings="auto", **fields):
     """With whole weights that differ from the base's, too."""
     usual = dict(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     model = peft.get_peft_model(open_base(base), peft.LoraConfig(**usual | fields))
     randomise(model)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=embeddings)
     return folder
 
 
@@ -107,6 +107,19 @@ def test_embeddings_saved_unasked(bases, tmp_path, seeded, tied):
     edit_adapter(adapter, lambda t: t.update({PREFIX + "model.embed_tokens.weight": new, PREFIX + "lm_head.weight": new.clone()}))
     found = check(base, adapter, tmp_path / "out")
     assert torch.equal(found["model.embed_tokens.weight"], new) and ("lm_head.weight" in found) == (tied == "untied")
+
+
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["lm_head", "embed_tokens"]])
+@pytest.mark.parametrize("tied", TIED)
+def test_embeddings_saved_twice(bases, tmp_path, seeded, tied, saved):
+    """Asked for and trained: PEFT saves the weight, the same as its wrapper has it, and the base's."""
+    base, adapter = bases[tied], make(tmp_path / "adapter", bases[tied], True, modules_to_save=saved)
+    wrapped = [PREFIX + f"model.embed_tokens.{name}.weight" for name in ("modules_to_save", "original_module")]
+    edit_adapter(adapter, lambda tensors: [tensors[name].shape for name in wrapped])  # they are there
+    check(base, adapter, tmp_path / "out")
+    edit_fields(adapter, modules_to_save=None)
+    refused("modules_to_save.weight", "expected those of target_modules", output=tmp_path / "no", adapter=adapter,
+            more=["--base", base])  # fmt: skip
 
 
 LEFT_OUT = {

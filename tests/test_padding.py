@@ -93,6 +93,8 @@ CASES = {
     "by its name in capitals": ([OTHER, "[PAD]"], {}, SECOND),
     "reserved": ([OTHER, "<|reserved_special_token_0|>"], {}, SECOND),
     "any other": ([OTHER, "<file_sep>"], {}, FIRST),
+    "named for an end": (["<|eot_id|>", OTHER], config(pad_token_id=FIRST) | tokenizer("<|eot_id|>"), SECOND),
+    "ends alone": (["<|im_end|>", "<|EOM|>"], {}, None),
     "none to spare": ([], {}, None),
     "none but the end": ([], config(pad_token_id=EOS) | tokenizer(END) | {"special_tokens_map.json": dict(pad_token=END)}, None),
 }

@@ -16,11 +16,18 @@ static int fail_tensor(const Merge *m, const SafetensorsTensor *tensor, const ch
 
 // ---- kinds of tensors
 
-typedef enum { HALF_A, HALF_B, LOOKUP_A, LOOKUP_B, BASE_LAYER, WHOLE, NUM_KINDS } Kind;
+// SAVED, ORIGINAL: beside a WHOLE of modules_to_save where PEFT was asked for embedding and head (or the vocabulary grew).
+typedef enum { HALF_A, HALF_B, LOOKUP_A, LOOKUP_B, BASE_LAYER, SAVED, ORIGINAL, WHOLE, NUM_KINDS } Kind;
 
 static const char *const ends[NUM_KINDS] = {
-    [HALF_A] = ".lora_A.weight",      [HALF_B] = ".lora_B.weight",         [LOOKUP_A] = ".lora_embedding_A",
-    [LOOKUP_B] = ".lora_embedding_B", [BASE_LAYER] = ".base_layer.weight", [WHOLE] = WEIGHT,
+    [HALF_A] = ".lora_A.weight",
+    [HALF_B] = ".lora_B.weight",
+    [LOOKUP_A] = ".lora_embedding_A",
+    [LOOKUP_B] = ".lora_embedding_B",
+    [BASE_LAYER] = ".base_layer.weight",
+    [SAVED] = ".modules_to_save.weight",
+    [ORIGINAL] = ".original_module.weight",
+    [WHOLE] = WEIGHT,
 };
 
 // module = the name in the base of what the tensor belongs to. NUM_KINDS: none that is known.
@@ -89,12 +96,15 @@ static int leave_out(Merge *m, const SafetensorsTensor *tensor, const char *fiel
     return 0;
 }
 
+static int fail_unselected(const Merge *m, const SafetensorsTensor *tensor, Error *err) {
+    return fail_tensor(m, tensor, "those of target_modules and modules_to_save", err);
+}
+
 // PEFT saves embedding and head unasked where the vocabulary grew; what a pair of theirs is added to, too.
 static int take_whole(Merge *m, MergePart *part, const SafetensorsTensor *tensor, const char *module, Kind kind,
                       Error *err) {
     const bool saved = merge_is_saved(&m->fields, module);
-    if (kind == WHOLE && !saved && !is_vocabulary(module))
-        return fail_tensor(m, tensor, "those of target_modules and modules_to_save", err);
+    if (kind == WHOLE && !saved && !is_vocabulary(module)) return fail_unselected(m, tensor, err);
     part->whole = tensor;
     part->base_layer = kind == BASE_LAYER;
     if (!m->unties || saved || !is_vocabulary(module)) return 0;
@@ -125,6 +135,8 @@ static int take_tensor(Merge *m, const SafetensorsTensor *tensor, Error *err) {
     if (tied && is_head(module) && m->fields.tying) return 0; // the embedding's again
     MergePart *part = find_part(m, tied && is_head(module) ? "model.embed_tokens" : module);
     if (!part) return fail_no_place(m, tensor, module, err);
+    if (kind == SAVED || kind == ORIGINAL) // of which PEFT reads neither
+        return merge_is_saved(&m->fields, module) ? 0 : fail_unselected(m, tensor, err);
     if (kind == WHOLE) return take_whole(m, part, tensor, module, kind, err);
     const char *field = merge_leaves_out(&m->fields, module);
     if (field) return leave_out(m, tensor, field, err);

@@ -110,16 +110,6 @@ static bool bounds_texts(const Padding *p, int id, const char *name) {
     return id == p->model->bos_token_id || llama_config_is_end(p->model, id) || is_generation_end(p, id);
 }
 
-// A token that text may spell is none to pad with: only special ones are set apart.
-static bool can_pad(const Padding *p, const cJSON *token) {
-    uint64_t id;
-    const char *name = name_of(token);
-    if (!name || !*name || !cJSON_IsTrue(json_get(token, "special"))) return false;
-    if (!json_is_count(json_get(token, "id"), (uint64_t)p->model->vocab_size - 1, &id)) return false;
-    if (bounds_texts(p, (int)id, name) || strstr(p->added, name)) return false;
-    return !p->occurs || !p->occurs(p->context, (int)id);
-}
-
 static bool contains(const char *name, const char *part) {
     const size_t length = strlen(part);
     for (; *name; name++) {
@@ -128,6 +118,24 @@ static bool contains(const char *name, const char *part) {
         if (same == length) return true;
     }
     return false;
+}
+
+// Llama 3's <|eot_id|> and <|eom_id|>, ChatML's <|im_end|> and others end turns, whether or not a template is there to show it.
+static bool says_end(const char *name) {
+    static const char *const parts[] = {"end", "eot", "eom", "eos", "eod", "</s>"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (contains(name, parts[i])) return true;
+    return false;
+}
+
+// A token that text may spell is none to pad with: only special ones are set apart.
+static bool can_pad(const Padding *p, const cJSON *token) {
+    uint64_t id;
+    const char *name = name_of(token);
+    if (!name || !*name || !cJSON_IsTrue(json_get(token, "special"))) return false;
+    if (!json_is_count(json_get(token, "id"), (uint64_t)p->model->vocab_size - 1, &id)) return false;
+    if (says_end(name) || bounds_texts(p, (int)id, name) || strstr(p->added, name)) return false;
+    return !p->occurs || !p->occurs(p->context, (int)id);
 }
 
 // In this order.

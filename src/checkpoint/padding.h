@@ -16,8 +16,8 @@ extern "C" {
 typedef bool (*TokenOccurs)(const void *context, int id);
 
 // config->pad_token_id = that of the special tokens in folder/tokenizer.json which pads: the model's, the tokenizer's, else
-// one that is named for it, else any; none that begins or ends a text, that the tokenizer or its chat template adds to one, or
-// that occurs (NULL: not asked); -1: none is left. tokenizer_config.json then names it, as do special_tokens_map.json and
+// one that is named for it, else any; none that begins or ends a text or is named for an end, that the tokenizer or its chat
+// template adds to one, or that occurs (NULL: not asked); -1: none is left. tokenizer_config.json then names it, as do special_tokens_map.json and
 // generation_config.json where they are; with -1 they name none, and transformers refuses batches instead of scoring them
 // wrongly. Files that say so already are not touched. Without a tokenizer.json the model's own stays, unless it ends texts.
 // Errors: 2 (a file's content), 1 (I/O).
