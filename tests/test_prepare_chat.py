@@ -144,9 +144,9 @@ def test_rows_end_with_their_last_trained_token(tmp_path, trained, prepare):
 
 
 def test_a_token_across_the_begin_of_an_answer_is_cut(tmp_path, trained, prepare):
-    """A model is asked with the prompt's own tokens: what it says begins with a token of its own."""
+    """A model is asked with the prompt's own tokens: what it says begins with a token of its own. Other tokens are the whole's."""
     folder = model_folder(tmp_path, trained, CHATML)
-    messages = [user("q"), answer("\nyes"), user("r"), answer("\n\nno")]
+    messages = [user("\nq"), answer("\nyes"), user("\nr"), answer("\n\nno")]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompts = [transformers_ids(folder, messages[:n], CHATML, generate=True) for n in (1, 3)]
     assert len(plain(tokenizer, "\n\n")) == 1

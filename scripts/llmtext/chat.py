@@ -237,25 +237,28 @@ class Template:
     def encode(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray]:
         """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
 
-        They are those of the whole text, of which a piece has the ones that begin in it; unless one that a message
-        would bring about is a token of the template, or one lies across the begin of a piece in `begins`: then each is by itself.
+        They are those of the whole text, of which a piece has the ones that begin in it. Where one would lie across the begin of a
+        piece in `begins` the text is cut; and if one that a message would bring about is a token of the template, each piece is by
+        itself.
         """
-        whole = self._encode_whole(pieces, begins)
-        return self._encode_apart(pieces) if whole is None else whole
-
-    def _encode_whole(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray] | None:
         encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
         ids, offsets = np.array(encoding.ids), np.array(encoding.offsets).reshape(-1, 2)
         starts = np.array([0, *itertools.accumulate(len(piece.text) for piece in pieces)])
         owner = np.searchsorted(starts, offsets[:, 0], "right") - 1
-        across = offsets[:, 1] > starts[np.minimum(owner + 1, len(pieces))]
+        cuts = [n for n in begins if ((offsets[:, 0] < starts[n]) & (starts[n] < offsets[:, 1])).any()]
+        if self._joins_to_special(pieces, ids, owner, offsets[:, 1] > starts[np.minimum(owner + 1, len(pieces))]):
+            return self._encode_apart(pieces)
+        if not cuts:
+            return np.split(ids, np.searchsorted(owner, np.arange(1, len(pieces))))
+        if self._bare[0] is not self.tokenizer:  # it would put a blank behind each cut
+            return self._encode_apart(pieces)
+        edges = itertools.pairwise([0, *cuts, len(pieces)])
+        return [part for a, b in edges for part in self.encode(pieces[a:b], [n - a for n in begins if a < n < b])]
+
+    def _joins_to_special(self, pieces: list[Piece], ids: np.ndarray, owner: np.ndarray, across: np.ndarray) -> bool:
         of_message = np.array([piece.message is not None for piece in pieces], bool)[np.minimum(owner, len(pieces) - 1)]
         wrong = np.isin(ids, self.special_ids) & (of_message | across)
-        for start in starts[begins]:
-            wrong |= (offsets[:, 0] < start) & (start < offsets[:, 1])
-        if wrong.any() or (np.diff(owner) < 0).any():
-            return None
-        return np.split(ids, np.searchsorted(owner, np.arange(1, len(pieces))))
+        return bool(wrong.any() or (np.diff(owner) < 0).any())
 
     @functools.cached_property
     def _bare(self):
