@@ -35,7 +35,8 @@ comma := ,
 step = $(if $(V),,@printf '  %-5s %s\n' $(1) '$(patsubst $(BUILD)/%,%,$@)';)
 DEFINES  := -D_GNU_SOURCE -DLLMC_PRECISION_$(PRECISION)
 WARNINGS := -Wall -Wextra -Werror
-# old tags: the path serves what these libraries need themselves, too. In quotes, as the folder's name may have a space; "system": no dependency on its files, whose names make could not hold then
+# In quotes, as the folder's name may have a space. -isystem: no dependencies on its files, whose names make would split.
+# Old tags: the path then serves what these libraries need themselves, too.
 DEPS_INCLUDES := $(if $(DEPS),-isystem '$(DEPS)/usr/include')
 DEPS_LIB := $(DEPS)/usr/lib/$(shell uname -m)-linux-gnu
 INCLUDES := -Isrc $(DEPS_INCLUDES)

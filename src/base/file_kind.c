@@ -3,6 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/file.h"
+
 #define PACK "unpack it first"
 #define TEXTS "prepare_data.py makes shards of texts, prepare_chat.py rows of conversations"
 
@@ -61,7 +63,7 @@ static bool is_text(const uint8_t *head, size_t count) {
 }
 
 static bool is_json(const uint8_t *head, size_t count) {
-    size_t i = count > 3 && memcmp(head, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    size_t i = count > 3 && memcmp(head, TEXT_MARK, 3) == 0 ? 3 : 0;
     while (i < count && strchr(" \t\r\n", head[i])) i++;
     return i < count && (head[i] == '{' || head[i] == '[');
 }

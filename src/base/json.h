@@ -16,9 +16,9 @@ extern "C" {
 // A value takes about 80 bytes of memory: a file of small ones must not become 40 times its size.
 enum { JSON_MAX_DEPTH = 64, JSON_MAX_VALUES = 1 << 22 };
 
-// One JSON value with nothing but white space around it, behind a byte order mark or not: *json =, to be freed by cJSON_Delete. Refused (2):
-// bytes that are not UTF-8, zero bytes and \u0000 (cJSON's strings end there), nesting deeper than
-// JSON_MAX_DEPTH, more than JSON_MAX_VALUES values, syntax errors, a root that is not an object. path: for the message.
+// One JSON value with nothing but white space around it, behind a byte order mark or not: *json =, to be freed by
+// cJSON_Delete. Refused (2): bytes that are not UTF-8, zero bytes and \u0000 (cJSON's strings end there), nesting deeper
+// than JSON_MAX_DEPTH, more than JSON_MAX_VALUES values, syntax errors, a root that is not an object. path: for the message.
 int json_parse_object(cJSON **json, const char *text, size_t length, const char *path, Error *err);
 int json_read_object(cJSON **json, const char *path, size_t max_bytes, Error *err);
 

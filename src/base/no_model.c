@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/text.h"
 
 enum { NAME_BYTES = 256 };
 
@@ -14,13 +15,9 @@ typedef struct {
     char adapter[NAME_BYTES], safetensors[NAME_BYTES], pickle[NAME_BYTES], gguf[NAME_BYTES];
 } Found;
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
-bool is_pickle(const char *name) {
-    return ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".ckpt");
+bool is_pickle_name(const char *name) {
+    return text_ends_with(name, ".bin") || text_ends_with(name, ".pt") || text_ends_with(name, ".pth") ||
+           text_ends_with(name, ".ckpt");
 }
 
 // The first by name, in whatever order the system lists them.
@@ -29,8 +26,8 @@ static void note(char kept[NAME_BYTES], const char *name) {
 }
 
 // Beside their weights trainers leave pickles of their own (training_args.bin, optimizer.pt).
-static bool is_model_s_pickle(const char *name) {
-    return is_pickle(name) && strcmp(name, "training_args.bin") != 0 && strcmp(name, "optimizer.pt") != 0 &&
+static bool is_model_pickle(const char *name) {
+    return is_pickle_name(name) && strcmp(name, "training_args.bin") != 0 && strcmp(name, "optimizer.pt") != 0 &&
            strcmp(name, "scheduler.pt") != 0 && strncmp(name, "rng_state", strlen("rng_state")) != 0;
 }
 
@@ -40,9 +37,9 @@ static int look(Found *found, const char *folder, Error *err) {
     for (struct dirent *item = readdir(open_folder); item; item = readdir(open_folder)) {
         const char *name = item->d_name;
         if (strcmp(name, "adapter_config.json") == 0) note(found->adapter, name);
-        if (ends_with(name, ".safetensors")) note(found->safetensors, name);
-        if (is_model_s_pickle(name)) note(found->pickle, name);
-        if (ends_with(name, ".gguf")) note(found->gguf, name);
+        if (text_ends_with(name, ".safetensors")) note(found->safetensors, name);
+        if (is_model_pickle(name)) note(found->pickle, name);
+        if (text_ends_with(name, ".gguf")) note(found->gguf, name);
     }
     closedir(open_folder);
     return 0;

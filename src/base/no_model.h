@@ -10,10 +10,11 @@
 extern "C" {
 #endif
 
-// By the ending of its name.
-bool is_pickle(const char *name);
+// By its ending.
+bool is_pickle_name(const char *name);
 
-// Refuses (2) a folder that has no model but an adapter, pickles or GGUF, with what to do. 0: it has none of these. Errors: 2, 1.
+// Refuses (2) a folder that has an adapter, pickles or GGUF and no model, and says what to do. 0: it has none of these.
+// Errors: 2, 1.
 int explain_no_model(const char *folder, Error *err);
 
 #ifdef __cplusplus

@@ -128,8 +128,9 @@ int average_drop_leftovers(Average *a, int i, Error *err) {
     char path[PATH_MAX];
     LlamaConfig config;
     AverageInput *input = &a->inputs[i];
-    int code = a->adapter ? 0 : read_config(&config, path, input->folder, err);
-    return a->adapter || code ? code : leftovers_drop(&input->dropped, input->reader, input->folder, &config, err);
+    if (a->adapter) return 0;
+    int code = read_config(&config, path, input->folder, err);
+    return code ? code : leftovers_drop(&input->dropped, input->reader, input->folder, &config, err);
 }
 
 // ---- tokenizer

@@ -50,9 +50,10 @@ typedef struct {
 // Writes the checkpoint of that step. It is made as STORE/step_N.tmp, brought to the disk, and takes its name; then
 // `latest` moves; then those that need not stay are removed. A checkpoint of that step that is there already is
 // replaced. Free space is looked at before: where it is short and not all are kept, checkpoints older than whole_step go
-// first, the oldest first, if that makes room; whole_step and those of keep_every stay. *bytes (NULL allowed) = size of all files. Errors: 1 (I/O: path and
-// reason), 2 (a path that is to blame itself: missing, not permitted). After an error the temporary folder is
-// gone and the checkpoints that were there are there; `latest` names a whole one.
+// first, the oldest first, if that makes room; whole_step and those of keep_every stay. *bytes (NULL allowed) = size of
+// all files. Errors: 1 (I/O: path and reason), 2 (a path that is to blame itself: missing, not permitted). After an error
+// the temporary folder is gone and the checkpoints that were there are there, but for those that made room; `latest` names
+// a whole one.
 // Of one part only.
 int checkpoint_write(const CheckpointContent *content, uint64_t *bytes, Error *err);
 

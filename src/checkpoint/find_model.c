@@ -38,7 +38,8 @@ int find_model(const char **folder, Error *err) {
 
 int find_whole_model(const char **folder, Error *err) {
     int code = find_model(folder, err);
-    const bool whole =
-        model_folder_has(*folder, "model.safetensors") || model_folder_has(*folder, "model.safetensors.index.json");
-    return code || whole || !model_folder_has(*folder, "adapter_config.json") ? code : explain_no_model(*folder, err);
+    if (code || !model_folder_has(*folder, "adapter_config.json")) return code;
+    if (model_folder_has(*folder, "model.safetensors") || model_folder_has(*folder, "model.safetensors.index.json"))
+        return 0;
+    return explain_no_model(*folder, err);
 }

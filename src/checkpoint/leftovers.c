@@ -4,16 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 enum { PIECE = 1 << 20 }; // bytes that are compared at a time
 
 #define HEAD "lm_head.weight"
 #define EMBEDDING "model.embed_tokens.weight"
 
-bool leftovers_is_buffer(const char *name) {
-    static const char end[] = ".rotary_emb.inv_freq";
-    const size_t length = strlen(name), size = sizeof end - 1;
-    return length > size && strcmp(name + length - size, end) == 0;
-}
+bool leftovers_is_buffer(const char *name) { return text_ends_with(name, ".rotary_emb.inv_freq"); }
 
 // ---- prefixes
 
@@ -78,7 +76,7 @@ static bool is_one_of(const char *text, const char *const *list) {
     return false;
 }
 
-static bool is_layer_s(const LlamaConfig *config, const char *name) {
+static bool is_in_layer(const LlamaConfig *config, const char *name) {
     static const char *const parts[] = {"input_layernorm.weight",  "self_attn.q_proj.weight",
                                         "self_attn.k_proj.weight", "self_attn.v_proj.weight",
                                         "self_attn.o_proj.weight", "post_attention_layernorm.weight",
@@ -95,7 +93,7 @@ static bool is_layer_s(const LlamaConfig *config, const char *name) {
 static bool is_ours(const LlamaConfig *config, const char *name) {
     static const char layers[] = "model.layers.";
     static const char *const always[] = {EMBEDDING, "model.norm.weight", NULL};
-    if (strncmp(name, layers, sizeof layers - 1) == 0) return is_layer_s(config, name + sizeof layers - 1);
+    if (strncmp(name, layers, sizeof layers - 1) == 0) return is_in_layer(config, name + sizeof layers - 1);
     const char *head = config->num_labels ? "score.weight" : config->tie_word_embeddings ? NULL : HEAD;
     return is_one_of(name, always) || (head && strcmp(name, head) == 0);
 }

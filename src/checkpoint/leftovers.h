@@ -20,8 +20,8 @@ int leftovers_fail(const char *folder, int count, const char *first, Error *err)
 // What the prefix of the name is and what to do, to stand behind a message; "": none that is known.
 const char *leftovers_explain(const char *name);
 
-// A tied model's file may repeat the embedding as lm_head.weight; one that differs belongs to an untied model and is refused.
-// Errors: 2, 1.
+// A tied model's file may repeat the embedding as lm_head.weight; one that differs belongs to an untied model and is
+// refused. Errors: 2, 1.
 int leftovers_check_head(SafetensorsReader *reader, const LlamaConfig *config, Error *err);
 
 typedef struct {
@@ -29,8 +29,8 @@ typedef struct {
     bool head;
 } Leftovers;
 
-// The rule of all that read models: buffers and a tied model's repeated head are dropped from the reader (*dropped =), anything
-// else that a model of this configuration has not is refused. What is missing is not looked at. Errors: 2, 1.
+// Drops buffers and a tied model's repeated head from the reader (*dropped =); anything else that a model of this
+// configuration has not is refused. What is missing is not looked at. Errors: 2, 1.
 int leftovers_drop(Leftovers *dropped, SafetensorsReader *reader, const char *folder, const LlamaConfig *config,
                    Error *err);
 

@@ -169,17 +169,21 @@ static int spell_all_linear(AdapterFields *f, Error *err) {
     return fail_fault(err, "%s: no memory", f->path);
 }
 
-// A number, or a list of numbers; an empty list is as none.
-static int read_layers(AdapterFields *f, Error *err) {
-    const char *const expected = "a layer's number, or a list of them";
-    const cJSON *item = NULL, *layers = present(f, "layers_to_transform");
+// A number, or a list of numbers.
+static bool are_layers(const cJSON *layers) {
+    const cJSON *item = NULL;
     uint64_t number;
-    if (cJSON_IsArray(layers)) {
-        cJSON_ArrayForEach(item, layers) if (!json_is_count(item, MAX_LAYER, &number)) return refuse(
-            f, "layers_to_transform", expected, err);
-        if (!layers->child) layers = NULL;
-    } else if (layers && !json_is_count(layers, MAX_LAYER, &number))
-        return refuse(f, "layers_to_transform", expected, err);
+    if (!cJSON_IsArray(layers)) return json_is_count(layers, MAX_LAYER, &number);
+    cJSON_ArrayForEach(item, layers) if (!json_is_count(item, MAX_LAYER, &number)) return false;
+    return true;
+}
+
+// An empty list is as none.
+static int read_layers(AdapterFields *f, Error *err) {
+    const cJSON *layers = present(f, "layers_to_transform");
+    if (layers && !are_layers(layers))
+        return refuse(f, "layers_to_transform", "a layer's number, or a list of them", err);
+    if (cJSON_IsArray(layers) && !layers->child) layers = NULL;
     if (layers && cJSON_IsString(f->targets))
         return refuse(f, "layers_to_transform", "it absent, as target_modules is a regular expression", err);
     f->layers = layers;

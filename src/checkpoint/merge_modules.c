@@ -13,7 +13,8 @@ static bool matches(const char *pattern, const char *module) {
     return regex_fullmatch(&found, pattern, module) && found;
 }
 
-static bool ends_with(const char *module, size_t length, const char *end) {
+// Do the first `length` bytes of the name end so?
+static bool ends_at(const char *module, size_t length, const char *end) {
     const size_t size = strlen(end);
     return size <= length && strncmp(module + length - size, end, size) == 0;
 }
@@ -21,7 +22,7 @@ static bool ends_with(const char *module, size_t length, const char *end) {
 // Is the module's name that, or does it end so behind a dot?
 static bool is_called(const char *module, const char *name) {
     const size_t length = strlen(module), size = strlen(name);
-    return ends_with(module, length, name) && (size == length || module[length - size - 1] == '.');
+    return ends_at(module, length, name) && (size == length || module[length - size - 1] == '.');
 }
 
 static bool is_named(const cJSON *names, const char *module) {
@@ -58,7 +59,7 @@ static bool has_number(const cJSON *layers, int number) {
     return false;
 }
 
-static bool is_layer_s(const char *pattern, const char *number, const char *module) {
+static bool is_in_layer(const char *pattern, const char *number, const char *module) {
     char whole[2 * MODULE_NAME];
     const int length = snprintf(whole, sizeof whole, "(?:.*\\.)?%s\\.%s\\..*", pattern, number);
     return length < (int)sizeof whole && matches(whole, module);
@@ -68,8 +69,8 @@ static bool is_layer_s(const char *pattern, const char *number, const char *modu
 static bool is_counted(const cJSON *patterns, const char *number, const char *module) {
     const cJSON *item = NULL;
     if (!patterns) return true;
-    if (cJSON_IsString(patterns)) return is_layer_s(patterns->valuestring, number, module);
-    cJSON_ArrayForEach(item, patterns) if (is_layer_s(item->valuestring, number, module)) return true;
+    if (cJSON_IsString(patterns)) return is_in_layer(patterns->valuestring, number, module);
+    cJSON_ArrayForEach(item, patterns) if (is_in_layer(item->valuestring, number, module)) return true;
     return false;
 }
 
@@ -99,7 +100,7 @@ bool merge_is_saved(const AdapterFields *f, const char *module) {
     const cJSON *item = NULL;
     for (size_t length = strlen(module);; length--) {
         const bool part = module[length] == 0 || module[length] == '.';
-        cJSON_ArrayForEach(item, f->saved) if (part && ends_with(module, length, item->valuestring)) return true;
+        cJSON_ArrayForEach(item, f->saved) if (part && ends_at(module, length, item->valuestring)) return true;
         if (length == 0) return false;
     }
 }

@@ -2,12 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "checkpoint/merge_internal.h"
-
-static bool ends_with(const char *name, const char *end) {
-    const size_t length = strlen(name), size = strlen(end);
-    return length > size && strcmp(name + length - size, end) == 0;
-}
 
 static int fail_tensor(const Merge *m, const SafetensorsTensor *tensor, const char *expected, Error *err) {
     return fail_input(err, "%.300s: tensor \"%.120s\" found, expected %s", safetensors_path(m->adapter, tensor),
@@ -34,9 +30,9 @@ static const char *const ends[NUM_KINDS] = {
 static Kind kind_of(char module[MODULE_NAME], const SafetensorsTensor *tensor) {
     const char *name = tensor->name + strlen(ADAPTER_PREFIX);
     for (int k = 0; k < NUM_KINDS; k++) {
-        if (!ends_with(name, ends[k]) || (k == WHOLE && strstr(name, ".lora_"))) continue;
+        if (!text_ends_with(name, ends[k]) || (k == WHOLE && strstr(name, ".lora_"))) continue;
         const int length = (int)(strlen(name) - strlen(ends[k]));
-        if (length >= MODULE_NAME - (int)sizeof WEIGHT) break;
+        if (length == 0 || length >= MODULE_NAME - (int)sizeof WEIGHT) break;
         snprintf(module, MODULE_NAME, "%.*s", length, name);
         return (Kind)k;
     }
@@ -192,7 +188,7 @@ static int check_untouched(const Merge *m, int t, Error *err) {
     const char *name = m->tensors[t].tensor.name;
     if (!m->parts[t].base)
         return fail_missing(m, t, WEIGHT, "the base is a language model, and task_type SEQ_CLS", err);
-    if (!ends_with(name, WEIGHT) || strlen(name) >= sizeof module) return 0;
+    if (!text_ends_with(name, WEIGHT) || strlen(name) >= sizeof module) return 0;
     snprintf(module, sizeof module, "%.*s", (int)(strlen(name) - strlen(WEIGHT)), name);
     if (merge_is_saved(&m->fields, module)) return fail_missing(m, t, WEIGHT, "modules_to_save names it", err);
     if (m->tensors[t].tensor.dims != 2 || merge_leaves_out(&m->fields, module)) return 0;

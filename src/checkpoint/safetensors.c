@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/no_model.h"
+#include "base/text.h"
 
 // ---- Element types
 
@@ -282,22 +283,17 @@ static int sort_entries(SafetensorsReader *reader, Error *err) {
 
 // ---- Models
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 static int refuse_pickle(const char *path, const char *name, Error *err) {
     return fail_input(err, "%s: \"%.120s\" is a pickle: not supported, convert to safetensors", path, name);
 }
 
 // A file that an index names must be a plain name: no way out of the model's folder.
 static int check_file_name(const char *name, const char *index_path, Error *err) {
-    if (is_pickle(name)) return refuse_pickle(index_path, name, err);
+    if (is_pickle_name(name)) return refuse_pickle(index_path, name, err);
     if (strchr(name, '/') != NULL || strchr(name, '\\') != NULL || strstr(name, "..") != NULL) {
         return fail_input(err, "%s: file name \"%.120s\" leaves the folder, expected a plain name", index_path, name);
     }
-    if (ends_with(name, ".safetensors")) return 0;
+    if (text_ends_with(name, ".safetensors")) return 0;
     return fail_input(err, "%s: file name \"%.120s\", expected one that ends in .safetensors", index_path, name);
 }
 
@@ -418,8 +414,8 @@ static int open_folder(SafetensorsReader *reader, const char *dir, Error *err) {
 }
 
 static int open_any(SafetensorsReader *reader, const char *path, Error *err) {
-    if (is_pickle(path)) return refuse_pickle(path, path, err);
-    return ends_with(path, ".safetensors") ? open_single(reader, path, err) : open_folder(reader, path, err);
+    if (is_pickle_name(path)) return refuse_pickle(path, path, err);
+    return text_ends_with(path, ".safetensors") ? open_single(reader, path, err) : open_folder(reader, path, err);
 }
 
 static int open_with(SafetensorsReader **out, const char *path, Error *err,
@@ -435,7 +431,7 @@ static int open_with(SafetensorsReader **out, const char *path, Error *err,
 }
 
 int safetensors_open(SafetensorsReader **out, const char *path, Error *err) {
-    return open_with(out, path, err, is_pickle(path) ? open_any : open_single);
+    return open_with(out, path, err, is_pickle_name(path) ? open_any : open_single);
 }
 
 int safetensors_open_model(SafetensorsReader **out, const char *path, Error *err) {

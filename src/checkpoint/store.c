@@ -176,11 +176,6 @@ int store_expendable(StoreEntry **out, int *count, const char *store, int64_t wh
     while (whole < listed && all[whole].step != whole_step) whole++;
     for (int i = whole + 1; i < listed; i++)
         if (keep_every == 0 || all[i].step % keep_every != 0) all[(*count)++] = all[i];
-    for (int i = 0; i < *count / 2; i++) {
-        const StoreEntry newer = all[i];
-        all[i] = all[*count - 1 - i];
-        all[*count - 1 - i] = newer;
-    }
     return 0;
 }
 

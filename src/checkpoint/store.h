@@ -48,7 +48,7 @@ int store_take_name(const char *store, const char *made, const char *name, Error
 // latest -> name, at once. Errors: 1.
 int store_set_latest(const char *store, const char *name, Error *err);
 
-// *out = the checkpoints that may go to make room, oldest first, to be freed by the caller: those older than that of
+// *out = the checkpoints that may go to make room, newest first, to be freed by the caller: those older than that of
 // whole_step, of which a folder must be there, and not of a multiple of keep_every (0: none is). Errors: as store_list.
 int store_expendable(StoreEntry **out, int *count, const char *store, int64_t whole_step, int64_t keep_every,
                      Error *err);

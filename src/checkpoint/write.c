@@ -201,13 +201,13 @@ static uint64_t bytes_held(const CheckpointContent *c, const StoreEntry *old, in
     return bytes;
 }
 
-// Removes so many of the old checkpoints, in their order, that `needed` bytes are free; none where all of them are not
+// Removes so many of the old checkpoints, the oldest first, that `needed` bytes are free; none where all of them are not
 // enough. *held: bytes that they have.
 static int make_room(const CheckpointContent *c, uint64_t needed, uint64_t *free_bytes, uint64_t *held, Error *err) {
     StoreEntry *old = NULL;
     int count = 0, code = store_expendable(&old, &count, c->store, c->whole_step, c->keep_every, err);
     *held = code ? 0 : bytes_held(c, old, count);
-    for (int i = 0; !code && i < count && *free_bytes + *held >= needed && *free_bytes < needed; i++) {
+    for (int i = count - 1; !code && i >= 0 && *free_bytes + *held >= needed && *free_bytes < needed; i--) {
         store_remove(c->store, old[i].name);
         if (c->dropped) ++*c->dropped;
         code = read_free(free_bytes, c, err);

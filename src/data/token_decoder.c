@@ -104,7 +104,7 @@ static int digit_value(char c) {
 
 int token_decoder_byte(const char *token, size_t length) {
     if (length != 6 || memcmp(token, "<0x", 3) != 0 || token[5] != '>') return -1;
-    int high = token[3] == '+' ? 0 : digit_value(token[3]),
-        low = digit_value(token[4]); // "+F", as `tokenizers` reads it
+    const int high = token[3] == '+' ? 0 : digit_value(token[3]); // <0x+F> is 15, as `tokenizers` reads it
+    const int low = digit_value(token[4]);
     return high < 0 || low < 0 ? -1 : 16 * high + low;
 }

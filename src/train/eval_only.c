@@ -7,6 +7,7 @@
 #include <omp.h>
 #endif
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "checkpoint/checkpoint.h"
 #include "data/loader.h"
@@ -121,8 +122,8 @@ static int open_output(Evaluation *e, Error *err) {
     if (!code) code = log_open(&e->log, path, err);
     if (code) return code;
     if (checkpoint_read_state(o->init_from, &state, NULL) == 0) {
-        const cJSON *step = cJSON_GetObjectItemCaseSensitive(state, "step");
-        if (cJSON_IsNumber(step)) e->step = (int64_t)step->valuedouble;
+        uint64_t step;
+        if (json_is_count(json_get(state, "step"), INT64_MAX, &step)) e->step = (int64_t)step;
         cJSON_Delete(state);
     }
     log_evaluated(&e->log, e->step, o->init_from);

@@ -77,8 +77,7 @@ const OptionSpec options_table[] = {
             "write a checkpoint every N steps, in the background; 0: only at the end"),
     INTEGER(keep_last, "keep-last", 0, NONE, "checkpoints", "3", 0, 1000000,
             "older ones are removed once a new one is whole; where the disk has no room for it, the oldest go before, "
-            "the newest "
-            "never. 0: keep all"),
+            "the newest never. 0: keep all"),
     INTEGER(keep_every, "keep-every", 0, NONE, "updates", "0", 0, 1e12,
             "checkpoints of every N-th step are kept besides; 0: none"),
 

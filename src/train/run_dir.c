@@ -52,13 +52,13 @@ static const char *const signs[] = {"log.jsonl", "trainer_options.json", "checkp
 enum { SIGNS = sizeof signs / sizeof *signs };
 
 int run_dir_refuse_results(const char *folder, bool replace, Error *err) {
-    for (size_t i = replace; i < SIGNS; i++) {
+    for (size_t i = 0; i < SIGNS; i++) {
         mode_t type;
-        if (holds(folder, signs[i], &type))
-            return fail_input(err,
-                              "--output %s: found %s in it, expected a folder of its own for the results of --eval-only"
-                              "%s",
-                              folder, signs[i], i == 0 ? ", or --overwrite to replace earlier ones" : "");
+        const bool results = strcmp(signs[i], "log.jsonl") == 0;
+        if ((results && replace) || !holds(folder, signs[i], &type)) continue;
+        return fail_input(err,
+                          "--output %s: found %s in it, expected a folder of its own for the results of --eval-only%s",
+                          folder, signs[i], results ? ", or --overwrite to replace earlier ones" : "");
     }
     return 0;
 }

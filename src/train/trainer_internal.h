@@ -1,7 +1,7 @@
-// What the files of the trainer share: trainer_open.c (parts, summary), trainer_data.c, trainer_begin.c (weights in, output
-// folder), trainer_step.c (the step and what is observed after it), trainer_guard.c (steps that are not like
-// the others), trainer_finetune.c (rows and losses of finetuning), trainer_save.c (checkpoints), trainer_state.c (what they hold besides weights and moments),
-// trainer_ranks.c (what all ranks agree on).
+// What the files of the trainer share: trainer_open.c (parts, summary), trainer_data.c (data and tokenizer),
+// trainer_begin.c (weights in, output folder), trainer_step.c (the step and what is observed after it), trainer_guard.c
+// (steps that are not like the others), trainer_finetune.c (rows and losses of finetuning), trainer_save.c (checkpoints),
+// trainer_state.c (what they hold besides weights and moments), trainer_ranks.c (what all ranks agree on).
 #ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
 #define LLMC_TRAIN_TRAINER_INTERNAL_H
 
@@ -45,9 +45,9 @@ struct Trainer {
     RunDir run_dir;    // rank 0's
     Resume resume;
     LlamaConfig config;
-    bool new_head;       // the model has a reward model's head, which the weights to begin with lack
-    Loader *train, *val; // val: NULL where there is none
-    EvalTasks *tasks;    // rank 0's; NULL without --eval-tasks
+    bool new_head;        // the model has a reward model's head, which the weights to begin with lack
+    Loader *train, *val;  // val: NULL where there is none
+    EvalTasks *tasks;     // rank 0's; NULL without --eval-tasks
     Tokenizer *tokenizer; // NULL: shards of llm.c, and none was given
     char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
     char tokenizer_path[PATH_MAX];                   // the file in use

@@ -1,5 +1,5 @@
-// write_store STORE STEP SEED KEEP_LAST TOKENIZER_FOLDER PARTS AVERAGED [WHOLE_STEP KEEP_EVERY]: writes a checkpoint of a model with those initial
-// weights, one part after the other; AVERAGED 1: with a mean over steps too.
+// write_store STORE STEP SEED KEEP_LAST TOKENIZER_FOLDER PARTS AVERAGED [WHOLE_STEP KEEP_EVERY]: writes a checkpoint of a
+// model with those initial weights, one part after the other; AVERAGED 1: with a mean over steps too.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
