@@ -220,6 +220,21 @@ def test_trained(work, tmp_path):
     assert check_scores(train(work, tmp_path / "again", init_from=tmp_path / "old")) == expected
 
 
+@pytest.mark.parametrize("where", ["model", "data"])
+def test_unreadable_files_are_found_before_a_run_is_replaced(work, tmp_path, where):
+    train(work, tmp_path / "run")
+    model, data = tmp_path / "model", tmp_path / "data"
+    shutil.copytree(work.base, model)
+    shutil.copytree(work.prefs, data)
+    broken = {"model": model, "data": data}[where] / "special_tokens_map.json"
+    broken.write_text("{")
+
+    before = trainrun.snapshot(tmp_path / "run")
+    task = work.task("reward", precision="fp32", output=tmp_path / "run", init_from=model, train_data=data / "train_*.bin")
+    work.refused(str(broken), "not JSON", **task | dict(overwrite=True))
+    assert trainrun.snapshot(tmp_path / "run") == before
+
+
 def test_resumed(work, tmp_path):
     """A run that was begun with other files."""
     train(work, tmp_path / "run", steps=1, schedule_steps=2)

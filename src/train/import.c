@@ -10,7 +10,7 @@
 #include "data/shard.h"
 #include "train/run_dir.h"
 
-enum { MAX_GENERATION_BYTES = 1 << 20 };
+enum { MAX_JSON_BYTES = 1 << 28 };
 
 // Beside tokenizer.json, which the data bring. (tokenizer_config.json is the data's where the model has
 // none.)
@@ -18,12 +18,29 @@ static const char *const files[] = {"tokenizer_config.json", "generation_config.
                                     "added_tokens.json",     "chat_template.jinja",    "tokenizer.model"};
 enum { FILES = sizeof files / sizeof *files, OPTIONAL = 1 };
 
+static int check_json(const char *path, Error *err) {
+    cJSON *json = NULL;
+    int code = access(path, F_OK) == 0 ? json_read_object(&json, path, MAX_JSON_BYTES, err) : 0;
+    cJSON_Delete(json);
+    return code;
+}
+
 static int check_generation_config(const char *folder, Error *err) {
     char path[PATH_MAX];
-    cJSON *json = NULL;
     int code = run_dir_path(path, folder, "generation_config.json", err);
-    if (!code && access(path, F_OK) == 0) code = json_read_object(&json, path, MAX_GENERATION_BYTES, err);
-    cJSON_Delete(json);
+    return code ? code : check_json(path, err);
+}
+
+int import_check_padding(const char *folder, const char *rows, Error *err) {
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    char path[PATH_MAX];
+    int code = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++) {
+        code = run_dir_path(path, folder, names[i], err);
+        if (!code) code = check_json(path, err);
+        if (!code) code = run_dir_path_beside(path, rows, names[i], err);
+        if (!code) code = check_json(path, err);
+    }
     return code;
 }
 

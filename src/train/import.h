@@ -16,6 +16,10 @@ extern "C" {
 // (generation_config.json is there and no JSON), 1 (unreadable).
 int import_same_tokenizer(bool *same, const char *folder, const uint8_t *sha256, Error *err);
 
+// Refuses (2) files of the model in the folder, or beside the finetuning data `rows`, that are to name a reward model's pad
+// token (checkpoint/padding.h) and are no JSON: before they are copied into a folder that may hold a run. Errors: 2, 1.
+int import_check_padding(const char *folder, const char *rows, Error *err);
+
 // Takes the tokens that begin and end a document in the data (SHARD_NO_ID: none; without an end, the begin does both).
 // keep: the end tokens that the configuration has stay beside them, as an instruct model's must; else they go. Errors:
 // 2 (too many).

@@ -281,6 +281,7 @@ static int open_inputs(Trainer *t, Error *err) {
     if (!code) code = settle_length(t, err);
     if (!code) code = trainer_open_tasks(t, err);
     if (!code) code = find_origin(t, err);
+    if (!code && t->options.task == TASK_REWARD) code = import_check_padding(t->origin, t->train_shard, err);
     if (!code) code = take_document_ids(&t->config, t->origin != NULL, t->train, err);
     if (!code) code = check_sampling(t, err);
     return code ? code : check_resume(t, err);
