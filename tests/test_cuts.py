@@ -258,6 +258,13 @@ def test_with_an_unknown_part_nothing_is_cut(name, build, rng, tmp_path):
     assert encoded(encoder, places, blocks(rng, text), 1) == (encoder.tokenizer.encode(text, add_special_tokens=False).ids, 1)
 
 
+def test_a_tokenizer_at_which_the_library_panics(rng, tmp_path):
+    tokenizer = KINDS["llama3"](rng)
+    tokenizer.normalizer = N.Replace(Regex("a|"), "b")
+    with pytest.raises(RuntimeError, match="the tokenizers library fails with this tokenizer: .*index out of bounds"):
+        make_encoder(tokenizer, tmp_path).encode([Unit("x", "train", True, True, 1)])
+
+
 ATOMS = ["a", "b", "B", "s", "1", " ", ".", r"\s", r"\S", r"\n", r"\.", r"\p{L}", r"\p{N}"]
 ATOMS += ["[ab]", "[^a]", r"[^\sab]", r"[\[\]a]", "[a-z&&[^b]]"]
 REPEATS = ["+", "*", "?", "{1,3}", "{2}", "{0,2}", "{,2}", "+?", "*?", "??", "++", "*+", "{1,2}+"]

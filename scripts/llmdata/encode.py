@@ -45,7 +45,7 @@ class Encoder:
         self.bos, self.eos = bos, eos
 
     def encode(self, units: list[Unit]) -> Encoded:
-        encodings = self.tokenizer.encode_batch_fast([unit.before + unit.text for unit in units], add_special_tokens=False)
+        encodings = self._encodings([unit.before + unit.text for unit in units])
         parts: dict[str, list[np.ndarray]] = {}
         result = Encoded(units[-1].consumed)
         for unit, encoding in zip(units, encodings):
@@ -56,6 +56,14 @@ class Encoder:
             result.text_bytes[unit.split] = result.text_bytes.get(unit.split, 0) + len(unit.text.encode())
         result.tokens = {split: np.concatenate(arrays) for split, arrays in parts.items()}
         return result
+
+    def _encodings(self, texts: list[str]) -> list:
+        try:
+            return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except BaseException as error:  # what the library panics with is no Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            raise RuntimeError(f"the tokenizers library fails with this tokenizer: {' '.join(str(error).split())}") from None
 
     def _tokens_before(self, unit: Unit) -> int:
         return len(self.tokenizer.encode(unit.before, add_special_tokens=False).ids) if unit.before else 0
