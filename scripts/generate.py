@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+from llmdata.characters import harmless, is_text
 from llmdata.files import ROWS
 from llmdata.folder import find_whole_model
 from llmdata.records import parse, place, read_rows
@@ -28,9 +29,8 @@ from llmdata.version import add_version
 from llmtext.chat import Chat
 from llmtext.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
-from llmtext.stream import harmless
 from llmtext.texts import (
-    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options, is_text, open_tokenizer,
+    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options, open_tokenizer,
     sampler_options, split_stops, take_token,
 )  # fmt: skip
 

@@ -54,15 +54,15 @@ from llmdata.records import place
 from llmdata.show import Shower, terminal_width
 from llmdata.split import HeldOut
 from llmdata.textfile import copy_unmarked
+from llmdata.tokenizer import CONFIG
 from llmdata.version import add_version
-from llmtext.chat import CONFIG, LLAMA3, LLAMA3_TEMPLATE, OWN, Template
+from llmtext.chat import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
 from llmtext.texts import check_texts, open_tokenizer
 
-BESIDE = ("tokenizer_config.json", OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there
+BESIDE = (CONFIG, OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there
 # reference_*.bin: what train_llama3 keeps of a reference model's answers to the set
 OWN_FILES = ("train_*.bin", "val_*.bin", "reference_*.bin", "tokenizer.json", *BESIDE, "meta.json")
 LISTED = 5  # rows left out that are named on stderr
-LLAMA3_DATE = "2024-07-26"  # that of Llama 3.1's own template
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -31,6 +31,7 @@ import numpy as np
 
 from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
+from llmdata.characters import harmless
 from llmdata.cut import cut_at_seams
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
@@ -41,7 +42,6 @@ from llmdata.progress import Progress
 from llmdata.records import unpacked_bytes
 from llmdata.seams import Seams
 from llmdata.version import add_version
-from llmtext.stream import harmless
 from llmtext.texts import check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")

@@ -38,6 +38,7 @@ from tokenizers import Tokenizer
 
 from llmdata import evalset, records
 from llmdata import tokenizer as tokenizers
+from llmdata.characters import is_text
 from llmdata.errors import InputError
 from llmdata.files import ROWS, Notes
 from llmdata.folder import find_model
@@ -149,7 +150,7 @@ def field(row: Row, options: argparse.Namespace, role: str, expected: type, what
 def check_text(row: Row, name: str, value) -> None:
     """JSON can escape half a surrogate pair, which no encoding can write."""
     for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+        if isinstance(text, str) and not is_text(text):
             raise InputError(f"{row.where}: {name!r} has half a surrogate pair, expected Unicode text")
 
 

@@ -31,7 +31,7 @@ from llmdata.files import ROWS, Notes
 from llmdata.folder import find_whole_model
 from llmdata.textfile import read_json
 from llmdata.version import add_version
-from llmtext.chat import Template
+from llmtext.chat import LLAMA3_DATE, Template
 from llmtext.errors import Fault, InputError
 from llmtext.fingerprint import model_fingerprint
 from llmtext.generator import Generator, check_sampler_options, library_path
@@ -45,7 +45,6 @@ from llmtext.texts import (
 )  # fmt: skip
 from llmtext.turns import Turns
 
-LLAMA3_DATE = "2024-07-26"  # that of Llama 3.1's own template
 SCORER_POSITIONS = 8192  # of a forward pass of the reward model
 
 

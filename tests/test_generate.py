@@ -18,10 +18,11 @@ from trainrun import BOS, EOS, VOCAB, write_tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
+from llmdata.characters import harmless  # noqa: E402
 from llmtext.chat import Chat  # noqa: E402
 from llmtext.errors import InputError  # noqa: E402
 from llmtext.generator import Generator, SamplerOptions  # noqa: E402
-from llmtext.stream import TextStream, harmless  # noqa: E402
+from llmtext.stream import TextStream  # noqa: E402
 from llmtext.texts import Row, take_token  # noqa: E402
 
 PRECISION = "fp32" if "fp32" in llmc.build_folders() else "bf16"

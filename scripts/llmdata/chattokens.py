@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from llmtext.chat import REASONING, ROW, Piece, Template, has_words
+from llmtext.chat import ROW, Piece, Template
 from llmtext.errors import InputError
 
 from .badrow import MASKED, NO_DIFFERENCE, SPECIAL, TEMPLATE, TOO_LONG, BadRow
 from .chatrows import Comparison, Conversation, compare
-from .messages import is_trained
+from .messages import REASONING, has_words, is_trained
 from .rows import FORMAT, TRAINED, Row
 
 # Fields that say something: a template that writes none of it is told of. Any other is metadata where no template reads it.

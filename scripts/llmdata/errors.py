@@ -1,6 +1,6 @@
 """The one exception that means: the user gave something that can't be used. Programs print it and exit with code 2."""
 
-from llmtext.stream import on_one_line
+from .characters import on_one_line
 
 
 class InputError(Exception):

@@ -5,8 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmtext.stream import on_one_line
-
+from .characters import on_one_line
 from .errors import InputError
 from .textfile import ARRAY, LINES, PACKED, TABLE, TEXT, TextFile, endings, format_of
 

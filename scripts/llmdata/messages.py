@@ -1,18 +1,18 @@
 """Messages and other fields of chat data, read from JSON: checked, and else as they are: a template may read any of them."""
 
-import re
-
-from llmtext.chat import REASONING, TOKENS, has_words
-
 from .badrow import EMPTY, MALFORMED, UNKNOWN_ROLE, BadRow, found, parsed
+from .characters import is_text
 from .formats import turn
+
+TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # that a template may write
 
 ROLES = ("system", "user", "assistant", "tool", "ipython")
 FLAGS = ("weight", "train", "loss")  # of an assistant's message that is not trained one of them is 0 or false
+
+# Names of a message's reasoning: the first that is there has it, and templates read the first two.
+REASONING = ("reasoning_content", "thinking", "reasoning")
 SAYING = ("content", "tool_calls", "function_call", *REASONING)  # fields in which an assistant may say something
 TAKEN = ("messages", "tools", "documents", "add_generation_prompt", "chat_template", *TOKENS)  # no names of template arguments
-
-HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def read_messages(name: str, value, text_role: str | None = None) -> list[dict]:
@@ -29,6 +29,13 @@ def read_messages(name: str, value, text_role: str | None = None) -> list[dict]:
 
 def says(message: dict) -> bool:
     return bool(text_of(message).strip()) or any(has_words(message.get(name)) for name in SAYING[1:])
+
+
+def has_words(value) -> bool:
+    """Whether a JSON value has a text in it that is more than white space."""
+    if isinstance(value, dict):
+        return any(map(has_words, value.values()))
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, (list, tuple)) and any(map(has_words, value))
 
 
 def text_of(message: dict) -> str:
@@ -121,7 +128,7 @@ def _has_half_pair(value) -> bool:
         return any(map(_has_half_pair, (*value, *value.values())))
     if isinstance(value, list):
         return any(map(_has_half_pair, value))
-    return isinstance(value, str) and bool(HALF_PAIR.search(value))
+    return isinstance(value, str) and not is_text(value)
 
 
 # ---- what a row has beside its messages

@@ -8,8 +8,9 @@ from typing import Iterable, Iterator
 
 import numpy as np
 
-from llmtext.stream import decode_behind, harmless
+from llmtext.stream import decode_behind
 
+from .characters import harmless
 from .rows import COMPARISONS, FORMAT, ID_MASK, TRAINED, Row, trained_tokens
 
 GREEN, YELLOW, CYAN, DIM, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[36m", "\x1b[2m", "\x1b[0m"

@@ -13,8 +13,7 @@ import shlex
 from pathlib import Path
 from typing import Iterator
 
-from llmtext.stream import harmless
-
+from .characters import harmless
 from .errors import InputError
 
 TEXT, LINES, ARRAY, TABLE = ".txt", ".jsonl", ".json", ".parquet"
@@ -250,6 +249,14 @@ def read_text(path: Path) -> str:
 def read_json(path: Path):
     """The value of a JSON file, of a configuration for instance."""
     return parse_json(path, read_text(path))
+
+
+def read_object(path: Path) -> dict:
+    """That of a JSON file which need not be there: then it is empty."""
+    value = read_json(path) if path.exists() else {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value
 
 
 def parse_json(path: Path, text: str):

@@ -11,12 +11,10 @@ from typing import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from llmtext.chat import read_json, token_text
-from llmtext.stream import harmless
-
 from . import spm
+from .characters import harmless
 from .errors import InputError
-from .textfile import copy_unmarked, refuse_mark
+from .textfile import copy_unmarked, read_object, refuse_mark
 
 # How Llama 3 splits text into words before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
 SPLIT = (
@@ -113,12 +111,19 @@ def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
     tokenizer, *own = _read(path)
     check_kind(tokenizer, path)
     config = path.parent / CONFIG
-    fields = read_json(path.parent / "special_tokens_map.json") | read_json(config)
+    fields = read_object(path.parent / "special_tokens_map.json") | read_object(config)
     said = [token_text(fields.get(name)) for name in ("bos_token", "eos_token")]
     result = _with_ids(tokenizer, *(option or name or known for option, name, known in zip((bos, eos), said, own)))
     result.source = path if path.suffix == ".json" else None
     result.config = config if config.is_file() else None
     return result
+
+
+def token_text(value) -> str:
+    """tokenizer_config.json has a token as its text or as an object with it."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else ""
 
 
 def find(path: Path) -> Path:
@@ -157,7 +162,7 @@ def _convert(path: Path) -> tuple[Tokenizer, str | None, str | None]:
         sentencepiece = file.read(1) == spm.MAGIC
     if not sentencepiece:
         return from_ranks(read_meta_ranks(path)), BOS, EOS
-    model, fields = spm.read(path), read_json(path.parent / CONFIG)
+    model, fields = spm.read(path), read_object(path.parent / CONFIG)
     # Llama's tokenizers begin a text with its token unless they are told not to
     tokenizer = spm.convert(model, bool(fields.get("add_bos_token", True)), bool(fields.get("add_eos_token", False)))
     return tokenizer, model.bos, model.eos

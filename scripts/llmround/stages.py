@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmtext.chat import read_json
+from llmdata.textfile import read_object
 from llmtext.fingerprint import file_digest, model_fingerprint
 
 from .settings import OF_POLICY, Options, Programs, Round, Source, Training, as_arguments
@@ -74,7 +74,7 @@ def longest_row(train: Options) -> Options:
 
 
 def is_reward_model(folder: Path) -> bool:
-    return read_json(folder / "config.json").get("architectures") == ["LlamaForSequenceClassification"]
+    return read_object(folder / "config.json").get("architectures") == ["LlamaForSequenceClassification"]
 
 
 class Plan:

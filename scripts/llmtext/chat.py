@@ -8,7 +8,6 @@ import datetime
 import functools
 import hashlib
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,10 +16,12 @@ import jinja2
 import numpy as np
 
 from llmdata import textfile
+from llmdata.characters import harmless
+from llmdata.messages import REASONING, TOKENS, has_words
+from llmdata.tokenizer import CONFIG, token_text
 
 from .errors import InputError
 from .prefix import without_prefix
-from .stream import harmless
 from .tracked import GENERATED, LOST, Environment, of_source, runs
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
@@ -30,33 +31,14 @@ LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_
 
 {% endif %}"""
 LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-OWN, CONFIG, LLAMA3 = "chat_template.jinja", "tokenizer_config.json", "Llama 3"  # where a template comes from
+LLAMA3_DATE = "2024-07-26"  # that of Llama 3.1's own template
+OWN, LLAMA3 = "chat_template.jinja", "Llama 3"  # where a template comes from, beside CONFIG
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates: the latter is for conversations with tools
 MORE = "additional_chat_templates"  # the folder in which transformers keeps those that are not the usual one
 
-TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # that a template may write
-
-# Names of a message's reasoning: the first that is there has it, and templates read the first two.
-REASONING = ("reasoning_content", "thinking", "reasoning")
 NOTHING = MappingProxyType({})
 ROW = -1  # in place of a message's number: the tools, documents and arguments that a row has for the template
-
-
-def read_json(path: Path) -> dict:
-    if not path.exists():
-        return {}
-    value = textfile.read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value
-
-
-def token_text(value) -> str:
-    """tokenizer_config.json has a token as its text or as an object with it."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else ""
 
 
 def find_templates(folder: Path, fields: dict) -> tuple[dict[str, str], str]:
@@ -129,13 +111,6 @@ def _named(message: int, field: str) -> str:
     return f'"{field}"' if message == ROW else f'"{field}" of message {message + 1}'
 
 
-def has_words(value) -> bool:
-    """Whether a JSON value has a text in it that is more than white space."""
-    if isinstance(value, dict):
-        return any(map(has_words, value.values()))
-    return bool(value.strip()) if isinstance(value, str) else isinstance(value, (list, tuple)) and any(map(has_words, value))
-
-
 def _with_reasoning(message: dict) -> dict:
     """As transformers does it, for templates that read it under another name."""
     reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
@@ -147,7 +122,7 @@ class Template:
 
     def __init__(self, folder: Path, tokenizer, date: datetime.date | None = None):
         self.folder, self.tokenizer, self.date = folder, tokenizer, date
-        self.fields = read_json(folder / "tokenizer_config.json")
+        self.fields = textfile.read_object(folder / CONFIG)
         self.tokens = {name: token for name in TOKENS if (token := token_text(self.fields.get(name)))}
         named, self.origin = find_templates(folder, self.fields)
         if not named:

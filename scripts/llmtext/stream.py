@@ -1,21 +1,10 @@
-"""Ids to text as they come: characters only when they are whole, stop strings never shown, terminals kept safe."""
+"""Ids to text as they come: characters only when they are whole, stop strings never shown."""
 
 import re
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # a byte's token where the tokenizer's decoder has ByteFallback
 CONTEXT = 8  # tokens before the new ones that are decoded with them: what a token looks like may depend on them
 PENDING = 16  # tokens that are decoded again with each new one; where they become more, a place to cut is looked for
-
-
-def harmless(text: str) -> str:
-    """For a terminal: control characters but newline and tab, and marks that turn the writing round, are shown as U+FFFD."""
-    return CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
-
-
-def on_one_line(text: str) -> str:
-    """For a message: a file's name may have line ends in it."""
-    return harmless(text).replace("\n", "\ufffd")
 
 
 def standing_before(tokenizer) -> list[int]:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from llmdata import tokenizer as tokenizers
+from llmdata.characters import is_text
 
 from .errors import InputError
 from .generator import Generator, SamplerOptions
@@ -39,11 +40,6 @@ def check_sampling_options(options: argparse.Namespace) -> None:
 
 def sampler_options(options: argparse.Namespace) -> SamplerOptions:
     return SamplerOptions(options.temperature, options.top_k, options.top_p)
-
-
-def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON may hold halves of characters."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def check_texts(options: argparse.Namespace, *names: str) -> None:
