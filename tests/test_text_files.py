@@ -238,6 +238,30 @@ def test_a_damaged_file_ends_each_program_with_one_line(tmp_path, model, prepare
         prompts.read_prompts([path], None)
 
 
+READ = """
+import sys
+from pathlib import Path
+from llmdata.errors import InputError
+from llmdata.records import read_rows
+for path in sys.argv[1:]:
+    try:
+        list(read_rows(Path(path)))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_what_is_not_there_or_a_folder_is_told_once(tmp_path):
+    """In the mode in which Python tells of errors while it clears up, as it does from 3.13 on without being asked."""
+    suffixes = (".txt", ".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.zst")
+    paths = [tmp_path / f"{name}{suffix}" for name in ("missing", "folder") for suffix in suffixes]
+    for path in paths[len(suffixes) :]:
+        path.mkdir()
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", READ, *paths], cwd=SCRIPTS, capture_output=True, text=True)
+    reasons = ["No such file or directory"] * len(suffixes) + ["Is a directory"] * len(suffixes)
+    assert done.stdout == "".join(f"{path}: {reason}\n" for path, reason in zip(paths, reasons)) and not done.stderr
+
+
 TAR = b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + bytes(300)
 HINTS = [
     ("a.txt", "na\u00efve".encode("latin-1"), "not UTF-8 at byte offset 2, expected UTF-8; if it is Latin-1 or Windows text: "

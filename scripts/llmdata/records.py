@@ -172,9 +172,9 @@ def open_table(path: Path):
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    if path.stat().st_size == 0:
-        return None
     try:
+        if path.stat().st_size == 0:
+            return None
         file = parquet.ParquetFile(path, buffer_size=textfile.READ_BYTES)
         file.schema_arrow  # is made of the file's only here
         return file

@@ -69,27 +69,20 @@ def endings(formats: tuple[str, ...]) -> str:
 # ---- opening
 
 
-class _Counted(io.RawIOBase):
+class _Counted(io.FileIO):
     """The file's own bytes; `position`: how many have been read."""
 
     def __init__(self, path: Path):
         try:
-            self.file = open(path, "rb", buffering=0)
+            super().__init__(path)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from None
         self.position = 0
 
-    def readable(self) -> bool:
-        return True
-
     def readinto(self, buffer) -> int:
-        count = self.file.readinto(buffer) or 0
+        count = super().readinto(buffer)
         self.position += count
         return count
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
 
 
 class _Unpacked(io.RawIOBase):
@@ -167,7 +160,7 @@ class TextFile(io.BufferedReader):
 def kind_of_file(path: Path) -> str | None:
     """What it is by its bytes, if that is no text, and what to do about it."""
     with _Counted(path) as file:
-        kind = _kind(file.file.read(_HEAD) or b"")
+        kind = _kind(file.read(_HEAD))
     return kind and ": ".join(kind)
 
 
