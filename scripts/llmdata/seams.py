@@ -20,7 +20,7 @@ from typing import Callable
 from tokenizers import Tokenizer, models
 
 from .pattern import Pattern, Unknown
-from .tokenizer import byte_letters
+from .tokenizer import as_json, byte_letters, parts_of
 
 Step = Callable[[str, str], bool | tuple[str, str]]
 
@@ -68,27 +68,14 @@ def _steps(tokenizer: Tokenizer) -> list[Step]:
     raw = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     normalized = [tokenizer.normalizer.normalize_str(text) for text in raw] if tokenizer.normalizer else []
     steps = [_added_tokens(raw)]
-    steps += [_normalizer(part) for part in _parts(_content(tokenizer.normalizer), "normalizers")]
+    steps += [_normalizer(part) for part in parts_of(tokenizer.normalizer, "normalizers")]
     steps.append(_added_tokens(raw + normalized))
     splits = False
-    for part in _parts(_content(tokenizer.pre_tokenizer), "pretokenizers"):
+    for part in parts_of(tokenizer.pre_tokenizer, "pretokenizers"):
         added, makes_pieces = _pre_tokenizer(part)
         steps += added
         splits |= makes_pieces
     return steps + [_model(tokenizer, splits)]
-
-
-def _content(component) -> dict | None:
-    """What tokenizer.json says of it."""
-    return None if component is None else json.loads(component.__getstate__())
-
-
-def _parts(component: dict | None, key: str) -> list[dict]:
-    if component is None:
-        return []
-    if component["type"] != "Sequence":
-        return [component]
-    return [part for inner in component[key] for part in _parts(inner, key)]
 
 
 def _added_tokens(contents: list[str]) -> Step:
@@ -223,7 +210,7 @@ def _merges(tokenizer: Tokenizer) -> Step | None:
     model = tokenizer.model
     if any(getattr(model, name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")):
         return None
-    content = _content(model)
+    content = as_json(model)
     vocab, merges = content["vocab"], content["merges"]
     bytes_merge = model.byte_fallback and any(_BYTE_TOKEN.fullmatch(token) for merge in merges for token in merge)
     if bytes_merge or len(vocab) < tokenizer.get_vocab_size(with_added_tokens=False):  # two names of one id

@@ -173,15 +173,25 @@ def check_kind(tokenizer: Tokenizer, path: Path) -> None:
     kind = type(tokenizer.model).__name__
     if kind != "BPE":
         raise InputError(f"{path}: model is {kind}, expected BPE")
-    parts = _parts(json.loads(tokenizer.decoder.__getstate__())) if tokenizer.decoder is not None else []
+    parts = parts_of(tokenizer.decoder, "decoders")
     if not DECODERS.fullmatch(" ".join(part["type"] if _is_plain(part) else "other" for part in parts)):
         found = ", ".join(part["type"] for part in parts) or "missing"
         raise InputError(f'{path}: decoder is {found}, expected ByteLevel, Metaspace, or Replace ("{spm.BLANK}" by a blank), '
                          "ByteFallback, Fuse, Strip (of blanks at the left)")  # fmt: skip
 
 
-def _parts(decoder: dict) -> list[dict]:
-    return [part for inner in decoder["decoders"] for part in _parts(inner)] if decoder["type"] == "Sequence" else [decoder]
+def as_json(component) -> dict:
+    """What tokenizer.json says of a part of a tokenizer."""
+    return json.loads(component.__getstate__())
+
+
+def parts_of(component, key: str) -> list[dict]:
+    """Those of a normalizer, pre-tokenizer or decoder (None: it has none) in their order; `key` is where a sequence has them."""
+
+    def flat(part: dict) -> list[dict]:
+        return [part for inner in part[key] for part in flat(inner)] if part["type"] == "Sequence" else [part]
+
+    return [] if component is None else flat(as_json(component))
 
 
 def _is_plain(part: dict) -> bool:
