@@ -250,7 +250,7 @@ IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"u
     (GOOD | {"chat_template_kwargs": {"eos_token": "x"}}, '"chat_template_kwargs": "eos_token" is not for a row to set'),
     (chat(user(), {"role": "assistant", "tool_calls": [CALL]}), "the chat template leaves out the assistant message"),
     ({"conversations": [{"from": "cat", "value": "a"}]}, '"conversations[0]": role "cat", expected one of'),
-    ({"conversations": [{"from": "function_call", "value": "f()"}]}, '"conversations[0]": "f()", expected JSON of a call'),
+    ({"conversations": [{"from": "function_call", "value": "f()"}]}, '"conversations[0]": "f()", expected JSON'),
     ({"conversations": "talk"}, '"conversations": "talk", expected JSON'),
     ({"instruction": 1, "output": "a"}, '"instruction": 1, expected a text'),
     ({"instruction": "a", "output": "b", "history": ["c"]}, '"history": expected a list of pairs of texts'),

@@ -6,8 +6,6 @@ OpenAI's preferences: {"input": {"messages": [...]}, "preferred_output": [...], 
 The first two with "chosen" and "rejected" in place of the answer, too.
 """
 
-import json
-
 from .badrow import MALFORMED, BadRow, found, parsed
 from .errors import InputError
 from .records import Value, parse
@@ -29,17 +27,11 @@ def turn(where: str, value: dict) -> dict:
     rest = {key: item for key, item in value.items() if key not in ("from", "value")}
     speaker, said = value["from"], value.get("value")
     if speaker == "function_call":
-        return {"role": "assistant", "tool_calls": _calls(where, said), **rest}
+        calls = parsed(where, said)
+        functions = [{"type": "function", "function": call} for call in (calls if isinstance(calls, list) else [calls])]
+        return {"role": "assistant", "tool_calls": functions, **rest}
     role = SPEAKERS.get(speaker.lower(), speaker) if isinstance(speaker, str) else speaker
     return {"role": role, "content": said, **rest}
-
-
-def _calls(where: str, text) -> list[dict]:
-    try:
-        calls = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        raise BadRow(MALFORMED, f'"{where}": {found(text)}, expected JSON of a call') from None
-    return [{"type": "function", "function": call} for call in (calls if isinstance(calls, list) else [calls])]
 
 
 def parse_row(value: Value, expected: str = "an object") -> dict:
