@@ -41,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="folder with config.json, safetensors and tokenizer.json (or .model)")
+    add("--model", required=True, type=Path, metavar="DIR",
+        help="folder with config.json, safetensors and tokenizer.json (or .model)")  # fmt: skip
     add("--prompt", action="append", default=[], metavar="TEXT", help="text to go on with; may be given several times")
     add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or rows with the key \"prompt\"")
     add_sampling_options(add, temperature=0.8, top_p=0.95, max_tokens=256)
@@ -187,14 +188,14 @@ def main() -> int:
     except InputError as error:
         print(f"generate: {error}", file=sys.stderr)
         return 2
-    except Fault as error:
-        print(f"generate: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Fault, OSError) as error:
+        print(f"generate: {error}", file=sys.stderr)
         return 1
     return 0
 

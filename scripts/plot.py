@@ -28,7 +28,6 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from llmdata.errors import InputError
 from llmdata.textfile import read_json, read_lines
-
 from llmdata.version import add_version
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
@@ -233,7 +232,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="PNG", help="default: loss.png beside the first run's log")
     parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="horizontal axis (default: %(default)s)")
     parser.add_argument("--smooth", type=int, default=25, metavar="N",
-                        help="steps over which the training loss is averaged, at most an eighth of all (default: %(default)s)")  # fmt: skip
+                        help="steps over which the training loss is averaged, at most an eighth of all "
+                             "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--reference", action="append", default=[], metavar="NAME=VALUE", help="horizontal line")
     parser.add_argument("--title", help="default: the runs' names")
     parser.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch (default: %(default)s)")

@@ -53,7 +53,7 @@ from llmdata.progress import Progress
 from llmdata.records import place
 from llmdata.show import Shower, terminal_width
 from llmdata.split import HeldOut
-from llmdata.textfile import copy_unmarked
+from llmdata.textfile import copy_unmarked, read_object
 from llmdata.tokenizer import CONFIG
 from llmdata.version import add_version
 from llmtext.chat import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
@@ -345,7 +345,7 @@ def show(folder: Path, count: int) -> None:
     files = sorted(folder.glob("train_*.bin"))
     if not files or not (folder / "meta.json").is_file():
         raise InputError(f"--output {folder}: no rows in this folder")
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = read_object(folder / "meta.json")
     shower = Shower(
         open_tokenizer(folder, "--output"), rows.read_header(files[0])["kind"], sys.stdout.isatty(), terminal_width()
     )

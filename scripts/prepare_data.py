@@ -216,7 +216,8 @@ def document_tokens(text_tokenizer: tokenizers.TextTokenizer) -> str:
     said = f"documents begin with {begin}" + (f" and end with {end}" if end else ", which ends the one before")
     guessed = text_tokenizer.guessed
     names = "names" if len(guessed) > 1 else "name"
-    return said + (f"; a guess by the {names}, as the tokenizer does not say it: {' and '.join(guessed)} would" if guessed else "")
+    said += f"; a guess by the {names}, as the tokenizer does not say it: {' and '.join(guessed)} would" if guessed else ""
+    return said
 
 
 def print_summary(output: Path, meta: dict) -> None:

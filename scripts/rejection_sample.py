@@ -4,10 +4,11 @@
     rejection_sample.py --model POLICY --reward-model REWARD --prompts prompts.jsonl --output best.jsonl
     rejection_sample.py ... --samples 20 --temperature 0.8 --rows 64 --pairs pairs.jsonl
 
-A prompt is a row of .jsonl, .json (an array) or .parquet, the first two also compressed (.gz, .zst), with "prompt" (what a user says, or a list of messages) or "messages" (a conversation, up to its
-last user turn). OUTPUT gets a line for each prompt, {"messages", "score", "scores"}, which prepare_chat.py takes for SFT;
---pairs {"prompt", "chosen", "rejected", ...} of the best and the worst answer, which it takes for DPO. Answers that were
-cut off by --max-tokens are not chosen, unless --keep-cut. Answers that read the same are scored once.
+A prompt is a row of .jsonl, .json (an array) or .parquet, the first two also compressed (.gz, .zst), with "prompt" (what a
+user says, or a list of messages) or "messages" (a conversation, up to its last user turn). OUTPUT gets a line for each prompt,
+{"messages", "score", "scores"}, which prepare_chat.py takes for SFT; --pairs {"prompt", "chosen", "rejected", ...} of the best
+and the worst answer, which it takes for DPO. Answers that were cut off by --max-tokens are not chosen, unless --keep-cut.
+Answers that read the same are scored once.
 
 What is done is kept in OUTPUT.samples and OUTPUT.scores as it comes; the same command goes on where it was stopped or killed,
 with the result of a run that was not, and OUTPUT is made when all is done. Options of sampling cannot change in between.

@@ -4,7 +4,7 @@ from .characters import on_one_line
 
 
 class InputError(Exception):
-    """Bad input. The message is one line, whatever names it has in it: file (and place in it), what was expected, what was found."""
+    """Bad input. The message is one line, whatever names are in it: file (and place in it), what was found, what was expected."""
 
     def __init__(self, message: object = ""):
         super().__init__(on_one_line(str(message)))

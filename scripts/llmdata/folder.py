@@ -24,8 +24,8 @@ def find_whole_model(path: Path) -> Path:
     weights = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
     if weights or not (folder / "adapter_config.json").exists():
         return folder
-    raise InputError(f"{folder}: is an adapter (adapter_config.json), expected a model: merge_lora --adapter {folder} --output DIR "
-                     "makes one of it and its base")  # fmt: skip
+    raise InputError(f"{folder}: is an adapter (adapter_config.json), expected a model: merge_lora --adapter {folder} "
+                     "--output DIR makes one of it and its base")  # fmt: skip
 
 
 def _holds_model(folder: Path) -> bool:
@@ -34,5 +34,5 @@ def _holds_model(folder: Path) -> bool:
 
 def _check_link(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: a link to {os.readlink(path)}, which is not there: cp -r copies a run's checkpoint, which is a "
-                         "link, as that alone; cp -rL copies what it leads to")  # fmt: skip
+        raise InputError(f"{path}: a link to {os.readlink(path)}, which is not there: cp -r copies a run's checkpoint, "
+                         "which is a link, as that alone; cp -rL copies what it leads to")  # fmt: skip

@@ -96,7 +96,8 @@ class Pattern:
         node = self._sequence(ignore_case)
         while self._take("|"):
             other = self._sequence(ignore_case)
-            node = _Node(node.nullable or other.nullable, node.first | other.first, node.last | other.last, node.looks or other.looks)
+            nullable, looks = node.nullable or other.nullable, node.looks or other.looks
+            node = _Node(nullable, node.first | other.first, node.last | other.last, looks)
         return node
 
     def _sequence(self, ignore_case: bool) -> _Node:

@@ -100,7 +100,8 @@ def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     found = tokenizer.get_vocab_size() + len(NAMED_SPECIALS)
     if found < vocab_size:
-        raise InputError(f"--vocab-size {vocab_size}: this text gives only {found} tokens, expected a value up to {found}, or --tokenizer")
+        raise InputError(f"--vocab-size {vocab_size}: this text gives only {found} tokens, expected a value up to {found}, "
+                         "or --tokenizer")  # fmt: skip
     _add_specials(tokenizer, NAMED_SPECIALS)
     return _with_ids(tokenizer, BOS, EOS)
 
@@ -189,7 +190,7 @@ def parts_of(component, key: str) -> list[dict]:
     """Those of a normalizer, pre-tokenizer or decoder (None: it has none) in their order; `key` is where a sequence has them."""
 
     def flat(part: dict) -> list[dict]:
-        return [part for inner in part[key] for part in flat(inner)] if part["type"] == "Sequence" else [part]
+        return [each for inner in part[key] for each in flat(inner)] if part["type"] == "Sequence" else [part]
 
     return [] if component is None else flat(as_json(component))
 

@@ -311,10 +311,11 @@ def _read_sources(section: Section) -> list[Source]:
 
 def _read_average(section: Section, made: Round, programs: Programs) -> None:
     trained = [name for name in OF_POLICY if getattr(made, name)]
-    made.average = [name if name in ("model", *trained) else str(find_model(Path(name))) for name in section.texts("models", trained)]
+    known = ("model", *trained)
+    made.average = [name if name in known else str(find_model(Path(name))) for name in section.texts("models", trained)]
     for name in made.average:
-        if name not in ("model", *trained) and not (Path(name) / "config.json").is_file():
-            section.fail("models", f"{name}: neither a stage before ({', '.join(['model', *trained])}) nor a model's folder")
+        if name not in known and not (Path(name) / "config.json").is_file():
+            section.fail("models", f"{name}: neither a stage before ({', '.join(known)}) nor a model's folder")
     if len(made.average) < 2:
         section.fail("models", f"expected two or more, found {len(made.average)}")
     made.average_weights = section.get("weights", list, "a list of weights", [])
