@@ -70,6 +70,7 @@ FOLDERS = {
     "gguf": (lambda folder: (folder / "model-q4.gguf").write_bytes(b"GGUF"), False, ["model-q4.gguf", "is GGUF", "safetensors"]),
     "gguf beside a configuration": (lambda folder: (folder / "model-q4.gguf").write_bytes(b"GGUF"), True, ["model-q4.gguf", "is GGUF"]),
     "pickles": (pickles, True, ["weights.pth", "is a pickle", "save_pretrained"]),
+    "data": (lambda folder: (folder / "train_000.bin").write_bytes(b"L3SHARD"), False, ["config.json"]),
     "index": (index_alone, True, ["model.safetensors.index.json", "model-00001-of-00002.safetensors, which is not there"]),
     "pointer": (pointer, True, ["model.safetensors", "Git LFS", "git lfs pull"]),
 }  # fmt: skip

@@ -25,10 +25,13 @@ static void note(char kept[NAME_BYTES], const char *name) {
     if (!*kept || strcmp(name, kept) < 0) snprintf(kept, NAME_BYTES, "%s", name);
 }
 
-// Beside their weights trainers leave pickles of their own (training_args.bin, optimizer.pt).
+// Beside their weights trainers leave pickles of their own; and a folder of data, given by mistake, has shards.
 static bool is_model_pickle(const char *name) {
-    return is_pickle_name(name) && strcmp(name, "training_args.bin") != 0 && strcmp(name, "optimizer.pt") != 0 &&
-           strcmp(name, "scheduler.pt") != 0 && strncmp(name, "rng_state", strlen("rng_state")) != 0;
+    static const char *const others[] = {"training_args.", "optimizer.", "scheduler.", "rng_state",
+                                         "train_",         "val_",       NULL};
+    for (const char *const *other = others; *other; ++other)
+        if (strncmp(name, *other, strlen(*other)) == 0) return false;
+    return is_pickle_name(name);
 }
 
 static int look(Found *found, const char *folder, Error *err) {
