@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from llmdata.errors import InputError
-from llmdata.textfile import read_json, read_lines
+from llmdata.textfile import read_lines, read_object
 from llmdata.version import add_version
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
@@ -124,8 +124,8 @@ def unigram_of_runs(runs: list[Run]) -> dict[str, float]:
         if run.unit != TOKENS:
             continue
         try:
-            value = read_json(run.path.parent / "meta.json").get("unigram_val_loss")
-        except (InputError, AttributeError):
+            value = read_object(run.path.parent / "meta.json").get("unigram_val_loss")
+        except InputError:
             continue
         if is_number(value):
             values.add(value)

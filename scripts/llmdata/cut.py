@@ -6,11 +6,10 @@ units that are encoded one by one, only where that changes no token.
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Iterable, Iterator
+from typing import Iterable, Iterator
 
-if TYPE_CHECKING:
-    from .encode import Unit
-    from .seams import Seams
+from .encode import Unit
+from .seams import Seams
 
 UNIT_CHARS = 1 << 18
 
@@ -67,7 +66,7 @@ def _cut_point(text: str, low: int, high: int) -> int:
     return high
 
 
-def cut_at_seams(units: Iterable["Unit"], seams: "Seams", chars: int = UNIT_CHARS) -> Iterator["Unit"]:
+def cut_at_seams(units: Iterable[Unit], seams: Seams, chars: int = UNIT_CHARS) -> Iterator[Unit]:
     """The documents of `units` in units of about `chars` characters; one that has no seam for longer stays together there."""
     text, before, begins, searched = "", "", True, chars
     for unit in units:
