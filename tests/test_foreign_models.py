@@ -70,7 +70,6 @@ FOLDERS = {
     "gguf": (lambda folder: (folder / "model-q4.gguf").write_bytes(b"GGUF"), False, ["model-q4.gguf", "is GGUF", "safetensors"]),
     "gguf beside a configuration": (lambda folder: (folder / "model-q4.gguf").write_bytes(b"GGUF"), True, ["model-q4.gguf", "is GGUF"]),
     "pickles": (pickles, True, ["weights.pth", "is a pickle", "save_pretrained"]),
-    "data": (lambda folder: (folder / "train_000.bin").write_bytes(b"L3SHARD"), False, ["config.json"]),
     "index": (index_alone, True, ["model.safetensors.index.json", "model-00001-of-00002.safetensors, which is not there"]),
     "pointer": (pointer, True, ["model.safetensors", "Git LFS", "git lfs pull"]),
 }  # fmt: skip
@@ -97,6 +96,14 @@ def test_folders(place, tmp_path, kind):
         assert len(said) == 1 and str(folder) in said[0], (name, said)
         assert all(word in said[0] for word in words), (name, said)
         assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_a_data_set_are_no_pickles(place, tmp_path):
+    for name in ("train_000.bin", "val_000.bin"):
+        (tmp_path / name).write_bytes(b"L3SHARD\0")
+    for name, command in commands(place, tmp_path, tmp_path / "out").items():
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and str(tmp_path) in done.stderr and "pickle" not in done.stderr, (name, done.stderr)
 
 
 def test_where_the_adapter_is(place, tmp_path):
