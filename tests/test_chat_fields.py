@@ -264,6 +264,26 @@ def test_rows_left_out(tmp_path, model, prepare, refused, bad, message):
     assert message in error and "1 rows left out" in error and len(read(tmp_path / "out")) == 1
 
 
+PARTS = [{"type": "text", "text": "a"}]
+STRINGY = {"function": {"name": "f", "arguments": '{"x": "y"}'}}
+CALLS = """{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}{% for call in m.tool_calls %}
+{{ call.function.name + '(' + call.function.ARGUMENTS + ')' }}{% endfor %}{{ '<|im_end|>' }}{% endfor %}"""
+
+
+@pytest.mark.parametrize("template, talk, advice", [
+    (CHATML, [answer() | {"content": PARTS}], '"content" is a list of parts, write it as one text'),
+    (CHATML.replace("m.content +", "(m.content if m.content is string else '') +"), [answer() | {"content": PARTS}],
+     'leaves out the assistant message: "content" is a list of parts, write it as one text'),
+    (CALLS.replace("ARGUMENTS", "arguments.items() | join"), [answer() | {"tool_calls": [STRINGY]}],
+     '"arguments" of "tool_calls" is a text, write it as an object'),
+    (CALLS.replace("ARGUMENTS", "arguments"), [answer() | {"tool_calls": [CALL]}],
+     '"arguments" of "tool_calls" is an object, write it as a JSON text'),
+])  # fmt: skip
+def test_a_field_in_another_form_than_the_template_takes(tmp_path, trained, template, talk, advice):
+    with pytest.raises(BadRow, match=f".*: {advice}$" if advice.startswith('"') else advice):
+        encoded(encoder_of(model_folder(tmp_path, trained, template)), chat(user(), *talk))
+
+
 def test_what_is_not_written_is_counted(tmp_path, model, prepare):
     """Fields that say something and that the template does not read: the row is as it would be without."""
     told = answer() | {"reasoning_content": "a", "name": "b", "tool_calls": [CALL], "time": "now", "id": "c"}

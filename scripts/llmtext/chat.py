@@ -21,6 +21,7 @@ from llmdata.messages import REASONING, TOKENS, has_words
 from llmdata.tokenizer import CONFIG, token_text
 
 from .errors import InputError
+from .otherforms import PARTS, advice
 from .prefix import without_prefix
 from .tracked import GENERATED, LOST, Environment, of_source, runs
 
@@ -161,12 +162,13 @@ class Template:
         variables = self.tokens | fields.get("chat_template_kwargs", {})
         variables |= {"tools": fields.get("tools"), "documents": fields.get("documents")}
         program = self.tool_program if fields.get("tools") else self.program
+        render = functools.partial(program.render, variables, add_generation_prompt=add_generation_prompt)
         try:
-            return program.render(variables, messages=messages, add_generation_prompt=add_generation_prompt)
+            return render(messages=messages)
         except InputError:
             raise
         except Exception as error:  # whatever a template may do wrong
-            raise InputError(f"{self.folder}: chat template: {_one_line(error)}") from None
+            raise InputError(f"{self.folder}: chat template: {_one_line(error)}{advice(render, messages)}") from None
 
     def pieces(self, messages: list[dict], add_generation_prompt: bool, fields: dict = NOTHING) -> list[Piece]:
         """The conversation's text in order."""
@@ -191,9 +193,11 @@ class Template:
             fields = [key for key, value in message.items() if key != "role" and has_words(value)]
             needed = fields if message["role"] == "assistant" else [key for key in fields if key == "content"]
             if needed and not any((number, key) in written for key in needed):
-                silent.append(message["role"])
+                silent.append(message)
         if silent:
-            raise InputError(f"{self.folder}: the chat template leaves out the {' or '.join(dict.fromkeys(silent))} message")
+            roles = " or ".join(dict.fromkeys(message["role"] for message in silent))
+            hint = f": {PARTS}" if any(isinstance(message.get("content"), list) for message in silent) else ""
+            raise InputError(f"{self.folder}: the chat template leaves out the {roles} message{hint}")
         for number, message in enumerate(messages):
             if isinstance(message.get("content"), list):
                 self._check_parts(number, message["content"], pieces)
