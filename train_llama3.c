@@ -29,6 +29,14 @@ static int run(const Options *options, const Team *team, Error *err) {
     return code;
 }
 
+// A folder stands for what is meant in it.
+static int find_inputs(Options *options, Error *err) {
+    int code = options->init_from ? find_whole_model(&options->init_from, err) : 0;
+    if (!code && options->config) code = find_file(&options->config, "config.json", err);
+    if (!code && options->tokenizer) code = find_file(&options->tokenizer, "tokenizer.json", err);
+    return code;
+}
+
 // An empty message: another rank tells.
 static int report(int code, const Error *err) {
     if (code && err->message[0]) fprintf(stderr, "train_llama3: %s\n", err->message);
@@ -50,7 +58,7 @@ int main(int argc, char **argv) {
     process_prepare();
     int code = options_parse(&options, argc, argv, &err);
     if (options.help || options.version) return report(code, &err);
-    if (!code && options.init_from) code = find_whole_model(&options.init_from, &err);
+    if (!code) code = find_inputs(&options, &err);
     if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
     if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
     code = team_agree(&team, code, &err);

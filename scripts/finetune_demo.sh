@@ -8,7 +8,7 @@
 # The data are made here, by scripts/demo/stories.py. Runs on the GPU where there is one (and nvcc to build for it), else on the
 # CPU. The result, runs/finetune_demo/, is replaced.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 SEED=${SEED:-1}
 VENV=${VENV:-.venv}
@@ -54,6 +54,10 @@ score() {
         --target "$TARGET"
 }
 
+[ $# = 0 ] || {
+    echo "finetune_demo: argument '$1', expected none: settings are variables, as in SEED=2 scripts/finetune_demo.sh" >&2
+    exit 2
+}
 [[ $SEED =~ ^[0-9]+$ ]] || {
     echo "finetune_demo: SEED='$SEED', expected a number" >&2
     exit 2

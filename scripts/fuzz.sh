@@ -9,7 +9,7 @@
 # format stays in build/fuzz/corpus for the next run. The last line counts: N passed, N failed, N skipped.
 # Exit codes: 0 no target failed; 1 one did; 2 bad usage.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 SECONDS_EACH=60
 JOBS=${JOBS:-$(nproc)}

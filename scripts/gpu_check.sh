@@ -34,7 +34,7 @@
 # More variables: ARCHS (default: the present GPU's), JOBS, PYTHON (default: python3, else .venv's), DEADLINE (seconds,
 # default 525), SEED, STEPS (of the short run).
 set -uo pipefail
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 
 STAGES=(device build program kernels sanitizer training ranks finetuning bench_kernels bench_pytorch bench_generate)
 declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [finetuning]=60 [bench_kernels]=70

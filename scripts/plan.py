@@ -21,7 +21,6 @@ usage or input; 1 anything else.
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from dataclasses import asdict, dataclass
@@ -396,9 +395,6 @@ def main() -> int:
         return 2
     except Fault as error:
         print(f"plan: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 

@@ -20,6 +20,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import llmdata  # noqa: F401, before others: it says which package is missing
+
 import matplotlib
 
 matplotlib.use("Agg")

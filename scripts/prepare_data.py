@@ -27,6 +27,8 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
+import llmdata  # noqa: F401, before others: it says which package is missing
+
 import numpy as np
 
 from llmdata import shards, split

@@ -34,6 +34,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+import llmdata  # noqa: F401, before others: it says which package is missing
+
 from tokenizers import Tokenizer
 
 from llmdata import evalset, records

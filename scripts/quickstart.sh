@@ -6,7 +6,7 @@
 #
 # Runs on the GPU where there is one (and nvcc to build for it), else on the CPU. The result, runs/quickstart/, is replaced.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 STEPS=${STEPS:-700}
 VENV=${VENV:-.venv}
@@ -61,6 +61,10 @@ if samples:
 PYTHON
 }
 
+[ $# = 0 ] || {
+    echo "quickstart: argument '$1', expected none: settings are variables, as in STEPS=50 scripts/quickstart.sh" >&2
+    exit 2
+}
 [[ $STEPS =~ ^[1-9][0-9]*$ ]] || {
     echo "quickstart: STEPS='$STEPS', expected a number of training steps" >&2
     exit 2

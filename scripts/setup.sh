@@ -8,7 +8,7 @@
 # VENV=FOLDER puts the virtual environment elsewhere (default: .venv). A second run finds all in place and ends at once.
 # Exit codes: 0 done; 2 something has to be installed by hand first (the command is printed); 1 an installation failed.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 GROUP=${1:-run}
 VENV=${VENV:-.venv}

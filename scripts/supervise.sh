@@ -56,7 +56,7 @@ parse() {
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
         case $1 in
         -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//;/^set/!p}' "$0" && exit 0 ;;
-        --version) printf 'supervise.sh %s\n' "$("$(dirname "$0")/version.sh")" && exit 0 ;;
+        --version) printf 'supervise.sh %s\n' "$("$(dirname "$(readlink -f "$0")")/version.sh")" && exit 0 ;;
         esac
         [ $# -gt 1 ] || refuse "$1: expected a value, or -- and the command"
         case $1 in

@@ -2,7 +2,7 @@
 # Installs what is missing, builds every variant, runs every test. Arguments go to pytest (scripts/test.sh -k attention);
 # without any, the readers of foreign files are fuzzed at the end, FUZZ_SECONDS (default 60, 0: not at all) each.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}

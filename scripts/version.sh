@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints this checkout's version, and its commit where git knows one: "0.4.0, commit 1a2b3c4". Every program's --version says it.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 version=$(sed -n 's/^#define LLMC_VERSION "\(.*\)"$/\1/p' src/base/version.h)
 commit=""

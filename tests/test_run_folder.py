@@ -105,3 +105,20 @@ def test_copies(runs):
     assert said == f"checkpoint in {runs.folder}/short/checkpoint, a link: cp -rL copies it"
     subprocess.run(["cp", "-rL", runs.folder / "short/checkpoint", runs.folder / "copy"], check=True)
     runs.out(*runs.commands(runs.folder / "copy", None, "from a copy")["init-from"])
+
+
+def test_a_folder_stands_for_the_file_in_it(runs):
+    """--config and --tokenizer are files."""
+    changes = {"config": runs.run, "tokenizer": runs.run, "steps": 1, "output": runs.folder / "of folders"}
+    runs.out(*runs.train(**changes))
+    done = runs.say(*runs.train(**changes | {"tokenizer": runs.folder, "output": runs.folder / "refused"}))
+    assert (done.returncode, done.stderr) == (2, f"train_llama3: {runs.folder}: a folder without tokenizer.json, expected that file\n")
+
+
+@pytest.mark.parametrize("name", ["init-from", "eval-only", "average", "merge base"])
+def test_what_is_no_folder(runs, name):
+    for given, said in (("run/checkpoint/config.json", "a file, expected the folder that holds it: run/checkpoint\n"),
+                        ("meta-llama/Llama-3.2-1B", "no such folder, expected a model's on this machine (none is downloaded)\n")):  # fmt: skip
+        given = given.replace("run/", f"{runs.run.name}/")
+        done = runs.say(*runs.commands(given, runs.folder / "lora", f"{name} 3")[name])
+        assert done.returncode == 2 and done.stderr.endswith(f": {given}: {said.replace('run/', runs.run.name + '/')}"), done.stderr

@@ -1,5 +1,6 @@
 """--version of every program."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -40,6 +41,27 @@ def test_scripts(path, version):
 
 def test_supervise(version):
     assert said(ROOT / "scripts/supervise.sh") == f"supervise.sh {version}\n"
+
+
+def test_one_of_several_ranks_speaks():
+    build = llmc.build_folders().popitem()[1]
+    for rank, lines in (("0", 1), ("1", 0)):
+        environment = os.environ | {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+        for option in ("--version", "--help"):
+            done = subprocess.run([build / "train_llama3", option], capture_output=True, text=True, env=environment)
+            assert done.returncode == 0 and (done.stdout.count("\n") >= lines if lines else not done.stdout)
+
+
+def test_a_script_called_by_a_link(tmp_path, version):
+    (tmp_path / "link").symlink_to(ROOT / "scripts/version.sh")
+    done = subprocess.run([tmp_path / "link"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{version}\n", "")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "finetune_demo"])
+def test_scripts_without_arguments_refuse_them(name):
+    done = subprocess.run([ROOT / f"scripts/{name}.sh", "--steps"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and not done.stdout and f"{name}: argument '--steps', expected none" in done.stderr
 
 
 def test_no_git(tmp_path):

@@ -1,1 +1,5 @@
 """Text to shards: sources (files to pieces of text), tokenizer (train, load, convert), shards (the file format)."""
+
+from . import faults
+
+faults.install()

@@ -44,7 +44,8 @@ int file_open_read(const char *path, int *fd, uint64_t *size, Error *err) {
     if (fstat(opened, &status) != 0)
         code = fail_fault(err, "%s: fstat: %s", path, strerror(errno));
     else if (!S_ISREG(status.st_mode))
-        code = fail_input(err, "%s: expected a regular file", path);
+        code = fail_input(err, "%s: %s, expected a regular file", path,
+                          S_ISDIR(status.st_mode) ? "a folder" : "a device or a pipe");
     if (code != 0) {
         close(opened);
         return code;

@@ -1,7 +1,10 @@
 #include "checkpoint/find_model.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -23,8 +26,20 @@ static bool holds_model(const char *folder) {
     return model_folder_has(folder, "config.json") || model_folder_has(folder, "adapter_config.json");
 }
 
+static int check_folder(const char *path, Error *err) {
+    struct stat status;
+    if (stat(path, &status) != 0 && errno == ENOENT)
+        return fail_input(err, "%s: no such folder, expected a model's on this machine (none is downloaded)", path);
+    if (stat(path, &status) != 0) return file_fail_open(err, path, errno);
+    if (S_ISDIR(status.st_mode)) return 0;
+    const char *slash = strrchr(path, '/');
+    return fail_input(err, "%s: a file, expected the folder that holds it: %.*s", path,
+                      slash ? (int)(slash - path) + (slash == path) : 1, slash ? path : ".");
+}
+
 int find_model(const char **folder, Error *err) {
     int code = find_model_check_link(*folder, err);
+    if (!code) code = check_folder(*folder, err);
     if (code || holds_model(*folder)) return code;
     char *checkpoint = file_join(*folder, "checkpoint", err);
     if (!checkpoint) return ERROR_FAULT;
@@ -42,4 +57,16 @@ int find_whole_model(const char **folder, Error *err) {
     if (model_folder_has(*folder, "model.safetensors") || model_folder_has(*folder, "model.safetensors.index.json"))
         return 0;
     return explain_no_model(*folder, err);
+}
+
+int find_file(const char **path, const char *name, Error *err) {
+    struct stat status;
+    if (stat(*path, &status) != 0 || !S_ISDIR(status.st_mode)) return 0;
+    const char *folder = *path;
+    int code = find_model(&folder, err);
+    if (code) return code;
+    if (!model_folder_has(folder, name))
+        return fail_input(err, "%s: a folder without %s, expected that file", folder, name);
+    *path = file_join(folder, name, err);
+    return *path ? 0 : ERROR_FAULT;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/version.h"
+#include "comm/start.h"
 #include "train/options_table.h"
 
 enum { SOME_INT = 2147483647, FIRST_KEY = 1000 };
@@ -119,6 +120,10 @@ static int parse_arguments(Options *options, int argc, char **argv, Error *err) 
     unsigned flags = ARGP_IN_ORDER | ARGP_NO_ERRS | ARGP_NO_EXIT | ARGP_NO_HELP;
     if (argp_parse(&argp, argc, argv, flags, NULL, &parse) != 0)
         return err->code ? err->code : explain(parse.next < argc ? argv[parse.next] : NULL, err);
+    Start start;
+    Error ignored;
+    start_read(&start, true, &ignored);
+    if (start.rank != 0) return 0; // one of several that are asked at once
     if (options->help)
         argp_help(&argp, stdout, ARGP_HELP_STD_HELP, "train_llama3");
     else if (options->version)

@@ -28,7 +28,8 @@
 
 const OptionSpec options_table[] = {
     HEADING("Model:"),
-    TEXT(config, "config", 'c', CONTENT, "FILE", "config.json of a Llama model, as Hugging Face writes it"),
+    TEXT(config, "config", 'c', CONTENT, "FILE",
+         "config.json of a Llama model, as Hugging Face writes it, or its folder"),
     TEXT(init_from, "init-from", 0, START, "DIR",
          "start from the weights and the config.json of this Hugging Face model directory, in place of "
          "--config"),
@@ -61,7 +62,7 @@ const OptionSpec options_table[] = {
            .help = "validation shards; without them there is no validation loss"),
     OPTION(tokenizer, "tokenizer", 0, CONTENT, TYPE_TEXT, .value = "FILE",
            .initial_note = "tokenizer.json beside the shards",
-           .help = "tokenizer the shards were made with; it goes into the checkpoint"),
+           .help = "tokenizer the shards were made with, or its folder; it goes into the checkpoint"),
     SWITCH(document_mask, "document-mask", RESULT, "on", "attention stays inside documents"),
 
     HEADING("Output:"),
