@@ -106,7 +106,7 @@ def test_eval_only_takes_the_models_length(place):
         (dict(init_from=None), ["--eval-only needs --init-from"]),
         (dict(eval_tasks=None), ["--eval-only needs --eval-tasks", "--val-data"]),
         (dict(config="x.json"), ["--config 'x.json'", "--init-from"]),
-        (dict(init_from="nowhere"), ["nowhere/config.json"]),
+        (dict(init_from="nowhere"), ["nowhere: no such folder"]),
         (dict(eval_tasks="none_*.eval"), ["none_*.eval: no file matches"]),
         (dict(val_data="none_*.bin"), ["none_*.bin: no file matches"]),
         (dict(seq_len=129), ["129", "max_position_embeddings"]),

@@ -444,8 +444,8 @@ def test_a_tokenizer_that_is_too_large(base, adapter, tmp_path):
 
 def test_folders_that_are_missing(base, adapter, tmp_path):
     out = tmp_path / "out"
-    refused("nowhere/adapter_config.json", "No such file", output=out, adapter=tmp_path / "nowhere")
-    refused("nowhere/config.json", "No such file", output=out, adapter=adapter, more=["--base", tmp_path / "nowhere"])
+    refused("nowhere: no such folder", output=out, adapter=tmp_path / "nowhere")
+    refused("nowhere: no such folder", output=out, adapter=adapter, more=["--base", tmp_path / "nowhere"])
     refused("missing", output=tmp_path / "missing/out", adapter=adapter)
     edit_fields(adapter, base_model_name_or_path="meta-llama/Llama-3.1-8B")
     refused("base_model_name_or_path", '"meta-llama/Llama-3.1-8B"', "--base DIR", output=out, adapter=adapter)

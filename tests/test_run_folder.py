@@ -118,7 +118,7 @@ def test_a_folder_stands_for_the_file_in_it(runs):
 @pytest.mark.parametrize("name", ["init-from", "eval-only", "average", "merge base"])
 def test_what_is_no_folder(runs, name):
     for given, said in (("run/checkpoint/config.json", "a file, expected the folder that holds it: run/checkpoint\n"),
-                        ("meta-llama/Llama-3.2-1B", "no such folder, expected a model's on this machine (none is downloaded)\n")):  # fmt: skip
+                        ("meta-llama/Llama-3.2-1B", "no such folder, expected one on this machine (no model is downloaded)\n")):  # fmt: skip
         given = given.replace("run/", f"{runs.run.name}/")
         done = runs.say(*runs.commands(given, runs.folder / "lora", f"{name} 3")[name])
         assert done.returncode == 2 and done.stderr.endswith(f": {given}: {said.replace('run/', runs.run.name + '/')}"), done.stderr

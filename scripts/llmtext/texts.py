@@ -59,7 +59,7 @@ def open_tokenizer(folder: Path, option: str = "--model", for_training: bool = F
     if folder.is_file():
         raise InputError(f"{option} {folder}: is a file, expected the folder that holds it: {option} {folder.parent}")
     if not folder.is_dir():
-        raise InputError(f"{option} {folder}: no such folder, expected a model's on this machine (none is downloaded)")
+        raise InputError(f"{option} {folder}: no such folder, expected one on this machine (no model is downloaded)")
     path = tokenizers.find(folder)
     tokenizer = tokenizers.read(path)
     if for_training:

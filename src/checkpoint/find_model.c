@@ -29,7 +29,7 @@ static bool holds_model(const char *folder) {
 static int check_folder(const char *path, Error *err) {
     struct stat status;
     if (stat(path, &status) != 0 && errno == ENOENT)
-        return fail_input(err, "%s: no such folder, expected a model's on this machine (none is downloaded)", path);
+        return fail_input(err, "%s: no such folder, expected one on this machine (no model is downloaded)", path);
     if (stat(path, &status) != 0) return file_fail_open(err, path, errno);
     if (S_ISDIR(status.st_mode)) return 0;
     const char *slash = strrchr(path, '/');

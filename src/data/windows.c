@@ -32,8 +32,8 @@ static int check_shard(const Windows *w, const Shard *shard, Error *err) {
         return fail_input(err, "%s: no begin-of-document id, expected one for the document mask (--document-mask off)",
                           shard->path);
     if (shard->token_count < (uint64_t)w->T + 1)
-        return fail_input(err, "%s: %llu tokens, expected at least %lld for one window (sequence length + 1)",
-                          shard->path, (unsigned long long)shard->token_count, (long long)w->T + 1);
+        return fail_input(err, "%s: %llu tokens, expected at least %lld for one window (--seq-len + 1)", shard->path,
+                          (unsigned long long)shard->token_count, (long long)w->T + 1);
     return 0;
 }
 
