@@ -183,7 +183,7 @@ static int read_layers(AdapterFields *f, Error *err) {
     const cJSON *layers = present(f, "layers_to_transform");
     if (layers && !are_layers(layers))
         return refuse(f, "layers_to_transform", "a layer's number, or a list of them", err);
-    if (cJSON_IsArray(layers) && !layers->child) layers = NULL;
+    if (layers && cJSON_IsArray(layers) && !layers->child) layers = NULL;
     if (layers && cJSON_IsString(f->targets))
         return refuse(f, "layers_to_transform", "it absent, as target_modules is a regular expression", err);
     f->layers = layers;

@@ -17,10 +17,10 @@ typedef bool (*TokenOccurs)(const void *context, int id);
 
 // config->pad_token_id = that of the special tokens in folder/tokenizer.json which pads: the model's, the tokenizer's, else
 // one that is named for it, else any; none that begins or ends a text or is named for an end, that the tokenizer or its chat
-// template adds to one, or that occurs (NULL: not asked); -1: none is left. tokenizer_config.json then names it, as do special_tokens_map.json and
-// generation_config.json where they are; with -1 they name none, and transformers refuses batches instead of scoring them
-// wrongly. Files that say so already are not touched. Without a tokenizer.json the model's own stays, unless it ends texts.
-// Errors: 2 (a file's content), 1 (I/O).
+// template adds to one, or that occurs (NULL: not asked); -1: none is left. tokenizer_config.json then names it, as do
+// special_tokens_map.json and generation_config.json where they are; with -1 they name none, and transformers refuses batches
+// instead of scoring them wrongly. Files that say so already are not touched. Without a tokenizer.json the model's own
+// stays, unless it ends texts. Errors: 2 (a file's content), 1 (I/O).
 int padding_settle(LlamaConfig *config, const char *folder, TokenOccurs occurs, const void *context, Error *err);
 
 // The same for a reward model's directory, config.json included. A language model's stays as it is, and so does one without
