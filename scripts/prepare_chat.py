@@ -4,17 +4,18 @@
     prepare_chat.py CHATS... --tokenizer MODEL --output DIR       for --task sft, or for dpo and reward: the fields decide
     prepare_chat.py --output DIR --show 3                         shows rows of a finished set
 
-CHATS: .jsonl, .json (an array of rows, or a row a line) or .parquet files, the first two also with .gz or .zst behind that, or
-folders of them (of .json files the names must be given). A row is one of
+CHATS: .jsonl, .json (an array of rows, or a row a line) or .parquet files, the first two also compressed (.gz, .zst), or folders
+of them (of .json files the names must be given). A row is one of
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
     {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, is better than "chosen"
     {"prompt": "...", "answers": ["best", "second", "third"]}     two or three
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}      ShareGPT, Axolotl
     {"instruction": "...", "input": "...", "output": "..."}       Alpaca: the user says instruction, blank line, input
 Roles are system, user, assistant and tool (or ipython); an assistant's message with "weight": 0, "train": false or "loss":
-false is not trained. Prompt and answers are texts or lists of messages; answers that are whole conversations have the prompt
-in common at their begin. The template is given all fields of the messages (tool_calls, reasoning_content, name, ...) and the
-row's "tools", "documents" and "chat_template_kwargs"; what says something there and is not written is told by its name.
+false is not trained. Prompt and answers are texts or lists of messages; answers that are whole conversations start with the
+prompt, which they have in common. The template is given all fields of the messages (tool_calls, reasoning_content, name, ...)
+and the row's "tools", "documents" and "chat_template_kwargs"; what says something there and is not written is told by its
+name.
 
 Trained is what an assistant writes, calls of tools and reasoning included, and the token that ends its turn. The template is
 that of MODEL (chat_template.jinja or tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left

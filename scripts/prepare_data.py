@@ -5,10 +5,10 @@
     prepare_data.py TEXT... --output DIR --tokenizer PATH       uses an existing one
 
 TEXT: .txt, .jsonl and .json (key "text"; .json: an array of rows, or a row a line), .parquet (column "text"), all but the last
-also with .gz or .zst behind that, or folders of them (of .json files the names must be given). DIR receives train_*.bin,
-val_*.bin, tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
+also compressed (.gz, .zst), or folders of them (of .json files the names must be given). DIR receives train_*.bin, val_*.bin,
+tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
 
-Text is UTF-8; a byte order mark at a file's begin is dropped, and in .txt each CRLF is a newline. A document is a .txt file or
+Text is UTF-8; a byte order mark at a file's start is dropped, and in .txt each CRLF is a newline. A document is a .txt file or
 a row; its tokens are those of its whole text, however long it is. Validation text: of rows whole documents, of .txt blocks of
 up to 16,384 characters, cut at blank lines where there are any; of each run of 1/FRACTION of them one, by a hash of the seed. A
 document is closed before a held-out block and begins anew behind it. Files without text, and those of folders with other

@@ -1,6 +1,6 @@
 """Conversations and comparisons as the tokens of a row, with what is trained of them.
 
-Trained is what an assistant says: everything that the template writes between the begin of its turn, which is where a model
+Trained is what an assistant says: everything that the template writes between the start of its turn, which is where a model
 goes on by itself, and the token that ends the turn, that token included. What the template writes outside of that, and the end,
 is FORMAT.
 """
@@ -209,7 +209,7 @@ class RowEncoder:
         return BadRow(TOO_LONG, f"{length} tokens, --max-tokens {self.longest}")
 
     def _cut_conversation(self, tokens: np.ndarray) -> np.ndarray:
-        """Without the last messages, so that a turn's end is its last token; of a single turn the begin."""
+        """Without the last messages, so that a turn's end is its last token; of a single turn the start."""
         if not self.cut:
             raise self._too_long(tokens.size)
         self.was_cut = True

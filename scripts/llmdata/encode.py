@@ -76,7 +76,7 @@ class Encoder:
             yield np.array([self.eos], np.uint32)
 
     def _check(self, ids: np.ndarray, unit: Unit) -> None:
-        """Text must never become a document's begin or end, or the document mask would follow the text's author."""
+        """Text must never become a token that stands around a document, or the document mask would follow the text's author."""
         marks = [self.bos] if self.eos is None else [self.bos, self.eos]
         if np.isin(ids, marks).any():
             raise RuntimeError(f"the tokenizer made a begin or end token out of the text {unit.text[:60]!r}")

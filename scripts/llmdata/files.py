@@ -22,7 +22,7 @@ class Notes:
     what: str = "text"  # what a file should have
     strict: bool = False
     left_out: Counter = field(default_factory=Counter)  # files of folders by ending
-    twins: int = 0  # files of folders that lie unpacked beside
+    twins: int = 0  # compressed files of folders beside which the same lies unpacked
     blank: dict[Path, None] = field(default_factory=dict)  # a set in order
 
     def add_blank(self, path: Path) -> None:

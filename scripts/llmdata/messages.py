@@ -7,12 +7,13 @@ from .formats import turn
 TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # that a template may write
 
 ROLES = ("system", "user", "assistant", "tool", "ipython")
-FLAGS = ("weight", "train", "loss")  # of an assistant's message that is not trained one of them is 0 or false
+FLAGS = ("weight", "train", "loss")  # one of them is 0 or false in an assistant's message that is not trained
 
 # Names of a message's reasoning: the first that is there has it, and templates read the first two.
 REASONING = ("reasoning_content", "thinking", "reasoning")
 SAYING = ("content", "tool_calls", "function_call", *REASONING)  # fields in which an assistant may say something
-TAKEN = ("messages", "tools", "documents", "add_generation_prompt", "chat_template", *TOKENS)  # no names of template arguments
+# Names that a row's chat_template_kwargs must not set.
+TAKEN = ("messages", "tools", "documents", "add_generation_prompt", "chat_template", *TOKENS)
 
 
 def read_messages(name: str, value, text_role: str | None = None) -> list[dict]:

@@ -12,7 +12,7 @@ from .textfile import ARRAY, LATIN1, TABLE, TEXT, TextFile, format_of, one_line,
 BATCH_BYTES = 1 << 24  # of a table's text in memory at once, about
 MOST_ROWS = 256
 LARGEST_ROW = 1 << 28  # characters of an array's row
-LONGEST_SIGN = 16  # more than an escaped character or a word of JSON has
+LONGEST_WORD = 16  # more than an escaped character or a word of JSON has
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,16 @@ class _Array:
         self.buffer, self.at, self.consumed, self.ended, self.number = "", 0, 0, False, 0
 
     def rows(self) -> Iterator[tuple[int, object, int]]:
-        self._next_sign()
+        self._next_character()
         self.at += 1  # the bracket
-        if self._next_sign() == "]":
+        if self._next_character() == "]":
             return self._end()
         while True:
             self.number += 1
             yield self.number, self._element(), self.consumed
-            if self._next_sign() == "]":
+            if self._next_character() == "]":
                 return self._end()
-            if self._next_sign() != ",":
+            if self._next_character() != ",":
                 self._fail("expected a comma or the array's end behind it")
             self.at += 1
 
@@ -108,7 +108,7 @@ class _Array:
 
     def _end(self) -> None:
         self.at += 1
-        if self._next_sign():
+        if self._next_character():
             self._fail("the array ends behind it, and text follows, expected one array")
 
     def _more(self) -> bool:
@@ -123,7 +123,7 @@ class _Array:
         self.buffer, self.at = "".join(parts), 0
         return grown
 
-    def _next_sign(self) -> str:
+    def _next_character(self) -> str:
         """The next character that is no white space; empty at the file's end."""
         while True:
             while self.at < len(self.buffer) and self.buffer[self.at] in self.SPACE:
@@ -132,12 +132,12 @@ class _Array:
                 return self.buffer[self.at : self.at + 1]
 
     def _element(self):
-        self._next_sign()
+        self._next_character()
         while True:
             try:
                 value, end = self.decode(self.buffer, self.at)
                 number = isinstance(value, (int, float))  # of which this may be a part
-                if self.ended or not number or end + LONGEST_SIGN <= len(self.buffer):
+                if self.ended or not number or end + LONGEST_WORD <= len(self.buffer):
                     self.at = end
                     return value
                 fault = "the file ends within the array"
@@ -156,7 +156,7 @@ class _Array:
     def _may_go_on(self, error: ValueError) -> bool:
         """Whether it is of the kind that more text mends: it shows at the end of what is held, or a string has no end."""
         return isinstance(error, json.JSONDecodeError) and (
-            error.msg.startswith("Unterminated string") or error.pos > len(self.buffer) - LONGEST_SIGN
+            error.msg.startswith("Unterminated string") or error.pos > len(self.buffer) - LONGEST_WORD
         )
 
 

@@ -1,7 +1,7 @@
 """Text files as people have them: every reader opens them here, and so reads the same text out of the same content.
 
 A name says what a file is (`format_of`), in letters of either case, with .gz or .zst behind it where it is compressed. A byte
-order mark at its begin is dropped, a line ends with \\n or \\r\\n. What is no UTF-8 text is refused with the command that helps.
+order mark at its start is dropped, a line ends with \\n or \\r\\n. What is no UTF-8 text is refused with the command that helps.
 """
 
 import codecs

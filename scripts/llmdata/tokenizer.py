@@ -35,7 +35,7 @@ META_NAMES = {
     10: "<|python_tag|>",
 }  # fmt: skip
 
-# Names under which other tokenizers keep the begin and end of a text, where no tokenizer_config.json says it.
+# Names under which other tokenizers keep the beginning and the end of a text, where no tokenizer_config.json says it.
 KNOWN_BOS = (BOS, "<s>", "<|endoftext|>")
 KNOWN_EOS = (EOS, "</s>", "<|endoftext|>")
 CONFIG = "tokenizer_config.json"

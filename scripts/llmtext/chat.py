@@ -216,9 +216,9 @@ class Template:
     def encode(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray]:
         """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
 
-        They are those of the whole text, of which a piece has the ones that begin in it. Where one would lie across the begin of a
-        piece in `begins` the text is cut; and if one that a message would bring about is a token of the template, each piece is by
-        itself.
+        They are those of the whole text, of which a piece has the ones that begin in it. Where one would lie across the start of
+        a piece in `begins` the text is cut; and if one that a message would bring about is a token of the template, each piece
+        is by itself.
         """
         encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
         ids, offsets = np.array(encoding.ids), np.array(encoding.offsets).reshape(-1, 2)

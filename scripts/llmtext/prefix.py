@@ -15,7 +15,7 @@ def without_prefix(tokenizer: Tokenizer) -> tuple[Tokenizer, bool]:
 
 
 def _drop(fields: dict, field: str, inner: str) -> bool:
-    """Takes it out of that field's parts; True: it was one of each stretch of text, not of the whole text's begin alone."""
+    """Takes it out of that field's parts; True: it was one of each stretch of text, not of the whole text's start alone."""
     part = fields[field]
     if part is None:
         return False
