@@ -238,11 +238,10 @@ class Encoder:
         if loaded.guessed == ("--bos-token",) and loaded.eos is not None:
             self.prefix = loaded.eos  # as lm-eval, where a tokenizer names an end and no begin
         with tempfile.TemporaryDirectory() as folder:
-            json_path = loaded.source or Path(folder) / "tokenizer.json"
-            if loaded.source is None:  # as prepare_data.py converts it
-                loaded.tokenizer.save(str(json_path))
-            self.sha256 = hashlib.sha256(json_path.read_bytes()).digest()
-            self.tokenizer: Tokenizer = tokenizers.encoder(json_path)
+            loaded.save(Path(folder))  # as prepare_data.py leaves it in a set
+            path = Path(folder) / "tokenizer.json"
+            self.sha256 = hashlib.sha256(path.read_bytes()).digest()
+            self.tokenizer: Tokenizer = tokenizers.encoder(path)
 
     def encode(self, texts: list[str], special: bool = True) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]

@@ -1,4 +1,5 @@
-"""Text to shards: sources (files to pieces of text), tokenizer (train, load, convert), shards (the file format)."""
+"""Data preparation: files of text and rows (textfile, records, source), tokenizers (tokenizer, spm), texts to shards (split, cut,
+seams, encode, shards), chats to rows of tokens (formats, messages, chatrows, chattokens, rows)."""
 
 from . import faults
 
