@@ -73,7 +73,7 @@ def _read_comparison(row: dict, system: str | None) -> Comparison:
         raise BadRow(MALFORMED, 'no "prompt", and the answers are no whole conversations')
     for name, messages in named.items():
         if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
-            raise BadRow(NO_ASSISTANT, f'"{name}": after the prompt, expected an assistant\'s turn first and last')
+            raise BadRow(NO_ASSISTANT, f'"{name}": expected an assistant\'s turn first and last after the prompt')
     _check_different(named)
     return Comparison(with_system(prompt, system), list(named.values()), read_fields(row))
 
