@@ -17,7 +17,7 @@ import numpy as np
 
 from llmdata import textfile
 from llmdata.characters import harmless
-from llmdata.messages import REASONING, TOKENS, has_words
+from llmdata.messages import REASONING, TOKENS, has_words, text_of
 from llmdata.tokenizer import CONFIG, token_text
 
 from .errors import InputError
@@ -200,12 +200,12 @@ class Template:
             raise InputError(f"{self.folder}: the chat template leaves out the {roles} message{hint}")
         for number, message in enumerate(messages):
             if isinstance(message.get("content"), list):
-                self._check_parts(number, message["content"], pieces)
+                self._check_parts(number, text_of(message), pieces)
 
-    def _check_parts(self, number: int, parts: list[dict], pieces: list[Piece]) -> None:
+    def _check_parts(self, number: int, said: str, pieces: list[Piece]) -> None:
         """Some templates would write a list as Python does."""
         found = "".join(piece.text for piece in pieces if (piece.message, piece.field) == (number, "content"))
-        if "".join(found.split()) not in "".join("".join(part["text"] for part in parts).split()):
+        if "".join(found.split()) not in "".join(said.split()):
             raise InputError(f'{self.folder}: "content" of message {number + 1} is a list of parts, of which the chat template '
                              "writes more than the texts: write them as one text")  # fmt: skip
 

@@ -2,12 +2,13 @@
 
 import json
 
+from llmdata.messages import text_of
+
 PARTS = '"content" is a list of parts, write it as one text'
 
 
 def _one_text(message: dict) -> dict:
-    content = message.get("content")
-    return message | {"content": "".join(part["text"] for part in content)} if isinstance(content, list) else message
+    return message | {"content": text_of(message)} if "content" in message else message
 
 
 def _with_arguments(change, value):
