@@ -15,7 +15,6 @@ Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything el
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -191,10 +190,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (Fault, OSError) as error:
+    except Fault as error:
         print(f"generate: {error}", file=sys.stderr)
         return 1
     return 0

@@ -372,10 +372,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 1
-    except BrokenPipeError:  # whoever read has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         print(f"prepare_chat: {error}", file=sys.stderr)
         return 1
     return 0
