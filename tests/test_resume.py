@@ -423,6 +423,15 @@ def test_done_already(half):
     assert snapshot(half.folder) == before
 
 
+def test_a_folder_whose_name_is_not_utf8(work):
+    """What is saved of paths is JSON that the run can read."""
+    odd = type(work.folder)(os.fsdecode(os.fsencode(work.folder) + b"/\xe9"))
+    work.run(output=odd, steps=2)
+    work.run(output=odd, steps=3, resume="auto")
+    for name in ("log.jsonl", "trainer_options.json", "checkpoint/trainer/state.json"):
+        (odd / name).read_text(encoding="utf-8")
+
+
 def test_older_checkpoint(half):
     """Of the output folder: refused as long as newer ones are there; --overwrite drops them, and the log's lines."""
     start = half.output / "checkpoints" / "step_00000004"

@@ -115,3 +115,13 @@ bool json_is_count(const cJSON *json, uint64_t max, uint64_t *value) {
     *value = (uint64_t)number;
     return true;
 }
+
+char *json_print(const cJSON *json, bool indented) {
+    char *text = indented ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
+    const size_t length = text ? strlen(text) : 0;
+    for (size_t at = 0, bytes; at < length; at += bytes ? bytes : 1) {
+        bytes = utf8_length((const unsigned char *)text + at, length - at);
+        if (bytes == 0) text[at] = '?';
+    }
+    return text;
+}

@@ -32,6 +32,10 @@ const cJSON *json_get(const cJSON *object, const char *name);
 // Is it an integer from 0 to max (at most 2^53, up to which doubles are exact)? Then *value =.
 bool json_is_count(const cJSON *json, uint64_t max, uint64_t *value);
 
+// JSON text, to be freed by cJSON_free, that json_parse_object takes again: paths are bytes that may not be UTF-8, and
+// each that is not becomes a question mark. NULL: out of memory.
+char *json_print(const cJSON *json, bool indented);
+
 #ifdef __cplusplus
 }
 #endif

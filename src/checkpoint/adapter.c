@@ -2,6 +2,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/json.h"
+
 static void add_targets(cJSON *root, const ParameterTable *table) {
     cJSON *targets = cJSON_AddArrayToObject(root, "target_modules");
     for (int p = 0; p < LAYER_PROJECTIONS; p++)
@@ -30,7 +32,7 @@ char *adapter_config_text(const ParameterTable *table, const LlamaConfig *config
     cJSON_AddFalseToObject(root, "use_dora");
     cJSON_AddTrueToObject(root, "init_lora_weights");
     cJSON_AddTrueToObject(root, "inference_mode");
-    char *text = cJSON_Print(root);
+    char *text = json_print(root, true);
     cJSON_Delete(root);
     return text;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/store.h"
 
 enum { SPARE_BYTES = 4 << 20 }; // for headers and texts
@@ -225,7 +226,7 @@ int model_folder_end(ModelFolder *f, int code, Error *err) {
 // ---- texts
 
 int model_folder_write_json(const ModelFolder *f, const char *name, cJSON *json, Error *err) {
-    char path[PATH_MAX], *text = cJSON_Print(json);
+    char path[PATH_MAX], *text = json_print(json, true);
     cJSON_Delete(json);
     int code = text ? store_path(path, f->folder, name, err) : fail_fault(err, "%s: no memory for %s", f->folder, name);
     if (!code) code = file_write_whole(path, text, strlen(text), err);

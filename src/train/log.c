@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 
 int log_open(Log *log, const char *path, Error *err) {
     *log = (Log){.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666)};
@@ -94,7 +95,7 @@ static void put_line(Log *log, const char *line, size_t length) {
 }
 
 static void put_object(Log *log, cJSON *object) {
-    char *text = cJSON_PrintUnformatted(object);
+    char *text = json_print(object, false);
     cJSON_Delete(object);
     if (!text) {
         lose_line(log, ENOMEM);

@@ -46,7 +46,7 @@ cJSON *options_to_json(const Options *options) {
 
 int options_save(const Options *options, const char *path, Error *err) {
     cJSON *root = options_to_json(options);
-    char *text = cJSON_Print(root);
+    char *text = json_print(root, true);
     cJSON_Delete(root);
     if (!text) return fail_fault(err, "%s: out of memory", path);
     int code = file_write_whole(path, text, strlen(text), err);

@@ -58,7 +58,7 @@ char *trainer_state_text(const Trainer *t) {
     if (t->owed) cJSON_AddNumberToObject(root, "owed", t->owed);
     add_spikes(root, &t->spikes);
     add_identity(root, t);
-    char *text = cJSON_Print(root);
+    char *text = json_print(root, true);
     cJSON_Delete(root);
     return text;
 }
