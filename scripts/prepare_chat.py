@@ -13,9 +13,9 @@ of them (of .json files the names must be given). A row is one of
     {"instruction": "...", "input": "...", "output": "..."}       Alpaca: the user says instruction, blank line, input
 Roles are system, user, assistant and tool (or ipython); an assistant's message with "weight": 0, "train": false or "loss":
 false is not trained. Prompt and answers are texts or lists of messages; answers that are whole conversations start with the
-prompt, which they have in common. The template is given all fields of the messages (tool_calls, reasoning_content, name, ...)
-and the row's "tools", "documents" and "chat_template_kwargs"; what says something there and is not written is told by its
-name.
+prompt, which they have in common. A row's "system" is a system message in front. The template is given all fields of the
+messages (tool_calls, reasoning_content, name, ...) and the row's "tools", "documents" and "chat_template_kwargs"; what says
+something there and is not written is told by its name.
 
 Trained is what an assistant writes, calls of tools and reasoning included, and the token that ends its turn. The template is
 that of MODEL (chat_template.jinja or tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left

@@ -243,6 +243,8 @@ IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"u
     (GOOD | {"tools": "[{]"}, '"tools": "[{]", expected JSON'),
     (GOOD | {"tools": ["f"]}, '"tools": expected a list of objects'),
     (GOOD | {"tools": [{"name": "\ud800"}]}, '"tools": half a surrogate pair'),
+    (GOOD | {"system": ["a"]}, '"system": a list, expected Unicode text'),
+    (chat({"role": "system", "content": "a"}, *GOOD["messages"]) | {"system": "b"}, '"system": is not what the system message'),
     (GOOD | {"functions": [{"name": "f"}]}, '"functions": not read'),
     (GOOD | {"documents": {"text": "a"}}, '"documents": expected a list of objects'),
     (GOOD | {"chat_template_kwargs": [1]}, '"chat_template_kwargs": a list, expected an object'),
@@ -319,6 +321,8 @@ FORMATS = [
     ({"conversations": [says("human", "a"), says("gpt", "b")]}, chat(user("a"), answer("b"))),
     ({"conversations": [says("system", "Be brief."), says("user", "a"), says("chatgpt", "b")]}, chat(BRIEF, user("a"), answer("b"))),
     ({"conversations": [says("human", "a"), says("gpt", "b")], "system": "Be brief.", "tools": ""}, chat(BRIEF, user("a"), answer("b"))),
+    ({"conversations": [BRIEF, user("a"), answer("b")], "system": "Be brief.\n"}, chat(BRIEF, user("a"), answer("b"))),
+    (chat(user("a"), answer("b")) | {"system": "Be brief."}, chat(BRIEF, user("a"), answer("b"))),
     ({"conversation": [user("a"), answer("b")], "id": "x"}, chat(user("a"), answer("b"))),
     ({"messages": json.dumps([user("a"), answer("b")])}, chat(user("a"), answer("b"))),
     ({"conversations": [says("human", "a", weight=1), says("gpt", "b", weight=0), says("human", "c"), says("gpt", "d", weight=1)]},
@@ -339,6 +343,18 @@ PAIRS = [
     {"prompt": [says("human", "hi")], "chosen": [says("gpt", "good")], "rejected": [says("gpt", "bad")]},
     {"chosen": [user("hi") | {"id": 1}, answer("good")], "rejected": [user("hi") | {"id": 2}, answer("bad")]},
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [*PAIRS, PAIR])
+def test_a_rows_own_system_message(tmp_path, model, given):
+    """Beside a prompt, as beside messages; it comes before that of the option."""
+    encoder = encoder_of(model)
+    found, same = (encoder.encode(read_row(parse(json.dumps(row).encode()), rows.COMPARISONS, system))
+                   for row, system in ((given | {"system": "Be brief."}, "no"), (given, "Be brief.")))  # fmt: skip
+    assert ids(found.prompt) == ids(same.prompt) and "Be brief." in text_of(model, found)
+    path = write_jsonl(tmp_path / "p.jsonl", {"prompt": "hi", "system": "Be brief."}, {"prompt": "hi"})
+    (prompt, other), _ = read_prompts([path], "no")
+    assert [prompt.messages[0], other.messages[0]["content"]] == [BRIEF, "no"]
 
 
 def tokens_of(folder, split="train"):

@@ -48,7 +48,7 @@ def _read_conversation(row: dict, system: str | None) -> Conversation:
     name, messages = read_talk(row)
     if all(message["role"] != "assistant" for message in messages):
         raise BadRow(NO_ASSISTANT, f'"{name}": no assistant\'s turn')
-    return Conversation(with_system(messages, system), read_fields(row))
+    return Conversation(with_system(messages, row, system), read_fields(row))
 
 
 def _named_answers(row: dict) -> dict:
@@ -75,7 +75,7 @@ def _read_comparison(row: dict, system: str | None) -> Comparison:
         if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
             raise BadRow(NO_ASSISTANT, f'"{name}": expected an assistant\'s turn first and last after the prompt')
     _check_different(named)
-    return Comparison(with_system(prompt, system), list(named.values()), read_fields(row))
+    return Comparison(with_system(prompt, row, system), list(named.values()), read_fields(row))
 
 
 def _common_prompt(named: dict[str, list[dict]], given, prompt: list[dict] | None) -> list[dict]:

@@ -1,7 +1,7 @@
 """Chat data of other programs' formats as rows with "messages", or with "prompt" and answers.
 
-ShareGPT and Axolotl: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}, perhaps "system"
-Alpaca: {"instruction": "...", "input": "...", "output": "..."}, perhaps "system" and "history", pairs of texts
+ShareGPT and Axolotl: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}
+Alpaca: {"instruction": "...", "input": "...", "output": "..."}, perhaps "history", pairs of texts
 OpenAI's preferences: {"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}
 The first two with "chosen" and "rejected" in place of the answer, too.
 """
@@ -54,16 +54,11 @@ def standard(row: dict) -> dict:
         return _of_alpaca(row, compares)
     if talk is None or talk == "messages":
         return row
-    messages = _with_system(row, parsed(talk, row[talk]))
+    messages = parsed(talk, row[talk])
     if not compares or "prompt" in row or not isinstance(row["chosen"], dict):
         return row | {talk: messages}
     rest = {key: value for key, value in row.items() if key != talk}
     return rest | {"prompt": messages, "chosen": [row["chosen"]], "rejected": [row["rejected"]]}
-
-
-def _with_system(row: dict, messages):
-    system = _text(row, "system")
-    return [{"role": "system", "content": system}, *messages] if system.strip() and isinstance(messages, list) else messages
 
 
 def _of_preference(row: dict) -> dict:
@@ -85,7 +80,7 @@ def _text(row: dict, name: str) -> str:
 def _of_alpaca(row: dict, compares: bool) -> dict:
     """The user says the instruction and, below a blank line, the input."""
     asked = "\n\n".join(text for text in (_text(row, "instruction"), _text(row, "input")) if text.strip())
-    prompt = _with_system(row, [*_history(row), {"role": "user", "content": asked}])
+    prompt = [*_history(row), {"role": "user", "content": asked}]
     if compares:
         return row | {"prompt": prompt}
     return row | {"messages": [*prompt, {"role": "assistant", "content": _text(row, "output")}]}

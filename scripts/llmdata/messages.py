@@ -55,11 +55,19 @@ def is_trained(message: dict) -> bool:
     return message["role"] == "assistant" and all(message.get(name, 1) for name in FLAGS)
 
 
-def with_system(messages: list[dict], system: str | None) -> list[dict]:
-    """An empty system message is none then."""
-    if not system or any(message["role"] == "system" and says(message) for message in messages):
+def with_system(messages: list[dict], row: dict, system: str | None) -> list[dict]:
+    """With the system message that the row has beside its messages, or else `system` where they have none; an empty one is none."""
+    own = row.get("system")
+    if own is not None and (not isinstance(own, str) or _has_half_pair(own)):
+        raise BadRow(MALFORMED, f'"system": {found(own)}, expected Unicode text')
+    own = (own or "").strip()
+    said = [text_of(message).strip() for message in messages if message["role"] == "system" and says(message)]
+    if own and said and own not in said:
+        raise BadRow(MALFORMED, '"system": is not what the system message among the messages says')
+    if said or not (own or system):
         return messages
-    return [{"role": "system", "content": system}, *(message for message in messages if message["role"] != "system")]
+    content = row["system"] if own else system
+    return [{"role": "system", "content": content}, *(message for message in messages if message["role"] != "system")]
 
 
 def _parsed_list(name: str, text: str):

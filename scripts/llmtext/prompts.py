@@ -39,13 +39,12 @@ def read_prompts(paths: list[Path], system: str | None, notes: Notes | None = No
         number = 0
         for number, value, _ in read_rows(path):
             try:
-                messages, fields = _read_row(value)
+                messages, fields = _read_row(value, system)
             except BadRow as bad:
                 if bad.reason != EMPTY:
                     raise InputError(f"{place(path, number)}: {bad}") from None
                 empty.append(f"{path}:{number}")
                 continue
-            messages = with_system(messages, system)
             digest = _digest([*messages, fields] if fields else messages)
             prompts.append(Prompt(messages, f"{path}:{number}", f"{digest}-{seen[digest]}", fields))
             seen[digest] += 1
@@ -58,7 +57,7 @@ def _digest(said: list) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _read_row(value: Value) -> tuple[list[dict], dict]:
+def _read_row(value: Value, system: str | None) -> tuple[list[dict], dict]:
     row = parse_row(value, EXPECTED)
     if ("prompt" in row) == any(name in row for name in TALKS):
         raise BadRow(MALFORMED, f"expected {EXPECTED}")
@@ -73,4 +72,4 @@ def _read_row(value: Value) -> tuple[list[dict], dict]:
     if messages[-1]["role"] not in ASKING:
         last = messages[-1]["role"]
         raise BadRow(MALFORMED, f'"{name}": the last message is the {last}\'s, expected one of {", ".join(ASKING)}')
-    return messages, read_fields(row)
+    return with_system(messages, row, system), read_fields(row)
