@@ -488,6 +488,22 @@ def test_prompts_without_rows_are_named(tmp_path):
     assert len(found) == 1 and [*notes.blank] == [tmp_path / "a.jsonl"]
 
 
+def test_links_in_a_folder_and_files_named_beside_it(tmp_path, capsys):
+    for name in ("in/a.txt", "in/b.json", "far/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "in/link").symlink_to(tmp_path / "far")
+    (tmp_path / "in/d.txt").symlink_to(tmp_path / "far/c.txt")
+    given = [tmp_path / "in", tmp_path / "in/b.json"]
+    for more, said in (([], "left out: 1 linked folders; name them"), ([tmp_path / "far"], "")):
+        notes = files.Notes()
+        found = files.find_files([*given, *more], files.FORMATS, notes)
+        assert [path.name for path in found] == ["a.txt", "d.txt", "b.json", *["c.txt" for _ in more]]
+        notes.report("program", files.FORMATS)
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == bool(said)
+
+
 def test_json_in_a_folder_is_read_only_if_it_is_named(tmp_path):
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(InputError, match=r"no .txt, .jsonl, .parquet .* file in this folder \(it has 1 .json; a .json "):

@@ -23,6 +23,7 @@ class Notes:
     strict: bool = False
     left_out: Counter = field(default_factory=Counter)  # files of folders by ending
     twins: int = 0  # compressed files of folders beside which the same lies unpacked
+    linked: int = 0  # folders that lie in folders as links, into which nobody looks
     blank: dict[Path, None] = field(default_factory=dict)  # a set in order
 
     def add_blank(self, path: Path) -> None:
@@ -42,6 +43,8 @@ class Notes:
             print(f"{program}: {files} without {self.what}: {on_one_line(names)}", file=sys.stderr)
         if self.twins:
             print(f"{program}: left out: {self.twins} compressed, the same name stands beside unpacked", file=sys.stderr)
+        if self.linked:
+            print(f"{program}: left out: {self.linked} linked folders; name them themselves to read them", file=sys.stderr)
         if self.left_out:
             known = endings(_in_folders(formats))
             print(f"{program}: left out: {in_words(self.left_out)} (no name that ends in {known}{_of_json(self.left_out)})",
@@ -57,10 +60,11 @@ def in_words(counts: Counter) -> str:
 def find_files(paths: list[str], formats: tuple[str, ...], notes: Notes) -> list[Path]:
     """Files named in `paths`, folders replaced by the files in them that end so, in sorted order."""
     files: list[Path] = []
+    named = {Path(name).resolve() for name in paths}
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            files += _files_in_folder(path, _in_folders(formats), notes)
+            files += _files_in_folder(path, _in_folders(formats), named, notes)
         elif path.is_file():
             files.append(path)
         else:
@@ -81,20 +85,22 @@ def _in_folders(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if name != ARRAY)
 
 
-def _files_in_folder(folder: Path, formats: tuple[str, ...], notes: Notes) -> list[Path]:
+def _files_in_folder(folder: Path, formats: tuple[str, ...], named: set[Path], notes: Notes) -> list[Path]:
     def hidden(path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path))
+    paths = sorted(path for path in folder.rglob("*") if not hidden(path))
+    files = [path for path in paths if path.is_file()]
     found = [path for path in files if format_of(path) in formats]
     names = set(found)
     twins = {path for path in found if path.suffix.lower() in PACKED and path.with_suffix("") in names}
-    left_out = Counter(_ending(path) for path in files if format_of(path) not in formats)
+    left_out = Counter(_ending(path) for path in files if format_of(path) not in formats and path.resolve() not in named)
     if not found:
         has = f" (it has {in_words(left_out)}{_of_json(left_out)})" if left_out else ""
         raise InputError(f"{folder}: no {endings(formats)} file in this folder{has}")
     notes.left_out.update(left_out)
     notes.twins += len(twins)
+    notes.linked += sum(path.is_symlink() and path.is_dir() and path.resolve() not in named for path in paths)
     return [path for path in found if path not in twins]
 
 
