@@ -108,17 +108,19 @@ def find_kind(sources: list[Source], wanted: int | None) -> int:
     """The kind of the first row that has the fields of one."""
     if wanted is not None:
         return wanted
+    first = ""
     for line in read_sources(sources):
         try:
             kinds = kinds_of(parse_row(line.value))
-        except BadRow:
+        except BadRow as bad:
+            first = first or f" ({place(sources[line.source].path, line.number)}: {bad})"
             continue
         if len(kinds) == 1:
             return kinds[0]
         if kinds:
             raise InputError(f"{place(sources[line.source].path, line.number)}: has \"messages\" and answers to compare: "
                              "say by --kind which to take")  # fmt: skip
-    raise InputError(f"{sources[0].path}: no row in it, {EXPECTED}")
+    raise InputError(f"{sources[0].path}: no row in it, {EXPECTED}{first}")
 
 
 def make_rows(sources: list[Source], settings: Settings, workers: int) -> Iterator[Made]:
