@@ -112,13 +112,16 @@ def test_a_folder_stands_for_the_file_in_it(runs):
     changes = {"config": runs.run, "tokenizer": runs.run, "steps": 1, "output": runs.folder / "of folders"}
     runs.out(*runs.train(**changes))
     done = runs.say(*runs.train(**changes | {"tokenizer": runs.folder, "output": runs.folder / "refused"}))
-    assert (done.returncode, done.stderr) == (2, f"train_llama3: {runs.folder}: a folder without tokenizer.json, expected that file\n")
+    message = f"train_llama3: {runs.folder}: a folder without tokenizer.json, expected that file\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 @pytest.mark.parametrize("name", ["init-from", "eval-only", "average", "merge base"])
 def test_what_is_no_folder(runs, name):
     for given, said in (("run/checkpoint/config.json", "a file, expected the folder that holds it: run/checkpoint\n"),
-                        ("meta-llama/Llama-3.2-1B", "no such folder, expected one on this machine (no model is downloaded)\n")):  # fmt: skip
+                        ("meta-llama/Llama-3.2-1B",
+                         "no such folder, expected one on this machine (no model is downloaded)\n")):  # fmt: skip
         given = given.replace("run/", f"{runs.run.name}/")
         done = runs.say(*runs.commands(given, runs.folder / "lora", f"{name} 3")[name])
-        assert done.returncode == 2 and done.stderr.endswith(f": {given}: {said.replace('run/', runs.run.name + '/')}"), done.stderr
+        said = said.replace("run/", f"{runs.run.name}/")
+        assert done.returncode == 2 and done.stderr.endswith(f": {given}: {said}"), done.stderr

@@ -46,7 +46,8 @@ def test_supervise(version):
 def test_one_of_several_ranks_speaks():
     build = llmc.build_folders().popitem()[1]
     for rank, lines in (("0", 1), ("1", 0)):
-        environment = os.environ | {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+        started = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+        environment = os.environ | started
         for option in ("--version", "--help"):
             done = subprocess.run([build / "train_llama3", option], capture_output=True, text=True, env=environment)
             assert done.returncode == 0 and (done.stdout.count("\n") >= lines if lines else not done.stdout)
