@@ -158,6 +158,16 @@ def test_a_token_across_the_begin_of_an_answer_is_cut(tmp_path, trained, prepare
     assert tokenizer.decode(flagged(row.prompt, 0b10)) == "\nyes\n\nno"
 
 
+def test_the_prompt_of_a_pair_is_what_a_model_is_asked(tmp_path, trained, prepare):
+    """Also where an earlier answer in it begins with what joins with the template's to one token."""
+    folder = model_folder(tmp_path, trained, CHATML)
+    prompt = [user("q"), answer("\nyes"), user("r")]
+    write_jsonl(tmp_path / "a.jsonl", {"prompt": prompt, "chosen": "\ngood", "rejected": "bad"})
+    prepare(tmp_path / "a.jsonl", "--tokenizer", folder, "--output", tmp_path / "out", "--val-fraction", 0)
+    (row,) = read(tmp_path / "out")
+    assert ids(row.prompt) == transformers_ids(folder, prompt, CHATML, generate=True)
+
+
 def test_text_that_joins_with_the_templates_to_a_token_stays_text(tmp_path, trained, prepare):
     template = "{% for m in messages %}{% if m.role == 'user' %}<|eot_{% endif %}{{ m.content }}<|eot_id|>{% endfor %}"
     folder = model_folder(tmp_path, trained, template)

@@ -43,7 +43,7 @@ class RowEncoder:
         self.was_cut = False
         self.unwritten: Counter[str] = Counter()
         self._headers: dict[str, str] = {}
-        self._compares = False  # of a comparison the prompt is exactly what a model is asked
+        self._prompt = 0  # messages of a comparison's prompt, whose tokens are exactly what a model is asked
 
     def _probe(self) -> tuple[int, str, int | None]:
         """`end`; what the template writes where a model is to answer; and the token that this begins with, if it is one."""
@@ -83,8 +83,8 @@ class RowEncoder:
         self.was_cut = False
         self.unwritten.clear()
         self._headers.clear()
-        self._compares = isinstance(row, Comparison)
-        return self._comparison(row) if self._compares else self._conversation(row)
+        self._prompt = len(row.prompt) if isinstance(row, Comparison) else 0
+        return self._comparison(row) if isinstance(row, Comparison) else self._conversation(row)
 
     # what the template writes
 
@@ -144,7 +144,7 @@ class RowEncoder:
         if same != header:  # a prompt for an answer of another sort: what both begin with, in whole words and tags
             same = same[: max(same.rfind(end) for end in "\n >]") + 1]
         place = len(same) if same or not (header or named) else len(text.rstrip())
-        if not self._compares and text[place:].strip() and text[place:][:1].isspace():
+        if (not self._prompt or number < self._prompt) and text[place:].strip() and text[place:][:1].isspace():
             place = len(text[:place].rstrip())  # white space on both sides may be one token
         return len(before) + place
 
@@ -163,7 +163,8 @@ class RowEncoder:
         """Ids of each piece with their flags, and the messages in whose turns they are."""
         pieces, inside = self._turns(messages, fields, pieces)
         owners = _generated(messages, pieces) if any(piece.generated for piece in pieces) else inside
-        begins = [n for n, speaker in enumerate(inside) if speaker is not None and (n == 0 or inside[n - 1] is None)]
+        begins = [n for n, speaker in enumerate(inside)
+                  if speaker is not None and speaker >= self._prompt and (n == 0 or inside[n - 1] is None)]  # fmt: skip
         parts, ending = [], False
         for piece, ids, speaker, owner in zip(pieces, self.template.encode(pieces, begins), inside, owners):
             if piece.message is not None and np.isin(ids, self.never_text).any():
