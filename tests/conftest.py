@@ -16,8 +16,9 @@ SEED = int(os.environ.get("LLMC_TEST_SEED", random.SystemRandom().randrange(2**3
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "checked: small, also run against the builds with sanitizers")
-    # A shell's background jobs ignore SIGINT, and so would every program that the tests start and interrupt
+    # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and so would every program that the tests start and signal
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
