@@ -280,8 +280,8 @@ def remove(name):
     [
         (remove("model.norm.weight"), ["model.norm.weight", "missing"]),
         (remove("lm_head.weight"), ["lm_head.weight", "missing"]),
-        (lambda t: t.update({"model.zzz": torch.ones(3)}), ["model1: 1 tensors that the model has not", "model.zzz"]),
-        (lambda t: t.update({"aaa": torch.ones(3)}), ["model1: 1 tensors that the model has not", "aaa"]),
+        (lambda t: t.update({"model.zzz": torch.ones(3)}), ["model1: 1 tensor that the model has not", "model.zzz"]),
+        (lambda t: t.update({"aaa": torch.ones(3)}), ["model1: 1 tensor that the model has not", "aaa"]),
         (lambda t: t.update({"model.norm.weight": torch.ones(8, 8)}), ["model.norm.weight", "[8, 8]", "[64]"]),
     ],
 )

@@ -121,10 +121,24 @@ def other_head(tensors):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
 
 
+def wider(tensors, name):
+    """The same values in another type."""
+    tensors[name.replace("model.embed_tokens", "lm_head")] = tensors[name].bfloat16()
+    tensors[name] = tensors[name].bfloat16().float()
+
+
 def prefixed(prefix):
     def change(tensors):
         for name in list(tensors):
             tensors[prefix + name] = tensors.pop(name)
+
+    return change
+
+
+def renamed(part, other):
+    def change(tensors):
+        for name in [name for name in tensors if part in name]:
+            tensors[name.replace(part, other)] = tensors.pop(name)
 
     return change
 
@@ -141,7 +155,7 @@ def ready(place, tmp_path):
 def test_what_is_dropped(lib, place, ready):
     base, tied, out = ready
     edit_weights(base, old_extras)
-    edit_weights(tied, lambda tensors: (old_extras(tensors), repeated_head(tensors)))
+    edit_weights(tied, lambda tensors: (old_extras(tensors), repeated_head(tensors), wider(tensors, "model.embed_tokens.weight")))
     for model, expected in ((base, 21), (tied, 20)):
         assert open_ours(lib, model)[1][0] == 0
         assert len(merge(out, place.folder / "adapter", "--base", model, "--overwrite")) == expected
@@ -156,15 +170,20 @@ def test_what_is_dropped(lib, place, ready):
 
 REFUSED = {
     "another head": (other_head, ["lm_head.weight differs", "tie_word_embeddings is true"]),
-    "another tower": (lambda t: t.update({"vision_tower.patch.weight": torch.ones(3)}), ["1 tensors that the model has not", "vision_tower.patch"]),
-    "a layer too many": (lambda t: t.update({"model.layers.2.mlp.up_proj.weight": torch.ones(112, 64)}), ["1 tensors", "model.layers.2.mlp"]),
-    "a bias": (lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": torch.ones(64)}), ["1 tensors", "q_proj.bias"]),
-    "a name like ours": (lambda t: t.update({"model.layers.01.mlp.up_proj.weight": torch.ones(112, 64)}), ["1 tensors", "model.layers.01"]),
+    "another tower": (lambda t: t.update({"vision_tower.patch.weight": torch.ones(3)}), ["1 tensor that the model has not", "vision_tower.patch"]),
+    "a layer too many": (lambda t: t.update({"model.layers.2.mlp.up_proj.weight": torch.ones(112, 64)}), ["1 tensor", "model.layers.2.mlp"]),
+    "a bias": (lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": torch.ones(64)}), ["1 tensor", "q_proj.bias"]),
+    "a name like ours": (lambda t: t.update({"model.layers.01.mlp.up_proj.weight": torch.ones(112, 64)}), ["1 tensor", "model.layers.01"]),
     "compiled": (prefixed("_orig_mod."), ["torch.compile's prefix", "_orig_mod"]),
     "DDP": (prefixed("module."), ["DataParallel and DDP", "model.module"]),
     "FSDP": (prefixed("_fsdp_wrapped_module."), ["FSDP's prefix"]),
     "PEFT": (prefixed("base_model.model."), ["PEFT's prefix", "merge_and_unload()"]),
     "wrapped": (prefixed("model."), ["prefix of a module around the model"]),
+    "a tensor too few": (lambda t: t.pop("model.norm.weight"), ["1 of the model's 20 tensors are missing", "model.norm.weight"]),
+    "a head alone": (renamed("model.embed_tokens", "lm_head"), ["1 of the model's 20 tensors are missing", "model.embed_tokens.weight"]),
+    "LoRA not merged": (renamed("q_proj.", "q_proj.base_layer."), ["2 of the model's 20", "merge_and_unload()"]),
+    "activation checkpointing": (renamed("layers.1.", "layers.1._checkpoint_wrapped_module."), ["9 of the model's 20", "save the model within"]),
+    "Meta's names": (renamed("model.layers.0.self_attn.", "layers.0.attention."), ["4 of the model's 20", "Meta's names"]),
     "compiled and DDP": (prefixed("module._orig_mod."), ["DataParallel and DDP"]),
 }  # fmt: skip
 

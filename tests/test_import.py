@@ -188,7 +188,7 @@ def test_tensors_missing_extra_and_of_another_shape(lib, tmp_path):
     q, k = (f"model.layers.0.self_attn.{x}_proj.weight" for x in "qk")
     with_weights(lambda t: (t.pop(q), t.pop(k)), "2 of the model's 21 tensors are missing", q)
     with_weights(lambda t: t.pop("lm_head.weight"), "missing", "lm_head.weight")
-    with_weights(lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(64)}), "1 tensors", "q_proj.bias")
+    with_weights(lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(64)}), "1 tensor", "q_proj.bias")
     with_weights(lambda t: t.update({k: torch.ones(16, 128)}), k, "32 x 64", "16, 128".replace(", ", " x "))
     with_weights(lambda t: t.update({"model.norm.weight": torch.ones(1, 64)}), "model.norm.weight", "dimensions")
 

@@ -82,9 +82,7 @@ static int check_names(const SafetensorsReader *reader, const char *folder, Llam
         extra++;
         first_extra = tensor->name;
     }
-    if (missing)
-        return fail_input(err, "%.300s: %d of the model's %d tensors are missing, first %s%s", folder, missing,
-                          expected, first_missing, first_extra ? leftovers_explain(first_extra) : "");
+    if (missing) return leftovers_fail_missing(folder, missing, expected, first_missing, first_extra, err);
     return extra ? leftovers_fail(folder, extra, first_extra, err) : 0;
 }
 
