@@ -1,5 +1,7 @@
 // Trains a Llama 3 language model: see train_llama3 --help.
+#include <stdbool.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "checkpoint/find_model.h"
 #include "train/eval_only.h"
@@ -29,9 +31,11 @@ static int run(const Options *options, const Team *team, Error *err) {
     return code;
 }
 
-// A folder stands for what is meant in it.
+// A folder stands for what is meant in it. A run that goes on may have no need any more of what it began from.
 static int find_inputs(Options *options, Error *err) {
-    int code = options->init_from ? find_whole_model(&options->init_from, err) : 0;
+    const bool needed =
+        options->init_from && (options_resume(options) == RESUME_NEVER || access(options->init_from, F_OK) == 0);
+    int code = needed ? find_whole_model(&options->init_from, err) : 0;
     if (!code && options->config) code = find_file(&options->config, "config.json", err);
     if (!code && options->tokenizer) code = find_file(&options->tokenizer, "tokenizer.json", err);
     return code;

@@ -79,9 +79,11 @@ static int find_chosen(Resume *resume, const char *folder, Error *err) {
         if (code || resume->folder[0]) return code;
         return fail_input(err, "--resume %s: expected a whole checkpoint in this run, found none", folder);
     }
-    if (find_model(&folder, err)) return err->code; // a run of which somebody kept the checkpoint alone
+    if (find_model_check_link(folder, err)) return err->code;
     if (access(folder, F_OK) != 0)
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found no such folder", folder);
+    // a run of which somebody kept the checkpoint alone
+    if (exists(folder, ".") && find_model(&folder, err)) return err->code;
     if (!exists(folder, "trainer"))
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found %s", folder,
                           exists(folder, "config.json") ? "a model without trainer/: --init-from begins with it"
