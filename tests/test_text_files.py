@@ -289,7 +289,7 @@ HINTS = [
     ("a.parquet", gzip.compress(b"text"), "not a Parquet file (gzip-compressed"),
     ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "a Git LFS pointer, expected text: fetch"),
     ("a.pdf", b"%PDF-1.7", "a PDF, expected text"),
-    ("a.md", b"text", "expected a name that ends in .txt, .jsonl, .json, .parquet (.gz, .zst behind it where compressed)"),
+    ("a.md", b"text", "expected a name that ends in .txt, .jsonl, .json, .parquet (also with .gz or .zst)"),
     ("a.parquet.gz", gzip.compress(b"text"), "expected a name that ends in"),
     ("a.json", b'{\n "data": [{"text": "a"}]\n}', "one object, expected an array of rows or a row in each line; "),
     ("a.json", b'[{"text": "a"}, {"text": "b"', "row 2: "),
@@ -431,14 +431,14 @@ def test_files_without_text_are_counted_and_named_at_the_end(tmp_path):
     named = ", ".join(str(tmp_path / "in" / name) for name in ("a.txt", "b.txt", "c.txt"))
     assert (done.returncode, done.stderr) == (0, f"prepare_data: {count + 1} files without text: {named}, ...\n"
         "prepare_data: left out: 2 .md, 1 without ending, 1 .tar.gz, 1 .json "
-        "(no name that ends in .txt, .jsonl, .parquet (.gz, .zst behind it where compressed); a .json file is read where it is "
+        "(no name that ends in .txt, .jsonl, .parquet (also with .gz or .zst); a .json file is read where it is "
         "named itself)\n")  # fmt: skip
     assert f"{tmp_path / 'in' / 'a.txt'}: no text in this file, expected some (--strict)" in refused(
         *arguments, "--output", tmp_path / "strict", "--strict")  # fmt: skip
     (tmp_path / "in" / "z.txt").unlink()
     assert f"{tmp_path / 'in' / 'a.txt'}: no text in this file and in the {count} others" in refused(
         *arguments, "--output", tmp_path / "none")  # fmt: skip
-    assert not list((tmp_path / "none").iterdir())
+    assert not (tmp_path / "none").exists()
 
 
 def test_chats_without_rows_are_counted_and_named_at_the_end(tmp_path, model, prepare):  # noqa: F811

@@ -15,11 +15,12 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.S
 
 @contextlib.contextmanager
 def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) -> Iterator[Path]:
-    """A folder inside `output` to write to. It is gone afterwards, whatever happens; two runs exclude each other.
+    """A folder inside `output` to write to. It is gone afterwards, whatever happens, and so is `output` where it is new and
+    nothing was moved into it; two runs exclude each other.
 
     `own_files`: names (patterns) of what such a run leaves, meta.json last.
     """
-    partial = output / ".partial"
+    partial, new = output / ".partial", not output.exists()
     with _locked(output):
         present = [path.name for pattern in own_files for path in output.glob(pattern)]
         if present and not overwrite:
@@ -33,6 +34,9 @@ def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) ->
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if new:
+                with contextlib.suppress(OSError):  # it has files
+                    output.rmdir()
 
 
 @contextlib.contextmanager

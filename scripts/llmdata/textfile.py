@@ -1,6 +1,6 @@
 """Text files as people have them: every reader opens them here, and so reads the same text out of the same content.
 
-A name says what a file is (`format_of`), in letters of either case, with .gz or .zst behind it where it is compressed. A byte
+A name says what a file is (`format_of`), in letters of either case, with .gz or .zst after it where it is compressed. A byte
 order mark at its start is dropped, a line ends with \\n or \\r\\n. What is no UTF-8 text is refused with the command that helps.
 """
 
@@ -63,7 +63,7 @@ def format_of(path: Path) -> str | None:
 def endings(formats: tuple[str, ...]) -> str:
     """In words."""
     packed = any(name != TABLE for name in formats)
-    return ", ".join(formats) + (f" ({', '.join(PACKED)} behind it where compressed)" if packed else "")
+    return ", ".join(formats) + (f" (also with {' or '.join(PACKED)})" if packed else "")
 
 
 # ---- opening
