@@ -24,7 +24,6 @@ MOST_ANSWERS = 3
 # A token's upper bits: it is a target of the loss; it is of a header or ends a turn.
 TRAINED, FORMAT = np.uint32(1 << 31), np.uint32(1 << 30)
 ID_MASK = np.uint32((1 << 30) - 1)
-LARGEST_VOCABULARY = 1 << 30
 
 # magic, version, byte order, kind, vocabulary size, tokens, begin of text, end of turn, sha256 of tokenizer.json, rows
 _HEADER = struct.Struct("<8sIIIIQII32sQ")
