@@ -27,8 +27,10 @@ ifeq ($(filter bf16 fp32,$(PRECISION)),)
 $(error PRECISION is '$(PRECISION)', expected bf16 or fp32)
 endif
 
-KERNEL_SOURCES := $(sort $(wildcard src/kernels/*.cu))
-PROGRAMS       := $(patsubst %.c,%,$(sort $(wildcard *.c)))
+KERNEL_SOURCES := $(sort $(wildcard llmc/kernels/*.cu))
+# C11 on either target; their names follow the trainers in the style of llm.c
+ROOT_PROGRAMS := $(patsubst %.cu,%,$(sort $(wildcard *.cu)))
+TOOLS         := average_llama3 merge_lora
 
 comma := ,
 # $(call step,NAME): a short line in place of the command
@@ -39,7 +41,7 @@ WARNINGS := -Wall -Wextra -Werror
 # Old tags: the path then serves what these libraries need themselves, too.
 DEPS_INCLUDES := $(if $(DEPS),-isystem '$(DEPS)/usr/include')
 DEPS_LIB := $(DEPS)/usr/lib/$(shell uname -m)-linux-gnu
-INCLUDES := -Isrc $(DEPS_INCLUDES)
+INCLUDES := -Illmc $(DEPS_INCLUDES)
 LIBDIRS  := $(if $(DEPS),-L'$(DEPS_LIB)' -Xlinker --disable-new-dtags -Xlinker -rpath -Xlinker "$$(realpath '$(DEPS_LIB)')")
 
 # a change of flags rebuilds
@@ -54,37 +56,54 @@ INCLUDES += $(patsubst -I%,-isystem %,$(shell mpicc --showme:compile))
 LIBS     += $(shell mpicc --showme:link)
 endif
 
-# src/comm/mpi_*.c and nccl_*.c belong to what they are named after
-LEFT_OUT  := $(if $(filter 1,$(MPI)),,src/comm/mpi_%) $(if $(filter 1,$(NCCL)),,src/comm/nccl_%)
-C_SOURCES := $(filter-out $(LEFT_OUT),$(sort $(wildcard src/*/*.c)))
+# llmc/comm/mpi_*.c and nccl_*.c belong to what they are named after
+LEFT_OUT  := $(if $(filter 1,$(MPI)),,llmc/comm/mpi_%) $(if $(filter 1,$(NCCL)),,llmc/comm/nccl_%)
+C_SOURCES := $(filter-out $(LEFT_OUT) $(TOOLS:%=llmc/tools/%.c),$(sort $(wildcard llmc/*/*.c)))
 C_OBJECTS      := $(C_SOURCES:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/obj/%.o)
 TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o)
 LIBRARY        := $(BUILD)/libllmc.so
+ORACLE         := $(BUILD)/obj/dev/reference/oracle.o
 
 .PHONY: all clean FORCE
-all: $(LIBRARY) $(PROGRAMS:%=$(BUILD)/%)
+all: $(LIBRARY) $(ROOT_PROGRAMS:%=$(BUILD)/%) $(TOOLS:%=$(BUILD)/%) $(BUILD)/liboracle.so
+
+COMPILE_C = $(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c -x c $< -o $@
 
 $(BUILD)/obj/%.o: %.c $(MAKEFILES_USED)
 	@mkdir -p $(@D)
-	$(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+	$(COMPILE_C)
+
+$(ROOT_PROGRAMS:%=$(BUILD)/obj/%.o): $(BUILD)/obj/%.o: %.cu $(MAKEFILES_USED)
+	@mkdir -p $(@D)
+	$(COMPILE_C)
 
 # what --version says; it is compiled again when that has changed
 VERSION := $(shell scripts/version.sh), $(TARGET), $(PRECISION)
 $(BUILD)/version: FORCE
 	@mkdir -p $(@D) && echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
-$(BUILD)/obj/src/base/version.o: $(BUILD)/version
-$(BUILD)/obj/src/base/version.o: DEFINES += -DLLMC_BUILD='"$(VERSION)"'
+$(BUILD)/obj/llmc/base/version.o: $(BUILD)/version
+$(BUILD)/obj/llmc/base/version.o: DEFINES += -DLLMC_BUILD='"$(VERSION)"'
 
 $(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
 	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)
 
-$(PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
-	$(call step,LINK)$(LINK) -o $@ $< -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
+LINK_PROGRAM = $(call step,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
+
+$(BUILD)/test_llama3: $(ORACLE)
+$(ROOT_PROGRAMS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/%.o $(LIBRARY)
+	$(LINK_PROGRAM)
+
+$(TOOLS:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/llmc/tools/%.o $(LIBRARY)
+	$(LINK_PROGRAM)
+
+# for the tests that compare the oracle with PyTorch
+$(BUILD)/liboracle.so: $(ORACLE) $(LIBRARY)
+	$(LINK_PROGRAM) -shared
 
 include fuzz.mk
 
 clean:
 	rm -rf build
 
--include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(PROGRAMS:%=$(BUILD)/obj/%.d) $(wildcard $(BUILD)/obj/tests/*/*.d)
+-include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(ROOT_PROGRAMS:%=$(BUILD)/obj/%.d) $(TOOLS:%=$(BUILD)/obj/llmc/tools/%.d) $(ORACLE:.o=.d) $(wildcard $(BUILD)/obj/tests/*/*.d)

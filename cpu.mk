@@ -1,4 +1,4 @@
-# The cpu target: kernels compiled by g++ against the host target (src/host), matrix products by oneDNN.
+# The cpu target: kernels compiled by g++ against the host target (llmc/cpu), matrix products by oneDNN.
 CC  := gcc
 CXX := g++
 
@@ -10,13 +10,13 @@ CXXFLAGS := -std=c++17 $(CFLAGS)
 
 NCCL     := 0
 DEFINES  += -DLLMC_TARGET_CPU
-INCLUDES += -Isrc/host
+INCLUDES += -Illmc/cpu
 LIBS     := -ldnnl -lboost_context -lcjson -lpcre2-8 -lm
 LINK     := g++ -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 # the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)
 SHARED_FLAGS := -Wl,-Bsymbolic
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
-TARGET_SOURCES := $(sort $(wildcard src/host/*.cpp)) $(wildcard src/target/*.cpp)
+TARGET_SOURCES := $(sort $(wildcard llmc/cpu/*.cpp)) $(wildcard llmc/device/*.cpp)
 
 $(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
 	@mkdir -p $(@D)
@@ -24,7 +24,7 @@ $(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
 
 # The scheduler tells ThreadSanitizer what orders threads and is not watched itself.
 ifneq ($(filter thread,$(SANITIZE)),)
-$(BUILD)/obj/src/host/%.cpp.o: CXXFLAGS += -fno-sanitize=thread -DLLMC_HOST_RACES
+$(BUILD)/obj/llmc/cpu/%.cpp.o: CXXFLAGS += -fno-sanitize=thread -DLLMC_HOST_RACES
 endif
 
 $(BUILD)/obj/%.cpp.o: %.cpp $(MAKEFILES_USED)
@@ -32,7 +32,7 @@ $(BUILD)/obj/%.cpp.o: %.cpp $(MAKEFILES_USED)
 	$(call step,CXX)$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 # Programs of the tests: a kernel beside the host target, without the library (make build/cpu/tests/planted/NAME).
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/src/host/%,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/llmc/cpu/%,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
 	@mkdir -p $(@D)
 	$(call step,LINK)$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context
 

@@ -16,7 +16,7 @@ LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lpcre2-8 -lm $(if 
 LINK     := g++
 SHARED_FLAGS := -Wl,-Bsymbolic -Wl,-rpath,$(CUDA_HOME)/lib64
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,$(CUDA_HOME)/lib64
-TARGET_SOURCES := $(sort $(wildcard src/target/*.cu))
+TARGET_SOURCES := $(sort $(wildcard llmc/device/*.cu))
 
 $(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
 	@mkdir -p $(@D)

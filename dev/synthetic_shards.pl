@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# Writes FOLDER/train_000.bin (src/data/shard.h), tokenizer.json and tokenizer_config.json: tokens that a model learns
+# Writes FOLDER/train_000.bin (llmc/loader/shard.h), tokenizer.json and tokenizer_config.json: tokens that a model learns
 # quickly, since each is a fixed function of the one before, but for one in ten, which is random. Needs perl alone, for
 # machines without Python.
 #

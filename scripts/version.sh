@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
-version=$(sed -n 's/^#define LLMC_VERSION "\(.*\)"$/\1/p' src/base/version.h)
+version=$(sed -n 's/^#define LLMC_VERSION "\(.*\)"$/\1/p' llmc/base/version.h)
 commit=""
 # without a .git of its own the folder may lie in somebody else's repository
 if [ -e .git ]; then commit=$(git describe --always --dirty --exclude '*' 2>/dev/null || true); fi

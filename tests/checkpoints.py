@@ -1,4 +1,4 @@
-"""A store of checkpoints (src/checkpoint) for tests: ctypes of its structures, and programs that write into one."""
+"""A store of checkpoints (llmc/checkpoint) for tests: ctypes of its structures, and programs that write into one."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ SUMS = "trainer/checksums.xxh128"
 
 
 class Content(ctypes.Structure):
-    """src/checkpoint/checkpoint.h: CheckpointContent"""
+    """llmc/checkpoint/checkpoint.h: CheckpointContent"""
 
     _fields_ = [
         ("store", c_char_p), ("step", c_int64), ("config", c_void_p), ("table", c_void_p), ("part", c_int),
@@ -26,13 +26,13 @@ class Content(ctypes.Structure):
 
 
 class StoreEntry(ctypes.Structure):
-    """src/checkpoint/store.h"""
+    """llmc/checkpoint/store.h"""
 
     _fields_ = [("step", c_int64), ("name", c_char * 32)]
 
 
 class WriterResult(ctypes.Structure):
-    """src/checkpoint/writer.h"""
+    """llmc/checkpoint/writer.h"""
 
     _fields_ = [
         ("step", c_int64), ("job", c_int), ("error", models.Error), ("seconds", c_double), ("bytes", c_uint64), ("lines", c_void_p),
@@ -40,7 +40,7 @@ class WriterResult(ctypes.Structure):
 
 
 class Digest(ctypes.Structure):
-    """src/base/hash.h"""
+    """llmc/base/hash.h"""
 
     _fields_ = [("text", c_char * 33)]
 
@@ -129,9 +129,9 @@ def compile_shim(folder):
 def compile_program(name, folder, precision="bf16"):
     """tests/checkpoint/NAME.c over the library under test."""
     build = llmc.build_folders()[precision]
-    flags = ["-Isrc", f"-DLLMC_PRECISION_{precision}", f"-L{build}", "-lllmc", f"-Wl,-rpath,{build}", "-lcjson", "-lm"]
+    flags = ["-Illmc", f"-DLLMC_PRECISION_{precision}", f"-L{build}", "-lllmc", f"-Wl,-rpath,{build}", "-lcjson", "-lm"]
     if llmc.load(precision).on_cpu:
-        flags += ["-Isrc/host", "-DLLMC_TARGET_CPU"]
+        flags += ["-Illmc/cpu", "-DLLMC_TARGET_CPU"]
     else:
         home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
         flags += [f"-I{home}/include", f"-L{home}/lib64", f"-Wl,-rpath,{home}/lib64", "-lcudart", "-DLLMC_TARGET_CUDA"]

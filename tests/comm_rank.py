@@ -18,7 +18,7 @@ import numpy as np
 import hostlib
 
 c = hostlib.library
-PIECE = 1 << 20  # floats of all ranks together that travel at a time (src/comm/mpi_collectives.c)
+PIECE = 1 << 20  # floats of all ranks together that travel at a time (llmc/comm/mpi_collectives.c)
 HALF = np.float32 if "fp32" in hostlib.BUILD else np.uint16  # floatX, moved but never added up
 DEFAULT_KIND = 4  # of cudaMemcpy: the addresses tell the direction
 

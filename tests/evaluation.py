@@ -1,4 +1,4 @@
-"""src/eval through ctypes, and what its tests evaluate: a tokenizer, a random model, questions and documents."""
+"""llmc/eval through ctypes, and what its tests evaluate: a tokenizer, a random model, questions and documents."""
 
 import ctypes
 import json

@@ -84,7 +84,7 @@ class Shard(ctypes.Structure):
 
 
 class Row(ctypes.Structure):
-    """src/data/rows.h"""
+    """llmc/loader/rows.h"""
 
     _fields_ = [
         ("first", c_uint64),
@@ -96,7 +96,7 @@ class Row(ctypes.Structure):
 
 
 class RowFile(ctypes.Structure):
-    """src/data/rows.h"""
+    """llmc/loader/rows.h"""
 
     _fields_ = [
         ("path", c_char_p),
@@ -115,7 +115,7 @@ class RowFile(ctypes.Structure):
 
 
 class Packing(ctypes.Structure):
-    """src/data/packing.h"""
+    """llmc/loader/packing.h"""
 
     _fields_ = [("num_packs", c_uint64), ("first", POINTER(c_uint64)), ("items", POINTER(c_uint32))]
 

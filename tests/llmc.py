@@ -1,4 +1,4 @@
-"""ctypes binding of libllmc: every function that a header under src/ declares can be called, with device buffers.
+"""ctypes binding of libllmc: every function that a header under llmc/ declares can be called, with device buffers.
 
     lib = llmc.load("bf16")
     out = lib.empty((N, C))                       # floatX, poisoned
@@ -70,8 +70,8 @@ def c_type(declaration):
 def read_prototypes():
     """{function: (return declaration, [parameter declarations])} of all headers."""
     found = {}
-    for header in sorted((ROOT / "src").glob("*/*.h")):
-        if header.parent.name == "host":
+    for header in [*sorted((ROOT / "llmc").glob("*/*.h")), ROOT / "dev/reference/oracle.h"]:
+        if header.parent.name == "cpu":
             continue
         for result, name, parameters in PROTOTYPE.findall(COMMENT.sub("", header.read_text())):
             declared = [p.strip() for p in parameters.split(",")]
@@ -80,7 +80,7 @@ def read_prototypes():
 
 
 class AdamWStep(ctypes.Structure):
-    """src/kernels/adamw.h"""
+    """llmc/kernels/adamw.h"""
 
     _fields_ = [
         (name, ctypes.c_double if name.startswith("beta") else ctypes.c_float)
@@ -89,7 +89,7 @@ class AdamWStep(ctypes.Structure):
 
 
 class RopeScaling(ctypes.Structure):
-    """src/kernels/rope.h"""
+    """llmc/kernels/rope.h"""
 
     _fields_ = [
         ("factor", ctypes.c_double),
@@ -100,7 +100,7 @@ class RopeScaling(ctypes.Structure):
 
 
 class PreferenceLoss(ctypes.Structure):
-    """src/kernels/preference.h"""
+    """llmc/kernels/preference.h"""
 
     _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()),
                 ("nll_summed", ctypes.c_int)]
@@ -162,8 +162,8 @@ def as_argument(kind, value):
 
 
 class Library:
-    def __init__(self, precision, folder):
-        path = folder / "libllmc.so"
+    def __init__(self, precision, folder, name="libllmc.so"):
+        path = folder / name
         assert path.exists(), f"{path} is missing: run make (PRECISION={precision})"
         self.precision = precision
         self.checked = "checked" in folder.name
@@ -176,7 +176,7 @@ class Library:
     def __getattr__(self, name):
         """The function `name`, made on first use."""
         if name not in PROTOTYPES:
-            raise AttributeError(f"no header under src/ declares {name}")
+            raise AttributeError(f"no header under llmc/ declares {name}")
         result, parameters = PROTOTYPES[name]
         function = getattr(self.c, name)
         kinds = [c_type(p) for p in parameters]
@@ -262,3 +262,8 @@ def load(precision="bf16"):
     if precision not in _loaded:
         _loaded[precision] = Library(precision, build_folders()[precision])
     return _loaded[precision]
+
+
+def load_oracle(precision):
+    """The oracle (dev/reference/oracle.h), which works in double precision whatever the build's is."""
+    return Library(precision, build_folders()[precision], "liboracle.so")

@@ -1,5 +1,5 @@
-"""The meeting of ranks over TCP (src/comm/rendezvous.h) through ctypes; python meeting.py [PORT RANK SIZE] is one rank,
-without arguments that of the environment (src/comm/start.h)."""
+"""The meeting of ranks over TCP (llmc/comm/rendezvous.h) through ctypes; python meeting.py [PORT RANK SIZE] is one rank,
+without arguments that of the environment (llmc/comm/start.h)."""
 
 import ctypes
 import os

@@ -1,6 +1,6 @@
 // The wrappers of target/ptx.h and target/mma.h for test_mma_layout.py, compiled for the host target. One
 // warp each.
-#include "target/mma.h"
+#include "device/mma.h"
 
 namespace {
 

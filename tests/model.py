@@ -1,4 +1,4 @@
-"""A model of libllmc (src/model/llama3.h) for tests: made from a dict of the configuration's fields, fed torch tensors."""
+"""A model of libllmc (llmc/model/llama3.h) for tests: made from a dict of the configuration's fields, fed torch tensors."""
 
 import ctypes
 import math
@@ -16,7 +16,7 @@ TINY = dict(
 
 
 class Config(ctypes.Structure):
-    """src/model/config.h: LlamaConfig"""
+    """llmc/model/config.h: LlamaConfig"""
 
     _fields_ = [
         *((n, ctypes.c_int) for n in (
@@ -32,20 +32,20 @@ class Config(ctypes.Structure):
 
 
 class Parallel(ctypes.Structure):
-    """src/model/parallel.h"""
+    """llmc/model/parallel.h"""
 
     _fields_ = [*((n, ctypes.c_int) for n in "zero shards shard replicas".split()),
                 *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]
 
 
 class TrainedPart(ctypes.Structure):
-    """src/model/parameters.h"""
+    """llmc/model/parameters.h"""
 
     _fields_ = [("only", ctypes.c_char_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double), ("lora_targets", ctypes.c_char_p)]
 
 
 class RunShape(ctypes.Structure):
-    """src/model/llama3.h"""
+    """llmc/model/llama3.h"""
 
     _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
                 ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel),
@@ -54,7 +54,7 @@ class RunShape(ctypes.Structure):
 
 
 class Batch(ctypes.Structure):
-    """src/data/loader.h"""
+    """llmc/loader/loader.h"""
 
     _fields_ = [*((n, ctypes.POINTER(ctypes.c_int32)) for n in "tokens targets doc_start order".split()),
                 *((n, ctypes.c_void_p) for n in "hidden answers groups answer_numbers".split()),
@@ -62,7 +62,7 @@ class Batch(ctypes.Structure):
 
 
 class ParameterTensor(ctypes.Structure):
-    """src/model/parameters.h"""
+    """llmc/model/parameters.h"""
 
     _fields_ = [("name", ctypes.c_char * 96), *((n, ctypes.c_int) for n in "dims rows cols padded_rows".split()),
                 ("offset", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("init", ctypes.c_int),
@@ -70,19 +70,19 @@ class ParameterTensor(ctypes.Structure):
 
 
 class ParameterBucket(ctypes.Structure):
-    """src/model/parameters.h"""
+    """llmc/model/parameters.h"""
 
     _fields_ = [("begin", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("label", ctypes.c_char * 32)]
 
 
 class ParameterRange(ctypes.Structure):
-    """src/model/parameters.h"""
+    """llmc/model/parameters.h"""
 
     _fields_ = [("bucket", ctypes.c_int), ("begin", ctypes.c_size_t), ("end", ctypes.c_size_t)]
 
 
 class ParameterTable(ctypes.Structure):
-    """src/model/parameters.h"""
+    """llmc/model/parameters.h"""
 
     _fields_ = [
         ("tensors", ctypes.POINTER(ParameterTensor)), ("count", ctypes.c_int), ("shards", ctypes.c_int),
@@ -97,13 +97,13 @@ class ParameterTable(ctypes.Structure):
 
 
 class ParameterPiece(ctypes.Structure):
-    """src/model/parameters.h"""
+    """llmc/model/parameters.h"""
 
     _fields_ = [(n, ctypes.c_size_t) for n in "first count at".split()]
 
 
 class Error(ctypes.Structure):
-    """src/base/error.h"""
+    """llmc/base/error.h"""
 
     _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 1024)]
 
@@ -194,7 +194,7 @@ class Model:
             ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
 
     def fill_comparisons(self, micro, packed, reference=None):
-        """packed: tokens, targets, doc_start [B, T], hidden [B, T, 2], answers and groups [n, 2] (src/data/loader.h); reference:
+        """packed: tokens, targets, doc_start [B, T], hidden [B, T, 2], answers and groups [n, 2] (llmc/loader/loader.h); reference:
         log-probability of each answer."""
         self.fill(micro, packed.tokens, packed.targets, packed.doc_start)
         batch = ctypes.cast(self.lib.llama3_batch(self.handle, micro), ctypes.POINTER(Batch)).contents

@@ -1,5 +1,5 @@
 """The losses of pairs of answers in PyTorch, for the tests of the kernels and of the whole model. Formulas and their sources:
-src/kernels/preference.h."""
+llmc/kernels/preference.h."""
 
 import torch
 import torch.nn.functional as F

@@ -21,7 +21,7 @@ from checkpoints import ARRAYS, SUMS, Failure, call, steps, verify, write
 pytestmark = pytest.mark.checked
 
 B, T = 2, 8
-PIECE = 1 << 20  # elements that reading and writing handle at a time (src/checkpoint)
+PIECE = 1 << 20  # elements that reading and writing handle at a time (llmc/checkpoint)
 
 
 def trained(lib, fields=models.TINY, updates=2, seed=1):

@@ -1,4 +1,4 @@
-"""Checkpoints of N parts (src/checkpoint/parts.h): written by the shards of N models, read by those of M, in one process."""
+"""Checkpoints of N parts (llmc/checkpoint/parts.h): written by the shards of N models, read by those of M, in one process."""
 
 import ctypes
 import json

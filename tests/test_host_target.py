@@ -186,7 +186,7 @@ def test_barrier_in_a_pointwise_launch(launcher):
 def test_atomics_are_for_integers(function, type_, compiles):
     use = f"{type_} use({type_} *x)"
     done = programs.compile_only(
-        f'#include "target/launch.h"\n{use};\n{use} {{ return {function}(x, ({type_})1); }}\n'
+        f'#include "device/launch.h"\n{use};\n{use} {{ return {function}(x, ({type_})1); }}\n'
     )
     assert (done.returncode == 0) == compiles, done.stderr
     if not compiles:

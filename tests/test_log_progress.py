@@ -24,19 +24,19 @@ NAN = math.nan
 
 
 class Log(ctypes.Structure):
-    """src/train/log.h"""
+    """llmc/run/log.h"""
 
     _fields_ = [("fd", c_int), ("bytes", c_int64), ("lost_lines", c_int64)]
 
 
 class Preference(ctypes.Structure):
-    """src/train/log.h: LogPreference"""
+    """llmc/run/log.h: LogPreference"""
 
     _fields_ = [(name, c_double) for name in "accuracy reward_chosen reward_rejected nll".split()]
 
 
 class State(ctypes.Structure):
-    """src/train/progress.h: ProgressState"""
+    """llmc/run/progress.h: ProgressState"""
 
     _fields_ = [("step", c_int64), ("steps", c_int64)] + [
         (name, c_double)
@@ -45,7 +45,7 @@ class State(ctypes.Structure):
 
 
 class Progress(ctypes.Structure):
-    """src/train/progress.h"""
+    """llmc/run/progress.h"""
 
     _fields_ = [("out", c_void_p), ("terminal", c_bool), ("every", c_int64), ("drawn", c_int), ("last_drawn", c_double)]
 
@@ -291,13 +291,13 @@ def test_plain_lines(tmp_path):
 
 
 class Lock(ctypes.Structure):
-    """src/train/lock.h"""
+    """llmc/run/lock.h"""
 
     _fields_ = [("fd", c_int), ("path", ctypes.c_char * 4096)]
 
 
 class RunDir(ctypes.Structure):
-    """src/train/run_dir.h"""
+    """llmc/run/run_dir.h"""
 
     _fields_ = [("folder", c_char_p), ("made", c_bool), ("lock", Lock)]
 

@@ -30,7 +30,7 @@ def host(tmp_path_factory):
     folder = llmc.build_folders()["bf16"]
     compile_program(
         ["g++", "-x", "c++", *FLAGS, "-shared", "-fPIC", "-DLLMC_TARGET_CPU", "-DLLMC_PRECISION_bf16"]
-        + [f"-I{llmc.ROOT / 'src'}", f"-I{llmc.ROOT / 'src/host'}", str(TESTS / "mma_layout.cu")]
+        + [f"-I{llmc.ROOT / 'llmc'}", f"-I{llmc.ROOT / 'llmc/cpu'}", str(TESTS / "mma_layout.cu")]
         + ["-o", str(out), "-x", "none", f"-L{folder}", "-lllmc", f"-Wl,-rpath,{folder}"]
     )
     return ctypes.CDLL(str(out))

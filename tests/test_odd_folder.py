@@ -21,7 +21,7 @@ TARGET = "cpu" if ON_CPU else "cuda"
 def checkout(tmp_path_factory):
     """A copy with what was built, but for objects."""
     folder = tmp_path_factory.mktemp("odd") / "my [copy] é"
-    for name in ("scripts", "src", "configs"):
+    for name in ("scripts", "llmc", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("*.c")]:
         shutil.copy(path, folder)
@@ -57,8 +57,8 @@ def test_make(checkout):
     library.mkdir(parents=True)
     (deps / "usr/include/cjson").mkdir(parents=True)
     (deps / "usr/include/cjson/cJSON.h").write_text('#include_next <cjson/cJSON.h>\n#define FROM_DEPS 1\n')
-    (checkout / "src/base/version.c").write_text("#include <cjson/cJSON.h>\nint from_deps = FROM_DEPS;\nint main(void) { return 0; }\n")
-    target = "build/odd/obj/src/base/version.o"
+    (checkout / "llmc/base/version.c").write_text("#include <cjson/cJSON.h>\nint from_deps = FROM_DEPS;\nint main(void) { return 0; }\n")
+    target = "build/odd/obj/llmc/base/version.o"
     run(checkout, "make", "-s", "TARGET=cpu", "BUILD=build/odd", f"DEPS={deps.name}", target)
     assert run(checkout, "make", "TARGET=cpu", "BUILD=build/odd", f"DEPS={deps.name}", target).count("\n") <= 1, "made once"
     flags = run(checkout, "make", "-s", "-f", "Makefile", "--eval", "show:;@printf '%s\\n' $(LIBDIRS)", "TARGET=cpu", f"DEPS={deps.name}", "show")

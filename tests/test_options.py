@@ -98,7 +98,7 @@ def run(*arguments):
 
 
 def version():
-    header = Path(__file__).parent.parent / "src/base/version.h"
+    header = Path(__file__).parent.parent / "llmc/base/version.h"
     return re.search(r'LLMC_VERSION "([^"]+)"', header.read_text())[1]
 
 

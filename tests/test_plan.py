@@ -93,7 +93,7 @@ def test_memory_in_fp32(place):
 
 
 def test_the_gpu_workspace_is_the_library_s():
-    source = (llmc.ROOT / "src/target/matmul_cublaslt.cu").read_text()
+    source = (llmc.ROOT / "llmc/device/matmul_cublaslt.cu").read_text()
     megabytes = re.search(r"WORKSPACE_BYTES = (\d+) << 20;", source)[1]
     assert library.CUBLASLT_WORKSPACE == int(megabytes) << 20
 

@@ -51,7 +51,7 @@ def draw_choice(V, count):
 
 
 class Packed:
-    """Rows of choices, one behind the other, as src/data/loader.h has them."""
+    """Rows of choices, one behind the other, as llmc/loader/loader.h has them."""
 
     def __init__(self, choices, B):
         self.B = B

@@ -90,7 +90,7 @@ def test_version_of_one_rank(work):
     build.mkdir()
     shutil.copy(program("fp32"), build)
     library = (BUILDS["fp32"] / "libllmc.so").read_bytes()
-    version = re.search(r'LLMC_VERSION "(\d\.\d\.\d)"', (llmc.ROOT / "src/base/version.h").read_text()).group(1)
+    version = re.search(r'LLMC_VERSION "(\d\.\d\.\d)"', (llmc.ROOT / "llmc/base/version.h").read_text()).group(1)
     assert library.count(version.encode()) >= 1
     (build / "libllmc.so").write_bytes(library.replace(version.encode(), b"9.8.7"))
     line = f'shift; {build}/train_llama3 "$@"'

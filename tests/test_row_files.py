@@ -1,4 +1,4 @@
-"""Row files read by src/data/rows.c: as scripts/llmdata/rows.py wrote them; foreign, damaged and lying ones are refused."""
+"""Row files read by llmc/loader/rows.c: as scripts/llmdata/rows.py wrote them; foreign, damaged and lying ones are refused."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""scripts/llmdata/rows.py: the bytes of row files as src/data/rows.h has them, and rows come back as they were."""
+"""scripts/llmdata/rows.py: the bytes of row files as llmc/loader/rows.h has them, and rows come back as they were."""
 
 import random
 import struct

@@ -12,7 +12,7 @@ from model import Error
 
 
 class Options(ctypes.Structure):
-    """src/generate/sampler.h"""
+    """llmc/generate/sampler.h"""
 
     _fields_ = [("temperature", ctypes.c_double), ("top_k", ctypes.c_int), ("top_p", ctypes.c_double)]
 

@@ -13,7 +13,7 @@ COSINE, LINEAR = 0, 1
 
 
 class Schedule(ctypes.Structure):
-    """src/train/schedule.h"""
+    """llmc/recipe/schedule.h"""
 
     _fields_ = [
         ("peak", ctypes.c_double),

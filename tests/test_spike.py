@@ -10,7 +10,7 @@ import llmc
 
 
 class SpikeStats(ctypes.Structure):
-    """src/train/spike.h"""
+    """llmc/recipe/spike.h"""
 
     _fields_ = [("count", ctypes.c_int64), ("mean", ctypes.c_double), ("variance", ctypes.c_double)]
 

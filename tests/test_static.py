@@ -10,11 +10,12 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FOLDERS = [ROOT / name for name in ("src", "dev", "tests")]
+FOLDERS = [ROOT / name for name in ("llmc", "dev", "tests")]
 CODE = [p for folder in FOLDERS for p in sorted(folder.rglob("*")) if p.suffix in (".c", ".h", ".cu", ".cpp")]
-CODE += sorted(ROOT.glob("*.c"))
+PROGRAMS = sorted(ROOT.glob("*.cu"))  # C11, whatever their ending says
+CODE += PROGRAMS
 # what NCCL carries needs CUDA's headers; the build of the cuda target warns of it
-HOST_C = sorted(p for p in [*ROOT.glob("*.c"), *ROOT.glob("src/*/*.c")] if not p.name.startswith("nccl_"))
+HOST_C = PROGRAMS + sorted(p for p in [*ROOT.glob("llmc/*/*.c"), *ROOT.glob("dev/reference/*.c")] if not p.name.startswith("nccl_"))
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
 TARGET_CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(?:LLMC_TARGET_\w+|__CUDACC__|__CUDA_ARCH__)\b", re.M)
 # a size in bytes that stands alone where a function that takes a count of elements expects one
@@ -31,7 +32,7 @@ def offences(pattern, paths):
 
 
 def is_seam(path):
-    return path.parent in (ROOT / "src/target", ROOT / "src/host")
+    return path.parent in (ROOT / "llmc/device", ROOT / "llmc/cpu")
 
 
 def test_kernels_are_launched_through_the_helper():
@@ -73,7 +74,7 @@ def test_shell_scripts():
 
 
 def clang_tidy(path):
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-DLLMC_PRECISION_bf16", "-DLLMC_TARGET_CPU", "-Isrc", "-Isrc/host"]
+    flags = ["-xc", "-std=c11", "-D_GNU_SOURCE", "-DLLMC_PRECISION_bf16", "-DLLMC_TARGET_CPU", "-Illmc", "-Illmc/cpu"]
     if path.name.startswith("mpi_"):
         mpi = subprocess.run([tool("mpicc"), "--showme:compile"], capture_output=True, text=True)
         flags += ["-DLLMC_WITH_MPI", *mpi.stdout.split()]

@@ -1,4 +1,4 @@
-"""Spans for trace viewers (src/target/trace.h)."""
+"""Spans for trace viewers (llmc/device/trace.h)."""
 
 import ctypes
 import json

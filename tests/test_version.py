@@ -68,7 +68,7 @@ def test_scripts_without_arguments_refuse_them(name):
 def test_no_git(tmp_path):
     """A copy without .git, within somebody else's repository: no commit of theirs."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    for name in ("scripts/version.sh", "src/base/version.h"):
+    for name in ("scripts/version.sh", "llmc/base/version.h"):
         (tmp_path / "copy" / name).parent.mkdir(parents=True)
         (tmp_path / "copy" / name).write_bytes((ROOT / name).read_bytes())
     done = subprocess.run(["bash", tmp_path / "copy/scripts/version.sh"], capture_output=True, text=True)

@@ -22,7 +22,7 @@ library.llama3_set_parameter_piece.argtypes = [c_void_p, c_int, c_size_t, c_size
 
 
 class Team(ctypes.Structure):
-    """src/train/team.h"""
+    """llmc/ranks/team.h"""
 
     _fields_ = [("world", c_void_p), ("comm", c_void_p), ("rank", c_int), ("size", c_int), ("scratch", c_void_p)]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Items a second, in one run: src/eval and lm-eval on the same weights, items and number of threads (fp32, on the CPU).
+"""Items a second, in one run: llmc/eval and lm-eval on the same weights, items and number of threads (fp32, on the CPU).
 
     OMP_NUM_THREADS=2 dev/bench/eval_items.py [--items 60]     after make TARGET=cpu PRECISION=fp32
 """

@@ -1,4 +1,4 @@
-"""The file of an evaluation's items, as src/eval/items.h describes it."""
+"""The file of an evaluation's items, as llmc/eval/items.h describes it."""
 
 import os
 import struct

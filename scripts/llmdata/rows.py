@@ -1,4 +1,4 @@
-"""The format of finetuning rows, written and read, as in src/data/rows.h: conversations, or prompts with ranked answers.
+"""The format of finetuning rows, written and read, as in llmc/loader/rows.h: conversations, or prompts with ranked answers.
 
 A header of 256 bytes, the tokens of all rows one behind the other, 32 bits each, then 32 bytes a row, all little endian.
 """

@@ -40,7 +40,7 @@ KNOWN_BOS = (BOS, "<s>", "<|endoftext|>")
 KNOWN_EOS = (EOS, "</s>", "<|endoftext|>")
 CONFIG = "tokenizer_config.json"
 
-# What train_llama3 decodes (src/data/token_decoder.c): the parts of a decoder in their order.
+# What train_llama3 decodes (llmc/loader/token_decoder.c): the parts of a decoder in their order.
 DECODERS = re.compile(r"ByteLevel( Fuse)*|(Replace|Metaspace)( ByteFallback)?(( Fuse)+( Strip)?)?")
 
 

@@ -1,4 +1,4 @@
-"""Memory of a training run as the library plans it (src/model/llama3.h: llama3_plan_text)."""
+"""Memory of a training run as the library plans it (llmc/model/llama3.h: llama3_plan_text)."""
 
 import ctypes
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from llmdata.errors import InputError as InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-CUBLASLT_WORKSPACE = 64 << 20  # src/target/matmul_cublaslt.cu: WORKSPACE_BYTES
+CUBLASLT_WORKSPACE = 64 << 20  # llmc/device/matmul_cublaslt.cu: WORKSPACE_BYTES
 
 
 class Fault(Exception):

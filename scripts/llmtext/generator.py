@@ -1,4 +1,4 @@
-"""ctypes binding of src/generate/generator.h."""
+"""ctypes binding of llmc/generate/generator.h."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ class _Error(ctypes.Structure):
 
 
 class SamplerOptions(ctypes.Structure):
-    """src/generate/sampler.h"""
+    """llmc/generate/sampler.h"""
 
     _fields_ = [("temperature", ctypes.c_double), ("top_k", ctypes.c_int), ("top_p", ctypes.c_double)]
 

@@ -1,4 +1,4 @@
-"""ctypes binding of src/generate/scorer.h."""
+"""ctypes binding of llmc/generate/scorer.h."""
 
 import ctypes
 import os

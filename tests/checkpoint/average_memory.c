@@ -2,7 +2,7 @@
 // memory, in bytes, and the size of what was read.
 #include <stdio.h>
 
-#include "checkpoint/average.h"
+#include "tools/average.h"
 #include "peak.h"
 
 int main(int argc, char **argv) {

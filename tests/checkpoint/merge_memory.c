@@ -2,7 +2,7 @@
 // resident memory, in bytes, and the size of what was read.
 #include <stdio.h>
 
-#include "checkpoint/merge.h"
+#include "tools/merge.h"
 #include "peak.h"
 
 int main(int argc, char **argv) {

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "common.h"
-#include "data/loader.h"
-#include "data/rows.h"
+#include "loader/loader.h"
+#include "loader/rows.h"
 
 enum { ROWS = 2, LENGTH = 12, POSITIONS = ROWS * LENGTH, MAX_BYTES = 4096, MODEL_VOCAB = 4096 };
 

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "common.h"
-#include "data/loader.h"
-#include "data/shard.h"
+#include "loader/loader.h"
+#include "loader/shard.h"
 
 enum { ROWS = 2, LENGTH = 3, MAX_TOKENS = 4096, MODEL_VOCAB = 4096 };
 

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "common.h"
-#include "data/tokenizer.h"
+#include "loader/tokenizer.h"
 
 enum { MANY = 600 };
 

@@ -1,9 +1,9 @@
 // What the host target offers to kernels, each used once by a small kernel. Prints one line an array: name, then its
 // numbers (floats as %.17g). tests/test_host_target.py knows what they must be.
-#include "target/device.h"
-#include "target/launch.h"
-#include "target/reduce.h"
-#include "target/types.h"
+#include "device/device.h"
+#include "device/launch.h"
+#include "device/reduce.h"
+#include "device/types.h"
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 // Launches that a GPU would refuse: argument 1 picks the case, argument 2 is `launch` or `pointwise`.
-#include "target/launch.h"
+#include "device/launch.h"
 static __global__ void nothing_kernel() {}
 static __global__ void barrier_kernel() { __syncthreads(); }
 int main(int, char **argv) {

@@ -1,6 +1,6 @@
 // Memory that is not the kernel's, not yet written, or not where the access may be.
 #include "planted.h"
-#include "target/vec.h"
+#include "device/vec.h"
 
 #include <math.h>
 #include <sys/mman.h>

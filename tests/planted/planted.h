@@ -7,9 +7,9 @@
 #ifndef LLMC_PLANTED_H
 #define LLMC_PLANTED_H
 
-#include "target/device.h"
-#include "target/launch.h"
-#include "target/reduce.h"
+#include "device/device.h"
+#include "device/launch.h"
+#include "device/reduce.h"
 
 #include <stdio.h>
 #include <string.h>

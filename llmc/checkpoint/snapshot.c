@@ -1,0 +1,96 @@
+#include "checkpoint/snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoint/parts.h"
+#include "device/device.h"
+
+struct Snapshot {
+    size_t elements;    // of each array
+    float *memory;      // [arrays][elements], page-locked on a GPU, and behind them the parameters
+    int part, parts;    // whose parameters
+    bool taken;         // once
+    floatX *parameters; // of the tensors that it holds, one behind the other
+    const ParameterTable *table;
+};
+
+static size_t elements(const ParameterTable *table, int tensor) {
+    return (size_t)table->tensors[tensor].rows * (size_t)table->tensors[tensor].cols;
+}
+
+static bool holds(const Snapshot *snapshot, int tensor) {
+    if (snapshot->parts == 1) return !snapshot->table->tensors[tensor].trained && !snapshot->table->lora_rank;
+    return part_of_tensor(snapshot->table, tensor, snapshot->parts) == snapshot->part;
+}
+
+static size_t count_parameters(const Snapshot *snapshot) {
+    size_t count = 0;
+    for (int i = 0; i < snapshot->table->count; i++)
+        if (holds(snapshot, i)) count += elements(snapshot->table, i);
+    return count;
+}
+
+// Host memory that can be had without swapping.
+static size_t available_bytes(void) {
+    unsigned long long kib = 0;
+    char line[256];
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break; // NOLINT(cert-err34-c): the kernel's own
+    if (file) fclose(file);
+    return kib ? (size_t)kib * 1024 : (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
+    Snapshot *snapshot = calloc(1, sizeof *snapshot);
+    if (!snapshot) return fail_fault(err, "no memory for a snapshot");
+    snapshot->table = llama3_parameters(m);
+    snapshot->part = llama3_shard(m);
+    snapshot->parts = snapshot->table->shards;
+    snapshot->elements = snapshot->table->num_shard_elements;
+    const size_t arrays = (size_t)llama3_training_arrays(m) * snapshot->elements, free_bytes = available_bytes();
+    const size_t bytes = arrays * sizeof(float) + count_parameters(snapshot) * sizeof(floatX);
+    if (bytes > free_bytes || cudaMallocHost((void **)&snapshot->memory, bytes) != cudaSuccess) {
+        cudaGetLastError(); // reported here
+        free(snapshot);
+        return fail_fault(err,
+                          "out of host memory for the snapshot that checkpoints are written from: %.1f MiB needed, "
+                          "%.1f MiB free; without --save-every none is needed",
+                          (double)bytes / 1048576.0, (double)free_bytes / 1048576.0);
+    }
+    memset(snapshot->memory, 0, bytes);
+    snapshot->parameters = (floatX *)(snapshot->memory + arrays);
+    *out = snapshot;
+    return 0;
+}
+
+void snapshot_take(Snapshot *snapshot, Llama3 *m) {
+    floatX *to = snapshot->parameters;
+    llama3_get_training(m, snapshot->memory);
+    for (int i = 0; i < snapshot->table->count; i++) {
+        if (!holds(snapshot, i)) continue;
+        if (!snapshot->taken || snapshot->table->tensors[i].trained) llama3_get_parameter(m, i, to);
+        to += elements(snapshot->table, i);
+    }
+    snapshot->taken = true;
+}
+
+const floatX *snapshot_parameter(const Snapshot *snapshot, int tensor) {
+    const floatX *at = snapshot->parameters;
+    if (!holds(snapshot, tensor)) return NULL;
+    for (int i = 0; i < tensor; i++)
+        if (holds(snapshot, i)) at += elements(snapshot->table, i);
+    return at;
+}
+
+const float *snapshot_array(const Snapshot *snapshot, TrainingArray array) {
+    return snapshot->memory + (size_t)array * snapshot->elements;
+}
+
+void snapshot_destroy(Snapshot *snapshot) {
+    if (!snapshot) return;
+    cuda_check(cudaFreeHost(snapshot->memory));
+    free(snapshot);
+}

@@ -1,0 +1,41 @@
+// Host target: bfloat16 as <cuda_bf16.h> has it, rounding to nearest even.
+#ifndef LLMC_CPU_CUDA_BF16_H
+#define LLMC_CPU_CUDA_BF16_H
+
+#include "cuda_runtime.h"
+
+struct alignas(2) __nv_bfloat16 {
+    uint16_t bits;
+};
+
+inline float __bfloat162float(__nv_bfloat16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
+
+// Without a branch, so that the compiler can vectorise it.
+inline __nv_bfloat16 __float2bfloat16(float x) {
+    uint32_t bits = __float_as_uint(x);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    uint32_t is_nan = (uint32_t)((int32_t)(0x7f800000 - (bits & 0x7fffffff)) >> 31); // all ones, or 0
+    return {(uint16_t)((rounded & ~is_nan) | (0x7fff & is_nan))};
+}
+
+// N (a power of two) at once, as SIMD instructions: compilers make less of the loop, because it mixes widths.
+template <int N> struct HostVectors {
+    typedef uint16_t Half __attribute__((vector_size(2 * N)));
+    typedef uint32_t Full __attribute__((vector_size(4 * N)));
+};
+template <int N> __forceinline__ void host_bf16_to_float(float *to, const __nv_bfloat16 *from) {
+    typename HostVectors<N>::Half bits;
+    __builtin_memcpy(&bits, from, sizeof bits);
+    typename HostVectors<N>::Full wide = __builtin_convertvector(bits, typename HostVectors<N>::Full) << 16;
+    __builtin_memcpy(to, &wide, sizeof wide);
+}
+template <int N> __forceinline__ void host_float_to_bf16(__nv_bfloat16 *to, const float *from) {
+    typename HostVectors<N>::Full bits;
+    __builtin_memcpy(&bits, from, sizeof bits);
+    typename HostVectors<N>::Full rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    rounded = (bits & 0x7fffffff) > 0x7f800000 ? (rounded & 0) + 0x7fff : rounded; // NaN
+    typename HostVectors<N>::Half narrow = __builtin_convertvector(rounded, typename HostVectors<N>::Half);
+    __builtin_memcpy(to, &narrow, sizeof narrow);
+}
+
+#endif

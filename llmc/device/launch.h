@@ -1,0 +1,57 @@
+// The seam between the targets as kernels see it: how a kernel is launched and how it declares shared memory.
+//
+//   launch(kernel, grid, block, shared_bytes, stream, args...)    threads may exchange data (barriers, shuffles, shared)
+//   launch_pointwise(kernel, grid, block, stream, args...)        no thread needs another: on the CPU a plain loop
+//   SHARED(type, name, count);                                    in a kernel: static shared array `name`
+//   SHARED_DYNAMIC(type, name);                                   in a kernel: pointer `name` to the launch's shared_bytes
+//
+// A kernel with several template arguments is put in parentheses: launch((kernel<64, 4>), ...).
+// Every thread of a block declares the same shared arrays in the same order.
+#ifndef LLMC_DEVICE_LAUNCH_H
+#define LLMC_DEVICE_LAUNCH_H
+
+#include "device/device.h"
+#include <cuda_runtime.h>
+
+__host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }
+
+#ifdef LLMC_TARGET_CPU
+
+#define launch(kernel, grid, block, shared_bytes, stream, ...)                                                         \
+    ((void)(stream), host_launch(#kernel, grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); }))
+#define launch_pointwise(kernel, grid, block, stream, ...)                                                             \
+    ((void)(stream), host_launch_pointwise(                                                                            \
+                         #kernel, grid, block, [=]() __attribute__((always_inline)) { kernel(__VA_ARGS__); }))
+#define SHARED(type, name, count) type *const name = (type *)host_shared(sizeof(type) * (count))
+#define SHARED_DYNAMIC(type, name) type *const name = (type *)host_shared_dynamic()
+
+#else
+
+template <typename... Params, typename... Args>
+inline void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                   Args... args) {
+    // a block gets more than 48 KB of dynamic shared memory only on request
+    if (shared_bytes > 48 * 1024)
+        cuda_check(
+            cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes));
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    cuda_check(cudaLaunchKernelEx(&config, kernel, (Params)args...));
+}
+
+template <typename... Params, typename... Args>
+inline void launch_pointwise(void (*kernel)(Params...), dim3 grid, dim3 block, cudaStream_t stream, Args... args) {
+    launch(kernel, grid, block, 0, stream, args...);
+}
+
+#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+#define SHARED_DYNAMIC(type, name)                                                                                     \
+    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
+    type *const name = (type *)dynamic_shared_memory
+
+#endif
+#endif

@@ -1,0 +1,387 @@
+// Matrix products of the cpu target, by oneDNN (2.6 and later).
+//
+// A CPU with bf16 instructions (AVX512_BF16, AMX) multiplies bf16 as it stands, through a oneDNN primitive kept per
+// shape. Without them oneDNN's bf16 product is five times slower than its fp32 one, so there the operands are widened:
+// the result is cut into tiles, and each thread widens the part of a and b that its tile needs, a chunk of k at a time,
+// into scratch that stays in its L2 cache, multiplies in fp32 and rounds the finished tile. Widening bf16 loses nothing,
+// so both ways compute the same sums, in another order.
+//
+// Few rows times a weight matrix, as when text is generated, are bound by reading the weights once: that product is our own
+// (small_product), and a row's result has the same bits however many rows there are and however many threads.
+#include "device/matmul.h"
+#include "device/vec.h"
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unordered_map>
+
+struct Product {
+    void *d;
+    const floatX *a, *b;
+    int m, n, k;
+    bool transpose_a, transpose_b, fp32_out, accumulate;
+};
+
+[[noreturn]] static void fail(const Product &p, const char *reason) {
+    fprintf(stderr, "llmc: matmul of m=%d n=%d k=%d%s%s: oneDNN: %s\n", p.m, p.n, p.k, p.transpose_a ? " a^T" : "",
+            p.transpose_b ? " b^T" : "", reason);
+    exit(1);
+}
+
+// d = a·b + beta·d in fp32, row-major, `lda`, `ldb`, `ldd` elements from one stored row to the next.
+static void product_fp32(const Product &p, int m, int n, int k, const float *a, long lda, const float *b, long ldb,
+                         float *d, long ldd, bool add) {
+    dnnl_status_t status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b,
+                                      ldb, add ? 1.0f : 0.0f, d, ldd);
+    if (status != dnnl_success) fail(p, "sgemm failed");
+}
+
+// ---- few rows: y[m,n] = x[m,k] · w[n,k]^T
+
+// Up to so many rows take this way. Beyond, arithmetic takes longer than reading w, and oneDNN's tiles are better at it.
+enum { SMALL_M = 12 };
+// Rows of x and of w whose products are summed at once: as many as the vector registers hold.
+enum { ROWS_X = 8, ROWS_W = 3 };
+// Elements of k taken at once, two vectors. In bf16 those are the even and the odd ones, each a single operation away from
+// the stored pairs; x is put into that order before.
+enum { STEP = 32 };
+enum { SMALL_ALONE = 1 << 16 }; // weights: fewer are not worth waking the other threads
+
+typedef float V16 __attribute__((vector_size(64)));
+typedef uint32_t U16 __attribute__((vector_size(64)));
+
+template <typename V> static inline V load(const void *from) {
+    V v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+static inline void load_step(V16 (&to)[2], const float *from) {
+    to[0] = load<V16>(from);
+    to[1] = load<V16>(from + 16);
+}
+
+static inline void load_step(V16 (&to)[2], const __nv_bfloat16 *from) {
+    const U16 pairs = load<U16>(from);
+    to[0] = (V16)(pairs << 16);
+    to[1] = (V16)(pairs & 0xffff0000u);
+}
+
+static inline float sum_lanes(V16 v) {
+    typedef float V8 __attribute__((vector_size(32)));
+    typedef float V4 __attribute__((vector_size(16)));
+    const V8 a = load<V8>(&v) + load<V8>((const char *)&v + sizeof(V8));
+    const V4 b = load<V4>(&a) + load<V4>((const char *)&a + sizeof(V4));
+    return (b[0] + b[2]) + (b[1] + b[3]);
+}
+
+static long pitch_of(const Product &p) { return ((long)p.k + STEP - 1) / STEP * STEP; }
+
+// The rows of x as small_tile reads them: floats in the order of load_step, filled up with zeros to whole steps.
+static float *spread_rows(const Product &p) {
+    static float *rows = nullptr;
+    static size_t size = 0; // grows to the largest that was needed
+    const long pitch = pitch_of(p);
+    const size_t wanted = sizeof(float) * (size_t)p.m * (size_t)pitch;
+    if (wanted > size) {
+        free(rows);
+        rows = (float *)aligned_alloc(64, size = wanted);
+    }
+    if (!rows) fail(p, "out of memory for the rows");
+    for (int i = 0; i < p.m; i++)
+        for (int k = 0; k < p.k; k += STEP) {
+            floatX step[STEP] = {};
+            memcpy((void *)step, p.a + (long)i * p.k + k, sizeof(floatX) * (size_t)(p.k - k < STEP ? p.k - k : STEP));
+            V16 halves[2];
+            load_step(halves, step);
+            memcpy(rows + i * pitch + k, halves, sizeof halves);
+        }
+    return rows;
+}
+
+template <int M, int N>
+static inline __attribute__((always_inline)) void add_step(V16 (&sum)[M][N], const float *x, long pitch,
+                                                           const floatX *w, long stride) {
+    V16 b[N][2];
+    for (int j = 0; j < N; j++) load_step(b[j], w + j * stride);
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < M; i++) {
+            const V16 a = load<V16>(x + i * pitch + 16 * half);
+            for (int j = 0; j < N; j++) sum[i][j] += a * b[j][half];
+        }
+}
+
+// Asks for a step of the N rows after these. Nothing is read, so it may lie behind the matrix.
+template <int N> static inline void prefetch_step(const floatX *w, long stride) {
+    for (int j = N; j < 2 * N; j++)
+        for (int byte = 0; byte < STEP * (int)sizeof(floatX); byte += 64)
+            __builtin_prefetch((const void *)((uintptr_t)w + sizeof(floatX) * (size_t)(j * stride) + (size_t)byte));
+}
+
+// M rows of the result from `row` on, N columns from `column` on.
+template <int M, int N> static void small_tile(const Product &p, const float *x, int row, int column) {
+    const long pitch = pitch_of(p);
+    const floatX *w = p.b + (long)column * p.k;
+    const int whole = p.k / STEP * STEP;
+    V16 sum[M][N] = {};
+    x += row * pitch;
+    for (int k = 0; k < whole; k += STEP) {
+        prefetch_step<N>(w + k, p.k);
+        add_step(sum, x + k, pitch, w + k, p.k);
+    }
+    if (whole < p.k) {
+        floatX rest[N][STEP] = {};
+        for (int j = 0; j < N; j++)
+            memcpy((void *)rest[j], w + (long)j * p.k + whole, sizeof(floatX) * (size_t)(p.k - whole));
+        add_step(sum, x + whole, pitch, rest[0], STEP);
+    }
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            const long at = (long)(row + i) * p.n + column + j;
+            if (p.fp32_out)
+                ((float *)p.d)[at] = sum_lanes(sum[i][j]);
+            else
+                from_float(((floatX *)p.d)[at], sum_lanes(sum[i][j]));
+        }
+}
+
+template <int N, int M = ROWS_X>
+static void small_tile_of(int rows, const Product &p, const float *x, int row, int column) {
+    if (rows == M) return small_tile<M, N>(p, x, row, column);
+    if constexpr (M > 1) small_tile_of<N, M - 1>(rows, p, x, row, column);
+}
+
+static void small_product(const Product &p) {
+    const float *x = spread_rows(p);
+    const int groups = (p.n + ROWS_W - 1) / ROWS_W;
+#pragma omp parallel for schedule(static) if ((long)p.n * p.k > SMALL_ALONE)
+    for (int group = 0; group < groups; group++)
+        for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
+            const int column = group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
+            if (p.n - column >= ROWS_W)
+                small_tile_of<ROWS_W>(rows, p, x, row, column);
+            else
+                for (int rest = column; rest < p.n; rest++) small_tile_of<1>(rows, p, x, row, rest);
+        }
+}
+
+static bool is_small(const Product &p) { return p.m <= SMALL_M && !p.transpose_a && p.transpose_b && !p.accumulate; }
+
+#ifdef LLMC_PRECISION_fp32
+
+static void product(const Product &p) {
+    long lda = p.transpose_a ? p.m : p.k, ldb = p.transpose_b ? p.k : p.n;
+    product_fp32(p, p.m, p.n, p.k, p.a, lda, p.b, ldb, (float *)p.d, p.n, p.accumulate);
+}
+
+extern "C" size_t matmul_prepare(void) { return 0; }
+
+#else
+
+// ---- without bf16 instructions: widened tiles
+
+// The largest tile of the result, and how much of k is widened at once: 1.3 MB of scratch a thread, which an L2 holds.
+enum { TILE_M = 256, TILE_N = 512, TILE_K = 256, TILE_MIN = 64 };
+enum { PAD = 16 }; // rows of a power of two of bytes would fall into the same cache sets
+
+struct Scratch {
+    alignas(64) float a[TILE_M * TILE_K + PAD * (TILE_M > TILE_K ? TILE_M : TILE_K)];
+    alignas(64) float b[TILE_K * TILE_N + PAD * TILE_N];
+    alignas(64) float d[TILE_M * (TILE_N + PAD)];
+};
+
+static Scratch *scratch_of_thread() {
+    static thread_local Scratch *scratch = nullptr;
+    if (!scratch) scratch = (Scratch *)aligned_alloc(64, sizeof(Scratch));
+    if (!scratch) {
+        fprintf(stderr, "llmc: matmul: out of memory for %zu bytes of scratch\n", sizeof(Scratch));
+        exit(1);
+    }
+    return scratch;
+}
+
+static void widen(float *to, long to_pitch, const floatX *from, long from_pitch, int rows, int columns) {
+    for (int row = 0; row < rows; row++) {
+        const floatX *source = from + row * from_pitch;
+        float *target = to + row * to_pitch;
+        for (int i = 0; i < columns; i++) target[i] = __bfloat162float(source[i]);
+    }
+}
+
+static void round_to_bf16(floatX *to, long to_pitch, const float *from, long from_pitch, int rows, int columns) {
+    for (int row = 0; row < rows; row++) {
+        const float *source = from + row * from_pitch;
+        floatX *target = to + row * to_pitch;
+        for (int i = 0; i < columns; i++) target[i] = __float2bfloat16(source[i]);
+    }
+}
+
+// d[row..row+rows, column..column+columns]
+static void product_tile(const Product &p, int row, int column, int rows, int columns) {
+    Scratch *scratch = scratch_of_thread();
+    float *d = p.fp32_out ? (float *)p.d + (long)row * p.n + column : scratch->d;
+    long ldd = p.fp32_out ? p.n : TILE_N + PAD;
+    for (int start = 0; start < p.k; start += TILE_K) {
+        int depth = p.k - start < TILE_K ? p.k - start : TILE_K;
+        long lda = (p.transpose_a ? rows : depth) + PAD, ldb = (p.transpose_b ? depth : columns) + PAD;
+        if (p.transpose_a)
+            widen(scratch->a, lda, p.a + (long)start * p.m + row, p.m, depth, rows);
+        else
+            widen(scratch->a, lda, p.a + (long)row * p.k + start, p.k, rows, depth);
+        if (p.transpose_b)
+            widen(scratch->b, ldb, p.b + (long)column * p.k + start, p.k, columns, depth);
+        else
+            widen(scratch->b, ldb, p.b + (long)start * p.n + column, p.n, depth, columns);
+        product_fp32(p, rows, columns, depth, scratch->a, lda, scratch->b, ldb, d, ldd, p.accumulate || start > 0);
+    }
+    if (!p.fp32_out) round_to_bf16((floatX *)p.d + (long)row * p.n + column, p.n, d, ldd, rows, columns);
+}
+
+struct Tiling {
+    int rows, columns; // of a tile
+    int down, across;  // tiles
+};
+
+static Tiling tiling_of(int m, int n, int rows, int columns) {
+    return {rows, columns, (m + rows - 1) / rows, (n + columns - 1) / columns};
+}
+
+// Tiles as large as the scratch allows, halved until they keep the threads evenly busy.
+static Tiling choose_tiling(int m, int n, int threads) {
+    Tiling t = tiling_of(m, n, m < TILE_M ? m : TILE_M, n < TILE_N ? n : TILE_N);
+    for (;;) {
+        long tiles = (long)t.down * t.across, rounds = (tiles + threads - 1) / threads;
+        if (tiles * 10 >= rounds * threads * 9) return t;
+        if (t.rows >= t.columns && t.rows > TILE_MIN)
+            t = tiling_of(m, n, (t.rows / 2 + 15) / 16 * 16, t.columns);
+        else if (t.columns > TILE_MIN)
+            t = tiling_of(m, n, t.rows, (t.columns / 2 + 15) / 16 * 16);
+        else
+            return t;
+    }
+}
+
+static void product_widened(const Product &p) {
+    Tiling t = choose_tiling(p.m, p.n, omp_get_max_threads());
+    long tiles = (long)t.down * t.across;
+#pragma omp parallel for schedule(static)
+    for (long tile = 0; tile < tiles; tile++) {
+        int row = (int)(tile / t.across) * t.rows, column = (int)(tile % t.across) * t.columns;
+        int rows = p.m - row < t.rows ? p.m - row : t.rows;
+        int columns = p.n - column < t.columns ? p.n - column : t.columns;
+        product_tile(p, row, column, rows, columns);
+    }
+}
+
+// ---- with bf16 instructions: a primitive for each shape
+
+struct Primitive {
+    dnnl::matmul matmul;
+    std::unordered_map<int, dnnl::memory> arguments;
+};
+
+static dnnl::engine &engine() {
+    static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+    return cpu;
+}
+
+static dnnl::memory::desc describe(int rows, int columns, bool transposed, bool fp32) {
+    using dnnl::memory;
+    return memory::desc({rows, columns}, fp32 ? memory::data_type::f32 : memory::data_type::bf16,
+                        transposed ? memory::dims{1, rows} : memory::dims{columns, 1});
+}
+
+static Primitive make_primitive(const Product &p) {
+    dnnl::memory::desc a = describe(p.m, p.k, p.transpose_a, false), b = describe(p.k, p.n, p.transpose_b, false);
+    dnnl::memory::desc d = describe(p.m, p.n, false, p.fp32_out);
+    dnnl::primitive_attr attributes;
+    dnnl::post_ops add;
+    if (p.accumulate) add.append_sum(1.0f);
+    attributes.set_post_ops(add);
+#if DNNL_VERSION_MAJOR >= 3
+    dnnl::matmul::primitive_desc description(engine(), a, b, d, attributes);
+#else
+    dnnl::matmul::primitive_desc description(dnnl::matmul::desc(a, b, d), attributes, engine());
+#endif
+    return {dnnl::matmul(description),
+            {{DNNL_ARG_SRC, dnnl::memory(a, engine(), nullptr)},
+             {DNNL_ARG_WEIGHTS, dnnl::memory(b, engine(), nullptr)},
+             {DNNL_ARG_DST, dnnl::memory(d, engine(), nullptr)}}};
+}
+
+struct Shape {
+    int m, n, k, flags;
+    bool operator==(const Shape &o) const { return m == o.m && n == o.n && k == o.k && flags == o.flags; }
+};
+
+struct ShapeHash {
+    size_t operator()(const Shape &s) const {
+        size_t h = (size_t)s.m;
+        for (int next : {s.n, s.k, s.flags}) h = h * 1000003 + (size_t)next;
+        return h;
+    }
+};
+
+static void product_bf16(const Product &p) {
+    static std::unordered_map<Shape, Primitive, ShapeHash> cache;
+    static dnnl::stream stream(engine());
+    try {
+        Shape shape = {p.m, p.n, p.k, p.transpose_a | p.transpose_b << 1 | p.fp32_out << 2 | p.accumulate << 3};
+        auto found = cache.find(shape);
+        if (found == cache.end()) found = cache.emplace(shape, make_primitive(p)).first;
+        Primitive &primitive = found->second;
+        primitive.arguments.at(DNNL_ARG_SRC).set_data_handle((void *)p.a);
+        primitive.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle((void *)p.b);
+        primitive.arguments.at(DNNL_ARG_DST).set_data_handle(p.d);
+        primitive.matmul.execute(stream, primitive.arguments);
+        stream.wait();
+    } catch (const dnnl::error &error) {
+        fail(p, error.what());
+    }
+}
+
+static bool cpu_has_bf16() {
+    const int bf16 = (int)dnnl::cpu_isa::avx512_core_bf16;
+    return ((int)dnnl::get_effective_cpu_isa() & bf16) == bf16;
+}
+
+// oneDNN 2.6's AMX product of fewer than 32 rows ends in an illegal instruction for some odd k, however a and b are stored
+// (seen: m 8 to 24, n 112, k 63). Gradients of adapters have such products: their rank is the number of rows.
+static bool is_broken(const Product &p) { return p.m < 32 && p.k % 2; }
+
+static int use_bf16 = -1; // not asked yet
+
+// For tests: takes the way of CPUs with bf16 instructions (1), that of the others (0), or asks the CPU (-1).
+extern "C" void matmul_use_bf16(int choice) { use_bf16 = choice; }
+
+static void product(const Product &p) {
+    if (use_bf16 < 0) use_bf16 = cpu_has_bf16();
+    if (use_bf16 && !is_broken(p))
+        product_bf16(p);
+    else
+        product_widened(p);
+}
+
+extern "C" size_t matmul_prepare(void) {
+    if (cpu_has_bf16()) return 0;
+#pragma omp parallel
+    memset(scratch_of_thread(), 0, sizeof(Scratch)); // touched by its thread, so that the pages lie near it
+    return sizeof(Scratch) * (size_t)omp_get_max_threads();
+}
+
+#endif
+
+extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
+                       bool transpose_b, bool accumulate, cudaStream_t) {
+    Product p = {d, a, b, m, n, k, transpose_a, transpose_b, out == MATMUL_OUT_FP32, accumulate};
+    if (accumulate && !p.fp32_out && sizeof(floatX) == 2) fail(p, "accumulates only into fp32");
+    if (m <= 0 || n <= 0 || k <= 0) fail(p, "dimensions must be positive");
+    if (is_small(p))
+        small_product(p);
+    else
+        product(p);
+}

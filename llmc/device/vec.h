@@ -1,0 +1,67 @@
+// Loads and stores of several elements at once, 16 bytes an access, converted to and from float.
+// Pointers are aligned to 16 bytes (or to the size of all N elements, where that is less).
+#ifndef LLMC_DEVICE_VEC_H
+#define LLMC_DEVICE_VEC_H
+
+#include "device/types.h"
+#include <cuda_runtime.h>
+
+// Stands before a loop over the elements that one thread holds, no iteration of which needs another's result:
+// unrolled on a GPU, SIMD instructions on the CPU.
+#ifdef LLMC_TARGET_CPU
+#define EACH_ELEMENT _Pragma("omp simd")
+#else
+#define EACH_ELEMENT _Pragma("unroll")
+#endif
+
+// Elements of floatX in one 16-byte access. Rows whose length is a multiple of VEC may be read with load_vec.
+enum { VEC = 16 / sizeof(floatX) };
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ void from_float(float &to, float x) { to = x; }
+__device__ __forceinline__ void from_float(__nv_bfloat16 &to, float x) { to = __float2bfloat16(x); }
+
+// N elements of type T in units of at most 16 bytes.
+template <typename T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack { T v[N]; };
+
+template <int N, typename T> __device__ __forceinline__ void unpack(float (&to)[N], const Pack<T, N> &from) {
+    EACH_ELEMENT
+    for (int i = 0; i < N; i++) to[i] = to_float(from.v[i]);
+}
+template <int N, typename T> __device__ __forceinline__ void pack(Pack<T, N> &to, const float (&from)[N]) {
+    EACH_ELEMENT
+    for (int i = 0; i < N; i++) from_float(to.v[i], from[i]);
+}
+
+#ifdef LLMC_TARGET_CPU
+template <int N> __forceinline__ void unpack(float (&to)[N], const Pack<__nv_bfloat16, N> &from) {
+    host_bf16_to_float<N>(to, from.v);
+}
+template <int N> __forceinline__ void pack(Pack<__nv_bfloat16, N> &to, const float (&from)[N]) {
+    host_float_to_bf16<N>(to.v, from);
+}
+#endif
+
+template <int N, typename T> __device__ __forceinline__ void load_vec(float (&to)[N], const T *from) {
+    unpack(to, *(const Pack<T, N> *)from);
+}
+
+template <int N, typename T> __device__ __forceinline__ void store_vec(T *to, const float (&from)[N]) {
+    Pack<T, N> packed;
+    pack(packed, from);
+    *(Pack<T, N> *)to = packed;
+}
+
+// The sum of a power of two of elements, halves added to each other.
+template <int N> __device__ __forceinline__ float sum_vec(const float (&x)[N]) {
+    float half[N / 2];
+    EACH_ELEMENT
+    for (int i = 0; i < N / 2; i++) half[i] = x[i] + x[i + N / 2];
+    if constexpr (N == 2)
+        return half[0];
+    else
+        return sum_vec(half);
+}
+
+#endif

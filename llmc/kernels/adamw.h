@@ -1,0 +1,32 @@
+// AdamW (Loshchilov and Hutter 2019) on fp32 master weights, with clipping of the global gradient norm.
+#ifndef LLMC_KERNELS_ADAMW_H
+#define LLMC_KERNELS_ADAMW_H
+
+#include "device/types.h"
+#include <cuda_runtime.h>
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// What changes from step to step, in device memory, so that a captured graph of the step stays valid.
+typedef struct {
+    float learning_rate;
+    double beta1, beta2; // double: 1 - 0.999f is off by 1.3e-5 of itself
+    float eps, weight_decay;
+    float bias_correction1, bias_correction2; // 1 - beta^t, t = 1 at the first step
+    float max_grad_norm;                      // gradients are scaled to this norm if theirs is larger; 0: no clipping
+} AdamWStep;
+
+// One step of torch.optim.AdamW (decay decoupled) after clip_grad_norm_, on n weights:
+// master, m, v [n] are updated, params [n] = master rounded to floatX. decay: whether weight_decay applies to these.
+// grads [n] fp32; apply [1], grad_norm [1] and step [1] in device memory. Nothing changes if *apply is 0.
+// fp32 pointers are 16-byte aligned, params to four elements.
+void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads, const int *apply,
+                  const float *grad_norm, const AdamWStep *step, bool decay, size_t n, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

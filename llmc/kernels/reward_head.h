@@ -1,0 +1,26 @@
+// The head of a reward model: the score of an answer is the dot product of its last token's normed residual with one
+// vector of weights. spans, counters, capacity: as in kernels/preference.h. C: a multiple of 8. Device memory throughout.
+#ifndef LLMC_KERNELS_REWARD_HEAD_H
+#define LLMC_KERNELS_REWARD_HEAD_H
+
+#include "device/types.h"
+#include <cuda_runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// scores [capacity] = for the batch's answers, summed in fp32. x: [N,C]; w: [C].
+void reward_scores(float *scores, const floatX *x, const floatX *w, const int *spans, const int *counters, int capacity,
+                   int C, cudaStream_t stream);
+
+// The gradient of dloss[0] * sum of danswers[a] * score of a: dx [N,C] =, 0 but at answers' last positions; dw [C] +=
+// (NULL: not needed).
+// dloss: [1].
+void reward_backward(floatX *dx, float *dw, const float *danswers, const float *dloss, const floatX *x, const floatX *w,
+                     const int *spans, const int *counters, int N, int C, int capacity, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

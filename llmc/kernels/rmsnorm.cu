@@ -1,0 +1,253 @@
+// RMSNorm: out = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps). Backward, with n = x * rstd and g =
+// dout * weight:
+//   dx      = dresidual + rstd * (g - n * mean(g * n))
+//   dweight = sum over rows of dout * n
+//
+// A group of threads has a row in its registers: a warp, which takes several rows at once (so that one
+// reduction serves them all), or for long rows a block. Each thread owns the same chunks of every row, and
+// hence sums its part of dweight over the rows of its group in registers; the groups' sums are then added in
+// a fixed order.
+#include "kernels/rmsnorm.h"
+#include "kernels/rows.h"
+#include "device/math.h"
+#include "device/reduce.h"
+#include <assert.h>
+
+typedef Pack<floatX, CHUNK> Chunk;
+
+enum { WARPS = 4 };            // of a block, where a warp has a row
+enum { BLOCK_ROW_CHUNKS = 4 }; // a thread's chunks of a row that a block has
+enum { MAX_C = 1024 * CHUNK * BLOCK_ROW_CHUNKS };
+enum { MAX_GROUPS = 512, MIN_GROUP_ROWS = 32, SEGMENT = 32 }; // of the backward pass
+
+// Which rows and chunks are this thread's: a group of `width` threads, of which it is number `rank`.
+struct Place {
+    int group, rank, width;
+};
+
+template <bool BLOCK_ROW> __device__ __forceinline__ Place place() {
+    if (BLOCK_ROW) return {(int)blockIdx.x, (int)threadIdx.x, (int)blockDim.x};
+    return {(int)(blockIdx.x * WARPS + threadIdx.x / 32), (int)threadIdx.x % 32, 32};
+}
+
+template <bool BLOCK_ROW, int ROWS> __device__ __forceinline__ void group_sum(float (&x)[ROWS]) {
+    static_assert(!BLOCK_ROW || ROWS == 1, "a block has one row at a time");
+    if constexpr (BLOCK_ROW)
+        x[0] = block_sum(x[0]);
+    else
+        warp_sum(x);
+}
+
+// x + delta rounded to floatX.
+__device__ __forceinline__ Chunk add(const Chunk &x, const Chunk &delta) {
+    float a[CHUNK], b[CHUNK];
+    unpack(a, x);
+    unpack(b, delta);
+    EACH_ELEMENT
+    for (int i = 0; i < CHUNK; i++) a[i] += b[i];
+    Chunk sum;
+    pack(sum, a);
+    return sum;
+}
+
+// ADD: the norm of x + delta, which is written to `sum`.
+template <bool ADD, bool BLOCK_ROW, int ROWS, int CHUNKS>
+__global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
+                               const floatX *weight, int N, int C, float eps) {
+    const Place at = place<BLOCK_ROW>();
+    const int first = at.group * ROWS;
+    if (first >= N) return; // all threads of a group together
+    Chunk row[ROWS][CHUNKS];
+    float square[ROWS] = {};
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+        for (int k = 0; k < CHUNKS; k++) {
+            int c = (k * at.width + at.rank) * CHUNK;
+            if (first + r >= N || c >= C) continue;
+            size_t i = (size_t)(first + r) * C + c;
+            row[r][k] = *(const Chunk *)(x + i);
+            if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(delta + i));
+            float value[CHUNK];
+            unpack(value, row[r][k]);
+            EACH_ELEMENT
+            for (int j = 0; j < CHUNK; j++) value[j] *= value[j];
+            square[r] += sum_vec(value);
+        }
+    }
+    group_sum<BLOCK_ROW>(square);
+    float scale[ROWS];
+    EACH_ELEMENT
+    for (int r = 0; r < ROWS; r++) scale[r] = fast_rsqrt(square[r] / C + eps);
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        int c = (k * at.width + at.rank) * CHUNK;
+        if (c >= C) continue;
+        float w[CHUNK];
+        load_vec(w, weight + c);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            if (first + r >= N) continue;
+            if (c == 0) rstd[first + r] = scale[r];
+            float value[CHUNK];
+            unpack(value, row[r][k]);
+            EACH_ELEMENT
+            for (int j = 0; j < CHUNK; j++) value[j] *= scale[r] * w[j];
+            store_vec(out + (size_t)(first + r) * C + c, value);
+        }
+    }
+}
+
+// partial [groups, C] = each group's part of dweight.
+template <bool BLOCK_ROW, int ROWS, int CHUNKS>
+__global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual,
+                                const floatX *x, const floatX *weight, const float *rstd, int N, int C, int groups) {
+    const Place at = place<BLOCK_ROW>();
+    if (at.group >= groups) return;
+    float dweight[CHUNKS][CHUNK] = {};
+    for (int first = at.group * ROWS; first < N; first += groups * ROWS) {
+        Chunk row[ROWS][CHUNKS], drow[ROWS][CHUNKS];
+        float dot[ROWS] = {}; // of g and n
+#pragma unroll
+        for (int k = 0; k < CHUNKS; k++) {
+            int c = (k * at.width + at.rank) * CHUNK;
+            if (c >= C) continue;
+            float w[CHUNK];
+            load_vec(w, weight + c);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                if (first + r >= N) continue;
+                size_t i = (size_t)(first + r) * C + c;
+                row[r][k] = *(const Chunk *)(x + i);
+                drow[r][k] = *(const Chunk *)(dout + i);
+                float value[CHUNK], d[CHUNK], scale = rstd[first + r];
+                unpack(value, row[r][k]);
+                unpack(d, drow[r][k]);
+                EACH_ELEMENT
+                for (int j = 0; j < CHUNK; j++) {
+                    float product = d[j] * value[j] * scale;
+                    dweight[k][j] += product;
+                    value[j] = product * w[j];
+                }
+                dot[r] += sum_vec(value);
+            }
+        }
+        group_sum<BLOCK_ROW>(dot);
+#pragma unroll
+        for (int k = 0; k < CHUNKS; k++) {
+            int c = (k * at.width + at.rank) * CHUNK;
+            if (c >= C) continue;
+            float w[CHUNK];
+            load_vec(w, weight + c);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                if (first + r >= N) continue;
+                size_t i = (size_t)(first + r) * C + c;
+                float value[CHUNK], d[CHUNK], result[CHUNK] = {}, scale = rstd[first + r];
+                float along = scale * scale * dot[r] / C;
+                if (dresidual) load_vec(result, dresidual + i);
+                unpack(value, row[r][k]);
+                unpack(d, drow[r][k]);
+                EACH_ELEMENT
+                for (int j = 0; j < CHUNK; j++) result[j] += scale * d[j] * w[j] - along * value[j];
+                store_vec(dx + i, result);
+            }
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        int c = (k * at.width + at.rank) * CHUNK;
+        if (c < C) store_vec(partial + (size_t)at.group * C + c, dweight[k]);
+    }
+}
+
+// A thread adds up to SEGMENT rows, `stride` rows apart, of one chunk of columns: blockIdx.y * SEGMENT and
+// on. to [segments]: row y * to_stride; `to` may be `from`, as each thread writes over a row that only it has
+// read.
+template <bool ACCUMULATE>
+__global__ void sum_segment_kernel(float *to, size_t to_stride, const float *from, size_t stride, int rows, int C) {
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * CHUNK;
+    if (c >= C) return;
+    int first = blockIdx.y * SEGMENT, end = min(first + SEGMENT, rows);
+    float sum[CHUNK] = {};
+    float *target = to + blockIdx.y * to_stride * C + c;
+    if (ACCUMULATE) load_vec(sum, target);
+#pragma unroll 4
+    for (int row = first; row < end; row++) {
+        float value[CHUNK];
+        load_vec(value, from + row * stride * C + c);
+        EACH_ELEMENT
+        for (int k = 0; k < CHUNK; k++) sum[k] += value[k];
+    }
+    store_vec(target, sum);
+}
+
+// dweight [C] += the sum of the rows of partial [groups, C], which is overwritten.
+static void sum_groups(float *dweight, float *partial, int groups, int C, cudaStream_t stream) {
+    static_assert(MAX_GROUPS <= SEGMENT * SEGMENT, "two stages");
+    dim3 block(128);
+    int columns = ceil_div(C / CHUNK, 128), segments = ceil_div(groups, (int)SEGMENT);
+    if (segments > 1)
+        launch_pointwise(sum_segment_kernel<false>, dim3(columns, segments), block, stream, partial, SEGMENT, partial,
+                         1, groups, C);
+    launch_pointwise(sum_segment_kernel<true>, dim3(columns), block, stream, dweight, 0, partial,
+                     segments > 1 ? SEGMENT : 1, segments > 1 ? segments : groups, C);
+}
+
+// Threads of a block that has a row.
+static int row_threads(int C) { return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32; }
+
+template <bool ADD, int ROWS, int CHUNKS>
+static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
+                          const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
+    launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0, stream,
+           sum, out, rstd, x, delta, weight, N, C, eps);
+}
+
+template <bool ADD>
+static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta, const floatX *weight,
+                    int N, int C, float eps, cudaStream_t stream) {
+    assert(C % 16 == 0 && C <= MAX_C);
+    if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
+    if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
+    if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
+    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum, out, rstd,
+           x, delta, weight, N, C, eps);
+}
+
+template <int ROWS, int CHUNKS>
+static void backward_warps(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
+                           const floatX *weight, const float *rstd, int N, int C, int groups, cudaStream_t stream) {
+    launch((backward_kernel<false, ROWS, CHUNKS>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0, stream, dx,
+           partial, dout, dresidual, x, weight, rstd, N, C, groups);
+}
+
+extern "C" void rmsnorm_forward(floatX *out, float *rstd, const floatX *x, const floatX *weight, int N, int C,
+                                float eps, cudaStream_t stream) {
+    forward<false>(nullptr, out, rstd, x, nullptr, weight, N, C, eps, stream);
+}
+
+extern "C" void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rstd, const floatX *residual,
+                                    const floatX *delta, const floatX *weight, int N, int C, float eps,
+                                    cudaStream_t stream) {
+    forward<true>(residual_out, out, rstd, residual, delta, weight, N, C, eps, stream);
+}
+
+extern "C" size_t rmsnorm_backward_scratch(int C) { return (size_t)MAX_GROUPS * C; }
+
+extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout,
+                                 const floatX *dresidual, const floatX *x, const floatX *weight, const float *rstd,
+                                 int N, int C, cudaStream_t stream) {
+    assert(C % 16 == 0 && C <= MAX_C);
+    int groups = min(ceil_div(N, (int)MIN_GROUP_ROWS), (int)MAX_GROUPS);
+    if (C <= 256)
+        backward_warps<8, 1>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    else if (C <= 512)
+        backward_warps<4, 2>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    else if (C <= 1024)
+        backward_warps<2, 4>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    else
+        launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS>), dim3(groups), dim3(row_threads(C)), 0, stream, dx, scratch,
+               dout, dresidual, x, weight, rstd, N, C, groups);
+    sum_groups(dweight, scratch, groups, C, stream);
+}

@@ -1,0 +1,54 @@
+// SwiGLU: out = silu(gate) * up, silu(x) = x * s with s = sigmoid(x).
+//   d up   = dout * silu(gate)
+//   d gate = dout * up * s * (1 + gate * (1 - s))
+#include "kernels/swiglu.h"
+#include "kernels/rows.h"
+#include "device/math.h"
+
+__global__ void swiglu_forward_kernel(floatX *out, const floatX *gate_up, int N, int F) {
+    int n = blockIdx.x * blockDim.y + threadIdx.y;
+    if (n >= N) return;
+    const floatX *row = gate_up + (size_t)n * 2 * F;
+    for (int f = threadIdx.x * CHUNK; f < F; f += blockDim.x * CHUNK) {
+        float gate[CHUNK], up[CHUNK];
+        load_vec(gate, row + f);
+        load_vec(up, row + F + f);
+        EACH_ELEMENT
+        for (int k = 0; k < CHUNK; k++) up[k] *= gate[k] * sigmoid(gate[k]);
+        store_vec(out + (size_t)n * F + f, up);
+    }
+}
+
+// A thread writes exactly the elements of gate_up that it has read, so that dgate_up may be gate_up.
+__global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F) {
+    int n = blockIdx.x * blockDim.y + threadIdx.y;
+    if (n >= N) return;
+    const floatX *row = gate_up + (size_t)n * 2 * F;
+    floatX *drow = dgate_up + (size_t)n * 2 * F;
+    for (int f = threadIdx.x * CHUNK; f < F; f += blockDim.x * CHUNK) {
+        float gate[CHUNK], up[CHUNK], d[CHUNK];
+        load_vec(gate, row + f);
+        load_vec(up, row + F + f);
+        load_vec(d, dout + (size_t)n * F + f);
+        EACH_ELEMENT
+        for (int k = 0; k < CHUNK; k++) {
+            float s = sigmoid(gate[k]);
+            float silu = gate[k] * s;
+            gate[k] = d[k] * up[k] * (s + silu * (1.0f - s));
+            up[k] = d[k] * silu;
+        }
+        store_vec(drow + f, gate);
+        store_vec(drow + F + f, up);
+    }
+}
+
+extern "C" void swiglu_forward(floatX *out, const floatX *gate_up, int N, int F, cudaStream_t stream) {
+    dim3 block = rows_block(F / CHUNK);
+    launch_pointwise(swiglu_forward_kernel, rows_grid(N, block), block, stream, out, gate_up, N, F);
+}
+
+extern "C" void swiglu_backward(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F,
+                                cudaStream_t stream) {
+    dim3 block = rows_block(F / CHUNK);
+    launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N, F);
+}

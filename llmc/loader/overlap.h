@@ -1,0 +1,22 @@
+// Files of a validation set that training would see.
+#ifndef LLMC_LOADER_OVERLAP_H
+#define LLMC_LOADER_OVERLAP_H
+
+#include "base/error.h"
+#include "loader/data_file.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Refuses (2) a validation file that is a training file too: the same one, under whatever name, or a copy. Row files are
+// compared whole; of shards, which nobody reads whole, what the header says, the size, and the first and the last bytes.
+int overlap_refuse(const DataFile *train, int train_count, const DataFile *val, int val_count, Error *err);
+
+// How many files of a set are others of it under another name. *first (=): one of them; its twin.
+int overlap_count_twins(const DataFile *files, int count, const char **first, const char **twin);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

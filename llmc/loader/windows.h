@@ -1,0 +1,35 @@
+// Rows of a batch out of shards: window w of a shard is its tokens [w*T, w*T + T] (loader.h).
+#ifndef LLMC_LOADER_WINDOWS_H
+#define LLMC_LOADER_WINDOWS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "loader/data_file.h"
+#include "loader/loader.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Windows Windows;
+
+// For at most max_files shards. Errors: 1 (memory).
+int windows_create(Windows **out, const LoaderSpec *spec, int vocab_size, size_t max_files, Error *err);
+
+// Opens one more shard; *file = what it says of itself. Errors: 2 (content, shorter than a window, no BOS id for the
+// document mask), 1 (cannot be read).
+int windows_add(Windows *windows, const char *path, DataFile *file, Error *err);
+
+uint64_t windows_count(const Windows *windows);
+
+// Row `row` of the batch = that window; num_targets +=. Errors: 2 (id outside the vocabulary), 1 (read).
+int windows_fill(Windows *windows, uint64_t window, int row, Batch *out, Error *err);
+
+void windows_close(Windows *windows); // NULL is allowed
+
+#ifdef __cplusplus
+}
+#endif
+#endif

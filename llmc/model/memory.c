@@ -1,0 +1,89 @@
+#include "model/memory.h"
+
+#include "device/device.h"
+
+enum { ARENA_ALIGN = 256 };
+
+static const char *const kind_names[MEMORY_KINDS] = {
+    [MEMORY_PARAMETERS] = "parameters",       [MEMORY_GRADIENTS] = "gradients",
+    [MEMORY_OPTIMIZER] = "optimizer state",   [MEMORY_AVERAGE] = "averaged weights",
+    [MEMORY_COMMUNICATION] = "communication", [MEMORY_ACTIVATIONS] = "activations",
+    [MEMORY_KV_CACHE] = "KV cache",           [MEMORY_WORKSPACE] = "workspace",
+};
+
+void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {
+    Arena *arena = &plan->arenas[kind];
+    char *here = arena->base ? arena->base + arena->bytes : NULL;
+    arena->bytes += (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    return here;
+}
+
+static size_t arena_total(const MemoryPlan *plan) {
+    size_t total = 0;
+    for (int kind = 0; kind < MEMORY_KINDS; kind++) total += plan->arenas[kind].bytes;
+    return total;
+}
+
+static int out_of_memory(const MemoryPlan *plan, size_t free_bytes, Error *err) {
+    const char *advice = plan->advice ? plan->advice : "a smaller --batch-size or --seq-len, or --recompute block,";
+    return fail_fault(err, "out of memory: %.1f MiB needed, %.1f MiB free; %s needs less",
+                      (double)arena_total(plan) / 1048576.0, (double)free_bytes / 1048576.0, advice);
+}
+
+int memory_allocate(MemoryPlan *plan, Error *err) {
+    size_t free_bytes = 0, total_bytes = 0;
+    cuda_check(cudaMemGetInfo(&free_bytes, &total_bytes));
+    if (arena_total(plan) > free_bytes) return out_of_memory(plan, free_bytes, err);
+    for (int kind = 0; kind < MEMORY_KINDS; kind++) {
+        Arena *arena = &plan->arenas[kind];
+        if (arena->bytes == 0) continue;
+        if (cudaMalloc((void **)&arena->base, arena->bytes) != cudaSuccess) {
+            cudaGetLastError(); // reported here
+            arena->base = NULL;
+            memory_free(plan);
+            return out_of_memory(plan, free_bytes, err);
+        }
+    }
+    for (int kind = 0; kind < MEMORY_KINDS; kind++) plan->arenas[kind].bytes = 0;
+    return 0;
+}
+
+void memory_free(MemoryPlan *plan) {
+    for (int kind = 0; kind < MEMORY_KINDS; kind++) {
+        if (plan->arenas[kind].base) cuda_check(cudaFree(plan->arenas[kind].base));
+        plan->arenas[kind].base = NULL;
+    }
+}
+
+MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
+    MemoryPlan sum = {.library_bytes = a->library_bytes + b->library_bytes};
+    for (int kind = 0; kind < MEMORY_KINDS; kind++)
+        sum.arenas[kind].bytes = a->arenas[kind].bytes + b->arenas[kind].bytes;
+    return sum;
+}
+
+size_t memory_total(const MemoryPlan *plan) { return arena_total(plan) + plan->library_bytes; }
+
+static void print_line(FILE *to, const char *name, size_t bytes, size_t total) {
+    fprintf(to, "  %-16s %9.1f MiB %5.1f %%\n", name, (double)bytes / 1048576.0,
+            100.0 * (double)bytes / (double)total);
+}
+
+void memory_print(const MemoryPlan *plan, FILE *to) {
+    const size_t total = memory_total(plan);
+    fprintf(to, "memory\n");
+    for (int kind = 0; kind < MEMORY_KINDS; kind++)
+        if (plan->arenas[kind].bytes) print_line(to, kind_names[kind], plan->arenas[kind].bytes, total);
+    if (plan->library_bytes) print_line(to, "matrix library", plan->library_bytes, total);
+    print_line(to, "total", total, total);
+}
+
+int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err) {
+    size_t length = 0;
+    for (int kind = 0; kind < MEMORY_KINDS && length < capacity; kind++)
+        length += (size_t)snprintf(text + length, capacity - length, "%s\"%s\": %zu", kind ? ", " : "{",
+                                   kind_names[kind], plan->arenas[kind].bytes);
+    if (length < capacity)
+        length += (size_t)snprintf(text + length, capacity - length, ", \"matrix library\": %zu}", plan->library_bytes);
+    return length < capacity ? 0 : fail_fault(err, "a memory plan takes more than %zu bytes of text", capacity);
+}

@@ -1,0 +1,371 @@
+#include "options/options.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/version.h"
+#include "comm/start.h"
+#include "options/options_table.h"
+
+enum { SOME_INT = 2147483647, FIRST_KEY = 1000 };
+
+static const char description[] = "train_llama3 " LLMC_VERSION ": train a Llama 3 language model on token shards.\v"
+                                  "Initialisation (without --init-from): every matrix and the embedding are "
+                                  "drawn from a normal distribution with "
+                                  "mean 0 and standard deviation 0.02 (the config's initializer_range where "
+                                  "it gives one); the two projections of "
+                                  "each block that write to the residual stream (attention output, MLP down) "
+                                  "with that divided by sqrt(2 * layers); "
+                                  "RMSNorm weights are 1.\n\n"
+                                  "Resume: the losses of all later steps and the final weights have the same bits as "
+                                  "those of a run that was never stopped, on a machine of the same kind. "
+                                  "SIGTERM, SIGINT and SIGUSR1 finish the step, write a checkpoint and end the "
+                                  "program with code 0; the same command with --resume auto goes on. Of SIGTERM "
+                                  "and SIGINT a second one ends at once.\n\n"
+                                  "Exit codes: 0 done (after a signal too), 2 bad usage or input, 1 anything "
+                                  "else.";
+
+static char help_texts[OPTIONS_ROWS_AT_MOST][320];
+static struct argp_option argp_options[OPTIONS_ROWS_AT_MOST + 1];
+
+static void compose_help(char *out, size_t capacity, const OptionSpec *spec) {
+    const char *initial = spec->initial_note ? spec->initial_note : spec->initial;
+    const char *unit = spec->unit ? spec->unit : "";
+    if (initial)
+        snprintf(out, capacity, "%s (%s%sdefault: %s)", spec->help, unit, spec->unit ? "; " : "", initial);
+    else if (spec->unit)
+        snprintf(out, capacity, "%s (%s)", spec->help, unit);
+    else
+        snprintf(out, capacity, "%s", spec->help);
+}
+
+static void make_argp_options(void) {
+    int group = 0;
+    for (int i = 0; i < options_rows; i++) {
+        const OptionSpec *spec = &options_table[i];
+        struct argp_option *option = &argp_options[i];
+        if (spec->type == TYPE_HEADING) {
+            *option = (struct argp_option){.doc = spec->name, .group = ++group};
+            continue;
+        }
+        compose_help(help_texts[i], sizeof help_texts[i], spec);
+        *option = (struct argp_option){.name = spec->name,
+                                       .key = spec->letter ? spec->letter : FIRST_KEY + i,
+                                       .arg = spec->value,
+                                       .doc = help_texts[i],
+                                       .group = group};
+    }
+    argp_options[options_rows] = (struct argp_option){0};
+}
+
+typedef struct {
+    Options *options;
+    Error *err;
+    int next; // first element of argv that is not yet taken: the culprit when argp itself gives up
+} Parse;
+
+static error_t take(int key, char *text, struct argp_state *state) {
+    Parse *parse = state->input;
+    if (key == ARGP_KEY_ARG) {
+        fail_input(parse->err, "unexpected argument '%s': options begin with --, see --help", text);
+        return EINVAL;
+    }
+    for (int i = 0; i < options_rows; i++) {
+        if (options_table[i].type == TYPE_HEADING || argp_options[i].key != key) continue;
+        if (options_set(parse->options, &options_table[i], text, parse->err) != 0) return EINVAL;
+        parse->options->given[i / 64] |= (uint64_t)1 << i % 64;
+        parse->next = state->next;
+        return 0;
+    }
+    return ARGP_ERR_UNKNOWN;
+}
+
+// argp says only that it failed. In which way follows from the element where it stopped.
+static int explain(const char *element, Error *err) {
+    if (element == NULL) return fail_input(err, "bad usage, see --help");
+    if (element[0] != '-' || element[1] != '-') {
+        const OptionSpec *spec = options_find_letter(element[1]);
+        if (spec && spec->value)
+            return fail_input(err, "option -%c: expected a value (%s), found none", element[1], spec->value);
+        return fail_input(err, "unknown option '%s', see --help", element);
+    }
+    size_t length = strcspn(element + 2, "=");
+    int matches = 0;
+    const OptionSpec *match = NULL;
+    for (int i = 0; i < options_rows; i++) {
+        if (options_table[i].type == TYPE_HEADING || strncmp(options_table[i].name, element + 2, length) != 0) continue;
+        matches++;
+        match = &options_table[i];
+        if (strlen(match->name) == length) matches = 1;
+        if (strlen(match->name) == length) break;
+    }
+    if (matches > 1) return fail_input(err, "option '%s' could be several, see --help", element);
+    if (matches == 0) return fail_input(err, "unknown option '%s', see --help", element);
+    if (match->value)
+        return fail_input(err, "option --%s: expected a value (%s), found none", match->name, match->value);
+    return fail_input(err, "option --%s: expected no value, found '%s'", match->name, element + 2 + length + 1);
+}
+
+static int parse_arguments(Options *options, int argc, char **argv, Error *err) {
+    make_argp_options();
+    struct argp argp = {.options = argp_options, .parser = take, .doc = description};
+    Parse parse = {options, err, 1};
+    Error none = {0};
+    *err = none;
+    // argp's own messages have two lines and its own exit code: all of it is silenced, and said here.
+    unsigned flags = ARGP_IN_ORDER | ARGP_NO_ERRS | ARGP_NO_EXIT | ARGP_NO_HELP;
+    if (argp_parse(&argp, argc, argv, flags, NULL, &parse) != 0)
+        return err->code ? err->code : explain(parse.next < argc ? argv[parse.next] : NULL, err);
+    Start start;
+    Error ignored;
+    start_read(&start, true, &ignored);
+    if (start.rank != 0) return 0; // one of several that are asked at once
+    if (options->help)
+        argp_help(&argp, stdout, ARGP_HELP_STD_HELP, "train_llama3");
+    else if (options->version)
+        puts(version_of("train_llama3"));
+    return 0;
+}
+
+// ---- what must hold between options
+
+int options_fail_no_model(Error *err) {
+    return fail_input(err, "--config FILE (or --init-from DIR) is missing, see --help");
+}
+
+static int check_required(const Options *options, Error *err) {
+    if (!options->config && !options->init_from && options_resume(options) == RESUME_NEVER)
+        return options_fail_no_model(err);
+    if (options->config && options->init_from)
+        return fail_input(err, "--config '%s' and --init-from '%s' exclude each other: expected one of them",
+                          options->config, options->init_from);
+    if (!options->train_data) return fail_input(err, "--train-data GLOB is missing, see --help");
+    if (!options->output) return fail_input(err, "--output DIR is missing, see --help");
+    if (!options->val_data && (options_given(options, "eval-every") || options_given(options, "eval-batches")) &&
+        options->eval_every)
+        return fail_input(err, "--eval-every needs --val-data GLOB, which is missing");
+    if (options->eval_tasks_every && !options->eval_tasks)
+        return fail_input(err, "--eval-tasks-every needs --eval-tasks GLOB, which is missing");
+    return 0;
+}
+
+static int check_adapters(Options *options, Error *err) {
+    const char *const depend[] = {"lora-alpha", "lora-targets"};
+    for (size_t i = 0; !options->lora_rank && i < sizeof depend / sizeof *depend; i++)
+        if (options_given(options, depend[i]))
+            return fail_input(err, "--%s needs --lora-rank N, which is missing", depend[i]);
+    if (!options->lora_rank) return 0;
+    if (options->lora_alpha == 0) options->lora_alpha = 2 * (double)options->lora_rank;
+    if (options->config)
+        return fail_input(err,
+                          "--lora-rank %lld: expected --init-from, whose weights the adapters adapt, found --config",
+                          (long long)options->lora_rank);
+    if (!options->train_only) return 0;
+    return fail_input(err, "--train-only '%.100s' and --lora-rank %lld exclude each other: adapters alone are trained",
+                      options->train_only, (long long)options->lora_rank);
+}
+
+static int check_micro_batch(const Options *options, Error *err) {
+    if (options->batch_size * options->seq_len <= SOME_INT) return 0;
+    return fail_input(err, "--batch-size %lld times --seq-len %lld: expected at most %d tokens in a micro-batch",
+                      (long long)options->batch_size, (long long)options->seq_len, SOME_INT);
+}
+
+static int fail_division(const Options *options, int ranks, bool kept, Error *err) {
+    char among[40] = "";
+    const long long tokens = options->tokens_per_step, product = options->batch_size * options->seq_len * ranks;
+    if (ranks > 1) snprintf(among, sizeof among, " times %d ranks", ranks);
+    return fail_input(
+        err, "--tokens-per-step %lld%s: expected a multiple of --batch-size %lld times --seq-len %lld%s = %lld", tokens,
+        kept ? " (the checkpoint's)" : "", (long long)options->batch_size, (long long)options->seq_len, among, product);
+}
+
+int options_settle_step(Options *options, int ranks, StepBefore before, Error *err) {
+    const int64_t together = options->batch_size * options->seq_len * ranks; // of all ranks' micro-batches
+    bool given = options_given(options, "tokens-per-step");
+    const bool kept = !given && !options_given(options, "grad-accum") && before.ranks && before.ranks != ranks;
+    if (kept) options->tokens_per_step = before.tokens_per_step;
+    if (!given && !kept) {
+        options->tokens_per_step = together * options->grad_accum;
+        return 0;
+    }
+    int64_t micro_batches = options->tokens_per_step / together;
+    if (options->tokens_per_step % together != 0) return fail_division(options, ranks, kept, err);
+    if (options_given(options, "grad-accum") && options->grad_accum != micro_batches)
+        return fail_input(err, "--grad-accum %lld: --tokens-per-step %lld needs %lld; give one of the two",
+                          (long long)options->grad_accum, (long long)options->tokens_per_step,
+                          (long long)micro_batches);
+    if (micro_batches > options_find("grad-accum")->max)
+        return fail_input(err, "--tokens-per-step %lld: expected at most %.0f micro-batches of %lld tokens",
+                          (long long)options->tokens_per_step, options_find("grad-accum")->max, (long long)together);
+    options->grad_accum = micro_batches;
+    return 0;
+}
+
+int options_settle_schedule(Options *options, int64_t kept, Error *err) {
+    if (!options_given(options, "schedule-steps")) options->schedule_steps = kept ? kept : options->steps;
+    int64_t tenth = options->schedule_steps / 10;
+    if (!options_given(options, "warmup-steps")) options->warmup_steps = tenth < 2000 ? tenth : 2000;
+    if (options->warmup_steps <= options->schedule_steps) return 0;
+    return fail_input(err, "--warmup-steps %lld: expected at most %s %lld", (long long)options->warmup_steps,
+                      kept || options_given(options, "schedule-steps") ? "--schedule-steps" : "--steps",
+                      (long long)options->schedule_steps);
+}
+
+ResumeMode options_resume(const Options *options) {
+    if (strcmp(options->resume, "never") == 0) return RESUME_NEVER;
+    return strcmp(options->resume, "auto") == 0 ? RESUME_AUTO : RESUME_FOLDER;
+}
+
+// ---- finetuning
+
+static const double finetuning_lr = 1e-5; // the paper's, of SFT and DPO (section 4.1)
+static const double epochs_of_task[] = {[TASK_SFT] = 2, [TASK_DPO] = 1, [TASK_REWARD] = 1};
+static const char *const task_names[] = {"pretrain", "sft", "dpo", "reward"};
+
+const char *options_task_name(const Options *options) { return task_names[options->task]; }
+
+static int fail_task(const Options *options, const char *option, const char *expected, Error *err) {
+    return fail_input(err, "--%s: expected --task %s, found --task %s", option, expected, options_task_name(options));
+}
+
+// What belongs to some tasks only.
+static int check_task_options(const Options *options, Error *err) {
+    static const char *const dpo[] = {"dpo-loss", "dpo-beta", "dpo-nll", "dpo-nll-sum", "reference-only"};
+    const int64_t task = options->task;
+    for (size_t i = 0; i < sizeof dpo / sizeof *dpo; i++)
+        if (task != TASK_DPO && options_given(options, dpo[i])) return fail_task(options, dpo[i], "dpo", err);
+    if (task != TASK_DPO && task != TASK_REWARD && options_given(options, "label-smoothing"))
+        return fail_task(options, "label-smoothing", "dpo or reward", err);
+    if (task == TASK_PRETRAIN && options->skip_long) return fail_task(options, "skip-long", "sft, dpo or reward", err);
+    if (options->dpo_loss == DPO_IPO && options->label_smoothing > 0)
+        return fail_input(err, "--label-smoothing %g: expected --dpo-loss sigmoid, found ipo",
+                          options->label_smoothing);
+    return 0;
+}
+
+static int check_texts(const Options *options, Error *err) {
+    if (options->task != TASK_REWARD || (!options->eval_tasks && !options->sample_every)) return 0;
+    return fail_input(err, "--%s: a reward model writes and scores no texts, expected --task pretrain, sft or dpo",
+                      options->eval_tasks ? "eval-tasks" : "sample-every");
+}
+
+static int check_finetuning(const Options *options, Error *err) {
+    if (options->task == TASK_PRETRAIN) return 0;
+    if (options->config)
+        return fail_input(err, "--config '%s': --task %s begins with a model, expected --init-from DIR",
+                          options->config, options_task_name(options));
+    if (!options->document_mask)
+        return fail_input(err, "--document-mask off: expected --task pretrain, found --task %s",
+                          options_task_name(options));
+    return check_texts(options, err);
+}
+
+static int settle_task(Options *options, Error *err) {
+    int code = check_task_options(options, err);
+    if (!code) code = check_finetuning(options, err);
+    if (code) return code;
+    if (options_given(options, "steps") && options->epochs > 0)
+        return fail_input(err, "--steps and --epochs exclude each other: expected one of them");
+    if (options->task == TASK_PRETRAIN) return 0;
+    if (!options_given(options, "lr")) options->lr = finetuning_lr;
+    if (!options_given(options, "steps") && options->epochs == 0) options->epochs = epochs_of_task[options->task];
+    return 0;
+}
+
+int options_settle_length(Options *options, uint64_t rows, int ranks, Error *err) {
+    if (options->epochs == 0) return 0;
+    const double step = (double)options->batch_size * (double)options->grad_accum * ranks; // rows
+    const double steps = ceil(options->epochs * (double)rows / step - 1e-9), most = options_find("steps")->max;
+    if (steps > most)
+        return fail_input(err, "--epochs %g: these are %.0f steps of this data, expected at most %.0f", options->epochs,
+                          steps, most);
+    options->steps = steps < 1 ? 1 : (int64_t)steps;
+    return 0;
+}
+
+static int check_saving(const Options *options, Error *err) {
+    if (options->save || !options->save_every) return 0;
+    return fail_input(err, "--save-every %lld: expected --save on", (long long)options->save_every);
+}
+
+static int check_average(const Options *options, Error *err) {
+    if (options->average_from || !options_given(options, "average-every")) return 0;
+    return fail_input(err, "--average-every %lld needs --average-from N, which is missing",
+                      (long long)options->average_every);
+}
+
+static int check_sample(Options *options, Error *err) {
+    if (!options_given(options, "sample-tokens") && options->sample_tokens > options->seq_len)
+        options->sample_tokens = options->seq_len;
+    if (options->sample_tokens <= options->seq_len) return 0;
+    return fail_input(err, "--sample-tokens %lld: expected at most --seq-len %lld", (long long)options->sample_tokens,
+                      (long long)options->seq_len);
+}
+
+// Of the options that say how to train none is needed, and none looked at. seq_len 0: by the model.
+static int check_eval_only(Options *options, Error *err) {
+    if (!options->init_from) return fail_input(err, "--eval-only needs --init-from DIR, which is missing");
+    if (options->config)
+        return fail_input(err, "--config '%s': --eval-only takes the configuration of --init-from", options->config);
+    if (options->task == TASK_DPO)
+        return fail_input(err, "--eval-only: expected --task pretrain, sft or reward, found --task dpo");
+    if (!options->eval_tasks && !options->val_data)
+        return fail_input(err, "--eval-only needs --eval-tasks GLOB or --val-data GLOB, both are missing");
+    if (!options_given(options, "seq-len")) options->seq_len = 0;
+    int code = check_texts(options, err);
+    return code ? code : check_micro_batch(options, err);
+}
+
+// Takes a whole number from the beginning of *text.
+static bool take_number(const char **text, int64_t *value) {
+    char *end;
+    errno = 0;
+    *value = strtoll(*text, &end, 10);
+    const bool good = end != *text && errno == 0;
+    *text = end;
+    return good;
+}
+
+int options_trace_steps(const Options *options, int64_t *first, int64_t *last, Error *err) {
+    const char *rest = options->trace_steps;
+    bool good = take_number(&rest, last);
+    *first = 1;
+    if (good && *rest == ':') {
+        *first = *last;
+        rest++;
+        good = take_number(&rest, last);
+    }
+    if (good && !*rest && *first >= 1 && *last >= *first) return 0;
+    return fail_input(err, "option --trace-steps: expected FIRST:LAST or a number of steps, from 1, found '%s'",
+                      options->trace_steps);
+}
+
+static int check_trace(const Options *options, Error *err) {
+    int64_t first, last;
+    if (!options->trace && options_given(options, "trace-steps"))
+        return fail_input(err, "--trace-steps needs --trace FILE, which is missing");
+    return options_trace_steps(options, &first, &last, err);
+}
+
+int options_parse(Options *options, int argc, char **argv, Error *err) {
+    int code = options_set_defaults(options, err);
+    if (!code) code = parse_arguments(options, argc, argv, err);
+    if (code || options->help || options->version) return code;
+    if (options->eval_only) return check_eval_only(options, err);
+    if ((code = check_required(options, err))) return code;
+    if ((code = settle_task(options, err))) return code;
+    if ((code = check_micro_batch(options, err))) return code;
+    if ((code = check_adapters(options, err))) return code;
+    if ((code = check_trace(options, err))) return code;
+    if ((code = check_sample(options, err))) return code;
+    if ((code = check_saving(options, err))) return code;
+    if ((code = check_average(options, err))) return code;
+    // a run that is resumed keeps its schedule, which is not known yet; nor is how long epochs are
+    if (options->epochs > 0 || options_resume(options) != RESUME_NEVER) return 0;
+    return options_settle_schedule(options, 0, err);
+}

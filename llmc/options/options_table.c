@@ -1,0 +1,388 @@
+#include "options/options_table.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/parameters.h"
+
+#define BELOW_ONE 0.999999999999
+#define POSITIVE 1e-300 // least real number allowed where zero is not
+
+// e: what a change means for a resumed run (OptionEffect without its prefix)
+#define HEADING(text)                                                                                                  \
+    { .name = text, .type = TYPE_HEADING }
+#define OPTION(f, n, l, e, t, ...)                                                                                     \
+    { .name = n, .letter = l, .type = t, .effect = EFFECT_##e, .field = offsetof(Options, f), __VA_ARGS__ }
+#define TEXT(f, n, l, e, v, h) OPTION(f, n, l, e, TYPE_TEXT, .value = v, .help = h)
+#define FLAG(f, n, e, h) OPTION(f, n, 0, e, TYPE_FLAG, .help = h)
+#define INTEGER(f, n, l, e, u, i, lo, hi, h)                                                                           \
+    OPTION(f, n, l, e, TYPE_INTEGER, .value = "N", .unit = u, .initial = i, .min = lo, .max = hi, .help = h)
+#define REAL(f, n, e, u, i, lo, hi, h)                                                                                 \
+    OPTION(f, n, 0, e, TYPE_REAL, .value = "X", .unit = u, .initial = i, .min = lo, .max = hi, .help = h)
+#define SWITCH(f, n, e, i, h) OPTION(f, n, 0, e, TYPE_SWITCH, .value = "on|off", .initial = i, .help = h)
+#define CHOICE(f, n, e, i, c, h) OPTION(f, n, 0, e, TYPE_CHOICE, .value = c, .initial = i, .choices = c, .help = h)
+
+const OptionSpec options_table[] = {
+    HEADING("Model:"),
+    TEXT(config, "config", 'c', CONTENT, "FILE",
+         "config.json of a Llama model, as Hugging Face writes it, or its folder"),
+    TEXT(init_from, "init-from", 0, START, "DIR",
+         "start from the weights and the config.json of this Hugging Face model directory, in place of "
+         "--config"),
+
+    HEADING("Task:"),
+    CHOICE(
+        task, "task", RESULT, "pretrain", "pretrain|sft|dpo|reward",
+        "pretrain: on texts, made by prepare_data.py. The others begin with --init-from and data of prepare_chat.py: "
+        "sft: on the assistant's turns of conversations; dpo: prefer the better of answers; reward: a model that "
+        "scores answers"),
+    FLAG(skip_long, "skip-long", RESULT,
+         "leave out conversations and comparisons longer than --seq-len, in place of refusing them; nothing is ever "
+         "cut"),
+    CHOICE(dpo_loss, "dpo-loss", RESULT, "sigmoid", "sigmoid|ipo",
+           "of --task dpo: -log sigmoid of beta times the margin, or IPO's squared distance, of means over tokens"),
+    REAL(dpo_beta, "dpo-beta", RESULT, NULL, "0.1", POSITIVE, 1e6,
+         "how strongly --task dpo holds to the reference model"),
+    REAL(label_smoothing, "label-smoothing", RESULT, NULL, "0", 0, 0.5,
+         "of --task dpo (sigmoid) and reward: the share of comparisons taken to be the wrong way round"),
+    REAL(dpo_nll, "dpo-nll", RESULT, NULL, "0.2", 0, 1e6,
+         "weight of the better answer's own loss in --task dpo, by token"),
+    FLAG(dpo_nll_sum, "dpo-nll-sum", RESULT, "that loss is summed over the answer, not its mean"),
+    FLAG(reference_only, "reference-only", NONE,
+         "of --task dpo: compute the reference model's log-probabilities, which are kept beside the data, and end"),
+
+    HEADING("Data:"),
+    TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",
+         "training shards made by prepare_data.py or prepare_chat.py, e.g. 'data/train_*.bin'"),
+    OPTION(val_data, "val-data", 'j', NONE, TYPE_TEXT, .value = "GLOB", .own = true,
+           .help = "validation shards; without them there is no validation loss"),
+    OPTION(tokenizer, "tokenizer", 0, CONTENT, TYPE_TEXT, .value = "FILE",
+           .initial_note = "tokenizer.json beside the shards",
+           .help = "tokenizer the shards were made with, or its folder; it goes into the checkpoint"),
+    SWITCH(document_mask, "document-mask", RESULT, "on", "attention stays inside documents"),
+
+    HEADING("Output:"),
+    TEXT(output, "output", 'o', NONE, "DIR",
+         "folder of the run: log.jsonl, trainer_options.json, checkpoints/, and checkpoint, the newest of "
+         "them"),
+    FLAG(overwrite, "overwrite", NONE,
+         "allow an output folder that already holds a run, and replace that run; its checkpoints stay until "
+         "the first new one is written. With --resume DIR: drop checkpoints of the output folder that are "
+         "newer than DIR"),
+    SWITCH(save, "save", NONE, "on", "write a checkpoint at the end"),
+    INTEGER(save_every, "save-every", 0, NONE, "updates", "0", 0, 1e12,
+            "write a checkpoint every N steps, in the background; 0: only at the end"),
+    INTEGER(keep_last, "keep-last", 0, NONE, "checkpoints", "3", 0, 1000000,
+            "older ones are removed once a new one is whole; where the disk has no room for it, the oldest go before, "
+            "the newest never. 0: keep all"),
+    INTEGER(keep_every, "keep-every", 0, NONE, "updates", "0", 0, 1e12,
+            "checkpoints of every N-th step are kept besides; 0: none"),
+
+    HEADING("Resume:"),
+    OPTION(resume, "resume", 0, NONE, TYPE_TEXT, .value = "never|auto|DIR", .initial = "never",
+           .help = "auto: go on from the newest whole checkpoint of the output folder, or begin where there "
+                   "is none. DIR: go on from this checkpoint, or from the newest one of this run"),
+    FLAG(accept_changes, "accept-changes", NONE,
+         "go on although options, data, tokenizer or precision are not the checkpoint's; they are listed"),
+
+    HEADING("Size of a step:"),
+    OPTION(steps, "steps", 'n', NONE, TYPE_INTEGER, .value = "N", .unit = "updates", .initial = "1000", .min = 1,
+           .max = 1e12, .initial_note = "1000, of other tasks than pretrain what --epochs gives",
+           .help = "where the run stops; may be changed on resume"),
+    OPTION(epochs, "epochs", 0, NONE, TYPE_REAL, .value = "X", .initial = "0", .min = 0, .max = 1e9,
+           .initial_note = "--steps, but 2 of sft, 1 of dpo and reward",
+           .help = "in place of --steps: so many times through the training data, to the next whole step"),
+    INTEGER(batch_size, "batch-size", 'b', RESULT, "rows", "8", 1, 1 << 20, "rows of a micro-batch"),
+    INTEGER(seq_len, "seq-len", 't', RESULT, "tokens", "256", 1, 1 << 20, "length of a row"),
+    INTEGER(grad_accum, "grad-accum", 0, RESULT, "micro-batches", "1", 1, 1 << 20,
+            "micro-batches whose gradients make a step"),
+    OPTION(tokens_per_step, "tokens-per-step", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "tokens", .min = 1,
+           .max = 1e15, .initial_note = "what --grad-accum gives",
+           .help = "in place of --grad-accum; a multiple of --batch-size times --seq-len"),
+
+    HEADING("Optimizer (AdamW):"),
+    OPTION(lr, "lr", 0, RESULT, TYPE_REAL, .value = "X", .initial = "3e-4", .min = 0, .max = 1e30,
+           .initial_note = "3e-4, of other tasks than pretrain 1e-5", .help = "peak learning rate"),
+    CHOICE(schedule, "schedule", RESULT, "cosine", "cosine|linear",
+           "how the rate comes down from --lr; linear with --final-lr-fraction 0 is the paper's annealing"),
+    OPTION(warmup_steps, "warmup-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 0,
+           .max = 1e12, .initial_note = "a tenth of --schedule-steps, at most 2000",
+           .help = "linear warmup from 0 to --lr"),
+    OPTION(schedule_steps, "schedule-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 1,
+           .max = 1e12, .initial_note = "--steps of the run's first start",
+           .help = "length of the learning rate's schedule; beyond it the rate stays where it ended"),
+    REAL(final_lr_fraction, "final-lr-fraction", RESULT, "of --lr", "0.01", 0, 1,
+         "where the rate ends, at the last step of the schedule"),
+    REAL(weight_decay, "weight-decay", RESULT, "times learning rate", "0.1", 0, 1e6, "decoupled; on matrices only"),
+    REAL(beta1, "beta1", RESULT, NULL, "0.9", 0, BELOW_ONE, "decay of the first moment"),
+    REAL(beta2, "beta2", RESULT, NULL, "0.95", 0, BELOW_ONE, "decay of the second moment"),
+    REAL(eps, "eps", RESULT, NULL, "1e-8", POSITIVE, 1, "added to the root of the second moment"),
+    REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
+         "longest gradient that is applied unscaled; 0: no clipping"),
+
+    HEADING("Finetuning:"),
+    TEXT(train_only, "train-only", 0, RESULT, "PATTERNS",
+         "train only tensors whose Hugging Face name one of these patterns, divided by commas, matches, e.g. "
+         "'model.layers.1[0-5].*,model.norm.weight'; all others stay as they are, and take no gradient or optimizer "
+         "memory"),
+    INTEGER(
+        lora_rank, "lora-rank", 0, RESULT, NULL, "0", 0, LORA_MAX_RANK,
+        "train adapters of this rank (LoRA), a multiple of 8, beside the frozen weights of --init-from; checkpoints "
+        "hold them alone, as PEFT reads them. 0: none"),
+    OPTION(lora_alpha, "lora-alpha", 0, RESULT, TYPE_REAL, .value = "X", .initial = "0", .min = 0, .max = 1e9,
+           .initial_note = "twice --lora-rank",
+           .help = "an adapter counts by this number divided by its rank; 0: twice the rank"),
+    TEXT(lora_targets, "lora-targets", 0, RESULT, "LIST",
+         "projections that have adapters, e.g. 'q_proj,v_proj'; without it all seven: q_proj,k_proj,v_proj,o_proj,"
+         "gate_proj,up_proj,down_proj"),
+
+    HEADING("Average of the weights over steps:"),
+    INTEGER(
+        average_from, "average-from", 0, RESULT, "updates", "0", 0, 1e12,
+        "keep the running mean of the weights after step N and those that follow; each checkpoint from there on has it "
+        "as a model of its own, averaged/; 0: none"),
+    INTEGER(average_every, "average-every", 0, RESULT, "updates", "1", 1, 1e12,
+            "only every N-th step is a sample of it"),
+
+    HEADING("While it runs:"),
+    INTEGER(eval_every, "eval-every", 0, NONE, "updates", "100", 0, 1e12,
+            "validation loss every N steps and at the end; 0: never"),
+    INTEGER(eval_batches, "eval-batches", 0, NONE, "micro-batches", "20", 1, 1e9,
+            "size of the fixed set that validation loss is taken over"),
+    TEXT(eval_tasks, "eval-tasks", 0, NONE, "GLOB",
+         "evaluations made by prepare_eval.py, e.g. 'data/*.eval': multiple choice and perplexity"),
+    INTEGER(eval_tasks_every, "eval-tasks-every", 0, NONE, "updates", "0", 0, 1e12,
+            "score --eval-tasks every N steps and at the end; 0: only at the end"),
+    FLAG(eval_only, "eval-only", NONE,
+         "no training: score --eval-tasks, and --val-data, by the model of --init-from, and end. --seq-len is "
+         "then by default the model's max_position_embeddings, at most 2048, and all of --val-data is scored unless "
+         "--eval-batches says how much. --output DIR: the results go into DIR/log.jsonl, too"),
+    INTEGER(sample_every, "sample-every", 0, NONE, "updates", "0", 0, 1e12,
+            "write a text every N steps and at the end; 0: never"),
+    INTEGER(sample_tokens, "sample-tokens", 0, NONE, "tokens", "64", 1, 1 << 20,
+            "length of the text written by --sample-every; at most --seq-len"),
+    REAL(temperature, "temperature", NONE, NULL, "0.8", 0, 1e6, "of the sampled text; 0: always the likeliest token"),
+    INTEGER(log_every, "log-every", 0, NONE, "updates", "10", 1, 1e12,
+            "where the output is no terminal: a line every N steps. log.jsonl has every step"),
+
+    HEADING("Guards:"),
+    INTEGER(max_skipped, "max-skipped", 0, NONE, "updates", "10", 1, 1e12,
+            "a step whose loss or gradient is not finite changes nothing and is counted; so many in a row end the run"),
+    REAL(spike_deviations, "spike-deviations", RESULT, "standard deviations", "6", 0, 1e6,
+         "a loss that far above its running mean is a spike, and logged; 0: none is"),
+    CHOICE(on_spike, "on-spike", RESULT, "log", "log|skip|rollback",
+           "skip: the update of a spike is not made; rollback: go back to the newest checkpoint and on with the "
+           "batches after the spike's"),
+    INTEGER(checksum_every, "checksum-every", 0, NONE, "updates", "100", 0, 1e12,
+            "log a checksum of the weights every N steps and at the end; 0: never"),
+
+    HEADING("Machine:"),
+    INTEGER(seed, "seed", 's', RESULT, NULL, "42", 0, 9007199254740992.0,
+            "of initialisation, order of the data and sampled text; the same seed gives the same bits"),
+    CHOICE(recompute, "recompute", NONE, "none", "none|block",
+           "block: keep only each block's input and compute its forward pass twice; takes less memory"),
+    OPTION(threads, "threads", 0, NONE, TYPE_INTEGER, .value = "N", .unit = "threads", .initial = "0", .min = 0,
+           .max = 4096, .own = true,
+           .help =
+               "of the cpu build; 0: OMP_NUM_THREADS, or one for each processor, divided among the ranks of a machine"),
+    OPTION(peak_tflops, "peak-tflops", 0, NONE, TYPE_REAL, .value = "X", .unit = "TFLOP/s", .initial = "0", .min = 0,
+           .max = 1e9, .own = true,
+           .help = "what 'of peak' in the progress line is measured by; 0: known from the GPU's name"),
+
+    HEADING("Many ranks (mpirun, srun, torchrun):"),
+    CHOICE(zero, "zero", NONE, "1", "0|1|2",
+           "what the ranks divide among them: 0 nothing, 1 the optimizer's state, 2 gradients too"),
+    INTEGER(
+        shard_group, "shard-group", 0, NONE, "ranks", "0", 0, 1 << 20,
+        "so many neighbouring ranks divide it, and each such group has all of it; divides the number of ranks; 0: all"),
+    SWITCH(overlap, "overlap", NONE, "on", "ranks communicate while they compute"),
+    CHOICE(transport, "transport", NONE, "auto", "auto|nccl|mpi",
+           "nccl needs a GPU for each rank; auto: nccl where that is so, else mpi"),
+    INTEGER(rank_timeout, "rank-timeout", 0, NONE, "seconds", "60", 0, 1e6,
+            "a rank that is dead, stopped or hung for so long ends all others, named; 0: never"),
+    TEXT(trace, "trace", 0, NONE, "FILE",
+         "write a timeline of all ranks' computation and communication, for Perfetto or chrome://tracing"),
+    OPTION(trace_steps, "trace-steps", 0, NONE, TYPE_TEXT, .value = "A:B", .initial = "2:4",
+           .help = "steps, counted from this start's first as 1, that --trace records: from A to B, or, as one number, "
+                   "so many"),
+    OPTION(help, "help", 'h', NONE, TYPE_FLAG, .help = "print this and exit"),
+    OPTION(version, "version", 'V', NONE, TYPE_FLAG, .help = "print version, commit, target and precision, and exit"),
+};
+
+enum { ROWS = sizeof options_table / sizeof options_table[0] };
+_Static_assert(ROWS <= (int)OPTIONS_ROWS_AT_MOST && OPTIONS_ROWS_AT_MOST == 8 * sizeof((Options){0}.given),
+               "Options.given has a bit for each row");
+const int options_rows = ROWS;
+
+void *options_field(Options *options, const OptionSpec *spec) { return (char *)options + spec->field; }
+const void *options_field_of(const Options *options, const OptionSpec *spec) {
+    return (const char *)options + spec->field;
+}
+
+const OptionSpec *options_find(const char *name) {
+    for (int i = 0; i < options_rows; i++)
+        if (options_table[i].type != TYPE_HEADING && strcmp(options_table[i].name, name) == 0) return &options_table[i];
+    return NULL;
+}
+
+const OptionSpec *options_find_letter(int letter) {
+    for (int i = 0; i < options_rows; i++)
+        if (options_table[i].type != TYPE_HEADING && options_table[i].letter == letter) return &options_table[i];
+    return NULL;
+}
+
+bool options_given(const Options *options, const char *name) {
+    const size_t row = (size_t)(options_find(name) - options_table);
+    return options->given[row / 64] >> row % 64 & 1;
+}
+
+// ---- values
+
+// A bound as a person writes it: whole numbers in full, up to where the table's powers of ten begin.
+static void print_bound(char *text, size_t capacity, double bound) {
+    if (bound == POSITIVE)
+        snprintf(text, capacity, "above 0");
+    else if (bound == BELOW_ONE)
+        snprintf(text, capacity, "below 1");
+    else if (fabs(bound) < 1e7 && bound == floor(bound))
+        snprintf(text, capacity, "%.0f", bound);
+    else
+        snprintf(text, capacity, "%g", bound);
+}
+
+static int fail_value(const OptionSpec *spec, const char *found, Error *err) {
+    if (spec->type == TYPE_SWITCH)
+        return fail_input(err, "option --%s: expected on or off, found '%s'", spec->name, found);
+    if (spec->type == TYPE_CHOICE)
+        return fail_input(err, "option --%s: expected one of %s, found '%s'", spec->name, spec->choices, found);
+    char low[32], high[32];
+    print_bound(low, sizeof low, spec->min);
+    print_bound(high, sizeof high, spec->max);
+    return fail_input(err, "option --%s: expected a %snumber, %s to %s%s%s%s, found '%s'", spec->name,
+                      spec->type == TYPE_INTEGER ? "whole " : "", low, high, spec->unit ? " (" : "",
+                      spec->unit ? spec->unit : "", spec->unit ? ")" : "", found);
+}
+
+static int set_integer(const OptionSpec *spec, int64_t *target, const char *text, Error *err) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end || errno || value < spec->min || value > spec->max) return fail_value(spec, text, err);
+    *target = value;
+    return 0;
+}
+
+static int set_real(const OptionSpec *spec, double *target, const char *text, Error *err) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value < spec->min || value > spec->max)
+        return fail_value(spec, text, err);
+    *target = value;
+    return 0;
+}
+
+static int set_switch(const OptionSpec *spec, bool *target, const char *text, Error *err) {
+    if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0) return fail_value(spec, text, err);
+    *target = strcmp(text, "on") == 0;
+    return 0;
+}
+
+const char *options_choice(const OptionSpec *spec, int64_t index, size_t *length) {
+    const char *choice = spec->choices;
+    for (; index > 0 && choice; index--) {
+        choice = strchr(choice, '|');
+        if (choice) choice++;
+    }
+    if (choice) *length = strcspn(choice, "|");
+    return choice;
+}
+
+static int set_choice(const OptionSpec *spec, int64_t *target, const char *text, Error *err) {
+    size_t length;
+    const char *choice;
+    for (int64_t i = 0; (choice = options_choice(spec, i, &length)); i++) {
+        if (strlen(text) != length || memcmp(text, choice, length) != 0) continue;
+        *target = i;
+        return 0;
+    }
+    return fail_value(spec, text, err);
+}
+
+static int set_text(const OptionSpec *spec, const char **target, const char *text, Error *err) {
+    if (*text == 0) return fail_input(err, "option --%s: expected %s, found an empty string", spec->name, spec->value);
+    *target = text;
+    return 0;
+}
+
+int options_set(Options *options, const OptionSpec *spec, const char *text, Error *err) {
+    void *target = options_field(options, spec);
+    switch (spec->type) {
+    case TYPE_TEXT:
+        return set_text(spec, target, text, err);
+    case TYPE_INTEGER:
+        return set_integer(spec, target, text, err);
+    case TYPE_REAL:
+        return set_real(spec, target, text, err);
+    case TYPE_SWITCH:
+        return set_switch(spec, target, text, err);
+    case TYPE_CHOICE:
+        return set_choice(spec, target, text, err);
+    case TYPE_FLAG:
+        *(bool *)target = true;
+        return 0;
+    case TYPE_HEADING:
+        break;
+    }
+    return 0;
+}
+
+int options_set_defaults(Options *options, Error *err) {
+    memset(options, 0, sizeof *options);
+    for (int i = 0; i < options_rows; i++) {
+        if (!options_table[i].initial) continue;
+        int code = options_set(options, &options_table[i], options_table[i].initial, err);
+        if (code) return code;
+    }
+    return 0;
+}
+
+// The shortest digits that are this number.
+static void print_real(char *text, size_t capacity, double value) {
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, capacity, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) return;
+    }
+}
+
+void options_print_value(char *text, size_t capacity, const OptionSpec *spec, const Options *options) {
+    const void *value = options_field_of(options, spec);
+    size_t length = 0;
+    const char *choice;
+    switch (spec->type) {
+    case TYPE_TEXT:
+        choice = *(const char *const *)value;
+        snprintf(text, capacity, "%s", choice ? choice : "none");
+        return;
+    case TYPE_INTEGER:
+        snprintf(text, capacity, "%lld", (long long)*(const int64_t *)value);
+        return;
+    case TYPE_REAL:
+        print_real(text, capacity, *(const double *)value);
+        return;
+    case TYPE_SWITCH:
+    case TYPE_FLAG:
+        snprintf(text, capacity, "%s", *(const bool *)value ? "on" : "off");
+        return;
+    case TYPE_CHOICE:
+        choice = options_choice(spec, *(const int64_t *)value, &length);
+        snprintf(text, capacity, "%.*s", (int)length, choice ? choice : "");
+        return;
+    case TYPE_HEADING:
+        break;
+    }
+    snprintf(text, capacity, "%s", "");
+}

@@ -1,0 +1,40 @@
+#include "run/byte_progress.h"
+
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "run/process.h"
+#include "run/progress.h"
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+void byte_progress_begin(ByteProgress *p) {
+    *p = (ByteProgress){.began = now(), .shown = now(), .terminal = isatty(STDERR_FILENO)};
+}
+
+bool byte_progress_show(void *progress, uint64_t done, uint64_t all) {
+    ByteProgress *p = progress;
+    const double time = now(), between = p->terminal ? 0.5 : 10, spent = time - p->began;
+    if (process_stop_requested()) return false;
+    if (time - p->shown < between) return true;
+    char bytes[24], total[24], left[24];
+    progress_count(bytes, sizeof bytes, (double)done);
+    progress_count(total, sizeof total, (double)all);
+    progress_span(left, sizeof left, spent * (double)(all - done) / (double)(done ? done : 1));
+    fprintf(stderr, "%s%sB of %sB read | %s left%s", p->terminal ? "\r" : "", bytes, total, left,
+            p->terminal ? "\x1b[K" : "\n");
+    p->shown = time;
+    p->drawn = p->terminal;
+    return true;
+}
+
+double byte_progress_end(ByteProgress *p) {
+    if (p->drawn) fputs("\r\x1b[K", stderr);
+    p->drawn = false;
+    return now() - p->began;
+}

@@ -1,0 +1,95 @@
+#include "run/import.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "loader/shard.h"
+#include "run/run_dir.h"
+
+enum { MAX_JSON_BYTES = 1 << 28 };
+
+// Beside tokenizer.json, which the data bring. (tokenizer_config.json is the data's where the model has
+// none.)
+static const char *const files[] = {"tokenizer_config.json", "generation_config.json", "special_tokens_map.json",
+                                    "added_tokens.json",     "chat_template.jinja",    "tokenizer.model"};
+enum { FILES = sizeof files / sizeof *files, OPTIONAL = 1 };
+
+static int check_json(const char *path, Error *err) {
+    cJSON *json = NULL;
+    int code = access(path, F_OK) == 0 ? json_read_object(&json, path, MAX_JSON_BYTES, err) : 0;
+    cJSON_Delete(json);
+    return code;
+}
+
+static int check_generation_config(const char *folder, Error *err) {
+    char path[PATH_MAX];
+    int code = run_dir_path(path, folder, "generation_config.json", err);
+    return code ? code : check_json(path, err);
+}
+
+int import_check_padding(const char *folder, const char *rows, Error *err) {
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    char path[PATH_MAX];
+    int code = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++) {
+        code = run_dir_path(path, folder, names[i], err);
+        if (!code) code = check_json(path, err);
+        if (!code) code = run_dir_path_beside(path, rows, names[i], err);
+        if (!code) code = check_json(path, err);
+    }
+    return code;
+}
+
+int import_same_tokenizer(bool *same, const char *folder, const uint8_t *sha256, Error *err) {
+    char path[PATH_MAX];
+    uint8_t found[SHA256_BYTES];
+    int code = check_generation_config(folder, err);
+    if (!code) code = run_dir_path(path, folder, "tokenizer.json", err);
+    *same = true;
+    if (code || access(path, F_OK) != 0) return code;
+    code = sha256_file(path, found, err);
+    *same = memcmp(found, sha256, sizeof found) == 0;
+    return code;
+}
+
+int import_document_ids(LlamaConfig *config, bool keep, uint32_t bos, uint32_t eos, Error *err) {
+    if (eos == SHARD_NO_ID) eos = bos; // one token does both
+    if (bos != SHARD_NO_ID) config->bos_token_id = (int)bos;
+    if (eos == SHARD_NO_ID) return 0;
+    if (!keep) {
+        config->eos_token_id = -1;
+        config->num_more_eos_tokens = 0;
+        memset(config->more_eos_token_ids, 0, sizeof config->more_eos_token_ids);
+    }
+    return llama_config_add_end(config, (int)eos, "config.json with the data's end token", err);
+}
+
+static int bring(const char *to, const char *from, const char *name, bool remove_old, Error *err) {
+    char source[PATH_MAX], target[PATH_MAX];
+    int code = run_dir_path(target, to, name, err);
+    if (!code && from) code = run_dir_path(source, from, name, err);
+    if (code) return code;
+    if (from && access(source, F_OK) == 0) return file_copy(source, target, err);
+    if (remove_old && unlink(target) != 0 && errno != ENOENT)
+        return fail_fault(err, "%s: removing it: %s", target, strerror(errno));
+    return 0;
+}
+
+int import_chat_files(const char *to, const char *rows, Error *err) {
+    static const char *const names[] = {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
+                                        "added_tokens.json"};
+    int code = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++)
+        code = run_dir_copy_beside(to, rows, names[i], err);
+    return code;
+}
+
+int import_files(const char *to, const char *from, Error *err) {
+    int code = 0;
+    for (int i = 0; i < FILES && !code; i++) code = bring(to, from, files[i], i >= OPTIONAL, err);
+    return code;
+}

@@ -1,0 +1,178 @@
+#include "run/run_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "checkpoint/store.h"
+
+int run_dir_path(char out[PATH_MAX], const char *folder, const char *name, Error *err) {
+    int length = snprintf(out, PATH_MAX, "%s/%s", folder, name);
+    if (length > 0 && length < PATH_MAX) return 0;
+    return fail_input(err, "%.200s...: expected a path of at most %d bytes", folder, PATH_MAX - 1);
+}
+
+static int fail_folder(Error *err, const char *folder, const char *what, int error_number) {
+    return fail_input(err, "--output %s: expected a folder that can be written to, %s: %s", folder, what,
+                      strerror(error_number));
+}
+
+// mkdir -p
+static int make_folders(const char *folder, bool *made, Error *err) {
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s", folder) >= PATH_MAX) return fail_folder(err, "", "found", ENAMETOOLONG);
+    for (char *slash = path + 1; *slash; slash++) {
+        if (*slash != '/') continue;
+        *slash = 0;
+        if (mkdir(path, 0777) != 0 && errno != EEXIST) return fail_folder(err, folder, "making it failed", errno);
+        *slash = '/';
+    }
+    *made = mkdir(path, 0777) == 0;
+    if (!*made && errno != EEXIST) return fail_folder(err, folder, "making it failed", errno);
+    struct stat status;
+    if (stat(folder, &status) != 0) return fail_folder(err, folder, "opening it failed", errno);
+    return S_ISDIR(status.st_mode) ? 0 : fail_folder(err, folder, "found a file", ENOTDIR);
+}
+
+static bool holds(const char *folder, const char *name, mode_t *type) {
+    char path[PATH_MAX];
+    struct stat status;
+    if (run_dir_path(path, folder, name, NULL) || lstat(path, &status) != 0) return false;
+    *type = status.st_mode & S_IFMT;
+    return true;
+}
+
+static const char *const signs[] = {"log.jsonl", "trainer_options.json", "checkpoints/latest", "checkpoint",
+                                    "model.safetensors"};
+enum { SIGNS = sizeof signs / sizeof *signs };
+
+int run_dir_refuse_results(const char *folder, bool replace, Error *err) {
+    for (size_t i = 0; i < SIGNS; i++) {
+        mode_t type;
+        const bool results = strcmp(signs[i], "log.jsonl") == 0;
+        if ((results && replace) || !holds(folder, signs[i], &type)) continue;
+        return fail_input(err,
+                          "--output %s: found %s in it, expected a folder of its own for the results of --eval-only%s",
+                          folder, signs[i], results ? ", or --overwrite to replace earlier ones" : "");
+    }
+    return 0;
+}
+
+int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err) {
+    for (size_t i = 0; i < SIGNS; i++) {
+        mode_t type;
+        if (!holds(folder, signs[i], &type)) continue;
+        bool link = strcmp(signs[i], "checkpoint") == 0 && type == S_IFLNK;
+        if (may_be_begun && (link || i < 3)) continue;
+        return fail_input(err,
+                          "--output %s: expected a folder without a run, found %s in it; --resume auto goes on "
+                          "with that run, --overwrite replaces it",
+                          folder, signs[i]);
+    }
+    return 0;
+}
+
+static int trial_write(const char *folder, Error *err) {
+    char path[PATH_MAX];
+    if (run_dir_path(path, folder, ".trial_write", err)) return err->code;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return fail_folder(err, folder, "a trial write failed", errno);
+    bool good = write(fd, "trial\n", 6) == 6;
+    int error_number = good ? 0 : errno ? errno : ENOSPC;
+    if (close(fd) != 0 && good) error_number = errno;
+    unlink(path);
+    return error_number ? fail_folder(err, folder, "a trial write failed", error_number) : 0;
+}
+
+int run_dir_open(RunDir *dir, const char *folder, Error *err) {
+    char path[PATH_MAX];
+    *dir = (RunDir){.folder = folder, .lock.fd = -1};
+    int code = make_folders(folder, &dir->made, err);
+    if (!code) code = trial_write(folder, err);
+    if (!code) code = run_dir_path(path, folder, "lock", err);
+    return code ? code : lock_take(&dir->lock, path, err);
+}
+
+void run_dir_close(RunDir *dir) {
+    lock_release(&dir->lock);
+    if (dir->made) rmdir(dir->folder); // succeeds only if it is empty: nothing came of this run
+}
+
+// ---- the name of the newest checkpoint
+
+// path becomes a link to target, at once; what had that name is removed.
+static int replace_by_link(const char *path, const char *target, Error *err) {
+    char fresh[PATH_MAX];
+    if (snprintf(fresh, sizeof fresh, "%s.tmp", path) >= PATH_MAX)
+        return fail_input(err, "%.200s...: path too long", path);
+    folder_remove(fresh);
+    if (symlink(target, fresh) != 0) return fail_fault(err, "%s: symlink: %s", fresh, strerror(errno));
+    if (rename(fresh, path) == 0) return folder_sync_parent(path, err);
+    // a folder in the place of the link
+    if (renameat2(AT_FDCWD, fresh, AT_FDCWD, path, RENAME_EXCHANGE) != 0) {
+        int code = fail_fault(err, "%s: rename to %s: %s", fresh, path, strerror(errno));
+        unlink(fresh);
+        return code;
+    }
+    folder_remove(fresh);
+    return folder_sync_parent(path, err);
+}
+
+static int link_checkpoint(const char *folder, const char *target, Error *err) {
+    char path[PATH_MAX], found[PATH_MAX];
+    int code = run_dir_path(path, folder, "checkpoint", err);
+    if (code) return code;
+    ssize_t length = readlink(path, found, sizeof found - 1);
+    found[length > 0 ? length : 0] = 0;
+    return strcmp(found, target) == 0 ? 0 : replace_by_link(path, target, err);
+}
+
+int run_dir_show_checkpoint(const char *folder, Error *err) {
+    char replaced[PATH_MAX];
+    int code = link_checkpoint(folder, "checkpoints/latest", err);
+    if (!code) code = run_dir_path(replaced, folder, "checkpoints.replaced", err);
+    if (!code) folder_remove(replaced);
+    return code;
+}
+
+int run_dir_replace_run(const char *folder, Error *err) {
+    char store[PATH_MAX], replaced[PATH_MAX];
+    StoreEntry *entries = NULL;
+    mode_t type;
+    int count = 0, code = run_dir_path(store, folder, "checkpoints", err);
+    if (!code) code = run_dir_path(replaced, folder, "checkpoints.replaced", err);
+    if (!code) code = store_list(&entries, &count, store, err);
+    free(entries);
+    // a run that was killed before its first checkpoint leaves those that it was to replace
+    if (code || count == 0) return code;
+    folder_remove(replaced);
+    if (rename(store, replaced) != 0) return fail_fault(err, "%s: rename to %s: %s", store, replaced, strerror(errno));
+    if (holds(folder, "checkpoint", &type) && type != S_IFLNK) return 0; // a model of its own
+    return link_checkpoint(folder, "checkpoints.replaced/latest", err);
+}
+
+// ---- files
+
+int run_dir_copy(const char *folder, const char *file, const char *name, Error *err) {
+    char to[PATH_MAX];
+    int code = run_dir_path(to, folder, name, err);
+    return code ? code : file_copy(file, to, err);
+}
+
+int run_dir_path_beside(char out[PATH_MAX], const char *file, const char *name, Error *err) {
+    const char *slash = strrchr(file, '/');
+    int length = snprintf(out, PATH_MAX, "%.*s%s", slash ? (int)(slash - file) + 1 : 0, file, name);
+    if (length >= 0 && length < PATH_MAX) return 0;
+    return fail_input(err, "%.200s...: expected a path of at most %d bytes", file, PATH_MAX - 1);
+}
+
+int run_dir_copy_beside(const char *folder, const char *file, const char *name, Error *err) {
+    char from[PATH_MAX];
+    int code = run_dir_path_beside(from, file, name, err);
+    return code || access(from, F_OK) != 0 ? code : run_dir_copy(folder, from, name, err);
+}

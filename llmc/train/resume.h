@@ -1,0 +1,67 @@
+// From which checkpoint a run goes on, and whether it is the same run: options, data, tokenizer, precision
+// and model are compared with what the checkpoint's trainer/state.json and config.json say.
+#ifndef LLMC_TRAIN_RESUME_H
+#define LLMC_TRAIN_RESUME_H
+
+#include <cjson/cJSON.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "model/config.h"
+#include "options/options.h"
+#include "recipe/spike.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    char folder[PATH_MAX]; // the checkpoint; "": a new run
+    bool own;              // it is one of the output folder's, whose log goes on
+    bool chosen;           // it was named itself, not found as the newest whole one
+    cJSON *state;          // trainer/state.json
+    int64_t step;
+    Options options;    // the checkpoint's; texts point into state
+    cJSON *passed_over; // array of {"name", "reason"}: newer ones that are not whole; NULL: none
+} Resume;
+
+// Chooses as --resume says and reads the checkpoint's state; says on stderr which newer checkpoints are not
+// whole. Changes nothing. Errors: 2 (no folder, no checkpoint, none that is whole, an output folder with
+// another run, newer checkpoints that would be in the way), 1.
+int resume_find(Resume *resume, const Options *options, Error *err);
+
+// The same of a checkpoint that another rank has chosen, and looked through. folder "": none. Errors: 2, 1.
+int resume_follow(Resume *resume, const char *folder, bool own, bool chosen, Error *err);
+
+void resume_free(Resume *resume);
+
+// Of how many ranks and of how many tokens a step the run was that is resumed; {0}: none is.
+StepBefore resume_step_before(const Resume *resume);
+
+// What of a run has to be the same besides its options.
+typedef struct {
+    int ranks;           // of this run, on which alone rounding depends
+    uint64_t train_data; // loader_fingerprint
+    const uint8_t *tokenizer_sha256;
+    const LlamaConfig *given_config; // of --config, as the run would use it; NULL: not given
+    const LlamaConfig *config;       // the checkpoint's
+} ResumeIdentity;
+
+// Refuses (2) a configuration that differs from the checkpoint's, and with one line that has all of them,
+// changed options, data, tokenizer and precision; with --accept-changes the latter are printed instead.
+int resume_check(const Resume *resume, const Options *options, const ResumeIdentity *identity, Error *err);
+
+// ---- members of state.json
+
+// Errors: 2 (missing or not a whole number within the bounds).
+int resume_integer(const Resume *resume, const char *name, int64_t min, int64_t *value, Error *err);
+int resume_spikes(const Resume *resume, SpikeStats *stats, Error *err);
+int resume_fingerprint(const Resume *resume, const char *name, uint64_t *value, Error *err); // 16 hexadecimal digits
+const char *resume_text(const Resume *resume, const char *name);                             // "": missing
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,236 @@
+// What the files of the trainer share: trainer_open.c (parts, summary), trainer_data.c (data and tokenizer),
+// trainer_begin.c (weights in, output folder), trainer_step.c (the step and what is observed after it), trainer_guard.c
+// (steps that are not like the others), trainer_finetune.c (rows and losses of finetuning), trainer_save.c (checkpoints),
+// trainer_state.c (what they hold besides weights and moments), trainer_ranks.c (what all ranks agree on).
+#ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
+#define LLMC_TRAIN_TRAINER_INTERNAL_H
+
+#include <limits.h>
+#include <stdint.h>
+
+#include "checkpoint/snapshot.h"
+#include "checkpoint/writer.h"
+#include "loader/loader.h"
+#include "loader/tokenizer.h"
+#include "generate/sampler.h"
+#include "generate/decoder.h"
+#include "eval/tasks.h"
+#include "model/llama3.h"
+#include "run/log.h"
+#include "run/progress.h"
+#include "train/resume.h"
+#include "run/run_dir.h"
+#include "recipe/schedule.h"
+#include "recipe/spike.h"
+#include "ranks/team.h"
+#include "train/trainer.h"
+
+// A checkpoint that many ranks write: first their parts, then rank 0 gives it its name.
+typedef struct {
+    bool parts;           // they are being written; the same on all ranks
+    bool part;            // this rank's is
+    bool commit;          // it gets its name; rank 0 knows
+    int64_t step;         // whose it is
+    bool averaged;        // the mean over steps has samples in it
+    double began;         // seconds
+    WriterResult written; // this rank's part
+    uint64_t bytes;       // of all parts
+} Saving;
+
+struct Trainer {
+    Options options;
+    Team team;
+    Parallel parallel; // of the model
+    bool watched;      // the watchdog was started
+    RunDir run_dir;    // rank 0's
+    Resume resume;
+    LlamaConfig config;
+    bool new_head;        // the model has a reward model's head, which the weights to begin with lack
+    Loader *train, *val;  // val: NULL where there is none
+    EvalTasks *tasks;     // rank 0's; NULL without --eval-tasks
+    Tokenizer *tokenizer; // NULL: shards of llm.c, and none was given
+    char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
+    char tokenizer_path[PATH_MAX];                   // the file in use
+    char base[PATH_MAX];                             // with adapters: the model that they adapt
+    uint64_t base_fingerprint;                       // of its weights
+    const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
+    double unigram_loss; // of the validation data, NAN: not known
+    Llama3 *model;
+    float *reference, *val_reference; // [answers of train, val] log-probabilities; NULL where the loss needs none
+    uint64_t reference_model;         // fingerprint of the model that they are of
+    Schedule schedule;
+    Log log;
+    Progress progress;
+    int stop_signal;                 // with many ranks: the one on which they agreed to stop; 0: none
+    bool made;                       // the last call of trainer_step made a step
+    int owed;                        // LogKinds due after this step and not made, as a signal to stop came before
+    LogRanks communication;          // of the last step
+    LogRanks communicated;           // in all steps of this process
+    double stepped;                  // seconds that these took
+    uint64_t *checksums;             // [2][tensors] with many ranks
+    int64_t steps_here;              // steps made by this process
+    int64_t trace_first, trace_last; // of those, to be traced
+    bool traced;                     // the timeline is written
+    int64_t step;                    // steps done
+    int64_t skipped_steps;           // of them without update
+    int64_t not_finite_in_a_row;     // steps up to the last one
+    int64_t average_samples;         // in the running mean of the weights, 0: none yet
+    SpikeStats spikes;
+    int rollbacks;                      // since the last checkpoint was written
+    int64_t data_offset;                // the batch of a step is the loader's step + data_offset
+    int64_t first_step;                 // steps that were done when this process began
+    int64_t saved_step;                 // of the newest whole checkpoint, 0: none
+    int dropped;                        // older ones removed to make room for the one that is or was being written
+    int64_t token_offset;               // tokens beyond step * tokens_per_step, of a run whose steps had another size
+    ProgressState state;                // what the last step gave
+    LogPreference preference;           // likewise, of comparisons
+    double tokens_per_second;           // of the last step
+    double flops_per_token, peak_flops; // 0: not known
+    double began, after_first_step;     // seconds, monotonic clock
+    char device[128];
+    int threads;        // that compute on the cpu target, else 1
+    Snapshot *snapshot; // NULL without --save-every
+    Writer *writer;
+    Saving saving;    // of many ranks
+    double waited;    // seconds, for the write that is running
+    Decoder *decoder; // for sampling, rank 0's; NULL without
+    Sampler *sampler;
+    int32_t *sample_ids; // [sample_tokens]
+};
+
+// Seconds of the monotonic clock.
+double trainer_now(void);
+
+int64_t trainer_tokens(const Trainer *t); // of all steps up to now
+
+// ---- trainer_step.c
+
+int trainer_observations(const Trainer *t); // the LogKinds that the options ask for
+
+void trainer_close_timeline(Trainer *t); // writes it if it is begun and not written; a failure is a warning
+
+// ---- trainer_ranks.c
+
+// Ranks that divide optimizer state among them.
+int trainer_shard_group(const Options *options, int ranks);
+void trainer_describe_ranks(char *text, size_t capacity, const Options *options, int ranks);
+
+// Makes the groups of --zero and --shard-group. Errors: 2, 1.
+int trainer_divide(Trainer *t, Error *err);
+
+// Gives the checkpoint that rank 0 has chosen to all. Errors: 2, 1, each rank for itself.
+int trainer_share_resume(Trainer *t, Error *err);
+
+// Refuses (2) data, tokenizers, configurations and checkpoints that are not the same on all ranks.
+int trainer_compare_data(const Trainer *t, Error *err);
+
+// Weights that are not. Errors: 1, naming rank and tensor; when: what stands in front of it.
+int trainer_compare_weights(Trainer *t, const char *when, Error *err);
+
+// At a step's beginning: *num_targets of this rank becomes that of all, an error of one rank (code) that of all, a signal
+// to one a signal to all.
+int trainer_agree_on_step(Trainer *t, int code, int64_t *num_targets, Error *err);
+
+void trainer_agree_on_stopping(Trainer *t); // before what takes long
+int trainer_stop_signal(const Trainer *t);  // 0: none came
+
+// ---- trainer_state.c
+
+const char *state_precision(void);                           // of this build: "bf16"
+void state_fingerprint(char text[17], uint64_t fingerprint); // as hexadecimal digits
+void state_sha256(char text[65], const uint8_t *digest);
+
+// Text of trainer/state.json, to be freed by cJSON_free. NULL: out of memory.
+char *trainer_state_text(const Trainer *t);
+
+// Steps, positions and statistics of the checkpoint that is resumed. Errors: 2 (a member missing or
+// mistyped).
+int trainer_take_state(Trainer *t, Error *err);
+
+// How many samples the mean over steps has in a checkpoint's state; 0 where it says nothing, or the run keeps none.
+int trainer_take_average(Trainer *t, const Resume *resume, Error *err);
+
+void trainer_print_resume(const Trainer *t);
+
+// ---- trainer_save.c
+
+int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Errors: 1
+
+// After a step: reports a write that has ended, and begins one where it is due. A failure is a warning.
+void trainer_checkpoint(Trainer *t);
+
+// *content, but for the snapshot or model; store and state are the texts it points to, state to be freed. Errors: 1, 2.
+int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
+                                Error *err);
+
+// What became of a write: log and terminal.
+void trainer_report_save(Trainer *t, const WriterResult *result);
+
+void trainer_wait_saving(Trainer *t); // for a write that is running; reports it
+void trainer_end_saving(Trainer *t);  // waits for a write that is running and reports it
+
+// ---- trainer_parts.c: checkpoints of many ranks. Collective but for trainer_say_saving
+
+bool trainer_writes_part(const Trainer *t); // whether this rank writes one
+
+// Whether this rank's part is being written, or has failed; and of how many ranks that is so: at each step.
+void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed);
+void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed);
+
+void trainer_begin_parts(Trainer *t);            // of a checkpoint of this step; a failure is a warning
+void trainer_wait_parts(Trainer *t);             // until no checkpoint is being written; then all know saved_step
+int trainer_write_parts(Trainer *t, Error *err); // the last checkpoint, while all wait. Errors: 1, 2
+
+// ---- trainer_guard.c
+
+// The loss above which the coming step's update is not made.
+float trainer_max_loss(const Trainer *t);
+
+// Looks at the step just done: counts and logs an update that was not made, and a loss spike. Errors: 1 after
+// --max-skipped steps in a row that were not finite, after too many rollbacks, and of a rollback itself.
+// *rolled_back: the trainer is now where a checkpoint was.
+int trainer_guard(Trainer *t, bool *rolled_back, Error *err);
+
+// Logs the weights' checksum. Errors: 1 where the ranks' weights are not the same.
+int trainer_checksum(Trainer *t, Error *err);
+
+// ---- trainer_finetune.c
+
+bool trainer_compares(const Options *options); // the task's data are comparisons
+LoaderKind trainer_loader_kind(const Options *options);
+PreferenceLoss trainer_preference_loss(const Options *options);
+
+// *config = the one at path, or that of the reward model which the language model there becomes (*new_head). Errors: 2 (a
+// reward model where the task wants a language model; llama_config_read's), 1.
+int trainer_take_config(LlamaConfig *config, bool *new_head, const Options *options, const char *path, Error *err);
+
+LogPreference trainer_preference(const Options *options, const double sums[PREFERENCE_SUMS], double pairs); // means
+
+// With the weights that training begins with: reads the reference's log-probabilities, or computes and keeps them; of a
+// resumed run only reads them. Collective. Errors: 2, 1.
+int trainer_prepare_reference(Trainer *t, Error *err);
+
+// Prints how many rows of a set were left out as too long, and the first of them; nothing where none was. option: that names
+// the set.
+void trainer_tell_skipped(const Loader *loader, const char *option, int T);
+
+// ---- trainer_data.c
+
+LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on this rank
+
+// The tokenizer, unless shards of llm.c are trained on without one, and the data of --train-data and --val-data. Errors: 2, 1.
+int trainer_open_data(Trainer *t, Error *err);
+
+// ---- trainer_adapters.c
+
+int trainer_find_base(Trainer *t, Error *err);      // with --lora-rank: the model that is adapted. Errors: 2
+const char *trainer_model_folder(const Trainer *t); // of configuration and tokenizer; NULL: --config's
+int trainer_load_adapters(Trainer *t, Error *err);  // the base, and adapters: drawn, or the checkpoint's. Errors: 2, 1
+
+// ---- trainer_tasks.c
+
+int trainer_open_tasks(Trainer *t, Error *err); // the files of --eval-tasks, if it was given. Errors: 2, 1
+bool trainer_tasks_due(const Trainer *t);       // after this step, if there are any
+int trainer_show_tasks(Trainer *t, Error *err); // scores, log, terminal; what a signal cuts short is owed. Errors: 1
+
+#endif

@@ -1,0 +1,198 @@
+// Checkpoints: every so many steps in the background, and at the end.
+#include "train/trainer_internal.h"
+
+#include <cjson/cJSON.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/store.h"
+#include "run/process.h"
+#include "ranks/watchdog.h"
+
+int trainer_prepare_saving(Trainer *t, Error *err) {
+    if (!t->options.save || !t->options.save_every || !trainer_writes_part(t)) return 0;
+    int code = snapshot_create(&t->snapshot, t->model, err);
+    return code ? code : writer_create(&t->writer, err);
+}
+
+int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
+                                Error *err) {
+    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    if (code) return code;
+    *state = trainer_state_text(t);
+    if (!*state) return fail_fault(err, "out of memory");
+    *content = (CheckpointContent){.store = store,
+                                   .step = t->step,
+                                   .config = &t->config,
+                                   .table = llama3_parameters(t->model),
+                                   .part = t->team.size > 1 ? t->team.rank : 0,
+                                   .parts = t->team.size > 1 ? t->parallel.shards : 1,
+                                   .state = *state,
+                                   .base = t->base,
+                                   .tokenizer_folder = t->options.output,
+                                   .keep_last = (int)t->options.keep_last,
+                                   .keep_every = t->options.keep_every,
+                                   .average = t->options.average_from > 0,
+                                   .averaged = t->average_samples > 0,
+                                   .whole_step = t->saved_step ? t->saved_step : t->first_step};
+    return 0;
+}
+
+// ---- what became of a write
+
+static void report_failure(Trainer *t, int64_t step, const char *reason) {
+    log_checkpoint_failed(&t->log, step, reason);
+    progress_end(&t->progress);
+    fprintf(stderr, "train_llama3: no checkpoint of step %lld: %s; training goes on, ", (long long)step, reason);
+    if (t->saved_step)
+        fprintf(stderr, "the newest checkpoint is that of step %lld\n", (long long)t->saved_step);
+    else
+        fprintf(stderr, "there is no checkpoint yet\n");
+}
+
+static void report_whole(Trainer *t, const WriterResult *result) {
+    char name[STORE_NAME_SIZE], size[16];
+    Error err = {0};
+    store_name(name, result->step);
+    t->saved_step = result->step;
+    t->rollbacks = 0;
+    if (!team_leads(&t->team)) return;
+    log_checkpoint(&t->log, result->step, name, t->waited, result->seconds, result->bytes);
+    progress_count(size, sizeof size, (double)result->bytes);
+    progress_print(&t->progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
+                   (long long)result->step, size, result->seconds, t->waited);
+    if (t->dropped)
+        progress_print(&t->progress, "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
+                       (long long)result->step, t->dropped, t->dropped == 1 ? "" : "s");
+    if (run_dir_show_checkpoint(t->options.output, &err)) fprintf(stderr, "train_llama3: %s\n", err.message);
+}
+
+void trainer_report_save(Trainer *t, const WriterResult *result) {
+    if (result->error.code)
+        report_failure(t, result->step, result->error.message);
+    else
+        report_whole(t, result);
+}
+
+// ---- while it trains
+
+static void begin_write(Trainer *t) {
+    CheckpointContent content;
+    WriterResult earlier;
+    Error err = {0};
+    char store[PATH_MAX], *state = NULL;
+    double began = trainer_now();
+    if (writer_wait(t->writer, &earlier)) trainer_report_save(t, &earlier);
+    snapshot_take(t->snapshot, t->model);
+    t->waited = trainer_now() - began;
+    int code = trainer_describe_checkpoint(t, &content, store, &state, &err);
+    content.snapshot = t->snapshot;
+    content.dropped = &t->dropped;
+    if (!code) code = writer_begin(t->writer, WRITE_ALL, &content, NULL, &err);
+    cJSON_free(state);
+    if (code) report_failure(t, t->step, err.message);
+}
+
+void trainer_checkpoint(Trainer *t) {
+    WriterResult result;
+    const Options *o = &t->options;
+    const bool many = t->team.size > 1; // then the writer is looked at before the step
+    if (!many && t->writer && writer_finished(t->writer, &result)) trainer_report_save(t, &result);
+    // the last one is trainer_save's
+    if (!o->save || !o->save_every || t->step % o->save_every != 0 || trainer_done(t)) return;
+    if (many)
+        trainer_begin_parts(t);
+    else
+        begin_write(t);
+}
+
+void trainer_wait_saving(Trainer *t) {
+    WriterResult result;
+    if (t->team.size > 1 && t->options.save && t->options.save_every)
+        trainer_wait_parts(t);
+    else if (t->writer && writer_wait(t->writer, &result))
+        trainer_report_save(t, &result);
+}
+
+void trainer_end_saving(Trainer *t) {
+    trainer_wait_saving(t);
+    writer_destroy(t->writer);
+    t->writer = NULL;
+}
+
+// ---- at the end
+
+static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
+    CheckpointContent content;
+    char store[PATH_MAX], *state = NULL;
+    int code = trainer_describe_checkpoint(t, &content, store, &state, err);
+    content.model = t->model;
+    content.dropped = &t->dropped;
+    if (!code) code = checkpoint_write(&content, bytes, err);
+    cJSON_free(state);
+    return code;
+}
+
+static int write_last(Trainer *t, Error *err) {
+    WriterResult result = {.step = t->step};
+    double began = trainer_now();
+    int code = t->team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
+    if (t->team.size > 1) result.bytes = t->saving.bytes;
+    t->waited = result.seconds = trainer_now() - began;
+    if (!code)
+        report_whole(t, &result);
+    else
+        log_checkpoint_failed(&t->log, t->step, err->message);
+    if (code) err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
+    return code ? err->code : 0;
+}
+
+// Of rank 0.
+static void say_communication(Trainer *t) {
+    const LogRanks *c = &t->communicated;
+    if (t->team.size == 1 || t->steps_here == 0) return;
+    progress_print(&t->progress,
+                   "communication %.3f s a step, waiting for other ranks included; not hidden by computing: %.3f s, "
+                   "%.1f %% of a step",
+                   c->comm_seconds / (double)t->steps_here, c->exposed_seconds / (double)t->steps_here,
+                   100 * c->exposed_seconds / t->stepped);
+}
+
+static void say_end(Trainer *t) {
+    char span[24];
+    progress_end(&t->progress); // the last step's line stays
+    progress_span(span, sizeof span, trainer_now() - t->began);
+    if (t->step >= t->options.steps)
+        progress_print(&t->progress, "done after %lld steps, %s", (long long)t->step, span);
+    else
+        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
+                       (long long)t->step, span);
+    say_communication(t);
+}
+
+static void say_how_to_go_on(Trainer *t) {
+    if (t->step >= t->options.steps) return;
+    if (t->saved_step == t->step)
+        progress_print(&t->progress, "to go on: the same options and --resume auto");
+    else
+        progress_print(&t->progress, "no checkpoint of step %lld was written (%s)", (long long)t->step,
+                       t->step ? "--save off" : "nothing was trained yet");
+}
+
+int trainer_save(Trainer *t, Error *err) {
+    watchdog_phase("saving");
+    say_end(t);
+    trainer_close_timeline(t);
+    trainer_end_saving(t);
+    // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
+    if (t->options.save && t->step && t->step != t->saved_step) {
+        int code = write_last(t, err);
+        if (code) return code;
+    }
+    if (t->options.save && t->step)
+        progress_print(&t->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it", t->options.output);
+    say_how_to_go_on(t);
+    return 0;
+}

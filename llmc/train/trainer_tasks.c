@@ -1,0 +1,37 @@
+// Evaluations while a run goes on.
+#include "train/trainer_internal.h"
+
+#include "run/process.h"
+
+int trainer_open_tasks(Trainer *t, Error *err) {
+    if (!t->options.eval_tasks || !team_leads(&t->team)) return 0;
+    return evaltasks_open(&t->tasks, t->options.eval_tasks, (int)t->options.seq_len, t->config.vocab_size,
+                          tokenizer_sha256(t->tokenizer), err);
+}
+
+bool trainer_tasks_due(const Trainer *t) {
+    const int64_t every = t->options.eval_tasks_every;
+    return t->step >= t->options.steps || (every > 0 && t->step % every == 0);
+}
+
+// A signal to this rank cuts it short: then there is no result.
+static int show_task(Trainer *t, int index, Error *err) {
+    EvalResult result;
+    char text[256];
+    int code =
+        evaltasks_run(t->tasks, index, t->model, (int)t->options.batch_size, process_stop_requested, &result, err);
+    if (code || process_stop_requested()) return code;
+    log_task(&t->log, t->step, evaltasks_name(t->tasks, index), &result);
+    eval_describe(text, sizeof text, &result);
+    progress_print(&t->progress, "step %lld: %s: %s", (long long)t->step, evaltasks_name(t->tasks, index), text);
+    return 0;
+}
+
+// Rank 0 computes, the others wait.
+int trainer_show_tasks(Trainer *t, Error *err) {
+    int code = 0;
+    for (int i = 0; !code && t->tasks && i < evaltasks_count(t->tasks) && !process_stop_requested(); i++)
+        code = show_task(t, i, err);
+    if (t->tasks && process_stop_requested()) t->owed |= LOG_TASK; // rank 0 writes that down
+    return team_follow(&t->team, code, err);
+}
