@@ -106,4 +106,4 @@ include fuzz.mk
 clean:
 	rm -rf build
 
--include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(ROOT_PROGRAMS:%=$(BUILD)/obj/%.d) $(TOOLS:%=$(BUILD)/obj/llmc/tools/%.d) $(ORACLE:.o=.d) $(wildcard $(BUILD)/obj/tests/*/*.d)
+-include $(C_OBJECTS:.o=.d) $(KERNEL_OBJECTS:.o=.d) $(TARGET_OBJECTS:.o=.d) $(ROOT_PROGRAMS:%=$(BUILD)/obj/%.d) $(TOOLS:%=$(BUILD)/obj/llmc/tools/%.d) $(ORACLE:.o=.d) $(wildcard $(BUILD)/obj/tests/*/*.d $(BUILD)/obj/tests/*/*/*.d)

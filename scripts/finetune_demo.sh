@@ -36,9 +36,9 @@ choose_target() {
 prepare() {
     rm -rf "$RUN"/{made,stories,chats,pairs,pretrain,sft,dpo,table.json} &&
         "$PYTHON" scripts/demo/stories.py "$RUN/made" --seed "$SEED" &&
-        "$PYTHON" scripts/prepare_data.py "$RUN/made/stories.jsonl" --output "$RUN/stories" --vocab-size 512 &&
-        "$PYTHON" scripts/prepare_chat.py "$RUN/made/chats.jsonl" --tokenizer "$RUN/stories" --output "$RUN/chats" --show 1 &&
-        "$PYTHON" scripts/prepare_chat.py "$RUN/made/pairs.jsonl" --tokenizer "$RUN/chats" --output "$RUN/pairs" --show 1
+        "$PYTHON" data/prepare_data.py "$RUN/made/stories.jsonl" --output "$RUN/stories" --vocab-size 512 &&
+        "$PYTHON" data/prepare_chat.py "$RUN/made/chats.jsonl" --tokenizer "$RUN/stories" --output "$RUN/chats" --show 1 &&
+        "$PYTHON" data/prepare_chat.py "$RUN/made/pairs.jsonl" --tokenizer "$RUN/chats" --output "$RUN/pairs" --show 1
 }
 
 # train DATA STAGE OPTION...

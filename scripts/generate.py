@@ -24,12 +24,13 @@ from llmdata.files import ROWS
 from llmdata.folder import find_whole_model
 from llmdata.records import parse, place, read_rows
 from llmdata.textfile import format_of, read_text_lines
-from llmdata.version import add_version
-from llmtext.chat import Chat
-from llmtext.errors import Fault, InputError
+from llmdata.options import add_version
+from llmdata.tokenizer import open_tokenizer
+from llmdata.chat import Chat
+from llmdata.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
 from llmtext.texts import (
-    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options, open_tokenizer,
+    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options,
     sampler_options, split_stops, take_token,
 )  # fmt: skip
 

@@ -154,7 +154,7 @@ stage_kernels() {
             fact left_out "test_$name.py: $PYTHON has no transformers"
             continue
         fi
-        files+=("tests/test_$name.py")
+        files+=(tests/*/"test_$name.py")
     done
     LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider "${files[@]}" |
         tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
@@ -283,8 +283,8 @@ stage_finetuning() {
     need_gpu
     need_file "build/$TARGET-fp32/train_llama3"
     need_python torch pytest numpy transformers tokenizers
-    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/test_finetune.py tests/test_packed_rows.py \
-        tests/test_lora.py -k "test_sft or test_dpo or test_reward or test_resume or in_bf16 or packed_rows or gradient or test_columns" |
+    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/train/test_finetune.py tests/model/test_packed_rows.py \
+        tests/model/test_lora.py -k "test_sft or test_dpo or test_reward or test_resume or in_bf16 or packed_rows or gradient or test_columns" |
         tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
     fact pytest "$(tail -1 "$WORK/pytest")"
 }

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from llmdata.folder import find_model
 from llmdata.textfile import read_json
-from llmdata.version import add_version
+from llmdata.options import add_version
 from llmplan.gpus import GPUS
 from llmplan.library import Fault, InputError, Planner
 from llmplan.predict import FORMULA, Assumptions, ModelCosts, Prediction, predict

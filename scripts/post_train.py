@@ -22,12 +22,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from llmdata.version import add_version
+from llmdata.options import add_version
 from llmround.report import Report
 from llmround.runner import STOPPED, Lock, Runner, Stopped, say
 from llmround.settings import read_round
 from llmround.stages import Plan
-from llmtext.errors import Fault, InputError
+from llmdata.errors import Fault, InputError
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -39,8 +39,8 @@ choose_target() {
 }
 
 prepare() {
-    "$VENV/bin/python" scripts/get_corpus.py --output "$DATA/text" &&
-        "$VENV/bin/python" scripts/prepare_data.py "$DATA/text" --output "$DATA" --vocab-size 2048 --overwrite
+    "$VENV/bin/python" data/get_corpus.py --output "$DATA/text" &&
+        "$VENV/bin/python" data/prepare_data.py "$DATA/text" --output "$DATA" --vocab-size 2048 --overwrite
 }
 
 # 8 rows of 256 tokens a step: 790 steps see the text once.

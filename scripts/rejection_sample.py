@@ -31,9 +31,10 @@ from pathlib import Path
 from llmdata.files import ROWS, Notes
 from llmdata.folder import find_whole_model
 from llmdata.textfile import read_json
-from llmdata.version import add_version
-from llmtext.chat import LLAMA3_DATE, Template
-from llmtext.errors import Fault, InputError
+from llmdata.tokenizer import open_tokenizer
+from llmdata.options import add_version
+from llmdata.chat import LLAMA3_DATE, Template
+from llmdata.errors import Fault, InputError
 from llmtext.fingerprint import model_fingerprint
 from llmtext.generator import Generator, check_sampler_options, library_path
 from llmtext.journal import Journal
@@ -42,7 +43,7 @@ from llmtext.prompts import Prompt, read_prompts
 from llmtext.sampling import Rows, Task, seeds_of
 from llmtext.scorer import Scorer
 from llmtext.texts import (
-    add_build_options, add_sampling_options, check_ids, check_sampling_options, open_tokenizer, sampler_options, split_stops,
+    add_build_options, add_sampling_options, check_ids, check_sampling_options, sampler_options, split_stops,
 )  # fmt: skip
 from llmtext.turns import Turns
 

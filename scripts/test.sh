@@ -82,7 +82,7 @@ fi
 say "pytest"
 run_pytest "$@"
 run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
-run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/test_checkpoint.py "$@" # a whole model takes minutes
+run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/checkpoint/test_checkpoint.py "$@" # a whole model takes minutes
 if [ ${#CHOSEN[@]} = 0 ] && [ "$FUZZ_SECONDS" != 0 ]; then run_fuzz; fi
 say "all runs together"
 printf '%s passed, %s failed, %s skipped\n' "$(total passed)" "$(($(total failed) + $(total 'errors?')))" "$(total skipped)"

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path += map(str, pathlib.Path(__file__).parent.glob("*/"))  # tests that use what another one defines
 import compare  # noqa: E402
 import llmc  # noqa: E402
 

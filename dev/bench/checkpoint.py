@@ -26,7 +26,7 @@ import time
 from ctypes import byref, c_void_p
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 import checkpoints  # noqa: E402
 import llmc  # noqa: E402
 import model as models  # noqa: E402

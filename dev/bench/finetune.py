@@ -31,7 +31,7 @@ import time
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "scripts")]
 import trainrun  # noqa: E402
 from llmdata import rows  # noqa: E402
 

@@ -23,7 +23,7 @@ import sys
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 import llmc  # noqa: E402
 
 FLOATX, FP32 = 0, 1  # MatmulOut

@@ -28,7 +28,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 import ranks  # noqa: E402
 import trainrun  # noqa: E402
 
@@ -81,7 +81,7 @@ def open_hosts(rate):
     try:
         import twohosts
     except ImportError:
-        return None, "tests/twohosts.py is missing"
+        return None, "tests/support/twohosts.py is missing"
     why = twohosts.reason()
     if why:
         return None, why

@@ -1,4 +1,4 @@
-// The items of an evaluation, from a file that scripts/prepare_eval.py makes. All numbers are little endian.
+// The items of an evaluation, from a file that data/prepare_eval.py makes. All numbers are little endian.
 //
 //   offset  type     field
 //        0  char[8]  magic "L3EVALS\0"

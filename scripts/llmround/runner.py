@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from llmtext.errors import Fault, InputError
+from llmdata.errors import Fault, InputError
 from llmtext.progress import duration
 
 from .stages import Plan, Stage, Step

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmdata.folder import find_model
 from llmdata.textfile import parse_json, read_text
-from llmtext.errors import InputError
+from llmdata.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
 
 STAGES = ("reward_model", "rejection_sampling", "sft", "dpo", "average")
@@ -202,7 +202,7 @@ class Programs:
         build, python = build_folder(target, precision), sys.executable
         self.commands = {
             "train": [str(build / "train_llama3")], "average": [str(build / "average_llama3")],
-            "prepare": [python, str(ROOT / "scripts" / "prepare_chat.py")],
+            "prepare": [python, str(ROOT / "data" / "prepare_chat.py")],
             "sample": [python, str(ROOT / "scripts" / "rejection_sample.py")],
         }  # fmt: skip
         for name in ("train", "average"):

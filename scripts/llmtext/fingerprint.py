@@ -4,7 +4,7 @@ import concurrent.futures
 import hashlib
 from pathlib import Path
 
-from .errors import InputError
+from llmdata.errors import InputError
 
 OTHER_FILES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja",

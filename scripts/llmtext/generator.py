@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import Fault, InputError
+from llmdata.errors import Fault, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGE_BYTES = 4096  # more than any of the library's messages, so that struct Error may grow

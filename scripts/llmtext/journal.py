@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from .errors import InputError
+from llmdata.errors import InputError
 
 
 class Journal:

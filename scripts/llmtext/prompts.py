@@ -18,7 +18,7 @@ from llmdata.formats import TALKS, parse_row
 from llmdata.messages import read_fields, read_messages, with_system
 from llmdata.records import Value, place, read_rows
 
-from .errors import InputError
+from llmdata.errors import InputError
 
 EXPECTED = 'an object with either "prompt" or "messages"'
 ASKING = ("user", "tool", "ipython")  # an answer may follow these

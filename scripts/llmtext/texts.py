@@ -1,15 +1,12 @@
-"""What programs that write text with a model share: their options, the tokenizer, a text on its way."""
+"""What programs that write text with a model share: their options, and a text on its way."""
 
 import argparse
-import json
-from pathlib import Path
 
-from llmdata import tokenizer as tokenizers
-from llmdata.characters import is_text
+from llmdata.errors import InputError
+from llmdata.options import check_texts
 
-from .errors import InputError
 from .generator import Generator, SamplerOptions
-from .stream import TextStream
+from llmdata.stream import TextStream
 
 
 def add_sampling_options(add, temperature: float, top_p: float, max_tokens: int) -> None:
@@ -42,29 +39,7 @@ def sampler_options(options: argparse.Namespace) -> SamplerOptions:
     return SamplerOptions(options.temperature, options.top_k, options.top_p)
 
 
-def check_texts(options: argparse.Namespace, *names: str) -> None:
-    """A command line may hold any bytes; those that are not UTF-8 arrive as halves of characters."""
-    for name in names:
-        found = getattr(options, name)
-        for value in found if isinstance(found, list) else [found]:
-            if value is not None and not is_text(value):
-                raise InputError(f"--{name.replace('_', '-')}: found {json.dumps(value)[:60]}, expected UTF-8 text")
-
-
 # ---- tokens
-
-
-def open_tokenizer(folder: Path, option: str = "--model", for_training: bool = False):
-    """Of a model's folder: its tokenizer.json, or its tokenizer.model converted. for_training: one that train_llama3 reads."""
-    if folder.is_file():
-        raise InputError(f"{option} {folder}: is a file, expected the folder that holds it: {option} {folder.parent}")
-    if not folder.is_dir():
-        raise InputError(f"{option} {folder}: no such folder, expected one on this machine (no model is downloaded)")
-    path = tokenizers.find(folder)
-    tokenizer = tokenizers.read(path)
-    if for_training:
-        tokenizers.check_kind(tokenizer, path)
-    return tokenizer
 
 
 def check_ids(name: str, ids: list[int], vocab_size: int) -> None:

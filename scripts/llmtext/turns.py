@@ -5,8 +5,8 @@ from llmdata.chatrows import Conversation
 from llmdata.chattokens import RowEncoder
 from llmdata.rows import ID_MASK
 
-from .chat import Template
-from .errors import InputError
+from llmdata.chat import Template
+from llmdata.errors import InputError
 from .prompts import Prompt
 
 

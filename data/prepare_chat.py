@@ -1,0 +1,382 @@
+#!/usr/bin/env python3
+"""Turns chat data into rows for finetuning with train_llama3: conversations, or answers to compare.
+
+    prepare_chat.py CHATS... --tokenizer MODEL --output DIR       for --task sft, or for dpo and reward: the fields decide
+    prepare_chat.py --output DIR --show 3                         shows rows of a finished set
+
+CHATS: .jsonl, .json (an array of rows, or a row a line) or .parquet files, the first two also compressed (.gz, .zst), or folders
+of them (of .json files the names must be given). A row is one of
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
+    {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, is better than "chosen"
+    {"prompt": "...", "answers": ["best", "second", "third"]}     two or three
+    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}      ShareGPT, Axolotl
+    {"instruction": "...", "input": "...", "output": "..."}       Alpaca: the user says instruction, blank line, input
+Roles are system, user, assistant and tool (or ipython); an assistant's message with "weight": 0, "train": false or "loss":
+false is not trained. Prompt and answers are texts or lists of messages; answers that are whole conversations start with the
+prompt, which they have in common. A row's "system" is a system message in front. The template is given all fields of the
+messages (tool_calls, reasoning_content, name, ...) and the row's "tools", "documents" and "chat_template_kwargs"; what says
+something there and is not written is told by its name.
+
+Trained is what an assistant writes, calls of tools and reasoning included, and the token that ends its turn. The template is
+that of MODEL (chat_template.jinja or tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left
+out and counted, and so are files without rows. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the
+tokenizer's files and meta.json, all of them or none.
+
+Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
+"""
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from llmdata import rows
+from llmdata import tokenizer as tokenizers
+from llmdata.badrow import REASONS, TOO_LONG
+from llmdata.chatrows import KIND_NAMES
+from llmdata.chattokens import ROW_FIELDS, RowEncoder, row_length
+from llmdata.chatset import MIXED, Made, Settings, Source, find_kind, make_rows
+from llmdata.errors import InputError
+from llmdata.files import ROWS, Notes, find_files
+from llmdata.folder import find_model
+from llmdata.output import move_into_place, partial_folder
+from llmdata.progress import Progress
+from llmdata.records import place
+from llmdata.show import Shower, terminal_width
+from llmdata.split import HeldOut
+from llmdata.textfile import copy_unmarked, read_object
+from llmdata.tokenizer import CONFIG
+from llmdata.options import add_version, check_texts
+from llmdata.chat import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
+from llmdata.tokenizer import open_tokenizer
+
+BESIDE = (CONFIG, OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there
+# reference_*.bin: what train_llama3 keeps of a reference model's answers to the set
+OWN_FILES = ("train_*.bin", "val_*.bin", "reference_*.bin", "tokenizer.json", *BESIDE, "meta.json")
+LISTED = 5  # rows left out that are named on stderr
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
+    add = parser.add_argument
+    add("chats", nargs="*", metavar="CHATS", help="file or folder, of weight 1")
+    add("--source", nargs=2, action="append", default=[], metavar=("PATH", "WEIGHT"),
+        help="file or folder whose rows are trained on WEIGHT times: 2.5 is all of them twice and half of them, chosen by "
+             "the seed, a third time; may be given several times")  # fmt: skip
+    add("--output", required=True, type=Path, metavar="DIR", help="folder for the rows")
+    add("--tokenizer", type=Path, metavar="MODEL", help="folder with tokenizer.json (or .model), of a model or of prepared data")
+    add("--kind", choices=sorted(KIND_NAMES.values()), help="where the fields leave it open: which of them to take")
+    add("--val-fraction", type=float, default=0.05, metavar="F",
+        help="share of rows held out for validation, once each, 0 to 0.5 (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=1, metavar="N", help="chooses validation rows and parts of sources (default: %(default)s)")
+    add("--max-tokens", type=int, metavar="N",
+        help="the longest row; of answers to compare, prompt and answers together (default: any length)")  # fmt: skip
+    add("--too-long", choices=["drop", "cut", "refuse"], default="drop",
+        help="cut: leave out a conversation's last messages, of a single answer the end of its text "
+             "(default: %(default)s)")  # fmt: skip
+    add("--system", metavar="TEXT", help="system message for rows without one")
+    add("--date", type=datetime.date.fromisoformat, default=LLAMA3_DATE, metavar="YYYY-MM-DD",
+        help="the day for templates that write it (default: %(default)s, Llama 3.1's)")  # fmt: skip
+    add("--strict", action="store_true", help="refuse the set at the first row that can't be used, or file without rows")
+    add("--show", type=int, default=0, metavar="N", help="print the first N rows, what is trained in colour")
+    add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="tokens in a file (default: %(default)s)")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="processes (default: all cores, here %(default)s)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace rows that DIR already holds")
+    options = parser.parse_args()
+    check_options(options)
+    return options
+
+
+def check_options(options: argparse.Namespace) -> None:
+    bounds = {"shard_tokens": (1024, 1 << 40), "workers": (1, 1024), "val_fraction": (0, 0.5), "show": (0, 1 << 30)}
+    if options.max_tokens is not None:
+        bounds["max_tokens"] = (2, 1 << 30)
+    for name, (low, high) in bounds.items():
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
+    check_texts(options, "system")
+    given = bool(options.chats or options.source)
+    if not given and not options.show:
+        raise InputError("no chats: give files or folders, or --source")
+    if given and options.tokenizer is None:
+        raise InputError("--tokenizer is missing: expected the folder of the model that will be trained")
+    options.tokenizer = options.tokenizer and find_model(options.tokenizer)
+
+
+def find_sources(options: argparse.Namespace, notes: Notes) -> list[Source]:
+    sources = [Source(path, 1.0) for path in find_files(options.chats, ROWS, notes)]
+    for name, text in options.source:
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight <= 1000:
+            raise InputError(f"--source {name} {text}: expected a weight over 0, up to 1000")
+        sources += [Source(path, weight) for path in find_files([name], ROWS, notes)]
+    return sources
+
+
+# ---- counting and choosing
+
+
+@dataclass
+class SourceCount:
+    """`rows` can be used, `trained_on` counts those of them that are in the training files as often as they are there."""
+
+    rows: int = 0
+    trained_on: int = 0
+    validation: int = 0
+    cut: int = 0
+    skipped: Counter = field(default_factory=Counter)
+    first_skipped: str = ""
+
+
+class Chooser:
+    """Where a row goes, and how often."""
+
+    def __init__(self, sources: list[Source], fraction: float, seed: int):
+        self.held_out = HeldOut(fraction, seed)
+        self.whole = [int(source.weight) for source in sources]
+        self.parts = [HeldOut(source.weight % 1, f"{seed} weight {index}") for index, source in enumerate(sources)]
+
+    def place(self, source: int) -> tuple[str, int]:
+        if self.held_out.next_is_held_out():
+            return "val", 1
+        return "train", self.whole[source] + self.parts[source].next_is_held_out()
+
+
+class Preparation:
+    """The rows of one set on their way into its files."""
+
+    def __init__(self, options: argparse.Namespace, sources: list[Source], writers: dict[str, rows.RowWriter], notes: Notes):
+        self.options, self.sources, self.writers, self.notes = options, sources, writers, notes
+        self.counts = [SourceCount() for _ in sources]
+        self.chooser = Chooser(sources, options.val_fraction, options.seed)
+        self.listed: list[str] = []
+        self.unwritten: Counter[str] = Counter()
+        self.turn_ends = self.longest = 0
+
+    def take(self, made: Made) -> None:
+        if made.row is None:
+            self._leave_out(made)
+            return
+        count = self.counts[made.source]
+        count.rows += 1
+        count.cut += made.cut
+        self.unwritten.update(made.unwritten)
+        split, times = self.chooser.place(made.source)
+        for _ in range(times):
+            self.writers[split].write(made.row)
+        count.trained_on += times if split == "train" else 0
+        count.validation += split == "val"
+        if times:
+            end = self.writers[split].end | int(rows.TRAINED | rows.FORMAT)
+            self.turn_ends += sum(int((part == end).sum()) for part in made.row.parts())
+            self.longest = max(self.longest, row_length(made.row))
+
+    def _leave_out(self, made: Made) -> None:
+        where = f"{place(self.sources[made.source].path, made.number)}: {made.text}"
+        if made.reason == MIXED or self.options.strict or (made.reason == TOO_LONG and self.options.too_long == "refuse"):
+            raise InputError(where)
+        count = self.counts[made.source]
+        count.skipped[made.reason] += 1
+        count.first_skipped = count.first_skipped or where
+        if len(self.listed) < LISTED:
+            self.listed.append(where)
+
+    def skipped(self) -> Counter:
+        return sum((count.skipped for count in self.counts), Counter())
+
+    def check(self) -> None:
+        for source, count in zip(self.sources, self.counts):
+            if not count.rows and not count.skipped:
+                self.notes.add_blank(source.path)
+            elif not count.rows:
+                raise InputError(f"{source.path}: no row can be used: {in_words(count.skipped)}; {count.first_skipped}")
+        train, val = self.writers["train"], self.writers["val"]
+        if not train.rows or (self.options.val_fraction > 0 and not val.rows):
+            missing = "validate" if train.rows else "train"
+            raise InputError(
+                f"{self.sources[0].path}: too few rows to {missing} with --val-fraction {self.options.val_fraction}"
+            )
+        if not self.turn_ends:
+            raise InputError(f"{self.sources[0].path}: the token that ends a turn is trained in no row: "
+                             "a model would never learn to end one")  # fmt: skip
+
+    def report(self) -> None:
+        for text in self.listed:
+            print(f"prepare_chat: left out: {text}", file=sys.stderr)
+        skipped, cut = self.skipped(), sum(count.cut for count in self.counts)
+        if skipped:
+            print(f"prepare_chat: {skipped.total()} rows left out: {in_words(skipped)}", file=sys.stderr)
+        if cut:
+            print(f"prepare_chat: {cut} rows cut to --max-tokens {self.options.max_tokens}", file=sys.stderr)
+        self.notes.report("prepare_chat", ROWS)
+        for name, number in sorted(self.unwritten.items()):
+            of = "rows" if name in ROW_FIELDS else "messages"
+            print(f"prepare_chat: {name} of {number} {of} is not written by this chat template", file=sys.stderr)
+
+
+def in_words(reasons: Counter) -> str:
+    return ", ".join(f"{reasons[reason]} {reason.replace('_', ' ')}" for reason in REASONS if reasons[reason])
+
+
+# ---- files
+
+
+def copy_tokenizer(template: Template, folder: Path) -> None:
+    """tokenizer.json byte for byte, so that train_llama3 knows it again; and the template that the rows were made with."""
+    path = tokenizers.find(template.folder)
+    if path.suffix == ".json":
+        shutil.copyfile(path, folder / "tokenizer.json")
+    else:
+        template.tokenizer.save(str(folder / "tokenizer.json"))
+    for name in BESIDE:
+        if (template.folder / name).is_file():
+            copy_unmarked(template.folder / name, folder / name)
+    if template.origin != LLAMA3:
+        return
+    eot = "<|eot_id|>"
+    defaults = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    fields = defaults | template.fields | {"bos_token": template.bos, "eos_token": eot, "chat_template": LLAMA3_TEMPLATE}
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    (folder / OWN).write_text(LLAMA3_TEMPLATE, encoding="utf-8")
+
+
+def open_writers(options: argparse.Namespace, encoder: RowEncoder, kind: int, folder: Path) -> dict[str, rows.RowWriter]:
+    tokenizer = encoder.template.tokenizer
+    sha256 = hashlib.sha256((folder / "tokenizer.json").read_bytes()).digest()
+    vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    bos = tokenizer.token_to_id(encoder.template.bos) if encoder.template.bos else None
+    arguments = (kind, vocab_size, bos, encoder.end, sha256, options.shard_tokens)
+    return {name: rows.RowWriter(folder, name, *arguments) for name in ("train", "val")}
+
+
+def write_rows(options: argparse.Namespace, sources: list[Source], settings: Settings, writers: dict,
+               notes: Notes) -> Preparation:  # fmt: skip
+    preparation = Preparation(options, sources, writers, notes)
+    progress = Progress("rows", sum(source.path.stat().st_size for source in sources))
+    with contextlib.closing(make_rows(sources, settings, options.workers)) as results:
+        for made in results:
+            preparation.take(made)
+            progress.update(made.consumed)
+    preparation.check()
+    for writer in writers.values():
+        writer.finish()
+    progress.finish(f"{writers['train'].rows} to train, {writers['val'].rows} to validate")
+    return preparation
+
+
+def describe(options: argparse.Namespace, settings: Settings, encoder: RowEncoder, preparation: Preparation) -> dict:
+    train, val = preparation.writers["train"], preparation.writers["val"]
+    counts = [
+        {"path": str(source.path), "weight": source.weight, "rows": count.rows, "train_rows": count.trained_on,
+         "val_rows": count.validation, "cut": count.cut, "skipped": dict(count.skipped)}
+        for source, count in zip(preparation.sources, preparation.counts)
+    ]  # fmt: skip
+    return {
+        "format_version": rows.VERSION,
+        "kind": KIND_NAMES[settings.kind],
+        "vocab_size": train.vocab_size,
+        "bos_id": train.bos,
+        "end_id": train.end,
+        "tokenizer_sha256": train.sha256.hex(),
+        "template": encoder.template.origin,
+        "template_sha256": encoder.template.sha256,
+        "date": options.date.isoformat(),
+        "system": options.system,
+        "seed": options.seed,
+        "val_fraction": options.val_fraction,
+        "max_tokens": options.max_tokens,
+        "too_long": options.too_long,
+        "longest_row": preparation.longest,
+        "train_rows": train.rows,
+        "val_rows": val.rows,
+        "train_tokens": train.tokens,
+        "val_tokens": val.tokens,
+        "train_trained_tokens": train.trained,
+        "val_trained_tokens": val.trained,
+        "skipped": dict(preparation.skipped()),
+        "not_written": dict(preparation.unwritten),
+        "cut": sum(count.cut for count in preparation.counts),
+        "sources": counts,
+        "train_shards": train.names,
+        "val_shards": val.names,
+    }
+
+
+def prepare(options: argparse.Namespace) -> None:
+    notes = Notes("rows", options.strict)
+    sources = find_sources(options, notes)
+    wanted = {name: kind for kind, name in KIND_NAMES.items()}.get(options.kind)
+    settings = Settings(options.tokenizer, options.date, options.system, options.max_tokens, options.too_long == "cut")
+    encoder = settings.encoder()
+    settings = replace(settings, kind=find_kind(sources, wanted))
+    with partial_folder(options.output, OWN_FILES, options.overwrite) as folder:
+        copy_tokenizer(encoder.template, folder)
+        writers = open_writers(options, encoder, settings.kind, folder)
+        preparation = write_rows(options, sources, settings, writers, notes)
+        meta = describe(options, settings, encoder, preparation)
+        (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+        move_into_place(folder, options.output, OWN_FILES)
+    preparation.report()
+    print(f"{options.output}: {meta['kind']}, {meta['train_tokens']} tokens to train on, of which "
+          f"{100 * meta['train_trained_tokens'] / meta['train_tokens']:.0f} % are trained, "
+          f"longest row {meta['longest_row']}")  # fmt: skip
+
+
+# ---- showing
+
+
+def show(folder: Path, count: int) -> None:
+    """The first rows to train on."""
+    files = sorted(folder.glob("train_*.bin"))
+    if not files or not (folder / "meta.json").is_file():
+        raise InputError(f"--output {folder}: no rows in this folder")
+    meta = read_object(folder / "meta.json")
+    shower = Shower(
+        open_tokenizer(folder, "--output"), rows.read_header(files[0])["kind"], sys.stdout.isatty(), terminal_width()
+    )
+    print(shower.legend())
+    every = itertools.chain.from_iterable(rows.read_rows(path) for path in files)
+    for number, row in enumerate(itertools.islice(every, count), 1):
+        print("\n".join(shower.row(f"row {number}, {place(Path(meta['sources'][row.source]['path']), row.line)}", row)))
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.chats or options.source:
+        prepare(options)
+    if options.show:
+        show(options.output, options.show)
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the partial folder is removed
+    try:
+        run(parse_arguments())
+    except InputError as error:
+        print(f"prepare_chat: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 1
+    except RuntimeError as error:
+        print(f"prepare_chat: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,342 @@
+#!/usr/bin/env python3
+"""Turns questions or documents into a file that train_llama3 --eval-tasks scores.
+
+    prepare_eval.py items.jsonl --tokenizer data/mine --output data/mine/items.eval
+    prepare_eval.py mmlu_test.jsonl --few-shot 5 --few-shot-file mmlu_dev.jsonl --tokenizer ... --output ...
+
+A row is an object: a line of .jsonl, an element of a .json array or a row of .parquet; the first two may be compressed
+(.gz, .zst). Kinds, by default told by the first row's fields:
+
+    completion  {"ctx" or "query" or "context", "endings" or "choices", "label"}    which ending goes on?
+    question    {"question", "choices", "answer"}    choices get letters; the letters are scored behind "Answer:"
+    hellaswag   {"activity_label", "ctx_a", "ctx_b", "endings", "label"}    HellaSwag's own rows, cleaned as lm-eval does
+    document    {"text"}    perplexity
+
+The label is the right ending's index, 0 being the first, or its letter. Prompts and tokens are those of lm-eval's `hf` model: a
+context and " " + each ending are encoded together, with what the tokenizer itself puts before a text (Llama's: its
+begin token), and the ending's tokens are those behind the context's own; white space that ends a context counts with the
+ending. Text that looks like a special token stays text (lm-eval would read it as one).
+
+The tokenizer must be the one of the model: give the folder of the training data or of the checkpoint.
+
+Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import re
+import string
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import llmdata  # noqa: F401, before others: it says which package is missing
+
+from tokenizers import Tokenizer
+
+from llmdata import evalset, records
+from llmdata import tokenizer as tokenizers
+from llmdata.characters import is_text
+from llmdata.errors import InputError
+from llmdata.files import ROWS, Notes
+from llmdata.folder import find_model
+from llmdata.options import add_version, check_texts
+
+FIELDS = {
+    "completion": {"context": ("ctx", "query", "context"), "endings": ("endings", "choices"), "label": ("label",)},
+    "question": {"context": ("question",), "endings": ("choices",), "label": ("answer",)},
+    "hellaswag": {"context": ("ctx_a",), "endings": ("endings",), "label": ("label",)},
+    "document": {"text": ("text",)},
+}
+ENDING_DELIMITER, SHOT_DELIMITER = " ", "\n\n"
+BATCH = 256  # items whose texts go to the tokenizer at once
+
+
+@dataclass
+class Row:
+    """A line of a file; `where` names it in messages."""
+
+    where: str
+    fields: dict
+
+
+@dataclass
+class Question:
+    where: str
+    prompt: str
+    endings: list[str]
+    label: int
+
+    def with_answer(self) -> str:
+        return self.prompt + ENDING_DELIMITER + self.endings[self.label] + SHOT_DELIMITER
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
+    parser.add_argument("items", nargs="+", type=Path, metavar="FILE", help="files of rows")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without ending, names the task")
+    parser.add_argument("--tokenizer", required=True, type=Path, metavar="PATH",
+                        help="tokenizer.json or tokenizer.model, or a folder that holds one")  # fmt: skip
+    parser.add_argument("--bos-token", metavar="TOKEN", help="token that begins a document, where the tokenizer doesn't say it")
+    parser.add_argument("--kind", choices=sorted(FIELDS), help="default: by the first row's fields")
+    parser.add_argument("--context-field", metavar="NAME", help="field of the context or question")
+    parser.add_argument("--endings-field", metavar="NAME", help="field of the list of endings or choices")
+    parser.add_argument("--label-field", metavar="NAME", help="field of the right ending's index")
+    parser.add_argument("--text-field", metavar="NAME", help="field of a document's text")
+    parser.add_argument("--few-shot", type=int, default=0, metavar="N", help="solved examples before each item (default: 0)")
+    parser.add_argument("--few-shot-file", type=Path, metavar="JSONL",
+                        help="where they are from; without it, from the items, never an item itself")  # fmt: skip
+    parser.add_argument("--few-shot-seed", type=int, metavar="N",
+                        help="draw them anew for each item, as lm-eval does with that seed (default: the first ones)")  # fmt: skip
+    parser.add_argument("--description", default="", metavar="TEXT", help="stands before everything, as it is")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
+    parser.add_argument("--strict", action="store_true", help="refuse the items at the first file without any")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    options = parser.parse_args()
+    check_texts(options, "bos_token", "description")
+    for name, least in (("few_shot", 0), ("limit", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+    return options
+
+
+# ---- rows
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    for number, value, _ in records.read_rows(path):
+        where = records.place(path, number)
+        try:
+            fields = records.parse(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if not isinstance(fields, dict):
+            raise InputError(f"{where}: expected an object")
+        yield Row(where, fields)
+
+
+def kind_of(row: Row) -> str:
+    keys = set(row.fields)
+    if {"activity_label", "ctx_a", "ctx_b"} <= keys:
+        return "hellaswag"
+    if {"question", "choices", "answer"} <= keys:
+        return "question"
+    if "text" in keys and not keys & {"endings", "choices"}:
+        return "document"
+    return "completion"
+
+
+def field(row: Row, options: argparse.Namespace, role: str, expected: type, what: str):
+    """The row's value for a role, by the name that an option gives or the first usual name that the row has."""
+    given = getattr(options, f"{role}_field")
+    names = (given,) if given else FIELDS[options.kind][role]
+    for name in names:
+        if name in row.fields:
+            break
+    else:
+        raise InputError(f"{row.where}: no field {' or '.join(map(repr, names))}, expected {what}")
+    value = row.fields[name]
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise InputError(f"{row.where}: {name!r} is {json.dumps(value)[:60]}, expected {what}")
+    check_text(row, name, value)
+    return value
+
+
+def check_text(row: Row, name: str, value) -> None:
+    """JSON can escape half a surrogate pair, which no encoding can write."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not is_text(text):
+            raise InputError(f"{row.where}: {name!r} has half a surrogate pair, expected Unicode text")
+
+
+def endings_of(row: Row, options: argparse.Namespace) -> list[str]:
+    endings = field(row, options, "endings", list, "a list of at least two texts")
+    if len(endings) < 2 or not all(isinstance(ending, str) and ending for ending in endings):
+        raise InputError(f"{row.where}: endings are {json.dumps(endings)[:60]}, expected at least two texts, none empty")
+    return endings
+
+
+def label_of(row: Row, options: argparse.Namespace, count: int) -> int:
+    last = f"0 to {count - 1}"
+    value = field(row, options, "label", (int, str), f"the right ending's index, {last}")
+    label = value
+    if isinstance(value, str):
+        text = value.strip()
+        letters = string.ascii_uppercase[:count]
+        label = letters.index(text) if len(text) == 1 and text in letters else int(text) if text.isdecimal() else -1
+    if not 0 <= label < count:
+        raise InputError(f"{row.where}: label is {json.dumps(value)[:40]}, expected {last}")
+    return label
+
+
+# ---- prompts
+
+
+def question_of(row: Row, options: argparse.Namespace) -> Question:
+    endings = endings_of(row, options)
+    label = label_of(row, options, len(endings))
+    prompt = field(row, options, "context", str, "a text")
+    if options.kind == "question":
+        if len(endings) > 26:
+            raise InputError(f"{row.where}: {len(endings)} choices, expected at most 26, one for each letter")
+        lines = [f"{letter}. {choice}" for letter, choice in zip(string.ascii_uppercase, endings)]
+        prompt = "\n".join([prompt.strip(), *lines, "Answer:"])
+        endings = list(string.ascii_uppercase[: len(endings)])
+    if options.kind == "hellaswag":
+        prompt, endings = hellaswag_texts(row, prompt, endings)
+    return Question(row.where, prompt, endings, label)
+
+
+def hellaswag_texts(row: Row, ctx_a: str, endings: list[str]) -> tuple[str, list[str]]:
+    activity, ctx_b = row.fields.get("activity_label"), row.fields.get("ctx_b")
+    if not isinstance(activity, str) or not isinstance(ctx_b, str):
+        raise InputError(f"{row.where}: expected texts under 'activity_label' and 'ctx_b'")
+    cleaned = [clean_wikihow(ending) for ending in endings]
+    if not all(cleaned):
+        raise InputError(f"{row.where}: an ending has only brackets, expected text")
+    return clean_wikihow(f"{activity}: {ctx_a} {ctx_b.capitalize()}"), cleaned
+
+
+def clean_wikihow(text: str) -> str:
+    """Brackets are left over from the pages' markup: titles end a sentence, others go."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+def shots(questions: list[Question], pool: list[Question] | None, options: argparse.Namespace) -> Iterator[str]:
+    """For each question, the text of its solved examples."""
+    draw = None if options.few_shot_seed is None else random.Random(options.few_shot_seed)
+    own = pool is None
+    pool = questions if own else pool
+    for index, question in enumerate(questions):
+        if draw is None:
+            chosen = [q for q in pool[: options.few_shot + 1] if not (own and q is question)]
+        else:
+            chosen = draw.sample(pool, min(len(pool), options.few_shot + own))
+            chosen = [q for q in chosen if not (own and q is question)]
+        if len(chosen) < options.few_shot:
+            raise InputError(f"--few-shot {options.few_shot}: only {len(chosen)} examples for item {index}")
+        yield "".join(q.with_answer() for q in chosen[: options.few_shot])
+
+
+# ---- tokens
+
+
+class Encoder:
+    """The tokenizer as lm-eval uses it, and what the file says of it."""
+
+    def __init__(self, path: Path, bos: str | None):
+        loaded = tokenizers.load(path, bos, bos)
+        self.vocab_size, self.prefix = loaded.vocab_size, loaded.bos
+        if loaded.guessed == ("--bos-token",) and loaded.eos is not None:
+            self.prefix = loaded.eos  # as lm-eval, where a tokenizer names an end and no begin
+        with tempfile.TemporaryDirectory() as folder:
+            loaded.save(Path(folder))  # as prepare_data.py leaves it in a set
+            path = Path(folder) / "tokenizer.json"
+            self.sha256 = hashlib.sha256(path.read_bytes()).digest()
+            self.tokenizer: Tokenizer = tokenizers.encoder(path)
+
+    def encode(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+
+
+def encode_questions(encoder: Encoder, questions: list[Question], prompts: list[str]) -> Iterator[evalset.Item]:
+    for first in range(0, len(questions), BATCH):
+        batch, texts = questions[first : first + BATCH], prompts[first : first + BATCH]
+        contexts = encoder.encode([text.rstrip() for text in texts])
+        joined = [text + ENDING_DELIMITER + ending for question, text in zip(batch, texts) for ending in question.endings]
+        whole = iter(encoder.encode(joined))
+        for question, text, context in zip(batch, texts, contexts):
+            ids = [next(whole) for _ in question.endings]
+            if not text:
+                context, ids = [], encoder.encode([ENDING_DELIMITER + ending for ending in question.endings], special=False)
+            yield item_of(encoder, question, context, ids)
+
+
+def item_of(encoder: Encoder, question: Question, context: list[int], whole: list[list[int]]) -> evalset.Item:
+    endings = []
+    for index, (ending, ids) in enumerate(zip(question.endings, whole)):
+        tokens = ids[len(context) :]
+        if not tokens:
+            raise InputError(f"{question.where}: ending {index} has no token of its own behind the context")
+        endings.append(evalset.Ending(tokens, len(ending), len(ending.encode())))
+    return evalset.Item(context or [encoder.prefix], endings, question.label)
+
+
+def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namespace) -> Iterator[evalset.Item]:
+    for first in range(0, len(rows), BATCH):
+        batch = rows[first : first + BATCH]
+        texts = [field(row, options, "text", str, "a text") for row in batch]
+        for row, text, ids in zip(batch, texts, encoder.encode(texts)):
+            if not text or not ids:
+                raise InputError(f"{row.where}: the text is empty")
+            yield evalset.Item([encoder.prefix], [evalset.Ending(ids, len(re.split(r"\s+", text)), len(text.encode()))])
+
+
+# ---- the whole
+
+
+def read_items(options: argparse.Namespace, notes: Notes) -> list[Row]:
+    rows: list[Row] = []
+    for path in options.items:
+        before = len(rows)
+        rows += read_rows(path)
+        if len(rows) == before:
+            notes.add_blank(path)
+    notes.check_some(options.items)
+    rows = rows[: options.limit]
+    options.kind = options.kind or kind_of(rows[0])
+    return rows
+
+
+def prepare_questions(rows: list[Row], encoder: Encoder, options: argparse.Namespace) -> list[evalset.Item]:
+    questions = [question_of(row, options) for row in rows]
+    pool = None
+    if options.few_shot_file:
+        pool = [question_of(row, options) for row in read_rows(options.few_shot_file)]
+    before = shots(questions, pool, options) if options.few_shot else ("" for _ in questions)
+    prompts = [options.description + examples + question.prompt for examples, question in zip(before, questions)]
+    return list(encode_questions(encoder, questions, prompts))
+
+
+def prepare(options: argparse.Namespace) -> None:
+    if options.output.exists() and not options.overwrite:
+        raise InputError(f"{options.output}: already there; give another name, or --overwrite")
+    if not options.output.parent.is_dir():
+        raise InputError(f"{options.output.parent}: no such folder")
+    notes = Notes("items", options.strict)
+    rows = read_items(options, notes)
+    encoder = Encoder(find_model(options.tokenizer), options.bos_token)
+    documents = options.kind == "document"
+    if documents and (options.few_shot or options.description):
+        raise InputError(f"{'--few-shot' if options.few_shot else '--description'}: documents have none")
+    items = list(encode_documents(encoder, rows, options)) if documents else prepare_questions(rows, encoder, options)
+    kind = evalset.DOCUMENTS if documents else evalset.CHOICE
+    evalset.write(options.output, kind, items, encoder.vocab_size, encoder.sha256)
+    longest = max(len(item.context) + len(ending.tokens) for item in items for ending in item.endings)
+    notes.report("prepare_eval", ROWS)
+    print(f"{options.output}: {len(items)} items of kind {options.kind}, the longest of {longest} tokens")
+
+
+def main() -> int:
+    try:
+        prepare(parse_arguments())
+    except InputError as error:
+        print(f"prepare_eval: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 1
+    except (OSError, RuntimeError) as error:
+        print(f"prepare_eval: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

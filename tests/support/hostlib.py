@@ -1,0 +1,277 @@
+"""The host-only part of libllmc (no kernels, no device) through ctypes.
+
+LLMC_BUILD names the folder of the library (of several, separated by colons, the first is taken), else it is
+build/LLMC_TARGET.
+"""
+
+import ctypes
+import os
+import secrets
+import struct
+from ctypes import (
+    POINTER,
+    c_bool,
+    c_char,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint8,
+)
+from ctypes import byref, c_uint32, c_uint64, c_void_p
+
+import numpy as np
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_DEFAULT_BUILD = os.path.join("build", os.environ.get("LLMC_TARGET", "cpu"))
+BUILD = os.path.join(REPOSITORY, os.environ.get("LLMC_BUILD", _DEFAULT_BUILD).split(":")[0])
+library = ctypes.CDLL(os.path.join(BUILD, "libllmc.so"))
+
+INPUT, FAULT = 2, 1
+
+
+class Error(ctypes.Structure):
+    _fields_ = [("code", c_int), ("message", c_char * 1024)]
+
+
+class LlamaConfig(ctypes.Structure):
+    _fields_ = [
+        (name, c_int)
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
+        )
+    ] + [
+        ("rms_norm_eps", c_float),
+        ("rope_theta", c_double),
+        ("initializer_range", c_double),
+        ("tie_word_embeddings", c_bool),
+        ("rope_type", c_int),
+        ("rope_factor", c_double),
+        ("rope_low_freq_factor", c_double),
+        ("rope_high_freq_factor", c_double),
+        ("rope_original_max_position", c_int),
+        ("bos_token_id", c_int),
+        ("eos_token_id", c_int),
+        ("num_more_eos_tokens", c_int),
+        ("more_eos_token_ids", c_int * 15),
+        ("pad_token_id", c_int),
+        ("num_labels", c_int),
+    ]
+
+
+class Shard(ctypes.Structure):
+    _fields_ = [
+        ("path", c_char_p),
+        ("fd", c_int),
+        ("token_bits", c_uint32),
+        ("vocab_size", c_uint32),
+        ("bos_id", c_uint32),
+        ("eos_id", c_uint32),
+        ("token_count", c_uint64),
+        ("tokenizer_sha256", c_uint8 * 32),
+        ("header_bytes", c_uint32),
+        ("llmc", c_bool),
+    ]
+
+
+class Row(ctypes.Structure):
+    """llmc/loader/rows.h"""
+
+    _fields_ = [
+        ("first", c_uint64),
+        ("prompt", c_uint32),
+        ("answers", c_uint32 * 3),
+        ("source", c_uint32),
+        ("line", c_uint32),
+    ]
+
+
+class RowFile(ctypes.Structure):
+    """llmc/loader/rows.h"""
+
+    _fields_ = [
+        ("path", c_char_p),
+        ("fd", c_int),
+        ("kind", c_int),
+        ("vocab_size", c_uint32),
+        ("bos_id", c_uint32),
+        ("eos_id", c_uint32),
+        ("num_tokens", c_uint64),
+        ("num_rows", c_uint64),
+        ("tokenizer_sha256", c_uint8 * 32),
+        ("rows", POINTER(Row)),
+        ("seen", POINTER(c_uint8)),
+        ("digest", c_char * 33),
+    ]
+
+
+class Packing(ctypes.Structure):
+    """llmc/loader/packing.h"""
+
+    _fields_ = [("num_packs", c_uint64), ("first", POINTER(c_uint64)), ("items", POINTER(c_uint32))]
+
+
+class LoaderSpec(ctypes.Structure):
+    _fields_ = [
+        ("B", c_int),
+        ("T", c_int),
+        ("grad_accum", c_int),
+        ("rank", c_int),
+        ("world", c_int),
+        ("seed", c_uint64),
+        ("document_mask", c_bool),
+        ("shuffle", c_bool),
+        ("once", c_bool),
+        ("kind", c_int),
+        ("shuffle_answers", c_bool),
+        ("skip_long", c_bool),
+    ]
+
+
+class Batch(ctypes.Structure):
+    _fields_ = [
+        ("tokens", c_void_p),
+        ("targets", c_void_p),
+        ("doc_start", c_void_p),
+        ("order", c_void_p),
+        ("hidden", c_void_p),
+        ("answers", c_void_p),
+        ("groups", c_void_p),
+        ("answer_numbers", c_void_p),
+        ("num_targets", c_int),
+        ("num_answers", c_int),
+        ("num_groups", c_int),
+    ]
+
+
+class SafetensorsTensor(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("type", c_int), ("dims", c_int), ("shape", c_int64 * 4)]
+
+
+class Failure(Exception):
+    """A library function returned an error; code and message are its."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+_void, _text, _err = c_void_p, c_char_p, POINTER(Error)
+_signatures = {
+    # fallible: the last parameter is Error *
+    "llama_config_read": (c_int, POINTER(LlamaConfig), _text, _err),
+    "llama_config_write": (c_int, POINTER(LlamaConfig), _text, _err),
+    "sha256_file": (c_int, _text, _void, _err),
+    "shard_open": (c_int, POINTER(Shard), _text, _err),
+    "shard_read": (c_int, POINTER(Shard), c_uint64, c_size_t, _void, _err),
+    "rows_open": (c_int, POINTER(RowFile), _text, _err),
+    "rows_read": (c_int, POINTER(RowFile), c_uint64, _void, _err),
+    "packing_create": (c_int, POINTER(Packing), _void, c_uint32, c_uint32, c_uint64, _err),
+    "loader_open": (c_int, POINTER(_void), _text, POINTER(LoaderSpec), c_int, _void, _err),
+    "loader_fetch": (c_int, _void, c_int64, c_int, POINTER(Batch), _err),
+    "tokenizer_open": (c_int, POINTER(_void), _text, _err),
+    "safetensors_open": (c_int, POINTER(_void), _text, _err),
+    "safetensors_open_model": (c_int, POINTER(_void), _text, _err),
+    "safetensors_read": (c_int, _void, POINTER(SafetensorsTensor), c_uint64, c_size_t, _void, _err),
+    "safetensors_create": (c_int, POINTER(_void), _text, POINTER(SafetensorsTensor), c_int, _err),
+    "safetensors_write": (c_int, _void, _void, c_size_t, _err),
+    "safetensors_finish": (c_int, _void, _err),
+    # plain
+    "shard_close": (None, POINTER(Shard)),
+    "rows_close": (None, POINTER(RowFile)),
+    "packing_free": (None, POINTER(Packing)),
+    "loader_close": (None, _void),
+    "loader_num_windows": (c_uint64, _void),
+    "loader_num_batches": (c_uint64, _void),
+    "loader_num_rows": (c_uint64, _void),
+    "loader_num_skipped": (c_uint64, _void),
+    "loader_num_answers": (c_uint64, _void),
+    "loader_fill": (c_double, _void),
+    "loader_num_tokens": (c_uint64, _void),
+    "loader_num_shards": (c_int, _void),
+    "loader_fingerprint": (c_uint64, _void),
+    "loader_bos_id": (c_uint32, _void),
+    "tokenizer_close": (None, _void),
+    "tokenizer_vocab_size": (c_int, _void),
+    "tokenizer_sha256": (POINTER(c_uint8), _void),
+    "tokenizer_decode": (c_size_t, _void, _void, c_size_t, c_bool, _void, c_size_t),
+    "safetensors_count": (c_int, _void),
+    "safetensors_at": (POINTER(SafetensorsTensor), _void, c_int),
+    "safetensors_find": (POINTER(SafetensorsTensor), _void, _text),
+    "safetensors_path": (c_char_p, _void, POINTER(SafetensorsTensor)),
+    "safetensors_tensor_bytes": (c_uint64, POINTER(SafetensorsTensor)),
+    "safetensors_discard": (None, _void),
+    "safetensors_close": (None, _void),
+}
+for _name, (_result, *_parameters) in _signatures.items():
+    _function = getattr(library, _name)
+    _function.restype, _function.argtypes = _result, _parameters
+
+
+def call(name, *arguments):
+    """Calls a fallible function, without its Error argument; raises Failure."""
+    error = Error()
+    code = getattr(library, name)(*arguments, byref(error))
+    if code != 0:
+        message = error.message.decode(errors="replace")
+        assert code == error.code and message and "\n" not in message
+        raise Failure(code, message)
+
+
+def path_bytes(path):
+    return os.fsencode(str(path))
+
+
+def pointer(array):
+    return array.ctypes.data
+
+
+def fresh_random():
+    """A generator from a new seed, which is printed; LLMC_TEST_SEED repeats a run."""
+    seed = int(os.environ.get("LLMC_TEST_SEED", secrets.randbits(32)))
+    print(f"LLMC_TEST_SEED={seed}")
+    return np.random.default_rng(seed)
+
+
+def expect_refusal(code, words, name, *arguments):
+    """Asserts that the call fails with that code and a message that has all the words; returns the message."""
+    try:
+        call(name, *arguments)
+    except Failure as failure:
+        assert failure.code == code, failure.message
+        for word in words:
+            assert str(word) in failure.message, f"{word!r} not in: {failure.message}"
+        return failure.message
+    raise AssertionError(f"{name} took what it had to refuse ({words})")
+
+
+def shard_header(
+    count,
+    bits=16,
+    vocab=1000,
+    bos=0,
+    eos=1,
+    sha=bytes(range(32)),
+    magic=b"L3SHARD\0",
+    version=1,
+    byte_order=0x01020304,
+):
+    header = magic + struct.pack("<IIIIQII", version, byte_order, bits, vocab, count, bos, eos) + sha
+    return header.ljust(256, b"\0")
+
+
+def write_shard(path, tokens, bits=16, **fields):
+    tokens = np.asarray(tokens)
+    data = tokens.astype("<u2" if bits == 16 else "<u4").tobytes()
+    fields = {"count": len(tokens), "bits": bits, **fields}
+    path.write_bytes(shard_header(**fields) + data)
+    return path
