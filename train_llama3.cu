@@ -43,7 +43,7 @@ static int find_inputs(Options *options, Error *err) {
 
 // An empty message: another rank tells.
 static int report(int code, const Error *err) {
-    if (code && err->message[0]) fprintf(stderr, "train_llama3: %s\n", err->message);
+    if (code && err->message[0]) error_print("%s", err->message);
     return code;
 }
 
@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
     Options options;
     Team team;
     Error err = {0}, unmet = {0};
-    process_prepare();
+    process_prepare("train_llama3");
     int code = options_parse(&options, argc, argv, &err);
     if (options.help || options.version) return report(code, &err);
     if (!code) code = find_inputs(&options, &err);

@@ -14,6 +14,21 @@ static int fail(Error *err, int code, const char *format, va_list args) {
     return code;
 }
 
+static const char *program_name = "llmc";
+
+void error_set_program(const char *name) { program_name = name; }
+
+const char *error_program(void) { return program_name; }
+
+void error_print(const char *format, ...) {
+    char line[8192];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    fprintf(stderr, "%s: %s\n", program_name, line);
+}
+
 #undef fail_input // what error.h tells clang-tidy
 #undef fail_fault
 

@@ -18,6 +18,12 @@ typedef struct {
 int fail_input(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_fault(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// Prints one line on stderr, "PROGRAM: message". PROGRAM is what error_set_program was given, a string that stays; before
+// that "llmc".
+void error_set_program(const char *name);
+const char *error_program(void);
+void error_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 #ifdef __cplusplus
 }
 #endif

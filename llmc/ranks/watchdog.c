@@ -98,7 +98,7 @@ static void print(const char *line) {
 // line NULL: another rank has said why
 static _Noreturn void end(const char *line) {
     char text[MAX_LINE + 32];
-    snprintf(text, sizeof text, "train_llama3: %s\n", line ? line : "");
+    snprintf(text, sizeof text, "%s: %s\n", error_program(), line ? line : "");
     if (line && take_verdict(text)) {
         print(text);
         write_self(RANK_DOOMED, NULL);

@@ -58,7 +58,7 @@ static int try_lock(Lock *lock, const char *path, bool *again, Error *err) {
     char owner[MAX_OWNER];
     read_owner(fd, owner);
     if (failed)
-        fprintf(stderr, "train_llama3: %s: no lock (%s); going on without\n", path, strerror(failed));
+        error_print("%s: no lock (%s); going on without", path, strerror(failed));
     else if (*owner)
         printf("lock      %s: taken over from %s, which ended without giving it back\n", path, owner);
     write_owner(fd);

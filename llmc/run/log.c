@@ -75,8 +75,7 @@ int log_resume(Log *log, const char *path, int64_t step, int made_again, Error *
 
 static void lose_line(Log *log, int error_number) {
     if (log->lost_lines++ > 0) return;
-    fprintf(stderr, "train_llama3: log.jsonl: %s; training goes on, lines are missing from the log\n",
-            strerror(error_number));
+    error_print("log.jsonl: %s; training goes on, lines are missing from the log", strerror(error_number));
 }
 
 // One write a line. What a full disk took of it is cut off again, so that the file stays one of whole lines.

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/error.h"
+
 static atomic_int stop_signal; // the first one; 0: none came
 
 // The signals are blocked in every thread and taken here, not in a handler: one that runs on the stack of
@@ -50,7 +52,8 @@ static void open_standard_streams(void) {
     }
 }
 
-void process_prepare(void) {
+void process_prepare(const char *program) {
+    error_set_program(program);
     open_standard_streams();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);

@@ -45,10 +45,10 @@ static int run(const AverageSpec *spec, Error *err) {
 int main(int argc, char **argv) {
     AverageOptions options;
     Error err = {0};
-    process_prepare();
+    process_prepare("average_llama3");
     int code = average_options_parse(&options, argc, argv, &err);
     if (!code) code = run(&options.spec, &err);
     average_options_free(&options);
-    if (code) fprintf(stderr, "average_llama3: %s\n", err.message);
+    if (code) error_print("%s", err.message);
     return code;
 }

@@ -65,9 +65,9 @@ static int run(const MergeSpec *spec, Error *err) {
 int main(int argc, char **argv) {
     MergeSpec spec;
     Error err = {0};
-    process_prepare();
+    process_prepare("merge_lora");
     int code = merge_options_parse(&spec, argc, argv, &err);
     if (!code) code = run(&spec, &err);
-    if (code) fprintf(stderr, "merge_lora: %s\n", err.message);
+    if (code) error_print("%s", err.message);
     return code;
 }

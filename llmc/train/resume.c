@@ -49,7 +49,7 @@ static void say_passed_over(const Resume *resume) {
     const int count = cJSON_GetArraySize(resume->passed_over);
     if (count == 0) return;
     join_reasons(resume, reasons, sizeof reasons);
-    fprintf(stderr, "train_llama3: checkpoint%s passed over: %s\n", count > 1 ? "s" : "", reasons);
+    error_print("checkpoint%s passed over: %s", count > 1 ? "s" : "", reasons);
 }
 
 // The newest whole checkpoint of a run's folder; "" where there is none at all.

@@ -45,11 +45,12 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
 static void report_failure(Trainer *t, int64_t step, const char *reason) {
     log_checkpoint_failed(&t->log, step, reason);
     progress_end(&t->progress);
-    fprintf(stderr, "train_llama3: no checkpoint of step %lld: %s; training goes on, ", (long long)step, reason);
     if (t->saved_step)
-        fprintf(stderr, "the newest checkpoint is that of step %lld\n", (long long)t->saved_step);
+        error_print("no checkpoint of step %lld: %s; training goes on, the newest checkpoint is that of step %lld",
+                    (long long)step, reason, (long long)t->saved_step);
     else
-        fprintf(stderr, "there is no checkpoint yet\n");
+        error_print("no checkpoint of step %lld: %s; training goes on, there is no checkpoint yet", (long long)step,
+                    reason);
 }
 
 static void report_whole(Trainer *t, const WriterResult *result) {
@@ -66,7 +67,7 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     if (t->dropped)
         progress_print(&t->progress, "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
                        (long long)result->step, t->dropped, t->dropped == 1 ? "" : "s");
-    if (run_dir_show_checkpoint(t->options.output, &err)) fprintf(stderr, "train_llama3: %s\n", err.message);
+    if (run_dir_show_checkpoint(t->options.output, &err)) error_print("%s", err.message);
 }
 
 void trainer_report_save(Trainer *t, const WriterResult *result) {

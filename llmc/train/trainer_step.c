@@ -105,7 +105,7 @@ void trainer_close_timeline(Trainer *t) {
     if (timeline_write(&t->team, t->options.trace, &err) == 0)
         progress_print(&t->progress, "step %lld: timeline in %s", (long long)t->step, t->options.trace);
     else if (team_leads(&t->team))
-        fprintf(stderr, "train_llama3: no timeline: %s; training goes on\n", err.message);
+        error_print("no timeline: %s; training goes on", err.message);
 }
 
 int trainer_step(Trainer *t, Error *err) {

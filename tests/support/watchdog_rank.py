@@ -41,7 +41,7 @@ def main():
 
     callbacks = STATUS(status), CHECK(check)
     spec = WatchdogSpec(folder.encode(), int(rank), int(size), float(timeout), None, int(run), *callbacks, None)
-    lib.process_prepare()
+    lib.process_prepare(b"train_llama3")
     error = Error()
     code = lib.watchdog_start(ctypes.byref(spec), ctypes.byref(error))
     print(code, error.message.decode(), flush=True)
