@@ -8,7 +8,7 @@
 #include "options/options.h"
 #include "run/process.h"
 #include "ranks/team.h"
-#include "train/trainer.h"
+#include "train/setup.h"
 
 static int train(Trainer *t, Error *err) {
     int code = trainer_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "train/reference.h"
+#include "train/ref_logprobs.h"
 
 // Adds micro-batches first, first + stride and so on, `count` <= slots of them, with one wait for the device.
 static int evaluate_group(Llama3 *m, Loader *loader, const float *reference, int64_t first, int stride, int count,

@@ -20,7 +20,7 @@ typedef struct {
 } Evaluated;
 
 // *result (=) over all targets, or pairs, of the loader's first `batches` micro-batches, or of as many as an epoch has
-// (loader_num_batches; at least one). reference: log-probabilities of the set's answers (train/reference.h), NULL where the
+// (loader_num_batches; at least one). reference: log-probabilities of the set's answers (train/ref_logprobs.h), NULL where the
 // loss needs none. The loader has grad_accum 1, one rank, and the model's B and T; the model's first `slots` host batches
 // are overwritten, and its gradients. The ranks of the team (NULL: one) divide the micro-batches among them. Collective.
 // Errors: the loader's.

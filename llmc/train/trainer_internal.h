@@ -1,7 +1,7 @@
-// What the files of the trainer share: trainer_open.c (parts, summary), trainer_data.c (data and tokenizer),
-// trainer_begin.c (weights in, output folder), trainer_step.c (the step and what is observed after it), trainer_guard.c
-// (steps that are not like the others), trainer_finetune.c (rows and losses of finetuning), trainer_save.c (checkpoints),
-// trainer_state.c (what they hold besides weights and moments), trainer_ranks.c (what all ranks agree on).
+// What the files of the trainer share: setup.c (parts, summary), train_data.c (data and tokenizer),
+// run_folder.c (weights in, output folder), observe.c (the step and what is observed after it), guard.c
+// (steps that are not like the others), task.c (rows and losses of finetuning), saver.c (checkpoints),
+// train_state.c (what they hold besides weights and moments), agree.c (what all ranks agree on).
 #ifndef LLMC_TRAIN_TRAINER_INTERNAL_H
 #define LLMC_TRAIN_TRAINER_INTERNAL_H
 
@@ -23,7 +23,7 @@
 #include "recipe/schedule.h"
 #include "recipe/spike.h"
 #include "ranks/team.h"
-#include "train/trainer.h"
+#include "train/setup.h"
 
 // A checkpoint that many ranks write: first their parts, then rank 0 gives it its name.
 typedef struct {
@@ -103,13 +103,13 @@ double trainer_now(void);
 
 int64_t trainer_tokens(const Trainer *t); // of all steps up to now
 
-// ---- trainer_step.c
+// ---- observe.c
 
 int trainer_observations(const Trainer *t); // the LogKinds that the options ask for
 
 void trainer_close_timeline(Trainer *t); // writes it if it is begun and not written; a failure is a warning
 
-// ---- trainer_ranks.c
+// ---- agree.c
 
 // Ranks that divide optimizer state among them.
 int trainer_shard_group(const Options *options, int ranks);
@@ -134,7 +134,7 @@ int trainer_agree_on_step(Trainer *t, int code, int64_t *num_targets, Error *err
 void trainer_agree_on_stopping(Trainer *t); // before what takes long
 int trainer_stop_signal(const Trainer *t);  // 0: none came
 
-// ---- trainer_state.c
+// ---- train_state.c
 
 const char *state_precision(void);                           // of this build: "bf16"
 void state_fingerprint(char text[17], uint64_t fingerprint); // as hexadecimal digits
@@ -152,7 +152,7 @@ int trainer_take_average(Trainer *t, const Resume *resume, Error *err);
 
 void trainer_print_resume(const Trainer *t);
 
-// ---- trainer_save.c
+// ---- saver.c
 
 int trainer_prepare_saving(Trainer *t, Error *err); // memory and the thread. Errors: 1
 
@@ -181,7 +181,7 @@ void trainer_begin_parts(Trainer *t);            // of a checkpoint of this step
 void trainer_wait_parts(Trainer *t);             // until no checkpoint is being written; then all know saved_step
 int trainer_write_parts(Trainer *t, Error *err); // the last checkpoint, while all wait. Errors: 1, 2
 
-// ---- trainer_guard.c
+// ---- guard.c
 
 // The loss above which the coming step's update is not made.
 float trainer_max_loss(const Trainer *t);
@@ -194,7 +194,7 @@ int trainer_guard(Trainer *t, bool *rolled_back, Error *err);
 // Logs the weights' checksum. Errors: 1 where the ranks' weights are not the same.
 int trainer_checksum(Trainer *t, Error *err);
 
-// ---- trainer_finetune.c
+// ---- task.c
 
 bool trainer_compares(const Options *options); // the task's data are comparisons
 LoaderKind trainer_loader_kind(const Options *options);
@@ -214,14 +214,14 @@ int trainer_prepare_reference(Trainer *t, Error *err);
 // the set.
 void trainer_tell_skipped(const Loader *loader, const char *option, int T);
 
-// ---- trainer_data.c
+// ---- train_data.c
 
 LoaderSpec trainer_loader_spec(const Trainer *t); // of the training data on this rank
 
 // The tokenizer, unless shards of llm.c are trained on without one, and the data of --train-data and --val-data. Errors: 2, 1.
 int trainer_open_data(Trainer *t, Error *err);
 
-// ---- trainer_adapters.c
+// ---- base_model.c
 
 int trainer_find_base(Trainer *t, Error *err);      // with --lora-rank: the model that is adapted. Errors: 2
 const char *trainer_model_folder(const Trainer *t); // of configuration and tokenizer; NULL: --config's

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/reference.h"
+#include "train/ref_logprobs.h"
 #include "ranks/watchdog.h"
 
 bool trainer_compares(const Options *o) { return o->task == TASK_DPO || o->task == TASK_REWARD; }

@@ -1,7 +1,7 @@
 // A training run: what train_llama3 does, in the order in which it does it. Every function that can fail is collective:
 // called by all ranks, and after an error all of them have the same code and message.
-#ifndef LLMC_TRAIN_TRAINER_H
-#define LLMC_TRAIN_TRAINER_H
+#ifndef LLMC_TRAIN_SETUP_H
+#define LLMC_TRAIN_SETUP_H
 
 #include <stdbool.h>
 

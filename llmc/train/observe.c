@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "train/evaluate.h"
-#include "train/reference.h"
+#include "train/ref_logprobs.h"
 #include "device/trace.h"
 #include "train/sample.h"
 #include "ranks/timeline.h"

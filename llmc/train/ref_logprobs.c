@@ -1,4 +1,4 @@
-#include "train/reference.h"
+#include "train/ref_logprobs.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>

@@ -18,8 +18,8 @@
 //
 // Rounding depends on where in a row an answer stands. So the packs are part of the name: with those of the training, the
 // model's log-probabilities are those of its reference to the bit before the first update.
-#ifndef LLMC_TRAIN_REFERENCE_H
-#define LLMC_TRAIN_REFERENCE_H
+#ifndef LLMC_TRAIN_REF_LOGPROBS_H
+#define LLMC_TRAIN_REF_LOGPROBS_H
 
 #include <limits.h>
 #include <stdint.h>
