@@ -233,7 +233,11 @@ static int64_t count_targets(Llama3 *model, int micro_batches) {
 
 static void run_model(Llama3 *model, int micro_batches) {
     llama3_begin_step(model, count_targets(model, micro_batches));
-    for (int i = 0; i < micro_batches; i++) llama3_forward_backward(model, i);
+    for (int i = 0; i < micro_batches; i++) {
+        llama3_forward(model, i);
+        llama3_loss(model);
+        llama3_backward(model);
+    }
 }
 
 static void run_oracle(Pair *p, int B, int T, int micro_batches) {
@@ -521,7 +525,7 @@ static void check_curve(const Case *c, int steps, Random r) {
     for (int t = 1; t <= steps; t++) {
         const AdamWStep step = adamw_at(t);
         run_model(p.model, 1);
-        llama3_update(p.model, &step, INFINITY);
+        llama3_clip_and_adamw(p.model, &step, INFINITY);
         llama3_result(p.model, &loss, &norm);
         run_oracle(&p, c->B, c->T, 1);
         loss_error = fmax(loss_error, relative(loss, p.loss));
@@ -547,7 +551,7 @@ static Llama3 *train(const Case *c, int steps, uint64_t seed, Random r) {
         float loss;
         for (int i = 0; i < 2; i++) fill_batch(llama3_batch(model, i), c, true, &r);
         run_model(model, 2);
-        llama3_update(model, &step, INFINITY);
+        llama3_clip_and_adamw(model, &step, INFINITY);
         llama3_result(model, &loss, NULL);
     }
     return model;

@@ -1,8 +1,9 @@
 // A Llama 3 model on the device and its training step.
 //
 //   llama3_create → llama3_init_weights or llama3_set_parameter for each tensor
-//   a step: fill llama3_batch(m, i) for every micro-batch i → llama3_begin_step → llama3_forward_backward(m, i) for each
-//           → llama3_update → llama3_result (the step's only wait for the device)
+//   a step: fill llama3_batch(m, i) for every micro-batch i → llama3_begin_step
+//           → for each i: llama3_forward(m, i) → llama3_loss(m) → llama3_backward(m)
+//           → llama3_clip_and_adamw → llama3_result (the step's only wait for the device)
 //
 // All work is queued on the model's own stream; nothing is allocated after llama3_create.
 #ifndef LLMC_MODEL_LLAMA3_H
@@ -112,34 +113,42 @@ uint64_t llama3_checksum(Llama3 *m);
 
 // ---- training step
 
-// Host memory of micro-batch i, free to be overwritten from llama3_result (or create) until llama3_forward_backward(m, i).
+// Host memory of micro-batch i, free to be overwritten from llama3_result (or create) until llama3_forward(m, i).
 Batch *llama3_batch(Llama3 *m, int i);
 
 // [B*T/2] of micro-batch i, likewise: the reference model's log-probability of each of the batch's answers, for losses of
 // log-probabilities. NULL without comparisons.
-float *llama3_reference(Llama3 *m, int i);
+float *llama3_ref_logprobs(Llama3 *m, int i);
 
 // Starts a step whose micro-batches have num_targets targets (comparisons: pairs) in all, over all ranks: gradients and
 // loss are zeroed (=).
 void llama3_begin_step(Llama3 *m, int64_t num_targets);
 
-// One micro-batch forward and backward: gradients (+=) of the mean loss over the step's num_targets, loss (+=). With the
-// step's last one (i == micro_batches - 1) gradients begin to be summed over the ranks while the backward pass goes on.
-void llama3_forward_backward(Llama3 *m, int i);
+// Micro-batch i from its tokens to the last norm's output. The loss and the backward pass that follow are of this one.
+void llama3_forward(Llama3 *m, int i);
 
-// Sums over the ranks, global norm, clipping and AdamW on this rank's shard; the parameters of the others come while the
-// next forward pass runs. Collective. No weight or moment changes when the norm or the step's mean loss is not finite, or
-// the loss above max_loss (INFINITY: no limit).
-void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss);
+// The loss that the shape asks for, added (+=) to the step's: the cross-entropy of the targets, or the preference loss of
+// the pairs of answers. Also its gradient with respect to the last norm's output (=) and to the classifier or reward
+// head (+=), as gradients of the mean over the step's num_targets: logits are never kept for a later pass.
+void llama3_loss(Llama3 *m);
 
-// Waits for the device. *loss: mean over the step's targets, in nats; after llama3_update over those of all ranks; *grad_norm: before clipping (NULL allowed).
+// From that gradient back to the embedding: gradients of all trained parameters (+=). In the step's last micro-batch
+// (i == micro_batches - 1) they begin to be summed over the ranks, layer by layer, while the backward pass goes on.
+void llama3_backward(Llama3 *m);
+
+// Gradients are summed over the ranks, clipped by their global norm, and AdamW updates this rank's shard; the parameters of
+// the other shards arrive while the next forward pass runs. Collective. No weight or moment changes when the norm or the
+// step's mean loss is not finite, or the loss is above max_loss (INFINITY: no limit).
+void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss);
+
+// Waits for the device. *loss: mean over the step's targets, in nats; after llama3_clip_and_adamw over those of all ranks; *grad_norm: before clipping (NULL allowed).
 void llama3_result(Llama3 *m, float *loss, float *grad_norm);
 
 // [PREFERENCE_SUMS] after llama3_result: sums over the step's targets (the loss alone) or pairs, of all ranks after
-// llama3_update.
+// llama3_clip_and_adamw.
 const float *llama3_step_sums(const Llama3 *m);
 
-// After llama3_result: whether llama3_update changed the weights.
+// After llama3_result: whether llama3_clip_and_adamw changed the weights.
 bool llama3_update_applied(const Llama3 *m);
 
 // ---- the mean of the weights over steps; needs shape.average

@@ -173,7 +173,7 @@ void llama3_project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floa
 // ---- llama3_step.c
 
 // Forward to norm_final [rows*length, C] for `rows` rows of `length` tokens that stand in m->tokens and m->doc_start.
-void llama3_forward(Llama3 *m, int rows, int length);
+void llama3_run_forward(Llama3 *m, int rows, int length);
 
 // The same, and calls visit (unless NULL) behind each block's attention with the block's rotated qkv, [rows*length, ...].
 typedef void (*LayerVisit)(void *context, int layer, const floatX *qkv);
@@ -183,7 +183,7 @@ void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, voi
 
 // From norm_final to losses, whose sum is added to the step's; with_gradient: dnorm = their gradient, and that of the
 // classifier's weights (+=).
-void llama3_loss(Llama3 *m, bool with_gradient);
+void llama3_make_loss(Llama3 *m, bool with_gradient);
 
 void llama3_token_loss(Llama3 *m, bool with_gradient); // the cross-entropy of targets, whatever the step's loss is
 void llama3_value_answers(Llama3 *m);                  // from norm_final to comparisons.values

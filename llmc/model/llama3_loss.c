@@ -141,7 +141,7 @@ static void preference(Llama3 *m, bool with_gradient) {
     trace_end(LANE_COMPUTE, m->stream);
 }
 
-void llama3_loss(Llama3 *m, bool with_gradient) {
+void llama3_make_loss(Llama3 *m, bool with_gradient) {
     if (m->shape.comparisons)
         preference(m, with_gradient);
     else

@@ -53,7 +53,7 @@ static void enter_block(Llama3 *m, int l, int N) {
                             m->stream);
 }
 
-void llama3_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, rows, length, NULL, NULL); }
+void llama3_run_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, rows, length, NULL, NULL); }
 
 void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
     const int N = rows * length, C = m->config.hidden_size;
@@ -118,7 +118,7 @@ static void final_norm_backward(Llama3 *m) {
 }
 
 // Down to the lowest depth at which something is trained.
-static void backward(Llama3 *m) {
+static void layers_backward(Llama3 *m) {
     const int N = llama3_rows(m), C = m->config.hidden_size, L = m->config.num_hidden_layers, lowest = m->table.lowest;
     shards_open(m, m->table.norm_bucket);
     if (lowest <= 2 * L) final_norm_backward(m);
@@ -142,7 +142,7 @@ static void backward(Llama3 *m) {
 
 Batch *llama3_batch(Llama3 *m, int i) { return &m->batches[i]; }
 
-float *llama3_reference(Llama3 *m, int i) {
+float *llama3_ref_logprobs(Llama3 *m, int i) {
     return m->host_reference ? m->host_reference + (size_t)i * (size_t)llama3_answers_at_most(m) : NULL;
 }
 
@@ -188,21 +188,25 @@ void llama3_begin_step(Llama3 *m, int64_t num_targets) {
     if (m->shape.training) shards_begin_step(m);
 }
 
-void llama3_forward_backward(Llama3 *m, int i) {
+void llama3_forward(Llama3 *m, int i) {
     m->last_micro_batch = i == m->shape.micro_batches - 1;
     upload_batch(m, &m->batches[i]);
     upload_comparisons(m, i);
-    llama3_forward(m, m->shape.B, m->shape.T);
-    llama3_loss(m, true);
-    backward(m);
+    llama3_run_forward(m, m->shape.B, m->shape.T);
+}
+
+void llama3_loss(Llama3 *m) { llama3_make_loss(m, true); }
+
+void llama3_backward(Llama3 *m) {
+    layers_backward(m);
     m->hidden = NULL;
 }
 
 void llama3_forward_loss(Llama3 *m, int i) {
     upload_batch(m, &m->batches[i]);
     upload_comparisons(m, i);
-    llama3_forward(m, m->shape.B, m->shape.T);
-    llama3_loss(m, false);
+    llama3_run_forward(m, m->shape.B, m->shape.T);
+    llama3_make_loss(m, false);
     m->hidden = NULL;
 }
 
@@ -210,7 +214,7 @@ void llama3_forward_loss(Llama3 *m, int i) {
 static void value_answers(Llama3 *m, int i, int rows, int length, float *values) {
     const size_t bytes = (size_t)m->batches[i].num_answers * sizeof *values;
     upload_comparisons(m, i);
-    llama3_forward(m, rows, length);
+    llama3_run_forward(m, rows, length);
     llama3_value_answers(m);
     m->hidden = NULL;
     cuda_check(cudaMemcpyAsync(values, m->comparisons.values, bytes, cudaMemcpyDeviceToHost, m->stream));
@@ -234,7 +238,7 @@ void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
     const size_t N = (size_t)llama3_rows(m);
     if (forward) {
         upload_batch(m, &m->batches[i]);
-        llama3_forward(m, m->shape.B, m->shape.T);
+        llama3_run_forward(m, m->shape.B, m->shape.T);
     } else {
         upload(m, m->targets, m->batches[i].targets, N);
     }
@@ -261,7 +265,7 @@ static void update_bucket(Llama3 *m, int bucket) {
     shards_gather(m, bucket);
 }
 
-void llama3_update(Llama3 *m, const AdamWStep *step, float max_loss) {
+void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
     const int norms = m->table.norm_bucket;
     m->host_scalars->max_loss = max_loss;
     m->host_scalars->adamw = *step; // loss_scale stays, so a copy still under way reads the same
@@ -307,7 +311,7 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     const int C = m->config.hidden_size, VP = m->table.padded_vocab;
     cuda_check(cudaMemcpyAsync(m->tokens, tokens, (size_t)n * sizeof *tokens, cudaMemcpyHostToDevice, m->stream));
     cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
-    llama3_forward(m, 1, n);
+    llama3_run_forward(m, 1, n);
     shards_await(m, m->table.head_bucket);
     llama3_linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
     cuda_check(

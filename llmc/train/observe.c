@@ -76,8 +76,12 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
 
 static void compute(Trainer *t, int64_t num_targets, const AdamWStep *update, float *loss, float *grad_norm) {
     llama3_begin_step(t->model, num_targets);
-    for (int i = 0; i < t->options.grad_accum; i++) llama3_forward_backward(t->model, i);
-    llama3_update(t->model, update, trainer_max_loss(t));
+    for (int i = 0; i < t->options.grad_accum; i++) {
+        llama3_forward(t->model, i);
+        llama3_loss(t->model);
+        llama3_backward(t->model);
+    }
+    llama3_clip_and_adamw(t->model, update, trainer_max_loss(t));
     llama3_result(t->model, loss, grad_norm);
 }
 

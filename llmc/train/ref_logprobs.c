@@ -222,6 +222,6 @@ int reference_compute(float *values, bool *stopped, Llama3 *m, Loader *loader, c
 
 void reference_fill(Llama3 *m, int i, const float *values) {
     const Batch *batch = llama3_batch(m, i);
-    float *to = llama3_reference(m, i);
+    float *to = llama3_ref_logprobs(m, i);
     for (int a = 0; a < batch->num_answers; a++) to[a] = values[batch->answer_numbers[a]];
 }

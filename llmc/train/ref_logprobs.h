@@ -58,7 +58,7 @@ int reference_write(const float *values, const char *folder, const ReferenceKey 
 int reference_compute(float *values, bool *stopped, Llama3 *m, Loader *loader, const ReferenceKey *key,
                       const Team *team, Progress *progress, Error *err);
 
-// The model's micro-batch i is one of the set's: its answers' values go where the loss looks for them (llama3_reference).
+// The model's micro-batch i is one of the set's: its answers' values go where the loss looks for them (llama3_ref_logprobs).
 void reference_fill(Llama3 *m, int i, const float *values);
 
 #ifdef __cplusplus

@@ -41,11 +41,11 @@ def run(lib, kind, rows, batches, state, reference):
         model.fill(i, *batch)
         if kind == "dpo":
             compare_rows(lib.llama3_batch(model.handle, i), rows)
-            to = (ctypes.c_float * (2 * rows)).from_address(lib.llama3_reference(model.handle, i))
+            to = (ctypes.c_float * (2 * rows)).from_address(lib.llama3_ref_logprobs(model.handle, i))
             to[:] = reference[2 * rows * i : 2 * rows * (i + 1)]
     lib.llama3_begin_step(model.handle, B if kind == "dpo" else sum(int((b[1] >= 0).sum()) for b in batches))
     for i in range(len(batches)):
-        lib.llama3_forward_backward(model.handle, i)
+        model.forward_backward(i)
     return model.result()[0], model.gradients()
 
 

@@ -76,7 +76,7 @@ class Packed:
 
     def set_reference(self, i, batch, reference):
         numbers = ctypes.cast(batch.answer_numbers, ctypes.POINTER(ctypes.c_int64))
-        to = ctypes.cast(self.model.lib.llama3_reference(self.model.handle, i), ctypes.POINTER(ctypes.c_float))
+        to = ctypes.cast(self.model.lib.llama3_ref_logprobs(self.model.handle, i), ctypes.POINTER(ctypes.c_float))
         for a in range(batch.num_answers):
             to[a] = float(reference[numbers[a]])
 
@@ -85,7 +85,7 @@ class Packed:
         lib, handle = self.model.lib, self.model.handle
         lib.llama3_begin_step(handle, self.num_targets)
         for i in range(self.count):
-            lib.llama3_forward_backward(handle, i)
+            self.model.forward_backward(i)
         return self.model.result()[0], self.model.gradients()
 
 

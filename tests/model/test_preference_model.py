@@ -133,7 +133,7 @@ def run_ours(lib, fields, state, spec, batches, references, recompute=False):
     values = torch.cat([model.answer_values(i, len(packed.answers)) for i, packed in enumerate(batches)])
     model.lib.llama3_begin_step(model.handle, sum(len(pairs(packed.groups.tolist())) for packed in batches))
     for i in range(len(batches)):
-        model.lib.llama3_forward_backward(model.handle, i)
+        model.forward_backward(i)
     return model, values, model.result()[0]
 
 
@@ -337,13 +337,13 @@ def test_from_row_files(lib, tmp_path):
         seen += numbers
         total_pairs += pairs_here
         own = reference[numbers].contiguous()
-        ctypes.memmove(lib.llama3_reference(model.handle, i), own.data_ptr(), 4 * len(numbers))
+        ctypes.memmove(lib.llama3_ref_logprobs(model.handle, i), own.data_ptr(), 4 * len(numbers))
         values[numbers] = model.answer_values(i, len(numbers))
     lib.loader_close(loader)
     assert sorted(seen) == list(range(count)), "every answer once"
     lib.llama3_begin_step(model.handle, total_pairs)
     for i in range(batches):
-        lib.llama3_forward_backward(model.handle, i)
+        model.forward_backward(i)
     check_results(lib, fields, state, spec, choices, [reference], values, model.result()[0], model)
 
 

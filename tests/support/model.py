@@ -204,7 +204,7 @@ class Model:
         batch.num_answers, batch.num_groups = len(packed.answers), len(packed.groups)
         if reference is not None:
             flat = reference.float().contiguous()
-            ctypes.memmove(self.lib.llama3_reference(self.handle, micro), flat.data_ptr(), flat.numel() * 4)
+            ctypes.memmove(self.lib.llama3_ref_logprobs(self.handle, micro), flat.data_ptr(), flat.numel() * 4)
 
     def answer_values(self, micro, count):
         """Log-probabilities, or scores, of the answers that fill_comparisons put there."""
@@ -225,10 +225,15 @@ class Model:
             (self.fill_comparisons if self.compares else self.fill)(i, *batch)
         self.lib.llama3_begin_step(self.handle, num_targets)
         for i in range(len(micro_batches)):
-            self.lib.llama3_forward_backward(self.handle, i)
+            self.forward_backward(i)
+
+    def forward_backward(self, micro):
+        self.lib.llama3_forward(self.handle, micro)
+        self.lib.llama3_loss(self.handle)
+        self.lib.llama3_backward(self.handle)
 
     def update(self, step, max_loss=math.inf):
-        self.lib.llama3_update(self.handle, ctypes.byref(step), max_loss)
+        self.lib.llama3_clip_and_adamw(self.handle, ctypes.byref(step), max_loss)
 
     def applied(self):
         return bool(self.lib.llama3_update_applied(self.handle))
