@@ -3,7 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct Writer {
     pthread_mutex_t lock; // guards result and has_result
@@ -17,12 +18,6 @@ struct Writer {
     WriterResult result;
 };
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 int writer_create(Writer **out, Error *err) {
     Writer *writer = calloc(1, sizeof *writer);
     if (!writer) return fail_fault(err, "no memory for the writer of checkpoints");
@@ -34,14 +29,14 @@ int writer_create(Writer **out, Error *err) {
 static void *run(void *argument) {
     Writer *writer = argument;
     WriterResult result = {.step = writer->content.step, .job = writer->job};
-    double began = now();
+    double began = clock_seconds();
     if (writer->job == WRITE_ALL)
         checkpoint_write(&writer->content, &result.bytes, &result.error);
     else if (writer->job == WRITE_PART)
         checkpoint_write_part(&writer->content, &result.lines, &result.bytes, &result.error);
     else
         checkpoint_commit(&writer->content, writer->lines, &result.bytes, &result.error);
-    result.seconds = now() - began;
+    result.seconds = clock_seconds() - began;
     pthread_mutex_lock(&writer->lock);
     writer->result = result;
     writer->has_result = true;

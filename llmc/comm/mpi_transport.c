@@ -6,8 +6,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "comm/mpi_collectives.h"
 #include "device/device.h"
 #include "device/trace.h"
@@ -36,12 +36,6 @@ typedef struct {
     Error error;        // of opening
     MpiScratch scratch; // the thread's
 } Mpi;
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 // ---- the thread
 
@@ -123,11 +117,11 @@ static double carry(Mpi *mpi, Slot *slot) {
         prepare_scratch(mpi);
         cuda_check(cudaEventSynchronize(slot->ready));
     }
-    const double began = now();
+    const double began = clock_seconds();
     if (on_device) trace_begin(LANE_COMMUNICATION, slot->label, -1, mpi->scratch.stream);
     mpi_collective(&mpi->scratch, group_of(collective->comm), collective);
     if (on_device) trace_end(LANE_COMMUNICATION, mpi->scratch.stream);
-    return on_device ? now() - began : 0;
+    return on_device ? clock_seconds() - began : 0;
 }
 
 // The next that was queued, or NULL at the end.
@@ -212,10 +206,10 @@ static void mpi_finish(World *world, uint64_t number) {
 static void mpi_wait(World *world, uint64_t number, cudaStream_t stream) {
     (void)stream;
     Mpi *mpi = world->state;
-    const double began = now();
+    const double began = clock_seconds();
     mpi_finish(world, number);
     pthread_mutex_lock(&mpi->lock);
-    mpi->exposed += now() - began;
+    mpi->exposed += clock_seconds() - began;
     pthread_mutex_unlock(&mpi->lock);
 }
 

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
 
 enum { STRANGERS = 64, PATIENCE_SECONDS = 10, PAUSE_NANOSECONDS = 100000000, TEXT = 200 };
@@ -31,12 +32,6 @@ typedef struct {
     char magic[8];
     char refusal[TEXT]; // empty: the bytes of all ranks follow
 } Answer;
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 // Tells jobs apart that meet at one port by mistake; 0 where the launcher names none.
 static uint64_t job_number(void) {
@@ -194,7 +189,7 @@ static void hear_all(Host *host) {
     for (int i = host->count - 1; i >= 0; i--) {
         Visitor *v = &host->visitors[i];
         const bool speaks = host->polled[i + 1].revents != 0;
-        if (speaks ? hear(host, v) : is_met(host, v) || now() - v->since < PATIENCE_SECONDS) continue;
+        if (speaks ? hear(host, v) : is_met(host, v) || clock_seconds() - v->since < PATIENCE_SECONDS) continue;
         if (v->accepted) {
             host->present[v->greeting.rank] = false;
             host->met -= is_met(host, v);
@@ -205,7 +200,7 @@ static void hear_all(Host *host) {
 
 static void welcome(Host *host) {
     int fd = accept4(host->listener, NULL, NULL, SOCK_CLOEXEC);
-    if (fd >= 0) host->visitors[host->count++] = (Visitor){.fd = fd, .since = now()};
+    if (fd >= 0) host->visitors[host->count++] = (Visitor){.fd = fd, .since = clock_seconds()};
 }
 
 static int nobody_else_came(const Host *host, Error *err) {
@@ -220,10 +215,10 @@ static int nobody_else_came(const Host *host, Error *err) {
 }
 
 static int wait_for_all(Host *host, Error *err) {
-    const double end = now() + host->meeting->seconds;
+    const double end = clock_seconds() + host->meeting->seconds;
     const int room = host->meeting->size + STRANGERS;
     while (host->met < host->meeting->size - 1) {
-        const double left = end - now();
+        const double left = end - clock_seconds();
         if (left <= 0) return nobody_else_came(host, err);
         host->polled[0] = (struct pollfd){.fd = host->count < room ? host->listener : -1, .events = POLLIN};
         for (int i = 0; i < host->count; i++)
@@ -320,11 +315,11 @@ static int go_to_meeting(const Meeting *m, void *all, const void *mine, size_t b
     struct addrinfo *addresses;
     int code = look_up(m, &addresses, err);
     if (code) return code;
-    const double end = now() + m->seconds;
+    const double end = clock_seconds() + m->seconds;
     const struct timespec pause = {.tv_nsec = PAUSE_NANOSECONDS};
     Answer answer;
     bool answered = false;
-    for (double left; !answered && (left = end - now()) > 0;) {
+    for (double left; !answered && (left = end - clock_seconds()) > 0;) {
         answered = visit(m, addresses, all, mine, bytes, &answer, left);
         if (!answered) nanosleep(&pause, NULL);
     }

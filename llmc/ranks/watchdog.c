@@ -16,9 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
-#include "run/process.h"
 #include "ranks/rank_watch.h"
+#include "run/process.h"
 
 enum { MAX_LINE = 2048 };                     // less than a pipe takes in one piece
 static const double TICK = 0.05;              // seconds between looks at signals
@@ -41,12 +42,6 @@ static _Atomic int64_t current_step;
 
 void watchdog_phase(const char *phase) { atomic_store(&current_phase, phase); }
 void watchdog_step(int64_t step) { atomic_store(&current_step, step); }
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 // ---- this rank's own word
 
@@ -172,10 +167,10 @@ static void judge(void) {
 
 static void *watch_ranks(void *unused) {
     (void)unused;
-    double last = now();
+    double last = clock_seconds();
     struct pollfd wake = {.fd = dog.wake, .events = POLLIN};
     while (poll(&wake, 1, (int)(1000 * TICK)) != 1) {
-        const double time = now();
+        const double time = clock_seconds();
         if (time - last >= dog.period) {
             look(time - last);
             last = time;

@@ -1,25 +1,19 @@
 #include "run/byte_progress.h"
 
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "run/process.h"
 #include "run/progress.h"
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 void byte_progress_begin(ByteProgress *p) {
-    *p = (ByteProgress){.began = now(), .shown = now(), .terminal = isatty(STDERR_FILENO)};
+    *p = (ByteProgress){.began = clock_seconds(), .shown = clock_seconds(), .terminal = isatty(STDERR_FILENO)};
 }
 
 bool byte_progress_show(void *progress, uint64_t done, uint64_t all) {
     ByteProgress *p = progress;
-    const double time = now(), between = p->terminal ? 0.5 : 10, spent = time - p->began;
+    const double time = clock_seconds(), between = p->terminal ? 0.5 : 10, spent = time - p->began;
     if (process_stop_requested()) return false;
     if (time - p->shown < between) return true;
     char bytes[24], total[24], left[24];
@@ -36,5 +30,5 @@ bool byte_progress_show(void *progress, uint64_t done, uint64_t all) {
 double byte_progress_end(ByteProgress *p) {
     if (p->drawn) fputs("\r\x1b[K", stderr);
     p->drawn = false;
-    return now() - p->began;
+    return clock_seconds() - p->began;
 }

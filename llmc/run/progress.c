@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 enum { DEFAULT_COLUMNS = 80, PLAIN_COLUMNS = 250, MAX_LINE = 256 };
 
@@ -99,12 +100,6 @@ size_t progress_format(char *line, size_t capacity, const ProgressState *state, 
 
 // ---- the line on a screen
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 // Asked at every draw, so that no signal has to tell of a change. 0: not known.
 static int known_columns(FILE *out) {
     struct winsize size;
@@ -132,7 +127,7 @@ static void erase(Progress *progress) {
 }
 
 static void draw(Progress *progress, const ProgressState *state) {
-    double time = now();
+    double time = clock_seconds();
     bool last = state->step == state->steps;
     if (!last && time - progress->last_drawn < SECONDS_BETWEEN_DRAWS) return;
     char line[MAX_LINE];

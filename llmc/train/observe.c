@@ -5,12 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "train/evaluate.h"
-#include "train/ref_logprobs.h"
+#include "base/clock.h"
 #include "device/trace.h"
-#include "train/sample.h"
 #include "ranks/timeline.h"
 #include "ranks/watchdog.h"
+#include "train/evaluate.h"
+#include "train/ref_logprobs.h"
+#include "train/sample.h"
 
 enum { MAX_BYTES_A_TOKEN = 16 };
 
@@ -54,7 +55,7 @@ static void note_preference(Trainer *t, int64_t pairs) {
 }
 
 static void note_step(Trainer *t, double lr, double loss, double grad_norm, double seconds) {
-    double time = trainer_now();
+    double time = clock_seconds();
     t->step++;
     const int64_t here = t->step - t->first_step; // steps of this process
     if (here == 1) t->after_first_step = time;
@@ -113,7 +114,7 @@ void trainer_close_timeline(Trainer *t) {
 }
 
 int trainer_step(Trainer *t, Error *err) {
-    double began = trainer_now();
+    double began = clock_seconds();
     int64_t num_targets;
     float loss, grad_norm;
     t->made = false;
@@ -130,7 +131,7 @@ int trainer_step(Trainer *t, Error *err) {
     trace_end(LANE_STEP, NULL);
     note_communication(t);
     note_preference(t, num_targets);
-    const double seconds = trainer_now() - began;
+    const double seconds = clock_seconds() - began;
     t->stepped += seconds;
     note_step(t, update.learning_rate, loss, grad_norm, seconds);
     watchdog_step(t->step);

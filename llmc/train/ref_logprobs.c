@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/version.h"
@@ -176,13 +177,13 @@ static void show(Progress *progress, int64_t done, int64_t all, int64_t tokens, 
 static int compute_share(float *values, Llama3 *m, Loader *loader, const ReferenceKey *key, const Team *team,
                          Progress *progress, Error *err) {
     const int64_t all = (int64_t)loader_num_batches(loader);
-    const double began = trainer_now();
+    const double began = clock_seconds();
     float *here = malloc(((size_t)key->B * (size_t)key->T / 2 + 1) * sizeof *here);
     int code = here ? 0 : fail_fault(err, "out of memory");
     for (int64_t i = team->rank; !code && i < all && !process_stop_requested(); i += team->size) {
         code = compute_one(values, m, loader, i, here, err);
         const int64_t done = i + team->size < all ? i + 1 : all;
-        if (!code) show(progress, done, all, (int64_t)key->B * key->T, trainer_now() - began);
+        if (!code) show(progress, done, all, (int64_t)key->B * key->T, clock_seconds() - began);
     }
     free(here);
     progress_end(progress);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/padding.h"
@@ -128,6 +129,6 @@ static int begin(Trainer *t, Error *err) {
 
 int trainer_begin(Trainer *t, Error *err) {
     int code = team_follow(&t->team, team_leads(&t->team) ? begin(t, err) : 0, err);
-    t->began = trainer_now();
+    t->began = clock_seconds();
     return code;
 }

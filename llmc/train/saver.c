@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/store.h"
-#include "run/process.h"
 #include "ranks/watchdog.h"
+#include "run/process.h"
 
 int trainer_prepare_saving(Trainer *t, Error *err) {
     if (!t->options.save || !t->options.save_every || !trainer_writes_part(t)) return 0;
@@ -84,10 +85,10 @@ static void begin_write(Trainer *t) {
     WriterResult earlier;
     Error err = {0};
     char store[PATH_MAX], *state = NULL;
-    double began = trainer_now();
+    double began = clock_seconds();
     if (writer_wait(t->writer, &earlier)) trainer_report_save(t, &earlier);
     snapshot_take(t->snapshot, t->model);
-    t->waited = trainer_now() - began;
+    t->waited = clock_seconds() - began;
     int code = trainer_describe_checkpoint(t, &content, store, &state, &err);
     content.snapshot = t->snapshot;
     content.dropped = &t->dropped;
@@ -138,10 +139,10 @@ static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
 
 static int write_last(Trainer *t, Error *err) {
     WriterResult result = {.step = t->step};
-    double began = trainer_now();
+    double began = clock_seconds();
     int code = t->team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
     if (t->team.size > 1) result.bytes = t->saving.bytes;
-    t->waited = result.seconds = trainer_now() - began;
+    t->waited = result.seconds = clock_seconds() - began;
     if (!code)
         report_whole(t, &result);
     else
@@ -164,7 +165,7 @@ static void say_communication(Trainer *t) {
 static void say_end(Trainer *t) {
     char span[24];
     progress_end(&t->progress); // the last step's line stays
-    progress_span(span, sizeof span, trainer_now() - t->began);
+    progress_span(span, sizeof span, clock_seconds() - t->began);
     if (t->step >= t->options.steps)
         progress_print(&t->progress, "done after %lld steps, %s", (long long)t->step, span);
     else

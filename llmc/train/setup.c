@@ -5,25 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
+#include "base/clock.h"
 #include "base/version.h"
-#include "loader/shard.h"
 #include "device/device.h"
-#include "train/evaluate.h"
+#include "loader/shard.h"
+#include "ranks/watchdog.h"
 #include "recipe/flops.h"
 #include "run/import.h"
-#include "ranks/watchdog.h"
-
-double trainer_now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
+#include "train/evaluate.h"
 
 #ifdef _OPENMP
 // The ranks of a machine divide its processors; a launcher may have bound this one to some of them.

@@ -98,9 +98,6 @@ struct Trainer {
     int32_t *sample_ids; // [sample_tokens]
 };
 
-// Seconds of the monotonic clock.
-double trainer_now(void);
-
 int64_t trainer_tokens(const Trainer *t); // of all steps up to now
 
 // ---- observe.c

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "checkpoint/checkpoint.h"
 
 bool trainer_writes_part(const Trainer *t) { return t->team.size == 1 || t->team.rank < t->parallel.shards; }
@@ -48,13 +49,13 @@ void trainer_begin_parts(Trainer *t) {
     Described d;
     Error err = {0};
     trainer_wait_parts(t);
-    const double began = trainer_now();
+    const double began = clock_seconds();
     if (begin_folder(t, &d, &err)) {
         report_failure(t, t->step, &err);
     } else {
         t->saving = (Saving){.parts = true, .step = t->step, .averaged = d.content.averaged, .began = began};
         if (trainer_writes_part(t)) begin_part(t, &d);
-        t->waited = trainer_now() - began;
+        t->waited = clock_seconds() - began;
     }
     cJSON_free(d.state);
 }
@@ -123,7 +124,7 @@ static void take_result(Trainer *t, WriterResult *result) {
         return;
     }
     s->commit = false;
-    result->seconds = trainer_now() - s->began;
+    result->seconds = clock_seconds() - s->began;
     result->bytes += s->bytes;
     trainer_report_save(t, result);
 }
