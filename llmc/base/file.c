@@ -102,19 +102,14 @@ int file_read_whole(const char *path, size_t max_bytes, char **data, size_t *byt
     return code;
 }
 
-static char *concatenate(const char *a, const char *b, const char *c, Error *err) {
-    size_t room = strlen(a) + strlen(b) + strlen(c) + 1;
+static char *concatenate(const char *a, const char *b, Error *err) {
+    size_t room = strlen(a) + strlen(b) + 1;
     char *text = malloc(room);
     if (text == NULL)
         fail_fault(err, "%s: no memory for a path", a);
     else
-        snprintf(text, room, "%s%s%s", a, b, c);
+        snprintf(text, room, "%s%s", a, b);
     return text;
-}
-
-char *file_join(const char *folder, const char *name, Error *err) {
-    size_t length = strlen(folder);
-    return concatenate(folder, length > 0 && folder[length - 1] == '/' ? "" : "/", name, err);
 }
 
 // ---- new files
@@ -131,12 +126,12 @@ const char *file_being_written(const NewFile *file) { return file->temporary != 
 
 static int begin(NewFile *file, const char *path, bool plain, Error *err) {
     *file = (NewFile){.fd = -1};
-    file->path = concatenate(path, "", "", err);
+    file->path = concatenate(path, "", err);
     file->buffer = malloc(buffer_bytes); // of a small file most of it is never touched
     if (plain)
         file->hasher = hasher_create();
     else
-        file->temporary = concatenate(path, ".tmp", "", err);
+        file->temporary = concatenate(path, ".tmp", err);
     int code = 0;
     if (file->path == NULL || file->buffer == NULL || (plain ? (void *)file->hasher : file->temporary) == NULL)
         code = fail_fault(err, "%s: no memory to write it", path);
@@ -234,7 +229,7 @@ int folder_sync(const char *folder, Error *err) {
 }
 
 int folder_sync_parent(const char *path, Error *err) {
-    char *copy = concatenate(path, "", "", err);
+    char *copy = concatenate(path, "", err);
     if (copy == NULL) return ERROR_FAULT;
     int code = folder_sync(dirname(copy), err);
     free(copy);

@@ -58,9 +58,6 @@ int file_write_whole(const char *path, const void *data, size_t bytes, Error *er
 // to = a copy of the text file `from` without a byte order mark; it appears whole or not at all.
 int file_copy(const char *from, const char *to, Error *err);
 
-// folder "/" name, to be freed by the caller; NULL (1) when memory is short.
-char *file_join(const char *folder, const char *name, Error *err);
-
 // Brings a folder's names to the disk: a file that was made or renamed is there for good only then. The parent is the
 // folder in which `path` lies. Errors: 1.
 int folder_sync(const char *folder, Error *err);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/path.h"
 #include "checkpoint/store.h"
 
 enum { MAX_BYTES = 1 << 20, SPACES = 2 };
@@ -42,7 +43,7 @@ int checksums_write(Checksums *sums, const char *folder, Error *err) {
     char path[PATH_MAX], line[sizeof last_line + DIGEST_LENGTH + 1];
     Digest digest = hash_bytes(sums->text, sums->length);
     snprintf(line, sizeof line, "%s%s\n", last_line, digest.text);
-    int code = store_path(path, folder, CHECKSUMS_FILE, err);
+    int code = path_join(path, folder, CHECKSUMS_FILE, err);
     if (!code) code = append(sums, line, err);
     if (code) return code;
     NewFile file;
@@ -90,7 +91,7 @@ static int check_last_line(const char *text, size_t length, size_t *lines, const
 static int check_file(const char *folder, const char *expected, const char *name, Error *err) {
     char path[PATH_MAX];
     Digest found;
-    int code = store_path(path, folder, name, err);
+    int code = path_join(path, folder, name, err);
     if (!code) code = hash_file(path, &found, err);
     if (code || strncmp(found.text, expected, DIGEST_LENGTH) == 0) return code;
     return fail_input(err, "%s: checksum is %s, expected %.*s: damaged", path, found.text, DIGEST_LENGTH, expected);
@@ -137,7 +138,7 @@ static int check_lines(char *text, size_t length, const char *weights_of, const 
 static int verify(const char *folder, const char *weights_of, Error *err) {
     char path[PATH_MAX], *text = NULL;
     size_t length = 0, lines = 0;
-    int code = store_path(path, folder, CHECKSUMS_FILE, err);
+    int code = path_join(path, folder, CHECKSUMS_FILE, err);
     if (!code) code = file_read_whole(path, MAX_BYTES, &text, &length, err);
     if (code) return code;
     code = check_last_line(text, length, &lines, path, err);
@@ -150,15 +151,15 @@ int checksums_verify(const char *folder, Error *err) { return verify(folder, NUL
 
 static bool has_checksums(const char *folder) {
     char path[PATH_MAX];
-    return store_path(path, folder, CHECKSUMS_FILE, NULL) == 0 && access(path, F_OK) == 0;
+    return path_join(path, folder, CHECKSUMS_FILE, NULL) == 0 && access(path, F_OK) == 0;
 }
 
 // Is it the mean over steps of the checkpoint that it lies in? Then checkpoint = that one.
 static bool is_averaged(char checkpoint[PATH_MAX], const char *folder) {
     char averaged[PATH_MAX];
     struct stat one, other;
-    return store_path(checkpoint, folder, "..", NULL) == 0 && has_checksums(checkpoint) &&
-           store_path(averaged, checkpoint, "averaged", NULL) == 0 && stat(folder, &one) == 0 &&
+    return path_join(checkpoint, folder, "..", NULL) == 0 && has_checksums(checkpoint) &&
+           path_join(averaged, checkpoint, "averaged", NULL) == 0 && stat(folder, &one) == 0 &&
            stat(averaged, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/no_model.h"
+#include "base/path.h"
 #include "checkpoint/model_folder.h"
 
 int find_model_check_link(const char *path, Error *err) {
@@ -37,18 +38,21 @@ static int check_folder(const char *path, Error *err) {
                       slash ? (int)(slash - path) + (slash == path) : 1, slash ? path : ".");
 }
 
+static int keep(const char **path, const char *found, Error *err) {
+    char *copy = strdup(found);
+    if (!copy) return fail_fault(err, "%s: no memory for a path", found);
+    *path = copy;
+    return 0;
+}
+
 int find_model(const char **folder, Error *err) {
     int code = find_model_check_link(*folder, err);
     if (!code) code = check_folder(*folder, err);
     if (code || holds_model(*folder)) return code;
-    char *checkpoint = file_join(*folder, "checkpoint", err);
-    if (!checkpoint) return ERROR_FAULT;
-    code = find_model_check_link(checkpoint, err);
-    if (!code && holds_model(checkpoint))
-        *folder = checkpoint;
-    else
-        free(checkpoint);
-    return code;
+    char checkpoint[PATH_MAX];
+    code = path_join(checkpoint, *folder, "checkpoint", err);
+    if (!code) code = find_model_check_link(checkpoint, err);
+    return code || !holds_model(checkpoint) ? code : keep(folder, checkpoint, err);
 }
 
 int find_whole_model(const char **folder, Error *err) {
@@ -67,6 +71,7 @@ int find_file(const char **path, const char *name, Error *err) {
     if (code) return code;
     if (!model_folder_has(folder, name))
         return fail_input(err, "%s: a folder without %s, expected that file", folder, name);
-    *path = file_join(folder, name, err);
-    return *path ? 0 : ERROR_FAULT;
+    char found[PATH_MAX];
+    code = path_join(found, folder, name, err);
+    return code ? code : keep(path, found, err);
 }

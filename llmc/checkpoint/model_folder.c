@@ -14,13 +14,14 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "checkpoint/store.h"
 
 enum { SPARE_BYTES = 4 << 20 }; // for headers and texts
 
 bool model_folder_has(const char *folder, const char *name) {
     char path[PATH_MAX];
-    return store_path(path, folder, name, NULL) == 0 && access(path, F_OK) == 0;
+    return path_join(path, folder, name, NULL) == 0 && access(path, F_OK) == 0;
 }
 
 // ---- types
@@ -57,7 +58,7 @@ int model_open_adapter(SafetensorsReader **out, const char *folder, Error *err) 
     char path[PATH_MAX];
     const bool pickled =
         !model_folder_has(folder, "adapter_model.safetensors") && model_folder_has(folder, "adapter_model.bin");
-    int code = store_path(path, folder, pickled ? "adapter_model.bin" : "adapter_model.safetensors", err);
+    int code = path_join(path, folder, pickled ? "adapter_model.bin" : "adapter_model.safetensors", err);
     return code ? code : safetensors_open(out, path, err); // which refuses a pickle
 }
 
@@ -207,7 +208,7 @@ static void take_back(const ModelFolder *f, const char *path) {
 
 static int give_name(const ModelFolder *f, Error *err) {
     char path[PATH_MAX];
-    int code = store_path(path, f->parent, f->name, err);
+    int code = path_join(path, f->parent, f->name, err);
     if (!code) code = store_exchange(f->folder, path, f->aside, err);
     if (code) return code;
     code = folder_sync(f->parent, err);
@@ -228,7 +229,7 @@ int model_folder_end(ModelFolder *f, int code, Error *err) {
 int model_folder_write_json(const ModelFolder *f, const char *name, cJSON *json, Error *err) {
     char path[PATH_MAX], *text = json_print(json, true);
     cJSON_Delete(json);
-    int code = text ? store_path(path, f->folder, name, err) : fail_fault(err, "%s: no memory for %s", f->folder, name);
+    int code = text ? path_join(path, f->folder, name, err) : fail_fault(err, "%s: no memory for %s", f->folder, name);
     if (!code) code = file_write_whole(path, text, strlen(text), err);
     cJSON_free(text);
     return code;
@@ -237,8 +238,8 @@ int model_folder_write_json(const ModelFolder *f, const char *name, cJSON *json,
 int model_folder_copy(const ModelFolder *f, const char *from, const char *name, Error *err) {
     char source[PATH_MAX], to[PATH_MAX];
     if (!model_folder_has(from, name)) return 0;
-    int code = store_path(source, from, name, err);
-    if (!code) code = store_path(to, f->folder, name, err);
+    int code = path_join(source, from, name, err);
+    if (!code) code = path_join(to, f->folder, name, err);
     return code ? code : file_copy(source, to, err);
 }
 
@@ -285,7 +286,7 @@ static int create_file(SafetensorsWriter **writer, const ModelFolder *f, const M
     int declared = 0;
     for (int t = 0; t < count; t++)
         if (strcmp(tensors[t].file, file) == 0) header[declared++] = tensors[t].tensor;
-    int code = store_path(path, f->folder, file, err);
+    int code = path_join(path, f->folder, file, err);
     if (!code) code = safetensors_create_plain(writer, path, header, declared, NULL, err);
     free(header);
     return code;

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "checkpoint/store.h"
 
 enum { MAX_FILE_BYTES = 1 << 28 };
@@ -28,13 +29,13 @@ typedef struct {
 
 static int read_json(cJSON **json, const char *folder, const char *name, Error *err) {
     char path[PATH_MAX];
-    int code = store_path(path, folder, name, err);
+    int code = path_join(path, folder, name, err);
     return code || access(path, F_OK) != 0 ? code : json_read_object(json, path, MAX_FILE_BYTES, err);
 }
 
 static int write_json(const cJSON *json, const char *folder, const char *name, Error *err) {
     char path[PATH_MAX];
-    int code = store_path(path, folder, name, err);
+    int code = path_join(path, folder, name, err);
     char *text = code ? NULL : cJSON_Print(json);
     if (!code) code = text ? file_write_whole(path, text, strlen(text), err) : fail_fault(err, "%s: no memory", path);
     cJSON_free(text);
@@ -45,7 +46,7 @@ static int write_json(const cJSON *json, const char *folder, const char *name, E
 static int read_template(char **text, const char *folder, Error *err) {
     char path[PATH_MAX];
     size_t bytes;
-    int code = store_path(path, folder, "chat_template.jinja", err);
+    int code = path_join(path, folder, "chat_template.jinja", err);
     if (code) return code;
     if (access(path, F_OK) == 0) return file_read_whole(path, MAX_FILE_BYTES, text, &bytes, err);
     *text = calloc(1, 1);
@@ -222,7 +223,7 @@ int padding_settle_model(const char *folder, Error *err) {
     char path[PATH_MAX];
     cJSON *json = NULL;
     LlamaConfig config;
-    int code = store_path(path, folder, "config.json", err);
+    int code = path_join(path, folder, "config.json", err);
     if (code || access(path, F_OK) != 0) return code;
     code = llama_config_read(&config, path, err);
     if (code || !config.num_labels) return code;

@@ -11,6 +11,7 @@
 #include "checkpoint/leftovers.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/read.h"
+#include "base/path.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
 
@@ -134,7 +135,7 @@ static int read_all(SafetensorsReader *reader, const char *folder, Llama3 *m, So
 static int open_source(SafetensorsReader **reader, const char *folder, Source source, Error *err) {
     char path[PATH_MAX];
     if (source != OF_ADAPTERS) return safetensors_open_model(reader, folder, err);
-    int code = store_path(path, folder, ADAPTER_FILE, err);
+    int code = path_join(path, folder, ADAPTER_FILE, err);
     return code ? code : safetensors_open(reader, path, err);
 }
 
@@ -182,7 +183,7 @@ static int check_version(const cJSON *state, const char *path, Error *err) {
 int checkpoint_read_state(const char *folder, cJSON **state, Error *err) {
     char path[PATH_MAX];
     cJSON *read = NULL;
-    int code = store_path(path, folder, "trainer/state.json", err);
+    int code = path_join(path, folder, "trainer/state.json", err);
     if (!code) code = json_read_object(&read, path, MAX_STATE_BYTES, err);
     if (!code) code = json_check_unique(read, path, "", err);
     if (!code) code = check_version(read, path, err);

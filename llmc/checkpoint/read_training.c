@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/match.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/parts.h"
@@ -58,7 +59,7 @@ static int count_files(int *parts, const char *folder, Error *err) {
     char pattern[PATH_MAX];
     FileList found;
     *parts = 0;
-    int code = store_path(pattern, folder, "trainer/optimizer-*-of-*.safetensors", err);
+    int code = path_join(pattern, folder, "trainer/optimizer-*-of-*.safetensors", err);
     if (code) return code;
     if (file_match(&found, pattern, "part", NULL) == 0) code = agree_on_parts(parts, found.paths, found.count, err);
     file_list_free(&found);
@@ -71,7 +72,7 @@ static int count_files(int *parts, const char *folder, Error *err) {
 static int open_file(Parts *p, const char *folder, int part, int parts, Error *err) {
     char name[PART_NAME_SIZE], path[PATH_MAX];
     part_optimizer_file(name, part, parts);
-    int code = store_path(path, folder, name, err);
+    int code = path_join(path, folder, name, err);
     if (!code && parts > 1 && access(path, F_OK) != 0 && errno == ENOENT)
         return fail_input(err, "%s: missing, expected the %d parts of the optimizer's state", path, parts);
     if (!code) code = safetensors_open(&p->readers[part], path, err);

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/no_model.h"
+#include "base/path.h"
 #include "base/text.h"
 
 // ---- Element types
@@ -308,8 +309,9 @@ static int add_indexed_file(SafetensorsReader *reader, const char *dir, const ch
                             Error *err) {
     int code = check_file_name(name, index_path, err);
     if (code != 0) return code;
-    char *path = file_join(dir, name, err);
-    if (path == NULL) return ERROR_FAULT;
+    char path[PATH_MAX];
+    code = path_join(path, dir, name, err);
+    if (code != 0) return code;
     bool known = has_file(reader, path);
     if (!known && access(path, F_OK) != 0)
         code = fail_input(err,
@@ -319,7 +321,6 @@ static int add_indexed_file(SafetensorsReader *reader, const char *dir, const ch
         code = fail_input(err, "%s: more than %d files", index_path, SAFETENSORS_MAX_FILES);
     else if (!known)
         code = add_file(reader, path, err);
-    free(path);
     return code;
 }
 
@@ -397,20 +398,12 @@ static int report_no_model(const char *dir, Error *err) {
 }
 
 static int open_folder(SafetensorsReader *reader, const char *dir, Error *err) {
-    char *single = file_join(dir, "model.safetensors", err),
-         *index = file_join(dir, "model.safetensors.index.json", err);
-    int code;
-    if (single == NULL || index == NULL)
-        code = ERROR_FAULT;
-    else if (access(single, F_OK) == 0)
-        code = open_single(reader, single, err);
-    else if (access(index, F_OK) == 0)
-        code = open_index(reader, dir, index, err);
-    else
-        code = report_no_model(dir, err);
-    free(single);
-    free(index);
-    return code;
+    char single[PATH_MAX], index[PATH_MAX];
+    int code = path_join(single, dir, "model.safetensors", err);
+    if (code == 0) code = path_join(index, dir, "model.safetensors.index.json", err);
+    if (code != 0) return code;
+    if (access(single, F_OK) == 0) return open_single(reader, single, err);
+    return access(index, F_OK) == 0 ? open_index(reader, dir, index, err) : report_no_model(dir, err);
 }
 
 static int open_any(SafetensorsReader *reader, const char *path, Error *err) {

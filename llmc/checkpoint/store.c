@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 
 enum { STEP_DIGITS = 8 };
@@ -17,11 +18,6 @@ static const char prefix[] = "step_", temporary[] = ".tmp", old[] = ".old", late
 
 void store_name(char name[STORE_NAME_SIZE], int64_t step) {
     snprintf(name, STORE_NAME_SIZE, "%s%0*lld", prefix, STEP_DIGITS, (long long)step);
-}
-
-int store_path(char path[PATH_MAX], const char *folder, const char *name, Error *err) {
-    if (snprintf(path, PATH_MAX, "%s/%s", folder, name) < PATH_MAX) return 0;
-    return fail_input(err, "%.200s...: expected a path of at most %d bytes", folder, PATH_MAX - 1);
 }
 
 // Is it a name that store_name gives, with `ending` behind it? Then *step =.
@@ -46,7 +42,7 @@ static int compare_steps(const void *a, const void *b) {
 static bool is_folder(const char *store, const char *name) {
     char path[PATH_MAX];
     struct stat status;
-    return store_path(path, store, name, NULL) == 0 && lstat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    return path_join(path, store, name, NULL) == 0 && lstat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 static int add_entry(StoreEntry **entries, int *count, int64_t step, const char *store, Error *err) {
@@ -89,7 +85,7 @@ int store_newest_whole(char path[PATH_MAX], const char *store, StoreReport repor
     int count, code = list(&entries, &count, store, "", err);
     for (int i = 0; !code && i < count; i++) {
         Error reason = {0};
-        code = store_path(path, store, entries[i].name, err);
+        code = path_join(path, store, entries[i].name, err);
         if (code) break;
         if (checkpoint_verify(path, &reason) == 0) {
             free(entries);
@@ -130,7 +126,7 @@ int store_exchange(const char *made, const char *path, const char *aside, Error 
 
 int store_take_name(const char *store, const char *made, const char *name, Error *err) {
     char path[PATH_MAX], aside[PATH_MAX];
-    int code = store_path(path, store, name, err);
+    int code = path_join(path, store, name, err);
     if (code) return code;
     // store_clean finds it there, should the program end between two steps
     if (snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX) return fail_input(err, "%s: path too long", path);
@@ -143,8 +139,8 @@ int store_take_name(const char *store, const char *made, const char *name, Error
 
 int store_set_latest(const char *store, const char *name, Error *err) {
     char link[PATH_MAX], fresh[PATH_MAX];
-    int code = store_path(link, store, latest, err);
-    if (!code) code = store_path(fresh, store, "latest.tmp", err);
+    int code = path_join(link, store, latest, err);
+    if (!code) code = path_join(fresh, store, "latest.tmp", err);
     if (code) return code;
     unlink(fresh);
     if (symlink(name, fresh) != 0) return fail_fault(err, "%s: symlink: %s", fresh, strerror(errno));
@@ -160,7 +156,7 @@ int store_set_latest(const char *store, const char *name, Error *err) {
 
 void store_remove(const char *store, const char *name) {
     char path[PATH_MAX], going[PATH_MAX];
-    if (store_path(path, store, name, NULL) || snprintf(going, sizeof going, "%s%s", path, temporary) >= PATH_MAX)
+    if (path_join(path, store, name, NULL) || snprintf(going, sizeof going, "%s%s", path, temporary) >= PATH_MAX)
         return;
     folder_remove(going);
     if (rename(path, going) == 0) folder_remove(going);
@@ -193,13 +189,13 @@ void store_prune(const char *store, const char *name, int keep_last, int64_t kee
 static void remove_ending(const char *store, const StoreEntry *entry, const char *ending) {
     char name[STORE_NAME_SIZE + 8], path[PATH_MAX];
     snprintf(name, sizeof name, "%s%s", entry->name, ending);
-    if (!store_path(path, store, name, NULL)) folder_remove(path);
+    if (!path_join(path, store, name, NULL)) folder_remove(path);
 }
 
 // A replacement that was cut short between its two steps: the old one gets its name back.
 static void restore_or_remove(const char *store, const StoreEntry *entry) {
     char path[PATH_MAX], aside[PATH_MAX];
-    if (store_path(path, store, entry->name, NULL) || snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX)
+    if (path_join(path, store, entry->name, NULL) || snprintf(aside, sizeof aside, "%s%s", path, old) >= PATH_MAX)
         return;
     if (is_folder(store, entry->name) || rename(aside, path) != 0) folder_remove(aside);
 }
@@ -216,5 +212,5 @@ void store_clean(const char *store) {
         for (int i = 0; i < count; i++) remove_ending(store, &entries[i], temporary);
         free(entries);
     }
-    if (!store_path(link, store, "latest.tmp", NULL)) unlink(link);
+    if (!path_join(link, store, "latest.tmp", NULL)) unlink(link);
 }

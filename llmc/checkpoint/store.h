@@ -21,9 +21,6 @@ typedef struct {
 
 void store_name(char name[STORE_NAME_SIZE], int64_t step);
 
-// path = folder "/" name. Errors: 2 (longer than a path may be).
-int store_path(char path[PATH_MAX], const char *folder, const char *name, Error *err);
-
 // *out = the checkpoints that have their name (whole, if nobody damaged them), newest first, to be freed by the
 // caller. No such folder: none. Errors: 1, 2 (it cannot be read).
 int store_list(StoreEntry **out, int *count, const char *store, Error *err);

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "checkpoint/adapter.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/store.h"
@@ -35,7 +36,7 @@ static int write_bytes(Writing *w, const char *last, const char *data, size_t by
     char path[PATH_MAX], name[128];
     NewFile file;
     snprintf(name, sizeof name, "%s%s", w->inside, last);
-    int code = store_path(path, w->folder, name, err);
+    int code = path_join(path, w->folder, name, err);
     if (!code) code = file_begin_plain(&file, path, err);
     if (code) return code;
     code = file_append(&file, data, bytes, err);
@@ -68,7 +69,7 @@ static int write_adapter_config(Writing *w, Error *err) {
 // The model's own generation_config.json, or an empty one.
 static int read_generation_config(const Writing *w, cJSON **json, Error *err) {
     char path[PATH_MAX];
-    int code = store_path(path, w->content->tokenizer_folder, "generation_config.json", err);
+    int code = path_join(path, w->content->tokenizer_folder, "generation_config.json", err);
     if (code) return code;
     if (access(path, F_OK) == 0) return json_read_object(json, path, MAX_GENERATION_BYTES, err);
     *json = cJSON_CreateObject();
@@ -108,7 +109,7 @@ static int write_generation_config(Writing *w, Error *err) {
 static int copy_tokenizer_file(Writing *w, const char *name, Error *err) {
     char from[PATH_MAX], *data = NULL;
     size_t bytes = 0;
-    int code = store_path(from, w->content->tokenizer_folder, name, err);
+    int code = path_join(from, w->content->tokenizer_folder, name, err);
     if (code || access(from, F_OK) != 0) return code;
     code = file_read_whole(from, SIZE_MAX / 2, &data, &bytes, err);
     if (!code) code = write_bytes(w, name, data, bytes, err);
@@ -178,7 +179,7 @@ static uint64_t bytes_of(const CheckpointContent *c) {
     for (int i = 0; i < TOKENIZER_FILES; i++) {
         char path[PATH_MAX];
         struct stat status;
-        if (store_path(path, c->tokenizer_folder, tokenizer_files[i], NULL) == 0 && stat(path, &status) == 0)
+        if (path_join(path, c->tokenizer_folder, tokenizer_files[i], NULL) == 0 && stat(path, &status) == 0)
             bytes += (uint64_t)status.st_size * models;
     }
     return bytes;
@@ -196,7 +197,7 @@ static uint64_t bytes_held(const CheckpointContent *c, const StoreEntry *old, in
     uint64_t bytes = 0;
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
-        if (store_path(path, c->store, old[i].name, NULL) == 0) bytes += folder_bytes(path);
+        if (path_join(path, c->store, old[i].name, NULL) == 0) bytes += folder_bytes(path);
     }
     return bytes;
 }
@@ -244,13 +245,13 @@ static int made_folder(char folder[PATH_MAX], const CheckpointContent *c, Error 
     char name[STORE_NAME_SIZE], made[STORE_NAME_SIZE + 8];
     store_name(name, c->step);
     snprintf(made, sizeof made, "%s.tmp", name);
-    return store_path(folder, c->store, made, err);
+    return path_join(folder, c->store, made, err);
 }
 
 static int make_folders(const CheckpointContent *c, Error *err) {
     char folder[PATH_MAX], trainer[PATH_MAX];
     int code = made_folder(folder, c, err);
-    if (!code) code = store_path(trainer, folder, "trainer", err);
+    if (!code) code = path_join(trainer, folder, "trainer", err);
     if (!code) code = make_folder(folder, err);
     return code ? code : make_folder(trainer, err);
 }
@@ -293,7 +294,7 @@ int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64
 static int add_averaged(Writing *w, Error *err) {
     char folder[PATH_MAX];
     if (!w->content->averaged) return 0;
-    int code = store_path(folder, w->folder, "averaged", err);
+    int code = path_join(folder, w->folder, "averaged", err);
     if (!code) code = make_folder(folder, err);
     if (!code) code = write_model_texts(w, err);
     if (!code)
@@ -306,7 +307,7 @@ static int settle(const CheckpointContent *c, const char *folder, const char *li
     char trainer[PATH_MAX];
     Writing w = {.content = c, .folder = folder, .inside = "averaged/", .sums = {strdup(lines), strlen(lines)}};
     if (!w.sums.text) return fail_fault(err, "%s: no memory for its checksums", folder);
-    int code = store_path(trainer, folder, "trainer", err);
+    int code = path_join(trainer, folder, "trainer", err);
     if (!code) code = add_averaged(&w, err);
     if (!code) code = checksums_write(&w.sums, folder, err);
     if (bytes) *bytes = w.bytes + w.sums.length;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/path.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/read.h"
@@ -175,7 +176,7 @@ static int write_file(Writing *w, const char *name, const Declared *d, const Saf
                       const Mean *mean, Error *err) {
     char path[PATH_MAX];
     SafetensorsWriter *out = NULL;
-    int code = store_path(path, w->folder, name, err);
+    int code = path_join(path, w->folder, name, err);
     if (!code) code = safetensors_create_plain(&out, path, d->tensors, d->count, metadata, err);
     if (code) return code;
     code = stream(w->content, mean, out, d, path, err);

@@ -4,11 +4,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
-#include "generate/threads.h"
 #include "generate/decoder.h"
+#include "generate/threads.h"
 
 typedef struct {
     SamplerOptions options;
@@ -53,17 +53,12 @@ static int add_end_tokens(LlamaConfig *config, const char *path, Error *err) {
 
 static int read_config(LlamaConfig *config, const char *folder, Error *err) {
     if (access(folder, F_OK) != 0) return fail_input(err, "%s: no such folder", folder);
-    char *path = file_join(folder, "config.json", err);
-    if (!path) return err ? err->code : ERROR_FAULT;
-    int code = llama_config_read(config, path, err);
+    char path[PATH_MAX];
+    int code = path_join(path, folder, "config.json", err);
+    if (!code) code = llama_config_read(config, path, err);
     if (!code) code = llama_config_demand_language_model(config, path, err);
-    free(path);
-    if (code) return code;
-    path = file_join(folder, "generation_config.json", err);
-    if (!path) return err ? err->code : ERROR_FAULT;
-    if (access(path, F_OK) == 0) code = add_end_tokens(config, path, err);
-    free(path);
-    return code;
+    if (!code) code = path_join(path, folder, "generation_config.json", err);
+    return code || access(path, F_OK) != 0 ? code : add_end_tokens(config, path, err);
 }
 
 static int allocate(Generator *g, int rows, int context, Error *err) {

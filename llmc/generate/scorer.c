@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "generate/threads.h"
 #include "model/llama3.h"
@@ -29,13 +29,12 @@ typedef struct {
 // ---- opening
 
 static int read_config(LlamaConfig *config, const char *folder, Error *err) {
-    char *path = file_join(folder, "config.json", err);
-    if (!path) return err ? err->code : ERROR_FAULT;
-    int code = llama_config_read(config, path, err);
+    char path[PATH_MAX];
+    int code = path_join(path, folder, "config.json", err);
+    if (!code) code = llama_config_read(config, path, err);
     if (!code && config->num_labels != 1)
         code = fail_input(
             err, "%s: a language model, expected a reward model (LlamaForSequenceClassification of one label)", path);
-    free(path);
     return code;
 }
 

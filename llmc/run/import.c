@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "base/sha256.h"
 #include "loader/shard.h"
 #include "run/run_dir.h"
@@ -27,7 +28,7 @@ static int check_json(const char *path, Error *err) {
 
 static int check_generation_config(const char *folder, Error *err) {
     char path[PATH_MAX];
-    int code = run_dir_path(path, folder, "generation_config.json", err);
+    int code = path_join(path, folder, "generation_config.json", err);
     return code ? code : check_json(path, err);
 }
 
@@ -36,9 +37,9 @@ int import_check_padding(const char *folder, const char *rows, Error *err) {
     char path[PATH_MAX];
     int code = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++) {
-        code = run_dir_path(path, folder, names[i], err);
+        code = path_join(path, folder, names[i], err);
         if (!code) code = check_json(path, err);
-        if (!code) code = run_dir_path_beside(path, rows, names[i], err);
+        if (!code) code = path_beside(path, rows, names[i], err);
         if (!code) code = check_json(path, err);
     }
     return code;
@@ -48,7 +49,7 @@ int import_same_tokenizer(bool *same, const char *folder, const uint8_t *sha256,
     char path[PATH_MAX];
     uint8_t found[SHA256_BYTES];
     int code = check_generation_config(folder, err);
-    if (!code) code = run_dir_path(path, folder, "tokenizer.json", err);
+    if (!code) code = path_join(path, folder, "tokenizer.json", err);
     *same = true;
     if (code || access(path, F_OK) != 0) return code;
     code = sha256_file(path, found, err);
@@ -70,8 +71,8 @@ int import_document_ids(LlamaConfig *config, bool keep, uint32_t bos, uint32_t e
 
 static int bring(const char *to, const char *from, const char *name, bool remove_old, Error *err) {
     char source[PATH_MAX], target[PATH_MAX];
-    int code = run_dir_path(target, to, name, err);
-    if (!code && from) code = run_dir_path(source, from, name, err);
+    int code = path_join(target, to, name, err);
+    if (!code && from) code = path_join(source, from, name, err);
     if (code) return code;
     if (from && access(source, F_OK) == 0) return file_copy(source, target, err);
     if (remove_old && unlink(target) != 0 && errno != ENOENT)

@@ -9,13 +9,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/path.h"
 #include "checkpoint/store.h"
-
-int run_dir_path(char out[PATH_MAX], const char *folder, const char *name, Error *err) {
-    int length = snprintf(out, PATH_MAX, "%s/%s", folder, name);
-    if (length > 0 && length < PATH_MAX) return 0;
-    return fail_input(err, "%.200s...: expected a path of at most %d bytes", folder, PATH_MAX - 1);
-}
 
 static int fail_folder(Error *err, const char *folder, const char *what, int error_number) {
     return fail_input(err, "--output %s: expected a folder that can be written to, %s: %s", folder, what,
@@ -42,7 +37,7 @@ static int make_folders(const char *folder, bool *made, Error *err) {
 static bool holds(const char *folder, const char *name, mode_t *type) {
     char path[PATH_MAX];
     struct stat status;
-    if (run_dir_path(path, folder, name, NULL) || lstat(path, &status) != 0) return false;
+    if (path_join(path, folder, name, NULL) || lstat(path, &status) != 0) return false;
     *type = status.st_mode & S_IFMT;
     return true;
 }
@@ -79,7 +74,7 @@ int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err) {
 
 static int trial_write(const char *folder, Error *err) {
     char path[PATH_MAX];
-    if (run_dir_path(path, folder, ".trial_write", err)) return err->code;
+    if (path_join(path, folder, ".trial_write", err)) return err->code;
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return fail_folder(err, folder, "a trial write failed", errno);
     bool good = write(fd, "trial\n", 6) == 6;
@@ -94,7 +89,7 @@ int run_dir_open(RunDir *dir, const char *folder, Error *err) {
     *dir = (RunDir){.folder = folder, .lock.fd = -1};
     int code = make_folders(folder, &dir->made, err);
     if (!code) code = trial_write(folder, err);
-    if (!code) code = run_dir_path(path, folder, "lock", err);
+    if (!code) code = path_join(path, folder, "lock", err);
     return code ? code : lock_take(&dir->lock, path, err);
 }
 
@@ -125,7 +120,7 @@ static int replace_by_link(const char *path, const char *target, Error *err) {
 
 static int link_checkpoint(const char *folder, const char *target, Error *err) {
     char path[PATH_MAX], found[PATH_MAX];
-    int code = run_dir_path(path, folder, "checkpoint", err);
+    int code = path_join(path, folder, "checkpoint", err);
     if (code) return code;
     ssize_t length = readlink(path, found, sizeof found - 1);
     found[length > 0 ? length : 0] = 0;
@@ -135,7 +130,7 @@ static int link_checkpoint(const char *folder, const char *target, Error *err) {
 int run_dir_show_checkpoint(const char *folder, Error *err) {
     char replaced[PATH_MAX];
     int code = link_checkpoint(folder, "checkpoints/latest", err);
-    if (!code) code = run_dir_path(replaced, folder, "checkpoints.replaced", err);
+    if (!code) code = path_join(replaced, folder, "checkpoints.replaced", err);
     if (!code) folder_remove(replaced);
     return code;
 }
@@ -144,8 +139,8 @@ int run_dir_replace_run(const char *folder, Error *err) {
     char store[PATH_MAX], replaced[PATH_MAX];
     StoreEntry *entries = NULL;
     mode_t type;
-    int count = 0, code = run_dir_path(store, folder, "checkpoints", err);
-    if (!code) code = run_dir_path(replaced, folder, "checkpoints.replaced", err);
+    int count = 0, code = path_join(store, folder, "checkpoints", err);
+    if (!code) code = path_join(replaced, folder, "checkpoints.replaced", err);
     if (!code) code = store_list(&entries, &count, store, err);
     free(entries);
     // a run that was killed before its first checkpoint leaves those that it was to replace
@@ -160,19 +155,12 @@ int run_dir_replace_run(const char *folder, Error *err) {
 
 int run_dir_copy(const char *folder, const char *file, const char *name, Error *err) {
     char to[PATH_MAX];
-    int code = run_dir_path(to, folder, name, err);
+    int code = path_join(to, folder, name, err);
     return code ? code : file_copy(file, to, err);
-}
-
-int run_dir_path_beside(char out[PATH_MAX], const char *file, const char *name, Error *err) {
-    const char *slash = strrchr(file, '/');
-    int length = snprintf(out, PATH_MAX, "%.*s%s", slash ? (int)(slash - file) + 1 : 0, file, name);
-    if (length >= 0 && length < PATH_MAX) return 0;
-    return fail_input(err, "%.200s...: expected a path of at most %d bytes", file, PATH_MAX - 1);
 }
 
 int run_dir_copy_beside(const char *folder, const char *file, const char *name, Error *err) {
     char from[PATH_MAX];
-    int code = run_dir_path_beside(from, file, name, err);
+    int code = path_beside(from, file, name, err);
     return code || access(from, F_OK) != 0 ? code : run_dir_copy(folder, from, name, err);
 }

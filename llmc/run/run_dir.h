@@ -42,12 +42,6 @@ int run_dir_replace_run(const char *folder, Error *err);
 // nothing once that is so. Errors: 1, 2.
 int run_dir_show_checkpoint(const char *folder, Error *err);
 
-// out = folder "/" name. Errors: 2 (longer than a path may be).
-int run_dir_path(char out[PATH_MAX], const char *folder, const char *name, Error *err);
-
-// out = the path of a file `name` in the folder in which `file` lies. Errors: 2 (too long).
-int run_dir_path_beside(char out[PATH_MAX], const char *file, const char *name, Error *err);
-
 // Copies a file into the folder under that name. Errors: 2, 1.
 int run_dir_copy(const char *folder, const char *file, const char *name, Error *err);
 

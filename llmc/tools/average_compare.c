@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/path.h"
 #include "base/sha256.h"
-#include "tools/average_internal.h"
 #include "checkpoint/store.h"
 #include "model/config_compare.h"
+#include "tools/average_internal.h"
 
 // ---- configuration of a model
 
@@ -23,7 +24,7 @@ static void take_harmless(LlamaConfig *config, const LlamaConfig *from) {
 }
 
 static int read_config(LlamaConfig *config, char path[PATH_MAX], const char *folder, Error *err) {
-    int code = store_path(path, folder, "config.json", err);
+    int code = path_join(path, folder, "config.json", err);
     return code ? code : llama_config_read(config, path, err);
 }
 
@@ -104,7 +105,7 @@ static int compare_members(const cJSON *found, const cJSON *expected, const char
 }
 
 static int read_members(cJSON **json, char path[PATH_MAX], const char *folder, Error *err) {
-    int code = store_path(path, folder, "adapter_config.json", err);
+    int code = path_join(path, folder, "adapter_config.json", err);
     if (!code) code = json_read_object(json, path, MODEL_CONFIG_BYTES, err);
     return code ? code : json_check_unique(*json, path, "", err);
 }
@@ -142,8 +143,8 @@ static void print_hash(char text[2 * SHA256_BYTES + 1], const uint8_t hash[SHA25
 static int compare_files(const char *folder, const char *first, const char *name, Error *err) {
     char path[PATH_MAX], first_path[PATH_MAX], found[2 * SHA256_BYTES + 1], expected[2 * SHA256_BYTES + 1];
     uint8_t hash[SHA256_BYTES], first_hash[SHA256_BYTES];
-    int code = store_path(path, folder, name, err);
-    if (!code) code = store_path(first_path, first, name, err);
+    int code = path_join(path, folder, name, err);
+    if (!code) code = path_join(first_path, first, name, err);
     if (!code) code = sha256_file(path, hash, err);
     if (!code) code = sha256_file(first_path, first_hash, err);
     if (code || memcmp(hash, first_hash, sizeof hash) == 0) return code;

@@ -1,12 +1,13 @@
 // The writing half of average.h.
 #include <stdlib.h>
 
+#include "base/path.h"
 #include "base/version.h"
-#include "tools/average_internal.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/padding.h"
 #include "checkpoint/read.h"
 #include "checkpoint/store.h"
+#include "tools/average_internal.h"
 
 enum { PIECE = 1 << 18 }; // elements that are averaged at a time
 
@@ -108,7 +109,7 @@ static int write_config(const Output *o, Error *err) {
     const char *first = o->a->inputs[0].folder;
     if (o->a->spec->type == MODEL_SAME || o->a->adapter)
         return model_folder_copy(&o->folder, first, "config.json", err);
-    int code = store_path(path, first, "config.json", err);
+    int code = path_join(path, first, "config.json", err);
     if (!code) code = json_read_object(&json, path, MODEL_CONFIG_BYTES, err);
     return code ? code : model_folder_write_config(&o->folder, json, o->a->spec->type, err);
 }

@@ -7,10 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/path.h"
 #include "checkpoint/checksums.h"
-#include "tools/merge_internal.h"
 #include "checkpoint/store.h"
 #include "loader/tokenizer.h"
+#include "tools/merge_internal.h"
 
 const ModelMaker merge_maker = {"merge_lora", MERGE_MARK, "merge", "input", "the merged model"};
 
@@ -46,7 +47,7 @@ static int check_vocabulary(const Merge *m, Error *err) {
     char path[PATH_MAX];
     Tokenizer *tokenizer = NULL;
     Error unread = {0};
-    int code = store_path(path, m->spec->adapter, "tokenizer.json", err);
+    int code = path_join(path, m->spec->adapter, "tokenizer.json", err);
     if (code || !model_folder_has(m->spec->adapter, "tokenizer.json") || tokenizer_open(&tokenizer, path, &unread))
         return code;
     const int size = tokenizer_vocab_size(tokenizer);
@@ -69,7 +70,7 @@ static int open_models(Merge *m, Error *err) {
     if (code) return code;
     const char *const inputs[] = {m->spec->adapter, m->base_folder};
     code = model_folder_check(&merge_maker, m->spec->output, inputs, 2, m->spec->overwrite, err);
-    if (!code) code = store_path(m->base_config, m->base_folder, "config.json", err);
+    if (!code) code = path_join(m->base_config, m->base_folder, "config.json", err);
     if (!code) code = llama_config_read(&m->config, m->base_config, err);
     if (!code) code = choose_kind(m, err);
     if (!code) code = check_vocabulary(m, err);

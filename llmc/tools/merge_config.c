@@ -5,9 +5,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/path.h"
 #include "base/regex.h"
-#include "tools/merge_internal.h"
 #include "checkpoint/store.h"
+#include "tools/merge_internal.h"
 
 enum { MAX_RANK = 1 << 16, MAX_LAYER = 1 << 20 };
 
@@ -237,7 +238,7 @@ static int find_within(const char *folder, Error *err) {
     DIR *open_folder = opendir(folder);
     if (!open_folder) return 0; // reading the configuration tells
     for (struct dirent *item = readdir(open_folder); item; item = readdir(open_folder)) {
-        if (item->d_name[0] == '.' || store_path(inner, folder, item->d_name, NULL)) continue;
+        if (item->d_name[0] == '.' || path_join(inner, folder, item->d_name, NULL)) continue;
         if (!model_folder_has(inner, "adapter_config.json")) continue;
         if (!*first || strcmp(item->d_name, first) < 0) snprintf(first, sizeof first, "%s", item->d_name);
     }
@@ -251,7 +252,7 @@ static int find_within(const char *folder, Error *err) {
 
 int merge_read_config(AdapterFields *f, const char *folder, Error *err) {
     int code = model_folder_has(folder, "adapter_config.json") ? 0 : find_within(folder, err);
-    if (!code) code = store_path(f->path, folder, "adapter_config.json", err);
+    if (!code) code = path_join(f->path, folder, "adapter_config.json", err);
     if (!code) code = json_read_object(&f->json, f->path, MODEL_CONFIG_BYTES, err);
     if (!code) code = json_check_unique(f->json, f->path, "", err);
     if (!code) code = check_kind(f, err);

@@ -8,15 +8,16 @@
 #endif
 
 #include "base/json.h"
+#include "base/path.h"
 #include "base/sha256.h"
 #include "checkpoint/checkpoint.h"
-#include "loader/loader.h"
 #include "eval/tasks.h"
+#include "loader/loader.h"
 #include "model/llama3.h"
-#include "train/evaluate.h"
 #include "options/options_table.h"
 #include "run/process.h"
 #include "run/run_dir.h"
+#include "train/evaluate.h"
 #include "train/trainer_internal.h"
 
 enum { LONGEST_DEFAULT = 2048 };
@@ -50,7 +51,7 @@ static int set_threads(const Options *options, Error *err) {
 static int find_tokenizer(Evaluation *e, Error *err) {
     const char *given = e->options->tokenizer;
     char path[PATH_MAX];
-    int code = run_dir_path(path, e->options->init_from, "tokenizer.json", err);
+    int code = path_join(path, e->options->init_from, "tokenizer.json", err);
     if (code || (!given && access(path, F_OK) != 0)) return code;
     e->has_tokenizer = true;
     return sha256_file(given ? given : path, e->tokenizer_sha256, err);
@@ -65,7 +66,7 @@ static int fail_no_tokenizer(const Evaluation *e, Error *err) {
 static int read_model_folder(Evaluation *e, Error *err) {
     const Options *o = e->options;
     char path[PATH_MAX];
-    int code = run_dir_path(path, o->init_from, "config.json", err);
+    int code = path_join(path, o->init_from, "config.json", err);
     bool new_head = false;
     if (!code) code = trainer_take_config(&e->config, &new_head, o, path, err);
     if (new_head)
@@ -118,7 +119,7 @@ static int open_output(Evaluation *e, Error *err) {
     if (!o->output) return 0;
     int code = run_dir_open(&e->output, o->output, err);
     if (!code) code = run_dir_refuse_results(o->output, o->overwrite, err);
-    if (!code) code = run_dir_path(path, o->output, "log.jsonl", err);
+    if (!code) code = path_join(path, o->output, "log.jsonl", err);
     if (!code) code = log_open(&e->log, path, err);
     if (code) return code;
     if (checkpoint_read_state(o->init_from, &state, NULL) == 0) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/store.h"
 
@@ -82,7 +83,7 @@ static int take_back(Trainer *t, const char *folder, Error *err) {
 
 static int find_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
     char store[PATH_MAX];
-    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    int code = path_join(store, t->options.output, "checkpoints", err);
     return code ? code : store_newest_whole(folder, store, NULL, NULL, err);
 }
 

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/path.h"
 #include "base/version.h"
 #include "run/process.h"
 #include "run/run_dir.h"
@@ -102,7 +103,7 @@ int reference_read(float *values, bool *found, const char *folder, const Referen
     char name[REFERENCE_NAME_SIZE], path[PATH_MAX], *bytes = NULL;
     size_t size;
     reference_name(name, key);
-    int code = run_dir_path(path, folder, name, err);
+    int code = path_join(path, folder, name, err);
     *found = !code && access(path, F_OK) == 0;
     if (!*found) return code;
     const size_t expected = FILE_HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
@@ -123,7 +124,7 @@ int reference_write(const float *values, const char *folder, const ReferenceKey 
     NewFile file;
     reference_name(name, key);
     make_header(header, key);
-    int code = run_dir_path(path, folder, name, err);
+    int code = path_join(path, folder, name, err);
     if (!code) code = file_begin(&file, path, err);
     if (code) return code;
     Hasher *hasher = hasher_create();

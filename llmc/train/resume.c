@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/find_model.h"
 #include "checkpoint/store.h"
@@ -55,7 +56,7 @@ static void say_passed_over(const Resume *resume) {
 // The newest whole checkpoint of a run's folder; "" where there is none at all.
 static int find_newest(Resume *resume, const char *run, Error *err) {
     char store[PATH_MAX];
-    int code = run_dir_path(store, run, "checkpoints", err);
+    int code = path_join(store, run, "checkpoints", err);
     if (!code) code = store_newest_whole(resume->folder, store, note_passed_over, resume, err);
     if (code || !resume->passed_over) return code;
     if (resume->folder[0]) {
@@ -70,7 +71,7 @@ static int find_newest(Resume *resume, const char *run, Error *err) {
 
 static bool exists(const char *folder, const char *name) {
     char path[PATH_MAX];
-    return run_dir_path(path, folder, name, NULL) == 0 && access(path, F_OK) == 0;
+    return path_join(path, folder, name, NULL) == 0 && access(path, F_OK) == 0;
 }
 
 static int find_chosen(Resume *resume, const char *folder, Error *err) {
@@ -96,7 +97,7 @@ static int find_chosen(Resume *resume, const char *folder, Error *err) {
 // Is the checkpoint one of those in the output folder?
 static bool is_own(const Resume *resume, const char *output) {
     char store[PATH_MAX], real_store[PATH_MAX], real[PATH_MAX], *slash;
-    if (run_dir_path(store, output, "checkpoints", NULL) || !realpath(store, real_store)) return false;
+    if (path_join(store, output, "checkpoints", NULL) || !realpath(store, real_store)) return false;
     if (!realpath(resume->folder, real) || !(slash = strrchr(real, '/'))) return false;
     *slash = 0;
     return strcmp(real, real_store) == 0;
@@ -105,7 +106,7 @@ static bool is_own(const Resume *resume, const char *output) {
 static int refuse_newer(const Resume *resume, const char *output, Error *err) {
     char store[PATH_MAX];
     StoreEntry *entries = NULL;
-    int count = 0, code = run_dir_path(store, output, "checkpoints", err);
+    int count = 0, code = path_join(store, output, "checkpoints", err);
     if (!code) code = store_list(&entries, &count, store, err);
     if (!code && count && entries[0].step > resume->step)
         code = fail_input(err,
@@ -131,7 +132,7 @@ int resume_find(Resume *resume, const Options *o, Error *err) {
     int code = 0;
     if (mode == RESUME_AUTO) {
         char store[PATH_MAX];
-        code = run_dir_path(store, o->output, "checkpoints", err);
+        code = path_join(store, o->output, "checkpoints", err);
         if (!code) store_clean(store); // a replacement that was cut short gets its checkpoint back
         if (!code) code = find_newest(resume, o->output, err);
     }

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/padding.h"
 #include "checkpoint/store.h"
@@ -35,7 +36,7 @@ int trainer_load(Trainer *t, Error *err) {
 // user named an older one and with --overwrite gave it up.
 static int put_away(const Trainer *t, const char *store, const char *name, Error *err) {
     char path[PATH_MAX], aside[PATH_MAX];
-    int code = store_path(path, store, name, err);
+    int code = path_join(path, store, name, err);
     if (code) return code;
     if (t->resume.chosen) {
         folder_remove(path);
@@ -51,7 +52,7 @@ static int put_away(const Trainer *t, const char *store, const char *name, Error
 static int make_newest(const Trainer *t, Error *err) {
     char store[PATH_MAX], name[STORE_NAME_SIZE];
     StoreEntry *entries = NULL;
-    int count = 0, code = run_dir_path(store, t->options.output, "checkpoints", err);
+    int count = 0, code = path_join(store, t->options.output, "checkpoints", err);
     if (code) return code;
     store_clean(store);
     store_name(name, t->step);
@@ -76,7 +77,7 @@ static void log_beginning(Trainer *t) {
 
 static int begin_log(Trainer *t, Error *err) {
     char path[PATH_MAX];
-    int code = run_dir_path(path, t->options.output, "log.jsonl", err);
+    int code = path_join(path, t->options.output, "log.jsonl", err);
     if (!code) code = t->resume.own ? log_resume(&t->log, path, t->step, t->owed, err) : log_open(&t->log, path, err);
     if (!code) log_beginning(t);
     return code;
@@ -106,7 +107,7 @@ static int remove_tokenizer(const char *folder, Error *err) {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
     char path[PATH_MAX];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        int code = run_dir_path(path, folder, names[i], err);
+        int code = path_join(path, folder, names[i], err);
         if (code) return code;
         if (unlink(path) != 0 && errno != ENOENT) return fail_fault(err, "%s: removing it: %s", path, strerror(errno));
     }
@@ -117,7 +118,7 @@ static int begin(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const char *folder = t->options.output;
     int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
-    if (!code) code = run_dir_path(path, folder, "trainer_options.json", err);
+    if (!code) code = path_join(path, folder, "trainer_options.json", err);
     if (!code) code = options_save(&t->options, path, err);
     if (!code) code = t->tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
     if (!code) code = import_files(folder, t->origin, err);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/store.h"
 #include "ranks/watchdog.h"
@@ -20,7 +21,7 @@ int trainer_prepare_saving(Trainer *t, Error *err) {
 
 int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
                                 Error *err) {
-    int code = run_dir_path(store, t->options.output, "checkpoints", err);
+    int code = path_join(store, t->options.output, "checkpoints", err);
     if (code) return code;
     *state = trainer_state_text(t);
     if (!*state) return fail_fault(err, "out of memory");

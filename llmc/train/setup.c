@@ -11,6 +11,7 @@
 #endif
 
 #include "base/clock.h"
+#include "base/path.h"
 #include "base/version.h"
 #include "device/device.h"
 #include "loader/shard.h"
@@ -78,7 +79,7 @@ static int read_config(Trainer *t, Error *err) {
     const char *folder = trainer_model_folder(t);
     if (!folder && !t->options.config) return options_fail_no_model(err);
     if (!folder) return read_model_config(t, t->options.config, err);
-    code = run_dir_path(path, folder, "config.json", err);
+    code = path_join(path, folder, "config.json", err);
     return code ? code : read_model_config(t, path, err);
 }
 

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/ref_logprobs.h"
+#include "base/path.h"
 #include "ranks/watchdog.h"
+#include "train/ref_logprobs.h"
 
 bool trainer_compares(const Options *o) { return o->task == TASK_DPO || o->task == TASK_REWARD; }
 
@@ -66,7 +67,7 @@ typedef struct {
 
 static int folder_of(char folder[PATH_MAX], const char *file, Error *err) {
     const char *slash = strrchr(file, '/');
-    if (!slash) return run_dir_path(folder, ".", "", err);
+    if (!slash) return path_join(folder, ".", "", err);
     const int length = snprintf(folder, PATH_MAX, "%.*s/", (int)(slash - file), file);
     return length < PATH_MAX ? 0 : fail_input(err, "%.200s...: path too long", file);
 }

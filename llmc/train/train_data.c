@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/match.h"
+#include "base/path.h"
 #include "loader/data_file.h"
 #include "loader/shard.h"
 
@@ -29,7 +30,7 @@ static int find_shard(char path[PATH_MAX], const Trainer *t, const char *what, c
 static int find_llmc_tokenizer(Trainer *t, Error *err) {
     const char *folder = trainer_model_folder(t);
     if (access(t->tokenizer_path, F_OK) == 0) return 0;
-    int code = folder ? run_dir_path(t->tokenizer_path, folder, "tokenizer.json", err) : 0;
+    int code = folder ? path_join(t->tokenizer_path, folder, "tokenizer.json", err) : 0;
     if (!code && (!folder || access(t->tokenizer_path, F_OK) != 0)) t->tokenizer_path[0] = 0;
     return code;
 }
@@ -54,7 +55,7 @@ static int fail_no_tokenizer(const Trainer *t, Error *err) {
 
 static int open_tokenizer(Trainer *t, bool named, Error *err) {
     const char *given = t->options.tokenizer;
-    int code = run_dir_path_beside(t->tokenizer_path, t->train_shard, "tokenizer.json", err);
+    int code = path_beside(t->tokenizer_path, t->train_shard, "tokenizer.json", err);
     if (!code && !given && !named) code = find_llmc_tokenizer(t, err);
     if (code) return code;
     if (given && snprintf(t->tokenizer_path, PATH_MAX, "%s", given) >= PATH_MAX)
@@ -75,7 +76,7 @@ static int open_loader(Trainer *t, Loader **loader, const char *pattern, const L
 static double read_unigram_loss(const char *shard) {
     char path[PATH_MAX];
     cJSON *meta = NULL;
-    if (run_dir_path_beside(path, shard, "meta.json", NULL) || json_read_object(&meta, path, MAX_META_BYTES, NULL))
+    if (path_beside(path, shard, "meta.json", NULL) || json_read_object(&meta, path, MAX_META_BYTES, NULL))
         return NAN;
     const cJSON *loss = json_get(meta, "unigram_val_loss");
     double value = cJSON_IsNumber(loss) ? loss->valuedouble : NAN;
