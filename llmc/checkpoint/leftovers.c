@@ -84,8 +84,8 @@ static int view(SafetensorsReader *reader, const SafetensorsTensor *tensor, size
 // Have the two the same values, of whatever types? values[2 * PIECE]: to work with.
 static int compare(bool *same, SafetensorsReader *reader, const SafetensorsTensor *one, const SafetensorsTensor *other,
                    float *values, Error *err) {
-    const size_t all = safetensors_tensor_bytes(one) / safetensors_type_size(one->type);
-    *same = all == safetensors_tensor_bytes(other) / safetensors_type_size(other->type);
+    const size_t all = safetensors_elements(one);
+    *same = all == safetensors_elements(other);
     for (size_t first = 0; *same && first < all; first += PIECE) {
         const size_t count = all - first < PIECE ? all - first : PIECE;
         int code = view(reader, one, first, count, values, err);

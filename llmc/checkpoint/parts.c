@@ -7,14 +7,12 @@
 
 const char *const training_names[TRAINING_ARRAYS] = {"master", "moment1", "moment2", "average"};
 
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
 // By the middle of the tensor among all elements.
 int part_of_tensor(const ParameterTable *table, int tensor, int parts) {
     size_t before = 0;
     if (table->lora_rank) return table->tensors[tensor].trained ? 0 : -1;
-    for (int i = 0; i < tensor; i++) before += elements(&table->tensors[i]);
-    const double middle = (double)before + 0.5 * (double)elements(&table->tensors[tensor]);
+    for (int i = 0; i < tensor; i++) before += parameter_elements(&table->tensors[i]);
+    const double middle = (double)before + 0.5 * (double)parameter_elements(&table->tensors[tensor]);
     const int part = (int)(middle * parts / (double)table->num_parameters);
     return part < parts ? part : parts - 1;
 }
@@ -54,7 +52,7 @@ void part_optimizer_file(char name[PART_NAME_SIZE], int part, int parts) {
 
 void piece_name(char name[PIECE_NAME_SIZE], const char *prefix, const ParameterTensor *tensor, size_t first,
                 size_t count) {
-    if (first == 0 && count == elements(tensor))
+    if (first == 0 && count == parameter_elements(tensor))
         snprintf(name, PIECE_NAME_SIZE, "%s.%s", prefix, tensor->name);
     else
         snprintf(name, PIECE_NAME_SIZE, "%s.%s[%zu:%zu]", prefix, tensor->name, first, first + count);

@@ -24,8 +24,6 @@ int checkpoint_verify(const char *folder, Error *err) { return checksums_verify(
 
 // ---- weights
 
-static size_t elements(const ParameterTensor *tensor) { return (size_t)tensor->rows * (size_t)tensor->cols; }
-
 // The directory is that of a model like m, or of the language model that m, a reward model, begins as; both hold no adapters.
 // Or of adapters alone.
 typedef enum { OF_MODEL, OF_LANGUAGE_MODEL, OF_ADAPTERS } Source;
@@ -106,7 +104,7 @@ int read_fail_not_finite(const SafetensorsReader *reader, const SafetensorsTenso
 static int read_weight(SafetensorsReader *reader, Llama3 *m, int index, Source source, floatX *values, Error *err) {
     const ParameterTensor *t = &llama3_parameters(m)->tensors[index];
     const SafetensorsTensor *tensor = find_tensor(reader, llama3_parameters(m), t, source);
-    const size_t all = elements(t), size = safetensors_type_size(tensor->type);
+    const size_t all = parameter_elements(t), size = safetensors_type_size(tensor->type);
     size_t not_finite = 0;
     int code = check_shape(reader, tensor, t, err);
     for (size_t first = 0; !code && first < all; first += PIECE) {

@@ -17,8 +17,6 @@
 
 enum { PIECE = 1 << 18 }; // elements that are in memory at a time; few enough to stay in the cache
 
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
 // A tensor of a file: elements [first, end) of an array of a parameter.
 typedef struct {
     int array, index;
@@ -144,8 +142,8 @@ static int check_piece(const SafetensorsReader *reader, const SafetensorsTensor 
         return fail_input(err, "%s: tensor %s: expected %d dimensions, %d x %d, found %d, %lld x %lld", path,
                           tensor->name, t->dims, t->rows, t->cols, tensor->dims, (long long)rows, (long long)cols);
     if (whole) return 0;
-    if (f->end > elements(t))
-        return fail_input(err, "%s: tensor %s: the parameter has %zu elements", path, tensor->name, elements(t));
+    if (f->end > parameter_elements(t))
+        return fail_input(err, "%s: tensor %s: the parameter has %zu elements", path, tensor->name, parameter_elements(t));
     if (tensor->dims != 1 || (uint64_t)tensor->shape[0] != f->end - f->first)
         return fail_input(err, "%s: tensor %s: expected 1 dimension of %llu, found %d, %lld x %lld", path, tensor->name,
                           (unsigned long long)(f->end - f->first), tensor->dims, (long long)rows, (long long)cols);
@@ -182,7 +180,7 @@ static int take(Parts *p, int file, const SafetensorsTensor *tensor, const Param
         return fail_input(err, "%s: tensor %.150s: the run trains it no more (--train-only)",
                           safetensors_path(reader, tensor), tensor->name);
     f.index = (int)(t - table->tensors);
-    if (whole) f.end = elements(t);
+    if (whole) f.end = parameter_elements(t);
     int code = check_piece(reader, tensor, t, whole, &f, err);
     return code ? code : add(p, f, err);
 }
@@ -208,7 +206,7 @@ static int check_coverage(const Parts *p, int *at, int array, const ParameterTen
         if (f->first > next) break;
         next = f->end;
     }
-    if (next == elements(t)) return 0;
+    if (next == parameter_elements(t)) return 0;
     return fail_input(err, "%s/trainer/optimizer%s.safetensors: tensor %s.%s is missing%s%.0llu", folder,
                       p->files == 1 ? "" : "-*", training_names[array], t->name, next ? " from its element " : "",
                       (unsigned long long)next);

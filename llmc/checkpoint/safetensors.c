@@ -49,6 +49,10 @@ uint64_t safetensors_tensor_bytes(const SafetensorsTensor *tensor) {
     return bytes;
 }
 
+uint64_t safetensors_elements(const SafetensorsTensor *tensor) {
+    return safetensors_tensor_bytes(tensor) / safetensors_type_size(tensor->type);
+}
+
 // ---- Reader
 
 typedef struct {

@@ -33,6 +33,7 @@ typedef struct {
 const char *safetensors_type_name(SafetensorsType type);            // as in the file: "BF16"
 size_t safetensors_type_size(SafetensorsType type);                 // bytes of an element
 uint64_t safetensors_tensor_bytes(const SafetensorsTensor *tensor); // of a tensor that came from a reader
+uint64_t safetensors_elements(const SafetensorsTensor *tensor);     // likewise
 
 // *bytes = the size of any tensor; false where it does not fit into 63 bits (what a file offset holds) or its type is
 // none.

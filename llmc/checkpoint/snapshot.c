@@ -16,10 +16,6 @@ struct Snapshot {
     const ParameterTable *table;
 };
 
-static size_t elements(const ParameterTable *table, int tensor) {
-    return (size_t)table->tensors[tensor].rows * (size_t)table->tensors[tensor].cols;
-}
-
 static bool holds(const Snapshot *snapshot, int tensor) {
     if (snapshot->parts == 1) return !snapshot->table->tensors[tensor].trained && !snapshot->table->lora_rank;
     return part_of_tensor(snapshot->table, tensor, snapshot->parts) == snapshot->part;
@@ -28,7 +24,7 @@ static bool holds(const Snapshot *snapshot, int tensor) {
 static size_t count_parameters(const Snapshot *snapshot) {
     size_t count = 0;
     for (int i = 0; i < snapshot->table->count; i++)
-        if (holds(snapshot, i)) count += elements(snapshot->table, i);
+        if (holds(snapshot, i)) count += parameter_elements(&snapshot->table->tensors[i]);
     return count;
 }
 
@@ -72,7 +68,7 @@ void snapshot_take(Snapshot *snapshot, Llama3 *m) {
     for (int i = 0; i < snapshot->table->count; i++) {
         if (!holds(snapshot, i)) continue;
         if (!snapshot->taken || snapshot->table->tensors[i].trained) llama3_get_parameter(m, i, to);
-        to += elements(snapshot->table, i);
+        to += parameter_elements(&snapshot->table->tensors[i]);
     }
     snapshot->taken = true;
 }
@@ -81,7 +77,7 @@ const floatX *snapshot_parameter(const Snapshot *snapshot, int tensor) {
     const floatX *at = snapshot->parameters;
     if (!holds(snapshot, tensor)) return NULL;
     for (int i = 0; i < tensor; i++)
-        if (holds(snapshot, i)) at += elements(snapshot->table, i);
+        if (holds(snapshot, i)) at += parameter_elements(&snapshot->table->tensors[i]);
     return at;
 }
 

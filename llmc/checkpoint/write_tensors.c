@@ -14,8 +14,6 @@
 
 enum { PIECE = 1 << 20 }; // elements that are converted or fetched at a time
 
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
 // What a file holds of parameters: training arrays (fp32), or the parameters themselves (floatX).
 enum { WEIGHTS = TRAINING_ARRAYS, KINDS };
 
@@ -43,7 +41,7 @@ static void declare(Declared *d, const ParameterTable *table, Item item) {
     SafetensorsTensor *tensor = &d->tensors[d->count];
     *tensor = (SafetensorsTensor){.name = name, .dims = t->dims, .shape = {t->rows, t->cols, 1, 1}};
     tensor->type = item.kind == WEIGHTS && sizeof(floatX) == 2 ? SAFETENSORS_BF16 : SAFETENSORS_F32;
-    if (item.count != elements(t) || t->dims == 1) {
+    if (item.count != parameter_elements(t) || t->dims == 1) {
         tensor->dims = 1;
         tensor->shape[0] = (int64_t)item.count;
         tensor->shape[1] = 1;
@@ -71,7 +69,7 @@ static bool declare_weights(Declared *d, const CheckpointContent *c) {
     if (!make_room(d, c->table, 1)) return false;
     for (int i = 0; i < c->table->count; i++)
         if (part_of_tensor(c->table, i, c->parts) == c->part)
-            declare(d, c->table, (Item){WEIGHTS, i, 0, elements(&c->table->tensors[i])});
+            declare(d, c->table, (Item){WEIGHTS, i, 0, parameter_elements(&c->table->tensors[i])});
     return true;
 }
 

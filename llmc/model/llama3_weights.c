@@ -8,8 +8,6 @@
 #include "kernels/checksum.h"
 #include "kernels/weights.h"
 
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
 static ParameterPiece own_piece(const Llama3 *m, int index) {
     return parameter_piece(&m->table, index, m->shape.parallel.shard);
 }
@@ -18,7 +16,7 @@ static ParameterPiece own_piece(const Llama3 *m, int index) {
 
 // Between a tensor's last element and the next tensor: padded rows, and gaps.
 static void clear_behind(Llama3 *m, const ParameterTensor *t) {
-    const size_t begin = t->offset + elements(t);
+    const size_t begin = t->offset + parameter_elements(t);
     cuda_check(cudaMemsetAsync(m->params + begin, 0, (t->end - begin) * sizeof(floatX), m->stream));
 }
 
@@ -43,13 +41,13 @@ static void init_tensor(Llama3 *m, int index, uint64_t seed) {
     float std = (float)m->config.initializer_range;
     if (t->init == INIT_RESIDUAL) std /= sqrtf(2.0f * (float)m->config.num_hidden_layers);
     if (t->init == INIT_ONES || t->init == INIT_ZEROS)
-        weights_init_constant(params, master, own.first, own.count, elements(t), t->init == INIT_ONES ? 1.0f : 0.0f,
+        weights_init_constant(params, master, own.first, own.count, parameter_elements(t), t->init == INIT_ONES ? 1.0f : 0.0f,
                               m->stream);
     else if (t->init == INIT_KAIMING)
-        weights_init_uniform(params, master, own.first, own.count, elements(t), 1.0f / sqrtf((float)t->cols), seed,
+        weights_init_uniform(params, master, own.first, own.count, parameter_elements(t), 1.0f / sqrtf((float)t->cols), seed,
                              (uint32_t)index, m->stream);
     else
-        weights_init_normal(params, master, own.first, own.count, elements(t), std, seed, (uint32_t)index, m->stream);
+        weights_init_normal(params, master, own.first, own.count, parameter_elements(t), std, seed, (uint32_t)index, m->stream);
 }
 
 void llama3_init_weights(Llama3 *m, uint64_t seed) {
@@ -95,12 +93,12 @@ void llama3_reset_training(Llama3 *m) {
 }
 
 void llama3_set_parameter(Llama3 *m, int index, const floatX *values) {
-    llama3_set_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+    llama3_set_parameter_piece(m, index, 0, parameter_elements(&m->table.tensors[index]), values);
     if (m->shape.training) reset_training(m, index);
 }
 
 void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
-    llama3_get_parameter_piece(m, index, 0, elements(&m->table.tensors[index]), values);
+    llama3_get_parameter_piece(m, index, 0, parameter_elements(&m->table.tensors[index]), values);
 }
 
 // ---- training arrays
@@ -142,7 +140,7 @@ void llama3_get_training(Llama3 *m, float *to) {
 void llama3_get_gradient(Llama3 *m, int index, float *values) {
     const ParameterTensor *t = &m->table.tensors[index];
     cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, m->grads + t->offset, elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
+    cuda_check(cudaMemcpy(values, m->grads + t->offset, parameter_elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
 }
 
 // ---- the mean over steps
@@ -168,7 +166,7 @@ void llama3_checksums(Llama3 *m, uint64_t *sums) {
         const ParameterTensor *t = &m->table.tensors[i];
         // a tensor's size is a multiple of 16 elements
         checksum(m->checksums + i, m->checksum_scratch, (const uint64_t *)(m->params + t->offset),
-                 elements(t) * sizeof(floatX) / sizeof(uint64_t), m->stream);
+                 parameter_elements(t) * sizeof(floatX) / sizeof(uint64_t), m->stream);
     }
     cuda_check(cudaStreamSynchronize(m->stream));
     cuda_check(cudaMemcpy(sums, m->checksums, (size_t)m->table.count * sizeof *sums, cudaMemcpyDeviceToHost));

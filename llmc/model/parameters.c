@@ -11,8 +11,6 @@ enum { NORMS_A_LAYER = 2, OTHER_TENSORS = 3 };
 
 static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
-static size_t elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
-
 // ---- which tensors there are, in the order of a checkpoint
 
 // A tensor of a bucket that is added next, a unit of its own.
@@ -34,7 +32,7 @@ static ParameterTensor *add(ParameterTable *table, int depth, int dims, int rows
     t->bucket = table->num_buckets;
     t->unit = table->count;
     t->depth = depth;
-    table->num_parameters += elements(t);
+    table->num_parameters += parameter_elements(t);
     return t;
 }
 
@@ -236,7 +234,7 @@ static int choose_trained(ParameterTable *table, const TrainedPart *part, Error 
     for (int i = 0; i < table->count; i++) {
         const ParameterTensor *t = &table->tensors[i];
         if (!t->trained) continue;
-        table->num_trained += elements(t);
+        table->num_trained += parameter_elements(t);
         if (t->depth < table->lowest) table->lowest = t->depth;
     }
     return code;

@@ -138,6 +138,9 @@ const char *lora_target_name(int projection);
 
 bool parameter_is_adapter(const ParameterTensor *t);
 
+// Of the tensor as a checkpoint has it: without padding.
+static inline size_t parameter_elements(const ParameterTensor *t) { return (size_t)t->rows * (size_t)t->cols; }
+
 // NULL: no such tensor.
 const ParameterTensor *parameter_table_find(const ParameterTable *table, const char *name);
 

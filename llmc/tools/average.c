@@ -65,7 +65,7 @@ static void count_bytes(Average *a) {
     const SafetensorsReader *first = a->inputs[0].reader;
     for (int t = 0; t < safetensors_count(first); t++) {
         const SafetensorsTensor *tensor = safetensors_at(first, t);
-        const uint64_t values = safetensors_tensor_bytes(tensor) / safetensors_type_size(tensor->type);
+        const uint64_t values = safetensors_elements(tensor);
         a->values += values;
         a->write_bytes += values * safetensors_type_size(average_out_type(a, tensor));
         for (int i = 0; i < a->spec->count; i++)

@@ -74,7 +74,7 @@ static int check_values(const Output *o, int t, uint64_t all, const size_t *not_
 static int average_tensor(void *context, SafetensorsWriter *writer, int t, Error *err) {
     Output *o = context;
     const SafetensorsTensor *like = safetensors_at(o->a->inputs[0].reader, t);
-    const uint64_t all = safetensors_tensor_bytes(like) / safetensors_type_size(like->type);
+    const uint64_t all = safetensors_elements(like);
     size_t *not_finite = calloc((size_t)o->a->spec->count, sizeof *not_finite), too_large = 0;
     if (!not_finite) return fail_fault(err, "%s: no memory", o->a->spec->output);
     int code = 0;

@@ -27,10 +27,6 @@ typedef struct {
 
 // ---- one tensor
 
-static uint64_t elements(const SafetensorsTensor *tensor) {
-    return safetensors_tensor_bytes(tensor) / safetensors_type_size(tensor->type);
-}
-
 // values = elements [first, first + count) of a tensor. *not_finite += how many are none.
 static int read_piece(Output *o, const SafetensorsReader *reader, const SafetensorsTensor *tensor, uint64_t first,
                       size_t count, float *values, size_t *not_finite, Error *err) {
@@ -44,7 +40,7 @@ static int read_piece(Output *o, const SafetensorsReader *reader, const Safetens
 
 // *values = all of an adapter's tensor.
 static int read_factor(Output *o, const SafetensorsTensor *tensor, float **values, Error *err) {
-    const uint64_t all = elements(tensor);
+    const uint64_t all = safetensors_elements(tensor);
     size_t not_finite = 0;
     int code = 0;
     *values = malloc((size_t)all * sizeof **values);
@@ -81,7 +77,7 @@ static void add_product(Output *o, const MergePart *part, uint64_t first, size_t
 static int check_values(const Output *o, const SafetensorsReader *reader, const SafetensorsTensor *source, int t,
                         size_t not_finite, size_t too_large, Error *err) {
     const SafetensorsTensor *tensor = &o->m->tensors[t].tensor;
-    const uint64_t all = elements(source);
+    const uint64_t all = safetensors_elements(source);
     if (not_finite) return read_fail_not_finite(reader, source, not_finite, (size_t)all, err);
     if (!too_large) return 0;
     return fail_input(err, "%s: tensor %.120s: %zu of %llu merged values are beyond the largest %s", o->m->spec->output,
@@ -93,7 +89,7 @@ static int put_values(Output *o, SafetensorsWriter *writer, int t, Error *err) {
     const SafetensorsTensor *source = part->whole ? part->whole : part->base;
     const SafetensorsReader *reader = part->whole ? o->m->adapter : o->m->base;
     const SafetensorsType type = o->m->tensors[t].tensor.type;
-    const uint64_t all = elements(source);
+    const uint64_t all = safetensors_elements(source);
     size_t not_finite = 0, too_large = 0;
     int code = 0;
     for (uint64_t first = 0; !code && first < all; first += PIECE) {
