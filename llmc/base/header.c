@@ -1,24 +1,18 @@
 #include "base/header.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/file_kind.h"
+#include "base/text.h"
 
 static const uint32_t byte_order_mark = 0x01020304;
-
-// Its first bytes as hexadecimal digits.
-static void format_magic(char text[17], const uint8_t *header, size_t count) {
-    text[0] = 0;
-    for (size_t i = 0; i < count && i < 8; i++) snprintf(text + 2 * i, 3, "%02x", header[i]);
-}
 
 int header_check(const uint8_t *header, size_t count, const char magic[8], uint32_t version, const char *kind,
                  const char *path, Error *err) {
     char digits[17];
     if (memcmp(header, magic, count < 8 ? count : 8) != 0) {
-        format_magic(digits, header, count);
+        text_hex(digits, header, count < 8 ? count : 8);
         return fail_input(err, "%s: expected %s, found %s (magic %s, not \"%s\" and a zero)", path, kind,
                           file_kind(header, count), digits, magic);
     }

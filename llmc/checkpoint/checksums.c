@@ -10,7 +10,6 @@
 
 #include "base/file.h"
 #include "base/path.h"
-#include "checkpoint/store.h"
 
 enum { MAX_BYTES = 1 << 20, SPACES = 2 };
 static const char last_line[] = "# xxh128 of the lines above: ";

@@ -9,7 +9,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/path.h"
-#include "checkpoint/store.h"
 
 enum { MAX_FILE_BYTES = 1 << 28 };
 

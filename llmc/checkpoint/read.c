@@ -13,7 +13,6 @@
 #include "checkpoint/read.h"
 #include "base/path.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/store.h"
 
 enum {
     PIECE = 1 << 18, // elements that are in memory at a time; few enough to stay in the cache

@@ -13,7 +13,6 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/read.h"
-#include "checkpoint/store.h"
 
 enum { PIECE = 1 << 18 }; // elements that are in memory at a time; few enough to stay in the cache
 

@@ -9,7 +9,6 @@
 #include "checkpoint/parts.h"
 #include "checkpoint/read.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/store.h"
 #include "checkpoint/write.h"
 
 enum { PIECE = 1 << 20 }; // elements that are converted or fetched at a time

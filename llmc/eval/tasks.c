@@ -1,11 +1,11 @@
 #include "eval/tasks.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/match.h"
+#include "base/text.h"
 #include "eval/pack.h"
 #include "eval/score.h"
 
@@ -33,10 +33,8 @@ static int check_set(const EvalSet *set, int vocab_size, const uint8_t *sha256, 
                           vocab_size);
     if (!sha256 || memcmp(set->tokenizer_sha256, sha256, sizeof set->tokenizer_sha256) == 0) return 0;
     char has[17], wants[17];
-    for (int i = 0; i < 8; i++) {
-        snprintf(has + 2 * i, 3, "%02x", set->tokenizer_sha256[i]);
-        snprintf(wants + 2 * i, 3, "%02x", sha256[i]);
-    }
+    text_hex(has, set->tokenizer_sha256, 8);
+    text_hex(wants, sha256, 8);
     return fail_input(
         err,
         "%s: made with the tokenizer of SHA-256 %s..., expected %s... (the run's tokenizer): prepare_eval.py "

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/header.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "loader/shard.h"
 
 static const char *const names[] = {[LOADER_DOCUMENTS] = "documents (token shards of prepare_data.py)",
@@ -46,15 +47,11 @@ int data_file_check_kind(const char *path, LoaderKind expected, bool *names_toke
     return header_check(header, count, magic, 0, names[expected], path, err);
 }
 
-static void format_digest(char text[65], const uint8_t digest[32]) {
-    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
-}
-
 static int check_tokenizer(const DataFile *file, const uint8_t *expected, const char *whose, Error *err) {
     if (!file->tokenizer_sha256 || memcmp(file->tokenizer_sha256, expected, 32) == 0) return 0;
     char has[65], wants[65];
-    format_digest(has, file->tokenizer_sha256);
-    format_digest(wants, expected);
+    text_hex(has, file->tokenizer_sha256, SHA256_BYTES);
+    text_hex(wants, expected, SHA256_BYTES);
     return fail_input(err, "%s: made with the tokenizer of SHA-256 %.16s..., expected %.16s... (%s)", file->path, has,
                       wants, whose);
 }

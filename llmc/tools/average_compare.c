@@ -1,12 +1,11 @@
 // What models that are averaged must have in common.
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "base/path.h"
 #include "base/sha256.h"
-#include "checkpoint/store.h"
+#include "base/text.h"
 #include "model/config_compare.h"
 #include "tools/average_internal.h"
 
@@ -136,10 +135,6 @@ int average_drop_leftovers(Average *a, int i, Error *err) {
 
 // ---- tokenizer
 
-static void print_hash(char text[2 * SHA256_BYTES + 1], const uint8_t hash[SHA256_BYTES]) {
-    for (int i = 0; i < SHA256_BYTES; i++) snprintf(text + 2 * i, 3, "%02x", hash[i]);
-}
-
 static int compare_files(const char *folder, const char *first, const char *name, Error *err) {
     char path[PATH_MAX], first_path[PATH_MAX], found[2 * SHA256_BYTES + 1], expected[2 * SHA256_BYTES + 1];
     uint8_t hash[SHA256_BYTES], first_hash[SHA256_BYTES];
@@ -148,8 +143,8 @@ static int compare_files(const char *folder, const char *first, const char *name
     if (!code) code = sha256_file(path, hash, err);
     if (!code) code = sha256_file(first_path, first_hash, err);
     if (code || memcmp(hash, first_hash, sizeof hash) == 0) return code;
-    print_hash(found, hash);
-    print_hash(expected, first_hash);
+    text_hex(found, hash, SHA256_BYTES);
+    text_hex(expected, first_hash, SHA256_BYTES);
     return fail_input(err, "%.300s: SHA-256 is %s, expected %s as of %.300s: another tokenizer", path, found, expected,
                       first_path);
 }

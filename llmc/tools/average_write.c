@@ -6,7 +6,6 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/padding.h"
 #include "checkpoint/read.h"
-#include "checkpoint/store.h"
 #include "tools/average_internal.h"
 
 enum { PIECE = 1 << 18 }; // elements that are averaged at a time

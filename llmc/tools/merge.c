@@ -9,7 +9,6 @@
 
 #include "base/path.h"
 #include "checkpoint/checksums.h"
-#include "checkpoint/store.h"
 #include "loader/tokenizer.h"
 #include "tools/merge_internal.h"
 

@@ -7,7 +7,6 @@
 
 #include "base/path.h"
 #include "base/regex.h"
-#include "checkpoint/store.h"
 #include "tools/merge_internal.h"
 
 enum { MAX_RANK = 1 << 16, MAX_LAYER = 1 << 20 };

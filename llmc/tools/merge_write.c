@@ -7,7 +7,6 @@
 #include "tools/merge_internal.h"
 #include "checkpoint/padding.h"
 #include "checkpoint/read.h"
-#include "checkpoint/store.h"
 
 enum {
     PIECE = 1 << 18, // elements that are merged at a time

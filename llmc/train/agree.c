@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sha256.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "run/process.h"
 
@@ -78,7 +80,7 @@ int trainer_compare_data(const Trainer *t, Error *err) {
     team_add(&fields, "--train-data: fingerprint", fingerprint);
     state_fingerprint(fingerprint, t->val ? loader_fingerprint(t->val) : 0);
     team_add(&fields, "--val-data: fingerprint", fingerprint);
-    state_sha256(sha, tokenizer_sha256(t->tokenizer));
+    text_hex(sha, tokenizer_sha256(t->tokenizer), SHA256_BYTES);
     team_add(&fields, "tokenizer: SHA-256", sha);
     snprintf(step, sizeof step, "%lld", (long long)t->step);
     team_add(&fields, "--resume: the checkpoint's step", step);

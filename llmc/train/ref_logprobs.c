@@ -13,7 +13,6 @@
 #include "base/path.h"
 #include "base/version.h"
 #include "run/process.h"
-#include "run/run_dir.h"
 #include "train/trainer_internal.h"
 
 enum { FILE_HEADER_BYTES = 64, VERSION = 1, PIECE = 1 << 16 };

@@ -11,6 +11,8 @@
 
 #include "base/json.h"
 #include "base/path.h"
+#include "base/sha256.h"
+#include "base/text.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/find_model.h"
 #include "checkpoint/store.h"
@@ -235,7 +237,7 @@ static void find_changes(Changes *changes, const Resume *resume, const Options *
                          const ResumeIdentity *identity) {
     char fingerprint[17], sha[65];
     state_fingerprint(fingerprint, identity->train_data);
-    state_sha256(sha, identity->tokenizer_sha256);
+    text_hex(sha, identity->tokenizer_sha256, SHA256_BYTES);
     const bool other_ranks = resume_step_before(resume).ranks != identity->ranks;
     options_compare(&resume->options, options, other_ranks, add_option, changes);
     add_text(changes, "--train-data: fingerprint", resume_text(resume, "train_data"), fingerprint);

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "checkpoint/checkpoint.h"
 
@@ -15,14 +16,10 @@ const char *state_precision(void) { return sizeof(floatX) == 4 ? "fp32" : "bf16"
 
 void state_fingerprint(char text[17], uint64_t fingerprint) { snprintf(text, 17, "%016" PRIx64, fingerprint); }
 
-void state_sha256(char text[65], const uint8_t *digest) {
-    for (int i = 0; i < SHA256_BYTES; i++) snprintf(text + 2 * (size_t)i, 3, "%02x", digest[i]);
-}
-
 static void add_identity(cJSON *root, const Trainer *t) {
     char fingerprint[17], sha[65];
     state_fingerprint(fingerprint, loader_fingerprint(t->train));
-    state_sha256(sha, tokenizer_sha256(t->tokenizer));
+    text_hex(sha, tokenizer_sha256(t->tokenizer), SHA256_BYTES);
     cJSON_AddStringToObject(root, "precision", state_precision());
     cJSON_AddStringToObject(root, "train_data", fingerprint);
     cJSON_AddStringToObject(root, "tokenizer_sha256", sha);

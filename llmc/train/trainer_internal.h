@@ -135,7 +135,6 @@ int trainer_stop_signal(const Trainer *t);  // 0: none came
 
 const char *state_precision(void);                           // of this build: "bf16"
 void state_fingerprint(char text[17], uint64_t fingerprint); // as hexadecimal digits
-void state_sha256(char text[65], const uint8_t *digest);
 
 // Text of trainer/state.json, to be freed by cJSON_free. NULL: out of memory.
 char *trainer_state_text(const Trainer *t);
