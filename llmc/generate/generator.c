@@ -8,7 +8,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "generate/decoder.h"
-#include "generate/threads.h"
+#include "device/threads.h"
 
 typedef struct {
     SamplerOptions options;
@@ -74,7 +74,7 @@ static int allocate(Generator *g, int rows, int context, Error *err) {
 }
 
 int generator_open(Generator **out, const char *folder, int rows, int context, int threads, Error *err) {
-    int code = threads_set(threads, err);
+    int code = threads_set(threads, 1, err);
     if (code) return code;
     Generator *g = calloc(1, sizeof *g);
     if (!g) return fail_fault(err, "no memory for the generator");

@@ -5,7 +5,7 @@
 
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
-#include "generate/threads.h"
+#include "device/threads.h"
 #include "model/llama3.h"
 
 // Rows are as long as the longest text, or so long that several fit where the model's context allows it.
@@ -51,7 +51,7 @@ static int create_model(Scorer *s, int positions, int longest, Error *err) {
 }
 
 int scorer_open(Scorer **out, const char *folder, int positions, int longest, int threads, Error *err) {
-    int code = threads_set(threads, err);
+    int code = threads_set(threads, 1, err);
     if (code) return code;
     Scorer *s = calloc(1, sizeof *s);
     if (!s) return fail_fault(err, "no memory for the scorer");

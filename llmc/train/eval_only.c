@@ -3,14 +3,12 @@
 #include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "base/json.h"
 #include "base/path.h"
 #include "base/sha256.h"
 #include "checkpoint/checkpoint.h"
+#include "device/threads.h"
 #include "eval/tasks.h"
 #include "loader/loader.h"
 #include "model/llama3.h"
@@ -35,17 +33,6 @@ typedef struct {
     RunDir output;
     Log log;
 } Evaluation;
-
-static int set_threads(const Options *options, Error *err) {
-#ifdef _OPENMP
-    (void)err;
-    if (options->threads) omp_set_num_threads((int)options->threads);
-    return 0;
-#else
-    if (options->threads == 0) return 0;
-    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU", (long long)options->threads);
-#endif
-}
 
 // A model that was trained on llm.c's shards may have none.
 static int find_tokenizer(Evaluation *e, Error *err) {
@@ -173,7 +160,7 @@ static int show_tasks(Evaluation *e, Error *err) {
 int eval_only(const Options *options, const Team *team, Error *err) {
     Evaluation e = {.options = options, .output.lock.fd = -1, .log.fd = -1};
     if (team->size > 1) return fail_input(err, "--eval-only: expected one rank, found %d", team->size);
-    int code = set_threads(options, err);
+    int code = threads_set((int)options->threads, 1, err);
     if (!code) code = read_model_folder(&e, err);
     if (!code) code = open_data(&e, err);
     if (!code) code = create_model(&e, err);

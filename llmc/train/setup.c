@@ -6,45 +6,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "base/clock.h"
 #include "base/path.h"
 #include "base/version.h"
 #include "device/device.h"
+#include "device/threads.h"
 #include "loader/shard.h"
 #include "ranks/watchdog.h"
 #include "recipe/flops.h"
 #include "run/import.h"
 #include "train/evaluate.h"
 
-#ifdef _OPENMP
-// The ranks of a machine divide its processors; a launcher may have bound this one to some of them.
-static int default_threads(int ranks_here) {
-    const int all = (int)sysconf(_SC_NPROCESSORS_ONLN), share = all / ranks_here > 1 ? all / ranks_here : 1;
-    return getenv("OMP_NUM_THREADS") || omp_get_max_threads() < share ? omp_get_max_threads() : share;
-}
-#endif
-
 static int set_threads(Trainer *t, Error *err) {
-    const Options *options = &t->options;
     const int ranks_here = t->team.size > 1 ? world_local_size(t->team.world) : 1;
-    t->threads = 1;
-#ifdef _OPENMP
-    const bool threaded = true;
-    if (options->threads)
-        omp_set_num_threads((int)options->threads);
-    else if (ranks_here > 1)
-        omp_set_num_threads(default_threads(ranks_here));
-    t->threads = omp_get_max_threads();
-#else
-    (void)ranks_here;
-    const bool threaded = false;
-#endif
-    if (threaded || options->threads == 0) return 0;
-    return fail_input(err, "--threads %lld: expected 0, this build computes on the GPU", (long long)options->threads);
+    int code = threads_set((int)t->options.threads, ranks_here, err);
+    t->threads = threads_used();
+    return code;
 }
 
 // Rank 0 has the output folder and chooses the checkpoint.
