@@ -14,16 +14,13 @@
 #include "checkpoint/adapter.h"
 #include "checkpoint/parts.h"
 #include "checkpoint/store.h"
+#include "loader/tokenizer_files.h"
 #include "checkpoint/write.h"
 
 enum {
     MAX_GENERATION_BYTES = 1 << 20,
     SPARE_BYTES = 4 << 20 // for headers, texts and the file system's own needs
 };
-
-static const char *const tokenizer_files[] = {"tokenizer.json",    "tokenizer_config.json", "special_tokens_map.json",
-                                              "added_tokens.json", "chat_template.jinja",   "tokenizer.model"};
-enum { TOKENIZER_FILES = sizeof tokenizer_files / sizeof *tokenizer_files };
 
 // ---- small files
 

@@ -9,15 +9,12 @@
 #include "base/path.h"
 #include "base/sha256.h"
 #include "loader/shard.h"
+#include "loader/tokenizer_files.h"
 #include "run/run_dir.h"
 
 enum { MAX_JSON_BYTES = 1 << 28 };
 
-// Beside tokenizer.json, which the data bring. (tokenizer_config.json is the data's where the model has
-// none.)
-static const char *const files[] = {"tokenizer_config.json", "generation_config.json", "special_tokens_map.json",
-                                    "added_tokens.json",     "chat_template.jinja",    "tokenizer.model"};
-enum { FILES = sizeof files / sizeof *files, OPTIONAL = 1 };
+static const char generation_config[] = "generation_config.json";
 
 static int check_json(const char *path, Error *err) {
     cJSON *json = NULL;
@@ -28,18 +25,19 @@ static int check_json(const char *path, Error *err) {
 
 static int check_generation_config(const char *folder, Error *err) {
     char path[PATH_MAX];
-    int code = path_join(path, folder, "generation_config.json", err);
+    int code = path_join(path, folder, generation_config, err);
     return code ? code : check_json(path, err);
 }
 
 int import_check_padding(const char *folder, const char *rows, Error *err) {
-    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    static const int files[] = {TOKENIZER_CONFIG, TOKENIZER_SPECIAL_TOKENS};
     char path[PATH_MAX];
     int code = 0;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++) {
-        code = path_join(path, folder, names[i], err);
+    for (size_t i = 0; i < sizeof files / sizeof *files && !code; i++) {
+        const char *name = tokenizer_files[files[i]];
+        code = path_join(path, folder, name, err);
         if (!code) code = check_json(path, err);
-        if (!code) code = path_beside(path, rows, names[i], err);
+        if (!code) code = path_beside(path, rows, name, err);
         if (!code) code = check_json(path, err);
     }
     return code;
@@ -49,7 +47,7 @@ int import_same_tokenizer(bool *same, const char *folder, const uint8_t *sha256,
     char path[PATH_MAX];
     uint8_t found[SHA256_BYTES];
     int code = check_generation_config(folder, err);
-    if (!code) code = path_join(path, folder, "tokenizer.json", err);
+    if (!code) code = path_join(path, folder, tokenizer_files[TOKENIZER_JSON], err);
     *same = true;
     if (code || access(path, F_OK) != 0) return code;
     code = sha256_file(path, found, err);
@@ -81,16 +79,16 @@ static int bring(const char *to, const char *from, const char *name, bool remove
 }
 
 int import_chat_files(const char *to, const char *rows, Error *err) {
-    static const char *const names[] = {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
-                                        "added_tokens.json"};
     int code = 0;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !code; i++)
-        code = run_dir_copy_beside(to, rows, names[i], err);
+    for (int i = TOKENIZER_SPECIAL_TOKENS; i < TOKENIZER_FILES && !code; i++)
+        code = run_dir_copy_beside(to, rows, tokenizer_files[i], err);
     return code;
 }
 
 int import_files(const char *to, const char *from, Error *err) {
-    int code = 0;
-    for (int i = 0; i < FILES && !code; i++) code = bring(to, from, files[i], i >= OPTIONAL, err);
+    int code = bring(to, from, generation_config, true, err);
+    // tokenizer.json is the data's, and so is its configuration where the model has none
+    for (int i = TOKENIZER_MODEL; i < TOKENIZER_FILES && !code; i++)
+        code = bring(to, from, tokenizer_files[i], i != TOKENIZER_CONFIG, err);
     return code;
 }

@@ -6,6 +6,7 @@
 #include "base/path.h"
 #include "base/sha256.h"
 #include "base/text.h"
+#include "loader/tokenizer_files.h"
 #include "model/config_compare.h"
 #include "tools/average_internal.h"
 
@@ -151,12 +152,12 @@ static int compare_files(const char *folder, const char *first, const char *name
 
 // With the first input before it that has such a file: not all need to.
 int average_compare_tokenizers(const Average *a, int i, Error *err) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
-    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+    for (int n = TOKENIZER_JSON; n <= TOKENIZER_MODEL; n++) {
+        const char *name = tokenizer_files[n];
         int like = 0;
-        while (like < i && !model_folder_has(a->inputs[like].folder, names[n])) like++;
-        if (like == i || !model_folder_has(a->inputs[i].folder, names[n])) continue;
-        int code = compare_files(a->inputs[i].folder, a->inputs[like].folder, names[n], err);
+        while (like < i && !model_folder_has(a->inputs[like].folder, name)) like++;
+        if (like == i || !model_folder_has(a->inputs[i].folder, name)) continue;
+        int code = compare_files(a->inputs[i].folder, a->inputs[like].folder, name, err);
         if (code) return code;
     }
     return 0;

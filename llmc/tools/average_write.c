@@ -6,6 +6,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/padding.h"
 #include "checkpoint/read.h"
+#include "loader/tokenizer_files.h"
 #include "tools/average_internal.h"
 
 enum { PIECE = 1 << 18 }; // elements that are averaged at a time
@@ -114,12 +115,12 @@ static int write_config(const Output *o, Error *err) {
 }
 
 static int write_texts(const Output *o, Error *err) {
-    static const char *const names[] = {"adapter_config.json",   "generation_config.json",  "tokenizer.json",
-                                        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                                        "chat_template.jinja",   "tokenizer.model"};
+    const char *first = o->a->inputs[0].folder;
     int code = write_config(o, err);
-    for (size_t i = 0; !code && i < sizeof names / sizeof *names; i++)
-        if (i || o->a->adapter) code = model_folder_copy(&o->folder, o->a->inputs[0].folder, names[i], err);
+    if (!code && o->a->adapter) code = model_folder_copy(&o->folder, first, "adapter_config.json", err);
+    if (!code) code = model_folder_copy(&o->folder, first, "generation_config.json", err);
+    for (int i = 0; !code && i < TOKENIZER_FILES; i++)
+        code = model_folder_copy(&o->folder, first, tokenizer_files[i], err);
     return code ? code : padding_settle_model(o->folder.folder, err);
 }
 

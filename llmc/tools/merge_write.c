@@ -4,9 +4,10 @@
 
 #include "base/version.h"
 #include "checkpoint/convert.h"
-#include "tools/merge_internal.h"
 #include "checkpoint/padding.h"
 #include "checkpoint/read.h"
+#include "loader/tokenizer_files.h"
+#include "tools/merge_internal.h"
 
 enum {
     PIECE = 1 << 18, // elements that are merged at a time
@@ -202,21 +203,21 @@ static int write_config(const Output *o, Error *err) {
     return code;
 }
 
+static bool has_file(const char *folder, int file) { return model_folder_has(folder, tokenizer_files[file]); }
+
 // A tokenizer's files belong together: all are the adapter's where it has one. So do a template and the configuration that
 // may hold one, too.
 static int write_texts(const Output *o, Error *err) {
-    static const char *const files[] = {"tokenizer.json", "tokenizer.model", "special_tokens_map.json",
-                                        "added_tokens.json"};
     const char *adapter = o->m->spec->adapter, *base = o->m->base_folder;
-    const bool tokenizer = model_folder_has(adapter, files[0]) || model_folder_has(adapter, files[1]);
-    const bool config = model_folder_has(adapter, "tokenizer_config.json");
-    const bool template = config || model_folder_has(adapter, "chat_template.jinja");
+    const bool tokenizer = has_file(adapter, TOKENIZER_JSON) || has_file(adapter, TOKENIZER_MODEL);
+    const bool config = has_file(adapter, TOKENIZER_CONFIG);
+    const bool template = config || has_file(adapter, TOKENIZER_TEMPLATE);
     const bool generation = model_folder_has(adapter, "generation_config.json");
     int code = write_config(o, err);
-    for (int i = 0; !code && i < 4; i++)
-        code = model_folder_copy(&o->folder, tokenizer ? adapter : base, files[i], err);
-    if (!code) code = model_folder_copy(&o->folder, config ? adapter : base, "tokenizer_config.json", err);
-    if (!code) code = model_folder_copy(&o->folder, template ? adapter : base, "chat_template.jinja", err);
+    for (int i = 0; !code && i < TOKENIZER_FILES; i++) {
+        const bool own = i == TOKENIZER_CONFIG ? config : i == TOKENIZER_TEMPLATE ? template : tokenizer;
+        code = model_folder_copy(&o->folder, own ? adapter : base, tokenizer_files[i], err);
+    }
     if (!code) code = model_folder_copy(&o->folder, generation ? adapter : base, "generation_config.json", err);
     return code ? code : padding_settle_model(o->folder.folder, err);
 }
