@@ -19,26 +19,26 @@ int trainer_shard_group(const Options *o, int ranks) {
 }
 
 static int check_shard_group(const Trainer *t, int group, Error *err) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     if (o->zero == 0 && o->shard_group > 1)
         return fail_input(err, "--shard-group %lld: expected --zero 1 or 2, --zero 0 divides nothing",
                           (long long)o->shard_group);
-    if (t->team.size % group == 0) return 0;
-    return fail_input(err, "--shard-group %d: expected a divisor of the number of ranks, %d", group, t->team.size);
+    if (t->run.team.size % group == 0) return 0;
+    return fail_input(err, "--shard-group %d: expected a divisor of the number of ranks, %d", group, t->run.team.size);
 }
 
 int trainer_divide(Trainer *t, Error *err) {
-    const Team *team = &t->team;
-    const int group = trainer_shard_group(&t->options, team->size);
+    const Team *team = &t->run.team;
+    const int group = trainer_shard_group(&t->run.options, team->size);
     int code = check_shard_group(t, group, err);
     if (code || !team->comm) return code; // one rank
-    Parallel *p = &t->parallel;
-    *p = (Parallel){.zero = (int)t->options.zero,
+    Parallel *p = &t->run.parallel;
+    *p = (Parallel){.zero = (int)t->run.options.zero,
                     .shards = group,
                     .shard = team->rank % group,
                     .replicas = team->size / group,
                     .world = team->comm,
-                    .overlap = t->options.overlap};
+                    .overlap = t->run.options.overlap};
     code = world_split(&p->shard_comm, team->world, team->rank / group, err);
     if (!code) code = world_split(&p->replica_comm, team->world, team->rank % group, err);
     return team_agree(team, code, err);
@@ -84,8 +84,8 @@ int trainer_compare_data(const Trainer *t, Error *err) {
     team_add(&fields, "tokenizer: SHA-256", sha);
     snprintf(step, sizeof step, "%lld", (long long)t->step);
     team_add(&fields, "--resume: the checkpoint's step", step);
-    int code = team_compare_config(&t->team, &t->config, err);
-    return code ? code : team_compare(&t->team, &fields, err);
+    int code = team_compare_config(&t->run.team, &t->run.config, err);
+    return code ? code : team_compare(&t->run.team, &fields, err);
 }
 
 static const char *tensor_name(const void *table, int index) {
@@ -94,10 +94,10 @@ static const char *tensor_name(const void *table, int index) {
 
 int trainer_compare_weights(Trainer *t, const char *when, Error *err) {
     const ParameterTable *table = llama3_parameters(t->model);
-    if (t->team.size == 1) return 0;
+    if (t->run.team.size == 1) return 0;
     llama3_checksums(t->model, t->checksums);
     const TeamSums sums = {t->checksums, t->checksums + table->count, table->count, when, tensor_name, table};
-    return team_compare_sums(&t->team, &sums, err);
+    return team_compare_sums(&t->run.team, &sums, err);
 }
 
 // ---- the checkpoint that is resumed
@@ -110,10 +110,10 @@ typedef struct {
 int trainer_share_resume(Trainer *t, Error *err) {
     Resume *r = &t->resume;
     Choice choice = {.own = r->own, .chosen = r->chosen};
-    if (t->team.size == 1) return 0;
+    if (t->run.team.size == 1) return 0;
     memcpy(choice.folder, r->folder, sizeof choice.folder);
-    comm_host_broadcast(t->team.comm, &choice, sizeof choice, 0);
-    return team_leads(&t->team) ? 0 : resume_follow(r, choice.folder, choice.own, choice.chosen, err);
+    comm_host_broadcast(t->run.team.comm, &choice, sizeof choice, 0);
+    return team_leads(&t->run.team) ? 0 : resume_follow(r, choice.folder, choice.own, choice.chosen, err);
 }
 
 // ---- at each step
@@ -136,28 +136,28 @@ static void say_signal(int64_t *say) {
 
 static void hear_signal(Trainer *t, const int64_t *heard) {
     for (int i = 0; i < SIGNALS; i++)
-        if (heard[SAY_SIGNALS + i] && !t->stop_signal) t->stop_signal = stop_signals[i];
+        if (heard[SAY_SIGNALS + i] && !t->run.stop_signal) t->run.stop_signal = stop_signals[i];
 }
 
 int trainer_agree_on_step(Trainer *t, int code, int64_t *num_targets, Error *err) {
     int64_t say[SAYINGS] = {[SAY_TARGETS] = *num_targets, [SAY_FAILURES] = code != 0};
-    if (t->team.size == 1) return code;
+    if (t->run.team.size == 1) return code;
     trainer_say_saving(t, &say[SAY_WRITING], &say[SAY_NOT_WRITTEN]);
     say_signal(say);
-    comm_host_sum(t->team.comm, say, SAYINGS);
+    comm_host_sum(t->run.team.comm, say, SAYINGS);
     hear_signal(t, say);
     *num_targets = say[SAY_TARGETS];
-    if (say[SAY_FAILURES]) return team_agree(&t->team, code, err);
+    if (say[SAY_FAILURES]) return team_agree(&t->run.team, code, err);
     trainer_hear_saving(t, say[SAY_WRITING], say[SAY_NOT_WRITTEN]);
     return 0;
 }
 
 void trainer_agree_on_stopping(Trainer *t) {
     int64_t say[SAYINGS] = {0};
-    if (t->team.size == 1) return;
+    if (t->run.team.size == 1) return;
     say_signal(say);
-    comm_host_sum(t->team.comm, say, SAYINGS);
+    comm_host_sum(t->run.team.comm, say, SAYINGS);
     hear_signal(t, say);
 }
 
-int trainer_stop_signal(const Trainer *t) { return t->team.size == 1 ? process_stop_signal() : t->stop_signal; }
+int trainer_stop_signal(const Trainer *t) { return t->run.team.size == 1 ? process_stop_signal() : t->run.stop_signal; }

@@ -9,23 +9,23 @@
 #include "checkpoint/checkpoint.h"
 
 const char *trainer_model_folder(const Trainer *t) {
-    if (t->options.lora_rank) return t->base;
-    return t->resume.folder[0] ? t->resume.folder : t->options.init_from;
+    if (t->run.options.lora_rank) return t->base;
+    return t->resume.folder[0] ? t->resume.folder : t->run.options.init_from;
 }
 
 int trainer_find_base(Trainer *t, Error *err) {
     const char *recorded = t->resume.folder[0] ? resume_text(&t->resume, "base_model") : "";
-    const char *folder = t->options.init_from ? t->options.init_from : recorded;
-    if (!t->options.lora_rank && t->resume.folder[0] && t->resume.options.lora_rank)
+    const char *folder = t->run.options.init_from ? t->run.options.init_from : recorded;
+    if (!t->run.options.lora_rank && t->resume.folder[0] && t->resume.options.lora_rank)
         return fail_input(err, "--resume: %.200s holds adapters, expected --lora-rank %lld", t->resume.folder,
                           (long long)t->resume.options.lora_rank);
-    if (!t->options.lora_rank) return 0;
+    if (!t->run.options.lora_rank) return 0;
     if (!folder[0])
         return fail_input(err, "--lora-rank %lld: expected --init-from DIR, the model that the adapters adapt",
-                          (long long)t->options.lora_rank);
+                          (long long)t->run.options.lora_rank);
     if (realpath(folder, t->base)) return 0;
     return fail_input(err, "%s: no such folder, expected the model that the adapters adapt%s", folder,
-                      t->options.init_from ? "" : "; --init-from says where it is now");
+                      t->run.options.init_from ? "" : "; --init-from says where it is now");
 }
 
 // Of what is frozen.
@@ -39,7 +39,7 @@ static uint64_t fingerprint_base(Trainer *t) {
 }
 
 static int read_base(Trainer *t, Error *err) {
-    const uint64_t seed = (uint64_t)t->options.seed;
+    const uint64_t seed = (uint64_t)t->run.options.seed;
     int code = t->new_head ? checkpoint_read_language_model(t->base, t->model, seed, err)
                            : checkpoint_read_weights(t->base, t->model, err);
     if (code) return code;

@@ -12,7 +12,7 @@
 enum { MAX_ROLLBACKS = 5 }; // with no new checkpoint in between
 
 float trainer_max_loss(const Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     return o->on_spike == ON_SPIKE_SKIP ? (float)spike_limit(&t->spikes, o->spike_deviations) : INFINITY;
 }
 
@@ -21,9 +21,9 @@ static int64_t batch_of_last_step(const Trainer *t) { return t->step - 1 + t->da
 // A step without update: its batch is named, as the loader's step replays it.
 static void note_skip(Trainer *t, const char *reason) {
     t->skipped_steps++;
-    log_skip(&t->log, t->step, reason, batch_of_last_step(t), t->skipped_steps);
-    progress_print(&t->progress, "step %lld: %s: update skipped (batch %lld; %lld skipped in all)", (long long)t->step,
-                   reason, (long long)batch_of_last_step(t), (long long)t->skipped_steps);
+    log_skip(&t->run.log, t->step, reason, batch_of_last_step(t), t->skipped_steps);
+    progress_print(&t->run.progress, "step %lld: %s: update skipped (batch %lld; %lld skipped in all)",
+                   (long long)t->step, reason, (long long)batch_of_last_step(t), (long long)t->skipped_steps);
 }
 
 static int guard_not_finite(Trainer *t, Error *err) {
@@ -32,21 +32,21 @@ static int guard_not_finite(Trainer *t, Error *err) {
     snprintf(reason, sizeof reason, "%s is %f", isfinite(s->loss) ? "gradient norm" : "loss",
              isfinite(s->loss) ? s->grad_norm : s->loss);
     note_skip(t, reason);
-    if (++t->not_finite_in_a_row < t->options.max_skipped) return 0;
-    log_stop(&t->log, t->step, reason);
+    if (++t->not_finite_in_a_row < t->run.options.max_skipped) return 0;
+    log_stop(&t->run.log, t->step, reason);
     return fail_fault(err,
                       "step %lld: the %s, at %lld steps in a row (--max-skipped; --seed %lld, learning rate %g): "
                       "stopped without a checkpoint of this state, the log is kept in %s",
-                      (long long)t->step, reason, (long long)t->not_finite_in_a_row, (long long)t->options.seed, s->lr,
-                      t->options.output);
+                      (long long)t->step, reason, (long long)t->not_finite_in_a_row, (long long)t->run.options.seed,
+                      s->lr, t->run.options.output);
 }
 
 static void guard_spike(Trainer *t, double limit) {
     char reason[96];
-    log_spike(&t->log, t->step, t->state.loss, limit, batch_of_last_step(t));
+    log_spike(&t->run.log, t->step, t->state.loss, limit, batch_of_last_step(t));
     snprintf(reason, sizeof reason, "loss %.4f is a spike (limit %.4f)", t->state.loss, limit);
     if (llama3_update_applied(t->model))
-        progress_print(&t->progress, "step %lld: %s (batch %lld)", (long long)t->step, reason,
+        progress_print(&t->run.progress, "step %lld: %s (batch %lld)", (long long)t->step, reason,
                        (long long)batch_of_last_step(t));
     else
         note_skip(t, reason);
@@ -71,10 +71,11 @@ static int read_back(Trainer *t, const char *folder, int64_t *step, Error *err) 
 static int take_back(Trainer *t, const char *folder, Error *err) {
     int64_t step = 0;
     const int64_t next_batch = t->step + t->data_offset;
-    int code = team_agree(&t->team, read_back(t, folder, &step, err), err);
+    int code = team_agree(&t->run.team, read_back(t, folder, &step, err), err);
     if (code) return code;
-    log_rollback(&t->log, t->step, step);
-    progress_print(&t->progress, "step %lld: rolled back to the checkpoint of step %lld; batches up to %lld left out",
+    log_rollback(&t->run.log, t->step, step);
+    progress_print(&t->run.progress,
+                   "step %lld: rolled back to the checkpoint of step %lld; batches up to %lld left out",
                    (long long)t->step, (long long)step, (long long)next_batch - 1);
     t->step = step;
     t->data_offset = next_batch - step;
@@ -83,17 +84,17 @@ static int take_back(Trainer *t, const char *folder, Error *err) {
 
 static int find_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
     char store[PATH_MAX];
-    int code = path_join(store, t->options.output, "checkpoints", err);
+    int code = path_join(store, t->run.options.output, "checkpoints", err);
     return code ? code : store_newest_whole(folder, store, NULL, NULL, err);
 }
 
 // Rank 0 looks for it, and knows how often that was done since it was written.
 static int agree_on_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
     memset(folder, 0, PATH_MAX);
-    int code = team_follow(&t->team, team_leads(&t->team) ? find_newest(t, folder, err) : 0, err);
-    if (code || t->team.size == 1) return code;
-    comm_host_broadcast(t->team.comm, folder, PATH_MAX, 0);
-    comm_host_broadcast(t->team.comm, &t->rollbacks, sizeof t->rollbacks, 0);
+    int code = team_follow(&t->run.team, team_leads(&t->run.team) ? find_newest(t, folder, err) : 0, err);
+    if (code || t->run.team.size == 1) return code;
+    comm_host_broadcast(t->run.team.comm, folder, PATH_MAX, 0);
+    comm_host_broadcast(t->run.team.comm, &t->rollbacks, sizeof t->rollbacks, 0);
     return 0;
 }
 
@@ -104,7 +105,8 @@ static int roll_back(Trainer *t, bool *done, Error *err) {
     int code = agree_on_newest(t, folder, err);
     if (code) return code;
     if (!folder[0]) {
-        progress_print(&t->progress, "step %lld: no checkpoint to roll back to, training goes on", (long long)t->step);
+        progress_print(&t->run.progress, "step %lld: no checkpoint to roll back to, training goes on",
+                       (long long)t->step);
         return 0;
     }
     if (++t->rollbacks > MAX_ROLLBACKS)
@@ -120,9 +122,9 @@ int trainer_guard(Trainer *t, bool *rolled_back, Error *err) {
     if (!isfinite(s->loss) || !isfinite(s->grad_norm)) return guard_not_finite(t, err);
     t->not_finite_in_a_row = 0;
     // the limit as the device compared with it
-    const double limit = (float)spike_limit(&t->spikes, t->options.spike_deviations);
+    const double limit = (float)spike_limit(&t->spikes, t->run.options.spike_deviations);
     if (s->loss > limit) guard_spike(t, limit);
-    if (s->loss > limit && t->options.on_spike == ON_SPIKE_ROLLBACK) {
+    if (s->loss > limit && t->run.options.on_spike == ON_SPIKE_ROLLBACK) {
         int code = roll_back(t, rolled_back, err);
         if (code || *rolled_back) return code;
     }
@@ -135,8 +137,8 @@ int trainer_checksum(Trainer *t, Error *err) {
     snprintf(when, sizeof when, "step %lld: weights", (long long)t->step);
     int code = trainer_compare_weights(t, when, err);
     if (code)
-        log_stop(&t->log, t->step, err->message);
+        log_stop(&t->run.log, t->step, err->message);
     else
-        log_checksum(&t->log, t->step, llama3_checksum(t->model));
+        log_checksum(&t->run.log, t->step, llama3_checksum(t->model));
     return code;
 }

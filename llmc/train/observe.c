@@ -15,12 +15,12 @@
 
 enum { MAX_BYTES_A_TOKEN = 16 };
 
-bool trainer_done(const Trainer *t) { return t->step >= t->options.steps || trainer_stop_signal(t); }
+bool trainer_done(const Trainer *t) { return t->step >= t->run.options.steps || trainer_stop_signal(t); }
 
 // *num_targets: of this rank.
 static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     *num_targets = 0;
-    for (int i = 0; i < t->options.grad_accum; i++) {
+    for (int i = 0; i < t->run.options.grad_accum; i++) {
         Batch *batch = llama3_batch(t->model, i);
         int code = loader_fetch(t->train, t->step + t->data_offset, i, batch, err);
         if (code) return code;
@@ -31,7 +31,7 @@ static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
 }
 
 static AdamWStep optimizer_step(const Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     const double update = (double)(t->step - t->skipped_steps + 1); // 1 for the first that is made
     return (AdamWStep){
         .learning_rate = (float)schedule_lr(&t->schedule, t->step),
@@ -48,9 +48,9 @@ static AdamWStep optimizer_step(const Trainer *t) {
 // Means over the step's pairs.
 static void note_preference(Trainer *t, int64_t pairs) {
     double sums[PREFERENCE_SUMS];
-    if (!trainer_compares(&t->options)) return;
+    if (!trainer_compares(&t->run.options)) return;
     for (int i = 0; i < PREFERENCE_SUMS; i++) sums[i] = (double)llama3_step_sums(t->model)[i];
-    t->preference = trainer_preference(&t->options, sums, (double)pairs);
+    t->preference = trainer_preference(&t->run.options, sums, (double)pairs);
     t->state.accuracy = t->preference.accuracy;
 }
 
@@ -64,20 +64,20 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
     s->loss = loss;
     s->lr = lr;
     s->grad_norm = grad_norm;
-    t->tokens_per_second = (double)t->options.tokens_per_step / seconds;
+    t->tokens_per_second = (double)t->run.options.tokens_per_step / seconds;
     // shown smoothed, over about the last ten steps, so that it can be read; the log has each step's own
     double weight = here <= 2 ? 1 : 0.1;
     s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
     if (t->peak_flops > 0)
-        s->share_of_peak = s->tokens_per_second * t->flops_per_token / (t->peak_flops * t->team.size);
+        s->share_of_peak = s->tokens_per_second * t->flops_per_token / (t->peak_flops * t->run.team.size);
     // the first step also warms caches up: what is left is judged by the others, evaluations included
-    int64_t left = t->options.steps - t->step;
+    int64_t left = t->run.options.steps - t->step;
     s->seconds_left = here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 
 static void compute(Trainer *t, int64_t num_targets, const AdamWStep *update, float *loss, float *grad_norm) {
     llama3_begin_step(t->model, num_targets);
-    for (int i = 0; i < t->options.grad_accum; i++) {
+    for (int i = 0; i < t->run.options.grad_accum; i++) {
         llama3_forward(t->model, i);
         llama3_loss(t->model);
         llama3_backward(t->model);
@@ -88,8 +88,8 @@ static void compute(Trainer *t, int64_t num_targets, const AdamWStep *update, fl
 
 static void note_communication(Trainer *t) {
     LogRanks *c = &t->communication;
-    c->ranks = t->team.size;
-    if (t->team.size > 1) world_times(t->team.world, &c->comm_seconds, &c->exposed_seconds);
+    c->ranks = t->run.team.size;
+    if (t->run.team.size > 1) world_times(t->run.team.world, &c->comm_seconds, &c->exposed_seconds);
     t->communicated.comm_seconds += c->comm_seconds;
     t->communicated.exposed_seconds += c->exposed_seconds;
 }
@@ -99,17 +99,17 @@ static void note_communication(Trainer *t) {
 enum { SPANS = 1 << 18 };
 
 static int open_timeline(Trainer *t, Error *err) {
-    if (!t->options.trace || t->steps_here + 1 != t->trace_first) return 0;
-    return team_agree(&t->team, trace_open(SPANS, err), err);
+    if (!t->run.options.trace || t->steps_here + 1 != t->trace_first) return 0;
+    return team_agree(&t->run.team, trace_open(SPANS, err), err);
 }
 
 void trainer_close_timeline(Trainer *t) {
     Error err = {0};
-    if (!t->options.trace || t->steps_here < t->trace_first || t->traced) return;
+    if (!t->run.options.trace || t->steps_here < t->trace_first || t->traced) return;
     t->traced = true;
-    if (timeline_write(&t->team, t->options.trace, &err) == 0)
-        progress_print(&t->progress, "step %lld: timeline in %s", (long long)t->step, t->options.trace);
-    else if (team_leads(&t->team))
+    if (timeline_write(&t->run.team, t->run.options.trace, &err) == 0)
+        progress_print(&t->run.progress, "step %lld: timeline in %s", (long long)t->step, t->run.options.trace);
+    else if (team_leads(&t->run.team))
         error_print("no timeline: %s; training goes on", err.message);
 }
 
@@ -124,7 +124,7 @@ int trainer_step(Trainer *t, Error *err) {
     trace_begin(LANE_STEP, "tokens of step", (int)t->step + 1, NULL);
     code = trainer_agree_on_step(t, fetch(t, &num_targets, err), &num_targets, err);
     trace_end(LANE_STEP, NULL);
-    if (code || t->stop_signal) return code;
+    if (code || t->run.stop_signal) return code;
     trace_begin(LANE_STEP, "step", (int)t->step + 1, NULL);
     AdamWStep update = optimizer_step(t);
     compute(t, num_targets, &update, &loss, &grad_norm);
@@ -144,75 +144,75 @@ int trainer_step(Trainer *t, Error *err) {
 // ---- after a step
 
 static bool due(const Trainer *t, int64_t every) {
-    return every > 0 && (t->step % every == 0 || t->step == t->options.steps);
+    return every > 0 && (t->step % every == 0 || t->step == t->run.options.steps);
 }
 
 int trainer_observations(const Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     return (t->val && o->eval_every ? LOG_EVALUATION : 0) | (o->eval_tasks ? LOG_TASK : 0) |
            (o->sample_every ? LOG_SAMPLE : 0);
 }
 
 static int observations_due(const Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     const int now = (due(t, o->eval_every) ? LOG_EVALUATION : 0) | (trainer_tasks_due(t) ? LOG_TASK : 0) |
                     (due(t, o->sample_every) ? LOG_SAMPLE : 0);
     return now & trainer_observations(t);
 }
 
 static int show_evaluation(Trainer *t, Error *err) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     const bool compares = trainer_compares(o);
     Evaluated result;
     int code =
-        evaluate(t->model, t->val, t->val_reference, &t->team, o->eval_batches, (int)o->grad_accum, &result, err);
+        evaluate(t->model, t->val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum, &result, err);
     if (code) return code;
     const LogPreference preference = trainer_preference(o, result.sums, (double)result.targets);
     t->state.val_loss = evaluated_loss(&result);
-    log_evaluation(&t->log, t->step, t->state.val_loss, compares ? &preference : NULL);
+    log_evaluation(&t->run.log, t->step, t->state.val_loss, compares ? &preference : NULL);
     char more[96] = "";
     if (!isnan(t->unigram_loss)) snprintf(more, sizeof more, " (unigram model: %.4f)", t->unigram_loss);
     if (compares)
         snprintf(more, sizeof more, ", %.1f %% of %lld pairs right, margin %.4f", 100 * preference.accuracy,
                  (long long)result.targets, preference.reward_chosen - preference.reward_rejected);
-    progress_print(&t->progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss, more);
+    progress_print(&t->run.progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss, more);
     return 0;
 }
 
 // After the run's last step: what the mean of the weights makes of the same data.
 static int show_averaged(Trainer *t, Error *err) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     Evaluated result;
     if (!t->average_samples || t->step != o->steps) return 0;
     llama3_use_average(t->model, true);
     int code =
-        evaluate(t->model, t->val, t->val_reference, &t->team, o->eval_batches, (int)o->grad_accum, &result, err);
+        evaluate(t->model, t->val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum, &result, err);
     llama3_use_average(t->model, false);
     if (code) return code;
     const double loss = evaluated_loss(&result);
-    log_averaged(&t->log, t->step, loss, t->average_samples);
-    progress_print(&t->progress, "step %lld: validation loss %.4f of the weights averaged over %lld steps",
+    log_averaged(&t->run.log, t->step, loss, t->average_samples);
+    progress_print(&t->run.progress, "step %lld: validation loss %.4f of the weights averaged over %lld steps",
                    (long long)t->step, loss, (long long)t->average_samples);
     return 0;
 }
 
 static void show_sample(Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     if (!t->decoder) return; // rank 0 writes it
     size_t capacity = (size_t)o->sample_tokens * MAX_BYTES_A_TOKEN + 1;
     char *text = malloc(capacity);
     if (!text) return;
-    int count = sample_ids(t->decoder, t->sampler, t->sample_ids, (int)o->sample_tokens, &t->config, o->temperature,
+    int count = sample_ids(t->decoder, t->sampler, t->sample_ids, (int)o->sample_tokens, &t->run.config, o->temperature,
                            (uint64_t)(o->seed + t->step));
     sample_text(t->tokenizer, t->sample_ids, count, text, capacity);
-    log_sample(&t->log, t->step, text);
-    progress_print(&t->progress, "step %lld: sample\n%s\n", (long long)t->step, text);
+    log_sample(&t->run.log, t->step, text);
+    progress_print(&t->run.progress, "step %lld: sample\n%s\n", (long long)t->step, text);
     free(text);
 }
 
 // The weights of every so many steps; a step that did not change them is none.
 static void add_to_average(Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     if (!o->average_from || t->step < o->average_from || (t->step - o->average_from) % o->average_every != 0) return;
     if (llama3_update_applied(t->model)) llama3_average(t->model, ++t->average_samples);
 }
@@ -250,13 +250,14 @@ int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->state;
     bool rolled_back;
     if (!t->made) return 0;
-    log_step(&t->log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
-             trainer_compares(&t->options) ? &t->preference : NULL, t->team.size > 1 ? &t->communication : NULL);
+    log_step(&t->run.log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
+             trainer_compares(&t->run.options) ? &t->preference : NULL,
+             t->run.team.size > 1 ? &t->communication : NULL);
     int code = trainer_guard(t, &rolled_back, err);
     if (code || rolled_back) return code;
     add_to_average(t);
-    progress_show(&t->progress, s);
-    if (due(t, t->options.checksum_every)) code = trainer_checksum(t, err);
+    progress_show(&t->run.progress, s);
+    if (due(t, t->run.options.checksum_every)) code = trainer_checksum(t, err);
     if (code) return code;
     t->owed = observations_due(t);
     code = observe_at_length(t, err);

@@ -16,18 +16,18 @@
 #include "run/import.h"
 
 static int load(Trainer *t, Error *err) {
-    if (t->options.lora_rank) return trainer_load_adapters(t, err);
+    if (t->run.options.lora_rank) return trainer_load_adapters(t, err);
     if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
     if (t->new_head)
-        return checkpoint_read_language_model(t->options.init_from, t->model, (uint64_t)t->options.seed, err);
-    if (t->options.init_from) return checkpoint_read_weights(t->options.init_from, t->model, err);
-    llama3_init_weights(t->model, (uint64_t)t->options.seed);
+        return checkpoint_read_language_model(t->run.options.init_from, t->model, (uint64_t)t->run.options.seed, err);
+    if (t->run.options.init_from) return checkpoint_read_weights(t->run.options.init_from, t->model, err);
+    llama3_init_weights(t->model, (uint64_t)t->run.options.seed);
     return 0;
 }
 
 int trainer_load(Trainer *t, Error *err) {
-    progress_begin(&t->progress, stdout, t->options.log_every);
-    int code = team_agree(&t->team, load(t, err), err);
+    progress_begin(&t->run.progress, stdout, t->run.options.log_every);
+    int code = team_agree(&t->run.team, load(t, err), err);
     if (!code) code = trainer_compare_weights(t, "weights to begin with", err);
     return code ? code : trainer_prepare_reference(t, err);
 }
@@ -52,7 +52,7 @@ static int put_away(const Trainer *t, const char *store, const char *name, Error
 static int make_newest(const Trainer *t, Error *err) {
     char store[PATH_MAX], name[STORE_NAME_SIZE];
     StoreEntry *entries = NULL;
-    int count = 0, code = path_join(store, t->options.output, "checkpoints", err);
+    int count = 0, code = path_join(store, t->run.options.output, "checkpoints", err);
     if (code) return code;
     store_clean(store);
     store_name(name, t->step);
@@ -61,7 +61,7 @@ static int make_newest(const Trainer *t, Error *err) {
     for (int i = 0; !code && i < count && entries[i].step > t->step; i++)
         code = put_away(t, store, entries[i].name, err);
     free(entries);
-    return code ? code : run_dir_show_checkpoint(t->options.output, err);
+    return code ? code : run_dir_show_checkpoint(t->run.options.output, err);
 }
 
 static void log_beginning(Trainer *t) {
@@ -69,16 +69,17 @@ static void log_beginning(Trainer *t) {
     const cJSON *entry;
     if (!folder[0]) return;
     cJSON_ArrayForEach(entry, t->resume.passed_over) {
-        log_passed_over(&t->log, t->step, cJSON_GetObjectItem(entry, "name")->valuestring,
+        log_passed_over(&t->run.log, t->step, cJSON_GetObjectItem(entry, "name")->valuestring,
                         cJSON_GetObjectItem(entry, "reason")->valuestring);
     }
-    log_resumed(&t->log, t->step, t->resume.own && slash ? slash + 1 : folder);
+    log_resumed(&t->run.log, t->step, t->resume.own && slash ? slash + 1 : folder);
 }
 
 static int begin_log(Trainer *t, Error *err) {
     char path[PATH_MAX];
-    int code = path_join(path, t->options.output, "log.jsonl", err);
-    if (!code) code = t->resume.own ? log_resume(&t->log, path, t->step, t->owed, err) : log_open(&t->log, path, err);
+    int code = path_join(path, t->run.options.output, "log.jsonl", err);
+    if (!code)
+        code = t->resume.own ? log_resume(&t->run.log, path, t->step, t->owed, err) : log_open(&t->run.log, path, err);
     if (!code) log_beginning(t);
     return code;
 }
@@ -90,16 +91,16 @@ static bool occurs(const void *trainer, int id) {
 
 // What checkpoints of a reward model pad with, in the files of the output folder that they copy.
 static int settle_padding(Trainer *t, Error *err) {
-    if (t->options.task != TASK_REWARD) return 0;
-    int code = padding_settle(&t->config, t->options.output, occurs, t, err);
-    if (!code && t->config.pad_token_id < 0)
+    if (t->run.options.task != TASK_REWARD) return 0;
+    int code = padding_settle(&t->run.config, t->run.options.output, occurs, t, err);
+    if (!code && t->run.config.pad_token_id < 0)
         printf("padding   none: the tokenizer has no special token to spare, transformers scores one text at a time\n");
     return code;
 }
 
 static int copy_tokenizer(const Trainer *t, Error *err) {
-    int code = run_dir_copy(t->options.output, t->tokenizer_path, "tokenizer.json", err);
-    return code ? code : run_dir_copy_beside(t->options.output, t->tokenizer_path, "tokenizer_config.json", err);
+    int code = run_dir_copy(t->run.options.output, t->tokenizer_path, "tokenizer.json", err);
+    return code ? code : run_dir_copy_beside(t->run.options.output, t->tokenizer_path, "tokenizer_config.json", err);
 }
 
 // What a run that is replaced has left must not go into the checkpoints of one that has none.
@@ -116,20 +117,20 @@ static int remove_tokenizer(const char *folder, Error *err) {
 
 static int begin(Trainer *t, Error *err) {
     char path[PATH_MAX];
-    const char *folder = t->options.output;
+    const char *folder = t->run.options.output;
     int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
     if (!code) code = path_join(path, folder, "trainer_options.json", err);
-    if (!code) code = options_save(&t->options, path, err);
+    if (!code) code = options_save(&t->run.options, path, err);
     if (!code) code = t->tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
     if (!code) code = import_files(folder, t->origin, err);
-    if (!code && t->options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->train_shard, err);
+    if (!code && t->run.options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->train_shard, err);
     if (!code) code = settle_padding(t, err);
     if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
     return code ? code : begin_log(t, err);
 }
 
 int trainer_begin(Trainer *t, Error *err) {
-    int code = team_follow(&t->team, team_leads(&t->team) ? begin(t, err) : 0, err);
+    int code = team_follow(&t->run.team, team_leads(&t->run.team) ? begin(t, err) : 0, err);
     t->began = clock_seconds();
     return code;
 }

@@ -14,29 +14,29 @@
 #include "run/process.h"
 
 int trainer_prepare_saving(Trainer *t, Error *err) {
-    if (!t->options.save || !t->options.save_every || !trainer_writes_part(t)) return 0;
+    if (!t->run.options.save || !t->run.options.save_every || !trainer_writes_part(t)) return 0;
     int code = snapshot_create(&t->snapshot, t->model, err);
     return code ? code : writer_create(&t->writer, err);
 }
 
 int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
                                 Error *err) {
-    int code = path_join(store, t->options.output, "checkpoints", err);
+    int code = path_join(store, t->run.options.output, "checkpoints", err);
     if (code) return code;
     *state = trainer_state_text(t);
     if (!*state) return fail_fault(err, "out of memory");
     *content = (CheckpointContent){.store = store,
                                    .step = t->step,
-                                   .config = &t->config,
+                                   .config = &t->run.config,
                                    .table = llama3_parameters(t->model),
-                                   .part = t->team.size > 1 ? t->team.rank : 0,
-                                   .parts = t->team.size > 1 ? t->parallel.shards : 1,
+                                   .part = t->run.team.size > 1 ? t->run.team.rank : 0,
+                                   .parts = t->run.team.size > 1 ? t->run.parallel.shards : 1,
                                    .state = *state,
                                    .base = t->base,
-                                   .tokenizer_folder = t->options.output,
-                                   .keep_last = (int)t->options.keep_last,
-                                   .keep_every = t->options.keep_every,
-                                   .average = t->options.average_from > 0,
+                                   .tokenizer_folder = t->run.options.output,
+                                   .keep_last = (int)t->run.options.keep_last,
+                                   .keep_every = t->run.options.keep_every,
+                                   .average = t->run.options.average_from > 0,
                                    .averaged = t->average_samples > 0,
                                    .whole_step = t->saved_step ? t->saved_step : t->first_step};
     return 0;
@@ -45,8 +45,8 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
 // ---- what became of a write
 
 static void report_failure(Trainer *t, int64_t step, const char *reason) {
-    log_checkpoint_failed(&t->log, step, reason);
-    progress_end(&t->progress);
+    log_checkpoint_failed(&t->run.log, step, reason);
+    progress_end(&t->run.progress);
     if (t->saved_step)
         error_print("no checkpoint of step %lld: %s; training goes on, the newest checkpoint is that of step %lld",
                     (long long)step, reason, (long long)t->saved_step);
@@ -61,15 +61,16 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     store_name(name, result->step);
     t->saved_step = result->step;
     t->rollbacks = 0;
-    if (!team_leads(&t->team)) return;
-    log_checkpoint(&t->log, result->step, name, t->waited, result->seconds, result->bytes);
+    if (!team_leads(&t->run.team)) return;
+    log_checkpoint(&t->run.log, result->step, name, t->waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);
-    progress_print(&t->progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
+    progress_print(&t->run.progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
                    (long long)result->step, size, result->seconds, t->waited);
     if (t->dropped)
-        progress_print(&t->progress, "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
+        progress_print(&t->run.progress,
+                       "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
                        (long long)result->step, t->dropped, t->dropped == 1 ? "" : "s");
-    if (run_dir_show_checkpoint(t->options.output, &err)) error_print("%s", err.message);
+    if (run_dir_show_checkpoint(t->run.options.output, &err)) error_print("%s", err.message);
 }
 
 void trainer_report_save(Trainer *t, const WriterResult *result) {
@@ -100,8 +101,8 @@ static void begin_write(Trainer *t) {
 
 void trainer_checkpoint(Trainer *t) {
     WriterResult result;
-    const Options *o = &t->options;
-    const bool many = t->team.size > 1; // then the writer is looked at before the step
+    const Options *o = &t->run.options;
+    const bool many = t->run.team.size > 1; // then the writer is looked at before the step
     if (!many && t->writer && writer_finished(t->writer, &result)) trainer_report_save(t, &result);
     // the last one is trainer_save's
     if (!o->save || !o->save_every || t->step % o->save_every != 0 || trainer_done(t)) return;
@@ -113,7 +114,7 @@ void trainer_checkpoint(Trainer *t) {
 
 void trainer_wait_saving(Trainer *t) {
     WriterResult result;
-    if (t->team.size > 1 && t->options.save && t->options.save_every)
+    if (t->run.team.size > 1 && t->run.options.save && t->run.options.save_every)
         trainer_wait_parts(t);
     else if (t->writer && writer_wait(t->writer, &result))
         trainer_report_save(t, &result);
@@ -141,13 +142,13 @@ static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
 static int write_last(Trainer *t, Error *err) {
     WriterResult result = {.step = t->step};
     double began = clock_seconds();
-    int code = t->team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
-    if (t->team.size > 1) result.bytes = t->saving.bytes;
+    int code = t->run.team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
+    if (t->run.team.size > 1) result.bytes = t->saving.bytes;
     t->waited = result.seconds = clock_seconds() - began;
     if (!code)
         report_whole(t, &result);
     else
-        log_checkpoint_failed(&t->log, t->step, err->message);
+        log_checkpoint_failed(&t->run.log, t->step, err->message);
     if (code) err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
     return code ? err->code : 0;
 }
@@ -155,8 +156,8 @@ static int write_last(Trainer *t, Error *err) {
 // Of rank 0.
 static void say_communication(Trainer *t) {
     const LogRanks *c = &t->communicated;
-    if (t->team.size == 1 || t->steps_here == 0) return;
-    progress_print(&t->progress,
+    if (t->run.team.size == 1 || t->steps_here == 0) return;
+    progress_print(&t->run.progress,
                    "communication %.3f s a step, waiting for other ranks included; not hidden by computing: %.3f s, "
                    "%.1f %% of a step",
                    c->comm_seconds / (double)t->steps_here, c->exposed_seconds / (double)t->steps_here,
@@ -165,22 +166,22 @@ static void say_communication(Trainer *t) {
 
 static void say_end(Trainer *t) {
     char span[24];
-    progress_end(&t->progress); // the last step's line stays
+    progress_end(&t->run.progress); // the last step's line stays
     progress_span(span, sizeof span, clock_seconds() - t->began);
-    if (t->step >= t->options.steps)
-        progress_print(&t->progress, "done after %lld steps, %s", (long long)t->step, span);
+    if (t->step >= t->run.options.steps)
+        progress_print(&t->run.progress, "done after %lld steps, %s", (long long)t->step, span);
     else
-        progress_print(&t->progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
+        progress_print(&t->run.progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
                        (long long)t->step, span);
     say_communication(t);
 }
 
 static void say_how_to_go_on(Trainer *t) {
-    if (t->step >= t->options.steps) return;
+    if (t->step >= t->run.options.steps) return;
     if (t->saved_step == t->step)
-        progress_print(&t->progress, "to go on: the same options and --resume auto");
+        progress_print(&t->run.progress, "to go on: the same options and --resume auto");
     else
-        progress_print(&t->progress, "no checkpoint of step %lld was written (%s)", (long long)t->step,
+        progress_print(&t->run.progress, "no checkpoint of step %lld was written (%s)", (long long)t->step,
                        t->step ? "--save off" : "nothing was trained yet");
 }
 
@@ -190,12 +191,13 @@ int trainer_save(Trainer *t, Error *err) {
     trainer_close_timeline(t);
     trainer_end_saving(t);
     // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
-    if (t->options.save && t->step && t->step != t->saved_step) {
+    if (t->run.options.save && t->step && t->step != t->saved_step) {
         int code = write_last(t, err);
         if (code) return code;
     }
-    if (t->options.save && t->step)
-        progress_print(&t->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it", t->options.output);
+    if (t->run.options.save && t->step)
+        progress_print(&t->run.progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it",
+                       t->run.options.output);
     say_how_to_go_on(t);
     return 0;
 }

@@ -77,7 +77,7 @@ static int look_for(const Trainer *t, const ReferenceSet *set, bool *found, Erro
     char folder[PATH_MAX];
     int code = folder_of(folder, set->shard, err);
     if (!code) code = reference_read(set->values, found, folder, &set->key, err);
-    if (!code && !*found) code = reference_read(set->values, found, t->options.output, &set->key, err);
+    if (!code && !*found) code = reference_read(set->values, found, t->run.options.output, &set->key, err);
     return code;
 }
 
@@ -85,13 +85,13 @@ static int look_for(const Trainer *t, const ReferenceSet *set, bool *found, Erro
 static int find(Trainer *t, const ReferenceSet *set, bool *found, Error *err) {
     int32_t here = 0;
     *found = false;
-    int code = team_leads(&t->team) ? look_for(t, set, found, err) : 0;
+    int code = team_leads(&t->run.team) ? look_for(t, set, found, err) : 0;
     here = *found;
-    code = team_follow(&t->team, code, err);
-    if (code || t->team.size == 1) return code;
-    comm_host_broadcast(t->team.comm, &here, sizeof here, 0);
+    code = team_follow(&t->run.team, code, err);
+    if (code || t->run.team.size == 1) return code;
+    comm_host_broadcast(t->run.team.comm, &here, sizeof here, 0);
     *found = here;
-    if (here) comm_host_broadcast(t->team.comm, set->values, (size_t)set->key.answers * sizeof *set->values, 0);
+    if (here) comm_host_broadcast(t->run.team.comm, set->values, (size_t)set->key.answers * sizeof *set->values, 0);
     return 0;
 }
 
@@ -100,7 +100,7 @@ static int keep(const Trainer *t, const ReferenceSet *set, Error *err) {
     int code = folder_of(folder, set->shard, err);
     if (!code) code = reference_write(set->values, folder, &set->key, err);
     if (code != ERROR_INPUT) return code;
-    return reference_write(set->values, t->options.output, &set->key, err); // data that cannot be written to
+    return reference_write(set->values, t->run.options.output, &set->key, err); // data that cannot be written to
 }
 
 static int fail_missing(const ReferenceSet *set, Error *err) {
@@ -116,15 +116,17 @@ static int fail_missing(const ReferenceSet *set, Error *err) {
 
 static int compute(Trainer *t, const ReferenceSet *set, Error *err) {
     bool stopped;
-    progress_print(&t->progress, "reference log-probabilities of %" PRIu64 " %s answers; nothing is trained yet",
+    progress_print(&t->run.progress, "reference log-probabilities of %" PRIu64 " %s answers; nothing is trained yet",
                    set->key.answers, set->what);
-    int code = reference_compute(set->values, &stopped, t->model, set->loader, &set->key, &t->team, &t->progress, err);
+    int code =
+        reference_compute(set->values, &stopped, t->model, set->loader, &set->key, &t->run.team, &t->run.progress, err);
     if (code) return code;
     if (stopped) { // the run ends before its first step
-        progress_print(&t->progress, "stopped before all were computed: none is kept, the same command begins again");
+        progress_print(&t->run.progress,
+                       "stopped before all were computed: none is kept, the same command begins again");
         return 0;
     }
-    return team_follow(&t->team, team_leads(&t->team) ? keep(t, set, err) : 0, err);
+    return team_follow(&t->run.team, team_leads(&t->run.team) ? keep(t, set, err) : 0, err);
 }
 
 static int prepare_set(Trainer *t, ReferenceSet *set, float **values, Error *err) {
@@ -132,12 +134,12 @@ static int prepare_set(Trainer *t, ReferenceSet *set, float **values, Error *err
     set->key.model = t->reference_model;
     set->key.answers = loader_num_answers(set->loader);
     set->key.data = loader_fingerprint(set->loader);
-    set->key.B = (int)t->options.batch_size;
-    set->key.T = (int)t->options.seq_len;
+    set->key.B = (int)t->run.options.batch_size;
+    set->key.T = (int)t->run.options.seq_len;
     set->values = *values = malloc((size_t)set->key.answers * sizeof **values + 1);
     int code =
         *values ? 0 : fail_fault(err, "no memory for the log-probabilities of %" PRIu64 " answers", set->key.answers);
-    code = team_agree(&t->team, code, err);
+    code = team_agree(&t->run.team, code, err);
     if (!code) code = find(t, set, &found, err);
     if (code || found) return code;
     return t->resume.folder[0] ? fail_missing(set, err) : compute(t, set, err);
@@ -150,26 +152,27 @@ static int open_packs(const Trainer *t, Loader **loader, Error *err) {
     spec.world = spec.grad_accum = 1;
     spec.shuffle = false;
     spec.once = true;
-    return loader_open(loader, t->options.train_data, &spec, t->config.vocab_size, tokenizer_sha256(t->tokenizer), err);
+    return loader_open(loader, t->run.options.train_data, &spec, t->run.config.vocab_size,
+                       tokenizer_sha256(t->tokenizer), err);
 }
 
 static int prepare_training_set(Trainer *t, Error *err) {
-    ReferenceSet set = {.what = "training", .shard = t->train_shard, .key.seed = (uint64_t)t->options.seed};
-    int code = team_agree(&t->team, open_packs(t, &set.loader, err), err);
+    ReferenceSet set = {.what = "training", .shard = t->train_shard, .key.seed = (uint64_t)t->run.options.seed};
+    int code = team_agree(&t->run.team, open_packs(t, &set.loader, err), err);
     if (!code) code = prepare_set(t, &set, &t->reference, err);
     loader_close(set.loader);
     return code;
 }
 
-bool trainer_prepares_only(const Trainer *t) { return t->options.reference_only; }
+bool trainer_prepares_only(const Trainer *t) { return t->run.options.reference_only; }
 
 int trainer_prepare_reference(Trainer *t, Error *err) {
     ReferenceSet val = {.what = "validation", .shard = t->val_shard, .loader = t->val};
-    if (t->options.task != TASK_DPO) return 0;
+    if (t->run.options.task != TASK_DPO) return 0;
     watchdog_phase("reference log-probabilities");
     const char *target = strncmp(t->device, "CPU", 3) == 0 ? "cpu" : "cuda";
     int code = t->resume.folder[0] ? 0 : reference_model(&t->reference_model, t->model, target, err);
-    code = team_agree(&t->team, code, err);
+    code = team_agree(&t->run.team, code, err);
     if (!code) code = prepare_training_set(t, err);
     if (!code && t->val) code = prepare_set(t, &val, &t->val_reference, err);
     return code;

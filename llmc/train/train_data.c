@@ -22,7 +22,7 @@ static int find_shard(char path[PATH_MAX], const Trainer *t, const char *what, c
     if (!code && snprintf(path, PATH_MAX, "%s", found.paths[0]) >= PATH_MAX)
         code = fail_input(err, "%.200s...: expected a path of at most %d bytes", pattern, PATH_MAX - 1);
     file_list_free(&found);
-    return code ? code : data_file_check_kind(path, trainer_loader_kind(&t->options), named, err);
+    return code ? code : data_file_check_kind(path, trainer_loader_kind(&t->run.options), named, err);
 }
 
 // Shards of llm.c name no tokenizer and bring none: it is --tokenizer's, or the one that lies beside them, or that of the
@@ -54,14 +54,14 @@ static int fail_no_tokenizer(const Trainer *t, Error *err) {
 }
 
 static int open_tokenizer(Trainer *t, bool named, Error *err) {
-    const char *given = t->options.tokenizer;
+    const char *given = t->run.options.tokenizer;
     int code = path_beside(t->tokenizer_path, t->train_shard, "tokenizer.json", err);
     if (!code && !given && !named) code = find_llmc_tokenizer(t, err);
     if (code) return code;
     if (given && snprintf(t->tokenizer_path, PATH_MAX, "%s", given) >= PATH_MAX)
         return fail_input(err, "--tokenizer %.200s...: path too long", given);
-    if (!t->tokenizer_path[0] && t->options.sample_every) return fail_needs_tokenizer(t, "sample-every", err);
-    if (!t->tokenizer_path[0] && t->options.eval_tasks) return fail_needs_tokenizer(t, "eval-tasks", err);
+    if (!t->tokenizer_path[0] && t->run.options.sample_every) return fail_needs_tokenizer(t, "sample-every", err);
+    if (!t->tokenizer_path[0] && t->run.options.eval_tasks) return fail_needs_tokenizer(t, "eval-tasks", err);
     if (!t->tokenizer_path[0]) return 0;
     if (!given && access(t->tokenizer_path, F_OK) != 0) return fail_no_tokenizer(t, err);
     return tokenizer_open(&t->tokenizer, t->tokenizer_path, err);
@@ -69,15 +69,14 @@ static int open_tokenizer(Trainer *t, bool named, Error *err) {
 
 static int open_loader(Trainer *t, Loader **loader, const char *pattern, const LoaderSpec *spec, Error *err) {
     const uint8_t *sha256 = t->tokenizer ? tokenizer_sha256(t->tokenizer) : NULL;
-    return loader_open(loader, pattern, spec, t->config.vocab_size, sha256, err);
+    return loader_open(loader, pattern, spec, t->run.config.vocab_size, sha256, err);
 }
 
 // A unigram model's loss on the validation data, which prepare_data.py leaves beside them in meta.json.
 static double read_unigram_loss(const char *shard) {
     char path[PATH_MAX];
     cJSON *meta = NULL;
-    if (path_beside(path, shard, "meta.json", NULL) || json_read_object(&meta, path, MAX_META_BYTES, NULL))
-        return NAN;
+    if (path_beside(path, shard, "meta.json", NULL) || json_read_object(&meta, path, MAX_META_BYTES, NULL)) return NAN;
     const cJSON *loss = json_get(meta, "unigram_val_loss");
     double value = cJSON_IsNumber(loss) ? loss->valuedouble : NAN;
     cJSON_Delete(meta);
@@ -85,12 +84,12 @@ static double read_unigram_loss(const char *shard) {
 }
 
 LoaderSpec trainer_loader_spec(const Trainer *t) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     return (LoaderSpec){.B = (int)o->batch_size,
                         .T = (int)o->seq_len,
                         .grad_accum = (int)o->grad_accum,
-                        .rank = t->team.rank,
-                        .world = t->team.size,
+                        .rank = t->run.team.rank,
+                        .world = t->run.team.size,
                         .seed = (uint64_t)o->seed,
                         .document_mask = o->document_mask,
                         .shuffle = true,
@@ -101,14 +100,14 @@ LoaderSpec trainer_loader_spec(const Trainer *t) {
 
 static int open_training(Trainer *t, const LoaderSpec *spec, Error *err) {
     bool named = true;
-    int code = find_shard(t->train_shard, t, "shard for --train-data", t->options.train_data, &named, err);
+    int code = find_shard(t->train_shard, t, "shard for --train-data", t->run.options.train_data, &named, err);
     if (!code) code = open_tokenizer(t, named, err);
-    if (!code) code = open_loader(t, &t->train, t->options.train_data, spec, err);
+    if (!code) code = open_loader(t, &t->train, t->run.options.train_data, spec, err);
     return code || named || !t->tokenizer ? code : check_llmc_tokenizer(t, err);
 }
 
 static int open_validation(Trainer *t, LoaderSpec spec, Error *err) {
-    const Options *o = &t->options;
+    const Options *o = &t->run.options;
     spec.grad_accum = 1;
     spec.rank = 0; // evaluate() divides the micro-batches itself
     spec.world = 1;
@@ -124,6 +123,6 @@ static int open_validation(Trainer *t, LoaderSpec spec, Error *err) {
 int trainer_open_data(Trainer *t, Error *err) {
     const LoaderSpec spec = trainer_loader_spec(t);
     int code = open_training(t, &spec, err);
-    if (!code && t->options.val_data) code = open_validation(t, spec, err);
+    if (!code && t->run.options.val_data) code = open_validation(t, spec, err);
     return code;
 }

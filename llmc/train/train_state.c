@@ -24,16 +24,16 @@ static void add_identity(cJSON *root, const Trainer *t) {
     cJSON_AddStringToObject(root, "train_data", fingerprint);
     cJSON_AddStringToObject(root, "tokenizer_sha256", sha);
     state_fingerprint(fingerprint, t->reference_model);
-    if (t->options.task == TASK_DPO) cJSON_AddStringToObject(root, "reference_model", fingerprint);
+    if (t->run.options.task == TASK_DPO) cJSON_AddStringToObject(root, "reference_model", fingerprint);
     state_fingerprint(fingerprint, t->base_fingerprint);
-    if (t->options.lora_rank) {
+    if (t->run.options.lora_rank) {
         cJSON_AddStringToObject(root, "base_model", t->base);
         cJSON_AddStringToObject(root, "base_fingerprint", fingerprint);
     }
     cJSON_AddStringToObject(root, "device", t->device);
     cJSON_AddNumberToObject(root, "threads", t->threads);
-    cJSON_AddNumberToObject(root, "world_size", t->team.size);
-    cJSON_AddItemToObject(root, "options", options_to_json(&t->options));
+    cJSON_AddNumberToObject(root, "world_size", t->run.team.size);
+    cJSON_AddItemToObject(root, "options", options_to_json(&t->run.options));
 }
 
 static void add_spikes(cJSON *root, const SpikeStats *stats) {
@@ -51,7 +51,7 @@ char *trainer_state_text(const Trainer *t) {
     cJSON_AddNumberToObject(root, "skipped_steps", (double)t->skipped_steps);
     cJSON_AddNumberToObject(root, "data_offset", (double)t->data_offset);
     cJSON_AddNumberToObject(root, "tokens", (double)trainer_tokens(t));
-    if (t->options.average_from) cJSON_AddNumberToObject(root, "average_samples", (double)t->average_samples);
+    if (t->run.options.average_from) cJSON_AddNumberToObject(root, "average_samples", (double)t->average_samples);
     if (t->owed) cJSON_AddNumberToObject(root, "owed", t->owed);
     add_spikes(root, &t->spikes);
     add_identity(root, t);
@@ -60,12 +60,12 @@ char *trainer_state_text(const Trainer *t) {
     return text;
 }
 
-int64_t trainer_tokens(const Trainer *t) { return t->step * t->options.tokens_per_step + t->token_offset; }
+int64_t trainer_tokens(const Trainer *t) { return t->step * t->run.options.tokens_per_step + t->token_offset; }
 
 // With steps of another size the data go on where they were: at the first step that has none of the tokens
 // read.
 static void keep_position(Trainer *t, int64_t old_step_tokens) {
-    const int64_t new_step_tokens = t->options.tokens_per_step, position = t->step + t->data_offset;
+    const int64_t new_step_tokens = t->run.options.tokens_per_step, position = t->step + t->data_offset;
     if (old_step_tokens == new_step_tokens) return;
     const double read = (double)position * (double)old_step_tokens;
     int64_t next = (int64_t)(read / (double)new_step_tokens);
@@ -75,7 +75,7 @@ static void keep_position(Trainer *t, int64_t old_step_tokens) {
 
 int trainer_take_average(Trainer *t, const Resume *resume, Error *err) {
     t->average_samples = 0;
-    if (!t->options.average_from || !json_get(resume->state, "average_samples")) return 0;
+    if (!t->run.options.average_from || !json_get(resume->state, "average_samples")) return 0;
     return resume_integer(resume, "average_samples", 0, &t->average_samples, err);
 }
 
@@ -95,11 +95,11 @@ int trainer_take_state(Trainer *t, Error *err) {
     if (!code) code = resume_integer(resume, "data_offset", -t->step, &t->data_offset, err);
     if (!code) code = resume_integer(resume, "tokens", 0, &tokens, err);
     if (!code) code = resume_spikes(resume, &t->spikes, err);
-    if (!code && t->options.task == TASK_DPO)
+    if (!code && t->run.options.task == TASK_DPO)
         code = resume_fingerprint(resume, "reference_model", &t->reference_model, err);
     if (!code) code = trainer_take_average(t, resume, err);
     if (!code) code = take_owed(t, resume, err);
-    t->token_offset = tokens - t->step * t->options.tokens_per_step;
+    t->token_offset = tokens - t->step * t->run.options.tokens_per_step;
     keep_position(t, resume->options.tokens_per_step);
     return code;
 }
@@ -107,7 +107,7 @@ int trainer_take_state(Trainer *t, Error *err) {
 static void note_ranks(const Trainer *t) {
     char was[64], is[64];
     trainer_describe_ranks(was, sizeof was, &t->resume.options, resume_step_before(&t->resume).ranks);
-    trainer_describe_ranks(is, sizeof is, &t->options, t->team.size);
+    trainer_describe_ranks(is, sizeof is, &t->run.options, t->run.team.size);
     if (strcmp(was, is) != 0)
         printf("resume    it was written by %s, this run is of %s: rounding may differ\n", was, is);
 }

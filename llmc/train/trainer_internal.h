@@ -19,6 +19,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/run.h"
 #include "run/run_dir.h"
 #include "recipe/schedule.h"
 #include "recipe/spike.h"
@@ -38,13 +39,8 @@ typedef struct {
 } Saving;
 
 struct Trainer {
-    Options options;
-    Team team;
-    Parallel parallel; // of the model
-    bool watched;      // the watchdog was started
-    RunDir run_dir;    // rank 0's
+    Run run;
     Resume resume;
-    LlamaConfig config;
     bool new_head;        // the model has a reward model's head, which the weights to begin with lack
     Loader *train, *val;  // val: NULL where there is none
     EvalTasks *tasks;     // rank 0's; NULL without --eval-tasks
@@ -59,9 +55,6 @@ struct Trainer {
     float *reference, *val_reference; // [answers of train, val] log-probabilities; NULL where the loss needs none
     uint64_t reference_model;         // fingerprint of the model that they are of
     Schedule schedule;
-    Log log;
-    Progress progress;
-    int stop_signal;                 // with many ranks: the one on which they agreed to stop; 0: none
     bool made;                       // the last call of trainer_step made a step
     int owed;                        // LogKinds due after this step and not made, as a signal to stop came before
     LogRanks communication;          // of the last step

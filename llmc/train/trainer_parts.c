@@ -9,7 +9,9 @@
 #include "base/clock.h"
 #include "checkpoint/checkpoint.h"
 
-bool trainer_writes_part(const Trainer *t) { return t->team.size == 1 || t->team.rank < t->parallel.shards; }
+bool trainer_writes_part(const Trainer *t) {
+    return t->run.team.size == 1 || t->run.team.rank < t->run.parallel.shards;
+}
 
 // The content of a checkpoint, and the texts it points to.
 typedef struct {
@@ -24,17 +26,17 @@ static int describe(const Trainer *t, Described *d, Error *err) {
 
 static void report_failure(Trainer *t, int64_t step, const Error *err) {
     WriterResult result = {.step = step, .error = *err};
-    if (team_leads(&t->team)) trainer_report_save(t, &result);
+    if (team_leads(&t->run.team)) trainer_report_save(t, &result);
 }
 
 // ---- parts
 
 // Rank 0 makes the folder, the others hear whether it is there.
 static int begin_folder(Trainer *t, Described *d, Error *err) {
-    int code = team_agree(&t->team, describe(t, d, err), err);
+    int code = team_agree(&t->run.team, describe(t, d, err), err);
     if (code) return code;
     d->content.dropped = &t->dropped;
-    return team_follow(&t->team, team_leads(&t->team) ? checkpoint_begin(&d->content, err) : 0, err);
+    return team_follow(&t->run.team, team_leads(&t->run.team) ? checkpoint_begin(&d->content, err) : 0, err);
 }
 
 // An error of this rank alone is heard when all parts have ended.
@@ -66,9 +68,9 @@ void trainer_begin_parts(Trainer *t) {
 static int join_parts(Trainer *t, char **lines, Error *err) {
     Saving *s = &t->saving;
     int64_t bytes = (int64_t)s->written.bytes;
-    comm_host_sum(t->team.comm, &bytes, 1);
+    comm_host_sum(t->run.team.comm, &bytes, 1);
     s->bytes = (uint64_t)bytes;
-    int code = team_join_texts(&t->team, s->written.lines ? s->written.lines : "", "", lines, err);
+    int code = team_join_texts(&t->run.team, s->written.lines ? s->written.lines : "", "", lines, err);
     free(s->written.lines);
     s->written.lines = NULL;
     return code;
@@ -88,7 +90,7 @@ static int begin_commit(Trainer *t, const char *lines, Error *err) {
 static void abandon(const Trainer *t, int64_t step) {
     Described d;
     Error err;
-    if (!team_leads(&t->team)) return;
+    if (!team_leads(&t->run.team)) return;
     if (describe(t, &d, &err) == 0) {
         d.content.step = step;
         checkpoint_abandon(&d.content);
@@ -102,8 +104,8 @@ static void finish_parts(Trainer *t, int64_t failed) {
     Error err = s->written.error;
     char *lines = NULL;
     s->parts = false;
-    int code = failed ? team_agree(&t->team, err.code, &err) : join_parts(t, &lines, &err);
-    if (!code && team_leads(&t->team)) {
+    int code = failed ? team_agree(&t->run.team, err.code, &err) : join_parts(t, &lines, &err);
+    if (!code && team_leads(&t->run.team)) {
         code = begin_commit(t, lines, &err);
         s->commit = !code;
     }
@@ -147,11 +149,11 @@ void trainer_wait_parts(Trainer *t) {
     if (s->part && writer_wait(t->writer, &result)) take_result(t, &result);
     if (s->parts) {
         int64_t failed = s->written.error.code != 0;
-        comm_host_sum(t->team.comm, &failed, 1);
+        comm_host_sum(t->run.team.comm, &failed, 1);
         finish_parts(t, failed);
     }
     if (s->commit && writer_wait(t->writer, &result)) take_result(t, &result);
-    comm_host_broadcast(t->team.comm, &t->saved_step, sizeof t->saved_step, 0);
+    comm_host_broadcast(t->run.team.comm, &t->saved_step, sizeof t->saved_step, 0);
 }
 
 // ---- at the end
@@ -163,10 +165,10 @@ static int write_and_commit(Trainer *t, Described *d, Error *err) {
     int code = 0;
     d->content.model = t->model;
     if (trainer_writes_part(t)) code = checkpoint_write_part(&d->content, &s->written.lines, &s->written.bytes, err);
-    code = team_agree(&t->team, code, err);
+    code = team_agree(&t->run.team, code, err);
     if (!code) code = join_parts(t, &lines, err);
-    if (!code && team_leads(&t->team)) code = checkpoint_commit(&d->content, lines, &more, err);
-    code = team_follow(&t->team, code, err);
+    if (!code && team_leads(&t->run.team)) code = checkpoint_commit(&d->content, lines, &more, err);
+    code = team_follow(&t->run.team, code, err);
     if (code) abandon(t, t->step);
     s->bytes += more;
     free(lines);

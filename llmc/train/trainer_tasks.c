@@ -4,14 +4,14 @@
 #include "run/process.h"
 
 int trainer_open_tasks(Trainer *t, Error *err) {
-    if (!t->options.eval_tasks || !team_leads(&t->team)) return 0;
-    return evaltasks_open(&t->tasks, t->options.eval_tasks, (int)t->options.seq_len, t->config.vocab_size,
+    if (!t->run.options.eval_tasks || !team_leads(&t->run.team)) return 0;
+    return evaltasks_open(&t->tasks, t->run.options.eval_tasks, (int)t->run.options.seq_len, t->run.config.vocab_size,
                           tokenizer_sha256(t->tokenizer), err);
 }
 
 bool trainer_tasks_due(const Trainer *t) {
-    const int64_t every = t->options.eval_tasks_every;
-    return t->step >= t->options.steps || (every > 0 && t->step % every == 0);
+    const int64_t every = t->run.options.eval_tasks_every;
+    return t->step >= t->run.options.steps || (every > 0 && t->step % every == 0);
 }
 
 // A signal to this rank cuts it short: then there is no result.
@@ -19,11 +19,11 @@ static int show_task(Trainer *t, int index, Error *err) {
     EvalResult result;
     char text[256];
     int code =
-        evaltasks_run(t->tasks, index, t->model, (int)t->options.batch_size, process_stop_requested, &result, err);
+        evaltasks_run(t->tasks, index, t->model, (int)t->run.options.batch_size, process_stop_requested, &result, err);
     if (code || process_stop_requested()) return code;
-    log_task(&t->log, t->step, evaltasks_name(t->tasks, index), &result);
+    log_task(&t->run.log, t->step, evaltasks_name(t->tasks, index), &result);
     eval_describe(text, sizeof text, &result);
-    progress_print(&t->progress, "step %lld: %s: %s", (long long)t->step, evaltasks_name(t->tasks, index), text);
+    progress_print(&t->run.progress, "step %lld: %s: %s", (long long)t->step, evaltasks_name(t->tasks, index), text);
     return 0;
 }
 
@@ -33,5 +33,5 @@ int trainer_show_tasks(Trainer *t, Error *err) {
     for (int i = 0; !code && t->tasks && i < evaltasks_count(t->tasks) && !process_stop_requested(); i++)
         code = show_task(t, i, err);
     if (t->tasks && process_stop_requested()) t->owed |= LOG_TASK; // rank 0 writes that down
-    return team_follow(&t->team, code, err);
+    return team_follow(&t->run.team, code, err);
 }
