@@ -82,7 +82,7 @@ int trainer_compare_data(const Trainer *t, Error *err) {
     team_add(&fields, "--val-data: fingerprint", fingerprint);
     text_hex(sha, tokenizer_sha256(t->tokenizer), SHA256_BYTES);
     team_add(&fields, "tokenizer: SHA-256", sha);
-    snprintf(step, sizeof step, "%lld", (long long)t->step);
+    snprintf(step, sizeof step, "%lld", (long long)t->state.step);
     team_add(&fields, "--resume: the checkpoint's step", step);
     int code = team_compare_config(&t->run.team, &t->run.config, err);
     return code ? code : team_compare(&t->run.team, &fields, err);

@@ -9,7 +9,7 @@
 #include "checkpoint/checkpoint.h"
 
 const char *trainer_model_folder(const Trainer *t) {
-    if (t->run.options.lora_rank) return t->base;
+    if (t->run.options.lora_rank) return t->state.identity.base_model;
     return t->resume.folder[0] ? t->resume.folder : t->run.options.init_from;
 }
 
@@ -23,7 +23,7 @@ int trainer_find_base(Trainer *t, Error *err) {
     if (!folder[0])
         return fail_input(err, "--lora-rank %lld: expected --init-from DIR, the model that the adapters adapt",
                           (long long)t->run.options.lora_rank);
-    if (realpath(folder, t->base)) return 0;
+    if (realpath(folder, t->state.identity.base_model)) return 0;
     return fail_input(err, "%s: no such folder, expected the model that the adapters adapt%s", folder,
                       t->run.options.init_from ? "" : "; --init-from says where it is now");
 }
@@ -40,11 +40,11 @@ static uint64_t fingerprint_base(Trainer *t) {
 
 static int read_base(Trainer *t, Error *err) {
     const uint64_t seed = (uint64_t)t->run.options.seed;
-    int code = t->new_head ? checkpoint_read_language_model(t->base, t->model, seed, err)
-                           : checkpoint_read_weights(t->base, t->model, err);
+    int code = t->new_head ? checkpoint_read_language_model(t->state.identity.base_model, t->model, seed, err)
+                           : checkpoint_read_weights(t->state.identity.base_model, t->model, err);
     if (code) return code;
     llama3_init_adapters(t->model, seed);
-    t->base_fingerprint = fingerprint_base(t);
+    t->state.identity.base_fingerprint = fingerprint_base(t);
     return 0;
 }
 
@@ -53,10 +53,10 @@ int trainer_load_adapters(Trainer *t, Error *err) {
     int code = read_base(t, err);
     if (code || !t->resume.folder[0]) return code;
     code = resume_fingerprint(&t->resume, "base_fingerprint", &recorded, err);
-    if (!code && recorded != t->base_fingerprint)
+    if (!code && recorded != t->state.identity.base_fingerprint)
         code = fail_input(err,
                           "%s: its weights are not those that %.200s was trained on: fingerprint %016" PRIx64
                           ", expected %016" PRIx64,
-                          t->base, t->resume.folder, t->base_fingerprint, recorded);
+                          t->state.identity.base_model, t->resume.folder, t->state.identity.base_fingerprint, recorded);
     return code ? code : checkpoint_read_training(t->resume.folder, t->model, err);
 }

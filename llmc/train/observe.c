@@ -15,14 +15,14 @@
 
 enum { MAX_BYTES_A_TOKEN = 16 };
 
-bool trainer_done(const Trainer *t) { return t->step >= t->run.options.steps || trainer_stop_signal(t); }
+bool trainer_done(const Trainer *t) { return t->state.step >= t->run.options.steps || trainer_stop_signal(t); }
 
 // *num_targets: of this rank.
 static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     *num_targets = 0;
     for (int i = 0; i < t->run.options.grad_accum; i++) {
         Batch *batch = llama3_batch(t->model, i);
-        int code = loader_fetch(t->train, t->step + t->data_offset, i, batch, err);
+        int code = loader_fetch(t->train, t->state.step + t->state.data_offset, i, batch, err);
         if (code) return code;
         if (t->reference) reference_fill(t->model, i, t->reference);
         *num_targets += batch->num_targets;
@@ -32,9 +32,9 @@ static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
 
 static AdamWStep optimizer_step(const Trainer *t) {
     const Options *o = &t->run.options;
-    const double update = (double)(t->step - t->skipped_steps + 1); // 1 for the first that is made
+    const double update = (double)(t->state.step - t->state.skipped_steps + 1); // 1 for the first that is made
     return (AdamWStep){
-        .learning_rate = (float)schedule_lr(&t->schedule, t->step),
+        .learning_rate = (float)schedule_lr(&t->schedule, t->state.step),
         .beta1 = o->beta1,
         .beta2 = o->beta2,
         .eps = (float)o->eps,
@@ -51,16 +51,16 @@ static void note_preference(Trainer *t, int64_t pairs) {
     if (!trainer_compares(&t->run.options)) return;
     for (int i = 0; i < PREFERENCE_SUMS; i++) sums[i] = (double)llama3_step_sums(t->model)[i];
     t->preference = trainer_preference(&t->run.options, sums, (double)pairs);
-    t->state.accuracy = t->preference.accuracy;
+    t->shown.accuracy = t->preference.accuracy;
 }
 
 static void note_step(Trainer *t, double lr, double loss, double grad_norm, double seconds) {
     double time = clock_seconds();
-    t->step++;
-    const int64_t here = t->step - t->first_step; // steps of this process
+    t->state.step++;
+    const int64_t here = t->state.step - t->first_step; // steps of this process
     if (here == 1) t->after_first_step = time;
-    ProgressState *s = &t->state;
-    s->step = t->step;
+    ProgressState *s = &t->shown;
+    s->step = t->state.step;
     s->loss = loss;
     s->lr = lr;
     s->grad_norm = grad_norm;
@@ -71,7 +71,7 @@ static void note_step(Trainer *t, double lr, double loss, double grad_norm, doub
     if (t->peak_flops > 0)
         s->share_of_peak = s->tokens_per_second * t->flops_per_token / (t->peak_flops * t->run.team.size);
     // the first step also warms caches up: what is left is judged by the others, evaluations included
-    int64_t left = t->run.options.steps - t->step;
+    int64_t left = t->run.options.steps - t->state.step;
     s->seconds_left = here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 
@@ -108,7 +108,7 @@ void trainer_close_timeline(Trainer *t) {
     if (!t->run.options.trace || t->steps_here < t->trace_first || t->traced) return;
     t->traced = true;
     if (timeline_write(&t->run.team, t->run.options.trace, &err) == 0)
-        progress_print(&t->run.progress, "step %lld: timeline in %s", (long long)t->step, t->run.options.trace);
+        progress_print(&t->run.progress, "step %lld: timeline in %s", (long long)t->state.step, t->run.options.trace);
     else if (team_leads(&t->run.team))
         error_print("no timeline: %s; training goes on", err.message);
 }
@@ -121,11 +121,11 @@ int trainer_step(Trainer *t, Error *err) {
     watchdog_phase("training");
     int code = open_timeline(t, err);
     if (code) return code;
-    trace_begin(LANE_STEP, "tokens of step", (int)t->step + 1, NULL);
+    trace_begin(LANE_STEP, "tokens of step", (int)t->state.step + 1, NULL);
     code = trainer_agree_on_step(t, fetch(t, &num_targets, err), &num_targets, err);
     trace_end(LANE_STEP, NULL);
     if (code || t->run.stop_signal) return code;
-    trace_begin(LANE_STEP, "step", (int)t->step + 1, NULL);
+    trace_begin(LANE_STEP, "step", (int)t->state.step + 1, NULL);
     AdamWStep update = optimizer_step(t);
     compute(t, num_targets, &update, &loss, &grad_norm);
     trace_end(LANE_STEP, NULL);
@@ -134,7 +134,7 @@ int trainer_step(Trainer *t, Error *err) {
     const double seconds = clock_seconds() - began;
     t->stepped += seconds;
     note_step(t, update.learning_rate, loss, grad_norm, seconds);
-    watchdog_step(t->step);
+    watchdog_step(t->state.step);
     t->made = true;
     t->steps_here++;
     if (t->steps_here == t->trace_last) trainer_close_timeline(t);
@@ -144,7 +144,7 @@ int trainer_step(Trainer *t, Error *err) {
 // ---- after a step
 
 static bool due(const Trainer *t, int64_t every) {
-    return every > 0 && (t->step % every == 0 || t->step == t->run.options.steps);
+    return every > 0 && (t->state.step % every == 0 || t->state.step == t->run.options.steps);
 }
 
 int trainer_observations(const Trainer *t) {
@@ -168,14 +168,15 @@ static int show_evaluation(Trainer *t, Error *err) {
         evaluate(t->model, t->val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum, &result, err);
     if (code) return code;
     const LogPreference preference = trainer_preference(o, result.sums, (double)result.targets);
-    t->state.val_loss = evaluated_loss(&result);
-    log_evaluation(&t->run.log, t->step, t->state.val_loss, compares ? &preference : NULL);
+    t->shown.val_loss = evaluated_loss(&result);
+    log_evaluation(&t->run.log, t->state.step, t->shown.val_loss, compares ? &preference : NULL);
     char more[96] = "";
     if (!isnan(t->unigram_loss)) snprintf(more, sizeof more, " (unigram model: %.4f)", t->unigram_loss);
     if (compares)
         snprintf(more, sizeof more, ", %.1f %% of %lld pairs right, margin %.4f", 100 * preference.accuracy,
                  (long long)result.targets, preference.reward_chosen - preference.reward_rejected);
-    progress_print(&t->run.progress, "step %lld: validation loss %.4f%s", (long long)t->step, t->state.val_loss, more);
+    progress_print(&t->run.progress, "step %lld: validation loss %.4f%s", (long long)t->state.step, t->shown.val_loss,
+                   more);
     return 0;
 }
 
@@ -183,16 +184,16 @@ static int show_evaluation(Trainer *t, Error *err) {
 static int show_averaged(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     Evaluated result;
-    if (!t->average_samples || t->step != o->steps) return 0;
+    if (!t->state.average_samples || t->state.step != o->steps) return 0;
     llama3_use_average(t->model, true);
     int code =
         evaluate(t->model, t->val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum, &result, err);
     llama3_use_average(t->model, false);
     if (code) return code;
     const double loss = evaluated_loss(&result);
-    log_averaged(&t->run.log, t->step, loss, t->average_samples);
+    log_averaged(&t->run.log, t->state.step, loss, t->state.average_samples);
     progress_print(&t->run.progress, "step %lld: validation loss %.4f of the weights averaged over %lld steps",
-                   (long long)t->step, loss, (long long)t->average_samples);
+                   (long long)t->state.step, loss, (long long)t->state.average_samples);
     return 0;
 }
 
@@ -203,31 +204,33 @@ static void show_sample(Trainer *t) {
     char *text = malloc(capacity);
     if (!text) return;
     int count = sample_ids(t->decoder, t->sampler, t->sample_ids, (int)o->sample_tokens, &t->run.config, o->temperature,
-                           (uint64_t)(o->seed + t->step));
+                           (uint64_t)(o->seed + t->state.step));
     sample_text(t->tokenizer, t->sample_ids, count, text, capacity);
-    log_sample(&t->run.log, t->step, text);
-    progress_print(&t->run.progress, "step %lld: sample\n%s\n", (long long)t->step, text);
+    log_sample(&t->run.log, t->state.step, text);
+    progress_print(&t->run.progress, "step %lld: sample\n%s\n", (long long)t->state.step, text);
     free(text);
 }
 
 // The weights of every so many steps; a step that did not change them is none.
 static void add_to_average(Trainer *t) {
     const Options *o = &t->run.options;
-    if (!o->average_from || t->step < o->average_from || (t->step - o->average_from) % o->average_every != 0) return;
-    if (llama3_update_applied(t->model)) llama3_average(t->model, ++t->average_samples);
+    if (!o->average_from || t->state.step < o->average_from ||
+        (t->state.step - o->average_from) % o->average_every != 0)
+        return;
+    if (llama3_update_applied(t->model)) llama3_average(t->model, ++t->state.average_samples);
 }
 
 // Is this one owed, and no signal to stop in its way? Then it is not owed any more.
 static bool take_on(Trainer *t, LogKind kind) {
-    if (!(t->owed & (int)kind) || trainer_stop_signal(t)) return false;
-    t->owed &= ~(int)kind;
+    if (!(t->state.due & (int)kind) || trainer_stop_signal(t)) return false;
+    t->state.due &= ~(int)kind;
     return true;
 }
 
 // What takes long. What a signal to stop leaves undone stays owed: the run that goes on makes it up.
 static int observe_at_length(Trainer *t, Error *err) {
     int code = 0;
-    if (!t->owed) return 0;
+    if (!t->state.due) return 0;
     trainer_agree_on_stopping(t);
     watchdog_phase("evaluating");
     if (take_on(t, LOG_EVALUATION)) {
@@ -240,17 +243,18 @@ static int observe_at_length(Trainer *t, Error *err) {
 }
 
 int trainer_make_up(Trainer *t, Error *err) {
-    const int owed = t->owed;
+    const int owed = t->state.due;
     int code = observe_at_length(t, err);
-    if (owed && !t->owed) t->saved_step = 0; // the checkpoint that is there says that they are owed: another is due
+    if (owed && !t->state.due)
+        t->saved_step = 0; // the checkpoint that is there says that they are owed: another is due
     return code;
 }
 
 int trainer_observe(Trainer *t, Error *err) {
-    const ProgressState *s = &t->state;
+    const ProgressState *s = &t->shown;
     bool rolled_back;
     if (!t->made) return 0;
-    log_step(&t->run.log, t->step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
+    log_step(&t->run.log, t->state.step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
              trainer_compares(&t->run.options) ? &t->preference : NULL,
              t->run.team.size > 1 ? &t->communication : NULL);
     int code = trainer_guard(t, &rolled_back, err);
@@ -259,7 +263,7 @@ int trainer_observe(Trainer *t, Error *err) {
     progress_show(&t->run.progress, s);
     if (due(t, t->run.options.checksum_every)) code = trainer_checksum(t, err);
     if (code) return code;
-    t->owed = observations_due(t);
+    t->state.due = observations_due(t);
     code = observe_at_length(t, err);
     watchdog_phase("saving");
     if (!code) trainer_checkpoint(t);

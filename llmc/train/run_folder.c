@@ -55,10 +55,10 @@ static int make_newest(const Trainer *t, Error *err) {
     int count = 0, code = path_join(store, t->run.options.output, "checkpoints", err);
     if (code) return code;
     store_clean(store);
-    store_name(name, t->step);
+    store_name(name, t->state.step);
     code = store_set_latest(store, name, err);
     if (!code) code = store_list(&entries, &count, store, err);
-    for (int i = 0; !code && i < count && entries[i].step > t->step; i++)
+    for (int i = 0; !code && i < count && entries[i].step > t->state.step; i++)
         code = put_away(t, store, entries[i].name, err);
     free(entries);
     return code ? code : run_dir_show_checkpoint(t->run.options.output, err);
@@ -69,17 +69,18 @@ static void log_beginning(Trainer *t) {
     const cJSON *entry;
     if (!folder[0]) return;
     cJSON_ArrayForEach(entry, t->resume.passed_over) {
-        log_passed_over(&t->run.log, t->step, cJSON_GetObjectItem(entry, "name")->valuestring,
+        log_passed_over(&t->run.log, t->state.step, cJSON_GetObjectItem(entry, "name")->valuestring,
                         cJSON_GetObjectItem(entry, "reason")->valuestring);
     }
-    log_resumed(&t->run.log, t->step, t->resume.own && slash ? slash + 1 : folder);
+    log_resumed(&t->run.log, t->state.step, t->resume.own && slash ? slash + 1 : folder);
 }
 
 static int begin_log(Trainer *t, Error *err) {
     char path[PATH_MAX];
     int code = path_join(path, t->run.options.output, "log.jsonl", err);
     if (!code)
-        code = t->resume.own ? log_resume(&t->run.log, path, t->step, t->owed, err) : log_open(&t->run.log, path, err);
+        code = t->resume.own ? log_resume(&t->run.log, path, t->state.step, t->state.due, err)
+                             : log_open(&t->run.log, path, err);
     if (!code) log_beginning(t);
     return code;
 }

@@ -26,18 +26,18 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
     *state = trainer_state_text(t);
     if (!*state) return fail_fault(err, "out of memory");
     *content = (CheckpointContent){.store = store,
-                                   .step = t->step,
+                                   .step = t->state.step,
                                    .config = &t->run.config,
                                    .table = llama3_parameters(t->model),
                                    .part = t->run.team.size > 1 ? t->run.team.rank : 0,
                                    .parts = t->run.team.size > 1 ? t->run.parallel.shards : 1,
                                    .state = *state,
-                                   .base = t->base,
+                                   .base = t->state.identity.base_model,
                                    .tokenizer_folder = t->run.options.output,
                                    .keep_last = (int)t->run.options.keep_last,
                                    .keep_every = t->run.options.keep_every,
                                    .average = t->run.options.average_from > 0,
-                                   .averaged = t->average_samples > 0,
+                                   .averaged = t->state.average_samples > 0,
                                    .whole_step = t->saved_step ? t->saved_step : t->first_step};
     return 0;
 }
@@ -96,7 +96,7 @@ static void begin_write(Trainer *t) {
     content.dropped = &t->dropped;
     if (!code) code = writer_begin(t->writer, WRITE_ALL, &content, NULL, &err);
     cJSON_free(state);
-    if (code) report_failure(t, t->step, err.message);
+    if (code) report_failure(t, t->state.step, err.message);
 }
 
 void trainer_checkpoint(Trainer *t) {
@@ -105,7 +105,7 @@ void trainer_checkpoint(Trainer *t) {
     const bool many = t->run.team.size > 1; // then the writer is looked at before the step
     if (!many && t->writer && writer_finished(t->writer, &result)) trainer_report_save(t, &result);
     // the last one is trainer_save's
-    if (!o->save || !o->save_every || t->step % o->save_every != 0 || trainer_done(t)) return;
+    if (!o->save || !o->save_every || t->state.step % o->save_every != 0 || trainer_done(t)) return;
     if (many)
         trainer_begin_parts(t);
     else
@@ -140,7 +140,7 @@ static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
 }
 
 static int write_last(Trainer *t, Error *err) {
-    WriterResult result = {.step = t->step};
+    WriterResult result = {.step = t->state.step};
     double began = clock_seconds();
     int code = t->run.team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
     if (t->run.team.size > 1) result.bytes = t->saving.bytes;
@@ -148,7 +148,7 @@ static int write_last(Trainer *t, Error *err) {
     if (!code)
         report_whole(t, &result);
     else
-        log_checkpoint_failed(&t->run.log, t->step, err->message);
+        log_checkpoint_failed(&t->run.log, t->state.step, err->message);
     if (code) err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
     return code ? err->code : 0;
 }
@@ -168,21 +168,21 @@ static void say_end(Trainer *t) {
     char span[24];
     progress_end(&t->run.progress); // the last step's line stays
     progress_span(span, sizeof span, clock_seconds() - t->began);
-    if (t->step >= t->run.options.steps)
-        progress_print(&t->run.progress, "done after %lld steps, %s", (long long)t->step, span);
+    if (t->state.step >= t->run.options.steps)
+        progress_print(&t->run.progress, "done after %lld steps, %s", (long long)t->state.step, span);
     else
         progress_print(&t->run.progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
-                       (long long)t->step, span);
+                       (long long)t->state.step, span);
     say_communication(t);
 }
 
 static void say_how_to_go_on(Trainer *t) {
-    if (t->step >= t->run.options.steps) return;
-    if (t->saved_step == t->step)
+    if (t->state.step >= t->run.options.steps) return;
+    if (t->saved_step == t->state.step)
         progress_print(&t->run.progress, "to go on: the same options and --resume auto");
     else
-        progress_print(&t->run.progress, "no checkpoint of step %lld was written (%s)", (long long)t->step,
-                       t->step ? "--save off" : "nothing was trained yet");
+        progress_print(&t->run.progress, "no checkpoint of step %lld was written (%s)", (long long)t->state.step,
+                       t->state.step ? "--save off" : "nothing was trained yet");
 }
 
 int trainer_save(Trainer *t, Error *err) {
@@ -191,11 +191,11 @@ int trainer_save(Trainer *t, Error *err) {
     trainer_close_timeline(t);
     trainer_end_saving(t);
     // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
-    if (t->run.options.save && t->step && t->step != t->saved_step) {
+    if (t->run.options.save && t->state.step && t->state.step != t->saved_step) {
         int code = write_last(t, err);
         if (code) return code;
     }
-    if (t->run.options.save && t->step)
+    if (t->run.options.save && t->state.step)
         progress_print(&t->run.progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it",
                        t->run.options.output);
     say_how_to_go_on(t);

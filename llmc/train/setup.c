@@ -21,7 +21,7 @@
 static int set_threads(Trainer *t, Error *err) {
     const int ranks_here = t->run.team.size > 1 ? world_local_size(t->run.team.world) : 1;
     int code = threads_set((int)t->run.options.threads, ranks_here, err);
-    t->threads = threads_used();
+    t->state.identity.threads = threads_used();
     return code;
 }
 
@@ -149,8 +149,9 @@ static void find_device(Trainer *t) {
     cuda_check(cudaGetDeviceProperties(&properties, device));
     t->peak_flops =
         t->run.options.peak_tflops > 0 ? 1e12 * t->run.options.peak_tflops : flops_peak_of_device(properties.name);
-    snprintf(t->device, sizeof t->device, "%.100s", properties.name);
-    if (strcmp(t->device, "CPU") == 0) append_processor(t->device, sizeof t->device);
+    snprintf(t->state.identity.device, sizeof t->state.identity.device, "%.100s", properties.name);
+    if (strcmp(t->state.identity.device, "CPU") == 0)
+        append_processor(t->state.identity.device, sizeof t->state.identity.device);
 }
 
 enum { SUMMARY_INDENT = 10 }; // of what stands behind a line's name
@@ -221,7 +222,7 @@ static void print_summary(const Trainer *t) {
     const Options *o = &t->run.options;
     char among[48] = "", parameters[16], step_tokens[16];
     progress_say(stdout, SUMMARY_INDENT, "version   %s, %s", LLMC_VERSION, state_precision());
-    progress_say(stdout, SUMMARY_INDENT, "device    %s", t->device);
+    progress_say(stdout, SUMMARY_INDENT, "device    %s", t->state.identity.device);
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
     const double rows = (double)(o->batch_size * o->grad_accum * t->run.team.size);
@@ -312,7 +313,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
         return code;
     }
     const Options *o = &t->run.options;
-    t->state = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL};
+    t->shown = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL};
     t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction, (int)o->schedule};
     t->flops_per_token = flops_per_token(&t->run.config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);
@@ -321,7 +322,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
 }
 
 bool trainer_was_done(const Trainer *t) {
-    if (t->first_step == 0 || t->first_step < t->run.options.steps || t->owed) return false;
+    if (t->first_step == 0 || t->first_step < t->run.options.steps || t->state.due) return false;
     printf("done: %s has all of --steps %lld\n", t->resume.folder, (long long)t->run.options.steps);
     return true;
 }

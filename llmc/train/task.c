@@ -131,7 +131,7 @@ static int compute(Trainer *t, const ReferenceSet *set, Error *err) {
 
 static int prepare_set(Trainer *t, ReferenceSet *set, float **values, Error *err) {
     bool found;
-    set->key.model = t->reference_model;
+    set->key.model = t->state.identity.reference_model;
     set->key.answers = loader_num_answers(set->loader);
     set->key.data = loader_fingerprint(set->loader);
     set->key.B = (int)t->run.options.batch_size;
@@ -170,8 +170,8 @@ int trainer_prepare_reference(Trainer *t, Error *err) {
     ReferenceSet val = {.what = "validation", .shard = t->val_shard, .loader = t->val};
     if (t->run.options.task != TASK_DPO) return 0;
     watchdog_phase("reference log-probabilities");
-    const char *target = strncmp(t->device, "CPU", 3) == 0 ? "cpu" : "cuda";
-    int code = t->resume.folder[0] ? 0 : reference_model(&t->reference_model, t->model, target, err);
+    const char *target = strncmp(t->state.identity.device, "CPU", 3) == 0 ? "cpu" : "cuda";
+    int code = t->resume.folder[0] ? 0 : reference_model(&t->state.identity.reference_model, t->model, target, err);
     code = team_agree(&t->run.team, code, err);
     if (!code) code = prepare_training_set(t, err);
     if (!code && t->val) code = prepare_set(t, &val, &t->val_reference, err);

@@ -19,6 +19,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/train_state.h"
 #include "train/run.h"
 #include "run/run_dir.h"
 #include "recipe/schedule.h"
@@ -39,7 +40,9 @@ typedef struct {
 } Saving;
 
 struct Trainer {
+    ProgressState shown; // of the last step
     Run run;
+    TrainState state;
     Resume resume;
     bool new_head;        // the model has a reward model's head, which the weights to begin with lack
     Loader *train, *val;  // val: NULL where there is none
@@ -47,42 +50,29 @@ struct Trainer {
     Tokenizer *tokenizer; // NULL: shards of llm.c, and none was given
     char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
     char tokenizer_path[PATH_MAX];                   // the file in use
-    char base[PATH_MAX];                             // with adapters: the model that they adapt
-    uint64_t base_fingerprint;                       // of its weights
     const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
     double unigram_loss; // of the validation data, NAN: not known
     Llama3 *model;
     float *reference, *val_reference; // [answers of train, val] log-probabilities; NULL where the loss needs none
-    uint64_t reference_model;         // fingerprint of the model that they are of
     Schedule schedule;
-    bool made;                       // the last call of trainer_step made a step
-    int owed;                        // LogKinds due after this step and not made, as a signal to stop came before
-    LogRanks communication;          // of the last step
-    LogRanks communicated;           // in all steps of this process
-    double stepped;                  // seconds that these took
-    uint64_t *checksums;             // [2][tensors] with many ranks
-    int64_t steps_here;              // steps made by this process
-    int64_t trace_first, trace_last; // of those, to be traced
-    bool traced;                     // the timeline is written
-    int64_t step;                    // steps done
-    int64_t skipped_steps;           // of them without update
-    int64_t not_finite_in_a_row;     // steps up to the last one
-    int64_t average_samples;         // in the running mean of the weights, 0: none yet
-    SpikeStats spikes;
+    bool made;                          // the last call of trainer_step made a step
+    LogRanks communication;             // of the last step
+    LogRanks communicated;              // in all steps of this process
+    double stepped;                     // seconds that these took
+    uint64_t *checksums;                // [2][tensors] with many ranks
+    int64_t steps_here;                 // steps made by this process
+    int64_t trace_first, trace_last;    // of those, to be traced
+    bool traced;                        // the timeline is written
+    int64_t not_finite_in_a_row;        // steps up to the last one
     int rollbacks;                      // since the last checkpoint was written
-    int64_t data_offset;                // the batch of a step is the loader's step + data_offset
     int64_t first_step;                 // steps that were done when this process began
     int64_t saved_step;                 // of the newest whole checkpoint, 0: none
     int dropped;                        // older ones removed to make room for the one that is or was being written
-    int64_t token_offset;               // tokens beyond step * tokens_per_step, of a run whose steps had another size
-    ProgressState state;                // what the last step gave
     LogPreference preference;           // likewise, of comparisons
     double tokens_per_second;           // of the last step
     double flops_per_token, peak_flops; // 0: not known
     double began, after_first_step;     // seconds, monotonic clock
-    char device[128];
-    int threads;        // that compute on the cpu target, else 1
-    Snapshot *snapshot; // NULL without --save-every
+    Snapshot *snapshot;                 // NULL without --save-every
     Writer *writer;
     Saving saving;    // of many ranks
     double waited;    // seconds, for the write that is running

@@ -53,9 +53,9 @@ void trainer_begin_parts(Trainer *t) {
     trainer_wait_parts(t);
     const double began = clock_seconds();
     if (begin_folder(t, &d, &err)) {
-        report_failure(t, t->step, &err);
+        report_failure(t, t->state.step, &err);
     } else {
-        t->saving = (Saving){.parts = true, .step = t->step, .averaged = d.content.averaged, .began = began};
+        t->saving = (Saving){.parts = true, .step = t->state.step, .averaged = d.content.averaged, .began = began};
         if (trainer_writes_part(t)) begin_part(t, &d);
         t->waited = clock_seconds() - began;
     }
@@ -169,7 +169,7 @@ static int write_and_commit(Trainer *t, Described *d, Error *err) {
     if (!code) code = join_parts(t, &lines, err);
     if (!code && team_leads(&t->run.team)) code = checkpoint_commit(&d->content, lines, &more, err);
     code = team_follow(&t->run.team, code, err);
-    if (code) abandon(t, t->step);
+    if (code) abandon(t, t->state.step);
     s->bytes += more;
     free(lines);
     return code;
@@ -177,7 +177,7 @@ static int write_and_commit(Trainer *t, Described *d, Error *err) {
 
 int trainer_write_parts(Trainer *t, Error *err) {
     Described d;
-    t->saving = (Saving){.step = t->step};
+    t->saving = (Saving){.step = t->state.step};
     int code = begin_folder(t, &d, err);
     if (!code) code = write_and_commit(t, &d, err);
     free(t->saving.written.lines);

@@ -11,7 +11,7 @@ int trainer_open_tasks(Trainer *t, Error *err) {
 
 bool trainer_tasks_due(const Trainer *t) {
     const int64_t every = t->run.options.eval_tasks_every;
-    return t->step >= t->run.options.steps || (every > 0 && t->step % every == 0);
+    return t->state.step >= t->run.options.steps || (every > 0 && t->state.step % every == 0);
 }
 
 // A signal to this rank cuts it short: then there is no result.
@@ -21,9 +21,10 @@ static int show_task(Trainer *t, int index, Error *err) {
     int code =
         evaltasks_run(t->tasks, index, t->model, (int)t->run.options.batch_size, process_stop_requested, &result, err);
     if (code || process_stop_requested()) return code;
-    log_task(&t->run.log, t->step, evaltasks_name(t->tasks, index), &result);
+    log_task(&t->run.log, t->state.step, evaltasks_name(t->tasks, index), &result);
     eval_describe(text, sizeof text, &result);
-    progress_print(&t->run.progress, "step %lld: %s: %s", (long long)t->step, evaltasks_name(t->tasks, index), text);
+    progress_print(&t->run.progress, "step %lld: %s: %s", (long long)t->state.step, evaltasks_name(t->tasks, index),
+                   text);
     return 0;
 }
 
@@ -32,6 +33,6 @@ int trainer_show_tasks(Trainer *t, Error *err) {
     int code = 0;
     for (int i = 0; !code && t->tasks && i < evaltasks_count(t->tasks) && !process_stop_requested(); i++)
         code = show_task(t, i, err);
-    if (t->tasks && process_stop_requested()) t->owed |= LOG_TASK; // rank 0 writes that down
+    if (t->tasks && process_stop_requested()) t->state.due |= LOG_TASK; // rank 0 writes that down
     return team_follow(&t->run.team, code, err);
 }
