@@ -76,11 +76,11 @@ int trainer_compare_options(const Team *team, const Options *options, Error *err
 int trainer_compare_data(const Trainer *t, Error *err) {
     char fingerprint[17], sha[65], step[24];
     TeamFields fields = {.count = 0};
-    state_fingerprint(fingerprint, loader_fingerprint(t->train));
+    state_fingerprint(fingerprint, loader_fingerprint(t->data.train));
     team_add(&fields, "--train-data: fingerprint", fingerprint);
-    state_fingerprint(fingerprint, t->val ? loader_fingerprint(t->val) : 0);
+    state_fingerprint(fingerprint, t->data.val ? loader_fingerprint(t->data.val) : 0);
     team_add(&fields, "--val-data: fingerprint", fingerprint);
-    text_hex(sha, tokenizer_sha256(t->tokenizer), SHA256_BYTES);
+    text_hex(sha, tokenizer_sha256(t->data.tokenizer), SHA256_BYTES);
     team_add(&fields, "tokenizer: SHA-256", sha);
     snprintf(step, sizeof step, "%lld", (long long)t->state.step);
     team_add(&fields, "--resume: the checkpoint's step", step);

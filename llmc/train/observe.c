@@ -22,7 +22,7 @@ static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
     *num_targets = 0;
     for (int i = 0; i < t->run.options.grad_accum; i++) {
         Batch *batch = llama3_batch(t->model, i);
-        int code = loader_fetch(t->train, t->state.step + t->state.data_offset, i, batch, err);
+        int code = loader_fetch(t->data.train, t->state.step + t->state.data_offset, i, batch, err);
         if (code) return code;
         if (t->reference) reference_fill(t->model, i, t->reference);
         *num_targets += batch->num_targets;
@@ -149,7 +149,7 @@ static bool due(const Trainer *t, int64_t every) {
 
 int trainer_observations(const Trainer *t) {
     const Options *o = &t->run.options;
-    return (t->val && o->eval_every ? LOG_EVALUATION : 0) | (o->eval_tasks ? LOG_TASK : 0) |
+    return (t->data.val && o->eval_every ? LOG_EVALUATION : 0) | (o->eval_tasks ? LOG_TASK : 0) |
            (o->sample_every ? LOG_SAMPLE : 0);
 }
 
@@ -164,14 +164,14 @@ static int show_evaluation(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     const bool compares = trainer_compares(o);
     Evaluated result;
-    int code =
-        evaluate(t->model, t->val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum, &result, err);
+    int code = evaluate(t->model, t->data.val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum,
+                        &result, err);
     if (code) return code;
     const LogPreference preference = trainer_preference(o, result.sums, (double)result.targets);
     t->shown.val_loss = evaluated_loss(&result);
     log_evaluation(&t->run.log, t->state.step, t->shown.val_loss, compares ? &preference : NULL);
     char more[96] = "";
-    if (!isnan(t->unigram_loss)) snprintf(more, sizeof more, " (unigram model: %.4f)", t->unigram_loss);
+    if (!isnan(t->data.unigram_loss)) snprintf(more, sizeof more, " (unigram model: %.4f)", t->data.unigram_loss);
     if (compares)
         snprintf(more, sizeof more, ", %.1f %% of %lld pairs right, margin %.4f", 100 * preference.accuracy,
                  (long long)result.targets, preference.reward_chosen - preference.reward_rejected);
@@ -186,8 +186,8 @@ static int show_averaged(Trainer *t, Error *err) {
     Evaluated result;
     if (!t->state.average_samples || t->state.step != o->steps) return 0;
     llama3_use_average(t->model, true);
-    int code =
-        evaluate(t->model, t->val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum, &result, err);
+    int code = evaluate(t->model, t->data.val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum,
+                        &result, err);
     llama3_use_average(t->model, false);
     if (code) return code;
     const double loss = evaluated_loss(&result);
@@ -205,7 +205,7 @@ static void show_sample(Trainer *t) {
     if (!text) return;
     int count = sample_ids(t->decoder, t->sampler, t->sample_ids, (int)o->sample_tokens, &t->run.config, o->temperature,
                            (uint64_t)(o->seed + t->state.step));
-    sample_text(t->tokenizer, t->sample_ids, count, text, capacity);
+    sample_text(t->data.tokenizer, t->sample_ids, count, text, capacity);
     log_sample(&t->run.log, t->state.step, text);
     progress_print(&t->run.progress, "step %lld: sample\n%s\n", (long long)t->state.step, text);
     free(text);

@@ -87,7 +87,8 @@ static int begin_log(Trainer *t, Error *err) {
 
 static bool occurs(const void *trainer, int id) {
     const Trainer *t = trainer;
-    return loader_has_token(t->train, (uint32_t)id) || (t->val && loader_has_token(t->val, (uint32_t)id));
+    return loader_has_token(t->data.train, (uint32_t)id) ||
+           (t->data.val && loader_has_token(t->data.val, (uint32_t)id));
 }
 
 // What checkpoints of a reward model pad with, in the files of the output folder that they copy.
@@ -100,8 +101,9 @@ static int settle_padding(Trainer *t, Error *err) {
 }
 
 static int copy_tokenizer(const Trainer *t, Error *err) {
-    int code = run_dir_copy(t->run.options.output, t->tokenizer_path, "tokenizer.json", err);
-    return code ? code : run_dir_copy_beside(t->run.options.output, t->tokenizer_path, "tokenizer_config.json", err);
+    int code = run_dir_copy(t->run.options.output, t->data.tokenizer_path, "tokenizer.json", err);
+    return code ? code
+                : run_dir_copy_beside(t->run.options.output, t->data.tokenizer_path, "tokenizer_config.json", err);
 }
 
 // What a run that is replaced has left must not go into the checkpoints of one that has none.
@@ -122,11 +124,11 @@ static int begin(Trainer *t, Error *err) {
     int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
     if (!code) code = path_join(path, folder, "trainer_options.json", err);
     if (!code) code = options_save(&t->run.options, path, err);
-    if (!code) code = t->tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
+    if (!code) code = t->data.tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
     if (!code) code = import_files(folder, t->origin, err);
-    if (!code && t->run.options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->train_shard, err);
+    if (!code && t->run.options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->data.train_shard, err);
     if (!code) code = settle_padding(t, err);
-    if (!code) code = run_dir_copy_beside(folder, t->train_shard, "meta.json", err);
+    if (!code) code = run_dir_copy_beside(folder, t->data.train_shard, "meta.json", err);
     return code ? code : begin_log(t, err);
 }
 

@@ -41,7 +41,7 @@ static int settle_step(Trainer *t, Error *err) {
 static int settle_length(Trainer *t, Error *err) {
     Options *o = &t->run.options;
     const int64_t kept = t->resume.folder[0] ? t->resume.options.schedule_steps : 0;
-    int code = options_settle_length(o, loader_num_windows(t->train), t->run.team.size, err);
+    int code = options_settle_length(o, loader_num_windows(t->data.train), t->run.team.size, err);
     return code ? code : options_settle_schedule(o, kept, err);
 }
 
@@ -71,18 +71,18 @@ static int take_document_ids(LlamaConfig *config, bool keep, const Loader *train
 static int find_origin(Trainer *t, Error *err) {
     const char *folder = trainer_model_folder(t);
     bool same = false;
-    int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(t->tokenizer), err) : 0;
+    int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(t->data.tokenizer), err) : 0;
     t->origin = same ? folder : NULL;
     if (code || same || t->run.options.task == TASK_PRETRAIN) return code;
     return fail_input(err,
                       "%s/tokenizer.json: not the tokenizer that %s was prepared with: --task %s needs the model's own",
-                      folder, t->train_shard, options_task_name(&t->run.options));
+                      folder, t->data.train_shard, options_task_name(&t->run.options));
 }
 
 static int check_sampling(const Trainer *t, Error *err) {
-    if (loader_bos_id(t->train) == SHARD_NO_ID && t->run.options.sample_every)
+    if (loader_bos_id(t->data.train) == SHARD_NO_ID && t->run.options.sample_every)
         return fail_input(err, "--sample-every %lld: expected shards with a begin-of-document token, found none in %s",
-                          (long long)t->run.options.sample_every, t->train_shard);
+                          (long long)t->run.options.sample_every, t->data.train_shard);
     return 0;
 }
 
@@ -90,14 +90,14 @@ static int check_sampling(const Trainer *t, Error *err) {
 static int check_resume(Trainer *t, Error *err) {
     LlamaConfig given;
     ResumeIdentity identity = {.ranks = t->run.team.size,
-                               .train_data = loader_fingerprint(t->train),
-                               .tokenizer_sha256 = tokenizer_sha256(t->tokenizer),
+                               .train_data = loader_fingerprint(t->data.train),
+                               .tokenizer_sha256 = tokenizer_sha256(t->data.tokenizer),
                                .config = &t->run.config};
     if (!t->resume.folder[0]) return 0;
     if (t->run.options.config) {
         int code = llama_config_read(&given, t->run.options.config, err);
         if (code) return code;
-        code = take_document_ids(&given, false, t->train, err);
+        code = take_document_ids(&given, false, t->data.train, err);
         if (code) return code;
         identity.given_config = &given;
     }
@@ -168,7 +168,8 @@ static void print_ranks(const Trainer *t) {
 static void say_coverage(const Trainer *t) {
     char text[64];
     const Options *o = &t->run.options;
-    if (!t->val || !o->eval_every || evaluate_coverage(text, sizeof text, t->val, (int)o->batch_size, o->eval_batches))
+    if (!t->data.val || !o->eval_every ||
+        evaluate_coverage(text, sizeof text, t->data.val, (int)o->batch_size, o->eval_batches))
         return;
     progress_say(stdout, SUMMARY_INDENT, "validation on %s, always the same (--eval-batches %lld)", text,
                  (long long)o->eval_batches);
@@ -185,16 +186,16 @@ static void say_twins(const Loader *loader, const char *option) {
 
 static void print_data(const Trainer *t) {
     const long long T = t->run.options.seq_len;
-    const int files = loader_num_shards(t->train);
-    const unsigned long long windows = loader_num_windows(t->train);
+    const int files = loader_num_shards(t->data.train);
+    const unsigned long long windows = loader_num_windows(t->data.train);
     char tokens[16], rows[16];
-    progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->train));
-    progress_count(rows, sizeof rows, (double)loader_num_rows(t->train));
+    progress_count(tokens, sizeof tokens, (double)loader_num_tokens(t->data.train));
+    progress_count(rows, sizeof rows, (double)loader_num_rows(t->data.train));
     if (t->run.options.task == TASK_PRETRAIN) {
         progress_say(stdout, SUMMARY_INDENT, "data      %s tokens in %d shard%s, %llu windows of %lld", tokens, files,
                      files == 1 ? "" : "s", windows, T);
         say_coverage(t);
-        if (!t->tokenizer)
+        if (!t->data.tokenizer)
             progress_say(
                 stdout, SUMMARY_INDENT,
                 "tokenizer none: llm.c's shards name none, and without --tokenizer FILE the checkpoints have none");
@@ -203,9 +204,9 @@ static void print_data(const Trainer *t) {
     progress_say(stdout, SUMMARY_INDENT, "task      %s", options_task_name(&t->run.options));
     progress_say(stdout, SUMMARY_INDENT, "data      %s %s, %s tokens in %d file%s, %llu packs of %lld, %.1f %% full",
                  rows, trainer_compares(&t->run.options) ? "comparisons" : "conversations", tokens, files,
-                 files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->train));
-    trainer_tell_skipped(t->train, "--train-data", (int)T);
-    if (t->val) trainer_tell_skipped(t->val, "--val-data", (int)T);
+                 files == 1 ? "" : "s", windows, T, 100 * loader_fill(t->data.train));
+    trainer_tell_skipped(t->data.train, "--train-data", (int)T);
+    if (t->data.val) trainer_tell_skipped(t->data.val, "--val-data", (int)T);
     say_coverage(t);
 }
 
@@ -226,14 +227,14 @@ static void print_summary(const Trainer *t) {
     progress_count(parameters, sizeof parameters, (double)llama3_parameters(t->model)->num_parameters);
     progress_count(step_tokens, sizeof step_tokens, (double)o->tokens_per_step);
     const double rows = (double)(o->batch_size * o->grad_accum * t->run.team.size);
-    const double epochs = (double)o->steps * rows / (double)loader_num_windows(t->train);
+    const double epochs = (double)o->steps * rows / (double)loader_num_windows(t->data.train);
     progress_say(stdout, SUMMARY_INDENT,
                  "model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d", parameters,
                  t->run.config.num_hidden_layers, t->run.config.hidden_size, t->run.config.num_attention_heads,
                  t->run.config.num_key_value_heads, t->run.config.vocab_size);
     print_trained(t);
     print_data(t);
-    say_twins(t->train, "--train-data");
+    say_twins(t->data.train, "--train-data");
     if (t->run.team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", t->run.team.size);
     progress_say(stdout, SUMMARY_INDENT, "run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs",
                  (long long)o->steps, step_tokens, (long long)o->grad_accum, (long long)o->batch_size,
@@ -256,8 +257,8 @@ static int open_inputs(Trainer *t, Error *err) {
     if (!code) code = settle_length(t, err);
     if (!code) code = trainer_open_tasks(t, err);
     if (!code) code = find_origin(t, err);
-    if (!code && t->run.options.task == TASK_REWARD) code = import_check_padding(t->origin, t->train_shard, err);
-    if (!code) code = take_document_ids(&t->run.config, t->origin != NULL, t->train, err);
+    if (!code && t->run.options.task == TASK_REWARD) code = import_check_padding(t->origin, t->data.train_shard, err);
+    if (!code) code = take_document_ids(&t->run.config, t->origin != NULL, t->data.train, err);
     if (!code) code = check_sampling(t, err);
     return code ? code : check_resume(t, err);
 }
@@ -305,7 +306,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
     t->run.team = team ? *team : (Team){.size = 1};
     t->run.log.fd = -1;
     t->run.dir.lock.fd = -1;
-    t->unigram_loss = NAN;
+    t->data.unigram_loss = NAN;
     int code = options_trace_steps(options, &t->trace_first, &t->trace_last, err);
     if (!code) code = open_parts(t, err);
     if (code) {
@@ -339,9 +340,9 @@ void trainer_close(Trainer *t) {
     sampler_destroy(t->sampler);
     llama3_destroy(t->model);
     evaltasks_close(t->tasks);
-    loader_close(t->val);
-    loader_close(t->train);
-    tokenizer_close(t->tokenizer);
+    loader_close(t->data.val);
+    loader_close(t->data.train);
+    tokenizer_close(t->data.tokenizer);
     free(t->sample_ids);
     free(t->checksums);
     free(t->reference);

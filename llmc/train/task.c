@@ -153,11 +153,11 @@ static int open_packs(const Trainer *t, Loader **loader, Error *err) {
     spec.shuffle = false;
     spec.once = true;
     return loader_open(loader, t->run.options.train_data, &spec, t->run.config.vocab_size,
-                       tokenizer_sha256(t->tokenizer), err);
+                       tokenizer_sha256(t->data.tokenizer), err);
 }
 
 static int prepare_training_set(Trainer *t, Error *err) {
-    ReferenceSet set = {.what = "training", .shard = t->train_shard, .key.seed = (uint64_t)t->run.options.seed};
+    ReferenceSet set = {.what = "training", .shard = t->data.train_shard, .key.seed = (uint64_t)t->run.options.seed};
     int code = team_agree(&t->run.team, open_packs(t, &set.loader, err), err);
     if (!code) code = prepare_set(t, &set, &t->reference, err);
     loader_close(set.loader);
@@ -167,13 +167,13 @@ static int prepare_training_set(Trainer *t, Error *err) {
 bool trainer_prepares_only(const Trainer *t) { return t->run.options.reference_only; }
 
 int trainer_prepare_reference(Trainer *t, Error *err) {
-    ReferenceSet val = {.what = "validation", .shard = t->val_shard, .loader = t->val};
+    ReferenceSet val = {.what = "validation", .shard = t->data.val_shard, .loader = t->data.val};
     if (t->run.options.task != TASK_DPO) return 0;
     watchdog_phase("reference log-probabilities");
     const char *target = strncmp(t->state.identity.device, "CPU", 3) == 0 ? "cpu" : "cuda";
     int code = t->resume.folder[0] ? 0 : reference_model(&t->state.identity.reference_model, t->model, target, err);
     code = team_agree(&t->run.team, code, err);
     if (!code) code = prepare_training_set(t, err);
-    if (!code && t->val) code = prepare_set(t, &val, &t->val_reference, err);
+    if (!code && t->data.val) code = prepare_set(t, &val, &t->val_reference, err);
     return code;
 }

@@ -29,46 +29,46 @@ static int find_shard(char path[PATH_MAX], const Trainer *t, const char *what, c
 // model that training goes on with, or none at all.
 static int find_llmc_tokenizer(Trainer *t, Error *err) {
     const char *folder = trainer_model_folder(t);
-    if (access(t->tokenizer_path, F_OK) == 0) return 0;
-    int code = folder ? path_join(t->tokenizer_path, folder, "tokenizer.json", err) : 0;
-    if (!code && (!folder || access(t->tokenizer_path, F_OK) != 0)) t->tokenizer_path[0] = 0;
+    if (access(t->data.tokenizer_path, F_OK) == 0) return 0;
+    int code = folder ? path_join(t->data.tokenizer_path, folder, "tokenizer.json", err) : 0;
+    if (!code && (!folder || access(t->data.tokenizer_path, F_OK) != 0)) t->data.tokenizer_path[0] = 0;
     return code;
 }
 
 static int fail_needs_tokenizer(const Trainer *t, const char *option, Error *err) {
     return fail_input(err, "--%s: expected --tokenizer FILE, since %s, a shard of llm.c, names none", option,
-                      t->train_shard);
+                      t->data.train_shard);
 }
 
 // Whether it can be the one that a shard of llm.c was made with.
 static int check_llmc_tokenizer(const Trainer *t, Error *err) {
-    const uint32_t ids = (uint32_t)tokenizer_vocab_size(t->tokenizer), bos = loader_bos_id(t->train);
-    if (ids <= loader_vocab_size(t->train) && (bos == SHARD_NO_ID || bos < ids)) return 0;
-    return fail_input(err, "%s: %u ids, expected the %u of %s, a shard of llm.c", t->tokenizer_path, ids,
-                      loader_vocab_size(t->train), t->train_shard);
+    const uint32_t ids = (uint32_t)tokenizer_vocab_size(t->data.tokenizer), bos = loader_bos_id(t->data.train);
+    if (ids <= loader_vocab_size(t->data.train) && (bos == SHARD_NO_ID || bos < ids)) return 0;
+    return fail_input(err, "%s: %u ids, expected the %u of %s, a shard of llm.c", t->data.tokenizer_path, ids,
+                      loader_vocab_size(t->data.train), t->data.train_shard);
 }
 
 static int fail_no_tokenizer(const Trainer *t, Error *err) {
     return fail_input(err, "%s: no such file, expected the tokenizer that the shards were made with: --tokenizer FILE",
-                      t->tokenizer_path);
+                      t->data.tokenizer_path);
 }
 
 static int open_tokenizer(Trainer *t, bool named, Error *err) {
     const char *given = t->run.options.tokenizer;
-    int code = path_beside(t->tokenizer_path, t->train_shard, "tokenizer.json", err);
+    int code = path_beside(t->data.tokenizer_path, t->data.train_shard, "tokenizer.json", err);
     if (!code && !given && !named) code = find_llmc_tokenizer(t, err);
     if (code) return code;
-    if (given && snprintf(t->tokenizer_path, PATH_MAX, "%s", given) >= PATH_MAX)
+    if (given && snprintf(t->data.tokenizer_path, PATH_MAX, "%s", given) >= PATH_MAX)
         return fail_input(err, "--tokenizer %.200s...: path too long", given);
-    if (!t->tokenizer_path[0] && t->run.options.sample_every) return fail_needs_tokenizer(t, "sample-every", err);
-    if (!t->tokenizer_path[0] && t->run.options.eval_tasks) return fail_needs_tokenizer(t, "eval-tasks", err);
-    if (!t->tokenizer_path[0]) return 0;
-    if (!given && access(t->tokenizer_path, F_OK) != 0) return fail_no_tokenizer(t, err);
-    return tokenizer_open(&t->tokenizer, t->tokenizer_path, err);
+    if (!t->data.tokenizer_path[0] && t->run.options.sample_every) return fail_needs_tokenizer(t, "sample-every", err);
+    if (!t->data.tokenizer_path[0] && t->run.options.eval_tasks) return fail_needs_tokenizer(t, "eval-tasks", err);
+    if (!t->data.tokenizer_path[0]) return 0;
+    if (!given && access(t->data.tokenizer_path, F_OK) != 0) return fail_no_tokenizer(t, err);
+    return tokenizer_open(&t->data.tokenizer, t->data.tokenizer_path, err);
 }
 
 static int open_loader(Trainer *t, Loader **loader, const char *pattern, const LoaderSpec *spec, Error *err) {
-    const uint8_t *sha256 = t->tokenizer ? tokenizer_sha256(t->tokenizer) : NULL;
+    const uint8_t *sha256 = t->data.tokenizer ? tokenizer_sha256(t->data.tokenizer) : NULL;
     return loader_open(loader, pattern, spec, t->run.config.vocab_size, sha256, err);
 }
 
@@ -100,10 +100,10 @@ LoaderSpec trainer_loader_spec(const Trainer *t) {
 
 static int open_training(Trainer *t, const LoaderSpec *spec, Error *err) {
     bool named = true;
-    int code = find_shard(t->train_shard, t, "shard for --train-data", t->run.options.train_data, &named, err);
+    int code = find_shard(t->data.train_shard, t, "shard for --train-data", t->run.options.train_data, &named, err);
     if (!code) code = open_tokenizer(t, named, err);
-    if (!code) code = open_loader(t, &t->train, t->run.options.train_data, spec, err);
-    return code || named || !t->tokenizer ? code : check_llmc_tokenizer(t, err);
+    if (!code) code = open_loader(t, &t->data.train, t->run.options.train_data, spec, err);
+    return code || named || !t->data.tokenizer ? code : check_llmc_tokenizer(t, err);
 }
 
 static int open_validation(Trainer *t, LoaderSpec spec, Error *err) {
@@ -113,10 +113,10 @@ static int open_validation(Trainer *t, LoaderSpec spec, Error *err) {
     spec.world = 1;
     spec.seed = 0; // the same windows whatever the run's seed, so that runs can be compared
     spec.once = o->task != TASK_PRETRAIN;
-    int code = find_shard(t->val_shard, t, "shard for --val-data", o->val_data, NULL, err);
-    if (!code) code = open_loader(t, &t->val, o->val_data, &spec, err);
-    if (!code) code = loader_refuse_overlap(t->train, t->val, err);
-    if (!code && o->task == TASK_PRETRAIN) t->unigram_loss = read_unigram_loss(t->val_shard);
+    int code = find_shard(t->data.val_shard, t, "shard for --val-data", o->val_data, NULL, err);
+    if (!code) code = open_loader(t, &t->data.val, o->val_data, &spec, err);
+    if (!code) code = loader_refuse_overlap(t->data.train, t->data.val, err);
+    if (!code && o->task == TASK_PRETRAIN) t->data.unigram_loss = read_unigram_loss(t->data.val_shard);
     return code;
 }
 

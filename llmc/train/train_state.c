@@ -18,8 +18,8 @@ void state_fingerprint(char text[17], uint64_t fingerprint) { snprintf(text, 17,
 
 static void add_identity(cJSON *root, const Trainer *t) {
     char fingerprint[17], sha[65];
-    state_fingerprint(fingerprint, loader_fingerprint(t->train));
-    text_hex(sha, tokenizer_sha256(t->tokenizer), SHA256_BYTES);
+    state_fingerprint(fingerprint, loader_fingerprint(t->data.train));
+    text_hex(sha, tokenizer_sha256(t->data.tokenizer), SHA256_BYTES);
     cJSON_AddStringToObject(root, "precision", state_precision());
     cJSON_AddStringToObject(root, "train_data", fingerprint);
     cJSON_AddStringToObject(root, "tokenizer_sha256", sha);

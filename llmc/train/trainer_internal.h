@@ -19,6 +19,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/train_data.h"
 #include "train/train_state.h"
 #include "train/run.h"
 #include "run/run_dir.h"
@@ -43,15 +44,11 @@ struct Trainer {
     ProgressState shown; // of the last step
     Run run;
     TrainState state;
+    TrainData data;
     Resume resume;
-    bool new_head;        // the model has a reward model's head, which the weights to begin with lack
-    Loader *train, *val;  // val: NULL where there is none
-    EvalTasks *tasks;     // rank 0's; NULL without --eval-tasks
-    Tokenizer *tokenizer; // NULL: shards of llm.c, and none was given
-    char train_shard[PATH_MAX], val_shard[PATH_MAX]; // the first file of each
-    char tokenizer_path[PATH_MAX];                   // the file in use
-    const char *origin;  // folder whose model is trained on with its own tokenizer; NULL: none
-    double unigram_loss; // of the validation data, NAN: not known
+    bool new_head;      // the model has a reward model's head, which the weights to begin with lack
+    EvalTasks *tasks;   // rank 0's; NULL without --eval-tasks
+    const char *origin; // folder whose model is trained on with its own tokenizer; NULL: none
     Llama3 *model;
     float *reference, *val_reference; // [answers of train, val] log-probabilities; NULL where the loss needs none
     Schedule schedule;

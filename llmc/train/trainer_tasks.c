@@ -6,7 +6,7 @@
 int trainer_open_tasks(Trainer *t, Error *err) {
     if (!t->run.options.eval_tasks || !team_leads(&t->run.team)) return 0;
     return evaltasks_open(&t->tasks, t->run.options.eval_tasks, (int)t->run.options.seq_len, t->run.config.vocab_size,
-                          tokenizer_sha256(t->tokenizer), err);
+                          tokenizer_sha256(t->data.tokenizer), err);
 }
 
 bool trainer_tasks_due(const Trainer *t) {
