@@ -40,8 +40,8 @@ static uint64_t fingerprint_base(Trainer *t) {
 
 static int read_base(Trainer *t, Error *err) {
     const uint64_t seed = (uint64_t)t->run.options.seed;
-    int code = t->new_head ? checkpoint_read_language_model(t->state.identity.base_model, t->model, seed, err)
-                           : checkpoint_read_weights(t->state.identity.base_model, t->model, err);
+    int code = t->task.new_head ? checkpoint_read_language_model(t->state.identity.base_model, t->model, seed, err)
+                                : checkpoint_read_weights(t->state.identity.base_model, t->model, err);
     if (code) return code;
     llama3_init_adapters(t->model, seed);
     t->state.identity.base_fingerprint = fingerprint_base(t);

@@ -24,7 +24,7 @@ static int fetch(Trainer *t, int64_t *num_targets, Error *err) {
         Batch *batch = llama3_batch(t->model, i);
         int code = loader_fetch(t->data.train, t->state.step + t->state.data_offset, i, batch, err);
         if (code) return code;
-        if (t->reference) reference_fill(t->model, i, t->reference);
+        if (t->task.ref_logprobs) reference_fill(t->model, i, t->task.ref_logprobs);
         *num_targets += batch->num_targets;
     }
     return 0;
@@ -164,8 +164,8 @@ static int show_evaluation(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     const bool compares = trainer_compares(o);
     Evaluated result;
-    int code = evaluate(t->model, t->data.val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum,
-                        &result, err);
+    int code = evaluate(t->model, t->data.val, t->task.val_ref_logprobs, &t->run.team, o->eval_batches,
+                        (int)o->grad_accum, &result, err);
     if (code) return code;
     const LogPreference preference = trainer_preference(o, result.sums, (double)result.targets);
     t->shown.val_loss = evaluated_loss(&result);
@@ -186,8 +186,8 @@ static int show_averaged(Trainer *t, Error *err) {
     Evaluated result;
     if (!t->state.average_samples || t->state.step != o->steps) return 0;
     llama3_use_average(t->model, true);
-    int code = evaluate(t->model, t->data.val, t->val_reference, &t->run.team, o->eval_batches, (int)o->grad_accum,
-                        &result, err);
+    int code = evaluate(t->model, t->data.val, t->task.val_ref_logprobs, &t->run.team, o->eval_batches,
+                        (int)o->grad_accum, &result, err);
     llama3_use_average(t->model, false);
     if (code) return code;
     const double loss = evaluated_loss(&result);

@@ -18,7 +18,7 @@
 static int load(Trainer *t, Error *err) {
     if (t->run.options.lora_rank) return trainer_load_adapters(t, err);
     if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
-    if (t->new_head)
+    if (t->task.new_head)
         return checkpoint_read_language_model(t->run.options.init_from, t->model, (uint64_t)t->run.options.seed, err);
     if (t->run.options.init_from) return checkpoint_read_weights(t->run.options.init_from, t->model, err);
     llama3_init_weights(t->model, (uint64_t)t->run.options.seed);
@@ -125,7 +125,7 @@ static int begin(Trainer *t, Error *err) {
     if (!code) code = path_join(path, folder, "trainer_options.json", err);
     if (!code) code = options_save(&t->run.options, path, err);
     if (!code) code = t->data.tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
-    if (!code) code = import_files(folder, t->origin, err);
+    if (!code) code = import_files(folder, t->task.origin, err);
     if (!code && t->run.options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->data.train_shard, err);
     if (!code) code = settle_padding(t, err);
     if (!code) code = run_dir_copy_beside(folder, t->data.train_shard, "meta.json", err);

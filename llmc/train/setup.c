@@ -46,7 +46,7 @@ static int settle_length(Trainer *t, Error *err) {
 }
 
 static int read_model_config(Trainer *t, const char *path, Error *err) {
-    return trainer_take_config(&t->run.config, &t->new_head, &t->run.options, path, err);
+    return trainer_take_config(&t->run.config, &t->task.new_head, &t->run.options, path, err);
 }
 
 // The model is the checkpoint's, or that of the weights to begin with, or --config's.
@@ -72,7 +72,7 @@ static int find_origin(Trainer *t, Error *err) {
     const char *folder = trainer_model_folder(t);
     bool same = false;
     int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(t->data.tokenizer), err) : 0;
-    t->origin = same ? folder : NULL;
+    t->task.origin = same ? folder : NULL;
     if (code || same || t->run.options.task == TASK_PRETRAIN) return code;
     return fail_input(err,
                       "%s/tokenizer.json: not the tokenizer that %s was prepared with: --task %s needs the model's own",
@@ -257,8 +257,9 @@ static int open_inputs(Trainer *t, Error *err) {
     if (!code) code = settle_length(t, err);
     if (!code) code = trainer_open_tasks(t, err);
     if (!code) code = find_origin(t, err);
-    if (!code && t->run.options.task == TASK_REWARD) code = import_check_padding(t->origin, t->data.train_shard, err);
-    if (!code) code = take_document_ids(&t->run.config, t->origin != NULL, t->data.train, err);
+    if (!code && t->run.options.task == TASK_REWARD)
+        code = import_check_padding(t->task.origin, t->data.train_shard, err);
+    if (!code) code = take_document_ids(&t->run.config, t->task.origin != NULL, t->data.train, err);
     if (!code) code = check_sampling(t, err);
     return code ? code : check_resume(t, err);
 }
@@ -345,8 +346,8 @@ void trainer_close(Trainer *t) {
     tokenizer_close(t->data.tokenizer);
     free(t->sample_ids);
     free(t->checksums);
-    free(t->reference);
-    free(t->val_reference);
+    free(t->task.ref_logprobs);
+    free(t->task.val_ref_logprobs);
     resume_free(&t->resume);
     stop_watching(t);
     run_dir_close(&t->run.dir);

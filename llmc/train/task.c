@@ -159,7 +159,7 @@ static int open_packs(const Trainer *t, Loader **loader, Error *err) {
 static int prepare_training_set(Trainer *t, Error *err) {
     ReferenceSet set = {.what = "training", .shard = t->data.train_shard, .key.seed = (uint64_t)t->run.options.seed};
     int code = team_agree(&t->run.team, open_packs(t, &set.loader, err), err);
-    if (!code) code = prepare_set(t, &set, &t->reference, err);
+    if (!code) code = prepare_set(t, &set, &t->task.ref_logprobs, err);
     loader_close(set.loader);
     return code;
 }
@@ -174,6 +174,6 @@ int trainer_prepare_reference(Trainer *t, Error *err) {
     int code = t->resume.folder[0] ? 0 : reference_model(&t->state.identity.reference_model, t->model, target, err);
     code = team_agree(&t->run.team, code, err);
     if (!code) code = prepare_training_set(t, err);
-    if (!code && t->data.val) code = prepare_set(t, &val, &t->val_reference, err);
+    if (!code && t->data.val) code = prepare_set(t, &val, &t->task.val_ref_logprobs, err);
     return code;
 }

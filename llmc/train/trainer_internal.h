@@ -19,6 +19,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/task.h"
 #include "train/train_data.h"
 #include "train/train_state.h"
 #include "train/run.h"
@@ -45,12 +46,10 @@ struct Trainer {
     Run run;
     TrainState state;
     TrainData data;
+    Task task;
     Resume resume;
-    bool new_head;      // the model has a reward model's head, which the weights to begin with lack
-    EvalTasks *tasks;   // rank 0's; NULL without --eval-tasks
-    const char *origin; // folder whose model is trained on with its own tokenizer; NULL: none
+    EvalTasks *tasks; // rank 0's; NULL without --eval-tasks
     Llama3 *model;
-    float *reference, *val_reference; // [answers of train, val] log-probabilities; NULL where the loss needs none
     Schedule schedule;
     bool made;                          // the last call of trainer_step made a step
     LogRanks communication;             // of the last step
