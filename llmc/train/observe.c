@@ -57,7 +57,7 @@ static void note_preference(Trainer *t, int64_t pairs) {
 static void note_step(Trainer *t, double lr, double loss, double grad_norm, double seconds) {
     double time = clock_seconds();
     t->state.step++;
-    const int64_t here = t->state.step - t->first_step; // steps of this process
+    const int64_t here = t->state.step - t->saver.first_step; // steps of this process
     if (here == 1) t->after_first_step = time;
     ProgressState *s = &t->shown;
     s->step = t->state.step;
@@ -246,7 +246,7 @@ int trainer_make_up(Trainer *t, Error *err) {
     const int owed = t->state.due;
     int code = observe_at_length(t, err);
     if (owed && !t->state.due)
-        t->saved_step = 0; // the checkpoint that is there says that they are owed: another is due
+        t->saver.saved_step = 0; // the checkpoint that is there says that they are owed: another is due
     return code;
 }
 

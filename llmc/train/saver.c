@@ -15,8 +15,8 @@
 
 int trainer_prepare_saving(Trainer *t, Error *err) {
     if (!t->run.options.save || !t->run.options.save_every || !trainer_writes_part(t)) return 0;
-    int code = snapshot_create(&t->snapshot, t->model, err);
-    return code ? code : writer_create(&t->writer, err);
+    int code = snapshot_create(&t->saver.snapshot, t->model, err);
+    return code ? code : writer_create(&t->saver.writer, err);
 }
 
 int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
@@ -38,7 +38,7 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
                                    .keep_every = t->run.options.keep_every,
                                    .average = t->run.options.average_from > 0,
                                    .averaged = t->state.average_samples > 0,
-                                   .whole_step = t->saved_step ? t->saved_step : t->first_step};
+                                   .whole_step = t->saver.saved_step ? t->saver.saved_step : t->saver.first_step};
     return 0;
 }
 
@@ -47,9 +47,9 @@ int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, ch
 static void report_failure(Trainer *t, int64_t step, const char *reason) {
     log_checkpoint_failed(&t->run.log, step, reason);
     progress_end(&t->run.progress);
-    if (t->saved_step)
+    if (t->saver.saved_step)
         error_print("no checkpoint of step %lld: %s; training goes on, the newest checkpoint is that of step %lld",
-                    (long long)step, reason, (long long)t->saved_step);
+                    (long long)step, reason, (long long)t->saver.saved_step);
     else
         error_print("no checkpoint of step %lld: %s; training goes on, there is no checkpoint yet", (long long)step,
                     reason);
@@ -59,17 +59,17 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     char name[STORE_NAME_SIZE], size[16];
     Error err = {0};
     store_name(name, result->step);
-    t->saved_step = result->step;
+    t->saver.saved_step = result->step;
     t->rollbacks = 0;
     if (!team_leads(&t->run.team)) return;
-    log_checkpoint(&t->run.log, result->step, name, t->waited, result->seconds, result->bytes);
+    log_checkpoint(&t->run.log, result->step, name, t->saver.waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);
     progress_print(&t->run.progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
-                   (long long)result->step, size, result->seconds, t->waited);
-    if (t->dropped)
+                   (long long)result->step, size, result->seconds, t->saver.waited);
+    if (t->saver.dropped)
         progress_print(&t->run.progress,
                        "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
-                       (long long)result->step, t->dropped, t->dropped == 1 ? "" : "s");
+                       (long long)result->step, t->saver.dropped, t->saver.dropped == 1 ? "" : "s");
     if (run_dir_show_checkpoint(t->run.options.output, &err)) error_print("%s", err.message);
 }
 
@@ -88,13 +88,13 @@ static void begin_write(Trainer *t) {
     Error err = {0};
     char store[PATH_MAX], *state = NULL;
     double began = clock_seconds();
-    if (writer_wait(t->writer, &earlier)) trainer_report_save(t, &earlier);
-    snapshot_take(t->snapshot, t->model);
-    t->waited = clock_seconds() - began;
+    if (writer_wait(t->saver.writer, &earlier)) trainer_report_save(t, &earlier);
+    snapshot_take(t->saver.snapshot, t->model);
+    t->saver.waited = clock_seconds() - began;
     int code = trainer_describe_checkpoint(t, &content, store, &state, &err);
-    content.snapshot = t->snapshot;
-    content.dropped = &t->dropped;
-    if (!code) code = writer_begin(t->writer, WRITE_ALL, &content, NULL, &err);
+    content.snapshot = t->saver.snapshot;
+    content.dropped = &t->saver.dropped;
+    if (!code) code = writer_begin(t->saver.writer, WRITE_ALL, &content, NULL, &err);
     cJSON_free(state);
     if (code) report_failure(t, t->state.step, err.message);
 }
@@ -103,7 +103,7 @@ void trainer_checkpoint(Trainer *t) {
     WriterResult result;
     const Options *o = &t->run.options;
     const bool many = t->run.team.size > 1; // then the writer is looked at before the step
-    if (!many && t->writer && writer_finished(t->writer, &result)) trainer_report_save(t, &result);
+    if (!many && t->saver.writer && writer_finished(t->saver.writer, &result)) trainer_report_save(t, &result);
     // the last one is trainer_save's
     if (!o->save || !o->save_every || t->state.step % o->save_every != 0 || trainer_done(t)) return;
     if (many)
@@ -116,14 +116,14 @@ void trainer_wait_saving(Trainer *t) {
     WriterResult result;
     if (t->run.team.size > 1 && t->run.options.save && t->run.options.save_every)
         trainer_wait_parts(t);
-    else if (t->writer && writer_wait(t->writer, &result))
+    else if (t->saver.writer && writer_wait(t->saver.writer, &result))
         trainer_report_save(t, &result);
 }
 
 void trainer_end_saving(Trainer *t) {
     trainer_wait_saving(t);
-    writer_destroy(t->writer);
-    t->writer = NULL;
+    writer_destroy(t->saver.writer);
+    t->saver.writer = NULL;
 }
 
 // ---- at the end
@@ -133,7 +133,7 @@ static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
     char store[PATH_MAX], *state = NULL;
     int code = trainer_describe_checkpoint(t, &content, store, &state, err);
     content.model = t->model;
-    content.dropped = &t->dropped;
+    content.dropped = &t->saver.dropped;
     if (!code) code = checkpoint_write(&content, bytes, err);
     cJSON_free(state);
     return code;
@@ -143,8 +143,8 @@ static int write_last(Trainer *t, Error *err) {
     WriterResult result = {.step = t->state.step};
     double began = clock_seconds();
     int code = t->run.team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
-    if (t->run.team.size > 1) result.bytes = t->saving.bytes;
-    t->waited = result.seconds = clock_seconds() - began;
+    if (t->run.team.size > 1) result.bytes = t->saver.parts.bytes;
+    t->saver.waited = result.seconds = clock_seconds() - began;
     if (!code)
         report_whole(t, &result);
     else
@@ -178,7 +178,7 @@ static void say_end(Trainer *t) {
 
 static void say_how_to_go_on(Trainer *t) {
     if (t->state.step >= t->run.options.steps) return;
-    if (t->saved_step == t->state.step)
+    if (t->saver.saved_step == t->state.step)
         progress_print(&t->run.progress, "to go on: the same options and --resume auto");
     else
         progress_print(&t->run.progress, "no checkpoint of step %lld was written (%s)", (long long)t->state.step,
@@ -191,7 +191,7 @@ int trainer_save(Trainer *t, Error *err) {
     trainer_close_timeline(t);
     trainer_end_saving(t);
     // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
-    if (t->run.options.save && t->state.step && t->state.step != t->saved_step) {
+    if (t->run.options.save && t->state.step && t->state.step != t->saver.saved_step) {
         int code = write_last(t, err);
         if (code) return code;
     }

@@ -324,7 +324,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
 }
 
 bool trainer_was_done(const Trainer *t) {
-    if (t->first_step == 0 || t->first_step < t->run.options.steps || t->state.due) return false;
+    if (t->saver.first_step == 0 || t->saver.first_step < t->run.options.steps || t->state.due) return false;
     printf("done: %s has all of --steps %lld\n", t->resume.folder, (long long)t->run.options.steps);
     return true;
 }
@@ -336,7 +336,7 @@ void trainer_close(Trainer *t) {
     trainer_end_saving(t);
     if (t->run.progress.out) progress_end(&t->run.progress);
     log_close(&t->run.log);
-    snapshot_destroy(t->snapshot);
+    snapshot_destroy(t->saver.snapshot);
     decoder_destroy(t->decoder);
     sampler_destroy(t->sampler);
     llama3_destroy(t->model);

@@ -92,7 +92,7 @@ static int take_owed(Trainer *t, const Resume *resume, Error *err) {
 int trainer_take_state(Trainer *t, Error *err) {
     const Resume *resume = &t->resume;
     int64_t tokens = 0;
-    t->state.step = t->first_step = t->saved_step = resume->step;
+    t->state.step = t->saver.first_step = t->saver.saved_step = resume->step;
     int code = resume_integer(resume, "skipped_steps", 0, &t->state.skipped_steps, err);
     if (!code) code = resume_integer(resume, "data_offset", -t->state.step, &t->state.data_offset, err);
     if (!code) code = resume_integer(resume, "tokens", 0, &tokens, err);

@@ -8,8 +8,6 @@
 #include <limits.h>
 #include <stdint.h>
 
-#include "checkpoint/snapshot.h"
-#include "checkpoint/writer.h"
 #include "loader/loader.h"
 #include "loader/tokenizer.h"
 #include "generate/sampler.h"
@@ -19,6 +17,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/saver.h"
 #include "train/task.h"
 #include "train/train_data.h"
 #include "train/train_state.h"
@@ -29,24 +28,13 @@
 #include "ranks/team.h"
 #include "train/setup.h"
 
-// A checkpoint that many ranks write: first their parts, then rank 0 gives it its name.
-typedef struct {
-    bool parts;           // they are being written; the same on all ranks
-    bool part;            // this rank's is
-    bool commit;          // it gets its name; rank 0 knows
-    int64_t step;         // whose it is
-    bool averaged;        // the mean over steps has samples in it
-    double began;         // seconds
-    WriterResult written; // this rank's part
-    uint64_t bytes;       // of all parts
-} Saving;
-
 struct Trainer {
     ProgressState shown; // of the last step
     Run run;
     TrainState state;
     TrainData data;
     Task task;
+    Saver saver;
     Resume resume;
     EvalTasks *tasks; // rank 0's; NULL without --eval-tasks
     Llama3 *model;
@@ -61,18 +49,11 @@ struct Trainer {
     bool traced;                        // the timeline is written
     int64_t not_finite_in_a_row;        // steps up to the last one
     int rollbacks;                      // since the last checkpoint was written
-    int64_t first_step;                 // steps that were done when this process began
-    int64_t saved_step;                 // of the newest whole checkpoint, 0: none
-    int dropped;                        // older ones removed to make room for the one that is or was being written
     LogPreference preference;           // likewise, of comparisons
     double tokens_per_second;           // of the last step
     double flops_per_token, peak_flops; // 0: not known
     double began, after_first_step;     // seconds, monotonic clock
-    Snapshot *snapshot;                 // NULL without --save-every
-    Writer *writer;
-    Saving saving;    // of many ranks
-    double waited;    // seconds, for the write that is running
-    Decoder *decoder; // for sampling, rank 0's; NULL without
+    Decoder *decoder;                   // for sampling, rank 0's; NULL without
     Sampler *sampler;
     int32_t *sample_ids; // [sample_tokens]
 };

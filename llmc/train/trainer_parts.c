@@ -35,16 +35,16 @@ static void report_failure(Trainer *t, int64_t step, const Error *err) {
 static int begin_folder(Trainer *t, Described *d, Error *err) {
     int code = team_agree(&t->run.team, describe(t, d, err), err);
     if (code) return code;
-    d->content.dropped = &t->dropped;
+    d->content.dropped = &t->saver.dropped;
     return team_follow(&t->run.team, team_leads(&t->run.team) ? checkpoint_begin(&d->content, err) : 0, err);
 }
 
 // An error of this rank alone is heard when all parts have ended.
 static void begin_part(Trainer *t, Described *d) {
-    Saving *s = &t->saving;
-    snapshot_take(t->snapshot, t->model);
-    d->content.snapshot = t->snapshot;
-    s->part = writer_begin(t->writer, WRITE_PART, &d->content, NULL, &s->written.error) == 0;
+    PartsInFlight *s = &t->saver.parts;
+    snapshot_take(t->saver.snapshot, t->model);
+    d->content.snapshot = t->saver.snapshot;
+    s->part = writer_begin(t->saver.writer, WRITE_PART, &d->content, NULL, &s->written.error) == 0;
 }
 
 void trainer_begin_parts(Trainer *t) {
@@ -55,9 +55,10 @@ void trainer_begin_parts(Trainer *t) {
     if (begin_folder(t, &d, &err)) {
         report_failure(t, t->state.step, &err);
     } else {
-        t->saving = (Saving){.parts = true, .step = t->state.step, .averaged = d.content.averaged, .began = began};
+        t->saver.parts =
+            (PartsInFlight){.parts = true, .step = t->state.step, .averaged = d.content.averaged, .began = began};
         if (trainer_writes_part(t)) begin_part(t, &d);
-        t->waited = clock_seconds() - began;
+        t->saver.waited = clock_seconds() - began;
     }
     cJSON_free(d.state);
 }
@@ -66,7 +67,7 @@ void trainer_begin_parts(Trainer *t) {
 
 // *lines, *bytes = of all parts. Errors, on all ranks: 1.
 static int join_parts(Trainer *t, char **lines, Error *err) {
-    Saving *s = &t->saving;
+    PartsInFlight *s = &t->saver.parts;
     int64_t bytes = (int64_t)s->written.bytes;
     comm_host_sum(t->run.team.comm, &bytes, 1);
     s->bytes = (uint64_t)bytes;
@@ -80,9 +81,9 @@ static int join_parts(Trainer *t, char **lines, Error *err) {
 static int begin_commit(Trainer *t, const char *lines, Error *err) {
     Described d;
     int code = describe(t, &d, err);
-    d.content.step = t->saving.step;
-    d.content.averaged = t->saving.averaged;
-    if (!code) code = writer_begin(t->writer, WRITE_COMMIT, &d.content, lines, err);
+    d.content.step = t->saver.parts.step;
+    d.content.averaged = t->saver.parts.averaged;
+    if (!code) code = writer_begin(t->saver.writer, WRITE_COMMIT, &d.content, lines, err);
     cJSON_free(d.state);
     return code;
 }
@@ -100,7 +101,7 @@ static void abandon(const Trainer *t, int64_t step) {
 
 // All parts have ended, `failed` of them with an error.
 static void finish_parts(Trainer *t, int64_t failed) {
-    Saving *s = &t->saving;
+    PartsInFlight *s = &t->saver.parts;
     Error err = s->written.error;
     char *lines = NULL;
     s->parts = false;
@@ -119,7 +120,7 @@ static void finish_parts(Trainer *t, int64_t failed) {
 
 // What the writer has ended with.
 static void take_result(Trainer *t, WriterResult *result) {
-    Saving *s = &t->saving;
+    PartsInFlight *s = &t->saver.parts;
     if (result->job == WRITE_PART) {
         s->part = false;
         s->written = *result;
@@ -133,33 +134,33 @@ static void take_result(Trainer *t, WriterResult *result) {
 
 void trainer_say_saving(Trainer *t, int64_t *writing, int64_t *failed) {
     WriterResult result;
-    Saving *s = &t->saving;
-    if ((s->part || s->commit) && writer_finished(t->writer, &result)) take_result(t, &result);
+    PartsInFlight *s = &t->saver.parts;
+    if ((s->part || s->commit) && writer_finished(t->saver.writer, &result)) take_result(t, &result);
     *writing = s->part;
     *failed = s->parts && s->written.error.code;
 }
 
 void trainer_hear_saving(Trainer *t, int64_t writing, int64_t failed) {
-    if (t->saving.parts && writing == 0) finish_parts(t, failed);
+    if (t->saver.parts.parts && writing == 0) finish_parts(t, failed);
 }
 
 void trainer_wait_parts(Trainer *t) {
     WriterResult result;
-    Saving *s = &t->saving;
-    if (s->part && writer_wait(t->writer, &result)) take_result(t, &result);
+    PartsInFlight *s = &t->saver.parts;
+    if (s->part && writer_wait(t->saver.writer, &result)) take_result(t, &result);
     if (s->parts) {
         int64_t failed = s->written.error.code != 0;
         comm_host_sum(t->run.team.comm, &failed, 1);
         finish_parts(t, failed);
     }
-    if (s->commit && writer_wait(t->writer, &result)) take_result(t, &result);
-    comm_host_broadcast(t->run.team.comm, &t->saved_step, sizeof t->saved_step, 0);
+    if (s->commit && writer_wait(t->saver.writer, &result)) take_result(t, &result);
+    comm_host_broadcast(t->run.team.comm, &t->saver.saved_step, sizeof t->saver.saved_step, 0);
 }
 
 // ---- at the end
 
 static int write_and_commit(Trainer *t, Described *d, Error *err) {
-    Saving *s = &t->saving;
+    PartsInFlight *s = &t->saver.parts;
     char *lines = NULL;
     uint64_t more = 0;
     int code = 0;
@@ -177,11 +178,11 @@ static int write_and_commit(Trainer *t, Described *d, Error *err) {
 
 int trainer_write_parts(Trainer *t, Error *err) {
     Described d;
-    t->saving = (Saving){.step = t->state.step};
+    t->saver.parts = (PartsInFlight){.step = t->state.step};
     int code = begin_folder(t, &d, err);
     if (!code) code = write_and_commit(t, &d, err);
-    free(t->saving.written.lines);
-    t->saving.written.lines = NULL;
+    free(t->saver.parts.written.lines);
+    t->saver.parts.written.lines = NULL;
     cJSON_free(d.state);
     return code;
 }
