@@ -199,13 +199,13 @@ static int show_averaged(Trainer *t, Error *err) {
 
 static void show_sample(Trainer *t) {
     const Options *o = &t->run.options;
-    if (!t->decoder) return; // rank 0 writes it
+    if (!t->sampling.decoder) return; // rank 0 writes it
     size_t capacity = (size_t)o->sample_tokens * MAX_BYTES_A_TOKEN + 1;
     char *text = malloc(capacity);
     if (!text) return;
-    int count = sample_ids(t->decoder, t->sampler, t->sample_ids, (int)o->sample_tokens, &t->run.config, o->temperature,
-                           (uint64_t)(o->seed + t->state.step));
-    sample_text(t->data.tokenizer, t->sample_ids, count, text, capacity);
+    int count = sample_ids(t->sampling.decoder, t->sampling.sampler, t->sampling.ids, (int)o->sample_tokens,
+                           &t->run.config, o->temperature, (uint64_t)(o->seed + t->state.step));
+    sample_text(t->data.tokenizer, t->sampling.ids, count, text, capacity);
     log_sample(&t->run.log, t->state.step, text);
     progress_print(&t->run.progress, "step %lld: sample\n%s\n", (long long)t->state.step, text);
     free(text);

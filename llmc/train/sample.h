@@ -13,6 +13,13 @@
 extern "C" {
 #endif
 
+// Of --sample-every; rank 0's, all NULL without.
+typedef struct {
+    Decoder *decoder;
+    Sampler *sampler;
+    int32_t *ids; // [sample_tokens]
+} Sampling;
+
 // Fills ids[0..count): ids[0] is the configuration's bos, each other is drawn given those before it. Ends early behind an
 // end token. The same model, seed and temperature give the same ids. Returns how many there are. count is at most d's
 // capacity; row 0 of d is overwritten.

@@ -122,10 +122,10 @@ static int create_model(Trainer *t, Error *err) {
     t->checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->checksums);
     if (!t->checksums) return fail_fault(err, "out of memory");
     if (!o->sample_every || !team_leads(&t->run.team)) return 0;
-    t->sample_ids = malloc((size_t)o->sample_tokens * sizeof *t->sample_ids);
-    if (!t->sample_ids) return fail_fault(err, "out of memory");
-    code = decoder_create(&t->decoder, t->model, 1, (int)o->sample_tokens, err);
-    return code ? code : sampler_create(&t->sampler, t->run.config.vocab_size, err);
+    t->sampling.ids = malloc((size_t)o->sample_tokens * sizeof *t->sampling.ids);
+    if (!t->sampling.ids) return fail_fault(err, "out of memory");
+    code = decoder_create(&t->sampling.decoder, t->model, 1, (int)o->sample_tokens, err);
+    return code ? code : sampler_create(&t->sampling.sampler, t->run.config.vocab_size, err);
 }
 
 // Appends the processor's name, as the system tells it, in brackets.
@@ -241,8 +241,8 @@ static void print_summary(const Trainer *t) {
                  (long long)o->seq_len, among, epochs);
     print_ranks(t);
     trainer_print_resume(t);
-    if (t->decoder)
-        decoder_print_memory(t->decoder, stdout);
+    if (t->sampling.decoder)
+        decoder_print_memory(t->sampling.decoder, stdout);
     else
         llama3_print_memory(t->model, stdout);
     fflush(stdout);
@@ -337,14 +337,14 @@ void trainer_close(Trainer *t) {
     if (t->run.progress.out) progress_end(&t->run.progress);
     log_close(&t->run.log);
     snapshot_destroy(t->saver.snapshot);
-    decoder_destroy(t->decoder);
-    sampler_destroy(t->sampler);
+    decoder_destroy(t->sampling.decoder);
+    sampler_destroy(t->sampling.sampler);
     llama3_destroy(t->model);
     evaltasks_close(t->tasks);
     loader_close(t->data.val);
     loader_close(t->data.train);
     tokenizer_close(t->data.tokenizer);
-    free(t->sample_ids);
+    free(t->sampling.ids);
     free(t->checksums);
     free(t->task.ref_logprobs);
     free(t->task.val_ref_logprobs);

@@ -17,6 +17,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/sample.h"
 #include "train/saver.h"
 #include "train/task.h"
 #include "train/train_data.h"
@@ -35,6 +36,7 @@ struct Trainer {
     TrainData data;
     Task task;
     Saver saver;
+    Sampling sampling;
     Resume resume;
     EvalTasks *tasks; // rank 0's; NULL without --eval-tasks
     Llama3 *model;
@@ -53,9 +55,6 @@ struct Trainer {
     double tokens_per_second;           // of the last step
     double flops_per_token, peak_flops; // 0: not known
     double began, after_first_step;     // seconds, monotonic clock
-    Decoder *decoder;                   // for sampling, rank 0's; NULL without
-    Sampler *sampler;
-    int32_t *sample_ids; // [sample_tokens]
 };
 
 int64_t trainer_tokens(const Trainer *t); // of all steps up to now
