@@ -95,8 +95,9 @@ static const char *tensor_name(const void *table, int index) {
 int trainer_compare_weights(Trainer *t, const char *when, Error *err) {
     const ParameterTable *table = llama3_parameters(t->model);
     if (t->run.team.size == 1) return 0;
-    llama3_checksums(t->model, t->checksums);
-    const TeamSums sums = {t->checksums, t->checksums + table->count, table->count, when, tensor_name, table};
+    llama3_checksums(t->model, t->guard.checksums);
+    const TeamSums sums = {
+        t->guard.checksums, t->guard.checksums + table->count, table->count, when, tensor_name, table};
     return team_compare_sums(&t->run.team, &sums, err);
 }
 

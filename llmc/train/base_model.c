@@ -32,9 +32,9 @@ int trainer_find_base(Trainer *t, Error *err) {
 static uint64_t fingerprint_base(Trainer *t) {
     const ParameterTable *table = llama3_parameters(t->model);
     uint64_t sum = 0;
-    llama3_checksums(t->model, t->checksums);
+    llama3_checksums(t->model, t->guard.checksums);
     for (int i = 0; i < table->count; i++)
-        if (!table->tensors[i].trained) sum += t->checksums[i] * (2 * (uint64_t)i + 1);
+        if (!table->tensors[i].trained) sum += t->guard.checksums[i] * (2 * (uint64_t)i + 1);
     return sum;
 }
 

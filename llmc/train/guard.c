@@ -33,12 +33,12 @@ static int guard_not_finite(Trainer *t, Error *err) {
     snprintf(reason, sizeof reason, "%s is %f", isfinite(s->loss) ? "gradient norm" : "loss",
              isfinite(s->loss) ? s->grad_norm : s->loss);
     note_skip(t, reason);
-    if (++t->not_finite_in_a_row < t->run.options.max_skipped) return 0;
+    if (++t->guard.not_finite_in_a_row < t->run.options.max_skipped) return 0;
     log_stop(&t->run.log, t->state.step, reason);
     return fail_fault(err,
                       "step %lld: the %s, at %lld steps in a row (--max-skipped; --seed %lld, learning rate %g): "
                       "stopped without a checkpoint of this state, the log is kept in %s",
-                      (long long)t->state.step, reason, (long long)t->not_finite_in_a_row,
+                      (long long)t->state.step, reason, (long long)t->guard.not_finite_in_a_row,
                       (long long)t->run.options.seed, s->lr, t->run.options.output);
 }
 
@@ -95,7 +95,7 @@ static int agree_on_newest(Trainer *t, char folder[PATH_MAX], Error *err) {
     int code = team_follow(&t->run.team, team_leads(&t->run.team) ? find_newest(t, folder, err) : 0, err);
     if (code || t->run.team.size == 1) return code;
     comm_host_broadcast(t->run.team.comm, folder, PATH_MAX, 0);
-    comm_host_broadcast(t->run.team.comm, &t->rollbacks, sizeof t->rollbacks, 0);
+    comm_host_broadcast(t->run.team.comm, &t->guard.rollbacks, sizeof t->guard.rollbacks, 0);
     return 0;
 }
 
@@ -110,7 +110,7 @@ static int roll_back(Trainer *t, bool *done, Error *err) {
                        (long long)t->state.step);
         return 0;
     }
-    if (++t->rollbacks > MAX_ROLLBACKS)
+    if (++t->guard.rollbacks > MAX_ROLLBACKS)
         return fail_fault(err, "step %lld: a loss spike again after %d rollbacks to %s: stopped",
                           (long long)t->state.step, MAX_ROLLBACKS, folder);
     *done = true;
@@ -121,7 +121,7 @@ int trainer_guard(Trainer *t, bool *rolled_back, Error *err) {
     const ProgressState *s = &t->shown;
     *rolled_back = false;
     if (!isfinite(s->loss) || !isfinite(s->grad_norm)) return guard_not_finite(t, err);
-    t->not_finite_in_a_row = 0;
+    t->guard.not_finite_in_a_row = 0;
     // the limit as the device compared with it
     const double limit = (float)spike_limit(&t->state.spikes, t->run.options.spike_deviations);
     if (s->loss > limit) guard_spike(t, limit);

@@ -60,7 +60,7 @@ static void report_whole(Trainer *t, const WriterResult *result) {
     Error err = {0};
     store_name(name, result->step);
     t->saver.saved_step = result->step;
-    t->rollbacks = 0;
+    t->guard.rollbacks = 0;
     if (!team_leads(&t->run.team)) return;
     log_checkpoint(&t->run.log, result->step, name, t->saver.waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);

@@ -119,8 +119,8 @@ static int create_model(Trainer *t, Error *err) {
                       .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
     int code = llama3_create(&t->model, &t->run.config, &shape, err);
     if (code) return code;
-    t->checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->checksums);
-    if (!t->checksums) return fail_fault(err, "out of memory");
+    t->guard.checksums = calloc(2 * (size_t)llama3_parameters(t->model)->count, sizeof *t->guard.checksums);
+    if (!t->guard.checksums) return fail_fault(err, "out of memory");
     if (!o->sample_every || !team_leads(&t->run.team)) return 0;
     t->sampling.ids = malloc((size_t)o->sample_tokens * sizeof *t->sampling.ids);
     if (!t->sampling.ids) return fail_fault(err, "out of memory");
@@ -345,7 +345,7 @@ void trainer_close(Trainer *t) {
     loader_close(t->data.train);
     tokenizer_close(t->data.tokenizer);
     free(t->sampling.ids);
-    free(t->checksums);
+    free(t->guard.checksums);
     free(t->task.ref_logprobs);
     free(t->task.val_ref_logprobs);
     resume_free(&t->resume);

@@ -17,6 +17,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/guard.h"
 #include "train/sample.h"
 #include "train/saver.h"
 #include "train/task.h"
@@ -37,6 +38,7 @@ struct Trainer {
     Task task;
     Saver saver;
     Sampling sampling;
+    Guard guard;
     Resume resume;
     EvalTasks *tasks; // rank 0's; NULL without --eval-tasks
     Llama3 *model;
@@ -45,12 +47,9 @@ struct Trainer {
     LogRanks communication;             // of the last step
     LogRanks communicated;              // in all steps of this process
     double stepped;                     // seconds that these took
-    uint64_t *checksums;                // [2][tensors] with many ranks
     int64_t steps_here;                 // steps made by this process
     int64_t trace_first, trace_last;    // of those, to be traced
     bool traced;                        // the timeline is written
-    int64_t not_finite_in_a_row;        // steps up to the last one
-    int rollbacks;                      // since the last checkpoint was written
     LogPreference preference;           // likewise, of comparisons
     double tokens_per_second;           // of the last step
     double flops_per_token, peak_flops; // 0: not known
