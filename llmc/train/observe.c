@@ -50,29 +50,29 @@ static void note_preference(Trainer *t, int64_t pairs) {
     double sums[PREFERENCE_SUMS];
     if (!trainer_compares(&t->run.options)) return;
     for (int i = 0; i < PREFERENCE_SUMS; i++) sums[i] = (double)llama3_step_sums(t->model)[i];
-    t->preference = trainer_preference(&t->run.options, sums, (double)pairs);
-    t->shown.accuracy = t->preference.accuracy;
+    t->report.preference = trainer_preference(&t->run.options, sums, (double)pairs);
+    t->shown.accuracy = t->report.preference.accuracy;
 }
 
 static void note_step(Trainer *t, double lr, double loss, double grad_norm, double seconds) {
     double time = clock_seconds();
     t->state.step++;
     const int64_t here = t->state.step - t->saver.first_step; // steps of this process
-    if (here == 1) t->after_first_step = time;
+    if (here == 1) t->pace.after_first_step = time;
     ProgressState *s = &t->shown;
     s->step = t->state.step;
     s->loss = loss;
     s->lr = lr;
     s->grad_norm = grad_norm;
-    t->tokens_per_second = (double)t->run.options.tokens_per_step / seconds;
+    t->report.tokens_per_second = (double)t->run.options.tokens_per_step / seconds;
     // shown smoothed, over about the last ten steps, so that it can be read; the log has each step's own
     double weight = here <= 2 ? 1 : 0.1;
-    s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->tokens_per_second;
-    if (t->peak_flops > 0)
-        s->share_of_peak = s->tokens_per_second * t->flops_per_token / (t->peak_flops * t->run.team.size);
+    s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * t->report.tokens_per_second;
+    if (t->pace.peak_flops > 0)
+        s->share_of_peak = s->tokens_per_second * t->pace.flops_per_token / (t->pace.peak_flops * t->run.team.size);
     // the first step also warms caches up: what is left is judged by the others, evaluations included
     int64_t left = t->run.options.steps - t->state.step;
-    s->seconds_left = here > 1 && left ? (time - t->after_first_step) / (double)(here - 1) * (double)left : NAN;
+    s->seconds_left = here > 1 && left ? (time - t->pace.after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 
 static void compute(Trainer *t, int64_t num_targets, const AdamWStep *update, float *loss, float *grad_norm) {
@@ -87,11 +87,11 @@ static void compute(Trainer *t, int64_t num_targets, const AdamWStep *update, fl
 }
 
 static void note_communication(Trainer *t) {
-    LogRanks *c = &t->communication;
+    LogRanks *c = &t->report.communication;
     c->ranks = t->run.team.size;
     if (t->run.team.size > 1) world_times(t->run.team.world, &c->comm_seconds, &c->exposed_seconds);
-    t->communicated.comm_seconds += c->comm_seconds;
-    t->communicated.exposed_seconds += c->exposed_seconds;
+    t->pace.communicated.comm_seconds += c->comm_seconds;
+    t->pace.communicated.exposed_seconds += c->exposed_seconds;
 }
 
 // ---- the timeline
@@ -99,14 +99,14 @@ static void note_communication(Trainer *t) {
 enum { SPANS = 1 << 18 };
 
 static int open_timeline(Trainer *t, Error *err) {
-    if (!t->run.options.trace || t->steps_here + 1 != t->trace_first) return 0;
+    if (!t->run.options.trace || t->pace.steps + 1 != t->timeline.first) return 0;
     return team_agree(&t->run.team, trace_open(SPANS, err), err);
 }
 
 void trainer_close_timeline(Trainer *t) {
     Error err = {0};
-    if (!t->run.options.trace || t->steps_here < t->trace_first || t->traced) return;
-    t->traced = true;
+    if (!t->run.options.trace || t->pace.steps < t->timeline.first || t->timeline.written) return;
+    t->timeline.written = true;
     if (timeline_write(&t->run.team, t->run.options.trace, &err) == 0)
         progress_print(&t->run.progress, "step %lld: timeline in %s", (long long)t->state.step, t->run.options.trace);
     else if (team_leads(&t->run.team))
@@ -132,12 +132,12 @@ int trainer_step(Trainer *t, Error *err) {
     note_communication(t);
     note_preference(t, num_targets);
     const double seconds = clock_seconds() - began;
-    t->stepped += seconds;
+    t->pace.seconds += seconds;
     note_step(t, update.learning_rate, loss, grad_norm, seconds);
     watchdog_step(t->state.step);
     t->made = true;
-    t->steps_here++;
-    if (t->steps_here == t->trace_last) trainer_close_timeline(t);
+    t->pace.steps++;
+    if (t->pace.steps == t->timeline.last) trainer_close_timeline(t);
     return 0;
 }
 
@@ -254,9 +254,9 @@ int trainer_observe(Trainer *t, Error *err) {
     const ProgressState *s = &t->shown;
     bool rolled_back;
     if (!t->made) return 0;
-    log_step(&t->run.log, t->state.step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->tokens_per_second,
-             trainer_compares(&t->run.options) ? &t->preference : NULL,
-             t->run.team.size > 1 ? &t->communication : NULL);
+    log_step(&t->run.log, t->state.step, s->loss, s->lr, s->grad_norm, trainer_tokens(t), t->report.tokens_per_second,
+             trainer_compares(&t->run.options) ? &t->report.preference : NULL,
+             t->run.team.size > 1 ? &t->report.communication : NULL);
     int code = trainer_guard(t, &rolled_back, err);
     if (code || rolled_back) return code;
     add_to_average(t);

@@ -134,6 +134,6 @@ static int begin(Trainer *t, Error *err) {
 
 int trainer_begin(Trainer *t, Error *err) {
     int code = team_follow(&t->run.team, team_leads(&t->run.team) ? begin(t, err) : 0, err);
-    t->began = clock_seconds();
+    t->pace.began = clock_seconds();
     return code;
 }

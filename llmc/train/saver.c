@@ -155,19 +155,19 @@ static int write_last(Trainer *t, Error *err) {
 
 // Of rank 0.
 static void say_communication(Trainer *t) {
-    const LogRanks *c = &t->communicated;
-    if (t->run.team.size == 1 || t->steps_here == 0) return;
+    const LogRanks *c = &t->pace.communicated;
+    if (t->run.team.size == 1 || t->pace.steps == 0) return;
     progress_print(&t->run.progress,
                    "communication %.3f s a step, waiting for other ranks included; not hidden by computing: %.3f s, "
                    "%.1f %% of a step",
-                   c->comm_seconds / (double)t->steps_here, c->exposed_seconds / (double)t->steps_here,
-                   100 * c->exposed_seconds / t->stepped);
+                   c->comm_seconds / (double)t->pace.steps, c->exposed_seconds / (double)t->pace.steps,
+                   100 * c->exposed_seconds / t->pace.seconds);
 }
 
 static void say_end(Trainer *t) {
     char span[24];
     progress_end(&t->run.progress); // the last step's line stays
-    progress_span(span, sizeof span, clock_seconds() - t->began);
+    progress_span(span, sizeof span, clock_seconds() - t->pace.began);
     if (t->state.step >= t->run.options.steps)
         progress_print(&t->run.progress, "done after %lld steps, %s", (long long)t->state.step, span);
     else

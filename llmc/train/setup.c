@@ -147,7 +147,7 @@ static void find_device(Trainer *t) {
     struct cudaDeviceProp properties;
     cuda_check(cudaGetDevice(&device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
-    t->peak_flops =
+    t->pace.peak_flops =
         t->run.options.peak_tflops > 0 ? 1e12 * t->run.options.peak_tflops : flops_peak_of_device(properties.name);
     snprintf(t->state.identity.device, sizeof t->state.identity.device, "%.100s", properties.name);
     if (strcmp(t->state.identity.device, "CPU") == 0)
@@ -308,7 +308,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
     t->run.log.fd = -1;
     t->run.dir.lock.fd = -1;
     t->data.unigram_loss = NAN;
-    int code = options_trace_steps(options, &t->trace_first, &t->trace_last, err);
+    int code = options_trace_steps(options, &t->timeline.first, &t->timeline.last, err);
     if (!code) code = open_parts(t, err);
     if (code) {
         trainer_close(t);
@@ -317,7 +317,7 @@ int trainer_open(Trainer **out, const Options *options, const Team *team, Error 
     const Options *o = &t->run.options;
     t->shown = (ProgressState){0, o->steps, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL};
     t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction, (int)o->schedule};
-    t->flops_per_token = flops_per_token(&t->run.config, llama3_parameters(t->model), (int)o->seq_len);
+    t->pace.flops_per_token = flops_per_token(&t->run.config, llama3_parameters(t->model), (int)o->seq_len);
     print_summary(t);
     *out = t;
     return 0;

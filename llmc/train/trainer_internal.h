@@ -17,6 +17,7 @@
 #include "run/log.h"
 #include "run/progress.h"
 #include "train/resume.h"
+#include "train/observe.h"
 #include "train/guard.h"
 #include "train/sample.h"
 #include "train/saver.h"
@@ -39,21 +40,14 @@ struct Trainer {
     Saver saver;
     Sampling sampling;
     Guard guard;
+    StepReport report;
+    Pace pace;
+    Timeline timeline;
     Resume resume;
     EvalTasks *tasks; // rank 0's; NULL without --eval-tasks
     Llama3 *model;
     Schedule schedule;
-    bool made;                          // the last call of trainer_step made a step
-    LogRanks communication;             // of the last step
-    LogRanks communicated;              // in all steps of this process
-    double stepped;                     // seconds that these took
-    int64_t steps_here;                 // steps made by this process
-    int64_t trace_first, trace_last;    // of those, to be traced
-    bool traced;                        // the timeline is written
-    LogPreference preference;           // likewise, of comparisons
-    double tokens_per_second;           // of the last step
-    double flops_per_token, peak_flops; // 0: not known
-    double began, after_first_step;     // seconds, monotonic clock
+    bool made; // the last call of trainer_step made a step
 };
 
 int64_t trainer_tokens(const Trainer *t); // of all steps up to now
