@@ -171,7 +171,7 @@ def rope(bench, s, e):
     on_device = bench.lib.device(table)
     size = 2 * B * T * (NH + NKV) * HD * e
     for name in ("rope_forward", "rope_backward"):
-        call = bench.call(name, qkv, on_device, doc_start, None, B, T, NH, NKV, HD)
+        call = bench.call(name, qkv, on_device, llmc.AttentionMask(doc_start), llmc.AttentionShape(B, T, NH, NKV, HD))
         yield name, (B, T, NH, NKV, HD), call, {"bytes": size}, (qkv, on_device, doc_start)
 
 
@@ -181,9 +181,10 @@ def attention(bench, s, e):
     out, dout = bench.normal(B * T, NH * HD), bench.normal(B * T, NH * HD)
     lse, scratch, doc_start = bench.floats(B, NH, T), bench.floats(B, NH, T), token_inputs(bench, s)[2]
     shape, keep = (B, T, NH, NKV, HD), (qkv, dqkv, out, dout, lse, scratch, doc_start)
+    given = llmc.AttentionMask(doc_start), llmc.AttentionShape(*shape)
     flops = 4 * B * NH * T * (T + 1) // 2 * HD
-    yield "attention_forward", shape, bench.call("attention_forward", out, lse, qkv, doc_start, None, *shape), {"flops": flops}, keep
-    backward = bench.call("attention_backward", dqkv, scratch, dout, out, qkv, lse, doc_start, None, *shape)
+    yield "attention_forward", shape, bench.call("attention_forward", out, lse, qkv, *given), {"flops": flops}, keep
+    backward = bench.call("attention_backward", dqkv, scratch, dout, out, qkv, lse, *given)
     yield "attention_backward", shape, backward, {"flops": 2.5 * flops}, keep
 
 

@@ -42,8 +42,10 @@ static size_t cache_elements(const Decoder *d) { // keys or values of a layer
     return (size_t)d->rows * (size_t)c->num_key_value_heads * (size_t)d->padded * (size_t)c->head_dim;
 }
 
-static floatX *layer_keys(const Decoder *d, int l) { return d->cache + 2 * (size_t)l * cache_elements(d); }
-static floatX *layer_values(const Decoder *d, int l) { return layer_keys(d, l) + cache_elements(d); }
+static KvCache layer_cache(const Decoder *d, int l) {
+    floatX *keys = d->cache + 2 * (size_t)l * cache_elements(d);
+    return (KvCache){keys, keys + cache_elements(d), llama3_attention_shape(d->m, d->rows, d->padded)};
+}
 
 static void *take(Decoder *d, MemoryKind kind, size_t width, size_t element_size) {
     return memory_take(&d->memory, kind, (size_t)d->rows * width * element_size);
@@ -62,9 +64,8 @@ static void plan(Decoder *d) {
     d->gate_up = take(d, kind, 2 * F, x);
     d->swiglu = take(d, kind, F, x);
     d->rstd = take(d, kind, 1, sizeof(float));
-    d->scratch = memory_take(&d->memory, kind,
-                             sizeof(float) *
-                                 attention_decode_scratch(d->rows, d->capacity, c->num_attention_heads, c->head_dim));
+    const AttentionShape shape = llama3_attention_shape(d->m, d->rows, d->padded);
+    d->scratch = memory_take(&d->memory, kind, sizeof(float) * attention_decode_scratch(d->rows, d->capacity, shape));
     d->logits = take(d, kind, (size_t)d->m->table.padded_vocab, sizeof(float));
     d->inputs = take(d, kind, 3, sizeof(int32_t));
 }
@@ -164,9 +165,7 @@ typedef struct {
 
 static void store_layer(void *context, int l, const floatX *qkv) {
     const Prompt *p = context;
-    const LlamaConfig *c = &p->d->m->config;
-    kv_cache_store(layer_keys(p->d, l), layer_values(p->d, l), qkv, p->row, p->n, p->d->padded, c->num_attention_heads,
-                   c->num_key_value_heads, c->head_dim, p->d->m->stream);
+    kv_cache_store(layer_cache(p->d, l), qkv, p->row, p->n, p->d->m->stream);
 }
 
 int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *err) {
@@ -203,18 +202,15 @@ static void block(Decoder *d, int l, int n, int length) {
     Llama3 *m = d->m;
     const LlamaConfig *c = &m->config;
     const LayerOffsets *w = &m->table.layers[l];
-    const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
-    const int F = c->intermediate_size;
-    const int32_t *rows = d->inputs, *positions = d->inputs + n;
+    const NewTokens tokens = {d->inputs, d->inputs + n, n};
+    const KvCache cache = layer_cache(d, l);
     project(d, d->qkv, d->norm, l, UNIT_QKV, n);
-    kv_cache_append(d->qkv, layer_keys(d, l), layer_values(d, l), m->rope, rows, positions, n, d->padded, NH, NKV, HD,
-                    m->stream);
-    attention_decode(d->attention, d->scratch, d->qkv, layer_keys(d, l), layer_values(d, l), rows, positions, n, length,
-                     d->padded, NH, NKV, HD, m->stream);
+    kv_cache_append(d->qkv, cache, m->rope, tokens, m->stream);
+    attention_decode(d->attention, d->scratch, d->qkv, cache, tokens, length, m->stream);
     project(d, d->delta, d->attention, l, UNIT_OUTPUT, n);
     add_norm(d, w->ffn_norm, n);
     project(d, d->gate_up, d->norm, l, UNIT_GATE_UP, n);
-    swiglu_forward(d->swiglu, d->gate_up, n, F, m->stream);
+    swiglu_forward(d->swiglu, d->gate_up, n, c->intermediate_size, m->stream);
     project(d, d->delta, d->swiglu, l, UNIT_DOWN, n);
 }
 
@@ -272,14 +268,16 @@ void decoder_copy(Decoder *d, int to, int from) {
     const int blocks = (d->lengths[from] + KV_CACHE_BLOCK - 1) / KV_CACHE_BLOCK;
     const size_t used = (size_t)blocks * KV_CACHE_BLOCK * (size_t)c->head_dim; // elements of a head, keys or values
     const size_t heads = (size_t)c->num_key_value_heads;
-    for (int l = 0; l < c->num_hidden_layers; l++)
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        const KvCache cache = layer_cache(d, l);
         for (size_t h = 0; h < 2 * heads; h++) {
-            floatX *base = h < heads ? layer_keys(d, l) : layer_values(d, l);
+            floatX *base = h < heads ? cache.keys : cache.values;
             const size_t kv = h % heads;
             cuda_check(cudaMemcpyAsync(base + ((size_t)to * heads + kv) * head,
                                        base + ((size_t)from * heads + kv) * head, used * sizeof(floatX),
                                        cudaMemcpyDeviceToDevice, d->m->stream));
         }
+    }
     memcpy(d->host_logits + (size_t)to * VP, d->host_logits + (size_t)from * VP, VP * sizeof(float));
     d->lengths[to] = d->lengths[from];
 }

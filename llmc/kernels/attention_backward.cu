@@ -44,7 +44,7 @@ enum { D_THREADS = 128, D_ROWS = 4 };
 
 template <int LANES>
 __global__ void __launch_bounds__(D_THREADS)
-    attention_d_kernel(float *d, const floatX *dout, const floatX *out, AttentionSizes sizes, long rows) {
+    attention_d_kernel(float *d, const floatX *dout, const floatX *out, QkvLayout layout, long rows) {
     const int groups = D_THREADS / LANES, lane = (int)threadIdx.x % LANES;
     const long row0 = (long)blockIdx.x * groups * D_ROWS + threadIdx.x / LANES;
     float sum[D_ROWS];
@@ -53,10 +53,10 @@ __global__ void __launch_bounds__(D_THREADS)
         const long row = row0 + r * groups;
         sum[r] = 0.0f;
         if (row >= rows) continue;
-        for (int col = lane * VEC; col < sizes.HD; col += LANES * VEC) {
+        for (int col = lane * VEC; col < layout.HD; col += LANES * VEC) {
             float a[VEC], b[VEC];
-            load_vec(a, dout + row * sizes.HD + col);
-            load_vec(b, out + row * sizes.HD + col);
+            load_vec(a, dout + row * layout.HD + col);
+            load_vec(b, out + row * layout.HD + col);
             EACH_ELEMENT
             for (int i = 0; i < VEC; i++) a[i] *= b[i];
             sum[r] += sum_vec(a);
@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(D_THREADS)
     for (int r = 0; r < D_ROWS; r++) {
         const long row = row0 + r * groups; // row = (b * T + t) * NH + head
         if (lane != 0 || row >= rows) continue;
-        const long token = row / sizes.NH;
-        d[sizes.stat((int)(token / sizes.T), (int)(row % sizes.NH), (int)(token % sizes.T))] = sum[r];
+        const long token = row / layout.NH;
+        d[layout.stat((int)(token / layout.T), (int)(row % layout.NH), (int)(token % layout.T))] = sum[r];
     }
 }
 
@@ -149,15 +149,15 @@ __device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QuerySt
     }
 }
 
-// Likewise the keys that are hidden from a query (kernels/attention.h). hidden: [T, 2].
+// Likewise the keys that are excluded from a query (kernels/attention.h). excluded: [T, 2].
 template <int M, int COLS>
-__device__ __forceinline__ void hide_transposed(Acc<COLS> (&s)[M], const int *hidden, int warp_key0, int query0,
-                                                int T) {
+__device__ __forceinline__ void exclude_transposed(Acc<COLS> (&s)[M], const int *excluded, int warp_key0, int query0,
+                                                   int T) {
     const int lane = lane_id();
     EACH_ELEMENT
     for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
         const int query = min(query0 + Acc<COLS>::column(lane, 0, e), T - 1);
-        const int begin = hidden[2 * query], end = hidden[2 * query + 1];
+        const int begin = excluded[2 * query], end = excluded[2 * query + 1];
 #pragma unroll
         for (int r = 0; r < 2 * M; r++) {
             const int key = warp_key0 + 8 * r + lane / 4;
@@ -167,12 +167,12 @@ __device__ __forceinline__ void hide_transposed(Acc<COLS> (&s)[M], const int *hi
     }
 }
 
-// What is hidden from the queries of a tile.
-template <int COLS> __device__ __forceinline__ HiddenKeys hidden_from_tile(const int *hidden, int query0, int T) {
+// What is excluded from the queries of a tile.
+template <int COLS> __device__ __forceinline__ ExcludedKeys excluded_from_tile(const int *excluded, int query0, int T) {
     int query[ceil_div(COLS, 32)];
 #pragma unroll
     for (int i = 0; i < ceil_div(COLS, 32); i++) query[i] = min(query0 + (32 * i + lane_id()) % COLS, T - 1);
-    return hidden_keys(hidden, query);
+    return excluded_keys(excluded, query);
 }
 
 template <int COLS>
@@ -187,10 +187,10 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
     }
 }
 
-template <typename Tiles, bool HIDES>
+template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                         const int *doc_start, const int *hidden, AttentionSizes sizes, int tiles, float scale) {
+                         AttentionMask mask, QkvLayout layout, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS,
                   OUT = Tiles::OUT;
     constexpr int E = 2 * Acc<COLS>::W;
@@ -206,28 +206,28 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     };
 
     const int part = (int)(blockIdx.x % Tiles::PARTS), col0 = part * OUT;
-    const AttentionBlock block(blockIdx.x / Tiles::PARTS, tiles, sizes.NKV, false);
-    const int T = sizes.T, stride = sizes.qkv_stride(), group = sizes.NH / sizes.NKV;
+    const AttentionBlock block(blockIdx.x / Tiles::PARTS, tiles, layout.NKV, false);
+    const int T = layout.T, stride = layout.qkv_stride(), group = layout.NH / layout.NKV;
     const int key0 = block.tile * ROWS, key_last = min(key0 + ROWS, T) - 1;
-    const size_t keys = sizes.key(block.b, block.head, key0), values = sizes.value(block.b, block.head, key0);
-    doc_start += (size_t)block.b * T;
-    if (HIDES) hidden += 2 * (size_t)block.b * T;
+    const size_t keys = layout.key(block.b, block.head, key0), values = layout.value(block.b, block.head, key0);
+    const int *doc_start = mask.doc_start + (size_t)block.b * T;
+    const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)block.b * T : nullptr;
 
     // steps: for each query head of the group, the tiles of queries that see one of our keys
     const int first_tile = key0 / COLS, end_tile = ceil_div(queries_end(doc_start, key_last, T), COLS);
     const int tiles_each = end_tile - first_tile, steps = group * tiles_each;
     auto load_queries = [&](int step) {
         const int head = block.head * group + step / tiles_each, query0 = (first_tile + step % tiles_each) * COLS;
-        load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + sizes.query(block.b, head, query0), stride,
-                                       T - query0, sizes.HD);
-        load_tile_async<COLS, THREADS>(query_tile(step, 1), dout + sizes.output(block.b, head, query0),
-                                       sizes.out_stride(), T - query0, sizes.HD);
+        load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + layout.query(block.b, head, query0), stride,
+                                       T - query0, layout.HD);
+        load_tile_async<COLS, THREADS>(query_tile(step, 1), dout + layout.output(block.b, head, query0),
+                                       layout.out_stride(), T - query0, layout.HD);
         cp_async_commit();
-        const size_t row = sizes.stat(block.b, head, 0);
+        const size_t row = layout.stat(block.b, head, 0);
         load_query_stats<COLS>(query_stats(step), lse + row, d + row, doc_start, query0, T);
     };
-    load_tile_async<ROWS, THREADS>(k_tile, qkv + keys, stride, T - key0, sizes.HD);
-    load_tile_async<ROWS, THREADS>(v_tile, qkv + values, stride, T - key0, sizes.HD);
+    load_tile_async<ROWS, THREADS>(k_tile, qkv + keys, stride, T - key0, layout.HD);
+    load_tile_async<ROWS, THREADS>(v_tile, qkv + values, stride, T - key0, layout.HD);
     load_queries(0);
 
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_key0 = key0 + warp_row;
@@ -245,9 +245,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         const QueryStats stats = query_stats(step); // the first and last column stand first and last in it too
         const int query0 = (first_tile + step % tiles_each) * COLS, query_last = min(query0 + COLS, T) - 1;
         if (!active || query_last < warp_key0 || stats.first[0] > warp_last) continue;
-        HiddenKeys unseen = {};
-        if (HIDES) unseen = hidden_from_tile<COLS>(hidden, query0, T);
-        if (HIDES && unseen.from_all(warp_key0, warp_last)) continue;
+        ExcludedKeys excluded_here = {};
+        if (EXCLUDES) excluded_here = excluded_from_tile<COLS>(excluded, query0, T);
+        if (EXCLUDES && excluded_here.from_all(warp_key0, warp_last)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -256,7 +256,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         load_rows(v, v_tile, warp_row);
         multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
         if (query0 < warp_last || stats.first[COLS - 1] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
-        if (HIDES && unseen.from_any(warp_key0, warp_last)) hide_transposed(p, hidden, warp_key0, query0, T);
+        if (EXCLUDES && excluded_here.from_any(warp_key0, warp_last))
+            exclude_transposed(p, excluded, warp_key0, query0, T);
 
         const int first_stat = lane_id() % 4 * E;
 #pragma unroll
@@ -274,8 +275,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
     }
     if (!active) return;
-    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, sizes.HD - col0, scale / LOG2E);
-    store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, sizes.HD - col0, 1.0f);
+    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, layout.HD - col0, scale / LOG2E);
+    store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, layout.HD - col0, 1.0f);
 }
 
 // ---- dQ
@@ -296,10 +297,10 @@ __device__ __forceinline__ void mask_rows(Acc<COLS> (&s)[M], const int *first, c
     }
 }
 
-template <typename Tiles, bool HIDES>
+template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                        const int *doc_start, const int *hidden, AttentionSizes sizes, int tiles, float scale) {
+                        AttentionMask mask, QkvLayout layout, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
     SHARED_DYNAMIC(floatX, shared);
@@ -308,27 +309,27 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         return SharedTile<floatX, HD>{shared + (2 * ROWS + (2 * (tile & 1) + which) * COLS) * HD};
     };
 
-    const AttentionBlock block(blockIdx.x, tiles, sizes.NH, true);
-    const int T = sizes.T, kv_head = sizes.kv_head(block.head), stride = sizes.qkv_stride();
+    const AttentionBlock block(blockIdx.x, tiles, layout.NH, true);
+    const int T = layout.T, kv_head = layout.kv_head(block.head), stride = layout.qkv_stride();
     const int row0 = block.tile * ROWS, last_row = min(row0 + ROWS, T) - 1;
-    const size_t queries = sizes.query(block.b, block.head, row0);
-    doc_start += (size_t)block.b * T;
-    if (HIDES) hidden += 2 * (size_t)block.b * T;
-    lse += sizes.stat(block.b, block.head, 0);
-    d += sizes.stat(block.b, block.head, 0);
+    const size_t queries = layout.query(block.b, block.head, row0);
+    const int *doc_start = mask.doc_start + (size_t)block.b * T;
+    const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)block.b * T : nullptr;
+    lse += layout.stat(block.b, block.head, 0);
+    d += layout.stat(block.b, block.head, 0);
 
     auto load_keys = [&](int tile) {
         const int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
-        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + layout.key(block.b, kv_head, key0), stride, T - key0,
+                                       layout.HD);
+        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + layout.value(block.b, kv_head, key0), stride, T - key0,
+                                       layout.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
-    load_tile_async<ROWS, THREADS>(q_tile, qkv + queries, stride, T - row0, sizes.HD);
-    load_tile_async<ROWS, THREADS>(dout_tile, dout + sizes.output(block.b, block.head, row0), sizes.out_stride(),
-                                   T - row0, sizes.HD);
+    load_tile_async<ROWS, THREADS>(q_tile, qkv + queries, stride, T - row0, layout.HD);
+    load_tile_async<ROWS, THREADS>(dout_tile, dout + layout.output(block.b, block.head, row0), layout.out_stride(),
+                                   T - row0, layout.HD);
     load_keys(first_tile);
 
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
@@ -345,8 +346,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         row_lse[r] = lse[query[r]] * LOG2E;
         row_d[r] = d[query[r]];
     }
-    HiddenKeys unseen = {};
-    if (HIDES) unseen = hidden_keys(hidden, query);
+    ExcludedKeys excluded_here = {};
+    if (EXCLUDES) excluded_here = excluded_keys(excluded, query);
     FragA<floatX, HD> q[M], dout_frag[M];
     Acc<HD> dq[M];
     zero_all(dq);
@@ -362,7 +363,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
         const int key0 = tile * COLS;
         if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
-        if (HIDES && unseen.from_all(key0, key0 + COLS - 1)) continue;
+        if (EXCLUDES && excluded_here.from_all(key0, key0 + COLS - 1)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -375,7 +376,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             multiply_nt(ds, dout_frag, key_tile(tile, 1));
         }
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
-        if (HIDES && unseen.from_any(key0, key0 + COLS - 1)) hide_keys(p, hidden, query, key0);
+        if (EXCLUDES && excluded_here.from_any(key0, key0 + COLS - 1)) exclude_keys(p, excluded, query, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
             softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
@@ -385,48 +386,47 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
         multiply_nn(dq, left, key_tile(tile, 0), 0);
     }
-    if (active) store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, sizes.HD, scale / LOG2E);
+    if (active) store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD, scale / LOG2E);
 }
 
-template <typename Tiles, bool HIDES>
+template <typename Tiles, bool EXCLUDES>
 void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-              const int *doc_start, const int *hidden, int B, AttentionSizes sizes, cudaStream_t stream) {
-    const float scale = LOG2E / sqrtf((float)sizes.HD);
-    const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
+              AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
+    const float scale = LOG2E / sqrtf((float)layout.HD);
+    const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
 
     constexpr int LANES = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
-    const long rows = (long)B * sizes.T * sizes.NH;
+    const long rows = (long)layout.B * layout.T * layout.NH;
     const long rows_a_block = D_THREADS / LANES * D_ROWS;
     launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d,
-           dout, out, sizes, rows);
-    launch((attention_dkv_kernel<Tiles, HIDES>),
-           dim3((unsigned)tiles * Tiles::PARTS * (unsigned)sizes.NKV * (unsigned)B), dim3(Tiles::THREADS),
-           key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, hidden, sizes, tiles, scale);
-    launch((attention_dq_kernel<Tiles, HIDES>), dim3((unsigned)tiles * (unsigned)sizes.NH * (unsigned)B),
-           dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, doc_start, hidden, sizes,
-           tiles, scale);
+           dout, out, layout, rows);
+    launch((attention_dkv_kernel<Tiles, EXCLUDES>),
+           dim3((unsigned)tiles * Tiles::PARTS * (unsigned)layout.NKV * (unsigned)layout.B), dim3(Tiles::THREADS),
+           key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, mask, layout, tiles, scale);
+    launch((attention_dq_kernel<Tiles, EXCLUDES>), dim3((unsigned)tiles * (unsigned)layout.NH * (unsigned)layout.B),
+           dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, mask, layout, tiles, scale);
 }
 
-template <int HD, bool HIDES>
+template <int HD, bool EXCLUDES>
 void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-                  const int *doc_start, const int *hidden, int B, AttentionSizes sizes, cudaStream_t stream) {
+                  AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
     using Tiles = Backward<HD>;
     static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
         if (wide_warps())
-            return backward<WideWarp<Tiles>, HIDES>(dqkv, d, dout, out, qkv, lse, doc_start, hidden, B, sizes, stream);
-    backward<Tiles, HIDES>(dqkv, d, dout, out, qkv, lse, doc_start, hidden, B, sizes, stream);
+            return backward<WideWarp<Tiles>, EXCLUDES>(dqkv, d, dout, out, qkv, lse, mask, layout, stream);
+    backward<Tiles, EXCLUDES>(dqkv, d, dout, out, qkv, lse, mask, layout, stream);
 }
 
 } // namespace
 
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
-                                   const floatX *qkv, const float *lse, const int *doc_start, const int *hidden, int B,
-                                   int T, int NH, int NKV, int HD, cudaStream_t stream) {
-    const AttentionSizes sizes = {T, NH, NKV, HD};
+                                   const floatX *qkv, const float *lse, AttentionMask mask, AttentionShape shape,
+                                   cudaStream_t stream) {
+    const QkvLayout layout(shape);
 #define BACKWARD(D)                                                                                                    \
-    (hidden ? backward_for<D, true> : backward_for<D, false>)(dqkv, scratch, dout, out, qkv, lse, doc_start, hidden,   \
-                                                              B, sizes, stream)
-    ATTENTION_DISPATCH(HD, BACKWARD);
+    (mask.excluded ? backward_for<D, true> : backward_for<D, false>)(dqkv, scratch, dout, out, qkv, lse, mask, layout, \
+                                                                     stream)
+    ATTENTION_DISPATCH(shape.HD, BACKWARD);
 #undef BACKWARD
 }

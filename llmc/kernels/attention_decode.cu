@@ -6,11 +6,11 @@
 // Inside a block the work is cut for SLOTS threads, in four phases with a barrier between:
 //   scores    a slot has 8 neighbouring keys and a quarter of HD: no exchange, 16-byte loads of 8 keys' one element
 //   softmax   a warp has a head: adds the quarters; maximum and sum over the split
-//   values    a slot has 8 elements of HD and every so-manieth key
+//   values    a slot has 8 elements of HD and every `subsets`-th key
 //   sum       of the slots' outputs
 // On the CPU one warp takes all slots in turn (see wide_warps): the same sums in the same order, fewer fibers to switch.
 #include "kernels/attention_decode.h"
-#include "kernels/kv_cache_layout.h"
+#include "kernels/qkv_layout.h"
 #include "kernels/rows.h"
 #include "device/math.h"
 #include "device/mma.h"
@@ -158,24 +158,24 @@ __device__ __forceinline__ void sum_subsets(float *to, size_t stride, Shared<G> 
 // then come from the cache near the multiprocessor.
 template <int G, int THREADS>
 __global__ void __launch_bounds__(THREADS)
-    split_kernel(Partial partial, const floatX *qkv, const floatX *keys, const floatX *values, const int *rows,
-                 const int *positions, CacheSizes sizes, float scale) {
+    split_kernel(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, float scale) {
     SHARED_DYNAMIC(float, memory);
     const Shared<G> shared(memory);
     const int split = blockIdx.x, kv = blockIdx.y, i = blockIdx.z, first = split * SPLIT;
-    const int count = min(positions[i] + 1 - first, SPLIT); // keys of this split
-    if (count <= 0) return;                                 // the whole block
-    const int HD = sizes.HD, heads = sizes.NH / sizes.NKV, subsets = SLOTS / (HD / CHUNK);
-    const floatX *queries = qkv + (size_t)i * sizes.qkv_stride() + kv * heads * HD;
+    const int count = min(tokens.positions[i] + 1 - first, SPLIT); // keys of this split
+    if (count <= 0) return;                                        // the whole block
+    const QkvLayout layout(cache.shape);
+    const int HD = layout.HD, heads = layout.NH / layout.NKV, subsets = SLOTS / (HD / CHUNK), row = tokens.rows[i];
+    const floatX *queries = qkv + layout.query(0, kv * heads, i);
     for (int head = 0; head < heads; head += G) {
-        const size_t at = partial.index(i, kv * heads + head, sizes.NH, split);
+        const size_t at = partial.index(i, kv * heads + head, layout.NH, split);
         load_queries<G, THREADS>(shared, queries, head, heads, HD);
         __syncthreads();
-        score<G, THREADS>(shared, keys + sizes.key(rows[i], kv, first), count, HD);
+        score<G, THREADS>(shared, cache.key(row, kv, first), count, HD);
         __syncthreads();
         softmax<G, THREADS>(shared, partial.stats + at * 2, (size_t)partial.splits * 2, count, heads - head, scale);
         __syncthreads();
-        weigh_values<G, THREADS>(shared, values + sizes.value(rows[i], kv, first), count, HD, subsets);
+        weigh_values<G, THREADS>(shared, cache.value(row, kv, first), count, HD, subsets);
         __syncthreads();
         sum_subsets<G, THREADS>(partial.outputs + at * HD, (size_t)partial.splits * HD, shared, heads - head, HD,
                                 subsets);
@@ -208,33 +208,32 @@ __global__ void combine_kernel(floatX *out, Partial partial, const int *position
 }
 
 template <int G>
-void split_for(Partial partial, const floatX *qkv, const floatX *keys, const floatX *values, const int *rows,
-               const int *positions, int n, CacheSizes sizes, cudaStream_t stream) {
-    const dim3 grid(partial.splits, sizes.NKV, n);
-    const size_t bytes = Shared<G>::bytes(sizes.HD);
-    const float scale = LOG2E / sqrtf((float)sizes.HD);
+void split_for(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, cudaStream_t stream) {
+    const dim3 grid(partial.splits, cache.shape.NKV, tokens.n);
+    const size_t bytes = Shared<G>::bytes(cache.shape.HD);
+    const float scale = LOG2E / sqrtf((float)cache.shape.HD);
     if constexpr (HAS_WIDE_WARPS)
         if (wide_warps())
-            return (void)launch((split_kernel<G, 32>), grid, dim3(32), bytes, stream, partial, qkv, keys, values, rows,
-                                positions, sizes, scale);
-    launch((split_kernel<G, SLOTS>), grid, dim3(SLOTS), bytes, stream, partial, qkv, keys, values, rows, positions,
-           sizes, scale);
+            return (void)launch((split_kernel<G, 32>), grid, dim3(32), bytes, stream, partial, qkv, cache, tokens,
+                                scale);
+    launch((split_kernel<G, SLOTS>), grid, dim3(SLOTS), bytes, stream, partial, qkv, cache, tokens, scale);
 }
 
 } // namespace
 
-extern "C" size_t attention_decode_scratch(int n, int length, int NH, int HD) {
-    return (size_t)n * NH * ceil_div(length, SPLIT) * (HD + 2);
+extern "C" size_t attention_decode_scratch(int n, int length, AttentionShape shape) {
+    return (size_t)n * shape.NH * ceil_div(length, SPLIT) * (shape.HD + 2);
 }
 
-extern "C" void attention_decode(floatX *out, float *scratch, const floatX *qkv, const floatX *keys,
-                                 const floatX *values, const int *rows, const int *positions, int n, int length,
-                                 int capacity, int NH, int NKV, int HD, cudaStream_t stream) {
-    assert(HD % 16 == 0 && HD <= 256 && NH % NKV == 0 && length <= capacity && capacity % KV_CACHE_BLOCK == 0);
-    const CacheSizes sizes = {capacity, NH, NKV, HD};
+extern "C" void attention_decode(floatX *out, float *scratch, const floatX *qkv, KvCache cache, NewTokens tokens,
+                                 int length, cudaStream_t stream) {
+    const int n = tokens.n, NH = cache.shape.NH, NKV = cache.shape.NKV, HD = cache.shape.HD;
+    assert(HD % 16 == 0 && HD <= 256 && NH % NKV == 0 && length <= cache.shape.T &&
+           cache.shape.T % KV_CACHE_BLOCK == 0);
+    const CacheLayout layout(cache);
     const int splits = ceil_div(length, SPLIT), heads = NH / NKV;
     const Partial partial = {scratch, scratch + (size_t)n * NH * splits * HD, splits};
-#define SPLIT_FOR(G) split_for<G>(partial, qkv, keys, values, rows, positions, n, sizes, stream)
+#define SPLIT_FOR(G) split_for<G>(partial, qkv, layout, tokens, stream)
     if (heads == 1)
         SPLIT_FOR(1);
     else if (heads == 2)
@@ -247,5 +246,6 @@ extern "C" void attention_decode(floatX *out, float *scratch, const floatX *qkv,
         SPLIT_FOR(8);
 #undef SPLIT_FOR
     dim3 block = rows_block(HD / CHUNK);
-    launch_pointwise(combine_kernel, rows_grid(n * NH, block), block, stream, out, partial, positions, n, NH, HD);
+    launch_pointwise(combine_kernel, rows_grid(n * NH, block), block, stream, out, partial, tokens.positions, n, NH,
+                     HD);
 }

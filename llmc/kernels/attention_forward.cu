@@ -91,7 +91,7 @@ __device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M
 template <typename Tiles>
 __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile<floatX, Tiles::HD> staging,
                                              Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows, int warp_row,
-                                             int row0, AttentionSizes sizes, float scale) {
+                                             int row0, QkvLayout layout, float scale) {
     constexpr int M = Tiles::M;
     quad_sum(rows.sum);
 #pragma unroll
@@ -101,19 +101,19 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
         for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++) EACH_ELEMENT
         for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
         int t = row0 + warp_row + 8 * r + lane_id() / 4;
-        if (lane_id() % 4 == 0 && t < sizes.T) lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
+        if (lane_id() % 4 == 0 && t < layout.T) lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
     }
 #pragma unroll
     for (int m = 0; m < M; m++) store_acc(staging, warp_row + 16 * m, o[m]);
     __syncwarp();
-    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * sizes.out_stride(), sizes.out_stride(), staging, warp_row,
-                       sizes.T - row0 - warp_row, sizes.HD);
+    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * layout.out_stride(), layout.out_stride(), staging, warp_row,
+                       layout.T - row0 - warp_row, layout.HD);
 }
 
-template <typename Tiles, bool HIDES>
+template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden,
-                             AttentionSizes sizes, int tiles, float scale) {
+    attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, QkvLayout layout,
+                             int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     SHARED_DYNAMIC(floatX, shared);
     SharedTile<floatX, HD> q_tile = {shared};
@@ -121,23 +121,23 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     auto kv_tile = [=](int tile, int which) {
         return SharedTile<floatX, HD>{shared + (Tiles::ROWS + (2 * (tile & 1) + which) * COLS) * HD};
     };
-    const AttentionBlock block(blockIdx.x, tiles, sizes.NH, true);
-    const int T = sizes.T, kv_head = sizes.kv_head(block.head), stride = sizes.qkv_stride();
+    const AttentionBlock block(blockIdx.x, tiles, layout.NH, true);
+    const int T = layout.T, kv_head = layout.kv_head(block.head), stride = layout.qkv_stride();
     const int row0 = block.tile * Tiles::ROWS, last_row = min(row0 + Tiles::ROWS, T) - 1;
-    doc_start += (size_t)block.b * T;
-    if (HIDES) hidden += 2 * (size_t)block.b * T;
+    const int *doc_start = mask.doc_start + (size_t)block.b * T;
+    const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)block.b * T : nullptr;
 
     auto load_keys = [&](int tile) {
         int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + sizes.key(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + sizes.value(block.b, kv_head, key0), stride, T - key0,
-                                       sizes.HD);
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + layout.key(block.b, kv_head, key0), stride, T - key0,
+                                       layout.HD);
+        load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + layout.value(block.b, kv_head, key0), stride, T - key0,
+                                       layout.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
-    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + sizes.query(block.b, block.head, row0), stride, T - row0,
-                                          sizes.HD);
+    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + layout.query(block.b, block.head, row0), stride, T - row0,
+                                          layout.HD);
     load_keys(first_tile);
 
     // what this warp's rows see: keys from warp_first to warp_last; those from unmasked_first to
@@ -148,8 +148,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int warp_first = doc_start[min(warp_row0, T - 1)], unmasked_first = doc_start[warp_last];
     RowState<M> rows;
     init_rows(rows, warp_row0, doc_start, T);
-    HiddenKeys unseen = {};
-    if (HIDES) unseen = hidden_keys(hidden, rows.query);
+    ExcludedKeys excluded_here = {};
+    if (EXCLUDES) excluded_here = excluded_keys(excluded, rows.query);
 
     FragA<floatX, HD> q[M];
     Acc<HD> o[M];
@@ -164,13 +164,13 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
         const int key0 = tile * COLS;
         if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
-        if (HIDES && unseen.from_all(key0, key0 + COLS - 1)) continue;
+        if (EXCLUDES && excluded_here.from_all(key0, key0 + COLS - 1)) continue;
         Acc<COLS> s[M];
 #pragma unroll
         for (int m = 0; m < M; m++) acc_zero(s[m]);
         multiply_nt(s, q, kv_tile(tile, 0));
         if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_scores(s, rows, key0);
-        if (HIDES && unseen.from_any(key0, key0 + COLS - 1)) hide_keys(s, hidden, rows.query, key0);
+        if (EXCLUDES && excluded_here.from_any(key0, key0 + COLS - 1)) exclude_keys(s, excluded, rows.query, key0);
         online_softmax(s, o, rows, scale);
         FragA<floatX, COLS> p[M];
 #pragma unroll
@@ -178,36 +178,34 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(o, p, kv_tile(tile, 1), 0);
     }
     if (active)
-        store_output<Tiles>(out + sizes.output(block.b, block.head, 0), lse + sizes.stat(block.b, block.head, 0),
-                            q_tile, o, rows, warp_row, row0, sizes, scale);
+        store_output<Tiles>(out + layout.output(block.b, block.head, 0), lse + layout.stat(block.b, block.head, 0),
+                            q_tile, o, rows, warp_row, row0, layout, scale);
 }
 
-template <typename Tiles, bool HIDES>
-void forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden, int B,
-             AttentionSizes sizes, cudaStream_t stream) {
-    const int tiles = ceil_div(sizes.T, (int)Tiles::ROWS);
-    const unsigned blocks = (unsigned)tiles * (unsigned)sizes.NH * (unsigned)B;
-    launch((attention_forward_kernel<Tiles, HIDES>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
-           stream, out, lse, qkv, doc_start, hidden, sizes, tiles, LOG2E / sqrtf((float)sizes.HD));
+template <typename Tiles, bool EXCLUDES>
+void forward(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
+    const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
+    const unsigned blocks = (unsigned)tiles * (unsigned)layout.NH * (unsigned)layout.B;
+    launch((attention_forward_kernel<Tiles, EXCLUDES>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
+           stream, out, lse, qkv, mask, layout, tiles, LOG2E / sqrtf((float)layout.HD));
 }
 
-template <int HD, bool HIDES>
-void forward_for(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden, int B,
-                 AttentionSizes sizes, cudaStream_t stream) {
+template <int HD, bool EXCLUDES>
+void forward_for(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, QkvLayout layout,
+                 cudaStream_t stream) {
     using Tiles = ForwardTiles<HD>;
     static_assert(forward_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS)
-        if (wide_warps()) return forward<WideWarp<Tiles>, HIDES>(out, lse, qkv, doc_start, hidden, B, sizes, stream);
-    forward<Tiles, HIDES>(out, lse, qkv, doc_start, hidden, B, sizes, stream);
+        if (wide_warps()) return forward<WideWarp<Tiles>, EXCLUDES>(out, lse, qkv, mask, layout, stream);
+    forward<Tiles, EXCLUDES>(out, lse, qkv, mask, layout, stream);
 }
 
 } // namespace
 
-extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, const int *doc_start, const int *hidden,
-                                  int B, int T, int NH, int NKV, int HD, cudaStream_t stream) {
-    const AttentionSizes sizes = {T, NH, NKV, HD};
-#define FORWARD(D)                                                                                                     \
-    (hidden ? forward_for<D, true> : forward_for<D, false>)(out, lse, qkv, doc_start, hidden, B, sizes, stream)
-    ATTENTION_DISPATCH(HD, FORWARD);
+extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, AttentionShape shape,
+                                  cudaStream_t stream) {
+    const QkvLayout layout(shape);
+#define FORWARD(D) (mask.excluded ? forward_for<D, true> : forward_for<D, false>)(out, lse, qkv, mask, layout, stream)
+    ATTENTION_DISPATCH(shape.HD, FORWARD);
 #undef FORWARD
 }

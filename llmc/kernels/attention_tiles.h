@@ -7,6 +7,7 @@
 #include "device/math.h"
 #include "device/mma.h"
 #include "device/reduce.h"
+#include "kernels/qkv_layout.h"
 #include <assert.h>
 #include <limits.h>
 
@@ -19,7 +20,7 @@ template <int HeadDim, int M_, int Warps, int Cols> struct AttentionTiles {
     static_assert(HD % 32 == 0 && COLS % 16 == 0, "");
 };
 
-// The same for one warp that works on up to 64 rows (wide_warps in target/mma.h).
+// The same for one warp that works on up to 64 rows (wide_warps in device/mma.h).
 template <typename Tiles> struct WideWarp : Tiles {
     enum { M = Tiles::ROWS < 64 ? Tiles::ROWS / 16 : 4, WARPS = 1, THREADS = 32, ROWS = 16 * M };
 };
@@ -27,24 +28,6 @@ template <typename Tiles> struct WideWarp : Tiles {
 // floatX elements of `rows` rows of a tile.
 template <typename Tiles> constexpr size_t tile_bytes(int rows) { return sizeof(floatX) * Tiles::HD * (size_t)rows; }
 enum { SHARED_LIMIT = 99 * 1024 };
-
-// Problem sizes, and where a head's rows begin. HD is the true head dimension; the kernels' is the next
-// instantiated one.
-struct AttentionSizes {
-    int T, NH, NKV, HD;
-
-    __host__ __device__ int qkv_stride() const { return (NH + 2 * NKV) * HD; } // elements from one token to the next
-    __host__ __device__ int out_stride() const { return NH * HD; }
-    __device__ int kv_head(int head) const { return head / (NH / NKV); }
-    __device__ size_t query(int b, int head, int t) const { return at(b, t, head); }
-    __device__ size_t key(int b, int kv, int t) const { return at(b, t, NH + kv); }
-    __device__ size_t value(int b, int kv, int t) const { return at(b, t, NH + NKV + kv); }
-    __device__ size_t output(int b, int head, int t) const { return ((size_t)b * T + t) * out_stride() + head * HD; }
-    __device__ size_t stat(int b, int head, int t) const { return ((size_t)b * NH + head) * T + t; } // lse, [B,NH,T]
-
-  private:
-    __device__ size_t at(int b, int t, int slot) const { return ((size_t)b * T + t) * qkv_stride() + slot * HD; }
-};
 
 // One block of the grid: tile `tile` of ceil_div(T, rows), head `head` of `heads`, row `b` of the batch.
 // Tiles run fastest, so that blocks at work together share K and V; the last tile first, since it sees the
@@ -60,19 +43,20 @@ struct AttentionBlock {
 
 // Keys that some of a warp's queries do not see though their documents have them. None of the queries sees one in
 // [all_begin, all_end); all of them see those outside [any_begin, any_end), as far as causality and documents go.
-struct HiddenKeys {
+struct ExcludedKeys {
     int all_begin, all_end, any_begin, any_end;
 
     __device__ bool from_all(int first, int last) const { return first >= all_begin && last < all_end; }
     __device__ bool from_any(int first, int last) const { return last >= any_begin && first < any_end; }
 };
 
-// Of the warp's queries, N in each lane; queries may stand in several lanes. hidden: [T, 2], query: their positions.
-template <int N> __device__ __forceinline__ HiddenKeys hidden_keys(const int *hidden, const int (&query)[N]) {
-    int largest[4] = {INT_MIN, INT_MIN, INT_MIN, INT_MIN}; // begin, -end, -begin and end of those that hide something
+// Of the warp's queries, N in each lane; queries may stand in several lanes. excluded: [T, 2], query: their positions.
+template <int N> __device__ __forceinline__ ExcludedKeys excluded_keys(const int *excluded, const int (&query)[N]) {
+    int largest[4] = {INT_MIN, INT_MIN, INT_MIN,
+                      INT_MIN}; // begin, -end, -begin and end of those that exclude something
 #pragma unroll
     for (int r = 0; r < N; r++) {
-        const int begin = hidden[2 * query[r]], end = hidden[2 * query[r] + 1];
+        const int begin = excluded[2 * query[r]], end = excluded[2 * query[r] + 1];
         largest[0] = max(largest[0], begin);
         largest[1] = max(largest[1], -end);
         largest[2] = max(largest[2], begin < end ? -begin : -INT_MAX);
@@ -82,13 +66,14 @@ template <int N> __device__ __forceinline__ HiddenKeys hidden_keys(const int *hi
     return {largest[0], -largest[1], -largest[2], largest[3]};
 }
 
-// Rows are queries, columns keys: scores of keys that are hidden from a query become -infinity. query: by row of this lane.
+// Rows are queries, columns keys: scores of keys that are excluded from a query become -infinity. query: by row of this lane.
 template <int M, int COLS>
-__device__ __forceinline__ void hide_keys(Acc<COLS> (&s)[M], const int *hidden, const int (&query)[2 * M], int key0) {
+__device__ __forceinline__ void exclude_keys(Acc<COLS> (&s)[M], const int *excluded, const int (&query)[2 * M],
+                                             int key0) {
     const int lane = lane_id();
 #pragma unroll
     for (int r = 0; r < 2 * M; r++) {
-        const int begin = hidden[2 * query[r]], end = hidden[2 * query[r] + 1];
+        const int begin = excluded[2 * query[r]], end = excluded[2 * query[r] + 1];
 #pragma unroll
         for (int b = 0; b < Acc<COLS>::BLOCKS; b++) EACH_ELEMENT
         for (int e = 0; e < 2 * Acc<COLS>::W; e++) {

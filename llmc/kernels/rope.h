@@ -4,6 +4,7 @@
 #define LLMC_KERNELS_ROPE_H
 
 #include "device/types.h"
+#include "kernels/attention_shape.h"
 #include <cuda_runtime.h>
 
 #ifdef __cplusplus
@@ -20,16 +21,13 @@ typedef struct {
 // table [T, HD/2, 2] = cosine and sine of t * frequency(i), in HOST memory. scaling NULL: none. HD even.
 void rope_table(float *table, int T, int HD, double theta, const RopeScaling *scaling);
 
-// Rotates the NH query heads and NKV key heads of qkv [B, T, (NH + 2 NKV) HD] in place, values stay as they are.
-// The position of token t of row b is t - doc_start[b * T + t], doc_start [B * T] in [0, t], less the number of the keys
-// that are hidden from it, where hidden isn't NULL (kernels/attention.h): an answer stands right behind its prompt,
-// whatever other answers stand between them. table: as rope_table makes it, on the device. HD a multiple of 16.
-void rope_forward(floatX *qkv, const float *table, const int *doc_start, const int *hidden, int B, int T, int NH,
-                  int NKV, int HD, cudaStream_t stream);
+// Rotates the query and key heads of qkv [B, T, (NH + 2 NKV) HD] in place; values stay as they are. The position of token
+// t of a row is t - doc_start[t], less the number of keys that are excluded from it: so an answer stands right behind its
+// prompt, whatever other answers lie between them. table: as rope_table makes it, on the device.
+void rope_forward(floatX *qkv, const float *table, AttentionMask mask, AttentionShape shape, cudaStream_t stream);
 
-// The gradient: the same with the rotation turned round, in place on dqkv.
-void rope_backward(floatX *dqkv, const float *table, const int *doc_start, const int *hidden, int B, int T, int NH,
-                   int NKV, int HD, cudaStream_t stream);
+// The gradient: the rotation back, in place on dqkv.
+void rope_backward(floatX *dqkv, const float *table, AttentionMask mask, AttentionShape shape, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

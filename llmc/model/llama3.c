@@ -20,6 +20,11 @@ int llama3_qkv_width(const Llama3 *m) {
     return (m->config.num_attention_heads + 2 * m->config.num_key_value_heads) * m->config.head_dim;
 }
 
+AttentionShape llama3_attention_shape(const Llama3 *m, int B, int T) {
+    const LlamaConfig *c = &m->config;
+    return (AttentionShape){B, T, c->num_attention_heads, c->num_key_value_heads, c->head_dim};
+}
+
 const LlamaConfig *llama3_config(const Llama3 *m) { return &m->config; }
 const ParameterTable *llama3_parameters(const Llama3 *m) { return &m->table; }
 int llama3_shard(const Llama3 *m) { return m->shape.parallel.shard; }

@@ -3,6 +3,7 @@
 #ifndef LLMC_MODEL_LLAMA3_INTERNAL_H
 #define LLMC_MODEL_LLAMA3_INTERNAL_H
 
+#include "kernels/attention_shape.h"
 #include "model/llama3.h"
 #include "model/memory.h"
 #include "device/device.h"
@@ -123,6 +124,7 @@ struct Llama3 {
 
 int llama3_rows(const Llama3 *m);      // N
 int llama3_qkv_width(const Llama3 *m); // (NH + 2 NKV) HD
+AttentionShape llama3_attention_shape(const Llama3 *m, int B, int T);
 
 void llama3_clear_padding(Llama3 *m); // of the parameters, and the training arrays; both stay zero from then on
 

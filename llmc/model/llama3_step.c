@@ -29,10 +29,11 @@ static void block_inside(Llama3 *m, int l, int rows, int length) {
     const LayerActivations *a = &m->layers[l];
     const LayerOffsets *w = &m->table.layers[l];
     const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
-    const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
+    const AttentionShape shape = llama3_attention_shape(m, rows, length);
+    const AttentionMask mask = {m->doc_start, m->hidden};
     llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
-    rope_forward(a->qkv, m->rope, m->doc_start, m->hidden, rows, length, NH, NKV, HD, m->stream);
-    attention_forward(a->attention, a->lse, a->qkv, m->doc_start, m->hidden, rows, length, NH, NKV, HD, m->stream);
+    rope_forward(a->qkv, m->rope, mask, shape, m->stream);
+    attention_forward(a->attention, a->lse, a->qkv, mask, shape, m->stream);
     llama3_project(m, m->delta, a->attention, l, UNIT_OUTPUT, N);
     add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
                         c->rms_norm_eps, m->stream);
@@ -88,15 +89,15 @@ static void ffn_backward(Llama3 *m, int l) {
 }
 
 static void attention_block_backward(Llama3 *m, int l) {
-    const LlamaConfig *c = &m->config;
     const LayerActivations *a = &m->layers[l];
     const LayerOffsets *w = &m->table.layers[l];
-    const int B = m->shape.B, T = m->shape.T, N = B * T, C = c->hidden_size;
-    const int NH = c->num_attention_heads, NKV = c->num_key_value_heads, HD = c->head_dim;
+    const int N = llama3_rows(m), C = m->config.hidden_size;
+    const AttentionShape shape = llama3_attention_shape(m, m->shape.B, m->shape.T);
+    const AttentionMask mask = {m->doc_start, m->hidden};
     llama3_project_backward(m, m->dattention, m->dresidual, a->attention, l, UNIT_OUTPUT, N);
-    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, m->doc_start,
-                       m->hidden, B, T, NH, NKV, HD, m->stream);
-    rope_backward(m->dqkv, m->rope, m->doc_start, m->hidden, B, T, NH, NKV, HD, m->stream);
+    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, mask, shape,
+                       m->stream);
+    rope_backward(m->dqkv, m->rope, mask, shape, m->stream);
     llama3_project_backward(m, m->dnorm, m->dqkv, a->norm1, l, UNIT_QKV, N);
     rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
                      a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);

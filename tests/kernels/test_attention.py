@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from compare import check, relative_error
+from llmc import AttentionMask, AttentionShape
 
 # T, query heads, key/value heads, head dimension, rows of the batch, documents
 # T on both sides of the tiles' sizes (16 to 128), one token; head dimensions of every instantiation, filled up
@@ -42,10 +43,10 @@ def make_documents(B, T, documents):
 
 
 def make_groups(B, T):
-    """(doc_start [B,T], hidden [B,T,2], groups) of rows with a prompt and 2 or 3 answers, several times, and padding behind
+    """(doc_start [B,T], excluded [B,T,2], groups) of rows with a prompt and 2 or 3 answers, several times, and padding behind
     them. groups: (row, begin of the prompt, begins of the answers, end)."""
     starts = torch.arange(T, dtype=torch.int32).repeat(B, 1)  # padding: documents of one token
-    hidden = torch.randint(0, T, (B, T, 1), dtype=torch.int32).minimum(starts[:, :, None]).repeat(1, 1, 2)  # nothing, anywhere
+    excluded = torch.randint(0, T, (B, T, 1), dtype=torch.int32).minimum(starts[:, :, None]).repeat(1, 1, 2)  # nothing, anywhere
     groups = []
     for b in range(B):
         t = 0
@@ -57,17 +58,17 @@ def make_groups(B, T):
             begins = [t + prompt + sum(lengths[:k]) for k in range(len(lengths) + 1)]
             starts[b, t : begins[-1]] = t
             for begin, end in zip(begins[1:], begins[2:]):
-                hidden[b, begin:end, 0], hidden[b, begin:end, 1] = begins[0], begin
+                excluded[b, begin:end, 0], excluded[b, begin:end, 1] = begins[0], begin
             groups.append((b, t, begins[:-1], begins[-1]))
             t = begins[-1]
-    return starts, hidden, groups
+    return starts, excluded, groups
 
 
 class Case:
     """Inputs on the host, in floatX."""
 
     def __init__(self, lib, shape):
-        self.lib, self.hidden = lib, None
+        self.lib, self.excluded = lib, None
         self.T, self.NH, self.NKV, self.HD, self.B, documents = shape
         self.width = (self.NH + 2 * self.NKV) * self.HD
         # scores of a spread that makes the softmax neither flat nor one-hot
@@ -77,28 +78,25 @@ class Case:
         self.look()
 
     def look(self):
-        """seen [B,T,T] from starts and hidden"""
+        """seen [B,T,T] from starts and excluded"""
         query, key = torch.arange(self.T)[:, None], torch.arange(self.T)[None, :]
         self.seen = (key <= query)[None] & (key[None] >= self.starts[:, :, None])
-        if self.hidden is not None:
-            self.seen &= ~((key[None] >= self.hidden[:, :, :1]) & (key[None] < self.hidden[:, :, 1:]))
+        if self.excluded is not None:
+            self.seen &= ~((key[None] >= self.excluded[:, :, :1]) & (key[None] < self.excluded[:, :, 1:]))
 
-    def hide(self, starts, hidden):
-        self.starts, self.hidden = starts, hidden
+    def exclude(self, starts, excluded):
+        self.starts, self.excluded = starts, excluded
         self.look()
-
-    def sizes(self):
-        return self.B, self.T, self.NH, self.NKV, self.HD
 
     def run(self):
         """out, lse, dqkv of our kernels, outputs poisoned before."""
         lib, rows = self.lib, (self.B, self.T, self.NH * self.HD)
-        qkv, dout, starts = lib.x(self.qkv), lib.x(self.dout), lib.device(self.starts)
-        hidden = None if self.hidden is None else lib.device(self.hidden)
+        qkv, dout, shape = lib.x(self.qkv), lib.x(self.dout), AttentionShape(self.B, self.T, self.NH, self.NKV, self.HD)
+        mask = AttentionMask(lib.device(self.starts), None if self.excluded is None else lib.device(self.excluded))
         out, lse = lib.empty(rows), lib.empty((self.B, self.NH, self.T), torch.float32)
-        lib.attention_forward(out, lse, qkv, starts, hidden, *self.sizes())
+        lib.attention_forward(out, lse, qkv, mask, shape)
         dqkv, scratch = lib.empty(self.qkv.shape), lib.empty((self.B, self.NH, self.T), torch.float32)
-        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, starts, hidden, *self.sizes())
+        lib.attention_backward(dqkv, scratch, dout, out, qkv, lse, mask, shape)
         return out.get(), lse.get(), dqkv.get()
 
     def split(self, qkv):
@@ -166,15 +164,15 @@ def test_attention_small(lib, shape):
     check_case(lib, Case(lib, shape))
 
 
-# every instantiation, groups of 1, 2, 3 and 4 heads, tiles that are hidden from whole warps
-HIDDEN_SHAPES = [(40, 8, 8, 16, 3), (257, 8, 4, 32, 2), (400, 4, 2, 32, 1), (130, 9, 3, 64, 2), (400, 3, 1, 64, 1), (65, 4, 2, 112, 2),
+# every instantiation, groups of 1, 2, 3 and 4 heads, tiles that are excluded from whole warps
+EXCLUDED_SHAPES = [(40, 8, 8, 16, 3), (257, 8, 4, 32, 2), (400, 4, 2, 32, 1), (130, 9, 3, 64, 2), (400, 3, 1, 64, 1), (65, 4, 2, 112, 2),
                  (300, 4, 1, 128, 1), (130, 2, 1, 256, 1), (65, 2, 2, 208, 1)]
 
 
-@pytest.mark.parametrize("shape", HIDDEN_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", EXCLUDED_SHAPES, ids=str)
 def test_answers(lib, shape):
     case = Case(lib, (*shape, False))
-    case.hide(*make_groups(case.B, case.T)[:2])
+    case.exclude(*make_groups(case.B, case.T)[:2])
     check_case(lib, case)
 
 
@@ -182,31 +180,31 @@ def test_answers(lib, shape):
 @pytest.mark.parametrize("shape", [(29, 2, 1, 16, 2), (45, 3, 1, 48, 1), (33, 2, 1, 144, 1)], ids=str)
 def test_answers_small(lib, shape):
     case = Case(lib, (*shape, False))
-    case.hide(*make_groups(case.B, case.T)[:2])
+    case.exclude(*make_groups(case.B, case.T)[:2])
     check_case(lib, case)
 
 
 @pytest.mark.parametrize("shape", [(200, 4, 2, 32, 2), (200, 3, 1, 64, 2), (90, 2, 1, 128, 2)], ids=str)
 def test_any_interval(lib, shape):
-    """Each token with an interval of its own, which may reach before its document, or hide all but the token itself."""
+    """Each token with an interval of its own, which may reach before its document, or exclude all but the token itself."""
     case = Case(lib, (*shape, True))
     t = torch.arange(case.T).repeat(case.B, 1)
     ends = torch.stack([(torch.rand(case.B, case.T) * (t + 1)).long() for _ in range(2)], -1).sort(-1).values
     ends[torch.rand(case.B, case.T) < 0.3] = 0
     alone = torch.rand(case.B, case.T) < 0.1
     ends[alone] = torch.stack([torch.zeros_like(t), t], -1)[alone]
-    case.hide(case.starts, ends.int())
+    case.exclude(case.starts, ends.int())
     check_case(lib, case)
 
 
 @pytest.mark.parametrize("begin, end", [(64, 128), (65, 128), (64, 127), (63, 129)])
 @pytest.mark.parametrize("HD", [32, 64])
 def test_interval_edges(lib, HD, begin, end):
-    """Whole tiles are hidden from whole tiles of queries, or all but one key at one of their ends."""
+    """Whole tiles are excluded from whole tiles of queries, or all but one key at one of their ends."""
     case = Case(lib, (256, 2, 1, HD, 1, False))
-    hidden = torch.zeros(1, 256, 2, dtype=torch.int32)
-    hidden[0, 160:] = torch.tensor([begin, end])
-    case.hide(case.starts, hidden)
+    excluded = torch.zeros(1, 256, 2, dtype=torch.int32)
+    excluded[0, 160:] = torch.tensor([begin, end])
+    case.exclude(case.starts, excluded)
     check_case(lib, case)
 
 
@@ -214,8 +212,8 @@ def test_interval_edges(lib, HD, begin, end):
 def test_answers_as_documents(lib, shape):
     """A prompt with several answers has the outputs, and the gradients, of the prompt with each answer by itself."""
     together = Case(lib, (*shape, False))
-    starts, hidden, groups = make_groups(together.B, together.T)
-    together.hide(starts, hidden)
+    starts, excluded, groups = make_groups(together.B, together.T)
+    together.exclude(starts, excluded)
     out, _, dqkv = (x.double() for x in together.run())
     want_out, want_dqkv = torch.full_like(out, math.nan), torch.zeros_like(dqkv)
     for b, start, begins, end in groups:

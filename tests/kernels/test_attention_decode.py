@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 from compare import check
+from llmc import AttentionShape, KvCache, NewTokens
 
 BLOCK, SPLIT = 64, 256  # KV_CACHE_BLOCK; keys of one block of the kernel's grid
 
@@ -39,8 +40,14 @@ class Case:
         # tokens of each row as the model makes them: [length, NH + 2 NKV, HD], keys rotated; the last is the new one
         self.tokens = [(torch.randn(t, self.NH + 2 * self.NKV, self.HD) * spread).to(lib.floatX) for t in self.lengths]
 
-    def sizes(self):
-        return self.capacity, self.NH, self.NKV, self.HD
+    def shape(self):
+        return AttentionShape(self.n + 1, self.capacity, self.NH, self.NKV, self.HD)
+
+    def positions(self):
+        return torch.tensor(self.lengths) - 1
+
+    def placed(self):
+        return NewTokens(self.lib.device(self.rows), self.lib.device(self.positions()))
 
     def new_tokens(self):
         return torch.stack([t[-1] for t in self.tokens]).reshape(self.n, self.width)
@@ -60,11 +67,9 @@ class Case:
         lib = self.lib
         keys, values = self.cache()
         out = lib.empty((self.n, self.NH * self.HD))
-        scratch = lib.empty(lib.attention_decode_scratch(self.n, self.longest, self.NH, self.HD), torch.float32)
-        lib.attention_decode(
-            out, scratch, lib.x(self.new_tokens()), keys, values, lib.device(self.rows),
-            lib.device(torch.tensor(self.lengths) - 1), self.n, self.longest, *self.sizes(),
-        )
+        scratch = lib.empty(lib.attention_decode_scratch(self.n, self.longest, self.shape()), torch.float32)
+        cache = KvCache(keys, values, self.shape())
+        lib.attention_decode(out, scratch, lib.x(self.new_tokens()), cache, self.placed(), self.longest)
         scratch.get()  # nothing is written around it
         return out.get()
 
@@ -137,7 +142,7 @@ def check_store(case):
     def run():
         keys, values = (lib.empty(buffer.shape) for buffer in case.cache())
         for row, tokens in zip(case.rows, case.tokens):
-            lib.kv_cache_store(keys, values, lib.x(tokens), int(row), len(tokens), *case.sizes())
+            lib.kv_cache_store(KvCache(keys, values, case.shape()), lib.x(tokens), int(row), len(tokens))
         check_cache(case, keys, values, "stored")
         return keys.get(), values.get()
 
@@ -157,7 +162,7 @@ def rotate(x, table, dtype):
 
 
 def check_append(case):
-    lib, positions = case.lib, torch.tensor(case.lengths) - 1
+    lib, positions = case.lib, case.positions()
     table = rotation_table(case.capacity, case.HD)
     new = case.new_tokens().reshape(case.n, -1, case.HD)
     turned = case.NH + case.NKV
@@ -165,8 +170,7 @@ def check_append(case):
     def run():
         keys, values = case.cache()
         qkv = lib.x(new)
-        lib.kv_cache_append(qkv, keys, values, lib.device(table.float()), lib.device(case.rows), lib.device(positions),
-                            case.n, *case.sizes())
+        lib.kv_cache_append(qkv, KvCache(keys, values, case.shape()), lib.device(table.float()), case.placed())
         return qkv.get(), keys.get(), values.get()
 
     qkv, keys, values = lib.same_bits(run)
@@ -206,8 +210,8 @@ def test_appended_values(lib):
     """The new token's values come from qkv, not from what the cache held."""
     case = Case(lib, (4, 2, 32, [5, 66], 128))
     keys, values = case.cache()
-    positions, new = torch.tensor(case.lengths) - 1, case.new_tokens() + 1
-    lib.kv_cache_append(lib.x(new), keys, values, lib.device(rotation_table(128, 32).float()), lib.device(case.rows),
-                        lib.device(positions), case.n, *case.sizes())
+    positions, new = case.positions(), case.new_tokens() + 1
+    cache = KvCache(keys, values, case.shape())
+    lib.kv_cache_append(lib.x(new), cache, lib.device(rotation_table(128, 32).float()), case.placed())
     want = new.to(lib.floatX).reshape(case.n, -1, case.HD)[:, case.NH + case.NKV :]
     assert numpy.array_equal(values.get()[case.rows, :, positions].float().numpy(), want.float().numpy())

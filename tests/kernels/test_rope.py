@@ -99,7 +99,7 @@ def test_rotation(lib, B, T, NH, NKV, HD, direction, documents):
 
     def run():
         x = lib.x(qkv)
-        launcher(x, lib.device(table), lib.device(doc_start), None, B, T, NH, NKV, HD)
+        launcher(x, lib.device(table), llmc.AttentionMask(lib.device(doc_start)), llmc.AttentionShape(B, T, NH, NKV, HD))
         return x.get()
 
     out = lib.same_bits(run)
@@ -113,8 +113,8 @@ def test_rotation(lib, B, T, NH, NKV, HD, direction, documents):
 
 @pytest.mark.checked
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_hidden_keys(lib, direction):
-    """The keys that are hidden from a token do not count in its position."""
+def test_excluded_keys(lib, direction):
+    """The keys that are excluded from a token do not count in its position."""
     B, T, NH, NKV, HD = 2, 70, 3, 1, 32
     qkv = torch.randn(B, T, (NH + 2 * NKV) * HD).to(lib.floatX)
     doc_start, t = draw_documents(B, T), torch.arange(T)
@@ -125,7 +125,8 @@ def test_hidden_keys(lib, direction):
 
     def run():
         x = lib.x(qkv)
-        launcher(x, lib.device(table), lib.device(doc_start), lib.device(torch.stack([begin, end], -1)), B, T, NH, NKV, HD)
+        mask = llmc.AttentionMask(lib.device(doc_start), lib.device(torch.stack([begin, end], -1)))
+        launcher(x, lib.device(table), mask, llmc.AttentionShape(B, T, NH, NKV, HD))
         return x.get()
 
     out, sign = lib.same_bits(run), 1 if direction == "forward" else -1
@@ -140,9 +141,8 @@ def test_like_transformers(lib):
     scaling = SCALINGS["llama3.2"]
     qkv = torch.randn(B, T, (NH + 2 * NKV) * HD).to(lib.floatX)
     x = lib.x(qkv)
-    lib.rope_forward(
-        x, lib.device(make_table(lib, T, HD, 500000.0, scaling)), lib.zeros((B, T), torch.int32), None, B, T, NH, NKV, HD
-    )
+    mask = llmc.AttentionMask(lib.zeros((B, T), torch.int32))
+    lib.rope_forward(x, lib.device(make_table(lib, T, HD, 500000.0, scaling)), mask, llmc.AttentionShape(B, T, NH, NKV, HD))
     rope = hugging_face(T, HD, 500000.0, scaling)
 
     def theirs(dtype):

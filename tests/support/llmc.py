@@ -99,6 +99,42 @@ class RopeScaling(ctypes.Structure):
     ]
 
 
+class AttentionShape(ctypes.Structure):
+    """llmc/kernels/attention_shape.h"""
+
+    _fields_ = [(name, ctypes.c_int) for name in "B T NH NKV HD".split()]
+
+
+class AttentionMask(ctypes.Structure):
+    """llmc/kernels/attention_shape.h, of buffers, which it keeps. excluded: None for none."""
+
+    _fields_ = [("doc_start", ctypes.c_void_p), ("excluded", ctypes.c_void_p)]
+
+    def __init__(self, doc_start, excluded=None):
+        self.buffers = doc_start, excluded
+        super().__init__(doc_start.address, excluded and excluded.address)
+
+
+class KvCache(ctypes.Structure):
+    """llmc/kernels/kv_cache_layout.h, of buffers, which it keeps."""
+
+    _fields_ = [("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("shape", AttentionShape)]
+
+    def __init__(self, keys, values, shape):
+        self.buffers = keys, values
+        super().__init__(keys.address, values.address, shape)
+
+
+class NewTokens(ctypes.Structure):
+    """llmc/kernels/kv_cache_layout.h, of buffers, which it keeps."""
+
+    _fields_ = [("rows", ctypes.c_void_p), ("positions", ctypes.c_void_p), ("n", ctypes.c_int)]
+
+    def __init__(self, rows, positions):
+        self.buffers = rows, positions
+        super().__init__(rows.address, positions.address, rows.count)
+
+
 class PreferenceLoss(ctypes.Structure):
     """llmc/kernels/preference.h"""
 
@@ -254,6 +290,7 @@ class Library:
         return first
 
 
+VALUE_TYPES |= {kind.__name__: kind for kind in (AttentionShape, AttentionMask, KvCache, NewTokens)}
 PROTOTYPES = read_prototypes()
 _loaded = {}
 

@@ -1,0 +1,24 @@
+// Where heads and statistics stand in the arrays of attention, as indices of elements, for kernels.
+#ifndef LLMC_KERNELS_QKV_LAYOUT_H
+#define LLMC_KERNELS_QKV_LAYOUT_H
+
+#include "kernels/attention_shape.h"
+#include <cuda_runtime.h>
+
+struct QkvLayout : AttentionShape {
+    __host__ __device__ explicit QkvLayout(AttentionShape shape) : AttentionShape(shape) {}
+
+    __host__ __device__ int qkv_stride() const { return (NH + 2 * NKV) * HD; } // elements from one token to the next
+    __host__ __device__ int out_stride() const { return NH * HD; }
+    __device__ int kv_head(int head) const { return head / (NH / NKV); }
+    __device__ size_t query(int b, int head, int t) const { return at(b, t, head); }
+    __device__ size_t key(int b, int kv, int t) const { return at(b, t, NH + kv); }
+    __device__ size_t value(int b, int kv, int t) const { return at(b, t, NH + NKV + kv); }
+    __device__ size_t output(int b, int head, int t) const { return ((size_t)b * T + t) * out_stride() + head * HD; }
+    __device__ size_t stat(int b, int head, int t) const { return ((size_t)b * NH + head) * T + t; } // of [B, NH, T]
+
+  private:
+    __device__ size_t at(int b, int t, int slot) const { return ((size_t)b * T + t) * qkv_stride() + slot * HD; }
+};
+
+#endif
