@@ -217,20 +217,20 @@ def preference(bench, s, e):
     spans, groups = torch.stack([first, first + length - 1], 1), torch.stack([first[::2] // length, torch.full((answers // 2,), 2)], 1)
     spans, groups, counters = (bench.lib.device(t) for t in (spans, groups, torch.tensor([answers, answers // 2])))
     losses, weights, dloss, targets = bench.floats(n), bench.floats(n), bench.lib.device(torch.ones(1)), token_inputs(bench, s)[0]
-    values, reference, danswers = bench.floats(answers), bench.floats(answers), bench.floats(answers)
+    logprobs, reference, dseq = bench.floats(answers), bench.floats(answers), bench.floats(answers)
     counts, sums, dw = bench.lib.device(torch.ones(answers)), bench.floats(5), bench.floats(C)
     x, dx, w = bench.normal(n, C), bench.normal(n, C), bench.normal(C)
     spec = llmc.PreferenceLoss(0, 0.1, 0.0, 0.2, 0)
-    keep = (spans, groups, counters, losses, weights, dloss, targets, values, reference, danswers, counts, sums, dw, x, dx, w, spec)
-    logprobs = bench.call("answer_logprobs", values, counts, losses, targets, spans, counters, answers)
-    yield "answer_logprobs", (answers, length), logprobs, {"bytes": 8 * n}, keep
-    loss = bench.call("preference_loss", sums, danswers, values, reference, counts, groups, counters, answers, ctypes.byref(spec))
+    keep = (spans, groups, counters, losses, weights, dloss, targets, logprobs, reference, dseq, counts, sums, dw, x, dx, w, spec)
+    of_answers = bench.call("answer_logprobs", logprobs, counts, losses, targets, spans, counters, answers)
+    yield "answer_logprobs", (answers, length), of_answers, {"bytes": 8 * n}, keep
+    loss = bench.call("preference_loss", sums, dseq, logprobs, reference, counts, groups, counters, answers, ctypes.byref(spec))
     yield "preference_loss", (answers,), loss, {"bytes": 16 * answers}, keep
-    weigh = bench.call("answer_weights", weights, danswers, spans, counters, n, answers)
+    weigh = bench.call("answer_weights", weights, dseq, spans, counters, n, answers)
     yield "answer_weights", (answers, length), weigh, {"bytes": 8 * n}, keep
-    scores = bench.call("reward_scores", values, x, w, spans, counters, answers, C)
+    scores = bench.call("reward_scores", logprobs, x, w, spans, counters, answers, C)
     yield "reward_scores", (answers, C), scores, {"bytes": answers * C * e}, keep
-    backward = bench.call("reward_backward", dx, dw, danswers, dloss, x, w, spans, counters, n, C, answers)
+    backward = bench.call("reward_backward", dx, dw, dseq, dloss, x, w, spans, counters, n, C, answers)
     yield "reward_backward", (n, C), backward, {"bytes": (n + answers) * C * e}, keep
 
 

@@ -29,11 +29,11 @@ __global__ void __launch_bounds__(HEAD_THREADS) reward_scores_kernel(float *scor
     }
 }
 
-__global__ void reward_dx_kernel(floatX *dx, const float *danswers, const float *dloss, const floatX *w,
+__global__ void reward_dx_kernel(floatX *dx, const float *dscores, const float *dloss, const floatX *w,
                                  const int *spans, const int *counters, int C) {
     const int answer = blockIdx.x * blockDim.y + threadIdx.y;
     if (answer >= counters[0]) return;
-    const float gradient = *dloss * danswers[answer];
+    const float gradient = *dloss * dscores[answer];
     floatX *row = dx + (size_t)spans[2 * answer + 1] * C;
     for (int c = threadIdx.x * CHUNK; c < C; c += blockDim.x * CHUNK) {
         float value[CHUNK];
@@ -44,8 +44,8 @@ __global__ void reward_dx_kernel(floatX *dx, const float *danswers, const float 
     }
 }
 
-__global__ void reward_dw_kernel(float *dw, const float *danswers, const float *dloss, const floatX *x,
-                                 const int *spans, const int *counters, int C) {
+__global__ void reward_dw_kernel(float *dw, const float *dscores, const float *dloss, const floatX *x, const int *spans,
+                                 const int *counters, int C) {
     const int c = (int)(blockIdx.x * blockDim.x + threadIdx.x) * VEC;
     if (c >= C) return;
     float sum[VEC] = {};
@@ -53,7 +53,7 @@ __global__ void reward_dw_kernel(float *dw, const float *danswers, const float *
         float value[VEC];
         load_vec(value, x + (size_t)spans[2 * answer + 1] * C + c);
         EACH_ELEMENT
-        for (int i = 0; i < VEC; i++) sum[i] += danswers[answer] * value[i];
+        for (int i = 0; i < VEC; i++) sum[i] += dscores[answer] * value[i];
     }
     EACH_ELEMENT
     for (int i = 0; i < VEC; i++) dw[c + i] += *dloss * sum[i];
@@ -66,14 +66,14 @@ extern "C" void reward_scores(float *scores, const floatX *x, const floatX *w, c
            C);
 }
 
-extern "C" void reward_backward(floatX *dx, float *dw, const float *danswers, const float *dloss, const floatX *x,
+extern "C" void reward_backward(floatX *dx, float *dw, const float *dscores, const float *dloss, const floatX *x,
                                 const floatX *w, const int *spans, const int *counters, int N, int C, int capacity,
                                 cudaStream_t stream) {
     cuda_check(cudaMemsetAsync(dx, 0, (size_t)N * C * sizeof *dx, stream));
     const dim3 block = rows_block(C / CHUNK);
-    launch_pointwise(reward_dx_kernel, rows_grid(capacity, block), block, stream, dx, danswers, dloss, w, spans,
+    launch_pointwise(reward_dx_kernel, rows_grid(capacity, block), block, stream, dx, dscores, dloss, w, spans,
                      counters, C);
     if (!dw) return;
     launch_pointwise(reward_dw_kernel, dim3((unsigned)ceil_div(C / VEC, HEAD_THREADS)), dim3(HEAD_THREADS), stream, dw,
-                     danswers, dloss, x, spans, counters, C);
+                     dscores, dloss, x, spans, counters, C);
 }

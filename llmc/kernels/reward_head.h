@@ -10,14 +10,13 @@
 extern "C" {
 #endif
 
-// scores [capacity] = for the batch's answers, summed in fp32. x: [N,C]; w: [C].
+// scores [capacity] = for the batch's answers, summed in fp32. x [N, C], w [C].
 void reward_scores(float *scores, const floatX *x, const floatX *w, const int *spans, const int *counters, int capacity,
                    int C, cudaStream_t stream);
 
-// The gradient of dloss[0] * sum of danswers[a] * score of a: dx [N,C] =, 0 but at answers' last positions; dw [C] +=
-// (NULL: not needed).
-// dloss: [1].
-void reward_backward(floatX *dx, float *dw, const float *danswers, const float *dloss, const floatX *x, const floatX *w,
+// The gradient of dloss[0] times the sum of dscores[a] * score of a: dx [N, C] =, which is 0 but at answers' last
+// positions; dw [C] +=, or NULL where it is not needed. dscores [capacity], dloss [1].
+void reward_backward(floatX *dx, float *dw, const float *dscores, const float *dloss, const floatX *x, const floatX *w,
                      const int *spans, const int *counters, int N, int C, int capacity, cudaStream_t stream);
 
 #ifdef __cplusplus

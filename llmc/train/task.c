@@ -40,8 +40,8 @@ int trainer_take_config(LlamaConfig *config, bool *new_head, const Options *o, c
 
 LogPreference trainer_preference(const Options *o, const double sums[PREFERENCE_SUMS], double pairs) {
     return (LogPreference){.accuracy = sums[PREFERENCE_CORRECT] / pairs,
-                           .reward_chosen = sums[PREFERENCE_BETTER] / pairs,
-                           .reward_rejected = sums[PREFERENCE_WORSE] / pairs,
+                           .reward_chosen = sums[PREFERENCE_CHOSEN] / pairs,
+                           .reward_rejected = sums[PREFERENCE_REJECTED] / pairs,
                            .nll = o->task == TASK_DPO ? sums[PREFERENCE_NLL] / pairs : NAN};
 }
 

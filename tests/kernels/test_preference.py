@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from compare import check
 from llmc import PreferenceLoss
-from preference import BETTER, CORRECT, DPO, IPO, LOSS, REWARD, SUMS, WORSE, check_sums, pair_terms, slope_sizes
+from preference import CHOSEN, CORRECT, DPO, IPO, LOSS, REJECTED, REWARD, SUMS, check_sums, pair_terms, slope_sizes
 
 SPECS = {
     "dpo": PreferenceLoss(DPO, 0.1, 0.0, 0.0, 0),
@@ -65,18 +65,18 @@ def padded(values, capacity, fill):
 
 
 def run_loss(lib, spec, values, reference, counts, groups, capacity, before=None):
-    """(sums, danswers) of the kernel; what lies behind the answers and groups is NaN or out of bounds."""
+    """(sums, dseq) of the kernel; what lies behind the answers and groups is NaN or out of bounds."""
     nan = float("nan")
     sums = lib.device(torch.zeros(SUMS) if before is None else before)
-    danswers = lib.empty(capacity, torch.float32)
+    dseq = lib.empty(capacity, torch.float32)
     scores = spec.kind == REWARD
     lib.preference_loss(
-        sums, danswers, lib.device(padded(values[:, None], capacity, nan)),
+        sums, dseq, lib.device(padded(values[:, None], capacity, nan)),
         None if scores else lib.device(padded(reference[:, None], capacity, nan)),
         None if scores else lib.device(padded(counts[:, None], capacity, nan)),
         lib.device(padded(torch.tensor(groups, dtype=torch.int32), capacity, 1 << 30)),
         lib.device(torch.tensor([len(values), len(groups)])), capacity, ctypes.byref(spec))
-    return sums.get(), danswers.get()
+    return sums.get(), dseq.get()
 
 
 @pytest.mark.checked
@@ -142,16 +142,16 @@ def check_loss_and_weights(lib, spec, num_groups, longest):
     capacity, used = len(a.spans) + 4, len(a.spans)
 
     def run():
-        sums, danswers = run_loss(lib, spec, values, a.reference, a.counts(), a.groups, capacity)
+        sums, dseq = run_loss(lib, spec, values, a.reference, a.counts(), a.groups, capacity)
         weights = lib.empty(a.n, torch.float32)
         spans = lib.device(padded(torch.tensor(a.spans, dtype=torch.int32), capacity, 1 << 30))
-        lib.answer_weights(weights, lib.device(danswers), spans, lib.device(a.counters), a.n, capacity)
-        return sums, danswers, weights.get()
+        lib.answer_weights(weights, lib.device(dseq), spans, lib.device(a.counters), a.n, capacity)
+        return sums, dseq, weights.get()
 
-    sums, danswers, weights = lib.same_bits(run)
+    sums, dseq, weights = lib.same_bits(run)
     check_sums(sums, terms)
-    check("derivative", danswers[:used] if spec.kind == REWARD else weights, slope)
-    assert bool(torch.isnan(danswers[used:]).all())
+    check("derivative", dseq[:used] if spec.kind == REWARD else weights, slope)
+    assert bool(torch.isnan(dseq[used:]).all())
 
 
 @pytest.mark.checked
@@ -166,19 +166,19 @@ def test_margins(lib, kind, smoothing):
             leaf = values.double().requires_grad_()
             terms = pair_terms(spec, leaf, torch.zeros(2), torch.ones(2), [(0, 2)])
             terms[:, LOSS].sum().backward()
-            sums, danswers = run_loss(lib, spec, values, torch.zeros(2), torch.ones(2), [(0, 2)], 2)
+            sums, dseq = run_loss(lib, spec, values, torch.zeros(2), torch.ones(2), [(0, 2)], 2)
             grad = leaf.grad if kind == REWARD else -leaf.grad
             # what is below the smallest normal float may become 0
             assert bool(((sums - terms.sum(0)).abs() <= 1e-5 * terms.sum(0).abs() + 1.2e-38).all()), (margin, sign, sums)
-            assert bool(((danswers - grad).abs() <= 1e-5 * grad.abs() + 1.2e-38).all()), (margin, sign, danswers)
+            assert bool(((dseq - grad).abs() <= 1e-5 * grad.abs() + 1.2e-38).all()), (margin, sign, dseq)
 
 
 @pytest.mark.checked
 def test_ties(lib):
     values, zeros = torch.tensor([1.5, 1.5, 1.5, 2.0, 1.0, -3.0, -2.0]), torch.zeros(7)
-    sums, danswers = run_loss(lib, SPECS["reward"], values, zeros, zeros, [(0, 3), (3, 2), (5, 2)], 7)
+    sums, dseq = run_loss(lib, SPECS["reward"], values, zeros, zeros, [(0, 3), (3, 2), (5, 2)], 7)
     assert sums[CORRECT] == 3 * 0.5 + 1 + 0
-    assert danswers[0] == -1.0 and danswers[1] == 0.0 and danswers[2] == 1.0  # each pair -0.5 and 0.5
+    assert dseq[0] == -1.0 and dseq[1] == 0.0 and dseq[2] == 1.0  # each pair -0.5 and 0.5
 
 
 @pytest.mark.checked
@@ -186,10 +186,10 @@ def test_ties(lib):
 def test_no_groups(lib, name):
     """A batch without answers: nothing is added, all weights are 0."""
     none, before = torch.zeros(0), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    sums, danswers = run_loss(lib, SPECS[name], none, none, none, [], 5, before)
-    assert torch.equal(sums, before) and bool(torch.isnan(danswers).all())
+    sums, dseq = run_loss(lib, SPECS[name], none, none, none, [], 5, before)
+    assert torch.equal(sums, before) and bool(torch.isnan(dseq).all())
     weights, spans = lib.empty(33, torch.float32), lib.device(torch.full((5, 2), 1 << 30, dtype=torch.int32))
-    lib.answer_weights(weights, lib.device(danswers), spans, lib.device([0, 0]), 33, 5)
+    lib.answer_weights(weights, lib.device(dseq), spans, lib.device([0, 0]), 33, 5)
     assert bool((weights.get() == 0).all())
 
 
@@ -208,8 +208,8 @@ def test_sums_add_up(lib):
 def test_not_finite(lib):
     """A score that is NaN makes the loss NaN, so that the step is left out."""
     values = torch.tensor([1.0, float("nan")])
-    sums, danswers = run_loss(lib, SPECS["reward"], values, None, None, [(0, 2)], 2)
-    assert bool(torch.isnan(sums[LOSS])) and bool(torch.isnan(danswers).all())
+    sums, dseq = run_loss(lib, SPECS["reward"], values, None, None, [(0, 2)], 2)
+    assert bool(torch.isnan(sums[LOSS])) and bool(torch.isnan(dseq).all())
 
 
 class StandIn:
@@ -238,7 +238,7 @@ def test_like_trl(lib, name):
     if not hasattr(trainer, "_compute_loss"):
         pytest.skip("this version of trl computes its loss elsewhere")
     spec, num_pairs, length = SPECS[name], 9, 12
-    lengths = torch.randint(1, length + 1, (2 * num_pairs,))  # all better answers, then all worse ones
+    lengths = torch.randint(1, length + 1, (2 * num_pairs,))  # all chosen answers, then all rejected ones
     mask = (torch.arange(length) < lengths[:, None]).long()
     log_probs = (-torch.rand(2 * num_pairs, length) * 4 * mask).double().requires_grad_()
     reference = -torch.rand(2 * num_pairs) * 20
@@ -253,11 +253,11 @@ def test_like_trl(lib, name):
     order = torch.arange(2 * num_pairs).reshape(2, num_pairs).T.reshape(-1)  # pair by pair
     groups = [(2 * i, 2) for i in range(num_pairs)]
     values = log_probs.detach().sum(1).float()
-    sums, danswers = run_loss(lib, spec, values[order], reference[order], lengths[order].float(), groups, 2 * num_pairs)
+    sums, dseq = run_loss(lib, spec, values[order], reference[order], lengths[order].float(), groups, 2 * num_pairs)
     # their sums of log-probabilities are float64, ours were rounded to fp32
     check("loss", sums[LOSS] / num_pairs, loss.detach())
-    check("derivative", -danswers[:, None].expand(-1, length) / num_pairs, log_probs.grad[order])
+    check("derivative", -dseq[:, None].expand(-1, length) / num_pairs, log_probs.grad[order])
     metrics = {key: value[0] * num_pairs for key, value in stand_in._metrics["train"].items()}
     assert sums[CORRECT] == metrics["rewards/accuracies"]
-    for i, key in ((BETTER, "rewards/chosen"), (WORSE, "rewards/rejected")):
+    for i, key in ((CHOSEN, "rewards/chosen"), (REJECTED, "rewards/rejected")):
         assert abs(sums[i].item() - metrics[key]) <= 1e-5 * (spec.beta * (values - reference).abs()).sum().item(), key

@@ -20,25 +20,25 @@ class Case:
         # what lies behind the answers points outside
         self.spans = torch.full((self.capacity, 2), 1 << 30)
         self.spans[:answers] = torch.stack([first, last], 1)
-        self.danswers = torch.full((self.capacity,), float("nan"))
-        self.danswers[:answers] = torch.randn(answers)
+        self.dscores = torch.full((self.capacity,), float("nan"))
+        self.dscores[:answers] = torch.randn(answers)
         self.dloss, self.before = 0.37, torch.randn(C)
 
     def run(self, lib):
         """scores, dx, dw"""
         x, w, spans = lib.x(self.x), lib.x(self.w), lib.device(self.spans)
-        counters, danswers = lib.device([self.answers, 1]), lib.device(self.danswers)
+        counters, dscores = lib.device([self.answers, 1]), lib.device(self.dscores)
         scores = lib.empty(self.capacity, torch.float32)
         lib.reward_scores(scores, x, w, spans, counters, self.capacity, self.C)
         dx, dw = lib.empty((self.N, self.C)), lib.device(self.before)
-        lib.reward_backward(dx, dw, danswers, lib.device(torch.tensor([self.dloss])), x, w, spans, counters, self.N, self.C,
+        lib.reward_backward(dx, dw, dscores, lib.device(torch.tensor([self.dloss])), x, w, spans, counters, self.N, self.C,
                             self.capacity)
         return scores.get(), dx.get(), dw.get()
 
     def expected(self, dtype):
         x, w = self.x.to(dtype).requires_grad_(), self.w.to(dtype).requires_grad_()
         scores = x[self.last] @ w
-        (scores * (self.danswers[: self.answers] * self.dloss).to(dtype)).sum().backward()
+        (scores * (self.dscores[: self.answers] * self.dloss).to(dtype)).sum().backward()
         return scores.detach(), x.grad, w.grad
 
 

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from compare import FP32_LIMIT
 
 DPO, IPO, REWARD = range(3)
-LOSS, NLL, BETTER, WORSE, CORRECT, SUMS = range(6)
+LOSS, NLL, CHOSEN, REJECTED, CORRECT, SUMS = range(6)
 
 
 def pairs(groups):
-    """(better, worse) of groups of (first answer, how many)"""
+    """(chosen, rejected) of groups of (first answer, how many)"""
     return [(first + i, first + j) for first, count in groups for i in range(count) for j in range(i + 1, count)]
 
 
@@ -19,38 +19,38 @@ def pair_terms(spec, values, reference, counts, groups):
     """[pairs, SUMS] what each pair adds to the sums, in the dtype of values, with their autograd. values: log-probabilities
     or scores."""
     rows = []
-    for b, w in pairs(groups):
+    for c, r in pairs(groups):
         gain = values - reference if spec.kind != REWARD else values
         scale = 1.0 if spec.kind == REWARD else spec.beta
-        margin = scale * (gain[b] - gain[w])
+        margin = scale * (gain[c] - gain[r])
         if spec.kind == IPO:
-            loss = (gain[b] / counts[b] - gain[w] / counts[w] - 1 / (2 * spec.beta)) ** 2
+            loss = (gain[c] / counts[c] - gain[r] / counts[r] - 1 / (2 * spec.beta)) ** 2
         else:
             loss = -(1 - spec.label_smoothing) * F.logsigmoid(margin) - spec.label_smoothing * F.logsigmoid(-margin)
         nll = torch.zeros((), dtype=values.dtype)
         if spec.kind != REWARD:
-            nll = -values[b] / (1 if spec.nll_summed else counts[b])
+            nll = -values[c] / (1 if spec.nll_summed else counts[c])
             loss = loss + spec.nll * nll
-        correct = (torch.sign(gain[b] - gain[w]).detach() + 1) / 2
-        rows.append(torch.stack([loss, nll, scale * gain[b], scale * gain[w], correct]))
+        correct = (torch.sign(gain[c] - gain[r]).detach() + 1) / 2
+        rows.append(torch.stack([loss, nll, scale * gain[c], scale * gain[r], correct]))
     return torch.stack(rows) if rows else torch.zeros(0, SUMS, dtype=values.dtype)
 
 
 def slope_sizes(spec, values, reference, counts, groups):
     """[answers] the magnitudes of all that each answer's slope of the loss is made of, added up."""
     sizes = torch.zeros_like(values)
-    for b, w in pairs(groups):
+    for c, r in pairs(groups):
         gain = values - reference if spec.kind != REWARD else values
         scale = 1.0 if spec.kind == REWARD else spec.beta
         if spec.kind == IPO:
-            size = 2 * (gain[b].abs() / counts[b] + gain[w].abs() / counts[w] + 1 / (2 * spec.beta))
-            sizes[b] += size / counts[b]
-            sizes[w] += size / counts[w]
+            size = 2 * (gain[c].abs() / counts[c] + gain[r].abs() / counts[r] + 1 / (2 * spec.beta))
+            sizes[c] += size / counts[c]
+            sizes[r] += size / counts[r]
         else:
-            margin = scale * (gain[b] - gain[w])
-            sizes[[b, w]] += scale * ((1 - spec.label_smoothing) * torch.sigmoid(-margin) + spec.label_smoothing * torch.sigmoid(margin))
+            margin = scale * (gain[c] - gain[r])
+            sizes[[c, r]] += scale * ((1 - spec.label_smoothing) * torch.sigmoid(-margin) + spec.label_smoothing * torch.sigmoid(margin))
         if spec.kind != REWARD:
-            sizes[b] += spec.nll / (1 if spec.nll_summed else counts[b])
+            sizes[c] += spec.nll / (1 if spec.nll_summed else counts[c])
     return sizes
 
 
