@@ -13,11 +13,9 @@ import pytest
 import checkpoints
 import durable
 import llmc
-from test_average import models
-from test_average import program as average_program
-from test_import import make_model
-from test_merge_lora import make_adapter
-from test_merge_lora import program as merge_program
+from adapters import make_adapter
+from hfmodels import make_model, models
+from modeltools import AVERAGE, MERGE
 from checkout import script
 
 ROOT = checkpoints.ROOT
@@ -66,14 +64,14 @@ def test_checkpoints(recorded, write_store, tmp_path, parts, averaged, files):
 def test_averages(recorded, tmp_path):
     inputs = models(tmp_path, 2)
     for more in ([], ["--overwrite"]):
-        assert recorded([average_program(), "--output", recorded.work / "out", *inputs, *more], recorded.work / "out") >= 3
+        assert recorded([AVERAGE.path, "--output", recorded.work / "out", *inputs, *more], recorded.work / "out") >= 3
 
 
 def test_merges(recorded, tmp_path):
     make_model(tmp_path / "base")
     adapter = make_adapter(tmp_path / "adapter", tmp_path / "base")
     for more in ([], ["--overwrite"]):
-        command = [merge_program(), "--adapter", adapter, "--output", recorded.work / "out", *more]
+        command = [MERGE.path, "--adapter", adapter, "--output", recorded.work / "out", *more]
         assert recorded(command, recorded.work / "out") >= 3
 
 

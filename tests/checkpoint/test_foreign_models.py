@@ -10,15 +10,10 @@ import pytest
 import torch
 
 import llmc
-from test_average import average
-from test_average import program as average_program
-from test_average import refused as average_refused
-from test_import import edit_weights, make_model, old_extras, open_ours, refused_weights, repeated_head
-from test_merge_lora import make_adapter, merge
-from test_merge_lora import refused as merge_refused
-from test_merge_lora import run as merge_run
-from test_run_folder import TARGET
-from trainrun import Workplace, program
+from adapters import make_adapter
+from hfmodels import edit_weights, make_model, old_extras, open_ours, refused_weights, repeated_head
+from modeltools import AVERAGE, MERGE
+from trainrun import TARGET, Workplace, program
 from checkout import script
 
 PRECISION = "bf16" if "bf16" in llmc.build_folders() else "fp32"
@@ -46,8 +41,8 @@ def commands(place, model, output):
         "eval-only": [program(PRECISION), "--eval-only", "--init-from", model, "--val-data", place.data / "val_*.bin", "--seq-len", 32],
         "generate": [*python("generate"), "--model", model, "--prompt", "Hi", *build],
         "rejection": [*python("rejection_sample"), "--model", model, "--reward-model", model, "--prompts", prompts, "--output", output, *build],
-        "average": [average_program(), "--output", output, place.folder / "base", model],
-        "merge": [average_program().parent / "merge_lora", "--adapter", place.folder / "adapter", "--base", model, "--output", output],
+        "average": [AVERAGE.path, "--output", output, place.folder / "base", model],
+        "merge": [MERGE.path, "--adapter", place.folder / "adapter", "--base", model, "--output", output],
     }
 
 
@@ -111,8 +106,8 @@ def test_where_the_adapter_is(place, tmp_path):
     (tmp_path / "outer/b").parent.mkdir()
     for name in ("b", "a"):
         shutil.copytree(place.folder / "adapter", tmp_path / "outer" / name)
-    merge_refused("outer: has no adapter_config.json", "folder a is", output=tmp_path / "out", adapter=tmp_path / "outer")
-    merge_refused("base: is a model, expected an adapter", output=tmp_path / "out", adapter=place.folder / "base")
+    MERGE.refused("outer: has no adapter_config.json", "folder a is", output=tmp_path / "out", adapter=tmp_path / "outer")
+    MERGE.refused("base: is a model, expected an adapter", output=tmp_path / "out", adapter=place.folder / "base")
 
 
 # ---- tensors
@@ -159,14 +154,14 @@ def test_what_is_dropped(lib, place, ready):
     edit_weights(tied, lambda tensors: (old_extras(tensors), repeated_head(tensors), wider(tensors, "model.embed_tokens.weight")))
     for model, expected in ((base, 21), (tied, 20)):
         assert open_ours(lib, model)[1][0] == 0
-        assert len(merge(out, place.folder / "adapter", "--base", model, "--overwrite")) == expected
-        said = merge_run(out, place.folder / "adapter", "--base", model, "--overwrite").stdout
+        assert len(MERGE.make(out, place.folder / "adapter", "--base", model, "--overwrite")) == expected
+        said = MERGE.run(out, place.folder / "adapter", "--base", model, "--overwrite").stdout
         assert f"left out of {model}: 2 rotary_emb.inv_freq" in said and ("lm_head.weight" in said) == (model == tied)
         shutil.rmtree(out)
-        assert len(average(out, model, model)) == expected
+        assert len(AVERAGE.make(out, model, model)) == expected
         shutil.rmtree(out)
     (place.folder / "clean").exists() or make_model(place.folder / "clean", tie_word_embeddings=True)
-    assert len(average(out, tied, place.folder / "clean")) == 20  # one of them has none of it
+    assert len(AVERAGE.make(out, tied, place.folder / "clean")) == 20  # one of them has none of it
 
 
 REFUSED = {
@@ -197,5 +192,5 @@ def test_what_is_refused(lib, place, ready, kind):
     _, model, out = ready
     edit_weights(model, change)
     refused_weights(lib, model, *words)
-    average_refused(*words, output=out, arguments=[model, model])
-    merge_refused(*words, output=out, adapter=place.folder / "adapter", more=["--base", model])
+    AVERAGE.refused(*words, output=out, arguments=[model, model])
+    MERGE.refused(*words, output=out, adapter=place.folder / "adapter", more=["--base", model])

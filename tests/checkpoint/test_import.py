@@ -1,9 +1,7 @@
 """Published models in, ours out: any spelling of a Hugging Face Llama gives transformers' logits, what cannot be honoured
 is refused, and what the model brought beside its weights is in the new checkpoint."""
 
-import ctypes
 import json
-import os
 import shutil
 
 import pytest
@@ -11,42 +9,14 @@ import safetensors.torch
 import torch
 
 import compare
-from model import Config, Error, Model
+from hfmodels import (
+    SCALING, edit_config, edit_weights, make_model, mixed_dtypes, old_extras, old_spelling, open_ours, refused_weights, repeated_head,
+)  # fmt: skip
 from trainrun import EOS, VOCAB, Workplace
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-import transformers  # noqa: E402
+import transformers  # offline, as hfmodels has seen to
 
 T = 24
-SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-           "original_max_position_embeddings": 16}  # fmt: skip
-
-
-def make_model(folder, dtype=torch.float32, shard="1GB", **changes):
-    """A random model as transformers saves it; weights large enough that every part shows in the logits."""
-    fields = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
-                  num_key_value_heads=2, max_position_embeddings=256)  # fmt: skip
-    config = transformers.LlamaConfig(**{**fields, **changes})
-    model = transformers.LlamaForCausalLM(config)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(1 + 0.2 * torch.randn_like(p) if p.ndim == 1 else torch.randn_like(p) / p.shape[-1] ** 0.5)
-    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-
-
-def edit_config(folder, change):
-    path = folder / "config.json"
-    fields = json.loads(path.read_text())
-    change(fields)
-    path.write_text(json.dumps(fields))
-
-
-def old_spelling(fields):
-    """transformers 4's: theta on top, the scaling apart, its type under both names."""
-    rope = fields.pop("rope_parameters")
-    fields["rope_theta"] = rope.pop("rope_theta")
-    fields["rope_scaling"] = None if rope["rope_type"] == "default" else {**rope, "type": rope["rope_type"]}
-    fields["torch_dtype"] = fields.pop("dtype", "float32")
 
 
 def oldest_spelling(fields):
@@ -61,28 +31,6 @@ def oldest_spelling(fields):
 def nulls(fields):
     for name in ("head_dim", "rope_scaling", "pretraining_tp", "attention_dropout", "bos_token_id"):
         fields[name] = None
-
-
-def edit_weights(folder, change):
-    path = folder / "model.safetensors"
-    tensors = safetensors.torch.load_file(path)
-    change(tensors)
-    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-
-
-def mixed_dtypes(tensors):
-    kinds = [torch.float32, torch.bfloat16, torch.float16]
-    for i, name in enumerate(sorted(tensors)):
-        tensors[name] = tensors[name].to(kinds[i % 3])
-
-
-def old_extras(tensors):
-    for layer in range(2):
-        tensors[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
-
-
-def repeated_head(tensors):
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
 
 
 LLAMA3 = {"rope_parameters": {**SCALING, "rope_theta": 5e5}}
@@ -123,21 +71,6 @@ def their_logits(folder, tokens, dtype):
         return model(tokens[None]).logits[0]
 
 
-def open_ours(lib, folder):
-    """The model of that folder, as --init-from reads it."""
-    config, error = Config(), Error()
-    path = os.fsencode(folder / "config.json")
-    assert lib.llama_config_read(ctypes.byref(config), ctypes.c_char_p(path), ctypes.byref(error)) == 0, error.message
-    model = Model(lib, config, 1, T)
-    return model, read_weights(lib, folder, model)
-
-
-def read_weights(lib, folder, model):
-    error = Error()
-    code = lib.checkpoint_read_weights(ctypes.c_char_p(os.fsencode(folder)), model.handle, ctypes.byref(error))
-    return code, error.message.decode()
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_are_transformers(lib, tmp_path, variant):
     make_variant(tmp_path, variant)
@@ -148,13 +81,6 @@ def test_logits_are_transformers(lib, tmp_path, variant):
     reference = their_logits(tmp_path, tokens, torch.float64)
     in_bf16 = their_logits(tmp_path, tokens, torch.bfloat16) if lib.precision == "bf16" else None
     compare.check("logits", ours, reference, in_bf16)
-
-
-def refused_weights(lib, folder, *words):
-    model, (code, message) = open_ours(lib, folder)
-    assert code == 2, message
-    for word in words:
-        assert str(word) in message, f"{word!r} not in {message}"
 
 
 def test_nan_and_infinity_are_named_and_counted(lib, tmp_path):

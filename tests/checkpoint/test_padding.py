@@ -12,9 +12,8 @@ import torch
 import llmc
 import trainrun
 from checkpoints import SUMS, Failure, call, digest, write_sums
-from finetuning import Finetuning, comparisons, rows
-from test_average import average
-from test_lora import LORA, merge
+from finetuning import LORA, Finetuning, comparisons, rows
+from modeltools import AVERAGE, MERGE
 from trainrun import BOS, EOS, VOCAB
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -214,7 +213,7 @@ def test_trained(work, tmp_path):
     shutil.copytree(folder, tmp_path / "old")
     for name in FILES:
         edit(tmp_path / "old" / name, **{"pad_token" if "token" in name else "pad_token_id": END if "token" in name else 0})
-    average(tmp_path / "average", tmp_path / "old", folder)
+    AVERAGE.make(tmp_path / "average", tmp_path / "old", folder)
     assert check_scores(tmp_path / "average") == expected
     assert check_scores(train(work, tmp_path / "again", init_from=tmp_path / "old")) == expected
 
@@ -257,7 +256,7 @@ def test_adapters(work, tmp_path):
     check_scores(adapters, model)
     for name in FILES[1:3]:
         edit(adapters / name, pad_token=END)  # as PEFT users leave it
-    merge(adapters, tmp_path / "merged")
+    MERGE.make(tmp_path / "merged", adapters)
     assert check_scores(tmp_path / "merged") == {name: PAD if "token" in name else SECOND for name in FILES}
 
 

@@ -4,7 +4,6 @@ the merged model."""
 import ctypes
 import os
 import shutil
-import subprocess
 import warnings
 
 import pytest
@@ -15,11 +14,12 @@ import compare
 import llmc
 import model as models
 import test_ranks_model as by_ranks
-from finetuning import Finetuning
+from finetuning import LORA, Finetuning
 from model import TINY, Model, random_batch, reference_loss, transformers_model
-from test_import import make_model
+from hfmodels import make_model
+from modeltools import MERGE
 from test_model import MODEL_LIMIT
-from trainrun import ON_CPU, VOCAB, Workplace, program, read_log
+from trainrun import ON_CPU, VOCAB, Workplace, read_log
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import peft  # noqa: E402
@@ -238,7 +238,6 @@ def test_columns(lib, N, width, first, cols):
 
 # ---- through the program
 
-LORA = dict(lora_rank=8, lora_alpha=24, lr="1e-2")
 T = 24
 
 
@@ -261,12 +260,6 @@ def open_peft(folder, base=None, kind="AutoModelForCausalLM", dtype=torch.float3
         warnings.simplefilter("error")  # missing or unexpected adapters
         warnings.simplefilter("ignore", FutureWarning)
         return peft.PeftModel.from_pretrained(base, folder).eval()
-
-
-def merge(adapter, output):
-    command = [program("fp32").with_name("merge_lora"), "--adapter", adapter, "--output", output]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def tensors(folder, name="adapter_model.safetensors"):
@@ -297,7 +290,7 @@ def test_adapters_travel(work):
     assert set(written) == set(adapters_of(model)) and len(written) == 2 * 7 * 2
     for name, p in adapters_of(model).items():
         assert torch.equal(p, written[name]) and (p.any() or "lora_B" not in name)
-    merge(folder, work.folder / "merged")
+    MERGE.make(work.folder / "merged", folder)
     merged = transformers.AutoModelForCausalLM.from_pretrained(work.folder / "merged", dtype=torch.float32)
     tokens = torch.randint(VOCAB, (2, T))
     with_adapters, whole = logits(model, tokens), logits(merged, tokens)
@@ -386,7 +379,7 @@ def test_reward_model(tmp_path):
     base = transformers.AutoModelForSequenceClassification.from_pretrained(work.base, num_labels=1, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, folder).eval()
     assert torch.equal(model.base_model.model.score.modules_to_save["default"].weight, written[PREFIX + "score.weight"])
-    merge(folder, tmp_path / "merged")
+    MERGE.make(tmp_path / "merged", folder)
     merged, info = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and merged.config.num_labels == 1
     tokens = torch.randint(1, VOCAB, (5, T))

@@ -8,11 +8,10 @@ import sys
 import pytest
 
 import llmc
-from trainrun import ON_CPU, Workplace, program
+from trainrun import ON_CPU, TARGET, Workplace, program
 from checkout import script
 
 PRECISION = "bf16" if "bf16" in llmc.build_folders() else "fp32"
-TARGET = "cpu" if ON_CPU else "cuda"
 FOLDER = "my [runs] é*?\\ ~{a}"
 
 

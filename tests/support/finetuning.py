@@ -8,6 +8,7 @@ from llmdata import rows  # noqa: E402
 
 MARK = 10  # stands between question and answer: what a template would write
 LETTERS = (65, 91)
+LORA = dict(lora_rank=8, lora_alpha=24, lr="1e-2")
 
 
 def prompt(rng, length=None):

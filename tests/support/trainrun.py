@@ -16,6 +16,7 @@ from hostlib import write_shard
 
 BUILDS = llmc.build_folders()
 ON_CPU = all("cuda" not in folder.name for folder in BUILDS.values())
+TARGET = "cpu" if ON_CPU else "cuda"
 BOS, EOS, VOCAB = 256, 257, 260
 T, ROWS = 32, 4
 STARTED = []  # processes, which conftest.py ends with the test that started them

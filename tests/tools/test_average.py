@@ -14,73 +14,14 @@ import safetensors.torch
 import torch
 
 import checkpoints
-import llmc
-from test_import import SCALING, edit_config, edit_weights, make_model, mixed_dtypes, old_spelling
+from hfmodels import SCALING, edit_config, edit_weights, load, make_model, mixed_dtypes, models, old_spelling, same_bits, slow_model
+from modeltools import AVERAGE
 from trainrun import write_tokenizer
 
-import transformers  # offline, as test_import has seen to
+import transformers  # offline, as hfmodels has seen to
 
-MARK = "average.json"
-
-
-def program():
-    return next(iter(llmc.build_folders().values())) / "average_llama3"
-
-
-def run(output, *arguments, more=()):
-    return subprocess.run([program(), "--output", output, *map(str, arguments), *more], capture_output=True, text=True, timeout=120)
-
-
-def average(output, *arguments, more=()):
-    done = run(output, *arguments, more=more)
-    assert done.returncode == 0, done.stderr
-    assert not list(output.parent.glob("*.tmp"))
-    return load(output)
-
-
-def refused(*words, output, arguments, more=(), code=2):
-    """Nothing is left of it."""
-    before = checkpoints.files(output) if output.exists() else None
-    done = run(output, *arguments, more=more)
-    assert done.returncode == code and done.stdout.count("written") == 0
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("average_llama3: "), done.stderr
-    for word in words:
-        assert str(word) in lines[0], (word, lines[0])
-    assert (checkpoints.files(output) if output.exists() else None) == before
-    assert not list(output.parent.glob("*.tmp"))
-
-
-def load(folder):
-    """All tensors; where the index says they lie."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        (path,) = folder.glob("*.safetensors")
-        return safetensors.torch.load_file(path)
-    tensors = {}
-    places = json.loads(index.read_text())["weight_map"]
-    for file in sorted(set(places.values())):
-        found = safetensors.torch.load_file(folder / file)
-        assert set(found) == {name for name, place in places.items() if place == file}
-        tensors |= found
-    assert set(tensors) == set(places)
-    return tensors
-
-
-def same_bits(a, b):
-    """-0 is not 0."""
-    kind = {2: torch.int16, 4: torch.int32}
-    assert set(a) == set(b)
-    for name in a:
-        assert a[name].dtype == b[name].dtype and a[name].shape == b[name].shape, name
-        assert torch.equal(a[name].view(kind[a[name].element_size()]), b[name].view(kind[b[name].element_size()])), name
-
-
-def models(folder, count, dtype=torch.bfloat16, **more):
-    made = [folder / f"model{i}" for i in range(count)]
-    for path in made:
-        make_model(path, dtype=dtype, **more)
-    return made
+MARK = AVERAGE.mark
+average, refused, run = AVERAGE.make, AVERAGE.refused, AVERAGE.run
 
 
 @pytest.fixture
@@ -421,7 +362,7 @@ def test_bad_options(two, tmp_path, more, words):
 
 def test_required(two, tmp_path):
     refused("CHECKPOINT is missing", output=tmp_path / "out", arguments=[])
-    done = subprocess.run([program(), *two], capture_output=True, text=True)
+    done = subprocess.run([AVERAGE.path, *two], capture_output=True, text=True)
     assert done.returncode == 2 and "--output DIR is missing" in done.stderr
     refused("--output", "empty", output=tmp_path / "out", arguments=[*two, "--output="])
     done = run(tmp_path / "out", *two, "--nonsense")
@@ -429,7 +370,7 @@ def test_required(two, tmp_path):
 
 
 def test_help():
-    done = subprocess.run([program(), "--help"], capture_output=True, text=True)
+    done = subprocess.run([AVERAGE.path, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     listed = set(re.findall(r"^ +(?:-\S, )?--([a-z]+)(?:=(\S+))?", done.stdout, re.M))
     assert listed == {("output", "DIR"), ("weights", "LIST"), ("dtype", "same|fp32|bf16"), ("overwrite", ""), ("help", ""), ("usage", ""), ("version", "")}
@@ -477,21 +418,12 @@ def test_left_by_a_killed_one(two, tmp_path):
     assert done.returncode == 2 and str(made) in done.stderr and load(two[0])
 
 
-def slow_model(folder, count=2):
-    """Large enough that a signal comes in time."""
-    make_model(folder, dtype=torch.float32, tie_word_embeddings=True)
-    rows = (96 << 20) // 64
-    edit_config(folder, lambda fields: fields.update(vocab_size=rows))
-    edit_weights(folder, lambda t: t.update({"model.embed_tokens.weight": torch.zeros(rows, 64)}))
-    return [folder] * count
-
-
 @pytest.mark.parametrize("number, code", [(15, 1), (9, -9)])
 def test_killed(tmp_path, number, code):
     """SIGTERM leaves nothing; after SIGKILL the next run cleans up; two at a time do not meet."""
     inputs = slow_model(tmp_path / "a", 8)
     out = tmp_path / "out"
-    process = subprocess.Popen([program(), "--output", out, *inputs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([AVERAGE.path, "--output", out, *inputs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while not (tmp_path / "out.average.tmp/model.safetensors").exists():
         assert process.poll() is None and time.monotonic() < end, (process.kill(), process.communicate())
@@ -524,7 +456,7 @@ def test_every_call_goes_wrong(two, tmp_path, shim, what, there):
         if there:
             average(work / "out", two[1])
         environment = os.environ | {"LD_PRELOAD": str(shim), "FAULTY_PATH": str(work), "FAULTY_AT": str(at), "FAULTY_DO": what}
-        command = [program(), "--output", work / "out", "--overwrite", *two]
+        command = [AVERAGE.path, "--output", work / "out", "--overwrite", *two]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if "faulty: " not in done.stderr:
             break

@@ -8,9 +8,11 @@ import torch
 
 import peft
 import transformers
-from test_import import make_model
-from test_merge_lora import PREFIX, add, edit_adapter, edit_fields, merge, open_base, random_tokens, randomise, refused, run
+from adapters import PREFIX, add, edit_adapter, edit_fields, open_base, random_tokens, randomise
+from hfmodels import make_model
+from modeltools import MERGE
 
+merge, refused, run = MERGE.make, MERGE.refused, MERGE.run
 LAYERS = 3
 TIED = {"untied": False, "tied": True}
 

@@ -15,86 +15,22 @@ import safetensors.torch
 import torch
 
 import checkpoints
-import llmc
-from test_average import load, same_bits, slow_model
-from test_import import edit_config, edit_weights, make_model, mixed_dtypes
+from adapters import PREFIX, add, edit_adapter, edit_fields, make_adapter, open_base, random_tokens
+from hfmodels import edit_config, edit_weights, load, make_model, mixed_dtypes, same_bits, slow_model
+from modeltools import MERGE
 from trainrun import write_tokenizer
 
 import peft
-import transformers  # offline, as test_import has seen to
+import transformers  # offline, as hfmodels has seen to
 
-MARK = "merge.json"
-PREFIX = "base_model.model."
+MARK = MERGE.mark
+merge, refused, run = MERGE.make, MERGE.refused, MERGE.run
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-def program():
-    return next(iter(llmc.build_folders().values())) / "merge_lora"
-
-
-def run(output, adapter, *more):
-    return subprocess.run([program(), "--output", output, "--adapter", adapter, *map(str, more)], capture_output=True, text=True, timeout=120)
-
-
-def merge(output, adapter, *more):
-    done = run(output, adapter, *more)
-    assert done.returncode == 0, done.stderr
-    assert not list(output.parent.glob("*.tmp"))
-    assert output.joinpath(MARK).exists()
-    return load(output)
-
-
-def refused(*words, output, adapter, more=(), code=2):
-    before = checkpoints.files(output) if output.exists() else None
-    done = run(output, adapter, *more)
-    assert done.returncode == code and done.stdout.count("written") == 0, (done.returncode, done.stderr)
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("merge_lora: "), done.stderr
-    for word in words:
-        assert str(word) in lines[0], (word, lines[0])
-    assert (checkpoints.files(output) if output.exists() else None) == before
-    assert not list(output.parent.glob("*.tmp"))
-
-
-def randomise(model):
-    """B starts as 0, and would change nothing."""
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_" in name:
-                p.copy_(torch.randn_like(p) / p.shape[-1] ** 0.5)
-            elif "modules_to_save" in name:
-                p.copy_(torch.randn_like(p))
-
-
-def open_base(base, task="CAUSAL_LM", dtype="auto"):
-    if task == "SEQ_CLS":
-        return transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype)
-    return transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-
-
-def make_adapter(folder, base, task="CAUSAL_LM", **fields):
-    fields = dict(r=4, lora_alpha=random.uniform(1, 32), target_modules=["q_proj", "v_proj"], task_type=task) | fields
-    model = peft.get_peft_model(open_base(base, task), peft.LoraConfig(**fields))
-    randomise(model)
-    model.save_pretrained(folder)
-    return folder
 
 
 def their_merge(base, adapter, task="CAUSAL_LM"):
     """In fp32 throughout: fp16 and bf16 are held exactly."""
     return peft.PeftModel.from_pretrained(open_base(base, task, torch.float32), adapter).merge_and_unload()
-
-
-def edit_adapter(folder, change):
-    path = folder / "adapter_model.safetensors"
-    tensors = safetensors.torch.load_file(path)
-    change(tensors)
-    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-
-
-def edit_fields(folder, **fields):
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def check_close(found, theirs, dtypes):
@@ -109,10 +45,6 @@ def check_close(found, theirs, dtypes):
         assert (error <= step * exact.abs() + 1e-6 * exact.abs().max()).all(), (name, error.max())
         if value.dtype != torch.float32:  # the step is rare: both round the same sum
             assert (error > 0).float().mean() < 0.01, name
-
-
-def random_tokens():
-    return torch.randint(0, 260, (2, 17))
 
 
 @pytest.fixture
@@ -354,10 +286,6 @@ def remove(name):
     return lambda tensors: tensors.pop(PREFIX + name)
 
 
-def add(name, *shape):
-    return lambda tensors: tensors.update({PREFIX + name: torch.randn(shape)})
-
-
 def rename(old, new):
     return lambda tensors: tensors.update({new: tensors.pop(PREFIX + old)})
 
@@ -469,9 +397,9 @@ def test_options(base, adapter, tmp_path):
     refused("--adapter", "empty", output=out, adapter="")
     refused("'more'", "options alone", output=out, adapter=adapter, more=["more"])
     for arguments, word in ((["--output", out], "--adapter DIR is missing"), (["--adapter", adapter], "--output DIR is missing")):
-        done = subprocess.run([program(), *arguments], capture_output=True, text=True)
+        done = subprocess.run([MERGE.path, *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and word in done.stderr
-    done = subprocess.run([program(), "--help"], capture_output=True, text=True)
+    done = subprocess.run([MERGE.path, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     listed = set(re.findall(r"^ +(?:-\S, )?--([a-z]+)(?:=(\S+))?", done.stdout, re.M))
     assert listed == {("adapter", "DIR"), ("base", "DIR"), ("output", "DIR"), ("dtype", "same|fp32|bf16"), ("overwrite", ""), ("help", ""), ("usage", ""), ("version", "")}
@@ -499,7 +427,7 @@ def test_killed_at_any_moment(tmp_path, number, code):
     (base, _), out = slow_model(tmp_path / "base"), tmp_path / "out"
     adapter = make_adapter(tmp_path / "adapter", base)
     for delay in [random.uniform(0, 0.5) for _ in range(4)]:
-        process = subprocess.Popen([program(), "--output", out, "--adapter", adapter], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([MERGE.path, "--output", out, "--adapter", adapter], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and not (tmp_path / "out.merge.tmp").exists():
             time.sleep(0.001)
         time.sleep(delay)
@@ -531,7 +459,7 @@ def test_every_call_goes_wrong(base, adapter, tmp_path, shim, what):
         work.mkdir()
         shutil.copytree(tmp_path / "old", work / "out")
         environment = os.environ | {"LD_PRELOAD": str(shim), "FAULTY_PATH": str(work), "FAULTY_AT": str(at), "FAULTY_DO": what}
-        command = [program(), "--output", work / "out", "--adapter", adapter, "--overwrite"]
+        command = [MERGE.path, "--output", work / "out", "--adapter", adapter, "--overwrite"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if "faulty: " not in done.stderr:
             break
