@@ -1,4 +1,4 @@
-// Files at the boundary: whole reads and writes, with the file's name in every message.
+// Reading files, and folders, with the path in every message. Writing: new_file.h.
 #ifndef LLMC_BASE_FILE_H
 #define LLMC_BASE_FILE_H
 
@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "base/hash.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -26,37 +25,6 @@ int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *
 // *data = the file's bytes and a zero byte behind them, to be freed by the caller; *bytes without that zero.
 // More than max_bytes: refused (2) before anything is allocated.
 int file_read_whole(const char *path, size_t max_bytes, char **data, size_t *bytes, Error *err);
-
-// A new file, written from front to back in large pieces. file_begin makes (truncates) the temporary file
-// path ".tmp", and the file appears under its name whole or not at all; file_begin_plain makes it under its own
-// name, for a folder that is itself temporary, and takes the hash of what is to be written. file_append writes on
-// (what it was given may still be in memory); file_commit brings all to the disk (fsync), renames and syncs the
-// folder where there is a temporary name. After a failure the caller calls file_discard; file_commit and
-// file_discard end the file in any case.
-typedef struct {
-    char *path, *temporary; // owned; temporary NULL: plain
-    int fd;
-    char *buffer; // what is not written yet: [filled]
-    size_t filled;
-    uint64_t written; // bytes handed to the system
-    Hasher *hasher;   // NULL: not plain
-} NewFile;
-int file_begin(NewFile *file, const char *path, Error *err);
-int file_begin_plain(NewFile *file, const char *path, Error *err);
-int file_append(NewFile *file, const void *data, size_t bytes, Error *err);
-int file_commit(NewFile *file, Error *err);
-void file_discard(NewFile *file);
-Digest file_digest(const NewFile *file);             // plain only: of all that was appended
-const char *file_being_written(const NewFile *file); // its name at present, for messages
-
-// The three of them in one.
-int file_write_whole(const char *path, const void *data, size_t bytes, Error *err);
-
-// UTF-8's byte order mark, which some editors put in front of a text.
-#define TEXT_MARK "\xEF\xBB\xBF"
-
-// to = a copy of the text file `from` without a byte order mark; it appears whole or not at all.
-int file_copy(const char *from, const char *to, Error *err);
 
 // Brings a folder's names to the disk: a file that was made or renamed is there for good only then. The parent is the
 // folder in which `path` lies. Errors: 1.

@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/text.h"
 
 #define PACK "unpack it first"
 #define TEXTS "prepare_data.py makes shards of texts, prepare_chat.py rows of conversations"

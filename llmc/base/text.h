@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
+// UTF-8's byte order mark, which some editors put in front of a text.
+#define TEXT_MARK "\xEF\xBB\xBF"
+
 static inline bool text_ends_with(const char *text, const char *end) {
     const size_t length = strlen(text), tail = strlen(end);
     return length >= tail && strcmp(text + length - tail, end) == 0;

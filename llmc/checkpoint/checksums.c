@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/new_file.h"
 #include "base/path.h"
 
 enum { MAX_BYTES = 1 << 20, SPACES = 2 };

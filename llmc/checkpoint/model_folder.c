@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "base/path.h"
 #include "checkpoint/store.h"
 

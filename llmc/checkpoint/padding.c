@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "base/path.h"
 
 enum { MAX_FILE_BYTES = 1 << 28 };

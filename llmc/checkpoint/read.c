@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksums.h"

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "checkpoint/safetensors.h"
 
 struct SafetensorsWriter {

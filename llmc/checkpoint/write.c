@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "base/path.h"
 #include "checkpoint/adapter.h"
 #include "checkpoint/parts.h"

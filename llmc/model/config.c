@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "base/no_model.h"
 
 #ifdef LLMC_PRECISION_fp32

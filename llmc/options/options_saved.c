@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "options/options_table.h"
 
 static cJSON *value_to_json(const Options *options, const OptionSpec *spec) {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/new_file.h"
 #include "device/trace.h"
 
 static int write_file(const char *path, const char *events, Error *err) {

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/new_file.h"
 #include "base/path.h"
 #include "base/sha256.h"
 #include "loader/shard.h"

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/new_file.h"
 #include "base/path.h"
 #include "base/version.h"
 #include "run/process.h"
