@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/no_model.h"
 #include "base/path.h"
 #include "checkpoint/model_folder.h"
+#include "model/no_model.h"
 
 int find_model_check_link(const char *path, Error *err) {
     char target[PATH_MAX];

@@ -11,9 +11,9 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/no_model.h"
 #include "base/path.h"
 #include "base/text.h"
+#include "model/no_model.h"
 
 // ---- Element types
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/header.h"
+#include "loader/header.h"
 
 static const char magic[8] = "L3EVALS";
 enum { ENTRY_BYTES = 16, TOKEN_BYTES = 4 }; // of an item or ending; of a token

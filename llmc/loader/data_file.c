@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/header.h"
 #include "base/sha256.h"
 #include "base/text.h"
+#include "loader/header.h"
 #include "loader/shard.h"
 
 static const char *const names[] = {[LOADER_DOCUMENTS] = "documents (token shards of prepare_data.py)",

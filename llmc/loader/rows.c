@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/header.h"
+#include "loader/header.h"
 
 static const char magic[8] = "L3ROWS\0";
 enum { TOKEN_BYTES = 4, PIECE_TOKENS = 1 << 16, PIECE_ENTRIES = 1 << 12, MAX_VOCAB = 1 << 30 };

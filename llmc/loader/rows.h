@@ -29,7 +29,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "base/header.h"
+#include "loader/header.h"
 
 #ifdef __cplusplus
 extern "C" {

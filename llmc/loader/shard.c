@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/header.h"
+#include "loader/header.h"
 
 static const char magic[8] = "L3SHARD";
 

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "base/header.h"
+#include "loader/header.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -10,7 +10,7 @@
 
 #include "base/json.h"
 #include "base/new_file.h"
-#include "base/no_model.h"
+#include "model/no_model.h"
 
 #ifdef LLMC_PRECISION_fp32
 static const char *const build_dtype = "float32";

@@ -1,6 +1,6 @@
 // What a file is that a reader refuses, told by its first bytes: for the message, with what to do with such a file.
-#ifndef LLMC_BASE_FILE_KIND_H
-#define LLMC_BASE_FILE_KIND_H
+#ifndef LLMC_LOADER_FILE_KIND_H
+#define LLMC_LOADER_FILE_KIND_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 // What our own binary files begin with: a magic of 8 bytes, a version (u32 at 8) and a byte order mark (u32 at 12).
 // All numbers are little endian.
-#ifndef LLMC_BASE_HEADER_H
-#define LLMC_BASE_HEADER_H
+#ifndef LLMC_LOADER_HEADER_H
+#define LLMC_LOADER_HEADER_H
 
 #include <stddef.h>
 #include <stdint.h>

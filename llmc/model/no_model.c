@@ -1,4 +1,4 @@
-#include "base/no_model.h"
+#include "model/no_model.h"
 
 #include <dirent.h>
 #include <errno.h>

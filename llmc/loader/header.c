@@ -1,10 +1,10 @@
-#include "base/header.h"
+#include "loader/header.h"
 
 #include <string.h>
 
 #include "base/file.h"
-#include "base/file_kind.h"
 #include "base/text.h"
+#include "loader/file_kind.h"
 
 static const uint32_t byte_order_mark = 0x01020304;
 

@@ -1,6 +1,6 @@
 // What a folder is in which no model was found.
-#ifndef LLMC_BASE_NO_MODEL_H
-#define LLMC_BASE_NO_MODEL_H
+#ifndef LLMC_MODEL_NO_MODEL_H
+#define LLMC_MODEL_NO_MODEL_H
 
 #include <stdbool.h>
 
