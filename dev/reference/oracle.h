@@ -7,7 +7,7 @@
 #define LLMC_ORACLE_H
 
 #include "base/error.h"
-#include "loader/loader.h"
+#include "loader/batch.h"
 #include "kernels/adamw.h"
 #include "model/config.h"
 #include "model/parameters.h"

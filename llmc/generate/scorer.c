@@ -115,12 +115,12 @@ typedef struct {
     int row, used; // the last row, and how many of its positions are taken
 } Pack;
 
-static void put(Pack *p, int32_t token, int doc_start, int hidden_begin, int hidden_end) {
+static void put(Pack *p, int32_t token, int doc_start, int excluded_begin, int excluded_end) {
     const size_t at = (size_t)p->row * (size_t)p->length + (size_t)p->used++;
     p->batch->tokens[at] = token;
     p->batch->doc_start[at] = doc_start;
-    p->batch->hidden[2 * at] = hidden_begin;
-    p->batch->hidden[2 * at + 1] = hidden_end;
+    p->batch->excluded[2 * at] = excluded_begin;
+    p->batch->excluded[2 * at + 1] = excluded_end;
 }
 
 static void fill_row(Pack *p) {

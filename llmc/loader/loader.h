@@ -12,7 +12,7 @@
 //
 // In a pack a conversation of n tokens takes n positions. A comparison takes those of its prompt without the last
 // token and then, for each of its answers, the prompt's last token and the answer's: so each answer's first token is
-// predicted by a position of its own. Answers do not see each other (hidden). Positions left over at the pack's end
+// predicted by a position of its own. Answers do not see each other (excluded). Positions left over at the pack's end
 // have token 0, no target, and are documents of their own.
 #ifndef LLMC_LOADER_LOADER_H
 #define LLMC_LOADER_LOADER_H
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "loader/batch.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,33 +43,6 @@ typedef struct {
     bool shuffle_answers; // a comparison's answers stand in an order drawn from the seed and the row's number
     bool skip_long;       // rows longer than T are left out and counted, not refused
 } LoaderSpec;
-
-typedef struct {
-    int32_t first, last; // positions in [0, B*T) of the prompt's last token before the answer, and of the answer's last
-} AnswerSpan;
-
-typedef struct {
-    int32_t first, count; // answers [first, first + count) belong to one prompt, best first; count is 2 or 3
-} AnswerGroup;
-
-// Arrays are memory of the caller's. Those from `hidden` on are written for comparisons only and may else be NULL.
-typedef struct {
-    int32_t *tokens; // [B*T] inputs
-    // [B*T] Next token; -1: ignored. With document_mask where the next token begins another document; in row files where
-    // it is not trained, and in comparisons also where it is a header's or ends the turn.
-    int32_t *targets;
-    // [B*T] Index within the row (0..t) of the first token of t's document or row file's row; 0 without document_mask.
-    int32_t *doc_start;
-    int32_t *order; // [B*T] the permutation of 0..B*T-1 that sorts positions stably by token id
-    // [B*T, 2] Begin and end, within the row, of what t does not see though its doc_start lies before: the answers in
-    // front of its own. begin == end: nothing. t's RoPE position is t - doc_start - (end - begin).
-    int32_t *hidden;
-    AnswerSpan *answers;         // [B*T/2]
-    AnswerGroup *groups;         // [B*T/2]
-    int64_t *answer_numbers;     // [B*T/2] number (0..loader_num_answers-1) of the answer in the whole set
-    int num_targets;             // targets that are not -1; of comparisons: pairs of answers to one prompt
-    int num_answers, num_groups; // 0 but for comparisons
-} Batch;
 
 typedef struct Loader Loader;
 

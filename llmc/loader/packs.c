@@ -205,7 +205,7 @@ typedef struct {
     Batch *batch;
     int base, t, start;
     bool comparisons;
-    int hidden_begin, hidden_end;
+    int excluded_begin, excluded_end;
 } Pen;
 
 // target: -1 or an id
@@ -215,8 +215,8 @@ static void put(Pen *pen, uint32_t token, int32_t target) {
     pen->batch->targets[at] = target;
     pen->batch->doc_start[at] = pen->start;
     if (pen->comparisons) {
-        pen->batch->hidden[2 * at] = pen->hidden_begin;
-        pen->batch->hidden[2 * at + 1] = pen->hidden_end;
+        pen->batch->excluded[2 * at] = pen->excluded_begin;
+        pen->batch->excluded[2 * at + 1] = pen->excluded_end;
     }
     pen->t++;
 }
@@ -255,11 +255,11 @@ static void put_comparison(Pen *pen, const Packs *p, const PlacedRow *placed, co
     uint64_t begin[ROWS_MAX_ANSWERS] = {row->prompt};
     for (int i = 1; i < count; i++) begin[i] = begin[i - 1] + row->answers[i - 1];
 
-    pen->hidden_begin = pen->hidden_end = pen->t + (int)row->prompt - 1;
+    pen->excluded_begin = pen->excluded_end = pen->t + (int)row->prompt - 1;
     for (uint32_t i = 0; i + 1 < row->prompt; i++) put(pen, tokens[i], -1);
     for (int place = 0; place < count; place++) {
         const int answer = order[place];
-        pen->hidden_end = pen->t;
+        pen->excluded_end = pen->t;
         batch->answers[first + answer] =
             put_answer(pen, tokens[row->prompt - 1], tokens + begin[answer], row->answers[answer]);
         batch->answer_numbers[first + answer] = (int64_t)placed->answer + answer;
@@ -289,13 +289,13 @@ int packs_fill(Packs *p, uint64_t pack, int row, Batch *out, Error *err) {
     return 0;
 }
 
-void batch_clear(Batch *out, int T, int row, int from, bool hidden) {
+void batch_clear(Batch *out, int T, int row, int from, bool excluded) {
     for (int t = from; t < T; t++) {
         const size_t at = (size_t)row * (size_t)T + (size_t)t;
         out->tokens[at] = 0;
         out->targets[at] = -1;
         out->doc_start[at] = t;
-        if (hidden) out->hidden[2 * at] = out->hidden[2 * at + 1] = 0;
+        if (excluded) out->excluded[2 * at] = out->excluded[2 * at + 1] = 0;
     }
 }
 

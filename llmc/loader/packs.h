@@ -40,7 +40,7 @@ double packs_share_filled(const Packs *packs);  // of all positions
 int packs_fill(Packs *packs, uint64_t pack, int row, Batch *out, Error *err);
 
 // Positions [from, T) of the batch's row = positions left over.
-void batch_clear(Batch *out, int T, int row, int from, bool hidden);
+void batch_clear(Batch *out, int T, int row, int from, bool excluded);
 
 void packs_close(Packs *packs); // NULL is allowed
 

@@ -172,7 +172,7 @@ static void place_batch(Batch *batch, char *memory, size_t N) {
     batch->targets = batch->tokens + N;
     batch->doc_start = batch->targets + N;
     batch->order = batch->doc_start + N;
-    batch->hidden = batch->order + N;
+    batch->excluded = batch->order + N;
 }
 
 static int allocate_host(Llama3 *m, Error *err) {

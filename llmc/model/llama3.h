@@ -14,7 +14,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
-#include "loader/loader.h"
+#include "loader/batch.h"
 #include "kernels/adamw.h"
 #include "kernels/preference.h"
 #include "model/config.h"
@@ -32,7 +32,7 @@ typedef struct {
     bool training;     // false: no gradients, no optimizer state; only losses and logits
     bool recompute;    // keep each block's input only and compute the block again in the backward pass
     Parallel parallel; // {0}: one rank
-    // Micro-batches are comparisons of answers (data/loader.h), and the loss is this one of their pairs: of the answers'
+    // Micro-batches are comparisons of answers (loader/batch.h), and the loss is this one of their pairs: of the answers'
     // log-probabilities, or, of a reward model, of their scores. Else it is the cross-entropy of the targets.
     bool comparisons;
     PreferenceLoss preference;

@@ -171,7 +171,7 @@ static void upload_comparisons(Llama3 *m, int i) {
     counters[0] = batch->num_answers;
     counters[1] = batch->num_groups;
     upload(m, c->counters, counters, 2);
-    upload(m, c->hidden, batch->hidden, 2 * (size_t)llama3_rows(m));
+    upload(m, c->hidden, batch->excluded, 2 * (size_t)llama3_rows(m));
     upload(m, c->spans, &batch->answers->first, 2 * (size_t)batch->num_answers);
     upload(m, c->groups, &batch->groups->first, 2 * (size_t)batch->num_groups);
     cuda_check(cudaMemcpyAsync(c->reference, m->host_reference + (size_t)i * answers,

@@ -56,9 +56,9 @@ static void check_positions(const Batch *batch, bool comparisons) {
         fuzz_demand(batch->order[i] >= 0 && batch->order[i] < POSITIONS, "the order is one of the batch");
         targets += batch->targets[i] != -1;
         if (!comparisons) continue;
-        const int begin = batch->hidden[2 * i], end = batch->hidden[2 * i + 1];
+        const int begin = batch->excluded[2 * i], end = batch->excluded[2 * i + 1];
         fuzz_demand(begin == end || (batch->doc_start[i] <= begin && begin < end && end <= t),
-                    "what is hidden lies before");
+                    "what is excluded lies before");
     }
     if (!comparisons) fuzz_demand(targets == batch->num_targets, "targets are counted");
 }
@@ -69,13 +69,13 @@ static void read_batches(const char *path, LoaderKind kind) {
     LoaderSpec spec = {.B = ROWS, .T = LENGTH, .grad_accum = 1, .world = 1, .seed = 7, .shuffle = true};
     spec.kind = kind;
     spec.skip_long = spec.shuffle_answers = true;
-    int32_t arrays[4][POSITIONS], hidden[2 * POSITIONS];
+    int32_t arrays[4][POSITIONS], excluded[2 * POSITIONS];
     AnswerSpan answers[POSITIONS / 2];
     AnswerGroup groups[POSITIONS / 2];
     int64_t numbers[POSITIONS / 2];
     Batch batch = {.tokens = arrays[0], .targets = arrays[1], .doc_start = arrays[2], .order = arrays[3]};
     if (comparisons) {
-        batch.hidden = hidden;
+        batch.excluded = excluded;
         batch.answers = answers;
         batch.groups = groups;
         batch.answer_numbers = numbers;

@@ -77,7 +77,7 @@ def fetch(loader, spec, step, micro=0):
     B, T = spec.B, spec.T
     arrays = {name: np.full((B, T), -9999, np.int32) for name in ("tokens", "targets", "doc_start", "order")}
     extra = {
-        "hidden": np.full((B, T, 2), -9999, np.int32),
+        "excluded": np.full((B, T, 2), -9999, np.int32),
         "answers": np.full((B * T // 2 + 1, 2), -9999, np.int32),
         "groups": np.full((B * T // 2 + 1, 2), -9999, np.int32),
         "answer_numbers": np.full(B * T // 2 + 1, -9999, np.int64),
@@ -105,8 +105,8 @@ def rows_of(batch, b, made):
     assert t <= T
     assert (batch["tokens"][b, t:] == 0).all() and (batch["targets"][b, t:] == -1).all()
     assert (batch["doc_start"][b, t:] == np.arange(t, T)).all()
-    if "hidden" in batch:
-        assert (batch["hidden"][b, t:, 0] == batch["hidden"][b, t:, 1]).all()
+    if "excluded" in batch:
+        assert (batch["excluded"][b, t:, 0] == batch["excluded"][b, t:, 1]).all()
     return found
 
 
@@ -133,11 +133,11 @@ def check_choice(batch, b, start, row, spans):
         assert first // T == last // T == b and last - first == len(row.answers[k])
         owner[first - b * T - start : last - b * T - start + 1] = k
     assert (owner[: p - 1] == -1).all() and (owner[p - 1 :] >= 0).all()
-    rope = np.arange(T) - batch["doc_start"][b] - (batch["hidden"][b, :, 1] - batch["hidden"][b, :, 0])
+    rope = np.arange(T) - batch["doc_start"][b] - (batch["excluded"][b, :, 1] - batch["excluded"][b, :, 0])
     for i in range(n):
         t = start + i
         assert batch["doc_start"][b, t] == start
-        begin, end = batch["hidden"][b, t]
+        begin, end = batch["excluded"][b, t]
         assert (start <= begin <= end <= t) or begin == end
         seen = [j for j in range(start, t + 1) if not begin <= j < end]
         sequence = id_of(row.prompt) if owner[i] < 0 else id_of(row.prompt) + id_of(row.answers[owner[i]])

@@ -29,7 +29,7 @@ def compare_rows(batch, rows):
     spans = [(row * T + begin, row * T + begin + ANSWER - 1) for row in range(rows) for begin in (first, second)]
     write(raw.answers, [position for span in spans for position in span])
     write(raw.groups, [number for row in range(rows) for number in (2 * row, 2)])
-    write(raw.hidden, [end for _ in range(rows) for t in range(T) for end in (first, second if t >= second else first)])
+    write(raw.excluded, [end for _ in range(rows) for t in range(T) for end in (first, second if t >= second else first)])
     raw.num_answers, raw.num_groups = 2 * rows, rows
 
 

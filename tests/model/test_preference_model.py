@@ -49,14 +49,14 @@ def draw_choice(V, count):
 
 
 class Packed:
-    """Rows of choices, one behind the other, as llmc/loader/loader.h has them."""
+    """Rows of choices, one behind the other, as llmc/loader/batch.h has them."""
 
     def __init__(self, choices, B):
         self.B = B
         self.choices, self.answers, self.groups = [], [], []
         self.tokens, self.targets = torch.zeros(B, T, dtype=torch.int64), torch.full((B, T), -1)
         self.doc_start = torch.arange(T).repeat(B, 1)
-        self.hidden = torch.zeros(B, T, 2, dtype=torch.int64)
+        self.excluded = torch.zeros(B, T, 2, dtype=torch.int64)
         b, t = 0, 0
         for choice in choices:
             if t + choice.positions() > T:
@@ -77,7 +77,7 @@ class Packed:
             end = t + 1 + len(ids)
             self.tokens[b, t], self.tokens[b, t + 1 : end] = choice.prompt[-1], ids
             self.targets[b, t : end - 1] = torch.where(trained, ids, -1)
-            self.hidden[b, t:end] = torch.tensor([first, t])
+            self.excluded[b, t:end] = torch.tensor([first, t])
             spans[k] = (b * T + t, b * T + end - 1)
             t = end
         self.groups.append((len(self.answers), len(spans)))

@@ -42,7 +42,7 @@ def comparisons_job(lib, spec, **changes):
         first, last = packed.answers.T
         counts = trained[last] - trained[first] + (packed.targets.reshape(-1)[first] >= 0)
         reference = torch.randn(len(counts)) * 2 - counts * math.log(V)
-        names = ("tokens", "targets", "doc_start", "hidden", "answers", "groups")
+        names = ("tokens", "targets", "doc_start", "excluded", "answers", "groups")
         return SimpleNamespace(**{name: getattr(packed, name) for name in names}), None if spec.kind == REWARD else reference
 
     steps = [[draw() for _ in range(MICRO_BATCHES)] for _ in range(STEPS)]

@@ -143,7 +143,7 @@ class Batch(ctypes.Structure):
         ("targets", c_void_p),
         ("doc_start", c_void_p),
         ("order", c_void_p),
-        ("hidden", c_void_p),
+        ("excluded", c_void_p),
         ("answers", c_void_p),
         ("groups", c_void_p),
         ("answer_numbers", c_void_p),

@@ -54,10 +54,10 @@ class RunShape(ctypes.Structure):
 
 
 class Batch(ctypes.Structure):
-    """llmc/loader/loader.h"""
+    """llmc/loader/batch.h"""
 
     _fields_ = [*((n, ctypes.POINTER(ctypes.c_int32)) for n in "tokens targets doc_start order".split()),
-                *((n, ctypes.c_void_p) for n in "hidden answers groups answer_numbers".split()),
+                *((n, ctypes.c_void_p) for n in "excluded answers groups answer_numbers".split()),
                 *((n, ctypes.c_int) for n in "num_targets num_answers num_groups".split())]
 
 
@@ -194,11 +194,11 @@ class Model:
             ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
 
     def fill_comparisons(self, micro, packed, reference=None):
-        """packed: tokens, targets, doc_start [B, T], hidden [B, T, 2], answers and groups [n, 2] (llmc/loader/loader.h); reference:
+        """packed: tokens, targets, doc_start [B, T], excluded [B, T, 2], answers and groups [n, 2] (llmc/loader/batch.h); reference:
         log-probability of each answer."""
         self.fill(micro, packed.tokens, packed.targets, packed.doc_start)
         batch = ctypes.cast(self.lib.llama3_batch(self.handle, micro), ctypes.POINTER(Batch)).contents
-        for name in ("hidden", "answers", "groups"):
+        for name in ("excluded", "answers", "groups"):
             flat = getattr(packed, name).reshape(-1).to(torch.int32).contiguous()
             ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
         batch.num_answers, batch.num_groups = len(packed.answers), len(packed.groups)
