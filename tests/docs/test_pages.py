@@ -54,8 +54,7 @@ SMALL_MODEL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers":
 SMALL_ROUND = {"seq_len": 256, "batch_size": 2, "tokens_per_step": 1024, "samples": 3, "max_tokens": 16, "rows": 4, "val_fraction": 0.2}
 # options and files in the prose that are those of other programs
 FOREIGN = {"--mpi", "--gpus-per-node", "--use_fast_math"}
-FOREIGN_FILES = {"conversion/base.py", "convert_hf_to_gguf.py", "hf_to_gguf.py"}
-MADE_BY_PROGRAMS = re.compile(r"(?:log|stage|merge|average|meta|config|\w*_config|tokenizer|state|report|trainer_options)\.\w+$")
+FOREIGN_FILES = {"conversion/base.py", "convert_hf_to_gguf.py"}
 
 
 # --- what the pages take as given ---------------------------------------------------------------------------------------
@@ -293,7 +292,7 @@ def file_names():
 
 
 def is_there(name):
-    if name in FOREIGN_FILES or (ROOT / name).exists() or MADE_BY_PROGRAMS.search(name):
+    if name in FOREIGN_FILES or (ROOT / name).exists():
         return True
     if docpages.TOP.match(name):
         return any(ROOT.glob(re.sub(r"[A-Z]{4,}", "*", name).removesuffix("/")))
@@ -302,6 +301,17 @@ def is_there(name):
 
 def missing_files(text):
     return [name for name in docpages.files_named(text) if not is_there(name)]
+
+
+@functools.cache
+def sources():
+    """All that reads variables: Makefiles, scripts, programs."""
+    paths = [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("scripts/**/*"), *ROOT.glob("llmc/**/*"), ROOT / "tests/support/ranks.py"]
+    return "\n".join(path.read_text() for path in paths if path.suffix in ("", ".mk", ".sh", ".sbatch", ".c", ".cpp", ".h", ".py") and path.is_file())
+
+
+def unknown_variables(text):
+    return [name for name in docpages.variables_named(text) if not re.search(rf"\b{name}\b", sources())]
 
 
 def wrong_links(text, page):
@@ -317,7 +327,7 @@ def wrong_links(text, page):
 @pytest.mark.parametrize("page", [*PAGES, "BENCHMARKS.md"])
 def test_names(page):
     text = (ROOT / page).read_text()
-    assert wrong_options(text) == [] and missing_files(text) == [] and wrong_links(text, page) == []
+    assert wrong_options(text) == [] and missing_files(text) == [] and unknown_variables(text) == [] and wrong_links(text, page) == []
     assert {block.language for block in docpages.blocks(text)} <= {"sh", "python", ""}
 
 
@@ -334,7 +344,7 @@ scripts/plot.py runs/mine \\
 
 <!-- not run: takes hours -->
 ```sh
-mpirun -np 8 --foreign build/cuda/train_llama3 --sav-every 3
+STEPPS=3 mpirun -np 8 --foreign build/cuda/train_llama3 --sav-every 3
 ```
 """
 
@@ -342,6 +352,7 @@ mpirun -np 8 --foreign build/cuda/train_llama3 --sav-every 3
 def test_planted_names_are_found():
     assert wrong_options(PLANTED) == ["scripts/plot.py --outptu", "train_llama3 --stepz", "train_llama3 --sav-every", "--tittle"]
     assert missing_files(PLANTED) == ["configs/tinny.json", "llmc/modell/llama3.c", "nobody.c"]
+    assert unknown_variables(PLANTED) == ["STEPPS"]
     assert wrong_links(PLANTED, "README.md") == ["nowhere.md", "#a-pag"]
 
 

@@ -16,7 +16,7 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 PROGRAM = re.compile(r"(?:build/\w+/(\w+)|((?:data|scripts|dev)/[\w/]+\.(?:py|sh|sbatch)))$")
 FENCE = re.compile(r"(?:^<!-- not run: ([^\n]*?) -->\n\n?)?^```(\w*)\n(.*?)^```$", re.M | re.S)
-SOURCE = re.compile(r"[\w./-]+\.(?:c|h|cu|cpp|py|sh|sbatch|mk|md|json)$")
+SOURCE = re.compile(r"[\w./-]+\.(?:c|h|cu|cpp|py|sh|sbatch|mk|md)$")
 TOP = re.compile(r"(?:llmc|dev|scripts|tests|docs|configs|recipes)/|data/(?:llmdata\b|\w+\.py$)")
 
 
@@ -90,6 +90,12 @@ def files_named(text):
     words = [word for span in quoted(text) for word in span.replace("(", " ").split()]
     words += [word for block in blocks(text) if block.language == "sh" for line in commands(block.text) for word in line]
     return sorted({word.rstrip("/,:") for word in words if SOURCE.match(word) or TOP.match(word)})
+
+
+def variables_named(text):
+    """Variables that the page sets, in NAME=VALUE."""
+    inside = " ".join([*quoted(text), *(block.text for block in blocks(text) if block.language == "sh")])
+    return sorted(set(re.findall(r"(?<!\S)([A-Z][A-Z_]+)=", inside)))
 
 
 def links(text):
