@@ -1,4 +1,4 @@
-// What average.c (opening), average_compare.c and average_write.c share.
+// What average_open.c, average_compare.c and average_write.c share.
 #ifndef LLMC_TOOLS_AVERAGE_INTERNAL_H
 #define LLMC_TOOLS_AVERAGE_INTERNAL_H
 

@@ -1,4 +1,4 @@
-// What merge.c (opening), merge_config.c (adapter_config.json) and merge_write.c share.
+// What merge_open.c, merge_config.c (adapter_config.json) and merge_write.c share.
 #ifndef LLMC_TOOLS_MERGE_INTERNAL_H
 #define LLMC_TOOLS_MERGE_INTERNAL_H
 
