@@ -141,7 +141,8 @@ static int check_piece(const SafetensorsReader *reader, const SafetensorsTensor 
                           tensor->name, t->dims, t->rows, t->cols, tensor->dims, (long long)rows, (long long)cols);
     if (whole) return 0;
     if (f->end > parameter_elements(t))
-        return fail_input(err, "%s: tensor %s: the parameter has %zu elements", path, tensor->name, parameter_elements(t));
+        return fail_input(err, "%s: tensor %s: the parameter has %zu elements", path, tensor->name,
+                          parameter_elements(t));
     if (tensor->dims != 1 || (uint64_t)tensor->shape[0] != f->end - f->first)
         return fail_input(err, "%s: tensor %s: expected 1 dimension of %llu, found %d, %lld x %lld", path, tensor->name,
                           (unsigned long long)(f->end - f->first), tensor->dims, (long long)rows, (long long)cols);

@@ -1,4 +1,5 @@
-// The safetensors files of a checkpoint's part.
+#include "checkpoint/write_tensors.h"
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,6 @@
 #include "checkpoint/parts.h"
 #include "checkpoint/read.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/write.h"
 
 enum { PIECE = 1 << 20 }; // elements that are converted or fetched at a time
 
