@@ -35,13 +35,6 @@ int run_dir_refuse_run(const char *folder, bool may_be_begun, Error *err);
 // The same for what --eval-only finds, which is log.jsonl alone. replace: such a log may be there.
 int run_dir_refuse_results(const char *folder, bool replace, Error *err);
 
-// Puts the checkpoints of the run that is here aside, where `checkpoint` still finds them. Errors: 1, 2.
-int run_dir_replace_run(const char *folder, Error *err);
-
-// The first checkpoint of this run is whole: `checkpoint` leads to it, and those that were put aside go. Does
-// nothing once that is so. Errors: 1, 2.
-int run_dir_show_checkpoint(const char *folder, Error *err);
-
 // Copies a file into the folder under that name. Errors: 2, 1.
 int run_dir_copy(const char *folder, const char *file, const char *name, Error *err);
 

@@ -12,6 +12,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/padding.h"
+#include "checkpoint/run_store.h"
 #include "checkpoint/store.h"
 #include "run/import.h"
 
@@ -61,7 +62,7 @@ static int make_newest(const Trainer *t, Error *err) {
     for (int i = 0; !code && i < count && entries[i].step > t->state.step; i++)
         code = put_away(t, store, entries[i].name, err);
     free(entries);
-    return code ? code : run_dir_show_checkpoint(t->run.options.output, err);
+    return code ? code : run_store_show(t->run.options.output, err);
 }
 
 static void log_beginning(Trainer *t) {
@@ -121,7 +122,7 @@ static int remove_tokenizer(const char *folder, Error *err) {
 static int begin(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const char *folder = t->run.options.output;
-    int code = t->resume.own ? make_newest(t, err) : run_dir_replace_run(folder, err);
+    int code = t->resume.own ? make_newest(t, err) : run_store_set_aside(folder, err);
     if (!code) code = path_join(path, folder, "trainer_options.json", err);
     if (!code) code = options_save(&t->run.options, path, err);
     if (!code) code = t->data.tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/run_store.h"
 #include "checkpoint/store.h"
 #include "ranks/watchdog.h"
 #include "run/process.h"
@@ -70,7 +71,7 @@ static void report_whole(Trainer *t, const WriterResult *result) {
         progress_print(&t->run.progress,
                        "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
                        (long long)result->step, t->saver.dropped, t->saver.dropped == 1 ? "" : "s");
-    if (run_dir_show_checkpoint(t->run.options.output, &err)) error_print("%s", err.message);
+    if (run_store_show(t->run.options.output, &err)) error_print("%s", err.message);
 }
 
 void trainer_report_save(Trainer *t, const WriterResult *result) {
