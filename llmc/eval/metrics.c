@@ -72,3 +72,20 @@ void eval_describe(char *text, size_t capacity, const EvalResult *r) {
                  "(%lld documents)",
                  r->word_perplexity, r->byte_perplexity, r->bits_per_byte, r->token_perplexity, (long long)r->items);
 }
+
+void eval_log(Log *log, int64_t step, const char *task, const EvalResult *r) {
+    const LogMeasure choice[] = {{"acc", r->acc.mean},
+                                 {"acc_stderr", r->acc.error},
+                                 {"acc_norm", r->acc_norm.mean},
+                                 {"acc_norm_stderr", r->acc_norm.error},
+                                 {"acc_bytes", r->acc_bytes.mean},
+                                 {"acc_bytes_stderr", r->acc_bytes.error}};
+    const LogMeasure documents[] = {{"word_perplexity", r->word_perplexity},
+                                    {"byte_perplexity", r->byte_perplexity},
+                                    {"bits_per_byte", r->bits_per_byte},
+                                    {"token_perplexity", r->token_perplexity}};
+    if (r->kind == EVAL_CHOICE)
+        log_task(log, step, task, r->items, choice, sizeof choice / sizeof *choice);
+    else
+        log_task(log, step, task, r->items, documents, sizeof documents / sizeof *documents);
+}

@@ -3,6 +3,7 @@
 #define LLMC_EVAL_METRICS_H
 
 #include "eval/items.h"
+#include "run/log.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,6 +28,10 @@ EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods);
 
 // "acc 0.2512 +- 0.0043, acc_norm ..." or "word_perplexity 23.41, ...", zero-terminated, cut to capacity.
 void eval_describe(char *text, size_t capacity, const EvalResult *result);
+
+// A line of the log: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes", "acc_bytes_stderr";
+// of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
+void eval_log(Log *log, int64_t step, const char *task, const EvalResult *result);
 
 #ifdef __cplusplus
 }

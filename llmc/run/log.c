@@ -185,23 +185,11 @@ void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples) {
     put_object(log, object);
 }
 
-void log_task(Log *log, int64_t step, const char *task, const EvalResult *result) {
+void log_task(Log *log, int64_t step, const char *task, int64_t items, const LogMeasure *measures, int count) {
     cJSON *object = begin(step);
     cJSON_AddStringToObject(object, "task", task);
-    cJSON_AddNumberToObject(object, "items", (double)result->items);
-    if (result->kind == EVAL_CHOICE) {
-        add_number(object, "acc", result->acc.mean);
-        add_number(object, "acc_stderr", result->acc.error);
-        add_number(object, "acc_norm", result->acc_norm.mean);
-        add_number(object, "acc_norm_stderr", result->acc_norm.error);
-        add_number(object, "acc_bytes", result->acc_bytes.mean);
-        add_number(object, "acc_bytes_stderr", result->acc_bytes.error);
-    } else {
-        add_number(object, "word_perplexity", result->word_perplexity);
-        add_number(object, "byte_perplexity", result->byte_perplexity);
-        add_number(object, "bits_per_byte", result->bits_per_byte);
-        add_number(object, "token_perplexity", result->token_perplexity);
-    }
+    cJSON_AddNumberToObject(object, "items", (double)items);
+    for (int i = 0; i < count; i++) add_number(object, measures[i].name, measures[i].value);
     put_object(log, object);
 }
 

@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "eval/metrics.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -57,9 +56,12 @@ void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference
 // {"step", "val_loss_averaged", "averaged_steps"}: of the mean of the weights over so many steps
 void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples);
 
-// {"step", "task", "items", ...}: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes",
-// "acc_bytes_stderr"; of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
-void log_task(Log *log, int64_t step, const char *task, const EvalResult *result);
+// {"step", "task", "items", ...}: and the measures [count] by their names (eval/metrics.h).
+typedef struct {
+    const char *name;
+    double value;
+} LogMeasure;
+void log_task(Log *log, int64_t step, const char *task, int64_t items, const LogMeasure *measures, int count);
 
 // {"step", "evaluated"}: the model of which the other lines of this log are.
 void log_evaluated(Log *log, int64_t step, const char *model);

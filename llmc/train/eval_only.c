@@ -149,7 +149,7 @@ static int show_tasks(Evaluation *e, Error *err) {
         int code = evaltasks_run(e->tasks, i, e->model, e->B, process_stop_requested, &result, err);
         if (code) return code;
         if (process_stop_requested()) return fail_fault(err, "stopped by a signal");
-        log_task(&e->log, e->step, evaltasks_name(e->tasks, i), &result);
+        eval_log(&e->log, e->step, evaltasks_name(e->tasks, i), &result);
         eval_describe(text, sizeof text, &result);
         printf("%s: %s\n", evaltasks_name(e->tasks, i), text);
         fflush(stdout);

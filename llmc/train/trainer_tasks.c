@@ -21,7 +21,7 @@ static int show_task(Trainer *t, int index, Error *err) {
     int code =
         evaltasks_run(t->tasks, index, t->model, (int)t->run.options.batch_size, process_stop_requested, &result, err);
     if (code || process_stop_requested()) return code;
-    log_task(&t->run.log, t->state.step, evaltasks_name(t->tasks, index), &result);
+    eval_log(&t->run.log, t->state.step, evaltasks_name(t->tasks, index), &result);
     eval_describe(text, sizeof text, &result);
     progress_print(&t->run.progress, "step %lld: %s: %s", (long long)t->state.step, evaltasks_name(t->tasks, index),
                    text);
