@@ -27,7 +27,7 @@ template <> struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16
 struct QueryStats {
     float *lse; // times log2(e); infinity, which makes p = 0, behind the last query
     float *d;
-    int *first; // first key that the query sees
+    int *doc; // first position of the query's document
 };
 
 template <typename Tiles> constexpr size_t query_shared() {
@@ -133,46 +133,12 @@ __device__ __forceinline__ int queries_end(const int *doc_start, int key_last, i
     return low;
 }
 
-// Rows are keys, columns queries: s = S^T, dp = dP^T. Keys that a query doesn't see get s = -infinity.
-template <int M, int COLS>
-__device__ __forceinline__ void mask_transposed(Acc<COLS> (&s)[M], const QueryStats &stats, int warp_key0, int query0) {
-    const int lane = lane_id();
-    constexpr int E = 2 * Acc<COLS>::W;
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) EACH_ELEMENT
-    for (int e = 0; e < E; e++) {
-        int key = warp_key0 + 16 * m + 8 * h + lane / 4, query = query0 + Acc<COLS>::column(lane, 0, e);
-        bool seen = key <= query && key >= stats.first[lane % 4 * E + e];
-        s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
-    }
-}
-
-// Likewise the keys that are excluded from a query (kernels/attention.h). excluded: [T, 2].
-template <int M, int COLS>
-__device__ __forceinline__ void exclude_transposed(Acc<COLS> (&s)[M], const int *excluded, int warp_key0, int query0,
-                                                   int T) {
-    const int lane = lane_id();
-    EACH_ELEMENT
-    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-        const int query = min(query0 + Acc<COLS>::column(lane, 0, e), T - 1);
-        const int begin = excluded[2 * query], end = excluded[2 * query + 1];
-#pragma unroll
-        for (int r = 0; r < 2 * M; r++) {
-            const int key = warp_key0 + 8 * r + lane / 4;
-            float &score = s[r / 2].c[0][r % 2][e];
-            score = key >= begin && key < end ? -INFINITY : score;
-        }
-    }
-}
-
 // What is excluded from the queries of a tile.
-template <int COLS> __device__ __forceinline__ ExcludedKeys excluded_from_tile(const int *excluded, int query0, int T) {
+template <int COLS> __device__ __forceinline__ SharedExclusion tile_exclusion(const int *excluded, int query0, int T) {
     int query[ceil_div(COLS, 32)];
 #pragma unroll
     for (int i = 0; i < ceil_div(COLS, 32); i++) query[i] = min(query0 + (32 * i + lane_id()) % COLS, T - 1);
-    return excluded_keys(excluded, query);
+    return shared_exclusion(excluded, query);
 }
 
 template <int COLS>
@@ -183,7 +149,7 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
         int query = query0 + Acc<COLS>::column(i / E, 0, i % E);
         stats.lse[i] = query < T ? lse[query] * LOG2E : INFINITY;
         stats.d[i] = query < T ? d[query] : 0.0f;
-        stats.first[i] = doc_start[min(query, T - 1)];
+        stats.doc[i] = doc_start[min(query, T - 1)];
     }
 }
 
@@ -243,11 +209,12 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (step + 1 < steps) load_queries(step + 1);
 
         const QueryStats stats = query_stats(step); // the first and last column stand first and last in it too
-        const int query0 = (first_tile + step % tiles_each) * COLS, query_last = min(query0 + COLS, T) - 1;
-        if (!active || query_last < warp_key0 || stats.first[0] > warp_last) continue;
-        ExcludedKeys excluded_here = {};
-        if (EXCLUDES) excluded_here = excluded_from_tile<COLS>(excluded, query0, T);
-        if (EXCLUDES && excluded_here.from_all(warp_key0, warp_last)) continue;
+        const int query0 = (first_tile + step % tiles_each) * COLS;
+        const QuerySpan span = {query0, min(query0 + COLS, T) - 1, stats.doc[0], stats.doc[COLS - 1]};
+        if (!active || span.sees_none(warp_key0, warp_last)) continue;
+        SharedExclusion exclusion = {};
+        if (EXCLUDES) exclusion = tile_exclusion<COLS>(excluded, query0, T);
+        if (EXCLUDES && exclusion.has_all(warp_key0, warp_last)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -255,11 +222,10 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         load_rows(k, k_tile, warp_row);
         load_rows(v, v_tile, warp_row);
         multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
-        if (query0 < warp_last || stats.first[COLS - 1] > warp_key0) mask_transposed(p, stats, warp_key0, query0);
-        if (EXCLUDES && excluded_here.from_any(warp_key0, warp_last))
-            exclude_transposed(p, excluded, warp_key0, query0, T);
-
         const int first_stat = lane_id() % 4 * E;
+        if (!span.sees_all(warp_key0, warp_last)) mask_keys_transposed(p, stats.doc + first_stat, warp_key0, query0);
+        if (EXCLUDES && exclusion.has_any(warp_key0, warp_last))
+            exclude_keys_transposed(p, excluded, warp_key0, query0, T);
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
@@ -280,22 +246,6 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 }
 
 // ---- dQ
-
-// Rows are queries, columns keys. Keys that a query doesn't see get s = -infinity. first, query: by row of
-// this lane.
-template <int M, int COLS>
-__device__ __forceinline__ void mask_rows(Acc<COLS> (&s)[M], const int *first, const int *query, int key0) {
-    const int lane = lane_id();
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) EACH_ELEMENT
-    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-        int key = key0 + Acc<COLS>::column(lane, 0, e);
-        bool seen = key <= query[2 * m + h] && key >= first[2 * m + h];
-        s[m].c[0][h][e] = seen ? s[m].c[0][h][e] : -INFINITY;
-    }
-}
 
 template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
@@ -335,19 +285,16 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
     const bool active = warp_row0 < T;
     const int warp_last = min(warp_row0 + 16 * M, T) - 1;
-    const int warp_first = doc_start[min(warp_row0, T - 1)], unmasked_first = doc_start[warp_last];
-    // of this lane's rows; those beyond T are copies of the last query and not stored
-    int query[2 * M], first[2 * M];
+    const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
+    const LaneQueries<M> rows(doc_start, warp_row0, T); // those beyond T are not stored
     float row_lse[2 * M], row_d[2 * M];
 #pragma unroll
     for (int r = 0; r < 2 * M; r++) {
-        query[r] = min(warp_row0 + 8 * r + lane_id() / 4, T - 1);
-        first[r] = doc_start[query[r]];
-        row_lse[r] = lse[query[r]] * LOG2E;
-        row_d[r] = d[query[r]];
+        row_lse[r] = lse[rows.query[r]] * LOG2E;
+        row_d[r] = d[rows.query[r]];
     }
-    ExcludedKeys excluded_here = {};
-    if (EXCLUDES) excluded_here = excluded_keys(excluded, query);
+    SharedExclusion exclusion = {};
+    if (EXCLUDES) exclusion = shared_exclusion(excluded, rows.query);
     FragA<floatX, HD> q[M], dout_frag[M];
     Acc<HD> dq[M];
     zero_all(dq);
@@ -361,9 +308,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             load_rows(dout_frag, dout_tile, warp_row);
         }
 
-        const int key0 = tile * COLS;
-        if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
-        if (EXCLUDES && excluded_here.from_all(key0, key0 + COLS - 1)) continue;
+        const int key0 = tile * COLS, key_last = key0 + COLS - 1;
+        if (!active || span.sees_none(key0, key_last)) continue;
+        if (EXCLUDES && exclusion.has_all(key0, key_last)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -375,8 +322,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             load_rows(dout_frag, dout_tile, warp_row);
             multiply_nt(ds, dout_frag, key_tile(tile, 1));
         }
-        if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_rows(p, first, query, key0);
-        if (EXCLUDES && excluded_here.from_any(key0, key0 + COLS - 1)) exclude_keys(p, excluded, query, key0);
+        if (!span.sees_all(key0, key_last)) mask_keys(p, rows, key0);
+        if (EXCLUDES && exclusion.has_any(key0, key_last)) exclude_keys(p, rows, excluded, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
             softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},

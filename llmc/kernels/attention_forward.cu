@@ -29,35 +29,14 @@ template <typename Tiles> constexpr size_t forward_shared() { return tile_bytes<
 
 // Softmax state of the rows of one lane: rows 16m + 8h + lane/4 of the warp's.
 template <int M> struct RowState {
-    float max[2 * M], sum[2 * M];   // index 2m + h; sum: over this lane's columns only
-    int query[2 * M], first[2 * M]; // position of the query, first position that it sees
+    float max[2 * M], sum[2 * M]; // index 2m + h; sum: over this lane's columns only
 };
 
-// Positions beyond T are treated as copies of the last query, and never stored.
-template <int M> __device__ __forceinline__ void init_rows(RowState<M> &rows, int row0, const int *doc_start, int T) {
+template <int M> __device__ __forceinline__ void init_rows(RowState<M> &rows) {
 #pragma unroll
     for (int r = 0; r < 2 * M; r++) {
-        rows.query[r] = min(row0 + 8 * r + lane_id() / 4, T - 1);
-        rows.first[r] = doc_start[rows.query[r]];
         rows.max[r] = -INFINITY;
         rows.sum[r] = 0.0f;
-    }
-}
-
-// Scores of keys that a query doesn't see become -infinity. key0: position of the tile's first key.
-template <int M, int COLS>
-__device__ __forceinline__ void mask_scores(Acc<COLS> (&s)[M], const RowState<M> &rows, int key0) {
-    int lane = lane_id();
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int b = 0; b < Acc<COLS>::BLOCKS; b++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) EACH_ELEMENT
-    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-        int key = key0 + Acc<COLS>::column(lane, b, e);
-        bool seen = key >= rows.first[2 * m + h] && key <= rows.query[2 * m + h];
-        s[m].c[b][h][e] = seen ? s[m].c[b][h][e] : -INFINITY;
     }
 }
 
@@ -140,16 +119,15 @@ __global__ void __launch_bounds__(Tiles::THREADS)
                                           layout.HD);
     load_keys(first_tile);
 
-    // what this warp's rows see: keys from warp_first to warp_last; those from unmasked_first to
-    // unmasked_last all of them
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
     const bool active = warp_row0 < T;
     const int warp_last = min(warp_row0 + 16 * M, T) - 1;
-    const int warp_first = doc_start[min(warp_row0, T - 1)], unmasked_first = doc_start[warp_last];
+    const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
+    const LaneQueries<M> queries(doc_start, warp_row0, T);
+    SharedExclusion exclusion = {};
+    if (EXCLUDES) exclusion = shared_exclusion(excluded, queries.query);
     RowState<M> rows;
-    init_rows(rows, warp_row0, doc_start, T);
-    ExcludedKeys excluded_here = {};
-    if (EXCLUDES) excluded_here = excluded_keys(excluded, rows.query);
+    init_rows(rows);
 
     FragA<floatX, HD> q[M];
     Acc<HD> o[M];
@@ -162,15 +140,15 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (tile < last_tile) load_keys(tile + 1);
         if (tile == first_tile || !Tiles::KEEP_Q) load_rows(q, q_tile, warp_row);
 
-        const int key0 = tile * COLS;
-        if (!active || key0 > warp_last || key0 + COLS <= warp_first) continue;
-        if (EXCLUDES && excluded_here.from_all(key0, key0 + COLS - 1)) continue;
+        const int key0 = tile * COLS, key_last = key0 + COLS - 1;
+        if (!active || span.sees_none(key0, key_last)) continue;
+        if (EXCLUDES && exclusion.has_all(key0, key_last)) continue;
         Acc<COLS> s[M];
 #pragma unroll
         for (int m = 0; m < M; m++) acc_zero(s[m]);
         multiply_nt(s, q, kv_tile(tile, 0));
-        if (key0 < unmasked_first || key0 + COLS - 1 > warp_row0) mask_scores(s, rows, key0);
-        if (EXCLUDES && excluded_here.from_any(key0, key0 + COLS - 1)) exclude_keys(s, excluded, rows.query, key0);
+        if (!span.sees_all(key0, key_last)) mask_keys(s, queries, key0);
+        if (EXCLUDES && exclusion.has_any(key0, key_last)) exclude_keys(s, queries, excluded, key0);
         online_softmax(s, o, rows, scale);
         FragA<floatX, COLS> p[M];
 #pragma unroll

@@ -1,15 +1,13 @@
-// What the forward and backward kernels of attention share: sizes of tiles, where heads stand in qkv, the
-// mask.
+// What the forward and backward kernels of attention share: sizes of tiles and how tiles move.
 #ifndef LLMC_KERNELS_ATTENTION_TILES_H
 #define LLMC_KERNELS_ATTENTION_TILES_H
 
 #include "device/launch.h"
 #include "device/math.h"
 #include "device/mma.h"
-#include "device/reduce.h"
+#include "kernels/attention_mask.h"
 #include "kernels/qkv_layout.h"
 #include <assert.h>
-#include <limits.h>
 
 // A block owns ROWS rows (queries, or keys and values), 16 * M for each of its WARPS, and streams tiles of
 // COLS rows of the other side through two buffers. Sizes keep the accumulators in registers and shared memory
@@ -40,49 +38,6 @@ struct AttentionBlock {
         if (last_first) tile = tiles - 1 - tile;
     }
 };
-
-// Keys that some of a warp's queries do not see though their documents have them. None of the queries sees one in
-// [all_begin, all_end); all of them see those outside [any_begin, any_end), as far as causality and documents go.
-struct ExcludedKeys {
-    int all_begin, all_end, any_begin, any_end;
-
-    __device__ bool from_all(int first, int last) const { return first >= all_begin && last < all_end; }
-    __device__ bool from_any(int first, int last) const { return last >= any_begin && first < any_end; }
-};
-
-// Of the warp's queries, N in each lane; queries may stand in several lanes. excluded: [T, 2], query: their positions.
-template <int N> __device__ __forceinline__ ExcludedKeys excluded_keys(const int *excluded, const int (&query)[N]) {
-    int largest[4] = {INT_MIN, INT_MIN, INT_MIN,
-                      INT_MIN}; // begin, -end, -begin and end of those that exclude something
-#pragma unroll
-    for (int r = 0; r < N; r++) {
-        const int begin = excluded[2 * query[r]], end = excluded[2 * query[r] + 1];
-        largest[0] = max(largest[0], begin);
-        largest[1] = max(largest[1], -end);
-        largest[2] = max(largest[2], begin < end ? -begin : -INT_MAX);
-        largest[3] = max(largest[3], begin < end ? end : 0);
-    }
-    warp_max(largest);
-    return {largest[0], -largest[1], -largest[2], largest[3]};
-}
-
-// Rows are queries, columns keys: scores of keys that are excluded from a query become -infinity. query: by row of this lane.
-template <int M, int COLS>
-__device__ __forceinline__ void exclude_keys(Acc<COLS> (&s)[M], const int *excluded, const int (&query)[2 * M],
-                                             int key0) {
-    const int lane = lane_id();
-#pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
-        const int begin = excluded[2 * query[r]], end = excluded[2 * query[r] + 1];
-#pragma unroll
-        for (int b = 0; b < Acc<COLS>::BLOCKS; b++) EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-            const int key = key0 + Acc<COLS>::column(lane, b, e);
-            float &score = s[r / 2].c[b][r % 2][e];
-            score = key >= begin && key < end ? -INFINITY : score;
-        }
-    }
-}
 
 // The 16 * M rows from row0 of a tile as left operands.
 template <int M, int K, int COLS>

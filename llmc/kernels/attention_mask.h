@@ -1,0 +1,134 @@
+// The mask of attention (AttentionMask in kernels/attention_shape.h) for tiles of scores: which keys a query sees, which
+// tiles need not be computed or not be masked, and how scores of keys that are not seen become -infinity.
+//
+// Queries and keys are positions in one row of the batch. doc_start [T] and excluded [T, 2] are that row's.
+#ifndef LLMC_KERNELS_ATTENTION_MASK_H
+#define LLMC_KERNELS_ATTENTION_MASK_H
+
+#include "device/mma.h"
+#include "device/reduce.h"
+#include <limits.h>
+
+// ---- the rule
+
+// Causality and documents: doc is doc_start[query].
+__device__ __forceinline__ bool sees(int query, int doc, int key) { return key >= doc && key <= query; }
+
+// The keys that are excluded from a query.
+struct ExcludedKeys {
+    int begin, end;
+
+    __device__ __forceinline__ ExcludedKeys(const int *excluded, int query)
+        : begin(excluded[2 * query]), end(excluded[2 * query + 1]) {}
+    __device__ __forceinline__ bool has(int key) const { return key >= begin && key < end; }
+};
+
+// ---- what holds for several queries, by which tiles are left out or left as they are
+
+// The queries from first to last; first_doc and last_doc are the doc_start of these two. For keys from key to key_last.
+struct QuerySpan {
+    int first, last, first_doc, last_doc;
+
+    __device__ bool sees_none(int key, int key_last) const { return key > last || key_last < first_doc; }
+    __device__ bool sees_all(int key, int key_last) const { return key >= last_doc && key_last <= first; }
+};
+
+// Keys in [all_begin, all_end) are excluded from all of a warp's queries, keys outside [any_begin, any_end) from none.
+struct SharedExclusion {
+    int all_begin, all_end, any_begin, any_end;
+
+    __device__ bool has_all(int key, int key_last) const { return key >= all_begin && key_last < all_end; }
+    __device__ bool has_any(int key, int key_last) const { return key_last >= any_begin && key < any_end; }
+};
+
+// Of the warp's queries, N in each lane; queries may stand in several lanes.
+template <int N>
+__device__ __forceinline__ SharedExclusion shared_exclusion(const int *excluded, const int (&query)[N]) {
+    int largest[4] = {INT_MIN, INT_MIN, INT_MIN,
+                      INT_MIN}; // begin, -end; of intervals that are not empty -begin and end
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const ExcludedKeys own(excluded, query[i]);
+        largest[0] = max(largest[0], own.begin);
+        largest[1] = max(largest[1], -own.end);
+        largest[2] = max(largest[2], own.begin < own.end ? -own.begin : -INT_MAX);
+        largest[3] = max(largest[3], own.begin < own.end ? own.end : 0);
+    }
+    warp_max(largest);
+    return {largest[0], -largest[1], -largest[2], largest[3]};
+}
+
+// ---- scores whose rows are queries and whose columns are keys
+
+// The queries of this lane's rows, from row0 on; those beyond T are copies of the last query.
+template <int M> struct LaneQueries {
+    int query[2 * M], doc[2 * M];
+
+    __device__ __forceinline__ LaneQueries(const int *doc_start, int row0, int T) {
+#pragma unroll
+        for (int r = 0; r < 2 * M; r++) {
+            query[r] = min(row0 + 8 * r + lane_id() / 4, T - 1);
+            doc[r] = doc_start[query[r]];
+        }
+    }
+};
+
+// key0: the first column's key.
+template <int M, int COLS>
+__device__ __forceinline__ void mask_keys(Acc<COLS> (&s)[M], const LaneQueries<M> &rows, int key0) {
+    const int lane = lane_id();
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        float(&score)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+        EACH_ELEMENT
+        for (int e = 0; e < 2 * Acc<COLS>::W; e++)
+            score[e] = sees(rows.query[r], rows.doc[r], key0 + Acc<COLS>::column(lane, 0, e)) ? score[e] : -INFINITY;
+    }
+}
+
+template <int M, int COLS>
+__device__ __forceinline__ void exclude_keys(Acc<COLS> (&s)[M], const LaneQueries<M> &rows, const int *excluded,
+                                             int key0) {
+    const int lane = lane_id();
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        const ExcludedKeys own(excluded, rows.query[r]);
+        float(&score)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+        EACH_ELEMENT
+        for (int e = 0; e < 2 * Acc<COLS>::W; e++)
+            score[e] = own.has(key0 + Acc<COLS>::column(lane, 0, e)) ? -INFINITY : score[e];
+    }
+}
+
+// ---- scores whose rows are keys and whose columns are queries
+
+// docs: doc_start of this lane's columns; key0 and query0: of the first row and column.
+template <int M, int COLS>
+__device__ __forceinline__ void mask_keys_transposed(Acc<COLS> (&s)[M], const int *docs, int key0, int query0) {
+    const int lane = lane_id();
+#pragma unroll
+    for (int r = 0; r < 2 * M; r++) {
+        const int key = key0 + 8 * r + lane / 4;
+        float(&score)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+        EACH_ELEMENT
+        for (int e = 0; e < 2 * Acc<COLS>::W; e++)
+            score[e] = sees(query0 + Acc<COLS>::column(lane, 0, e), docs[e], key) ? score[e] : -INFINITY;
+    }
+}
+
+template <int M, int COLS>
+__device__ __forceinline__ void exclude_keys_transposed(Acc<COLS> (&s)[M], const int *excluded, int key0, int query0,
+                                                        int T) {
+    const int lane = lane_id();
+    EACH_ELEMENT
+    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
+        const ExcludedKeys own(excluded, min(query0 + Acc<COLS>::column(lane, 0, e), T - 1));
+#pragma unroll
+        for (int r = 0; r < 2 * M; r++) {
+            float &score = s[r / 2].c[0][r % 2][e];
+            score = own.has(key0 + 8 * r + lane / 4) ? -INFINITY : score;
+        }
+    }
+}
+
+#endif
