@@ -3,10 +3,9 @@
 //   dx      = dresidual + rstd * (g - n * mean(g * n))
 //   dweight = sum over rows of dout * n
 //
-// A group of threads has a row in its registers: a warp, which takes several rows at once (so that one
-// reduction serves them all), or for long rows a block. Each thread owns the same chunks of every row, and
-// hence sums its part of dweight over the rows of its group in registers; the groups' sums are then added in
-// a fixed order.
+// A group of threads has a row in its registers: a warp, which takes several rows at once, so that one reduction serves
+// them all, or for long rows a block. Each thread owns the same chunks of every row; so it sums its part of dweight over
+// the rows of its group in registers. The groups' sums are then added in a fixed order.
 #include "kernels/rmsnorm.h"
 #include "kernels/rows.h"
 #include "device/math.h"
@@ -23,6 +22,8 @@ enum { MAX_GROUPS = 512, MIN_GROUP_ROWS = 32, SEGMENT = 32 }; // of the backward
 // Which rows and chunks are this thread's: a group of `width` threads, of which it is number `rank`.
 struct Place {
     int group, rank, width;
+
+    __device__ __forceinline__ int column(int k) const { return (k * width + rank) * CHUNK; } // of the thread's chunk k
 };
 
 template <bool BLOCK_ROW> __device__ __forceinline__ Place place() {
@@ -50,6 +51,30 @@ __device__ __forceinline__ Chunk add(const Chunk &x, const Chunk &delta) {
     return sum;
 }
 
+// visit(r, k, i, w) for each of this thread's chunks of the rows first to first + ROWS - 1: chunk k of row first + r, which
+// begins at element i of [N, C] and has the weights w.
+template <int ROWS, int CHUNKS, typename Visit>
+__device__ __forceinline__ void each_chunk(Place at, int first, int N, int C, const floatX *weight, Visit visit) {
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        const int c = at.column(k);
+        if (c >= C) continue;
+        float w[CHUNK];
+        load_vec(w, weight + c);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            if (first + r < N) visit(r, k, (size_t)(first + r) * C + c, w);
+    }
+}
+
+__device__ __forceinline__ float sum_of_squares(const Chunk &x) {
+    float value[CHUNK];
+    unpack(value, x);
+    EACH_ELEMENT
+    for (int j = 0; j < CHUNK; j++) value[j] *= value[j];
+    return sum_vec(value);
+}
+
 // ADD: the norm of x + delta, which is written to `sum`.
 template <bool ADD, bool BLOCK_ROW, int ROWS, int CHUNKS>
 __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
@@ -58,44 +83,48 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
     const int first = at.group * ROWS;
     if (first >= N) return; // all threads of a group together
     Chunk row[ROWS][CHUNKS];
-    float square[ROWS] = {};
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            int c = (k * at.width + at.rank) * CHUNK;
-            if (first + r >= N || c >= C) continue;
-            size_t i = (size_t)(first + r) * C + c;
-            row[r][k] = *(const Chunk *)(x + i);
-            if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(delta + i));
-            float value[CHUNK];
-            unpack(value, row[r][k]);
-            EACH_ELEMENT
-            for (int j = 0; j < CHUNK; j++) value[j] *= value[j];
-            square[r] += sum_vec(value);
-        }
-    }
+    float square[ROWS] = {}, scale[ROWS];
+    each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&)[CHUNK]) {
+        row[r][k] = *(const Chunk *)(x + i);
+        if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(delta + i));
+        square[r] += sum_of_squares(row[r][k]);
+    });
     group_sum<BLOCK_ROW>(square);
-    float scale[ROWS];
     EACH_ELEMENT
     for (int r = 0; r < ROWS; r++) scale[r] = fast_rsqrt(square[r] / C + eps);
-#pragma unroll
-    for (int k = 0; k < CHUNKS; k++) {
-        int c = (k * at.width + at.rank) * CHUNK;
-        if (c >= C) continue;
-        float w[CHUNK];
-        load_vec(w, weight + c);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            if (first + r >= N) continue;
-            if (c == 0) rstd[first + r] = scale[r];
-            float value[CHUNK];
-            unpack(value, row[r][k]);
-            EACH_ELEMENT
-            for (int j = 0; j < CHUNK; j++) value[j] *= scale[r] * w[j];
-            store_vec(out + (size_t)(first + r) * C + c, value);
-        }
+    each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&w)[CHUNK]) {
+        if (at.column(k) == 0) rstd[first + r] = scale[r];
+        float value[CHUNK];
+        unpack(value, row[r][k]);
+        EACH_ELEMENT
+        for (int j = 0; j < CHUNK; j++) value[j] *= scale[r] * w[j];
+        store_vec(out + i, value);
+    });
+}
+
+// This chunk's part of dot(g, n), and its part of dweight, which is added.
+__device__ __forceinline__ float chunk_dot(float (&dweight)[CHUNK], const Chunk &x, const Chunk &dout,
+                                           const float (&w)[CHUNK], float scale) {
+    float value[CHUNK], d[CHUNK];
+    unpack(value, x);
+    unpack(d, dout);
+    EACH_ELEMENT
+    for (int j = 0; j < CHUNK; j++) {
+        float product = d[j] * value[j] * scale;
+        dweight[j] += product;
+        value[j] = product * w[j];
     }
+    return sum_vec(value);
+}
+
+// dx += the gradient through the norm, for one chunk. along: rstd^2 mean(g n), what of x is subtracted.
+__device__ __forceinline__ void add_gradient(float (&dx)[CHUNK], const Chunk &x, const Chunk &dout,
+                                             const float (&w)[CHUNK], float scale, float along) {
+    float value[CHUNK], d[CHUNK];
+    unpack(value, x);
+    unpack(d, dout);
+    EACH_ELEMENT
+    for (int j = 0; j < CHUNK; j++) dx[j] += scale * d[j] * w[j] - along * value[j];
 }
 
 // partial [groups, C] = each group's part of dweight.
@@ -108,57 +137,23 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
     for (int first = at.group * ROWS; first < N; first += groups * ROWS) {
         Chunk row[ROWS][CHUNKS], drow[ROWS][CHUNKS];
         float dot[ROWS] = {}; // of g and n
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            int c = (k * at.width + at.rank) * CHUNK;
-            if (c >= C) continue;
-            float w[CHUNK];
-            load_vec(w, weight + c);
-#pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                if (first + r >= N) continue;
-                size_t i = (size_t)(first + r) * C + c;
-                row[r][k] = *(const Chunk *)(x + i);
-                drow[r][k] = *(const Chunk *)(dout + i);
-                float value[CHUNK], d[CHUNK], scale = rstd[first + r];
-                unpack(value, row[r][k]);
-                unpack(d, drow[r][k]);
-                EACH_ELEMENT
-                for (int j = 0; j < CHUNK; j++) {
-                    float product = d[j] * value[j] * scale;
-                    dweight[k][j] += product;
-                    value[j] = product * w[j];
-                }
-                dot[r] += sum_vec(value);
-            }
-        }
+        each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&w)[CHUNK]) {
+            row[r][k] = *(const Chunk *)(x + i);
+            drow[r][k] = *(const Chunk *)(dout + i);
+            dot[r] += chunk_dot(dweight[k], row[r][k], drow[r][k], w, rstd[first + r]);
+        });
         group_sum<BLOCK_ROW>(dot);
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            int c = (k * at.width + at.rank) * CHUNK;
-            if (c >= C) continue;
-            float w[CHUNK];
-            load_vec(w, weight + c);
-#pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                if (first + r >= N) continue;
-                size_t i = (size_t)(first + r) * C + c;
-                float value[CHUNK], d[CHUNK], result[CHUNK] = {}, scale = rstd[first + r];
-                float along = scale * scale * dot[r] / C;
-                if (dresidual) load_vec(result, dresidual + i);
-                unpack(value, row[r][k]);
-                unpack(d, drow[r][k]);
-                EACH_ELEMENT
-                for (int j = 0; j < CHUNK; j++) result[j] += scale * d[j] * w[j] - along * value[j];
-                store_vec(dx + i, result);
-            }
-        }
+        each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&w)[CHUNK]) {
+            const float scale = rstd[first + r], along = scale * scale * dot[r] / C;
+            float result[CHUNK] = {};
+            if (dresidual) load_vec(result, dresidual + i);
+            add_gradient(result, row[r][k], drow[r][k], w, scale, along);
+            store_vec(dx + i, result);
+        });
     }
 #pragma unroll
-    for (int k = 0; k < CHUNKS; k++) {
-        int c = (k * at.width + at.rank) * CHUNK;
-        if (c < C) store_vec(partial + (size_t)at.group * C + c, dweight[k]);
-    }
+    for (int k = 0; k < CHUNKS; k++)
+        if (at.column(k) < C) store_vec(partial + (size_t)at.group * C + at.column(k), dweight[k]);
 }
 
 // A thread adds up to SEGMENT rows, `stride` rows apart, of one chunk of columns: blockIdx.y * SEGMENT and
