@@ -13,21 +13,20 @@
 
 enum { SOME_INT = 2147483647, FIRST_KEY = 1000 };
 
-static const char description[] = "train_llama3 " LLMC_VERSION ": train a Llama 3 language model on token shards.\v"
-                                  "Initialisation (without --init-from): every matrix and the embedding are "
-                                  "drawn from a normal distribution with "
-                                  "mean 0 and standard deviation 0.02 (the config's initializer_range where "
-                                  "it gives one); the two projections of "
-                                  "each block that write to the residual stream (attention output, MLP down) "
-                                  "with that divided by sqrt(2 * layers); "
-                                  "RMSNorm weights are 1.\n\n"
-                                  "Resume: the losses of all later steps and the final weights have the same bits as "
-                                  "those of a run that was never stopped, on a machine of the same kind. "
-                                  "SIGTERM, SIGINT and SIGUSR1 finish the step, write a checkpoint and end the "
-                                  "program with code 0; the same command with --resume auto goes on. Of SIGTERM "
-                                  "and SIGINT a second one ends at once.\n\n"
-                                  "Exit codes: 0 done (after a signal too), 2 bad usage or input, 1 anything "
-                                  "else.";
+static const char description[] =
+    "train_llama3 " LLMC_VERSION ": train a Llama 3 language model on token shards.\v"
+    "Initialisation (without --init-from): every matrix and the embedding are drawn from a normal distribution with "
+    "mean "
+    "0 and standard deviation 0.02 (the config's initializer_range, if it has one). For the two projections of each "
+    "block "
+    "that write to the residual stream (attention output, MLP down), the standard deviation is divided by sqrt(2 * "
+    "layers). RMSNorm weights are 1.\n\n"
+    "Resume: the losses of all later steps and the final weights are bit-identical to those of an uninterrupted run on "
+    "a "
+    "machine of the same kind. SIGTERM, SIGINT and SIGUSR1 finish the step, write a checkpoint and end the program "
+    "with "
+    "code 0; the same command with --resume auto continues. A second SIGTERM or SIGINT ends it at once.\n\n"
+    "Exit codes: 0 done (after a signal too), 2 bad usage or input, 1 anything else.";
 
 static char help_texts[OPTIONS_ROWS_AT_MOST][320];
 static struct argp_option argp_options[OPTIONS_ROWS_AT_MOST + 1];

@@ -29,186 +29,180 @@
 const OptionSpec options_table[] = {
     HEADING("Model:"),
     TEXT(config, "config", 'c', CONTENT, "FILE",
-         "config.json of a Llama model, as Hugging Face writes it, or its folder"),
+         "config.json of a Llama model, in Hugging Face's format, or the folder that holds it"),
     TEXT(init_from, "init-from", 0, START, "DIR",
-         "start from the weights and the config.json of this Hugging Face model directory, in place of "
-         "--config"),
-
-    HEADING("Task:"),
-    CHOICE(
-        task, "task", RESULT, "pretrain", "pretrain|sft|dpo|reward",
-        "pretrain: on texts, made by prepare_data.py. The others begin with --init-from and data of prepare_chat.py: "
-        "sft: on the assistant's turns of conversations; dpo: prefer the better of answers; reward: a model that "
-        "scores answers"),
-    FLAG(skip_long, "skip-long", RESULT,
-         "leave out conversations and comparisons longer than --seq-len, in place of refusing them; nothing is ever "
-         "cut"),
-    CHOICE(dpo_loss, "dpo-loss", RESULT, "sigmoid", "sigmoid|ipo",
-           "of --task dpo: -log sigmoid of beta times the margin, or IPO's squared distance, of means over tokens"),
-    REAL(dpo_beta, "dpo-beta", RESULT, NULL, "0.1", POSITIVE, 1e6,
-         "how strongly --task dpo holds to the reference model"),
-    REAL(label_smoothing, "label-smoothing", RESULT, NULL, "0", 0, 0.5,
-         "of --task dpo (sigmoid) and reward: the share of comparisons taken to be the wrong way round"),
-    REAL(dpo_nll, "dpo-nll", RESULT, NULL, "0.2", 0, 1e6,
-         "weight of the better answer's own loss in --task dpo, by token"),
-    FLAG(dpo_nll_sum, "dpo-nll-sum", RESULT, "that loss is summed over the answer, not its mean"),
-    FLAG(reference_only, "reference-only", NONE,
-         "of --task dpo: compute the reference model's log-probabilities, which are kept beside the data, and end"),
+         "start from the weights and the config.json in this Hugging Face model directory, instead of --config"),
 
     HEADING("Data:"),
     TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",
-         "training shards made by prepare_data.py or prepare_chat.py, e.g. 'data/train_*.bin'"),
+         "training shards made by prepare_data.py or prepare_chat.py, e.g. 'data/mine/train_*.bin'"),
     OPTION(val_data, "val-data", 'j', NONE, TYPE_TEXT, .value = "GLOB", .own = true,
            .help = "validation shards; without them there is no validation loss"),
     OPTION(tokenizer, "tokenizer", 0, CONTENT, TYPE_TEXT, .value = "FILE",
            .initial_note = "tokenizer.json beside the shards",
-           .help = "tokenizer the shards were made with, or its folder; it goes into the checkpoint"),
-    SWITCH(document_mask, "document-mask", RESULT, "on", "attention stays inside documents"),
-
-    HEADING("Output:"),
-    TEXT(output, "output", 'o', NONE, "DIR",
-         "folder of the run: log.jsonl, trainer_options.json, checkpoints/, and checkpoint, the newest of "
-         "them"),
-    FLAG(overwrite, "overwrite", NONE,
-         "allow an output folder that already holds a run, and replace that run; its checkpoints stay until "
-         "the first new one is written. With --resume DIR: drop checkpoints of the output folder that are "
-         "newer than DIR"),
-    SWITCH(save, "save", NONE, "on", "write a checkpoint at the end"),
-    INTEGER(save_every, "save-every", 0, NONE, "updates", "0", 0, 1e12,
-            "write a checkpoint every N steps, in the background; 0: only at the end"),
-    INTEGER(keep_last, "keep-last", 0, NONE, "checkpoints", "3", 0, 1000000,
-            "older ones are removed once a new one is whole; where the disk has no room for it, the oldest go before, "
-            "the newest never. 0: keep all"),
-    INTEGER(keep_every, "keep-every", 0, NONE, "updates", "0", 0, 1e12,
-            "checkpoints of every N-th step are kept besides; 0: none"),
-
-    HEADING("Resume:"),
-    OPTION(resume, "resume", 0, NONE, TYPE_TEXT, .value = "never|auto|DIR", .initial = "never",
-           .help = "auto: go on from the newest whole checkpoint of the output folder, or begin where there "
-                   "is none. DIR: go on from this checkpoint, or from the newest one of this run"),
-    FLAG(accept_changes, "accept-changes", NONE,
-         "go on although options, data, tokenizer or precision are not the checkpoint's; they are listed"),
+           .help = "tokenizer that the shards were made with, or its folder; it is copied into each checkpoint"),
+    SWITCH(document_mask, "document-mask", RESULT, "on", "attention stays within documents"),
 
     HEADING("Size of a step:"),
     OPTION(steps, "steps", 'n', NONE, TYPE_INTEGER, .value = "N", .unit = "updates", .initial = "1000", .min = 1,
-           .max = 1e12, .initial_note = "1000, of other tasks than pretrain what --epochs gives",
+           .max = 1e12, .initial_note = "1000; other tasks than pretrain: --epochs",
            .help = "where the run stops; may be changed on resume"),
     OPTION(epochs, "epochs", 0, NONE, TYPE_REAL, .value = "X", .initial = "0", .min = 0, .max = 1e9,
-           .initial_note = "--steps, but 2 of sft, 1 of dpo and reward",
-           .help = "in place of --steps: so many times through the training data, to the next whole step"),
-    INTEGER(batch_size, "batch-size", 'b', RESULT, "rows", "8", 1, 1 << 20, "rows of a micro-batch"),
+           .initial_note = "sft 2, dpo and reward 1, pretrain --steps",
+           .help = "instead of --steps: passes over the training data, rounded up to a whole step"),
+    INTEGER(batch_size, "batch-size", 'b', RESULT, "rows", "8", 1, 1 << 20, "rows in a micro-batch"),
     INTEGER(seq_len, "seq-len", 't', RESULT, "tokens", "256", 1, 1 << 20, "length of a row"),
     INTEGER(grad_accum, "grad-accum", 0, RESULT, "micro-batches", "1", 1, 1 << 20,
-            "micro-batches whose gradients make a step"),
+            "micro-batches whose gradients are accumulated for a step"),
     OPTION(tokens_per_step, "tokens-per-step", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "tokens", .min = 1,
            .max = 1e15, .initial_note = "what --grad-accum gives",
-           .help = "in place of --grad-accum; a multiple of --batch-size times --seq-len"),
+           .help = "instead of --grad-accum; a multiple of --batch-size times --seq-len times the number of ranks"),
 
     HEADING("Optimizer (AdamW):"),
     OPTION(lr, "lr", 0, RESULT, TYPE_REAL, .value = "X", .initial = "3e-4", .min = 0, .max = 1e30,
-           .initial_note = "3e-4, of other tasks than pretrain 1e-5", .help = "peak learning rate"),
+           .initial_note = "3e-4; other tasks than pretrain: 1e-5", .help = "peak learning rate"),
     CHOICE(schedule, "schedule", RESULT, "cosine", "cosine|linear",
-           "how the rate comes down from --lr; linear with --final-lr-fraction 0 is the paper's annealing"),
+           "shape of the decay from --lr; linear with --final-lr-fraction 0 is the paper's annealing"),
     OPTION(warmup_steps, "warmup-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 0,
            .max = 1e12, .initial_note = "a tenth of --schedule-steps, at most 2000",
            .help = "linear warmup from 0 to --lr"),
     OPTION(schedule_steps, "schedule-steps", 0, RESULT, TYPE_INTEGER, .value = "N", .unit = "updates", .min = 1,
            .max = 1e12, .initial_note = "--steps of the run's first start",
-           .help = "length of the learning rate's schedule; beyond it the rate stays where it ended"),
+           .help = "length of the learning rate schedule; after it the rate stays at its final value"),
     REAL(final_lr_fraction, "final-lr-fraction", RESULT, "of --lr", "0.01", 0, 1,
-         "where the rate ends, at the last step of the schedule"),
-    REAL(weight_decay, "weight-decay", RESULT, "times learning rate", "0.1", 0, 1e6, "decoupled; on matrices only"),
+         "final learning rate, reached at the last step of the schedule"),
+    REAL(weight_decay, "weight-decay", RESULT, "times learning rate", "0.1", 0, 1e6,
+         "decoupled weight decay; applies to matrices only"),
     REAL(beta1, "beta1", RESULT, NULL, "0.9", 0, BELOW_ONE, "decay of the first moment"),
     REAL(beta2, "beta2", RESULT, NULL, "0.95", 0, BELOW_ONE, "decay of the second moment"),
     REAL(eps, "eps", RESULT, NULL, "1e-8", POSITIVE, 1, "added to the root of the second moment"),
     REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
-         "longest gradient that is applied unscaled; 0: no clipping"),
+         "a gradient longer than this is scaled down to it; 0: no clipping"),
+
+    HEADING("Output:"),
+    TEXT(output, "output", 'o', NONE, "DIR",
+         "folder of the run: log.jsonl, trainer_options.json, checkpoints/, and checkpoint, a link to the newest of "
+         "them"),
+    FLAG(overwrite, "overwrite", NONE,
+         "replace the run that the output folder already holds; its checkpoints stay until the first new one is "
+         "written. With --resume DIR: drop checkpoints in the output folder that are newer than DIR"),
+    SWITCH(save, "save", NONE, "on", "write a checkpoint at the end"),
+    INTEGER(save_every, "save-every", 0, NONE, "updates", "0", 0, 1e12,
+            "write a checkpoint every N steps, in the background; 0: only at the end"),
+    INTEGER(keep_last, "keep-last", 0, NONE, "checkpoints", "3", 0, 1000000,
+            "older checkpoints are deleted after a new one is complete, or before it where the disk is too full for "
+            "both, but never the newest. 0: keep all"),
+    INTEGER(keep_every, "keep-every", 0, NONE, "updates", "0", 0, 1e12,
+            "also keep every checkpoint at a multiple of N steps; 0: none"),
+
+    HEADING("Resume:"),
+    OPTION(resume, "resume", 0, NONE, TYPE_TEXT, .value = "never|auto|DIR", .initial = "never",
+           .help = "auto: continue from the newest complete checkpoint in the output folder, or start a new run if "
+                   "there is none. DIR: continue from this checkpoint, or from the newest one of this run"),
+    FLAG(accept_changes, "accept-changes", NONE,
+         "continue even if options, data, tokenizer or precision differ from the checkpoint's; they are listed"),
 
     HEADING("Finetuning:"),
+    CHOICE(
+        task, "task", RESULT, "pretrain", "pretrain|sft|dpo|reward",
+        "pretrain: train on texts from prepare_data.py. All others need --init-from and data from prepare_chat.py: "
+        "sft: train on the assistant's turns; dpo: prefer the chosen of two answers to the rejected; reward: a model "
+        "that scores answers"),
+    FLAG(skip_long, "skip-long", RESULT,
+         "leave out conversations and comparisons longer than --seq-len instead of refusing them; none is truncated"),
+    CHOICE(dpo_loss, "dpo-loss", RESULT, "sigmoid", "sigmoid|ipo",
+           "loss of --task dpo: -log sigmoid of beta times the margin, or IPO's squared distance of means per token"),
+    REAL(dpo_beta, "dpo-beta", RESULT, NULL, "0.1", POSITIVE, 1e6,
+         "how strongly --task dpo holds the policy to the reference model"),
+    REAL(label_smoothing, "label-smoothing", RESULT, NULL, "0", 0, 0.5,
+         "for --task dpo (sigmoid) and reward: the assumed share of comparisons with chosen and rejected swapped"),
+    REAL(dpo_nll, "dpo-nll", RESULT, NULL, "0.2", 0, 1e6,
+         "weight of the chosen answer's negative log-likelihood in --task dpo, its mean over tokens"),
+    FLAG(dpo_nll_sum, "dpo-nll-sum", RESULT, "sum that log-likelihood over the answer instead of taking the mean"),
+    FLAG(reference_only, "reference-only", NONE,
+         "for --task dpo: compute the reference model's log-probabilities, store them beside the data, and exit"),
     TEXT(train_only, "train-only", 0, RESULT, "PATTERNS",
-         "train only tensors whose Hugging Face name one of these patterns, divided by commas, matches, e.g. "
-         "'model.layers.1[0-5].*,model.norm.weight'; all others stay as they are, and take no gradient or optimizer "
-         "memory"),
-    INTEGER(
-        lora_rank, "lora-rank", 0, RESULT, NULL, "0", 0, LORA_MAX_RANK,
-        "train adapters of this rank (LoRA), a multiple of 8, beside the frozen weights of --init-from; checkpoints "
-        "hold them alone, as PEFT reads them. 0: none"),
+         "train only tensors whose Hugging Face name matches one of these patterns, separated by commas, e.g. "
+         "'model.layers.1[0-5].*,model.norm.weight'; the others are frozen and take no gradient or optimizer memory"),
+    INTEGER(lora_rank, "lora-rank", 0, RESULT, NULL, "0", 0, LORA_MAX_RANK,
+            "train LoRA adapters of this rank, a multiple of 8, beside the frozen weights of --init-from; checkpoints "
+            "contain only the adapters, in PEFT's format. 0: none"),
     OPTION(lora_alpha, "lora-alpha", 0, RESULT, TYPE_REAL, .value = "X", .initial = "0", .min = 0, .max = 1e9,
            .initial_note = "twice --lora-rank",
-           .help = "an adapter counts by this number divided by its rank; 0: twice the rank"),
+           .help = "an adapter is scaled by this number divided by its rank; 0: twice the rank"),
     TEXT(lora_targets, "lora-targets", 0, RESULT, "LIST",
-         "projections that have adapters, e.g. 'q_proj,v_proj'; without it all seven: q_proj,k_proj,v_proj,o_proj,"
+         "projections that get adapters, e.g. 'q_proj,v_proj'; without it all seven: q_proj,k_proj,v_proj,o_proj,"
          "gate_proj,up_proj,down_proj"),
 
-    HEADING("Average of the weights over steps:"),
+    HEADING("Running average of the weights:"),
     INTEGER(
         average_from, "average-from", 0, RESULT, "updates", "0", 0, 1e12,
-        "keep the running mean of the weights after step N and those that follow; each checkpoint from there on has it "
-        "as a model of its own, averaged/; 0: none"),
+        "keep the running mean of the weights from step N on; each checkpoint then contains it as a model, averaged/. "
+        "0: none"),
     INTEGER(average_every, "average-every", 0, RESULT, "updates", "1", 1, 1e12,
-            "only every N-th step is a sample of it"),
+            "include only every N-th step in the mean"),
 
-    HEADING("While it runs:"),
+    HEADING("Evaluation, samples, log:"),
     INTEGER(eval_every, "eval-every", 0, NONE, "updates", "100", 0, 1e12,
-            "validation loss every N steps and at the end; 0: never"),
+            "compute the validation loss every N steps and at the end; 0: never"),
     INTEGER(eval_batches, "eval-batches", 0, NONE, "micro-batches", "20", 1, 1e9,
-            "size of the fixed set that validation loss is taken over"),
+            "size of the fixed set that the validation loss is computed on"),
     TEXT(eval_tasks, "eval-tasks", 0, NONE, "GLOB",
-         "evaluations made by prepare_eval.py, e.g. 'data/*.eval': multiple choice and perplexity"),
+         "evaluations made by prepare_eval.py, e.g. 'data/mine/*.eval': multiple choice and perplexity"),
     INTEGER(eval_tasks_every, "eval-tasks-every", 0, NONE, "updates", "0", 0, 1e12,
             "score --eval-tasks every N steps and at the end; 0: only at the end"),
     FLAG(eval_only, "eval-only", NONE,
-         "no training: score --eval-tasks, and --val-data, by the model of --init-from, and end. --seq-len is "
-         "then by default the model's max_position_embeddings, at most 2048, and all of --val-data is scored unless "
-         "--eval-batches says how much. --output DIR: the results go into DIR/log.jsonl, too"),
+         "do not train: score --eval-tasks and --val-data with the model of --init-from, and exit. --seq-len then "
+         "defaults to the model's max_position_embeddings, at most 2048, and all of --val-data is scored unless "
+         "--eval-batches limits it. --output DIR: log the results in DIR/log.jsonl too"),
     INTEGER(sample_every, "sample-every", 0, NONE, "updates", "0", 0, 1e12,
-            "write a text every N steps and at the end; 0: never"),
+            "generate a text every N steps and at the end; 0: never"),
     INTEGER(sample_tokens, "sample-tokens", 0, NONE, "tokens", "64", 1, 1 << 20,
-            "length of the text written by --sample-every; at most --seq-len"),
-    REAL(temperature, "temperature", NONE, NULL, "0.8", 0, 1e6, "of the sampled text; 0: always the likeliest token"),
+            "length of the text of --sample-every; at most --seq-len"),
+    REAL(temperature, "temperature", NONE, NULL, "0.8", 0, 1e6, "temperature of the sampled text; 0: greedy"),
     INTEGER(log_every, "log-every", 0, NONE, "updates", "10", 1, 1e12,
-            "where the output is no terminal: a line every N steps. log.jsonl has every step"),
+            "print a line every N steps if the output is not a terminal. log.jsonl has every step"),
 
     HEADING("Guards:"),
     INTEGER(max_skipped, "max-skipped", 0, NONE, "updates", "10", 1, 1e12,
-            "a step whose loss or gradient is not finite changes nothing and is counted; so many in a row end the run"),
+            "a step whose loss or gradient is not finite is skipped and counted; N of them in a row end the run"),
     REAL(spike_deviations, "spike-deviations", RESULT, "standard deviations", "6", 0, 1e6,
-         "a loss that far above its running mean is a spike, and logged; 0: none is"),
+         "a loss this far above its running mean is logged as a spike; 0: no loss is"),
     CHOICE(on_spike, "on-spike", RESULT, "log", "log|skip|rollback",
-           "skip: the update of a spike is not made; rollback: go back to the newest checkpoint and on with the "
-           "batches after the spike's"),
+           "skip: leave out the update of a spike; rollback: return to the newest checkpoint and continue with the "
+           "batches that follow the spike"),
     INTEGER(checksum_every, "checksum-every", 0, NONE, "updates", "100", 0, 1e12,
             "log a checksum of the weights every N steps and at the end; 0: never"),
 
     HEADING("Machine:"),
     INTEGER(seed, "seed", 's', RESULT, NULL, "42", 0, 9007199254740992.0,
-            "of initialisation, order of the data and sampled text; the same seed gives the same bits"),
+            "seed of initialisation, data order and sampled text; the same seed gives the same bits"),
     CHOICE(recompute, "recompute", NONE, "none", "none|block",
-           "block: keep only each block's input and compute its forward pass twice; takes less memory"),
+           "block: keep only each block's input and recompute its forward pass in the backward pass, which saves "
+           "memory"),
     OPTION(threads, "threads", 0, NONE, TYPE_INTEGER, .value = "N", .unit = "threads", .initial = "0", .min = 0,
            .max = 4096, .own = true,
-           .help =
-               "of the cpu build; 0: OMP_NUM_THREADS, or one for each processor, divided among the ranks of a machine"),
+           .help = "for the cpu build; 0: OMP_NUM_THREADS, or one per processor, divided among the ranks of a machine"),
     OPTION(peak_tflops, "peak-tflops", 0, NONE, TYPE_REAL, .value = "X", .unit = "TFLOP/s", .initial = "0", .min = 0,
            .max = 1e9, .own = true,
-           .help = "what 'of peak' in the progress line is measured by; 0: known from the GPU's name"),
+           .help = "peak rate that 'of peak' in the progress line refers to; 0: known from the GPU's name"),
 
     HEADING("Many ranks (mpirun, srun, torchrun):"),
     CHOICE(zero, "zero", NONE, "1", "0|1|2",
-           "what the ranks divide among them: 0 nothing, 1 the optimizer's state, 2 gradients too"),
-    INTEGER(
-        shard_group, "shard-group", 0, NONE, "ranks", "0", 0, 1 << 20,
-        "so many neighbouring ranks divide it, and each such group has all of it; divides the number of ranks; 0: all"),
+           "ZeRO stage: what is sharded among the ranks: 0 nothing, 1 the optimizer state, 2 gradients too"),
+    INTEGER(shard_group, "shard-group", 0, NONE, "ranks", "0", 0, 1 << 20,
+            "shard within groups of N neighbouring ranks, each of which has all of it; N divides the number of ranks; "
+            "0: all ranks"),
     SWITCH(overlap, "overlap", NONE, "on", "ranks communicate while they compute"),
     CHOICE(transport, "transport", NONE, "auto", "auto|nccl|mpi",
-           "nccl needs a GPU for each rank; auto: nccl where that is so, else mpi"),
+           "nccl needs a GPU per rank; auto: nccl where there is one, else mpi"),
     INTEGER(rank_timeout, "rank-timeout", 0, NONE, "seconds", "60", 0, 1e6,
-            "a rank that is dead, stopped or hung for so long ends all others, named; 0: never"),
+            "when a rank is dead, stopped or hung for this long, it is named and all others end; 0: never"),
     TEXT(trace, "trace", 0, NONE, "FILE",
-         "write a timeline of all ranks' computation and communication, for Perfetto or chrome://tracing"),
+         "write a timeline of computation and communication of all ranks, for Perfetto or chrome://tracing"),
     OPTION(trace_steps, "trace-steps", 0, NONE, TYPE_TEXT, .value = "A:B", .initial = "2:4",
-           .help = "steps, counted from this start's first as 1, that --trace records: from A to B, or, as one number, "
-                   "so many"),
+           .help = "steps that --trace records: from A to B, or, as one number, the first N; the first step of this "
+                   "start counts as 1"),
     OPTION(help, "help", 'h', NONE, TYPE_FLAG, .help = "print this and exit"),
     OPTION(version, "version", 'V', NONE, TYPE_FLAG, .help = "print version, commit, target and precision, and exit"),
 };
