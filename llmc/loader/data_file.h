@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "loader/loader.h"
+#include "loader/spec.h"
 
 #ifdef __cplusplus
 extern "C" {

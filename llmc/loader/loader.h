@@ -1,10 +1,10 @@
-// Batches out of a set of shards (data/shard.h) or of row files (data/rows.h): a pure function of (seed, step,
+// Batches out of a set of shards (loader/shard.h) or of row files (loader/rows.h): a pure function of (seed, step,
 // micro-batch, rank, world), so that a run resumes exactly, on any number of ranks, with no loader state in the
 // checkpoint.
 //
 // A set is cut into windows of T positions. Window w of a shard is tokens [w*T, w*T + T]: T inputs and, shifted by
 // one, T targets; a shard of n tokens has (n-1)/T windows. A window of row files is a pack: several whole rows one
-// behind the other, chosen once when the set is opened (data/packing.h).
+// behind the other, chosen once when the set is opened (loader/packing.h).
 //
 // An epoch visits every window of the set once, in the order of a seeded permutation that is drawn anew for each
 // epoch. Row `row` of a micro-batch is sample s = ((step*grad_accum + micro)*world + rank)*B + row of the run: window
@@ -23,26 +23,11 @@
 
 #include "base/error.h"
 #include "loader/batch.h"
+#include "loader/spec.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum { LOADER_DOCUMENTS, LOADER_CONVERSATIONS, LOADER_COMPARISONS } LoaderKind; // shards; row files of a kind
-
-typedef struct {
-    int B, T;       // rows of a micro-batch on one rank, tokens of a row
-    int grad_accum; // micro-batches of a step
-    int rank, world;
-    uint64_t seed;
-    bool document_mask; // of documents: attention stays inside them, which begin at the shards' BOS token
-    bool shuffle;       // false: windows in the order of the files, packs in that of their making, every epoch
-    // One epoch only: samples behind it are empty, so that loader_num_batches micro-batches have each window once.
-    bool once;
-    LoaderKind kind;      // what the files must be
-    bool shuffle_answers; // a comparison's answers stand in an order drawn from the seed and the row's number
-    bool skip_long;       // rows longer than T are left out and counted, not refused
-} LoaderSpec;
 
 typedef struct Loader Loader;
 
@@ -68,15 +53,13 @@ int loader_num_shards(const Loader *loader);       // files
 uint64_t loader_num_rows(const Loader *loader);    // rows of an epoch; documents: 0, as in what follows
 uint64_t loader_num_skipped(const Loader *loader); // rows left out as too long
 
-enum { LOADER_SKIPPED_SIZE = 4608 }; // a path and what is said of one of its rows
-
 // text = the first of them: its file, its number there, what it was made from, its positions. At least one was left out.
-void loader_describe_skipped(const Loader *loader, char *text, size_t capacity);
+void loader_describe_skipped(const Loader *loader, char *text, size_t capacity); // capacity: LOADER_SKIPPED_SIZE
 uint64_t loader_num_answers(const Loader *loader);        // of all rows, those left out included
 bool loader_has_token(const Loader *loader, uint32_t id); // in any row of the files
 double loader_fill(const Loader *loader);                 // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, and of rows' contents
-// Refuses (2) a validation set of which training would see a file (data/overlap.h).
+// Refuses (2) a validation set of which training would see a file (loader/overlap.h).
 int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err);
 // Files of the set that are others of it under another name, and two such names; 0: none.
 int loader_count_twins(const Loader *loader, const char **first, const char **twin);

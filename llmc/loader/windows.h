@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "loader/batch.h"
 #include "loader/data_file.h"
-#include "loader/loader.h"
+#include "loader/spec.h"
 
 #ifdef __cplusplus
 extern "C" {
