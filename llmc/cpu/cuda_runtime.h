@@ -69,34 +69,15 @@ const char *cudaGetErrorString(cudaError_t error);
 
 // ---- what kernels see
 
+#include "fiber.h"
+#include "vector_types.h"
+
 #define __global__ inline __attribute__((always_inline)) // into the loop over threads
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-
-struct uint3 {
-    unsigned x, y, z;
-};
-struct dim3 {
-    unsigned x, y, z;
-    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
-};
-struct alignas(8) float2 {
-    float x, y;
-};
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
-struct alignas(16) int4 {
-    int x, y, z, w;
-};
-struct alignas(16) uint4 {
-    unsigned x, y, z, w;
-};
-
-#include "fiber.h"
 
 #define threadIdx (host_thread->index)
 #define blockIdx (host_block->index)

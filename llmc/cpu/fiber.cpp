@@ -1,7 +1,7 @@
 // The fiber scheduler behind fiber.h. Each OpenMP thread (worker) runs one block at a time; the block's threads are
 // fibers that it keeps from block to block. A fiber runs until it must wait at a rendezvous, then jumps straight to the
 // next one that is ready.
-#include "cuda_runtime.h"
+#include "fiber.h"
 
 #include <boost/context/detail/fcontext.hpp>
 #include <stdio.h>

@@ -6,6 +6,11 @@
 #ifndef LLMC_CPU_FIBER_H
 #define LLMC_CPU_FIBER_H
 
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vector_types.h"
+
 struct HostBlock {
     uint3 index;
     dim3 block_dim, grid_dim;
