@@ -4,22 +4,22 @@
     prepare_chat.py CHATS... --tokenizer MODEL --output DIR       for --task sft, or for dpo and reward: the fields decide
     prepare_chat.py --output DIR --show 3                         shows rows of a finished set
 
-CHATS: .jsonl, .json (an array of rows, or a row a line) or .parquet files, the first two also compressed (.gz, .zst), or folders
-of them (of .json files the names must be given). A row is one of
+CHATS is a .jsonl, .json (an array of rows, or one row per line) or .parquet file, or a folder of them; the first two may be
+compressed (.gz, .zst), and .json files in folders must be named. A row is one of
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
-    {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, is better than "chosen"
+    {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, ranks above "chosen"
     {"prompt": "...", "answers": ["best", "second", "third"]}     two or three
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}      ShareGPT, Axolotl
     {"instruction": "...", "input": "...", "output": "..."}       Alpaca: the user says instruction, blank line, input
-Roles are system, user, assistant and tool (or ipython); an assistant's message with "weight": 0, "train": false or "loss":
-false is not trained. Prompt and answers are texts or lists of messages; answers that are whole conversations start with the
-prompt, which they have in common. A row's "system" is a system message in front. The template is given all fields of the
-messages (tool_calls, reasoning_content, name, ...) and the row's "tools", "documents" and "chat_template_kwargs"; what says
-something there and is not written is told by its name.
+Roles are system, user, assistant and tool (or ipython); an assistant message with "weight": 0, "train": false or "loss": false is
+not trained. Prompts and answers are texts or lists of messages; where the answers are whole conversations, their common
+beginning is the prompt. A row's "system" becomes its first message. The template sees all fields of the messages (tool_calls,
+reasoning_content, name, ...) and the row's "tools", "documents" and "chat_template_kwargs"; content there that the template drops
+is reported by name.
 
-Trained is what an assistant writes, calls of tools and reasoning included, and the token that ends its turn. The template is
-that of MODEL (chat_template.jinja or tokenizer_config.json), Llama 3's where it has none. A row that can't be used is named, left
-out and counted, and so are files without rows. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the
+The loss covers what an assistant writes, including tool calls and reasoning, and the token that ends its turn. The template is
+that of MODEL (chat_template.jinja or tokenizer_config.json), or Llama 3's if it has none. Rows that cannot be used, and files
+without rows, are named, left out and counted. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the
 tokenizer's files and meta.json, all of them or none.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--date", type=datetime.date.fromisoformat, default=LLAMA3_DATE, metavar="YYYY-MM-DD",
         help="the day for templates that write it (default: %(default)s, Llama 3.1's)")  # fmt: skip
     add("--strict", action="store_true", help="refuse the set at the first row that can't be used, or file without rows")
-    add("--show", type=int, default=0, metavar="N", help="print the first N rows, what is trained in colour")
+    add("--show", type=int, default=0, metavar="N", help="print the first N rows, with the trained tokens in colour")
     add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="tokens in a file (default: %(default)s)")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="processes (default: all cores, here %(default)s)")  # fmt: skip

@@ -4,15 +4,15 @@
     prepare_data.py TEXT... --output DIR --vocab-size 2048      trains a tokenizer like Llama 3's on the text
     prepare_data.py TEXT... --output DIR --tokenizer PATH       uses an existing one
 
-TEXT: .txt, .jsonl and .json (key "text"; .json: an array of rows, or a row a line), .parquet (column "text"), all but the last
-also compressed (.gz, .zst), or folders of them (of .json files the names must be given). DIR receives train_*.bin, val_*.bin,
+TEXT is .txt, .jsonl or .json (key "text"; .json: an array of rows, or one a line) or .parquet (column "text"), or a folder
+of them; all but .parquet may be compressed (.gz, .zst), and .json files in folders must be named. DIR receives train_*.bin, val_*.bin,
 tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
 
-Text is UTF-8; a byte order mark at a file's start is dropped, and in .txt each CRLF is a newline. A document is a .txt file or
-a row; its tokens are those of its whole text, however long it is. Validation text: of rows whole documents, of .txt blocks of
-up to 16,384 characters, cut at blank lines where there are any; of each run of 1/FRACTION of them one, by a hash of the seed. A
-document is closed before a held-out block and begins anew behind it. Files without text, and those of folders with other
-endings, are counted and named at the end.
+Text is UTF-8; a byte order mark at the start of a file is dropped, and CRLF in .txt becomes a newline. A document is a .txt file
+or a row, and is tokenized as a whole, however long it is. The validation text is made of whole rows, and of blocks of .txt files
+of up to 16,384 characters, split at blank lines where possible; one in every 1/FRACTION is taken, chosen by a hash of the seed.
+The document ends before a held-out block, and a new one begins after it. Files without text, and files with other extensions
+in folders, are counted and named at the end.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("text", nargs="+", metavar="TEXT", help="file or folder")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the shards")
     choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--vocab-size", type=int, metavar="N", help="train a tokenizer of N tokens, special ones included")
+    choice.add_argument("--vocab-size", type=int, metavar="N", help="train a tokenizer with N tokens, special ones included")
     choice.add_argument("--tokenizer", type=Path, metavar="PATH",
                         help="tokenizer.json, tokenizer.model (Meta's, SentencePiece's), or a folder that holds one")  # fmt: skip
     parser.add_argument("--bos-token", metavar="TOKEN", help="with --tokenizer: token that begins a document")

@@ -5,19 +5,19 @@
     prepare_eval.py mmlu_test.jsonl --few-shot 5 --few-shot-file mmlu_dev.jsonl --tokenizer ... --output ...
 
 A row is an object: a line of .jsonl, an element of a .json array or a row of .parquet; the first two may be compressed
-(.gz, .zst). Kinds, by default told by the first row's fields:
+(.gz, .zst). The kind is by default recognised by the fields of the first row:
 
-    completion  {"ctx" or "query" or "context", "endings" or "choices", "label"}    which ending goes on?
-    question    {"question", "choices", "answer"}    choices get letters; the letters are scored behind "Answer:"
+    completion  {"ctx" or "query" or "context", "endings" or "choices", "label"}    which ending continues the context?
+    question    {"question", "choices", "answer"}    choices get letters; the letters are scored after "Answer:"
     hellaswag   {"activity_label", "ctx_a", "ctx_b", "endings", "label"}    HellaSwag's own rows, cleaned as lm-eval does
     document    {"text"}    perplexity
 
-The label is the right ending's index, 0 being the first, or its letter. Prompts and tokens are those of lm-eval's `hf` model: a
-context and " " + each ending are encoded together, with what the tokenizer itself puts before a text (Llama's: its
-begin token), and the ending's tokens are those behind the context's own; white space that ends a context counts with the
-ending. Text that looks like a special token stays text (lm-eval would read it as one).
+The label is the index of the correct ending, counted from 0, or its letter. Prompts and tokens are those of lm-eval's `hf` model:
+the context and " " + each ending are encoded together, with the special tokens that the tokenizer itself adds (Llama's adds its
+begin token); the tokens of the ending are those after the tokens of the context alone, and white space at the end of a context
+belongs to the ending. Text that looks like a special token stays text (lm-eval would read it as one).
 
-The tokenizer must be the one of the model: give the folder of the training data or of the checkpoint.
+The tokenizer must be the model's: give the folder of the training data or of the checkpoint.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     parser.add_argument("items", nargs="+", type=Path, metavar="FILE", help="files of rows")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without ending, names the task")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without the extension, names the task")
     parser.add_argument("--tokenizer", required=True, type=Path, metavar="PATH",
                         help="tokenizer.json or tokenizer.model, or a folder that holds one")  # fmt: skip
     parser.add_argument("--bos-token", metavar="TOKEN", help="token that begins a document, where the tokenizer doesn't say it")
@@ -90,10 +90,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text-field", metavar="NAME", help="field of a document's text")
     parser.add_argument("--few-shot", type=int, default=0, metavar="N", help="solved examples before each item (default: 0)")
     parser.add_argument("--few-shot-file", type=Path, metavar="JSONL",
-                        help="where they are from; without it, from the items, never an item itself")  # fmt: skip
+                        help="file to take them from (default: the other items)")  # fmt: skip
     parser.add_argument("--few-shot-seed", type=int, metavar="N",
                         help="draw them anew for each item, as lm-eval does with that seed (default: the first ones)")  # fmt: skip
-    parser.add_argument("--description", default="", metavar="TEXT", help="stands before everything, as it is")
+    parser.add_argument("--description", default="", metavar="TEXT", help="text in front of every item")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
     parser.add_argument("--strict", action="store_true", help="refuse the items at the first file without any")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Writes text with a model: any Llama of a Hugging Face directory, or a checkpoint of train_llama3.
+"""Generates text with a model: any Llama in a Hugging Face directory, or a checkpoint of train_llama3.
 
-    generate.py --model DIR --prompt "Once upon a time"                  goes on with the text, as it comes
+    generate.py --model DIR --prompt "Once upon a time"                  continues the text, streaming
     generate.py --model DIR --chat --prompt "What is a llama?"           asks an instruct model
     generate.py --model DIR --prompts FILE --json > answers.jsonl        many prompts in one batch
 
-FILE has a prompt a line, or rows {"prompt": "..."}: .jsonl, .json (an array) or .parquet; all but the last may be compressed
-(.gz, .zst). A prompt has around it what the model's tokenizer puts there, as in transformers: Llama's its begin token, others
-nothing. Several prompts are computed side by side and each text is printed when it is whole. Nothing is sent anywhere: the
-model runs here, on the GPU or the CPU.
+FILE has one prompt per line, or rows {"prompt": "..."} in .jsonl, .json (an array) or .parquet; all but .parquet may be compressed
+(.gz, .zst). A prompt gets the special tokens that the model's tokenizer adds, as in transformers (Llama's adds the begin token,
+others add none). Several prompts form one batch, and each text is printed when it is complete. The model runs locally, on the
+GPU or the CPU, and nothing is sent anywhere.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 interrupted.
 """
@@ -43,12 +43,12 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR",
         help="folder with config.json, safetensors and tokenizer.json (or .model)")  # fmt: skip
-    add("--prompt", action="append", default=[], metavar="TEXT", help="text to go on with; may be given several times")
-    add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or rows with the key \"prompt\"")
+    add("--prompt", action="append", default=[], metavar="TEXT", help="text to continue; may be given several times")
+    add("--prompts", type=Path, metavar="FILE", help="one prompt per line, or rows with the key \"prompt\"")
     add_sampling_options(add, temperature=0.8, top_p=0.95, max_tokens=256)
     add("--chat", action="store_true", help="the prompts are what a user says; uses the model's chat template")
     add("--system", metavar="TEXT", help="with --chat: the system message")
-    add("--json", action="store_true", help="an object a text: prompt, text, tokens, finish (stop or length)")
+    add("--json", action="store_true", help="print an object per text: prompt, text, tokens, finish (stop or length)")
     add_build_options(add)
     return parser.parse_args()
 

@@ -5,10 +5,10 @@
     plot.py runs/a runs/b --output ab.png --x tokens
     plot.py runs/quickstart --reference unigram=6.47
 
-The training loss is drawn faint as it was and strong smoothed, validation losses as points. Horizontal references are given
-by --reference; without one, the unigram validation loss stands in if a meta.json of the data lies in the run's folder. One
-that lies so far off that the curves would look flat is in the legend alone.
-Accuracies of --eval-tasks get a panel of their own, with a bar of one standard error each way.
+The raw training loss is drawn faint and the smoothed one strong, validation losses as points. --reference adds horizontal lines;
+without it, the unigram validation loss is drawn if the run's folder has the data's meta.json. A line so far off that the curves
+would look flat appears in the legend only. Accuracies of --eval-tasks get a panel of their own, with error bars of one standard
+error.
 
 Exit codes: 0 done; 2 bad usage, or a log without a loss; 1 anything else.
 """

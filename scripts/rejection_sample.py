@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Rejection sampling: of several answers to each prompt, the one that a reward model likes best.
+"""Rejection sampling: keeps, of several answers to each prompt, the one that a reward model scores highest.
 
     rejection_sample.py --model POLICY --reward-model REWARD --prompts prompts.jsonl --output best.jsonl
     rejection_sample.py ... --samples 20 --temperature 0.8 --rows 64 --pairs pairs.jsonl
 
-A prompt is a row of .jsonl, .json (an array) or .parquet, the first two also compressed (.gz, .zst), with "prompt" (what a
-user says, or a list of messages) or "messages" (a conversation, up to its last user turn). OUTPUT gets a line for each prompt,
-{"messages", "score", "scores"}, which prepare_chat.py takes for SFT; --pairs {"prompt", "chosen", "rejected", ...} of the best
-and the worst answer, which it takes for DPO. Answers that were cut off by --max-tokens are not chosen, unless --keep-cut.
-Answers that read the same are scored once.
+A prompt is a row of .jsonl, .json (an array) or .parquet, the first two may be compressed (.gz, .zst), with "prompt" (what a user
+says, or a list of messages) or "messages" (a conversation, used up to its last user turn). OUTPUT gets one line per prompt,
+{"messages", "score", "scores"}, which prepare_chat.py accepts for SFT; --pairs writes {"prompt", "chosen", "rejected", ...} with the
+best and the worst answer, which it accepts for DPO. Answers that --max-tokens truncated are not chosen unless --keep-cut is given.
+Identical answers are scored once.
 
-What is done is kept in OUTPUT.samples and OUTPUT.scores as it comes; the same command goes on where it was stopped or killed,
-with the result of a run that was not, and OUTPUT is made when all is done. Options of sampling cannot change in between.
-Nothing is sent anywhere: both models run here, on the GPU or the CPU.
+Results are stored in OUTPUT.samples and OUTPUT.scores as they come; after a stop or a kill, the same command continues and gives
+the result of an uninterrupted run. OUTPUT is written at the end. Sampling options cannot change in between.
+Both models run locally, on the GPU or the CPU, and nothing is sent anywhere.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 stopped (Ctrl-C, SIGTERM).
 """
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="who answers: folder with config.json, safetensors, tokenizer")
+    add("--model", required=True, type=Path, metavar="DIR", help="the policy: folder with config.json, safetensors, tokenizer")
     add("--reward-model", type=Path, metavar="DIR",
         help="who scores: a model of train_llama3 --task reward (default: nobody, the first whole answer is taken)")  # fmt: skip
     add("--prompts", required=True, nargs="+", type=Path, metavar="FILE", help="rows with \"prompt\" or \"messages\"")
@@ -62,8 +62,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--pairs", type=Path, metavar="FILE", help="best and worst answers as preferences, JSONL")
     add("--pair-margin", type=float, default=0.0, metavar="X",
         help="with --pairs: scores that differ by X or less are no pair (default: %(default)s)")  # fmt: skip
-    add("--keep-all", action="store_true", help="all answers and their scores in OUTPUT too, under \"samples\"")
-    add("--keep-cut", action="store_true", help="answers that --max-tokens cut off may be chosen")
+    add("--keep-all", action="store_true", help="write all answers and their scores to OUTPUT too, as \"samples\"")
+    add("--keep-cut", action="store_true", help="allow answers that --max-tokens truncated to be chosen")
     add("--samples", type=int, default=10, metavar="K", help="answers a prompt (default: %(default)s; the Llama 3 paper: 10 to 30)")
     add("--rows", type=int, metavar="N", help="texts computed at once (default: 12 on the CPU, 64 on a GPU)")
     add_sampling_options(add, temperature=1.0, top_p=1.0, max_tokens=512)
