@@ -1,308 +1,322 @@
-// A model's memory. Its weights are in llama3_weights.c, the training step in llama3_step.c.
+// The training step: forward, backward and update, in the order in which data flows. Between forward and backward stands
+// the loss, llama3_loss.c.
+//
+// One block, pre-norm (llama3-herd paper section 3.2; names as in transformers):
+//   h   = x + o_proj(attention(rope(qkv(norm1(x)))))
+//   out = h + down_proj(silu(gate) * up),  [gate | up] = gate_up(norm2(h))
 #include "model/llama3_internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "kernels/checksum.h"
+#include "kernels/attention.h"
+#include "kernels/embedding.h"
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
-#include "device/matmul.h"
+#include "kernels/swiglu.h"
+#include "kernels/update_gate.h"
+#include "device/trace.h"
 
-// Logits of a chunk of rows take at most this much memory (or 128 rows).
-static const size_t LOGITS_BYTES = (size_t)512 << 20;
-enum { MIN_LOGITS_ROWS = 128 };
+static float *norm_gradient(Llama3 *m, size_t w) { return shards_gradient(m, m->table.norm_bucket, w); }
 
-int llama3_rows(const Llama3 *m) { return m->shape.B * m->shape.T; }
+int llama3_layer_bucket(int l) { return 1 + l; }
 
-int llama3_qkv_width(const Llama3 *m) {
-    return (m->config.num_attention_heads + 2 * m->config.num_key_value_heads) * m->config.head_dim;
-}
+// ---- forward
 
-AttentionShape llama3_attention_shape(const Llama3 *m, int B, int T) {
+// From norm1 to the swiglu; leaves all that the block's backward pass needs. `rows` rows of `length` tokens.
+static void block_inside(Llama3 *m, int l, int rows, int length) {
     const LlamaConfig *c = &m->config;
-    return (AttentionShape){B, T, c->num_attention_heads, c->num_key_value_heads, c->head_dim};
+    const LayerActivations *a = &m->layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
+    const AttentionShape shape = llama3_attention_shape(m, rows, length);
+    const AttentionMask mask = {m->doc_start, m->hidden};
+    llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
+    rope_forward(a->qkv, m->rope, mask, shape, m->stream);
+    attention_forward(a->attention, a->lse, a->qkv, mask, shape, m->stream);
+    llama3_project(m, m->delta, a->attention, l, UNIT_OUTPUT, N);
+    add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
+                        c->rms_norm_eps, m->stream);
+    llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N);
+    swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
 }
 
-const LlamaConfig *llama3_config(const Llama3 *m) { return &m->config; }
-const ParameterTable *llama3_parameters(const Llama3 *m) { return &m->table; }
-int llama3_shard(const Llama3 *m) { return m->shape.parallel.shard; }
-void llama3_print_memory(const Llama3 *m, FILE *to) { memory_print(&m->memory, to); }
-
-// ---- memory: each plan_ function runs twice, to measure and to place
-
-static floatX *take_x(Llama3 *m, MemoryKind kind, size_t count) {
-    return memory_take(&m->memory, kind, count * sizeof(floatX));
-}
-static float *take_f(Llama3 *m, MemoryKind kind, size_t count) {
-    return memory_take(&m->memory, kind, count * sizeof(float));
-}
-static int32_t *take_i(Llama3 *m, size_t count) {
-    return memory_take(&m->memory, MEMORY_WORKSPACE, count * sizeof(int32_t));
+// residual_out = residual2 of block l-1 + delta, and its norm; block 0's input is the embedding, already there.
+static void enter_block(Llama3 *m, int l, int N) {
+    const LayerActivations *a = &m->layers[l];
+    const floatX *weight = m->params + m->table.layers[l].attention_norm;
+    const int C = m->config.hidden_size;
+    const float eps = m->config.rms_norm_eps;
+    if (l == 0)
+        rmsnorm_forward(a->norm1, a->rstd1, a->residual1, weight, N, C, eps, m->stream);
+    else
+        add_rmsnorm_forward(a->residual1, a->norm1, a->rstd1, m->layers[l - 1].residual2, m->delta, weight, N, C, eps,
+                            m->stream);
 }
 
-static void plan_parameters(Llama3 *m) {
-    const size_t n = m->table.num_elements;
-    m->params = take_x(m, MEMORY_PARAMETERS, n);
-    if (!m->shape.training) return;
-    shards_plan(m);
-    m->master = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
-    m->moment1 = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
-    m->moment2 = take_f(m, MEMORY_OPTIMIZER, m->table.num_shard_elements);
-    if (m->shape.average) m->average = take_f(m, MEMORY_AVERAGE, m->table.num_shard_elements);
-}
+void llama3_run_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, rows, length, NULL, NULL); }
 
-static void plan_layer(Llama3 *m, LayerActivations *a) {
-    const LlamaConfig *c = &m->config;
-    const size_t N = (size_t)llama3_rows(m), C = (size_t)c->hidden_size, F = (size_t)c->intermediate_size;
-    const size_t heads = (size_t)c->num_attention_heads;
-    const MemoryKind kind = MEMORY_ACTIVATIONS;
-    a->norm1 = take_x(m, kind, N * C);
-    a->rstd1 = take_f(m, kind, N);
-    a->qkv = take_x(m, kind, N * (size_t)llama3_qkv_width(m));
-    a->attention = take_x(m, kind, N * heads * (size_t)c->head_dim);
-    a->lse = take_f(m, kind, N * heads);
-    a->residual2 = take_x(m, kind, N * C);
-    a->norm2 = take_x(m, kind, N * C);
-    a->rstd2 = take_f(m, kind, N);
-    a->gate_up = take_x(m, kind, N * 2 * F);
-    a->swiglu = take_x(m, kind, N * F);
-}
-
-// Every block has its own activations for the backward pass; with recomputation all share one set, and each keeps its
-// own input. Blocks that no backward pass reaches (all of them without training) share set and input.
-static void plan_layers(Llama3 *m) {
-    const size_t NC = (size_t)llama3_rows(m) * (size_t)m->config.hidden_size;
-    for (int l = 0; l < m->config.num_hidden_layers; l++) {
-        LayerActivations *a = &m->layers[l];
-        const bool reached = m->shape.training && m->table.lowest <= 2 * l + 1;
-        if ((reached && !m->shape.recompute) || l == 0)
-            plan_layer(m, a);
-        else
-            *a = m->layers[0];
-        if (reached || l == 0) a->residual1 = take_x(m, MEMORY_ACTIVATIONS, NC);
+void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
+    const int N = rows * length, C = m->config.hidden_size;
+    const int L = m->config.num_hidden_layers;
+    shards_await(m, 0);
+    embedding_forward(m->layers[0].residual1, m->tokens, m->params + m->table.embedding, N, C, m->stream);
+    shards_await(m, m->table.norm_bucket);
+    for (int l = 0; l < L; l++) {
+        shards_await(m, llama3_layer_bucket(l));
+        trace_begin(LANE_COMPUTE, "forward, layer", l, m->stream);
+        enter_block(m, l, N);
+        block_inside(m, l, rows, length);
+        if (visit) visit(context, l, m->layers[l].qkv);
+        llama3_project(m, m->delta, m->layers[l].swiglu, l, UNIT_DOWN, N);
+        trace_end(LANE_COMPUTE, m->stream);
     }
-    m->residual_final = take_x(m, MEMORY_ACTIVATIONS, NC);
-    m->norm_final = take_x(m, MEMORY_ACTIVATIONS, NC);
-    m->rstd_final = take_f(m, MEMORY_ACTIVATIONS, (size_t)llama3_rows(m));
+    add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,
+                        m->params + m->table.final_norm, N, C, m->config.rms_norm_eps, m->stream);
 }
 
-static void plan_backward(Llama3 *m) {
-    const LlamaConfig *c = &m->config;
-    const size_t N = (size_t)llama3_rows(m), C = (size_t)c->hidden_size, F = (size_t)c->intermediate_size;
-    const size_t heads = (size_t)c->num_attention_heads;
-    const MemoryKind kind = MEMORY_WORKSPACE;
-    m->dresidual = take_x(m, kind, N * C);
-    m->dnorm = take_x(m, kind, N * C);
-    m->dqkv = take_x(m, kind, N * (size_t)llama3_qkv_width(m));
-    m->dattention = take_x(m, kind, N * heads * (size_t)c->head_dim);
-    m->dgate_up = take_x(m, kind, N * 2 * F);
-    m->dswiglu = take_x(m, kind, N * F);
-    m->attention_scratch = take_f(m, kind, N * heads);
-    m->rmsnorm_scratch = take_f(m, kind, rmsnorm_backward_scratch(c->hidden_size));
-    m->norm_scratch = take_f(m, kind, sum_squares_scratch());
-    m->checksum_scratch = memory_take(&m->memory, kind, checksum_scratch() * sizeof *m->checksum_scratch);
-    m->checksums = memory_take(&m->memory, kind, (size_t)m->table.count * sizeof *m->checksums);
+// ---- backward
+
+static void ffn_backward(Llama3 *m, int l) {
+    const LayerActivations *a = &m->layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const int N = llama3_rows(m), C = m->config.hidden_size, F = m->config.intermediate_size;
+    llama3_project_backward(m, m->dswiglu, m->dresidual, a->swiglu, l, UNIT_DOWN, N);
+    swiglu_backward(m->dgate_up, m->dswiglu, a->gate_up, N, F, m->stream);
+    llama3_project_backward(m, m->dnorm, m->dgate_up, a->norm2, l, UNIT_GATE_UP, N);
+    rmsnorm_backward(m->dresidual, norm_gradient(m, w->ffn_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
+                     a->residual2, m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
 }
 
-static void plan_comparisons(Llama3 *m) {
-    const size_t N = (size_t)llama3_rows(m), answers = (size_t)llama3_answers_at_most(m);
-    Comparisons *c = &m->comparisons;
-    c->hidden = take_i(m, 2 * N);
-    c->spans = take_i(m, 2 * answers);
-    c->groups = take_i(m, 2 * answers);
-    c->counters = take_i(m, 2);
-    c->values = take_f(m, MEMORY_WORKSPACE, answers);
-    c->targets = take_f(m, MEMORY_WORKSPACE, answers);
-    c->reference = take_f(m, MEMORY_WORKSPACE, answers);
-    c->danswers = take_f(m, MEMORY_WORKSPACE, answers);
-    c->weights = take_f(m, MEMORY_WORKSPACE, N);
+static void attention_block_backward(Llama3 *m, int l) {
+    const LayerActivations *a = &m->layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const int N = llama3_rows(m), C = m->config.hidden_size;
+    const AttentionShape shape = llama3_attention_shape(m, m->shape.B, m->shape.T);
+    const AttentionMask mask = {m->doc_start, m->hidden};
+    llama3_project_backward(m, m->dattention, m->dresidual, a->attention, l, UNIT_OUTPUT, N);
+    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, mask, shape,
+                       m->stream);
+    rope_backward(m->dqkv, m->rope, mask, shape, m->stream);
+    llama3_project_backward(m, m->dnorm, m->dqkv, a->norm1, l, UNIT_QKV, N);
+    rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
+                     a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
 }
 
-static void plan_adapters(Llama3 *m) {
-    const LlamaConfig *c = &m->config;
-    const size_t N = (size_t)llama3_rows(m), rank = (size_t)m->table.lora_rank;
-    int widest = c->num_attention_heads * c->head_dim;
-    if (widest < c->hidden_size) widest = c->hidden_size;
-    if (widest < c->intermediate_size) widest = c->intermediate_size;
-    if (rank == 0) return;
-    m->lora.low = take_x(m, MEMORY_WORKSPACE, N * rank);
-    m->lora.wide = take_x(m, MEMORY_WORKSPACE, N * (size_t)widest);
-    if (m->shape.training) m->lora.dlow = take_x(m, MEMORY_WORKSPACE, N * rank);
+// The last block's activations are still there from the forward pass.
+static void recompute_block(Llama3 *m, int l) {
+    if (!m->shape.recompute || l == m->config.num_hidden_layers - 1) return;
+    const LayerActivations *a = &m->layers[l];
+    rmsnorm_forward(a->norm1, a->rstd1, a->residual1, m->params + m->table.layers[l].attention_norm, llama3_rows(m),
+                    m->config.hidden_size, m->config.rms_norm_eps, m->stream);
+    block_inside(m, l, m->shape.B, m->shape.T);
 }
 
-static void plan_workspace(Llama3 *m) {
+static void final_norm_backward(Llama3 *m) {
+    rmsnorm_backward(m->dresidual, norm_gradient(m, m->table.final_norm), m->rmsnorm_scratch, m->dnorm, NULL,
+                     m->residual_final, m->params + m->table.final_norm, m->rstd_final, llama3_rows(m),
+                     m->config.hidden_size, m->stream);
+}
+
+// Down to the lowest depth at which something is trained.
+static void layers_backward(Llama3 *m) {
+    const int N = llama3_rows(m), C = m->config.hidden_size, L = m->config.num_hidden_layers, lowest = m->table.lowest;
+    shards_open(m, m->table.norm_bucket);
+    if (lowest <= 2 * L) final_norm_backward(m);
+    for (int l = L - 1; l >= 0 && lowest <= 2 * l + 1; l--) {
+        trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
+        shards_open(m, llama3_layer_bucket(l));
+        recompute_block(m, l);
+        ffn_backward(m, l);
+        if (lowest <= 2 * l) attention_block_backward(m, l);
+        shards_close(m, llama3_layer_bucket(l));
+        trace_end(LANE_COMPUTE, m->stream);
+    }
+    shards_close(m, m->table.norm_bucket);
+    if (lowest >= 0) return;
+    if (m->table.head_bucket != 0) shards_open(m, 0);
+    embedding_backward(shards_gradient(m, 0, m->table.embedding), m->dresidual, m->tokens, m->order, N, C, m->stream);
+    shards_close(m, 0);
+}
+
+// ---- the step
+
+Batch *llama3_batch(Llama3 *m, int i) { return &m->batches[i]; }
+
+float *llama3_ref_logprobs(Llama3 *m, int i) {
+    return m->host_reference ? m->host_reference + (size_t)i * (size_t)llama3_answers_at_most(m) : NULL;
+}
+
+static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
+    cuda_check(cudaMemcpyAsync(to, from, count * sizeof *to, cudaMemcpyHostToDevice, m->stream));
+}
+
+static void upload_batch(Llama3 *m, const Batch *batch) {
     const size_t N = (size_t)llama3_rows(m);
-    m->delta = take_x(m, MEMORY_WORKSPACE, N * (size_t)m->config.hidden_size);
-    if (!m->config.num_labels)
-        m->logits = take_x(m, MEMORY_WORKSPACE, (size_t)m->logits_rows * (size_t)m->table.padded_vocab);
-    m->losses = take_f(m, MEMORY_WORKSPACE, N);
-    m->rope = take_f(m, MEMORY_WORKSPACE, (size_t)m->shape.T * (size_t)m->config.head_dim);
-    m->tokens = take_i(m, N);
-    m->targets = take_i(m, N);
-    m->doc_start = take_i(m, N);
-    m->order = take_i(m, N);
-    m->scalars = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->scalars);
-    m->result = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->result);
-    if (m->shape.comparisons) plan_comparisons(m);
-    plan_adapters(m);
-    if (m->shape.training) plan_backward(m);
+    upload(m, m->tokens, batch->tokens, N);
+    upload(m, m->targets, batch->targets, N);
+    upload(m, m->doc_start, batch->doc_start, N);
+    upload(m, m->order, batch->order, N);
 }
 
-static void plan(Llama3 *m) {
-    plan_parameters(m);
-    plan_layers(m);
-    plan_workspace(m);
+// Of micro-batch i, which its forward and backward pass use.
+static void upload_comparisons(Llama3 *m, int i) {
+    const Batch *batch = &m->batches[i];
+    const size_t answers = (size_t)llama3_answers_at_most(m);
+    Comparisons *c = &m->comparisons;
+    int32_t *counters = m->host_counters + 2 * (size_t)i;
+    m->hidden = NULL;
+    if (!m->shape.comparisons) return;
+    m->hidden = c->hidden;
+    counters[0] = batch->num_answers;
+    counters[1] = batch->num_groups;
+    upload(m, c->counters, counters, 2);
+    upload(m, c->hidden, batch->excluded, 2 * (size_t)llama3_rows(m));
+    upload(m, c->spans, &batch->answers->first, 2 * (size_t)batch->num_answers);
+    upload(m, c->groups, &batch->groups->first, 2 * (size_t)batch->num_groups);
+    cuda_check(cudaMemcpyAsync(c->reference, m->host_reference + (size_t)i * answers,
+                               (size_t)batch->num_answers * sizeof *c->reference, cudaMemcpyHostToDevice, m->stream));
 }
 
-// Memory of a micro-batch on the host, a multiple of 8 bytes: numbers of the answers, which are 8 bytes each, first.
-static size_t batch_bytes(const Llama3 *m) {
-    const size_t N = (size_t)llama3_rows(m), answers = N / 2;
-    const size_t eight = sizeof(int64_t) + sizeof(AnswerSpan) + sizeof(AnswerGroup); // [answers]
-    return (answers * eight + 6 * N * sizeof(int32_t) + 7) / 8 * 8;
+static void upload_scalars(Llama3 *m) {
+    cuda_check(cudaMemcpyAsync(m->scalars, m->host_scalars, sizeof *m->scalars, cudaMemcpyHostToDevice, m->stream));
 }
 
-static void place_batch(Batch *batch, char *memory, size_t N) {
-    const size_t answers = N / 2;
-    batch->answer_numbers = (int64_t *)memory;
-    batch->answers = (AnswerSpan *)(batch->answer_numbers + answers);
-    batch->groups = (AnswerGroup *)(batch->answers + answers);
-    batch->tokens = (int32_t *)(batch->groups + answers);
-    batch->targets = batch->tokens + N;
-    batch->doc_start = batch->targets + N;
-    batch->order = batch->doc_start + N;
-    batch->excluded = batch->order + N;
+void llama3_begin_step(Llama3 *m, int64_t num_targets) {
+    m->host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
+    upload_scalars(m);
+    cuda_check(cudaMemsetAsync(m->result, 0, sizeof *m->result, m->stream));
+    if (m->shape.training) shards_begin_step(m);
 }
 
-static int allocate_host(Llama3 *m, Error *err) {
-    const size_t N = (size_t)llama3_rows(m), batches = (size_t)m->shape.micro_batches;
-    m->batches = calloc(batches, sizeof *m->batches);
-    if (!m->batches) return fail_fault(err, "no memory for %zu micro-batches", batches);
-    cuda_check(cudaMallocHost((void **)&m->batch_memory, batches * batch_bytes(m)));
-    if (m->shape.comparisons) {
-        const size_t answers = batches * (size_t)llama3_answers_at_most(m);
-        cuda_check(cudaMallocHost((void **)&m->host_reference, answers * sizeof *m->host_reference));
-        cuda_check(cudaMallocHost((void **)&m->host_counters, 2 * batches * sizeof *m->host_counters));
-    }
-    cuda_check(cudaMallocHost((void **)&m->host_scalars, sizeof *m->host_scalars));
-    cuda_check(cudaMallocHost((void **)&m->host_result, sizeof *m->host_result));
-    cuda_check(cudaMallocHost((void **)&m->host_logits, (size_t)m->table.padded_vocab * sizeof(floatX)));
-    memset(m->host_scalars, 0, sizeof *m->host_scalars);
-    for (size_t i = 0; i < batches; i++) place_batch(&m->batches[i], m->batch_memory + i * batch_bytes(m), N);
-    return 0;
+void llama3_forward(Llama3 *m, int i) {
+    m->last_micro_batch = i == m->shape.micro_batches - 1;
+    upload_batch(m, &m->batches[i]);
+    upload_comparisons(m, i);
+    llama3_run_forward(m, m->shape.B, m->shape.T);
 }
 
-static void upload_rope(Llama3 *m, float *table) {
-    const LlamaConfig *c = &m->config;
-    const RopeScaling scaling = {c->rope_factor, c->rope_low_freq_factor, c->rope_high_freq_factor,
-                                 c->rope_original_max_position};
-    rope_table(table, m->shape.T, c->head_dim, c->rope_theta, c->rope_type == ROPE_LLAMA3 ? &scaling : NULL);
-    cuda_check(
-        cudaMemcpy(m->rope, table, (size_t)m->shape.T * (size_t)c->head_dim * sizeof(float), cudaMemcpyHostToDevice));
+void llama3_loss(Llama3 *m) { llama3_make_loss(m, true); }
+
+void llama3_backward(Llama3 *m) {
+    layers_backward(m);
+    m->hidden = NULL;
 }
 
-static int check_shape(const LlamaConfig *config, const RunShape *shape, Error *err) {
-    if (shape->B < 1 || shape->T < 1 || shape->micro_batches < 1)
-        return fail_input(err, "batch of %d rows of %d tokens in %d micro-batches: each must be at least 1", shape->B,
-                          shape->T, shape->micro_batches);
-    if (shape->T > config->max_position_embeddings)
-        return fail_input(err, "sequence length %d is longer than the model's max_position_embeddings, %d", shape->T,
-                          config->max_position_embeddings);
-    if ((int64_t)shape->B * shape->T > INT32_MAX / 8)
-        return fail_input(err, "micro-batch of %d x %d tokens, expected at most %d", shape->B, shape->T, INT32_MAX / 8);
-    return 0;
+void llama3_forward_loss(Llama3 *m, int i) {
+    upload_batch(m, &m->batches[i]);
+    upload_comparisons(m, i);
+    llama3_run_forward(m, m->shape.B, m->shape.T);
+    llama3_make_loss(m, false);
+    m->hidden = NULL;
 }
 
-static int choose_logits_rows(const Llama3 *m) {
-    const size_t row = (size_t)m->table.padded_vocab * sizeof(floatX);
-    size_t rows = LOGITS_BYTES / row / MIN_LOGITS_ROWS * MIN_LOGITS_ROWS;
-    if (rows < MIN_LOGITS_ROWS) rows = MIN_LOGITS_ROWS;
-    return rows < (size_t)llama3_rows(m) ? (int)rows : llama3_rows(m);
-}
-
-// Everything about the model's memory but the memory itself.
-static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, Error *err) {
-    int failed = check_shape(config, shape, err);
-    if (failed) return failed;
-    m->config = *config;
-    m->shape = *shape;
-    Parallel *p = &m->shape.parallel;
-    if (p->shards < 1) p->shards = 1;
-    if (p->replicas < 1) p->replicas = 1;
-    m->gradient_shards = p->zero == 2 && p->shards > 1;
-    failed = parameter_table_build(&m->table, config, p->shards, &shape->part, err);
-    if (failed) return failed;
-    m->layers = calloc((size_t)config->num_hidden_layers, sizeof *m->layers);
-    if (!m->layers) return fail_fault(err, "no memory for the model's tables");
-    m->logits_rows = choose_logits_rows(m);
-    plan(m);
-    return 0;
-}
-
-static int allocate(Llama3 *m, Error *err) {
-    float *rope = malloc((size_t)m->shape.T * (size_t)m->config.head_dim * sizeof *rope);
-    if (!rope) return fail_fault(err, "no memory for the model's tables");
-    int failed = memory_allocate(&m->memory, err);
-    if (!failed) {
-        plan(m);
-        upload_rope(m, rope);
-        llama3_clear_padding(m);
-        m->memory.library_bytes = matmul_prepare();
-        failed = allocate_host(m, err);
-    }
-    if (!failed && m->shape.training) failed = shards_prepare(m, err);
-    free(rope);
-    return failed;
-}
-
-int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape, Error *err) {
-    Llama3 *m = calloc(1, sizeof *m);
-    if (!m) return fail_fault(err, "no memory for the model");
-    cuda_check(cudaStreamCreate(&m->stream));
-    int failed = measure(m, config, shape, err);
-    if (!failed) failed = allocate(m, err);
-    if (failed) {
-        llama3_destroy(m);
-        return failed;
-    }
-    *out = m;
-    return 0;
-}
-
-int llama3_plan_memory(MemoryPlan *to, const LlamaConfig *config, const RunShape *shape, Error *err) {
-    Llama3 *m = calloc(1, sizeof *m);
-    if (!m) return fail_fault(err, "no memory for the model");
-    int failed = measure(m, config, shape, err);
-    *to = m->memory;
-    free(m->layers);
-    parameter_table_free(&m->table);
-    free(m);
-    return failed;
-}
-
-int llama3_plan_text(char *text, size_t capacity, const char *config_path, const RunShape *shape, Error *err) {
-    LlamaConfig config;
-    MemoryPlan planned;
-    int failed = llama_config_read(&config, config_path, err);
-    if (!failed) failed = llama3_plan_memory(&planned, &config, shape, err);
-    return failed ? failed : memory_text(text, capacity, &planned, err);
-}
-
-void llama3_destroy(Llama3 *m) {
-    if (!m) return;
-    shards_free(m);
+// Forward over what is uploaded, `rows` rows of `length`.
+static void value_answers(Llama3 *m, int i, int rows, int length, float *values) {
+    const size_t bytes = (size_t)m->batches[i].num_answers * sizeof *values;
+    upload_comparisons(m, i);
+    llama3_run_forward(m, rows, length);
+    llama3_value_answers(m);
+    m->hidden = NULL;
+    cuda_check(cudaMemcpyAsync(values, m->comparisons.values, bytes, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
-    memory_free(&m->memory);
-    parameter_table_free(&m->table);
-    cuda_check(cudaFreeHost(m->batch_memory));
-    cuda_check(cudaFreeHost(m->host_reference));
-    cuda_check(cudaFreeHost(m->host_counters));
-    cuda_check(cudaFreeHost(m->host_scalars));
-    cuda_check(cudaFreeHost(m->host_result));
-    cuda_check(cudaFreeHost(m->host_logits));
-    cuda_check(cudaStreamDestroy(m->stream));
-    free(m->batches);
-    free(m->layers);
-    free(m);
+}
+
+void llama3_answer_values(Llama3 *m, int i, float *values) {
+    upload_batch(m, &m->batches[i]);
+    value_answers(m, i, m->shape.B, m->shape.T, values);
+}
+
+void llama3_scores(Llama3 *m, int rows, int length, float *scores) {
+    const Batch *batch = &m->batches[0];
+    const size_t N = (size_t)rows * (size_t)length;
+    upload(m, m->tokens, batch->tokens, N);
+    upload(m, m->doc_start, batch->doc_start, N);
+    value_answers(m, 0, rows, length, scores);
+}
+
+void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
+    const size_t N = (size_t)llama3_rows(m);
+    if (forward) {
+        upload_batch(m, &m->batches[i]);
+        llama3_run_forward(m, m->shape.B, m->shape.T);
+    } else {
+        upload(m, m->targets, m->batches[i].targets, N);
+    }
+    llama3_token_loss(m, false);
+    cuda_check(cudaMemcpyAsync(losses, m->losses, N * sizeof *losses, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+}
+
+static void add_squares(Llama3 *m, int range) {
+    const ShardPiece p = shards_piece(m, range);
+    if (p.count) sum_squares(&m->result->square_sum, m->norm_scratch, p.grads, p.count, m->stream);
+}
+
+static void update_range(Llama3 *m, int range) {
+    const ShardPiece p = shards_piece(m, range);
+    if (p.count == 0) return;
+    adamw_update(p.params, p.master, p.moment1, p.moment2, p.grads, &m->result->apply, &m->result->grad_norm,
+                 &m->scalars->adamw, m->table.buckets[m->table.ranges[range].bucket].decay, p.count, m->stream);
+}
+
+static void update_bucket(Llama3 *m, int bucket) {
+    for (int r = 0; r < m->table.num_ranges; r++)
+        if (m->table.ranges[r].bucket == bucket) update_range(m, r);
+    shards_gather(m, bucket);
+}
+
+void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
+    const int norms = m->table.norm_bucket;
+    m->host_scalars->max_loss = max_loss;
+    m->host_scalars->adamw = *step; // loss_scale stays, so a copy still under way reads the same
+    upload_scalars(m);
+    shards_finish_gradients(m);
+    trace_begin(LANE_COMPUTE, "update", -1, m->stream);
+    for (int r = 0; r < m->table.num_ranges; r++) add_squares(m, r);
+    shards_sum_result(m);
+    norm_of_squares(&m->result->grad_norm, &m->result->square_sum, m->stream);
+    update_gate(&m->result->apply, &m->result->sums[PREFERENCE_LOSS], &m->scalars->loss_scale, &m->scalars->max_loss,
+                &m->result->grad_norm, m->stream);
+    shards_await_all(m);     // where no forward pass has waited for the last step's parameters
+    update_bucket(m, norms); // in the order in which the forward pass needs them
+    for (int b = 0; b < norms; b++) update_bucket(m, b);
+    trace_end(LANE_COMPUTE, m->stream);
+}
+
+void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
+    cuda_check(cudaMemcpyAsync(m->host_result, m->result, sizeof *m->host_result, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+    *loss = m->host_result->sums[PREFERENCE_LOSS] * m->host_scalars->loss_scale;
+    if (grad_norm) *grad_norm = m->host_result->grad_norm;
+}
+
+const float *llama3_step_sums(const Llama3 *m) { return m->host_result->sums; }
+
+bool llama3_update_applied(const Llama3 *m) { return m->host_result->apply != 0; }
+
+// ---- logits
+
+static float widen(floatX x) {
+#ifdef LLMC_PRECISION_fp32
+    return x;
+#else
+    const uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
+    const int C = m->config.hidden_size, VP = m->table.padded_vocab;
+    cuda_check(cudaMemcpyAsync(m->tokens, tokens, (size_t)n * sizeof *tokens, cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
+    llama3_run_forward(m, 1, n);
+    shards_await(m, m->table.head_bucket);
+    llama3_linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
+    cuda_check(
+        cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+    for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host_logits[i]);
 }

@@ -1,5 +1,5 @@
-// What llama3.c (memory), llama3_weights.c (weights in and out), llama3_step.c (forward, backward, update), llama3_loss.c
-// (what is between forward and backward) and llama3_shards.c (what of it is exchanged between ranks) share.
+// What llama3_create.c (memory), llama3_weights.c (weights in and out), llama3.c (forward, backward, update), llama3_loss.c
+// (what is between forward and backward) and zero.c (what of it is exchanged between ranks) share.
 #ifndef LLMC_MODEL_LLAMA3_INTERNAL_H
 #define LLMC_MODEL_LLAMA3_INTERNAL_H
 
@@ -128,7 +128,7 @@ AttentionShape llama3_attention_shape(const Llama3 *m, int B, int T);
 
 void llama3_clear_padding(Llama3 *m); // of the parameters, and the training arrays; both stay zero from then on
 
-// ---- llama3_shards.c
+// ---- zero.c
 
 int shards_prepare(Llama3 *m, Error *err); // Errors: 1
 void shards_free(Llama3 *m);
