@@ -14,6 +14,8 @@
 
 #include "base/version.h"
 #include "model/llama3.h"
+#include "model/llama3_inference.h"
+#include "model/llama3_weights.h"
 #include "dev/reference/oracle.h"
 #include "device/device.h"
 

@@ -20,7 +20,7 @@
 #include <cjson/cJSON.h>
 
 #include "checkpoint/snapshot.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "model/llama3.h"
+#include "model/llama3_weights.h"
 
 #ifdef __cplusplus
 extern "C" {

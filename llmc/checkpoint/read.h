@@ -3,7 +3,7 @@
 #define LLMC_CHECKPOINT_READ_H
 
 #include "checkpoint/safetensors.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 
 // Parameters alone: master weights stay as they are. Errors: as checkpoint_read_weights.
 int read_parameters(const char *folder, Llama3 *m, Error *err);

@@ -4,7 +4,7 @@
 #ifndef LLMC_CHECKPOINT_SNAPSHOT_H
 #define LLMC_CHECKPOINT_SNAPSHOT_H
 
-#include "model/llama3.h"
+#include "model/llama3_weights.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/llama3_inference.h"
+
 typedef struct {
     const EvalSet *set;
     const EvalPacking *packing;

@@ -4,7 +4,7 @@
 
 #include "eval/items.h"
 #include "eval/pack.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 
 #ifdef __cplusplus
 extern "C" {

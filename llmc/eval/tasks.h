@@ -5,7 +5,7 @@
 
 #include "eval/metrics.h"
 #include "eval/score.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 
 #ifdef __cplusplus
 extern "C" {

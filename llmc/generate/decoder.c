@@ -3,31 +3,36 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/device.h"
+#include "device/matmul.h"
 #include "kernels/attention_decode.h"
 #include "kernels/embedding.h"
 #include "kernels/kv_cache.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
-#include "model/llama3_internal.h"
-#include "device/matmul.h"
+#include "model/llama3_network.h"
 
 struct Decoder {
     Llama3 *m;
+    const LlamaConfig *config;
+    const ParameterTable *table;
+    const floatX *params;
+    cudaStream_t stream; // the model's
     int rows, capacity;
     int padded; // capacity rounded up to whole blocks of the cache
     int least;  // rows of a step's matrix products, at least
     MemoryPlan memory;
 
-    floatX *cache;            // for each layer keys and values, [rows, NKV, padded, HD] elements each
-    floatX *residual, *delta; // [rows, C]
-    floatX *norm;             // [rows, C]
-    floatX *qkv;              // [rows, (NH + 2 NKV) HD]
-    floatX *attention;        // [rows, NH HD]
-    floatX *gate_up, *swiglu; // [rows, 2F], [rows, F]
-    float *rstd;              // [rows]
-    float *scratch;           // of attention_decode
-    float *logits;            // [rows, VP]
-    int32_t *inputs;          // [3, rows], of which the first n are the step's: cache rows, positions, tokens
+    floatX *cache;                 // for each layer keys and values, [rows, NKV, padded, HD] elements each
+    floatX *residual, *branch_out; // [rows, C]
+    floatX *norm;                  // [rows, C]
+    floatX *qkv;                   // [rows, (NH + 2 NKV) HD]
+    floatX *attention;             // [rows, NH HD]
+    floatX *gate_up, *swiglu;      // [rows, 2F], [rows, F]
+    float *rstd;                   // [rows]
+    float *scratch;                // of attention_decode
+    float *logits;                 // [rows, VP]
+    int32_t *inputs;               // [3, rows], of which the first n are the step's: cache rows, positions, tokens
 
     // host
     int32_t *host_inputs; // page-locked, as inputs
@@ -38,7 +43,7 @@ struct Decoder {
 // ---- memory: plan runs twice, to measure and to place
 
 static size_t cache_elements(const Decoder *d) { // keys or values of a layer
-    const LlamaConfig *c = &d->m->config;
+    const LlamaConfig *c = d->config;
     return (size_t)d->rows * (size_t)c->num_key_value_heads * (size_t)d->padded * (size_t)c->head_dim;
 }
 
@@ -52,21 +57,21 @@ static void *take(Decoder *d, MemoryKind kind, size_t width, size_t element_size
 }
 
 static void plan(Decoder *d) {
-    const LlamaConfig *c = &d->m->config;
+    const LlamaConfig *c = d->config;
     const size_t C = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, x = sizeof(floatX);
     const MemoryKind kind = MEMORY_WORKSPACE;
     d->cache = memory_take(&d->memory, MEMORY_KV_CACHE, 2 * (size_t)c->num_hidden_layers * cache_elements(d) * x);
     d->residual = take(d, kind, C, x);
-    d->delta = take(d, kind, C, x);
+    d->branch_out = take(d, kind, C, x);
     d->norm = take(d, kind, C, x);
-    d->qkv = take(d, kind, (size_t)llama3_qkv_width(d->m), x);
+    d->qkv = take(d, kind, (size_t)llama_config_qkv_width(c), x);
     d->attention = take(d, kind, (size_t)c->num_attention_heads * (size_t)c->head_dim, x);
     d->gate_up = take(d, kind, 2 * F, x);
     d->swiglu = take(d, kind, F, x);
     d->rstd = take(d, kind, 1, sizeof(float));
     const AttentionShape shape = llama3_attention_shape(d->m, d->rows, d->padded);
     d->scratch = memory_take(&d->memory, kind, sizeof(float) * attention_decode_scratch(d->rows, d->capacity, shape));
-    d->logits = take(d, kind, (size_t)d->m->table.padded_vocab, sizeof(float));
+    d->logits = take(d, kind, (size_t)d->table->padded_vocab, sizeof(float));
     d->inputs = take(d, kind, 3, sizeof(int32_t));
 }
 
@@ -80,20 +85,25 @@ static int allocate(Decoder *d, Error *err) {
     plan(d);
     cuda_check(cudaMallocHost((void **)&d->host_inputs, 3 * (size_t)d->rows * sizeof(int32_t)));
     cuda_check(
-        cudaMallocHost((void **)&d->host_logits, (size_t)d->rows * (size_t)d->m->table.padded_vocab * sizeof(float)));
+        cudaMallocHost((void **)&d->host_logits, (size_t)d->rows * (size_t)d->table->padded_vocab * sizeof(float)));
     return 0;
 }
 
 int decoder_create(Decoder **out, Llama3 *m, int rows, int capacity, Error *err) {
     enum { MAX_ROWS = 65535 };
+    const RunShape *shape = llama3_shape(m);
     if (rows < 1 || rows > MAX_ROWS) return fail_input(err, "%d texts at once, expected 1 to %d", rows, MAX_ROWS);
-    if (capacity < 1 || capacity > m->shape.T)
-        return fail_input(err, "a context of %d tokens, expected 1 to %d", capacity, m->shape.T);
-    if (m->table.lora_rank && rows > llama3_rows(m))
-        return fail_input(err, "%d texts at once with adapters, expected at most %d", rows, llama3_rows(m));
+    if (capacity < 1 || capacity > shape->T)
+        return fail_input(err, "a context of %d tokens, expected 1 to %d", capacity, shape->T);
+    if (llama3_parameters(m)->lora_rank && rows > shape->B * shape->T)
+        return fail_input(err, "%d texts at once with adapters, expected at most %d", rows, shape->B * shape->T);
     Decoder *d = calloc(1, sizeof *d);
     if (!d) return fail_fault(err, "no memory for a decoder");
     d->m = m;
+    d->config = llama3_config(m);
+    d->table = llama3_parameters(m);
+    d->params = llama3_params(m);
+    d->stream = llama3_stream(m);
     d->rows = rows;
     d->capacity = capacity;
     d->padded = (capacity + KV_CACHE_BLOCK - 1) / KV_CACHE_BLOCK * KV_CACHE_BLOCK;
@@ -108,7 +118,7 @@ int decoder_create(Decoder **out, Llama3 *m, int rows, int capacity, Error *err)
 
 void decoder_destroy(Decoder *d) {
     if (!d) return;
-    cuda_check(cudaStreamSynchronize(d->m->stream));
+    cuda_check(cudaStreamSynchronize(d->stream));
     memory_free(&d->memory);
     cuda_check(cudaFreeHost(d->host_inputs));
     cuda_check(cudaFreeHost(d->host_logits));
@@ -123,7 +133,7 @@ int decoder_length(const Decoder *d, int row) { return d->lengths[row]; }
 void decoder_pad_steps(Decoder *d, int rows) { d->least = rows < d->rows ? rows : d->rows; }
 
 void decoder_print_memory(const Decoder *d, FILE *to) {
-    const MemoryPlan both = memory_sum(&d->m->memory, &d->memory);
+    const MemoryPlan both = memory_sum(llama3_memory(d->m), &d->memory);
     memory_print(&both, to);
 }
 
@@ -134,22 +144,21 @@ static int product_rows(const Decoder *d, int n) { return n < d->least ? d->leas
 
 // Of n rows of normed activations, to `rows` of the host's; NULL: row `only`.
 static void compute_logits(Decoder *d, const floatX *norm, const int32_t *rows, int only, int n) {
-    Llama3 *m = d->m;
-    const size_t VP = (size_t)m->table.padded_vocab;
-    matmul(d->logits, MATMUL_OUT_FP32, norm, m->params + m->table.head, rows ? product_rows(d, n) : n, (int)VP,
-           m->config.hidden_size, false, true, false, m->stream);
+    const size_t VP = (size_t)d->table->padded_vocab;
+    matmul(d->logits, MATMUL_OUT_FP32, norm, d->params + d->table->head, rows ? product_rows(d, n) : n, (int)VP,
+           d->config->hidden_size, false, true, false, d->stream);
     for (int i = 0; i < n; i++)
         cuda_check(cudaMemcpyAsync(d->host_logits + (size_t)(rows ? rows[i] : only) * VP, d->logits + (size_t)i * VP,
-                                   VP * sizeof(float), cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
+                                   VP * sizeof(float), cudaMemcpyDeviceToHost, d->stream));
+    cuda_check(cudaStreamSynchronize(d->stream));
 }
 
 const float *decoder_logits(const Decoder *d, int row) {
-    return d->host_logits + (size_t)row * (size_t)d->m->table.padded_vocab;
+    return d->host_logits + (size_t)row * (size_t)d->table->padded_vocab;
 }
 
 static int check_tokens(const Decoder *d, const int32_t *tokens, int n, Error *err) {
-    const int V = d->m->config.vocab_size;
+    const int V = d->config->vocab_size;
     for (int i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= V)
             return fail_input(err, "token %d has the id %d, the model's vocabulary has %d ids", i, tokens[i], V);
@@ -165,21 +174,18 @@ typedef struct {
 
 static void store_layer(void *context, int l, const floatX *qkv) {
     const Prompt *p = context;
-    kv_cache_store(layer_cache(p->d, l), qkv, p->row, p->n, p->d->m->stream);
+    kv_cache_store(layer_cache(p->d, l), qkv, p->row, p->n, p->d->stream);
 }
 
 int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *err) {
-    Llama3 *m = d->m;
     if (row < 0 || row >= d->rows) return fail_input(err, "row %d, expected 0 to %d", row, d->rows - 1);
     if (n < 1) return fail_input(err, "the prompt is empty, expected at least one token");
     if (n > d->capacity) return fail_input(err, "the prompt has %d tokens, the context holds %d", n, d->capacity);
     int failed = check_tokens(d, tokens, n, err);
     if (failed) return failed;
     Prompt prompt = {d, row, n};
-    cuda_check(cudaMemcpyAsync(m->tokens, tokens, (size_t)n * sizeof *tokens, cudaMemcpyHostToDevice, m->stream));
-    cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
-    llama3_forward_visit(m, 1, n, store_layer, &prompt);
-    compute_logits(d, m->norm_final + (size_t)(n - 1) * (size_t)m->config.hidden_size, NULL, row, 1);
+    const floatX *norm = llama3_forward_text(d->m, tokens, n, store_layer, &prompt);
+    compute_logits(d, norm + (size_t)(n - 1) * (size_t)d->config->hidden_size, NULL, row, 1);
     d->lengths[row] = n;
     return 0;
 }
@@ -190,43 +196,41 @@ static void project(Decoder *d, floatX *y, const floatX *x, int l, LayerUnit uni
     llama3_project(d->m, y, x, l, unit, product_rows(d, n));
 }
 
-// residual += delta, and its norm.
+// residual += branch_out, and its norm.
 static void add_norm(Decoder *d, size_t weight, int n) {
-    const LlamaConfig *c = &d->m->config;
-    add_rmsnorm_forward(d->residual, d->norm, d->rstd, d->residual, d->delta, d->m->params + weight, n, c->hidden_size,
-                        c->rms_norm_eps, d->m->stream);
+    const LlamaConfig *c = d->config;
+    add_rmsnorm_forward(d->residual, d->norm, d->rstd, d->residual, d->branch_out, d->params + weight, n,
+                        c->hidden_size, c->rms_norm_eps, d->stream);
 }
 
-// From the normed input to what the block adds last, in delta. length: of the longest row, the new token included.
+// From the normed input to what the block adds last, in branch_out. length: of the longest row, the new token included.
 static void block(Decoder *d, int l, int n, int length) {
-    Llama3 *m = d->m;
-    const LlamaConfig *c = &m->config;
-    const LayerOffsets *w = &m->table.layers[l];
+    const LlamaConfig *c = d->config;
+    const LayerOffsets *w = &d->table->layers[l];
     const NewTokens tokens = {d->inputs, d->inputs + n, n};
     const KvCache cache = layer_cache(d, l);
     project(d, d->qkv, d->norm, l, UNIT_QKV, n);
-    kv_cache_append(d->qkv, cache, m->rope, tokens, m->stream);
-    attention_decode(d->attention, d->scratch, d->qkv, cache, tokens, length, m->stream);
-    project(d, d->delta, d->attention, l, UNIT_OUTPUT, n);
+    kv_cache_append(d->qkv, cache, llama3_rope(d->m), tokens, d->stream);
+    attention_decode(d->attention, d->scratch, d->qkv, cache, tokens, length, d->stream);
+    project(d, d->branch_out, d->attention, l, UNIT_OUTPUT, n);
     add_norm(d, w->ffn_norm, n);
     project(d, d->gate_up, d->norm, l, UNIT_GATE_UP, n);
-    swiglu_forward(d->swiglu, d->gate_up, n, c->intermediate_size, m->stream);
-    project(d, d->delta, d->swiglu, l, UNIT_DOWN, n);
+    swiglu_forward(d->swiglu, d->gate_up, n, c->intermediate_size, d->stream);
+    project(d, d->branch_out, d->swiglu, l, UNIT_DOWN, n);
 }
 
 // Forward to norm [n, C] for the step whose inputs are on the device.
 static void forward(Decoder *d, int n, int length) {
-    Llama3 *m = d->m;
-    const LlamaConfig *c = &m->config;
-    shards_await_all(m);
-    embedding_forward(d->residual, d->inputs + 2 * n, m->params + m->table.embedding, n, c->hidden_size, m->stream);
-    rmsnorm_forward(d->norm, d->rstd, d->residual, m->params + m->table.layers[0].attention_norm, n, c->hidden_size,
-                    c->rms_norm_eps, m->stream);
+    const LlamaConfig *c = d->config;
+    llama3_wait_for_weights(d->m);
+    embedding_forward(d->residual, d->inputs + 2 * n, d->params + d->table->embedding, n, c->hidden_size, d->stream);
+    rmsnorm_forward(d->norm, d->rstd, d->residual, d->params + d->table->layers[0].attention_norm, n, c->hidden_size,
+                    c->rms_norm_eps, d->stream);
     for (int l = 0; l < c->num_hidden_layers; l++) {
-        if (l > 0) add_norm(d, m->table.layers[l].attention_norm, n);
+        if (l > 0) add_norm(d, d->table->layers[l].attention_norm, n);
         block(d, l, n, length);
     }
-    add_norm(d, m->table.final_norm, n);
+    add_norm(d, d->table->final_norm, n);
 }
 
 static int check_step(const Decoder *d, const int32_t *rows, const int32_t *tokens, int n, Error *err) {
@@ -252,8 +256,8 @@ int decoder_step(Decoder *d, const int32_t *rows, const int32_t *tokens, int n, 
         d->host_inputs[2 * n + i] = tokens[i];
         if (position >= longest) longest = position + 1;
     }
-    cuda_check(cudaMemcpyAsync(d->inputs, d->host_inputs, 3 * (size_t)n * sizeof(int32_t), cudaMemcpyHostToDevice,
-                               d->m->stream));
+    cuda_check(
+        cudaMemcpyAsync(d->inputs, d->host_inputs, 3 * (size_t)n * sizeof(int32_t), cudaMemcpyHostToDevice, d->stream));
     forward(d, n, longest);
     compute_logits(d, d->norm, d->host_inputs, 0, n);
     return 0;
@@ -263,8 +267,8 @@ int decoder_step(Decoder *d, const int32_t *rows, const int32_t *tokens, int n, 
 
 void decoder_copy(Decoder *d, int to, int from) {
     if (to == from) return;
-    const LlamaConfig *c = &d->m->config;
-    const size_t head = (size_t)d->padded * (size_t)c->head_dim, VP = (size_t)d->m->table.padded_vocab;
+    const LlamaConfig *c = d->config;
+    const size_t head = (size_t)d->padded * (size_t)c->head_dim, VP = (size_t)d->table->padded_vocab;
     const int blocks = (d->lengths[from] + KV_CACHE_BLOCK - 1) / KV_CACHE_BLOCK;
     const size_t used = (size_t)blocks * KV_CACHE_BLOCK * (size_t)c->head_dim; // elements of a head, keys or values
     const size_t heads = (size_t)c->num_key_value_heads;
@@ -275,7 +279,7 @@ void decoder_copy(Decoder *d, int to, int from) {
             const size_t kv = h % heads;
             cuda_check(cudaMemcpyAsync(base + ((size_t)to * heads + kv) * head,
                                        base + ((size_t)from * heads + kv) * head, used * sizeof(floatX),
-                                       cudaMemcpyDeviceToDevice, d->m->stream));
+                                       cudaMemcpyDeviceToDevice, d->stream));
         }
     }
     memcpy(d->host_logits + (size_t)to * VP, d->host_logits + (size_t)from * VP, VP * sizeof(float));

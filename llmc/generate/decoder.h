@@ -13,7 +13,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -6,7 +6,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "device/threads.h"
-#include "model/llama3.h"
+#include "model/llama3_inference.h"
 
 // Rows are as long as the longest text, or so long that several fit where the model's context allows it.
 enum { USUAL_ROW = 2048 };

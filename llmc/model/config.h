@@ -33,6 +33,11 @@ typedef struct {
     int num_labels;   // 0: a language model; 1: a reward model, whose head gives the last token's state one number
 } LlamaConfig;
 
+// Elements of a token's queries, keys and values side by side: (NH + 2 NKV) HD.
+static inline int llama_config_qkv_width(const LlamaConfig *config) {
+    return (config->num_attention_heads + 2 * config->num_key_value_heads) * config->head_dim;
+}
+
 // Reads the config.json of a language model (LlamaForCausalLM, or no architecture named) or of a reward model
 // (LlamaForSequenceClassification of one label) at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5
 // (rope_parameters). A field that would change the model and that we do not implement (another architecture,

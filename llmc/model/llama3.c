@@ -1,322 +1,444 @@
-// The training step: forward, backward and update, in the order in which data flows. Between forward and backward stands
-// the loss, llama3_loss.c.
+// The network and its training step, in the order in which data flow: embedding → blocks → final norm → loss, back again
+// in reverse, then clipping and AdamW. Matrix products and their adapters stand last.
 //
 // One block, pre-norm (llama3-herd paper section 3.2; names as in transformers):
 //   h   = x + o_proj(attention(rope(qkv(norm1(x)))))
 //   out = h + down_proj(silu(gate) * up),  [gate | up] = gate_up(norm2(h))
-#include "model/llama3_internal.h"
+//
+// Gradients of parameters are added in buckets, one a block, which the ranks sum while the backward pass goes on; before a
+// pass uses a bucket's parameters it waits for those that other ranks have updated (zero.h).
+#include "model/llama3.h"
 
-#include <string.h>
-
+#include "device/matmul.h"
+#include "device/trace.h"
 #include "kernels/attention.h"
+#include "kernels/classifier.h"
 #include "kernels/embedding.h"
 #include "kernels/grad_norm.h"
+#include "kernels/lora.h"
+#include "kernels/reward_head.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "kernels/update_gate.h"
-#include "device/trace.h"
+#include "model/llama3_internal.h"
 
-static float *norm_gradient(Llama3 *m, size_t w) { return shards_gradient(m, m->table.norm_bucket, w); }
+static int layer_bucket(int l) { return 1 + l; }
 
-int llama3_layer_bucket(int l) { return 1 + l; }
+// The products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T, w at that offset of the parameters; backward: the weight's
+// gradient (+=, in that bucket; none where w is frozen) and dx (=; NULL: not needed).
+static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC);
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
+                            int OC, int IC);
+
+// Of llama3_project: gradients of what of the product is trained (+=), and dx (=).
+static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit);
 
 // ---- forward
 
-// From norm1 to the swiglu; leaves all that the block's backward pass needs. `rows` rows of `length` tokens.
-static void block_inside(Llama3 *m, int l, int rows, int length) {
+// `rows` rows of `length` tokens through block l. again: for the backward pass, what recomputation has not kept, from the
+// block's input, which it has.
+static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
     const LlamaConfig *c = &m->config;
-    const LayerActivations *a = &m->layers[l];
+    const LayerActivations *a = &m->acts.layers[l];
     const LayerOffsets *w = &m->table.layers[l];
-    const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
     const AttentionShape shape = llama3_attention_shape(m, rows, length);
-    const AttentionMask mask = {m->doc_start, m->hidden};
-    llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
-    rope_forward(a->qkv, m->rope, mask, shape, m->stream);
-    attention_forward(a->attention, a->lse, a->qkv, mask, shape, m->stream);
-    llama3_project(m, m->delta, a->attention, l, UNIT_OUTPUT, N);
-    add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, m->delta, m->params + w->ffn_norm, N, C,
-                        c->rms_norm_eps, m->stream);
-    llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N);
-    swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
-}
-
-// residual_out = residual2 of block l-1 + delta, and its norm; block 0's input is the embedding, already there.
-static void enter_block(Llama3 *m, int l, int N) {
-    const LayerActivations *a = &m->layers[l];
-    const floatX *weight = m->params + m->table.layers[l].attention_norm;
-    const int C = m->config.hidden_size;
-    const float eps = m->config.rms_norm_eps;
-    if (l == 0)
-        rmsnorm_forward(a->norm1, a->rstd1, a->residual1, weight, N, C, eps, m->stream);
+    const AttentionMask mask = {m->batch.doc_start, m->batch.excluded};
+    const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
+    const float eps = c->rms_norm_eps;
+    floatX *branch_out = m->acts.branch_out;
+    // 1. attention norm; the block before has left its last sum to this kernel
+    if (l == 0 || again)
+        rmsnorm_forward(a->norm1, a->rstd1, a->residual1, m->params + w->attention_norm, N, C, eps, m->stream);
     else
-        add_rmsnorm_forward(a->residual1, a->norm1, a->rstd1, m->layers[l - 1].residual2, m->delta, weight, N, C, eps,
-                            m->stream);
+        add_rmsnorm_forward(a->residual1, a->norm1, a->rstd1, m->acts.layers[l - 1].residual2, branch_out,
+                            m->params + w->attention_norm, N, C, eps, m->stream);
+    // 2. queries, keys and values
+    llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
+    // 3. rotation by position
+    rope_forward(a->qkv, m->rope, mask, shape, m->stream);
+    // 4. attention
+    attention_forward(a->attention, a->lse, a->qkv, mask, shape, m->stream);
+    // 5. output projection
+    llama3_project(m, branch_out, a->attention, l, UNIT_OUTPUT, N);
+    // 6. residual sum and FFN norm
+    add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, branch_out, m->params + w->ffn_norm, N, C, eps,
+                        m->stream);
+    // 7. gate and up
+    llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N);
+    // 8. SwiGLU
+    swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
+    // 9. down projection; its sum with residual2 is step 1 of the next block, or the final norm's
+    if (!again) llama3_project(m, branch_out, a->swiglu, l, UNIT_DOWN, N);
 }
 
-void llama3_run_forward(Llama3 *m, int rows, int length) { llama3_forward_visit(m, rows, length, NULL, NULL); }
-
-void llama3_forward_visit(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
-    const int N = rows * length, C = m->config.hidden_size;
-    const int L = m->config.num_hidden_layers;
-    shards_await(m, 0);
-    embedding_forward(m->layers[0].residual1, m->tokens, m->params + m->table.embedding, N, C, m->stream);
-    shards_await(m, m->table.norm_bucket);
+void llama3_run_forward(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
+    const Activations *acts = &m->acts;
+    const int N = rows * length, C = m->config.hidden_size, L = m->config.num_hidden_layers;
+    param_wait(m->zero, 0);
+    embedding_forward(acts->layers[0].residual1, m->batch.tokens, m->params + m->table.embedding, N, C, m->stream);
+    param_wait(m->zero, m->table.norm_bucket);
     for (int l = 0; l < L; l++) {
-        shards_await(m, llama3_layer_bucket(l));
+        param_wait(m->zero, layer_bucket(l));
         trace_begin(LANE_COMPUTE, "forward, layer", l, m->stream);
-        enter_block(m, l, N);
-        block_inside(m, l, rows, length);
-        if (visit) visit(context, l, m->layers[l].qkv);
-        llama3_project(m, m->delta, m->layers[l].swiglu, l, UNIT_DOWN, N);
+        block_forward(m, l, rows, length, false);
+        if (visit) visit(context, l, acts->layers[l].qkv);
         trace_end(LANE_COMPUTE, m->stream);
     }
-    add_rmsnorm_forward(m->residual_final, m->norm_final, m->rstd_final, m->layers[L - 1].residual2, m->delta,
-                        m->params + m->table.final_norm, N, C, m->config.rms_norm_eps, m->stream);
+    add_rmsnorm_forward(acts->final_residual, acts->final_norm, acts->final_rstd, acts->layers[L - 1].residual2,
+                        acts->branch_out, m->params + m->table.final_norm, N, C, m->config.rms_norm_eps, m->stream);
+}
+
+void llama3_forward(Llama3 *m, int i) {
+    llama3_upload_batch(m, i);
+    llama3_run_forward(m, m->shape.B, m->shape.T, NULL, NULL);
+}
+
+const floatX *llama3_forward_text(Llama3 *m, const int32_t *tokens, int n, LayerVisit visit, void *context) {
+    llama3_upload_text(m, tokens, n);
+    llama3_run_forward(m, 1, n, visit, context);
+    return m->acts.final_norm;
+}
+
+// ---- the classifier, chunk by chunk of rows, so that the logits of all tokens never exist at once
+
+typedef struct {
+    int first, count; // rows
+} Chunk;
+
+static Chunk chunk_at(const Llama3 *m, int first) {
+    const int left = num_positions(m) - first;
+    return (Chunk){first, left < m->classifier.rows ? left : m->classifier.rows};
+}
+
+static const floatX *chunk_input(const Llama3 *m, Chunk chunk) {
+    return m->acts.final_norm + (size_t)chunk.first * (size_t)m->config.hidden_size;
+}
+
+void llama3_make_logits(Llama3 *m, const floatX *x, int rows) {
+    linear(m, m->classifier.logits, x, m->table.head, rows, m->table.padded_vocab, m->config.hidden_size);
+}
+
+static void chunk_logits(Llama3 *m, Chunk chunk) { llama3_make_logits(m, chunk_input(m, chunk), chunk.count); }
+
+static void chunk_losses(Llama3 *m, Chunk chunk) {
+    cross_entropy_forward(m->classifier.losses + chunk.first, m->classifier.logits, m->batch.targets + chunk.first,
+                          chunk.count, m->config.vocab_size, m->table.padded_vocab, m->stream);
+}
+
+// Losses and, over the logits, their gradient, each target's times its weight (NULL: 1); from there that of the norm.
+static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
+    const int C = m->config.hidden_size, VP = m->table.padded_vocab;
+    const bool body_trained = m->table.lowest <= 2 * m->config.num_hidden_layers;
+    floatX *dnorm = body_trained ? m->grads.norm + (size_t)chunk.first * (size_t)C : NULL;
+    cross_entropy_backward(m->classifier.losses + chunk.first, m->classifier.logits, m->batch.targets + chunk.first,
+                           weights ? weights + chunk.first : NULL, &m->step.scalars->loss_scale, chunk.count,
+                           m->config.vocab_size, VP, m->stream);
+    linear_backward(m, dnorm, m->classifier.logits, chunk_input(m, chunk), m->table.head_bucket, m->table.head,
+                    chunk.count, VP, C);
+}
+
+// Gradients of the classifier's weights begin and end; those of a tied one are complete with the embedding's.
+static void begin_head(Llama3 *m) { grad_bucket_begin(m->zero, m->table.head_bucket); }
+static void end_head(Llama3 *m) {
+    if (m->table.head_bucket != 0) grad_bucket_ready(m->zero, m->table.head_bucket, m->batch.last);
+}
+
+// ---- loss: cross-entropy of the next token (pretraining, SFT)
+
+void llama3_next_token_loss(Llama3 *m, bool with_gradient) {
+    const int N = num_positions(m);
+    param_wait(m->zero, m->table.head_bucket);
+    trace_begin(LANE_COMPUTE, "classifier", -1, m->stream);
+    if (with_gradient) begin_head(m);
+    for (int first = 0; first < N; first += m->classifier.rows) {
+        const Chunk chunk = chunk_at(m, first);
+        chunk_logits(m, chunk);
+        if (with_gradient)
+            chunk_backward(m, chunk, NULL);
+        else
+            chunk_losses(m, chunk);
+    }
+    if (with_gradient) end_head(m);
+    sum_losses(&m->step.result->sums[PREFERENCE_LOSS], m->classifier.losses, N, m->stream);
+    trace_end(LANE_COMPUTE, m->stream);
+}
+
+// ---- loss: preference among answers, by their log-probabilities (DPO, IPO) or by a reward model's scores
+
+static void sum_logprobs(Llama3 *m) {
+    const AnswerBatch *a = &m->answers;
+    for (int first = 0; first < num_positions(m); first += m->classifier.rows) {
+        chunk_logits(m, chunk_at(m, first));
+        chunk_losses(m, chunk_at(m, first));
+    }
+    answer_logprobs(a->seq_logprobs, a->num_targets, m->classifier.losses, m->batch.targets, a->spans, a->counters,
+                    max_answers(m), m->stream);
+}
+
+static void score_answers(Llama3 *m) {
+    const AnswerBatch *a = &m->answers;
+    reward_scores(a->seq_logprobs, m->acts.final_norm, m->params + m->table.head, a->spans, a->counters, max_answers(m),
+                  m->config.hidden_size, m->stream);
+}
+
+void llama3_value_answers(Llama3 *m) {
+    param_wait(m->zero, m->table.head_bucket);
+    if (m->config.num_labels)
+        score_answers(m);
+    else
+        sum_logprobs(m);
+}
+
+// The gradient is that of the targets' cross-entropy, each answer's with a weight that is known once all values are.
+static void logprobs_backward(Llama3 *m) {
+    const AnswerBatch *a = &m->answers;
+    const int N = num_positions(m), rows = m->classifier.rows;
+    answer_weights(a->weights, a->dseq, a->spans, a->counters, N, max_answers(m), m->stream);
+    for (int first = 0; first < N; first += rows) {
+        if (rows < N) chunk_logits(m, chunk_at(m, first)); // those of a single chunk are still there
+        chunk_backward(m, chunk_at(m, first), a->weights);
+    }
+}
+
+static void scores_backward(Llama3 *m) {
+    const AnswerBatch *a = &m->answers;
+    const size_t head = m->table.head;
+    const bool trained = head < m->table.num_trained_elements;
+    float *dhead = trained ? bucket_gradient(m->zero, m->table.head_bucket, head) : NULL;
+    reward_backward(m->grads.norm, dhead, a->dseq, &m->step.scalars->loss_scale, m->acts.final_norm, m->params + head,
+                    a->spans, a->counters, num_positions(m), m->config.hidden_size, max_answers(m), m->stream);
+}
+
+static void answers_loss(Llama3 *m, bool with_gradient) {
+    const AnswerBatch *a = &m->answers;
+    const bool scored = m->config.num_labels;
+    trace_begin(LANE_COMPUTE, "preference", -1, m->stream);
+    llama3_value_answers(m);
+    preference_loss(m->step.result->sums, a->dseq, a->seq_logprobs, scored ? NULL : a->ref_logprobs, a->num_targets,
+                    a->groups, a->counters, max_answers(m), &m->shape.preference, m->stream);
+    if (with_gradient) {
+        begin_head(m);
+        if (scored)
+            scores_backward(m);
+        else
+            logprobs_backward(m);
+        end_head(m);
+    }
+    trace_end(LANE_COMPUTE, m->stream);
+}
+
+static void add_loss(Llama3 *m, bool with_gradient) {
+    if (m->shape.comparisons)
+        answers_loss(m, with_gradient);
+    else
+        llama3_next_token_loss(m, with_gradient);
+}
+
+void llama3_loss(Llama3 *m) { add_loss(m, true); }
+
+void llama3_forward_loss(Llama3 *m, int i) {
+    llama3_forward(m, i);
+    add_loss(m, false);
 }
 
 // ---- backward
 
-static void ffn_backward(Llama3 *m, int l) {
-    const LayerActivations *a = &m->layers[l];
-    const LayerOffsets *w = &m->table.layers[l];
-    const int N = llama3_rows(m), C = m->config.hidden_size, F = m->config.intermediate_size;
-    llama3_project_backward(m, m->dswiglu, m->dresidual, a->swiglu, l, UNIT_DOWN, N);
-    swiglu_backward(m->dgate_up, m->dswiglu, a->gate_up, N, F, m->stream);
-    llama3_project_backward(m, m->dnorm, m->dgate_up, a->norm2, l, UNIT_GATE_UP, N);
-    rmsnorm_backward(m->dresidual, norm_gradient(m, w->ffn_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
-                     a->residual2, m->params + w->ffn_norm, a->rstd2, N, C, m->stream);
-}
-
-static void attention_block_backward(Llama3 *m, int l) {
-    const LayerActivations *a = &m->layers[l];
-    const LayerOffsets *w = &m->table.layers[l];
-    const int N = llama3_rows(m), C = m->config.hidden_size;
-    const AttentionShape shape = llama3_attention_shape(m, m->shape.B, m->shape.T);
-    const AttentionMask mask = {m->doc_start, m->hidden};
-    llama3_project_backward(m, m->dattention, m->dresidual, a->attention, l, UNIT_OUTPUT, N);
-    attention_backward(m->dqkv, m->attention_scratch, m->dattention, a->attention, a->qkv, a->lse, mask, shape,
-                       m->stream);
-    rope_backward(m->dqkv, m->rope, mask, shape, m->stream);
-    llama3_project_backward(m, m->dnorm, m->dqkv, a->norm1, l, UNIT_QKV, N);
-    rmsnorm_backward(m->dresidual, norm_gradient(m, w->attention_norm), m->rmsnorm_scratch, m->dnorm, m->dresidual,
-                     a->residual1, m->params + w->attention_norm, a->rstd1, N, C, m->stream);
-}
-
-// The last block's activations are still there from the forward pass.
-static void recompute_block(Llama3 *m, int l) {
-    if (!m->shape.recompute || l == m->config.num_hidden_layers - 1) return;
-    const LayerActivations *a = &m->layers[l];
-    rmsnorm_forward(a->norm1, a->rstd1, a->residual1, m->params + m->table.layers[l].attention_norm, llama3_rows(m),
-                    m->config.hidden_size, m->config.rms_norm_eps, m->stream);
-    block_inside(m, l, m->shape.B, m->shape.T);
-}
-
-static void final_norm_backward(Llama3 *m) {
-    rmsnorm_backward(m->dresidual, norm_gradient(m, m->table.final_norm), m->rmsnorm_scratch, m->dnorm, NULL,
-                     m->residual_final, m->params + m->table.final_norm, m->rstd_final, llama3_rows(m),
+// From grads.norm, the gradient of a norm's output: that of its weight (+=) and, in grads.residual, that of its input, to
+// which the residual stream's own is added where the stream goes on beside the norm.
+static void norm_backward(Llama3 *m, size_t w, const floatX *x, const float *rstd, bool stream_goes_on) {
+    Gradients *d = &m->grads;
+    rmsnorm_backward(d->residual, bucket_gradient(m->zero, m->table.norm_bucket, w), d->rmsnorm_scratch, d->norm,
+                     stream_goes_on ? d->residual : NULL, x, m->params + w, rstd, num_positions(m),
                      m->config.hidden_size, m->stream);
 }
 
+// The steps of block_forward in reverse. d->residual is the gradient of the block's output before and of its input after.
+static void block_backward(Llama3 *m, int l) {
+    const LayerActivations *a = &m->acts.layers[l];
+    const LayerOffsets *w = &m->table.layers[l];
+    const Gradients *d = &m->grads;
+    const AttentionShape shape = llama3_attention_shape(m, m->shape.B, m->shape.T);
+    const AttentionMask mask = {m->batch.doc_start, m->batch.excluded};
+    // 9 to 6: down projection, SwiGLU, gate and up, FFN norm
+    project_backward(m, d->swiglu, d->residual, a->swiglu, l, UNIT_DOWN);
+    swiglu_backward(d->gate_up, d->swiglu, a->gate_up, num_positions(m), m->config.intermediate_size, m->stream);
+    project_backward(m, d->norm, d->gate_up, a->norm2, l, UNIT_GATE_UP);
+    norm_backward(m, w->ffn_norm, a->residual2, a->rstd2, true);
+    if (m->table.lowest > 2 * l) return; // nothing is trained further down
+    // 5 to 1: output projection, attention, rotation, queries, keys and values, attention norm
+    project_backward(m, d->attention, d->residual, a->attention, l, UNIT_OUTPUT);
+    attention_backward(d->qkv, d->attention_scratch, d->attention, a->attention, a->qkv, a->lse, mask, shape,
+                       m->stream);
+    rope_backward(d->qkv, m->rope, mask, shape, m->stream);
+    project_backward(m, d->norm, d->qkv, a->norm1, l, UNIT_QKV);
+    norm_backward(m, w->attention_norm, a->residual1, a->rstd1, true);
+}
+
+static void embedding_gradient(Llama3 *m) {
+    if (m->table.head_bucket != 0) grad_bucket_begin(m->zero, 0); // a tied one has begun with the classifier
+    embedding_backward(bucket_gradient(m->zero, 0, m->table.embedding), m->grads.residual, m->batch.tokens,
+                       m->batch.order, num_positions(m), m->config.hidden_size, m->stream);
+    grad_bucket_ready(m->zero, 0, m->batch.last);
+}
+
 // Down to the lowest depth at which something is trained.
-static void layers_backward(Llama3 *m) {
-    const int N = llama3_rows(m), C = m->config.hidden_size, L = m->config.num_hidden_layers, lowest = m->table.lowest;
-    shards_open(m, m->table.norm_bucket);
-    if (lowest <= 2 * L) final_norm_backward(m);
+void llama3_backward(Llama3 *m) {
+    const Activations *acts = &m->acts;
+    const int L = m->config.num_hidden_layers, norms = m->table.norm_bucket, lowest = m->table.lowest;
+    grad_bucket_begin(m->zero, norms);
+    if (lowest <= 2 * L) norm_backward(m, m->table.final_norm, acts->final_residual, acts->final_rstd, false);
     for (int l = L - 1; l >= 0 && lowest <= 2 * l + 1; l--) {
         trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
-        shards_open(m, llama3_layer_bucket(l));
-        recompute_block(m, l);
-        ffn_backward(m, l);
-        if (lowest <= 2 * l) attention_block_backward(m, l);
-        shards_close(m, llama3_layer_bucket(l));
+        grad_bucket_begin(m->zero, layer_bucket(l));
+        if (m->shape.recompute && l < L - 1) // the last block's activations are still there
+            block_forward(m, l, m->shape.B, m->shape.T, true);
+        block_backward(m, l);
+        grad_bucket_ready(m->zero, layer_bucket(l), m->batch.last);
         trace_end(LANE_COMPUTE, m->stream);
     }
-    shards_close(m, m->table.norm_bucket);
-    if (lowest >= 0) return;
-    if (m->table.head_bucket != 0) shards_open(m, 0);
-    embedding_backward(shards_gradient(m, 0, m->table.embedding), m->dresidual, m->tokens, m->order, N, C, m->stream);
-    shards_close(m, 0);
+    grad_bucket_ready(m->zero, norms, m->batch.last);
+    if (lowest < 0) embedding_gradient(m);
 }
 
-// ---- the step
+// ---- clipping and AdamW
 
-Batch *llama3_batch(Llama3 *m, int i) { return &m->batches[i]; }
-
-float *llama3_ref_logprobs(Llama3 *m, int i) {
-    return m->host_reference ? m->host_reference + (size_t)i * (size_t)llama3_answers_at_most(m) : NULL;
+static void add_squares(Llama3 *m, int range) {
+    const ZeroPiece p = zero_piece(m->zero, range);
+    if (p.count) sum_squares(&m->step.result->square_sum, m->optimizer.norm_scratch, p.grads, p.count, m->stream);
 }
 
-static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
-    cuda_check(cudaMemcpyAsync(to, from, count * sizeof *to, cudaMemcpyHostToDevice, m->stream));
+static void adamw_range(Llama3 *m, int range) {
+    const ZeroPiece p = zero_piece(m->zero, range);
+    const Optimizer *o = &m->optimizer;
+    const StepResult *result = m->step.result;
+    if (p.count == 0) return;
+    adamw_update(m->params + p.first, o->master + p.at, o->moment1 + p.at, o->moment2 + p.at, p.grads, &result->apply,
+                 &result->grad_norm, &m->step.scalars->adamw, m->table.buckets[m->table.ranges[range].bucket].decay,
+                 p.count, m->stream);
 }
 
-static void upload_batch(Llama3 *m, const Batch *batch) {
-    const size_t N = (size_t)llama3_rows(m);
-    upload(m, m->tokens, batch->tokens, N);
-    upload(m, m->targets, batch->targets, N);
-    upload(m, m->doc_start, batch->doc_start, N);
-    upload(m, m->order, batch->order, N);
-}
-
-// Of micro-batch i, which its forward and backward pass use.
-static void upload_comparisons(Llama3 *m, int i) {
-    const Batch *batch = &m->batches[i];
-    const size_t answers = (size_t)llama3_answers_at_most(m);
-    Comparisons *c = &m->comparisons;
-    int32_t *counters = m->host_counters + 2 * (size_t)i;
-    m->hidden = NULL;
-    if (!m->shape.comparisons) return;
-    m->hidden = c->hidden;
-    counters[0] = batch->num_answers;
-    counters[1] = batch->num_groups;
-    upload(m, c->counters, counters, 2);
-    upload(m, c->hidden, batch->excluded, 2 * (size_t)llama3_rows(m));
-    upload(m, c->spans, &batch->answers->first, 2 * (size_t)batch->num_answers);
-    upload(m, c->groups, &batch->groups->first, 2 * (size_t)batch->num_groups);
-    cuda_check(cudaMemcpyAsync(c->reference, m->host_reference + (size_t)i * answers,
-                               (size_t)batch->num_answers * sizeof *c->reference, cudaMemcpyHostToDevice, m->stream));
+static void adamw_bucket(Llama3 *m, int bucket) {
+    for (int r = 0; r < m->table.num_ranges; r++)
+        if (m->table.ranges[r].bucket == bucket) adamw_range(m, r);
+    param_gather(m->zero, bucket);
 }
 
 static void upload_scalars(Llama3 *m) {
-    cuda_check(cudaMemcpyAsync(m->scalars, m->host_scalars, sizeof *m->scalars, cudaMemcpyHostToDevice, m->stream));
-}
-
-void llama3_begin_step(Llama3 *m, int64_t num_targets) {
-    m->host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
-    upload_scalars(m);
-    cuda_check(cudaMemsetAsync(m->result, 0, sizeof *m->result, m->stream));
-    if (m->shape.training) shards_begin_step(m);
-}
-
-void llama3_forward(Llama3 *m, int i) {
-    m->last_micro_batch = i == m->shape.micro_batches - 1;
-    upload_batch(m, &m->batches[i]);
-    upload_comparisons(m, i);
-    llama3_run_forward(m, m->shape.B, m->shape.T);
-}
-
-void llama3_loss(Llama3 *m) { llama3_make_loss(m, true); }
-
-void llama3_backward(Llama3 *m) {
-    layers_backward(m);
-    m->hidden = NULL;
-}
-
-void llama3_forward_loss(Llama3 *m, int i) {
-    upload_batch(m, &m->batches[i]);
-    upload_comparisons(m, i);
-    llama3_run_forward(m, m->shape.B, m->shape.T);
-    llama3_make_loss(m, false);
-    m->hidden = NULL;
-}
-
-// Forward over what is uploaded, `rows` rows of `length`.
-static void value_answers(Llama3 *m, int i, int rows, int length, float *values) {
-    const size_t bytes = (size_t)m->batches[i].num_answers * sizeof *values;
-    upload_comparisons(m, i);
-    llama3_run_forward(m, rows, length);
-    llama3_value_answers(m);
-    m->hidden = NULL;
-    cuda_check(cudaMemcpyAsync(values, m->comparisons.values, bytes, cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-}
-
-void llama3_answer_values(Llama3 *m, int i, float *values) {
-    upload_batch(m, &m->batches[i]);
-    value_answers(m, i, m->shape.B, m->shape.T, values);
-}
-
-void llama3_scores(Llama3 *m, int rows, int length, float *scores) {
-    const Batch *batch = &m->batches[0];
-    const size_t N = (size_t)rows * (size_t)length;
-    upload(m, m->tokens, batch->tokens, N);
-    upload(m, m->doc_start, batch->doc_start, N);
-    value_answers(m, 0, rows, length, scores);
-}
-
-void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
-    const size_t N = (size_t)llama3_rows(m);
-    if (forward) {
-        upload_batch(m, &m->batches[i]);
-        llama3_run_forward(m, m->shape.B, m->shape.T);
-    } else {
-        upload(m, m->targets, m->batches[i].targets, N);
-    }
-    llama3_token_loss(m, false);
-    cuda_check(cudaMemcpyAsync(losses, m->losses, N * sizeof *losses, cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-}
-
-static void add_squares(Llama3 *m, int range) {
-    const ShardPiece p = shards_piece(m, range);
-    if (p.count) sum_squares(&m->result->square_sum, m->norm_scratch, p.grads, p.count, m->stream);
-}
-
-static void update_range(Llama3 *m, int range) {
-    const ShardPiece p = shards_piece(m, range);
-    if (p.count == 0) return;
-    adamw_update(p.params, p.master, p.moment1, p.moment2, p.grads, &m->result->apply, &m->result->grad_norm,
-                 &m->scalars->adamw, m->table.buckets[m->table.ranges[range].bucket].decay, p.count, m->stream);
-}
-
-static void update_bucket(Llama3 *m, int bucket) {
-    for (int r = 0; r < m->table.num_ranges; r++)
-        if (m->table.ranges[r].bucket == bucket) update_range(m, r);
-    shards_gather(m, bucket);
+    const Step *s = &m->step;
+    cuda_check(cudaMemcpyAsync(s->scalars, s->host_scalars, sizeof *s->scalars, cudaMemcpyHostToDevice, m->stream));
 }
 
 void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
+    StepScalars *scalars = m->step.scalars;
+    StepResult *result = m->step.result;
     const int norms = m->table.norm_bucket;
-    m->host_scalars->max_loss = max_loss;
-    m->host_scalars->adamw = *step; // loss_scale stays, so a copy still under way reads the same
+    m->step.host_scalars->max_loss = max_loss;
+    m->step.host_scalars->adamw = *step; // loss_scale stays, so that a copy still under way reads the same
     upload_scalars(m);
-    shards_finish_gradients(m);
+    zero_finish_gradients(m->zero);
     trace_begin(LANE_COMPUTE, "update", -1, m->stream);
     for (int r = 0; r < m->table.num_ranges; r++) add_squares(m, r);
-    shards_sum_result(m);
-    norm_of_squares(&m->result->grad_norm, &m->result->square_sum, m->stream);
-    update_gate(&m->result->apply, &m->result->sums[PREFERENCE_LOSS], &m->scalars->loss_scale, &m->scalars->max_loss,
-                &m->result->grad_norm, m->stream);
-    shards_await_all(m);     // where no forward pass has waited for the last step's parameters
-    update_bucket(m, norms); // in the order in which the forward pass needs them
-    for (int b = 0; b < norms; b++) update_bucket(m, b);
+    zero_sum_over_ranks(m->zero, result->sums, PREFERENCE_SUMS, &result->square_sum);
+    norm_of_squares(&result->grad_norm, &result->square_sum, m->stream);
+    update_gate(&result->apply, &result->sums[PREFERENCE_LOSS], &scalars->loss_scale, &scalars->max_loss,
+                &result->grad_norm, m->stream);
+    param_wait_all(m->zero); // where no forward pass has waited for the last step's parameters
+    adamw_bucket(m, norms);  // in the order in which the forward pass needs them
+    for (int b = 0; b < norms; b++) adamw_bucket(m, b);
     trace_end(LANE_COMPUTE, m->stream);
 }
 
+// ---- a step's beginning and end
+
+void llama3_begin_step(Llama3 *m, int64_t num_targets) {
+    m->step.host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
+    upload_scalars(m);
+    cuda_check(cudaMemsetAsync(m->step.result, 0, sizeof *m->step.result, m->stream));
+    if (m->zero) zero_begin_step(m->zero);
+}
+
 void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
-    cuda_check(cudaMemcpyAsync(m->host_result, m->result, sizeof *m->host_result, cudaMemcpyDeviceToHost, m->stream));
+    const Step *s = &m->step;
+    cuda_check(cudaMemcpyAsync(s->host_result, s->result, sizeof *s->result, cudaMemcpyDeviceToHost, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream));
-    *loss = m->host_result->sums[PREFERENCE_LOSS] * m->host_scalars->loss_scale;
-    if (grad_norm) *grad_norm = m->host_result->grad_norm;
+    *loss = s->host_result->sums[PREFERENCE_LOSS] * s->host_scalars->loss_scale;
+    if (grad_norm) *grad_norm = s->host_result->grad_norm;
 }
 
-const float *llama3_step_sums(const Llama3 *m) { return m->host_result->sums; }
+const float *llama3_step_sums(const Llama3 *m) { return m->step.host_result->sums; }
 
-bool llama3_update_applied(const Llama3 *m) { return m->host_result->apply != 0; }
+bool llama3_update_applied(const Llama3 *m) { return m->step.host_result->apply != 0; }
 
-// ---- logits
+// ---- matrix products
 
-static float widen(floatX x) {
-#ifdef LLMC_PRECISION_fp32
-    return x;
-#else
-    const uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-#endif
+static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC) {
+    matmul(y, MATMUL_OUT_FLOATX, x, m->params + w, N, OC, IC, false, true, false, m->stream);
 }
 
-void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
-    const int C = m->config.hidden_size, VP = m->table.padded_vocab;
-    cuda_check(cudaMemcpyAsync(m->tokens, tokens, (size_t)n * sizeof *tokens, cudaMemcpyHostToDevice, m->stream));
-    cuda_check(cudaMemsetAsync(m->doc_start, 0, (size_t)n * sizeof *m->doc_start, m->stream));
-    llama3_run_forward(m, 1, n);
-    shards_await(m, m->table.head_bucket);
-    llama3_linear(m, m->logits, m->norm_final + (size_t)(n - 1) * (size_t)C, m->table.head, 1, VP, C);
-    cuda_check(
-        cudaMemcpyAsync(m->host_logits, m->logits, (size_t)VP * sizeof(floatX), cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-    for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host_logits[i]);
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
+                            int OC, int IC) {
+    if (w < m->table.num_trained_elements)
+        matmul(bucket_gradient(m->zero, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
+    if (dx) matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
+}
+
+typedef struct {
+    size_t w;
+    int OC, IC;
+} Unit;
+
+static Unit unit_of(const Llama3 *m, int layer, LayerUnit unit) {
+    const LayerOffsets *at = &m->table.layers[layer];
+    const int C = m->config.hidden_size, F = m->config.intermediate_size;
+    switch (unit) {
+    case UNIT_QKV:
+        return (Unit){at->qkv, llama_config_qkv_width(&m->config), C};
+    case UNIT_OUTPUT:
+        return (Unit){at->output, C, m->config.num_attention_heads * m->config.head_dim};
+    case UNIT_GATE_UP:
+        return (Unit){at->gate_up, 2 * F, C};
+    default:
+        return (Unit){at->down, C, F};
+    }
+}
+
+// ---- adapters: y += scale * (x A^T) B^T in their columns of a product (kernels/lora.cu has the maths)
+
+static float adapter_scale(const Llama3 *m) { return (float)(m->table.lora_alpha / m->table.lora_rank); }
+
+static void add_adapter(Llama3 *m, const LoraAdapter *a, floatX *y, const floatX *x, int N, int width) {
+    const Activations *acts = &m->acts;
+    linear(m, acts->lora_low, x, a->a, N, m->table.lora_rank, a->in);
+    linear(m, acts->lora_wide, acts->lora_low, a->b, N, a->out, m->table.lora_rank);
+    lora_add(y, acts->lora_wide, adapter_scale(m), N, width, a->first, a->out, m->stream);
+}
+
+// x A^T is computed again, which is cheaper than to keep it for each projection.
+static void adapter_backward(Llama3 *m, const LoraAdapter *a, int bucket, floatX *dx, const floatX *dy, const floatX *x,
+                             int width) {
+    const int N = num_positions(m), rank = m->table.lora_rank;
+    floatX *low = m->acts.lora_low, *dlow = m->grads.lora_low, *wide = m->acts.lora_wide;
+    lora_take(wide, dy, adapter_scale(m), N, width, a->first, a->out, m->stream);
+    linear(m, low, x, a->a, N, rank, a->in);
+    linear_backward(m, dlow, wide, low, bucket, a->b, N, a->out, rank);
+    linear_backward(m, wide, dlow, x, bucket, a->a, N, rank, a->in);
+    lora_add(dx, wide, 1.0f, N, a->in, 0, a->in, m->stream);
+}
+
+void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N) {
+    const LayerOffsets *at = &m->table.layers[layer];
+    const Unit u = unit_of(m, layer, unit);
+    linear(m, y, x, u.w, N, u.OC, u.IC);
+    for (int i = 0; i < at->num_adapters; i++)
+        if (at->adapters[i].unit == unit) add_adapter(m, &at->adapters[i], y, x, N, u.OC);
+}
+
+static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit) {
+    const LayerOffsets *at = &m->table.layers[layer];
+    const Unit u = unit_of(m, layer, unit);
+    const int N = num_positions(m), bucket = layer_bucket(layer);
+    linear_backward(m, dx, dy, x, bucket, u.w, N, u.OC, u.IC);
+    for (int i = 0; i < at->num_adapters; i++)
+        if (at->adapters[i].unit == unit) adapter_backward(m, &at->adapters[i], bucket, dx, dy, x, u.OC);
 }

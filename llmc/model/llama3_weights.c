@@ -1,5 +1,4 @@
-// A model's weights and what the optimizer keeps of them, in and out.
-#include "model/llama3_internal.h"
+#include "model/llama3_weights.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -7,9 +6,18 @@
 #include "kernels/average.h"
 #include "kernels/checksum.h"
 #include "kernels/weights.h"
+#include "model/llama3_internal.h"
 
 static ParameterPiece own_piece(const Llama3 *m, int index) {
     return parameter_piece(&m->table, index, m->shape.parallel.shard);
+}
+
+int llama3_training_arrays(const Llama3 *m) { return m->optimizer.average ? TRAINING_ARRAYS : TRAINING_AVERAGE; }
+
+static float *training_array(const Llama3 *m, TrainingArray array) {
+    const Optimizer *o = &m->optimizer;
+    float *const arrays[] = {o->master, o->moment1, o->moment2, o->average};
+    return arrays[array];
 }
 
 // ---- initial values
@@ -20,39 +28,40 @@ static void clear_behind(Llama3 *m, const ParameterTensor *t) {
     cuda_check(cudaMemsetAsync(m->params + begin, 0, (t->end - begin) * sizeof(floatX), m->stream));
 }
 
-static void clear_training(Llama3 *m) {
-    const size_t bytes = m->table.num_shard_elements * sizeof(float);
-    cuda_check(cudaMemsetAsync(m->master, 0, bytes, m->stream));
-    cuda_check(cudaMemsetAsync(m->moment1, 0, bytes, m->stream));
-    cuda_check(cudaMemsetAsync(m->moment2, 0, bytes, m->stream));
-    if (m->average) cuda_check(cudaMemsetAsync(m->average, 0, bytes, m->stream));
+// Elements [at, at + count) of this shard's training arrays from `first_array` on.
+static void clear_training(Llama3 *m, TrainingArray first_array, size_t at, size_t count) {
+    for (int array = first_array; array < llama3_training_arrays(m); array++)
+        cuda_check(cudaMemsetAsync(training_array(m, (TrainingArray)array) + at, 0, count * sizeof(float), m->stream));
 }
+
+static void clear_all_training(Llama3 *m) { clear_training(m, TRAINING_MASTER, 0, m->table.num_shard_elements); }
 
 void llama3_clear_padding(Llama3 *m) {
     for (int i = 0; i < m->table.count; i++) clear_behind(m, &m->table.tensors[i]);
-    if (m->shape.training) clear_training(m);
+    if (m->shape.training) clear_all_training(m);
 }
 
 static void init_tensor(Llama3 *m, int index, uint64_t seed) {
     const ParameterTensor *t = &m->table.tensors[index];
-    const ParameterPiece own = m->master ? own_piece(m, index) : (ParameterPiece){0};
+    const ParameterPiece own = m->optimizer.master ? own_piece(m, index) : (ParameterPiece){0};
     floatX *params = m->params + t->offset;
-    float *master = m->master ? m->master + own.at : NULL;
+    float *master = m->optimizer.master ? m->optimizer.master + own.at : NULL;
     float std = (float)m->config.initializer_range;
     if (t->init == INIT_RESIDUAL) std /= sqrtf(2.0f * (float)m->config.num_hidden_layers);
     if (t->init == INIT_ONES || t->init == INIT_ZEROS)
-        weights_init_constant(params, master, own.first, own.count, parameter_elements(t), t->init == INIT_ONES ? 1.0f : 0.0f,
-                              m->stream);
+        weights_init_constant(params, master, own.first, own.count, parameter_elements(t),
+                              t->init == INIT_ONES ? 1.0f : 0.0f, m->stream);
     else if (t->init == INIT_KAIMING)
-        weights_init_uniform(params, master, own.first, own.count, parameter_elements(t), 1.0f / sqrtf((float)t->cols), seed,
-                             (uint32_t)index, m->stream);
+        weights_init_uniform(params, master, own.first, own.count, parameter_elements(t), 1.0f / sqrtf((float)t->cols),
+                             seed, (uint32_t)index, m->stream);
     else
-        weights_init_normal(params, master, own.first, own.count, parameter_elements(t), std, seed, (uint32_t)index, m->stream);
+        weights_init_normal(params, master, own.first, own.count, parameter_elements(t), std, seed, (uint32_t)index,
+                            m->stream);
 }
 
 void llama3_init_weights(Llama3 *m, uint64_t seed) {
-    shards_await_all(m);
-    if (m->shape.training) clear_training(m);
+    param_wait_all(m->zero);
+    if (m->shape.training) clear_all_training(m);
     for (int i = 0; i < m->table.count; i++) init_tensor(m, i, seed);
 }
 
@@ -65,14 +74,14 @@ void llama3_init_adapters(Llama3 *m, uint64_t seed) {
 
 void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count, const floatX *values) {
     floatX *to = m->params + m->table.tensors[index].offset + first;
-    shards_await_all(m);
+    param_wait_all(m->zero);
     cuda_check(cudaMemcpyAsync(to, values, count * sizeof(floatX), cudaMemcpyHostToDevice, m->stream));
     cuda_check(cudaStreamSynchronize(m->stream)); // `values` is the caller's again
 }
 
 void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values) {
     const floatX *from = m->params + m->table.tensors[index].offset + first;
-    shards_await_all(m);
+    param_wait_all(m->zero);
     cuda_check(cudaStreamSynchronize(m->stream));
     cuda_check(cudaMemcpy(values, from, count * sizeof(floatX), cudaMemcpyDeviceToHost));
 }
@@ -80,15 +89,14 @@ void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count
 static void reset_training(Llama3 *m, int index) {
     const ParameterPiece own = own_piece(m, index);
     if (own.count == 0) return;
-    weights_widen(m->master + own.at, m->params + m->table.tensors[index].offset + own.first, own.count, m->stream);
-    cuda_check(cudaMemsetAsync(m->moment1 + own.at, 0, own.count * sizeof(float), m->stream));
-    cuda_check(cudaMemsetAsync(m->moment2 + own.at, 0, own.count * sizeof(float), m->stream));
-    if (m->average) cuda_check(cudaMemsetAsync(m->average + own.at, 0, own.count * sizeof(float), m->stream));
+    weights_widen(m->optimizer.master + own.at, m->params + m->table.tensors[index].offset + own.first, own.count,
+                  m->stream);
+    clear_training(m, TRAINING_MOMENT1, own.at, own.count);
 }
 
 void llama3_reset_training(Llama3 *m) {
     if (!m->shape.training) return;
-    shards_await_all(m);
+    param_wait_all(m->zero);
     for (int i = 0; i < m->table.count; i++) reset_training(m, i);
 }
 
@@ -102,13 +110,6 @@ void llama3_get_parameter(Llama3 *m, int index, floatX *values) {
 }
 
 // ---- training arrays
-
-int llama3_training_arrays(const Llama3 *m) { return m->average ? TRAINING_ARRAYS : TRAINING_AVERAGE; }
-
-static float *training_array(const Llama3 *m, TrainingArray array) {
-    float *const arrays[] = {m->master, m->moment1, m->moment2, m->average};
-    return arrays[array];
-}
 
 void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count,
                                const float *values) {
@@ -140,36 +141,38 @@ void llama3_get_training(Llama3 *m, float *to) {
 void llama3_get_gradient(Llama3 *m, int index, float *values) {
     const ParameterTensor *t = &m->table.tensors[index];
     cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, m->grads + t->offset, parameter_elements(t) * sizeof(float), cudaMemcpyDeviceToHost));
+    cuda_check(cudaMemcpy(values, zero_whole_gradients(m->zero) + t->offset, parameter_elements(t) * sizeof(float),
+                          cudaMemcpyDeviceToHost));
 }
 
 // ---- the mean over steps
 
 void llama3_average(Llama3 *m, int64_t samples) {
-    average_update(m->average, m->master, samples, m->table.num_shard_elements, m->stream);
+    average_update(m->optimizer.average, m->optimizer.master, samples, m->table.num_shard_elements, m->stream);
 }
 
 void llama3_use_average(Llama3 *m, bool use) {
-    shards_await_all(m);
+    const float *from = use ? m->optimizer.average : m->optimizer.master;
+    param_wait_all(m->zero);
     for (int r = 0; r < m->table.num_ranges; r++) {
-        const ShardPiece p = shards_piece(m, r);
-        if (p.count) weights_narrow(p.params, use ? p.average : p.master, p.count, m->stream);
+        const ZeroPiece p = zero_piece(m->zero, r);
+        if (p.count) weights_narrow(m->params + p.first, from + p.at, p.count, m->stream);
     }
-    for (int b = 0; b < m->table.num_buckets; b++) shards_gather(m, b);
+    for (int b = 0; b < m->table.num_buckets; b++) param_gather(m->zero, b);
 }
 
 // ---- checksums
 
 void llama3_checksums(Llama3 *m, uint64_t *sums) {
-    shards_await_all(m);
+    param_wait_all(m->zero);
     for (int i = 0; i < m->table.count; i++) {
         const ParameterTensor *t = &m->table.tensors[i];
         // a tensor's size is a multiple of 16 elements
-        checksum(m->checksums + i, m->checksum_scratch, (const uint64_t *)(m->params + t->offset),
+        checksum(m->checksums.sums + i, m->checksums.scratch, (const uint64_t *)(m->params + t->offset),
                  parameter_elements(t) * sizeof(floatX) / sizeof(uint64_t), m->stream);
     }
     cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(sums, m->checksums, (size_t)m->table.count * sizeof *sums, cudaMemcpyDeviceToHost));
+    cuda_check(cudaMemcpy(sums, m->checksums.sums, (size_t)m->table.count * sizeof *sums, cudaMemcpyDeviceToHost));
 }
 
 uint64_t llama3_checksum(Llama3 *m) {

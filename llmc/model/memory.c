@@ -65,8 +65,7 @@ MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
 size_t memory_total(const MemoryPlan *plan) { return arena_total(plan) + plan->library_bytes; }
 
 static void print_line(FILE *to, const char *name, size_t bytes, size_t total) {
-    fprintf(to, "  %-16s %9.1f MiB %5.1f %%\n", name, (double)bytes / 1048576.0,
-            100.0 * (double)bytes / (double)total);
+    fprintf(to, "  %-16s %9.1f MiB %5.1f %%\n", name, (double)bytes / 1048576.0, 100.0 * (double)bytes / (double)total);
 }
 
 void memory_print(const MemoryPlan *plan, FILE *to) {

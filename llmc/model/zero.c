@@ -1,235 +1,279 @@
-// What ranks exchange of a model: gradients, bucket by bucket while the backward pass goes on, and parameters while the
-// next forward pass does (parallel.h). With one rank nothing is exchanged and this is where gradients lie.
-#include "model/llama3_internal.h"
+#include "model/zero.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "kernels/grad_norm.h"
 
-static size_t bucket_length(const Llama3 *m, int bucket) {
-    return m->table.buckets[bucket].end - m->table.buckets[bucket].begin;
+// A bucket's collectives.
+typedef struct {
+    char gradients[64], replicas[64], parameters[64]; // labels
+    CommOp *reduce, *replicate, *gather;
+    float *grads; // its gradients' first element; of divided gradients while they are being computed
+    bool reduced; // in this step the sum over the ranks has begun
+} BucketState;
+
+// With divided gradients: where a bucket's gradients of one micro-batch are computed and reduced.
+typedef struct {
+    float *whole, *piece; // [bucket], [bucket / shards] = the sum over the ranks of this shard's piece
+    CommOp *reduce;
+    int bucket; // whose sum is on its way to `piece`; -1: none
+} GradientSlot;
+enum { SLOT_EVEN_LAYERS, SLOT_ODD_LAYERS, SLOT_VOCABULARY, SLOT_NORMS, GRADIENT_SLOTS };
+
+struct Zero {
+    const ParameterTable *table;
+    const Parallel *parallel;
+    cudaStream_t stream;
+    floatX *params;
+    bool divided;         // each rank keeps the gradients of its shard alone
+    float *grads;         // [num_trained_elements], or divided [num_shard_elements]
+    BucketState *buckets; // [num_buckets]
+    GradientSlot slots[GRADIENT_SLOTS];
+    CommOp *sum_loss, *sum_squares, *replicate_shard;
+};
+
+static size_t bucket_length(const Zero *z, int bucket) {
+    return z->table->buckets[bucket].end - z->table->buckets[bucket].begin;
 }
 
-static size_t piece_length(const Llama3 *m, int bucket) { return bucket_length(m, bucket) / (size_t)m->table.shards; }
+static size_t piece_length(const Zero *z, int bucket) { return bucket_length(z, bucket) / (size_t)z->table->shards; }
 
 // Where a shard's piece of the bucket begins in the shard's arrays.
-static size_t shard_offset(const Llama3 *m, int bucket) {
-    return m->table.buckets[bucket].begin / (size_t)m->table.shards;
+static size_t shard_offset(const Zero *z, int bucket) {
+    return z->table->buckets[bucket].begin / (size_t)z->table->shards;
 }
 
 // ... and in the flat arrays.
-static size_t flat_offset(const Llama3 *m, int bucket) {
-    return m->table.buckets[bucket].begin + (size_t)m->shape.parallel.shard * piece_length(m, bucket);
+static size_t flat_offset(const Zero *z, int bucket) {
+    return z->table->buckets[bucket].begin + (size_t)z->parallel->shard * piece_length(z, bucket);
 }
 
-static float *own_gradients(const Llama3 *m, int bucket) {
-    return m->grads + (m->gradient_shards ? shard_offset(m, bucket) : flat_offset(m, bucket));
+static float *own_gradients(const Zero *z, int bucket) {
+    return z->grads + (z->divided ? shard_offset(z, bucket) : flat_offset(z, bucket));
+}
+
+static size_t gradient_count(const Zero *z) {
+    return z->divided ? z->table->num_shard_elements : z->table->num_trained_elements;
 }
 
 // ---- memory
 
-static int slot_of(const Llama3 *m, int bucket) {
-    if (bucket == m->table.norm_bucket) return SLOT_NORMS;
-    if (bucket == 0 || bucket == m->table.head_bucket) return SLOT_VOCABULARY;
+int zero_create(Zero **out, const ParameterTable *table, const Parallel *parallel, Error *err) {
+    Zero *z = calloc(1, sizeof *z);
+    if (z) z->buckets = calloc((size_t)table->num_buckets, sizeof *z->buckets);
+    if (!z || !z->buckets) {
+        free(z);
+        return fail_fault(err, "no memory for the state of %d buckets", table->num_buckets);
+    }
+    z->table = table;
+    z->parallel = parallel;
+    z->divided = parallel->zero == 2 && parallel->shards > 1;
+    *out = z;
+    return 0;
+}
+
+void zero_destroy(Zero *z) {
+    if (!z) return;
+    for (int b = 0; b < z->table->num_buckets; b++) {
+        comm_op_destroy(z->buckets[b].reduce);
+        comm_op_destroy(z->buckets[b].replicate);
+        comm_op_destroy(z->buckets[b].gather);
+    }
+    for (int s = 0; s < GRADIENT_SLOTS; s++) comm_op_destroy(z->slots[s].reduce);
+    comm_op_destroy(z->sum_loss);
+    comm_op_destroy(z->sum_squares);
+    comm_op_destroy(z->replicate_shard);
+    free(z->buckets);
+    free(z);
+}
+
+// Neighbouring layers take turns, so that one layer's sums are on their way while the next one's gradients are computed.
+static int slot_of(const Zero *z, int bucket) {
+    if (bucket == z->table->norm_bucket) return SLOT_NORMS;
+    if (bucket == 0 || bucket == z->table->head_bucket) return SLOT_VOCABULARY;
     return bucket % 2 ? SLOT_ODD_LAYERS : SLOT_EVEN_LAYERS;
 }
 
-static void plan_slots(Llama3 *m) {
+static void plan_slots(Zero *z, MemoryPlan *memory) {
     size_t longest[GRADIENT_SLOTS] = {0};
-    for (int b = 0; b < m->table.num_buckets; b++) {
-        size_t *slot = &longest[slot_of(m, b)], length = bucket_length(m, b);
+    for (int b = 0; b < z->table->num_buckets; b++) {
+        size_t *slot = &longest[slot_of(z, b)], length = bucket_length(z, b);
         if (*slot < length) *slot = length;
     }
     for (int s = 0; s < GRADIENT_SLOTS; s++) {
-        m->slots[s].whole = memory_take(&m->memory, MEMORY_COMMUNICATION, longest[s] * sizeof(float));
-        m->slots[s].piece =
-            memory_take(&m->memory, MEMORY_COMMUNICATION, longest[s] / (size_t)m->table.shards * sizeof(float));
+        z->slots[s].whole = memory_take(memory, MEMORY_COMMUNICATION, longest[s] * sizeof(float));
+        z->slots[s].piece =
+            memory_take(memory, MEMORY_COMMUNICATION, longest[s] / (size_t)z->table->shards * sizeof(float));
     }
 }
 
-void shards_plan(Llama3 *m) {
-    const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_trained_elements;
-    m->grads = memory_take(&m->memory, MEMORY_GRADIENTS, n * sizeof(float));
-    if (m->gradient_shards) plan_slots(m);
+void zero_plan(Zero *z, MemoryPlan *memory) {
+    z->grads = memory_take(memory, MEMORY_GRADIENTS, gradient_count(z) * sizeof(float));
+    if (z->divided) plan_slots(z, memory);
 }
 
-static void prepare_bucket(Llama3 *m, int b) {
-    BucketState *state = &m->buckets[b];
-    const char *name = m->table.buckets[b].label;
+static void start_bucket(Zero *z, int b) {
+    BucketState *state = &z->buckets[b];
+    const char *name = z->table->buckets[b].label;
     snprintf(state->gradients, sizeof state->gradients, "%s gradients", name);
     snprintf(state->replicas, sizeof state->replicas, "%s gradients of replicas", name);
     snprintf(state->parameters, sizeof state->parameters, "%s parameters", name);
     state->reduce = comm_op_create(state->gradients);
     state->replicate = comm_op_create(state->replicas);
     state->gather = comm_op_create(state->parameters);
-    if (!m->gradient_shards) state->grads = m->grads + m->table.buckets[b].begin;
+    if (!z->divided) state->grads = z->grads + z->table->buckets[b].begin;
 }
 
-int shards_prepare(Llama3 *m, Error *err) {
-    m->buckets = calloc((size_t)m->table.num_buckets, sizeof *m->buckets);
-    if (!m->buckets) return fail_fault(err, "no memory for the state of %d buckets", m->table.num_buckets);
-    for (int b = 0; b < m->table.num_buckets; b++) prepare_bucket(m, b);
+void zero_start(Zero *z, floatX *params, cudaStream_t stream) {
+    z->params = params;
+    z->stream = stream;
+    for (int b = 0; b < z->table->num_buckets; b++) start_bucket(z, b);
     for (int s = 0; s < GRADIENT_SLOTS; s++) {
-        m->slots[s].reduce = comm_op_create("gradients of a micro-batch");
-        m->slots[s].bucket = -1;
+        z->slots[s].reduce = comm_op_create("gradients of a micro-batch");
+        z->slots[s].bucket = -1;
     }
-    m->sum_loss = comm_op_create("loss");
-    m->sum_squares = comm_op_create("gradient norm");
-    m->replicate_shard = comm_op_create("gradients of replicas");
-    return 0;
-}
-
-void shards_free(Llama3 *m) {
-    for (int b = 0; m->buckets && b < m->table.num_buckets; b++) {
-        comm_op_destroy(m->buckets[b].reduce);
-        comm_op_destroy(m->buckets[b].replicate);
-        comm_op_destroy(m->buckets[b].gather);
-    }
-    for (int s = 0; s < GRADIENT_SLOTS; s++) comm_op_destroy(m->slots[s].reduce);
-    comm_op_destroy(m->sum_loss);
-    comm_op_destroy(m->sum_squares);
-    comm_op_destroy(m->replicate_shard);
-    free(m->buckets);
+    z->sum_loss = comm_op_create("loss");
+    z->sum_squares = comm_op_create("gradient norm");
+    z->replicate_shard = comm_op_create("gradients of replicas");
 }
 
 // ---- gradients
 
 // A collective has begun: without overlap the computation waits for it at once.
-static void begun(Llama3 *m, CommOp *op) {
-    if (!m->shape.parallel.overlap) comm_op_wait(op, m->stream);
+static void begun(Zero *z, CommOp *op) {
+    if (!z->parallel->overlap) comm_op_wait(op, z->stream);
 }
 
-// What is under way of a step that was begun and never updated the weights ends, and is no part of the next one.
-static void abandon_step(Llama3 *m) {
-    for (int b = 0; b < m->table.num_buckets; b++) {
-        comm_op_wait(m->buckets[b].reduce, m->stream);
-        comm_op_wait(m->buckets[b].replicate, m->stream);
-        m->buckets[b].reduced = false;
+// What is still under way of a step that was begun and never updated the weights comes to its end, and is no part of the
+// next step.
+static void abandon_step(Zero *z) {
+    for (int b = 0; b < z->table->num_buckets; b++) {
+        comm_op_wait(z->buckets[b].reduce, z->stream);
+        comm_op_wait(z->buckets[b].replicate, z->stream);
+        z->buckets[b].reduced = false;
     }
     for (int s = 0; s < GRADIENT_SLOTS; s++) {
-        comm_op_wait(m->slots[s].reduce, m->stream);
-        m->slots[s].bucket = -1;
+        comm_op_wait(z->slots[s].reduce, z->stream);
+        z->slots[s].bucket = -1;
     }
 }
 
-void shards_begin_step(Llama3 *m) {
-    const size_t n = m->gradient_shards ? m->table.num_shard_elements : m->table.num_trained_elements;
-    abandon_step(m);
-    cuda_check(cudaMemsetAsync(m->grads, 0, n * sizeof(float), m->stream));
+void zero_begin_step(Zero *z) {
+    abandon_step(z);
+    cuda_check(cudaMemsetAsync(z->grads, 0, gradient_count(z) * sizeof(float), z->stream));
 }
 
 // The sum that is on its way becomes part of this shard's gradients, and the slot is free.
-static void empty_slot(Llama3 *m, GradientSlot *slot) {
+static void empty_slot(Zero *z, GradientSlot *slot) {
     if (slot->bucket < 0) return;
-    comm_op_wait(slot->reduce, m->stream);
-    add_gradients(own_gradients(m, slot->bucket), slot->piece, piece_length(m, slot->bucket), m->stream);
+    comm_op_wait(slot->reduce, z->stream);
+    add_gradients(own_gradients(z, slot->bucket), slot->piece, piece_length(z, slot->bucket), z->stream);
     slot->bucket = -1;
 }
 
-void shards_open(Llama3 *m, int bucket) {
-    if (!m->gradient_shards || bucket_length(m, bucket) == 0) return;
-    GradientSlot *slot = &m->slots[slot_of(m, bucket)];
-    empty_slot(m, slot);
-    cuda_check(cudaMemsetAsync(slot->whole, 0, bucket_length(m, bucket) * sizeof(float), m->stream));
-    m->buckets[bucket].grads = slot->whole;
+void grad_bucket_begin(Zero *z, int bucket) {
+    if (!z->divided || bucket_length(z, bucket) == 0) return;
+    GradientSlot *slot = &z->slots[slot_of(z, bucket)];
+    empty_slot(z, slot);
+    cuda_check(cudaMemsetAsync(slot->whole, 0, bucket_length(z, bucket) * sizeof(float), z->stream));
+    z->buckets[bucket].grads = slot->whole;
 }
 
-static void reduce(Llama3 *m, int bucket) {
-    const Parallel *p = &m->shape.parallel;
-    BucketState *state = &m->buckets[bucket];
-    const size_t count = piece_length(m, bucket);
-    float *own = own_gradients(m, bucket);
+// The step's gradients of the bucket: over the shard group to the rank that owns the piece, then over the replicas.
+static void reduce(Zero *z, int bucket) {
+    const Parallel *p = z->parallel;
+    BucketState *state = &z->buckets[bucket];
+    const size_t count = piece_length(z, bucket);
+    float *own = own_gradients(z, bucket);
     state->reduced = true;
     if (count == 0) return;
     if (p->shard_comm) {
-        comm_reduce_scatter(p->shard_comm, own, state->grads, count, state->reduce, m->stream);
-        begun(m, state->reduce);
+        comm_reduce_scatter(p->shard_comm, own, state->grads, count, state->reduce, z->stream);
+        begun(z, state->reduce);
     }
     if (p->replica_comm) {
-        comm_all_reduce(p->replica_comm, own, count, state->replicate, m->stream);
-        begun(m, state->replicate);
+        comm_all_reduce(p->replica_comm, own, count, state->replicate, z->stream);
+        begun(z, state->replicate);
     }
 }
 
-static void reduce_micro_batch(Llama3 *m, int bucket) {
-    GradientSlot *slot = &m->slots[slot_of(m, bucket)];
-    comm_reduce_scatter(m->shape.parallel.shard_comm, slot->piece, slot->whole, piece_length(m, bucket), slot->reduce,
-                        m->stream);
-    begun(m, slot->reduce);
+static void reduce_micro_batch(Zero *z, int bucket) {
+    GradientSlot *slot = &z->slots[slot_of(z, bucket)];
+    comm_reduce_scatter(z->parallel->shard_comm, slot->piece, slot->whole, piece_length(z, bucket), slot->reduce,
+                        z->stream);
+    begun(z, slot->reduce);
     slot->bucket = bucket;
-    m->buckets[bucket].grads = NULL;
+    z->buckets[bucket].grads = NULL;
 }
 
-void shards_close(Llama3 *m, int bucket) {
-    if (bucket_length(m, bucket) == 0) return;
-    if (m->gradient_shards)
-        reduce_micro_batch(m, bucket);
-    else if (m->last_micro_batch)
-        reduce(m, bucket);
+void grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch) {
+    if (bucket_length(z, bucket) == 0) return;
+    if (z->divided)
+        reduce_micro_batch(z, bucket);
+    else if (last_micro_batch)
+        reduce(z, bucket);
 }
 
-float *shards_gradient(Llama3 *m, int bucket, size_t offset) {
-    return m->buckets[bucket].grads + (offset - m->table.buckets[bucket].begin);
+float *bucket_gradient(const Zero *z, int bucket, size_t offset) {
+    return z->buckets[bucket].grads + (offset - z->table->buckets[bucket].begin);
 }
 
-static void finish_gradient_shards(Llama3 *m) {
-    for (int s = 0; s < GRADIENT_SLOTS; s++) empty_slot(m, &m->slots[s]);
-    if (!m->shape.parallel.replica_comm) return;
-    comm_all_reduce(m->shape.parallel.replica_comm, m->grads, m->table.num_shard_elements, m->replicate_shard,
-                    m->stream);
-    comm_op_wait(m->replicate_shard, m->stream);
+static void finish_divided(Zero *z) {
+    for (int s = 0; s < GRADIENT_SLOTS; s++) empty_slot(z, &z->slots[s]);
+    if (!z->parallel->replica_comm) return;
+    comm_all_reduce(z->parallel->replica_comm, z->grads, z->table->num_shard_elements, z->replicate_shard, z->stream);
+    comm_op_wait(z->replicate_shard, z->stream);
 }
 
-void shards_finish_gradients(Llama3 *m) {
-    if (m->gradient_shards) {
-        finish_gradient_shards(m);
+void zero_finish_gradients(Zero *z) {
+    if (z->divided) {
+        finish_divided(z);
         return;
     }
-    for (int b = 0; b < m->table.num_buckets; b++) {
-        BucketState *state = &m->buckets[b];
-        if (!state->reduced) reduce(m, b); // a step that had fewer micro-batches
-        comm_op_wait(state->reduce, m->stream);
-        comm_op_wait(state->replicate, m->stream);
+    for (int b = 0; b < z->table->num_buckets; b++) {
+        BucketState *state = &z->buckets[b];
+        if (!state->reduced) reduce(z, b); // the step had fewer micro-batches than the shape says
+        comm_op_wait(state->reduce, z->stream);
+        comm_op_wait(state->replicate, z->stream);
     }
 }
 
-void shards_sum_result(Llama3 *m) {
-    const Parallel *p = &m->shape.parallel;
-    if (p->world) comm_all_reduce(p->world, m->result->sums, PREFERENCE_SUMS, m->sum_loss, m->stream);
-    if (p->shard_comm) comm_all_reduce(p->shard_comm, &m->result->square_sum, 1, m->sum_squares, m->stream);
-    comm_op_wait(m->sum_loss, m->stream);
-    comm_op_wait(m->sum_squares, m->stream);
+void zero_sum_over_ranks(Zero *z, float *loss_sums, int count, float *square_sum) {
+    const Parallel *p = z->parallel;
+    if (p->world) comm_all_reduce(p->world, loss_sums, (size_t)count, z->sum_loss, z->stream);
+    if (p->shard_comm) comm_all_reduce(p->shard_comm, square_sum, 1, z->sum_squares, z->stream);
+    comm_op_wait(z->sum_loss, z->stream);
+    comm_op_wait(z->sum_squares, z->stream);
 }
+
+const float *zero_whole_gradients(const Zero *z) { return z->divided ? NULL : z->grads; }
 
 // ---- parameters
 
-ShardPiece shards_piece(Llama3 *m, int range) {
-    const ParameterRange *r = &m->table.ranges[range];
-    const size_t own = flat_offset(m, r->bucket), own_end = own + piece_length(m, r->bucket);
+ZeroPiece zero_piece(const Zero *z, int range) {
+    const ParameterRange *r = &z->table->ranges[range];
+    const size_t own = flat_offset(z, r->bucket), own_end = own + piece_length(z, r->bucket);
     const size_t begin = r->begin > own ? r->begin : own, end = r->end < own_end ? r->end : own_end;
-    if (begin >= end) return (ShardPiece){.count = 0};
-    const size_t within = begin - own, at = shard_offset(m, r->bucket) + within;
-    return (ShardPiece){.params = m->params + begin,
-                        .grads = own_gradients(m, r->bucket) + within,
-                        .master = m->master + at,
-                        .moment1 = m->moment1 + at,
-                        .moment2 = m->moment2 + at,
-                        .average = m->average ? m->average + at : NULL,
-                        .count = end - begin};
+    if (begin >= end) return (ZeroPiece){.count = 0};
+    return (ZeroPiece){.first = begin,
+                       .count = end - begin,
+                       .at = shard_offset(z, r->bucket) + (begin - own),
+                       .grads = own_gradients(z, r->bucket) + (begin - own)};
 }
 
-void shards_gather(Llama3 *m, int bucket) {
-    const Parallel *p = &m->shape.parallel;
-    if (!p->shard_comm || bucket_length(m, bucket) == 0) return;
-    comm_all_gather(p->shard_comm, m->params + m->table.buckets[bucket].begin, piece_length(m, bucket),
-                    m->buckets[bucket].gather, m->stream);
-    begun(m, m->buckets[bucket].gather);
+void param_gather(Zero *z, int bucket) {
+    const Parallel *p = z->parallel;
+    if (!p->shard_comm || bucket_length(z, bucket) == 0) return;
+    comm_all_gather(p->shard_comm, z->params + z->table->buckets[bucket].begin, piece_length(z, bucket),
+                    z->buckets[bucket].gather, z->stream);
+    begun(z, z->buckets[bucket].gather);
 }
 
-void shards_await(Llama3 *m, int bucket) {
-    if (m->buckets) comm_op_wait(m->buckets[bucket].gather, m->stream);
+void param_wait(Zero *z, int bucket) {
+    if (z) comm_op_wait(z->buckets[bucket].gather, z->stream);
 }
 
-void shards_await_all(Llama3 *m) {
-    for (int b = 0; b < m->table.num_buckets; b++) shards_await(m, b);
+void param_wait_all(Zero *z) {
+    for (int b = 0; z && b < z->table->num_buckets; b++) param_wait(z, b);
 }

@@ -1,5 +1,6 @@
 // What the ranks of a run have to be of one mind about: how training is divided among them, options, data and weights,
 // the checkpoint that is resumed, and at each step whether all go on.
+#include "model/llama3_weights.h"
 #include "train/trainer_internal.h"
 
 #include <signal.h>

@@ -1,5 +1,6 @@
 // What training adapters adds: the model that they adapt is read at each start and never written; a checkpoint names it, and
 // knows its weights by their checksum.
+#include "model/llama3_weights.h"
 #include "train/trainer_internal.h"
 
 #include <inttypes.h>

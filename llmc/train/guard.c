@@ -1,4 +1,5 @@
 // What keeps a run from being spoilt by one step: updates that are not made, loss spikes, checksums of the weights.
+#include "model/llama3_weights.h"
 #include "train/trainer_internal.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
 // The training step, and what is observed after it: log, progress line, validation loss, sampled text.
+#include "model/llama3_weights.h"
 #include "train/trainer_internal.h"
 
 #include <math.h>

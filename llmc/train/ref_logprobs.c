@@ -14,6 +14,8 @@
 #include "base/path.h"
 #include "base/version.h"
 #include "run/process.h"
+#include "model/llama3_inference.h"
+#include "model/llama3_weights.h"
 #include "train/trainer_internal.h"
 
 enum { FILE_HEADER_BYTES = 64, VERSION = 1, PIECE = 1 << 16 };

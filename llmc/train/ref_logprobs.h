@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #include "loader/loader.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 #include "run/progress.h"
 #include "ranks/team.h"
 

@@ -1,4 +1,5 @@
 // Weights in, and the output folder becomes this run's.
+#include "model/llama3_weights.h"
 #include "train/trainer_internal.h"
 
 #include <errno.h>

@@ -244,7 +244,7 @@ static void print_summary(const Trainer *t) {
     if (t->sampling.decoder)
         decoder_print_memory(t->sampling.decoder, stdout);
     else
-        llama3_print_memory(t->model, stdout);
+        memory_print(llama3_memory(t->model), stdout);
     fflush(stdout);
 }
 

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 #include "options/options.h"
 #include "ranks/team.h"
 

@@ -1,4 +1,4 @@
-"""Memory of a training run as the library plans it (llmc/model/llama3.h: llama3_plan_text)."""
+"""Memory of a training run as the library plans it (llmc/model/llama3_create.h: llama3_plan_text)."""
 
 import ctypes
 import json
@@ -14,27 +14,6 @@ CUBLASLT_WORKSPACE = 64 << 20  # llmc/device/matmul_cublaslt.cu: WORKSPACE_BYTES
 
 class Fault(Exception):
     """Anything else that the library reports: code 1."""
-
-
-class _Parallel(ctypes.Structure):
-    _fields_ = [*((n, ctypes.c_int) for n in "zero shards shard replicas".split()),
-                *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]  # fmt: skip
-
-
-class _PreferenceLoss(ctypes.Structure):
-    _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()), ("nll_summed", ctypes.c_int)]
-
-
-class _TrainedPart(ctypes.Structure):
-    _fields_ = [("only", ctypes.c_char_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double),
-                ("lora_targets", ctypes.c_char_p)]  # fmt: skip
-
-
-class _RunShape(ctypes.Structure):
-    _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
-                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", _Parallel),
-                ("comparisons", ctypes.c_bool), ("preference", _PreferenceLoss), ("average", ctypes.c_bool),
-                ("part", _TrainedPart)]  # fmt: skip
 
 
 class _Error(ctypes.Structure):
@@ -62,10 +41,10 @@ class Planner:
             raise InputError(f"{path} cannot be used, run make: {error}") from None
 
     def memory(self, rows: int, length: int, recompute: bool, zero: int, shards: int, replicas: int) -> dict[str, int]:
-        shape = _RunShape(rows, length, 1, True, recompute, _Parallel(zero=zero, shards=shards, replicas=replicas))
+        shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute, zero=zero, shards=shards, replicas=replicas)
         text, error = ctypes.create_string_buffer(4096), _Error()
         path, capacity = os.fsencode(self.config), ctypes.c_size_t(len(text))
-        code = self.plan_text(text, capacity, path, ctypes.byref(shape), ctypes.byref(error))
+        code = self.plan_text(text, capacity, path, json.dumps(shape).encode(), ctypes.byref(error))
         if code:
             raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
         # the cpu target's matrix library keeps nothing that a plan could know; the GPU's keeps one workspace

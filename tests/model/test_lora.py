@@ -102,7 +102,7 @@ def test_table(lib, lora, shards):
                                         ((8, 1, "q_proj,qproj"), "'qproj'"), ((8, 1, "q_proj,"), "''")])  # fmt: skip
 def test_refused(lib, lora, word):
     error, handle = models.Error(), ctypes.c_void_p()
-    config, shape = models.c_config(FIELDS), models.RunShape(1, 8, 1, True, part=models.part(lora=lora))
+    config, shape = models.c_config(FIELDS), models.RunShape(B=1, T=8, micro_batches=1, training=True, part=models.part(lora=lora))
     assert lib.llama3_create(ctypes.byref(handle), ctypes.byref(config), ctypes.byref(shape), ctypes.byref(error)) == 2
     assert word in error.message.decode()
 

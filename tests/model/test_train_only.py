@@ -79,7 +79,7 @@ def test_layout(lib, only, shards):
 def test_a_pattern_that_matches_nothing(lib):
     for only, bad in (("model.layers.7.*", "model.layers.7.*"), ("lm_head.weight,lm_haed.*", "lm_haed.*"), ("lm_head.weight,", "''")):
         error = models.Error()
-        shape = models.RunShape(1, 8, 1, True, part=models.TrainedPart(only.encode()))
+        shape = models.RunShape(B=1, T=8, micro_batches=1, training=True, part=models.TrainedPart(only.encode()))
         handle = ctypes.c_void_p()
         config = models.c_config(FIELDS)
         assert lib.llama3_create(ctypes.byref(handle), ctypes.byref(config), ctypes.byref(shape), ctypes.byref(error)) == 2
@@ -166,8 +166,9 @@ def planned(lib, folder, only):
     config = models.c_config(FIELDS)
     error, text = models.Error(), ctypes.create_string_buffer(1024)
     assert lib.llama_config_write(ctypes.byref(config), ctypes.c_char_p(bytes(path)), ctypes.byref(error)) == 0
-    spec = models.RunShape(2, 64, 1, True, part=models.TrainedPart(only and only.encode()))
-    assert lib.llama3_plan_text(text, ctypes.c_size_t(1024), ctypes.c_char_p(bytes(path)), ctypes.byref(spec), ctypes.byref(error)) == 0
+    shape = dict(B=2, T=64, micro_batches=1, training=True) | (dict(only=only) if only else {})
+    text_of_shape = ctypes.c_char_p(json.dumps(shape).encode())
+    assert lib.llama3_plan_text(text, ctypes.c_size_t(1024), ctypes.c_char_p(bytes(path)), text_of_shape, ctypes.byref(error)) == 0
     return json.loads(text.value)
 
 

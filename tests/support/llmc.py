@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 
+import cstructs
 import numpy
 import torch
 
@@ -135,11 +136,7 @@ class NewTokens(ctypes.Structure):
         super().__init__(rows.address, positions.address, rows.count)
 
 
-class PreferenceLoss(ctypes.Structure):
-    """llmc/kernels/preference.h"""
-
-    _fields_ = [("kind", ctypes.c_int), *((n, ctypes.c_float) for n in "beta label_smoothing nll".split()),
-                ("nll_summed", ctypes.c_int)]
+PreferenceLoss = cstructs.read("kernels/preference.h")["PreferenceLoss"]
 
 
 class Buffer:

@@ -1,4 +1,4 @@
-"""A model of libllmc (llmc/model/llama3.h) for tests: made from a dict of the configuration's fields, fed torch tensors."""
+"""A model of libllmc (llmc/model/llama3.h and its sisters) for tests: made from a dict of the configuration's fields, fed torch tensors."""
 
 import ctypes
 import math
@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from llmc import PreferenceLoss
+import cstructs
 
 TINY = dict(
     vocab_size=193, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
@@ -15,97 +15,11 @@ TINY = dict(
 )
 
 
-class Config(ctypes.Structure):
-    """llmc/model/config.h: LlamaConfig"""
-
-    _fields_ = [
-        *((n, ctypes.c_int) for n in (
-            "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
-            " head_dim max_position_embeddings").split()),
-        ("rms_norm_eps", ctypes.c_float), ("rope_theta", ctypes.c_double), ("initializer_range", ctypes.c_double),
-        ("tie_word_embeddings", ctypes.c_bool), ("rope_type", ctypes.c_int), ("rope_factor", ctypes.c_double),
-        ("rope_low_freq_factor", ctypes.c_double), ("rope_high_freq_factor", ctypes.c_double),
-        ("rope_original_max_position", ctypes.c_int), ("bos_token_id", ctypes.c_int), ("eos_token_id", ctypes.c_int),
-        ("num_more_eos_tokens", ctypes.c_int), ("more_eos_token_ids", ctypes.c_int * 15),
-        ("pad_token_id", ctypes.c_int), ("num_labels", ctypes.c_int),
-    ]
-
-
-class Parallel(ctypes.Structure):
-    """llmc/model/parallel.h"""
-
-    _fields_ = [*((n, ctypes.c_int) for n in "zero shards shard replicas".split()),
-                *((n, ctypes.c_void_p) for n in "shard_comm replica_comm world".split()), ("overlap", ctypes.c_bool)]
-
-
-class TrainedPart(ctypes.Structure):
-    """llmc/model/parameters.h"""
-
-    _fields_ = [("only", ctypes.c_char_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double), ("lora_targets", ctypes.c_char_p)]
-
-
-class RunShape(ctypes.Structure):
-    """llmc/model/llama3.h"""
-
-    _fields_ = [("B", ctypes.c_int), ("T", ctypes.c_int), ("micro_batches", ctypes.c_int),
-                ("training", ctypes.c_bool), ("recompute", ctypes.c_bool), ("parallel", Parallel),
-                ("comparisons", ctypes.c_bool), ("preference", PreferenceLoss), ("average", ctypes.c_bool),
-                ("part", TrainedPart)]
-
-
-class Batch(ctypes.Structure):
-    """llmc/loader/batch.h"""
-
-    _fields_ = [*((n, ctypes.POINTER(ctypes.c_int32)) for n in "tokens targets doc_start order".split()),
-                *((n, ctypes.c_void_p) for n in "excluded answers groups answer_numbers".split()),
-                *((n, ctypes.c_int) for n in "num_targets num_answers num_groups".split())]
-
-
-class ParameterTensor(ctypes.Structure):
-    """llmc/model/parameters.h"""
-
-    _fields_ = [("name", ctypes.c_char * 96), *((n, ctypes.c_int) for n in "dims rows cols padded_rows".split()),
-                ("offset", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("init", ctypes.c_int),
-                ("trained", ctypes.c_bool), *((n, ctypes.c_int) for n in "bucket unit depth".split())]
-
-
-class ParameterBucket(ctypes.Structure):
-    """llmc/model/parameters.h"""
-
-    _fields_ = [("begin", ctypes.c_size_t), ("end", ctypes.c_size_t), ("decay", ctypes.c_bool), ("label", ctypes.c_char * 32)]
-
-
-class ParameterRange(ctypes.Structure):
-    """llmc/model/parameters.h"""
-
-    _fields_ = [("bucket", ctypes.c_int), ("begin", ctypes.c_size_t), ("end", ctypes.c_size_t)]
-
-
-class ParameterTable(ctypes.Structure):
-    """llmc/model/parameters.h"""
-
-    _fields_ = [
-        ("tensors", ctypes.POINTER(ParameterTensor)), ("count", ctypes.c_int), ("shards", ctypes.c_int),
-        ("buckets", ctypes.POINTER(ParameterBucket)),
-        *((n, ctypes.c_int) for n in "num_buckets head_bucket norm_bucket".split()),
-        ("ranges", ctypes.POINTER(ParameterRange)), ("num_ranges", ctypes.c_int), ("lowest", ctypes.c_int),
-        *((n, ctypes.c_size_t) for n in
-          "num_shard_elements num_trained_elements num_elements num_decayed num_parameters num_trained".split()),
-        ("padded_vocab", ctypes.c_int), *((n, ctypes.c_size_t) for n in "embedding head final_norm".split()),
-        ("layers", ctypes.c_void_p), ("lora_rank", ctypes.c_int), ("lora_alpha", ctypes.c_double), ("lora_targets", ctypes.c_bool * 7),
-    ]
-
-
-class ParameterPiece(ctypes.Structure):
-    """llmc/model/parameters.h"""
-
-    _fields_ = [(n, ctypes.c_size_t) for n in "first count at".split()]
-
-
-class Error(ctypes.Structure):
-    """llmc/base/error.h"""
-
-    _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 1024)]
+NAMES = "LlamaConfig RunShape Parallel TrainedPart PreferenceLoss Batch ParameterTensor ParameterTable ParameterPiece Error"
+STRUCTS = cstructs.read("model/run_shape.h", "loader/batch.h")
+Config, RunShape, Parallel, TrainedPart, PreferenceLoss, Batch, ParameterTensor, ParameterTable, ParameterPiece, Error = (
+    STRUCTS[name] for name in NAMES.split()
+)
 
 
 def c_config(fields):
@@ -141,8 +55,8 @@ class Model:
         self.compares = preference is not None
         self.handle = ctypes.c_void_p()
         error = Error()
-        shape = RunShape(B, T, micro_batches, training, recompute, parallel or Parallel(), average=average,
-                         comparisons=preference is not None, preference=preference or PreferenceLoss(),
+        shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training, recompute=recompute,
+                         parallel=parallel or Parallel(), average=average, comparisons=preference is not None, preference=preference or PreferenceLoss(),
                          part=part(only, lora))
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import compare
 import llmc
-from model import Parallel, RunShape
+from model import RunShape
 from hostlib import Error, LlamaConfig, path_bytes
 from trainrun import BOS, BUILDS, CONFIG, EOS, ON_CPU, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
 
@@ -121,7 +121,7 @@ def our_logits(precision, folder, tokens):
     c = llmc.load(precision).c
     config, err, model = LlamaConfig(), Error(), c_void_p()
     assert c.llama_config_read(byref(config), path_bytes(folder / "config.json"), byref(err)) == 0, err.message
-    shape = RunShape(1, T, 1, False, False, Parallel())
+    shape = RunShape(B=1, T=T, micro_batches=1)
     assert c.llama3_create(byref(model), byref(config), byref(shape), byref(err)) == 0, err.message
     try:
         assert c.checkpoint_read_weights(path_bytes(folder), model, byref(err)) == 0, err.message

@@ -1,0 +1,131 @@
+// Micro-batches: the host memory in which they are handed to the model, and the running one on the device.
+#include <stdlib.h>
+
+#include "model/llama3_create.h"
+#include "model/llama3_internal.h"
+
+// ---- memory
+
+void llama3_plan_batch(Llama3 *m) {
+    const size_t N = (size_t)num_positions(m), answers = (size_t)max_answers(m), word = sizeof(int32_t);
+    const MemoryKind kind = MEMORY_WORKSPACE;
+    DeviceBatch *b = &m->batch;
+    AnswerBatch *a = &m->answers;
+    b->tokens = memory_take(&m->memory, kind, N * word);
+    b->targets = memory_take(&m->memory, kind, N * word);
+    b->doc_start = memory_take(&m->memory, kind, N * word);
+    b->order = memory_take(&m->memory, kind, N * word);
+    if (!m->shape.comparisons) return;
+    a->excluded = memory_take(&m->memory, kind, 2 * N * word);
+    a->spans = memory_take(&m->memory, kind, 2 * answers * word);
+    a->groups = memory_take(&m->memory, kind, 2 * answers * word);
+    a->counters = memory_take(&m->memory, kind, 2 * word);
+    a->seq_logprobs = memory_take(&m->memory, kind, answers * sizeof(float));
+    a->num_targets = memory_take(&m->memory, kind, answers * sizeof(float));
+    a->ref_logprobs = memory_take(&m->memory, kind, answers * sizeof(float));
+    a->dseq = memory_take(&m->memory, kind, answers * sizeof(float));
+    a->weights = memory_take(&m->memory, kind, N * sizeof(float));
+}
+
+// Host memory of a micro-batch, a multiple of 8 bytes: what has elements of 8 bytes, answers' numbers first, stands in front.
+static size_t batch_bytes(const Llama3 *m) {
+    const size_t N = (size_t)num_positions(m), answers = (size_t)max_answers(m);
+    const size_t eight = sizeof(int64_t) + sizeof(AnswerSpan) + sizeof(AnswerGroup); // [answers]
+    return (answers * eight + 6 * N * sizeof(int32_t) + 7) / 8 * 8;
+}
+
+static void place_batch(Batch *batch, char *memory, size_t N) {
+    const size_t answers = N / 2;
+    batch->answer_numbers = (int64_t *)memory;
+    batch->answers = (AnswerSpan *)(batch->answer_numbers + answers);
+    batch->groups = (AnswerGroup *)(batch->answers + answers);
+    batch->tokens = (int32_t *)(batch->groups + answers);
+    batch->targets = batch->tokens + N;
+    batch->doc_start = batch->targets + N;
+    batch->order = batch->doc_start + N;
+    batch->excluded = batch->order + N;
+}
+
+int llama3_allocate_batches(Llama3 *m, Error *err) {
+    HostMemory *h = &m->host;
+    const size_t N = (size_t)num_positions(m), count = (size_t)m->shape.micro_batches;
+    h->batches = calloc(count, sizeof *h->batches);
+    if (!h->batches) return fail_fault(err, "no memory for %zu micro-batches", count);
+    cuda_check(cudaMallocHost((void **)&h->batch_memory, count * batch_bytes(m)));
+    for (size_t i = 0; i < count; i++) place_batch(&h->batches[i], h->batch_memory + i * batch_bytes(m), N);
+    if (!m->shape.comparisons) return 0;
+    const size_t answers = count * (size_t)max_answers(m);
+    cuda_check(cudaMallocHost((void **)&h->ref_logprobs, answers * sizeof *h->ref_logprobs));
+    cuda_check(cudaMallocHost((void **)&h->counters, 2 * count * sizeof *h->counters));
+    return 0;
+}
+
+void llama3_free_batches(Llama3 *m) {
+    HostMemory *h = &m->host;
+    cuda_check(cudaFreeHost(h->batch_memory));
+    cuda_check(cudaFreeHost(h->ref_logprobs));
+    cuda_check(cudaFreeHost(h->counters));
+    free(h->batches);
+}
+
+Batch *llama3_batch(Llama3 *m, int i) { return &m->host.batches[i]; }
+
+float *llama3_ref_logprobs(Llama3 *m, int i) {
+    return m->host.ref_logprobs ? m->host.ref_logprobs + (size_t)i * (size_t)max_answers(m) : NULL;
+}
+
+// ---- to the device
+
+static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
+    cuda_check(cudaMemcpyAsync(to, from, count * sizeof *to, cudaMemcpyHostToDevice, m->stream));
+}
+
+static void upload_answers(Llama3 *m, int i) {
+    const Batch *batch = &m->host.batches[i];
+    const size_t bytes = (size_t)batch->num_answers * sizeof(float);
+    AnswerBatch *a = &m->answers;
+    int32_t *counters = m->host.counters + 2 * (size_t)i;
+    m->batch.excluded = a->excluded;
+    counters[0] = batch->num_answers;
+    counters[1] = batch->num_groups;
+    upload(m, a->counters, counters, 2);
+    upload(m, a->excluded, batch->excluded, 2 * (size_t)num_positions(m));
+    upload(m, a->spans, &batch->answers->first, 2 * (size_t)batch->num_answers);
+    upload(m, a->groups, &batch->groups->first, 2 * (size_t)batch->num_groups);
+    cuda_check(cudaMemcpyAsync(a->ref_logprobs, llama3_ref_logprobs(m, i), bytes, cudaMemcpyHostToDevice, m->stream));
+}
+
+void llama3_upload_tokens(Llama3 *m, int i) {
+    const Batch *batch = &m->host.batches[i];
+    DeviceBatch *b = &m->batch;
+    const size_t N = (size_t)num_positions(m);
+    b->last = i == m->shape.micro_batches - 1;
+    b->excluded = NULL;
+    upload(m, b->tokens, batch->tokens, N);
+    upload(m, b->targets, batch->targets, N);
+    upload(m, b->doc_start, batch->doc_start, N);
+    upload(m, b->order, batch->order, N);
+}
+
+void llama3_upload_batch(Llama3 *m, int i) {
+    llama3_upload_tokens(m, i);
+    if (m->shape.comparisons) upload_answers(m, i);
+}
+
+void llama3_upload_targets(Llama3 *m, int i) {
+    upload(m, m->batch.targets, m->host.batches[i].targets, (size_t)num_positions(m));
+}
+
+void llama3_upload_rows(Llama3 *m, int rows, int length) {
+    const Batch *batch = &m->host.batches[0];
+    const size_t N = (size_t)rows * (size_t)length;
+    upload(m, m->batch.tokens, batch->tokens, N);
+    upload(m, m->batch.doc_start, batch->doc_start, N);
+    upload_answers(m, 0);
+}
+
+void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n) {
+    m->batch.excluded = NULL;
+    upload(m, m->batch.tokens, tokens, (size_t)n);
+    cuda_check(cudaMemsetAsync(m->batch.doc_start, 0, (size_t)n * sizeof *m->batch.doc_start, m->stream));
+}

@@ -1,0 +1,54 @@
+// A Llama 3 model on the device: how it is made, what memory it takes, and where micro-batches are handed to it.
+//
+//   llama3_create → weights (llama3_weights.h) → training steps (llama3.h) or inference (llama3_inference.h)
+//
+// All work is queued on the model's own stream; nothing is allocated after llama3_create.
+#ifndef LLMC_MODEL_LLAMA3_CREATE_H
+#define LLMC_MODEL_LLAMA3_CREATE_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "loader/batch.h"
+#include "model/config.h"
+#include "model/memory.h"
+#include "model/run_shape.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Llama3 Llama3;
+
+// Plans and allocates all memory. Errors: 2 (sizes the kernels cannot work with, T beyond max_position_embeddings),
+// 1 (memory: bytes needed and free).
+int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape, Error *err);
+void llama3_destroy(Llama3 *m); // NULL is allowed
+
+// *plan = what llama3_create would allocate. No device is needed. Errors: as llama3_create, and nothing is allocated.
+int llama3_plan_memory(MemoryPlan *plan, const LlamaConfig *config, const RunShape *shape, Error *err);
+
+// The same of the configuration file at config_path, for programs that are not written in C: text = a JSON object as
+// memory_text writes it. shape_json: an object whose members are named as those of RunShape, of its Parallel and of its
+// TrainedPart; those left out are 0, false or none. Errors: 2 (also an unknown or mistyped member), 1.
+int llama3_plan_text(char *text, size_t capacity, const char *config_path, const char *shape_json, Error *err);
+
+const LlamaConfig *llama3_config(const Llama3 *m);
+const ParameterTable *llama3_parameters(const Llama3 *m);
+const RunShape *llama3_shape(const Llama3 *m);
+const MemoryPlan *llama3_memory(const Llama3 *m);
+int llama3_shard(const Llama3 *m); // which of the table's shards its training arrays hold
+
+// Host memory of micro-batch i of shape.micro_batches. It belongs to the caller from llama3_create or llama3_result until
+// the call that reads it: llama3_forward(m, i), or one of llama3_inference.h.
+Batch *llama3_batch(Llama3 *m, int i);
+
+// [B*T/2] of micro-batch i, likewise: the log-probability of each of the batch's answers under the reference model, for
+// preference losses of log-probabilities. NULL without comparisons.
+float *llama3_ref_logprobs(Llama3 *m, int i);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,33 @@
+// What a model says of tokens: logits, losses, log-probabilities and scores, without gradients. Each call waits for its
+// result. (Text is written a token at a time by generate/decoder.h.)
+#ifndef LLMC_MODEL_LLAMA3_INFERENCE_H
+#define LLMC_MODEL_LLAMA3_INFERENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/llama3_create.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Of a language model: logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary).
+void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
+
+// Of a language model: losses: host, [B*T] = the loss of each target of micro-batch i, in nats, and 0 where the target is
+// -1. forward false: the model has run forward over the same tokens just before, and only the targets are others.
+void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses);
+
+// Of comparisons: values: host, [num_answers] of micro-batch i = the log-probability of each answer's targets given what is
+// before them, in nats; of a reward model the answer's score.
+void llama3_answer_values(Llama3 *m, int i, float *values);
+
+// The same of a reward model, where micro-batch 0 is `rows` rows of `length` tokens in place of B of T (rows <= B,
+// length <= T). scores: host, [num_answers] = of the answers' last tokens. Neither targets nor groups are read.
+void llama3_scores(Llama3 *m, int rows, int length, float *scores);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

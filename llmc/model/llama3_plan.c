@@ -1,0 +1,92 @@
+// Memory plans for programs that are not written in C: a shape as JSON in, bytes as JSON out.
+#include <cjson/cJSON.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "model/llama3_create.h"
+
+typedef enum { WHOLE, FLAG, NUMBER, TEXT } FieldKind;
+static const char *const expected[] = {
+    [WHOLE] = "a whole number from 0 on", [FLAG] = "true or false", [NUMBER] = "a number", [TEXT] = "text"};
+
+typedef struct {
+    const char *name;
+    FieldKind kind;
+    size_t at; // in RunShape
+} Field;
+
+// Names are those of the struct's members. What memory does not depend on (communicators, the kind of preference) is left out.
+static const Field fields[] = {
+    {"B", WHOLE, offsetof(RunShape, B)},
+    {"T", WHOLE, offsetof(RunShape, T)},
+    {"micro_batches", WHOLE, offsetof(RunShape, micro_batches)},
+    {"training", FLAG, offsetof(RunShape, training)},
+    {"recompute", FLAG, offsetof(RunShape, recompute)},
+    {"zero", WHOLE, offsetof(RunShape, parallel.zero)},
+    {"shards", WHOLE, offsetof(RunShape, parallel.shards)},
+    {"shard", WHOLE, offsetof(RunShape, parallel.shard)},
+    {"replicas", WHOLE, offsetof(RunShape, parallel.replicas)},
+    {"comparisons", FLAG, offsetof(RunShape, comparisons)},
+    {"average", FLAG, offsetof(RunShape, average)},
+    {"only", TEXT, offsetof(RunShape, part.only)},
+    {"lora_rank", WHOLE, offsetof(RunShape, part.lora_rank)},
+    {"lora_alpha", NUMBER, offsetof(RunShape, part.lora_alpha)},
+    {"lora_targets", TEXT, offsetof(RunShape, part.lora_targets)},
+};
+enum { FIELDS = sizeof fields / sizeof fields[0] };
+
+static const Field *find_field(const char *name) {
+    for (int i = 0; i < FIELDS; i++)
+        if (strcmp(fields[i].name, name) == 0) return &fields[i];
+    return NULL;
+}
+
+// Texts stay the JSON's.
+static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
+    void *to = (char *)shape + field->at;
+    uint64_t whole;
+    switch (field->kind) {
+    case WHOLE:
+        if (!json_is_count(value, INT_MAX, &whole)) return false;
+        *(int *)to = (int)whole;
+        return true;
+    case FLAG:
+        *(bool *)to = cJSON_IsTrue(value);
+        return cJSON_IsBool(value);
+    case NUMBER:
+        *(double *)to = value->valuedouble;
+        return cJSON_IsNumber(value);
+    default:
+        *(const char **)to = value->valuestring;
+        return cJSON_IsString(value);
+    }
+}
+
+static int read_shape(RunShape *shape, const cJSON *json, Error *err) {
+    int code = json_check_unique(json, "shape", "the shape", err);
+    *shape = (RunShape){.B = 0};
+    for (const cJSON *member = json->child; !code && member; member = member->next) {
+        const Field *field = find_field(member->string);
+        if (!field)
+            code = fail_input(err, "shape: unknown field '%.100s'", member->string);
+        else if (!set_field(shape, field, member))
+            code = fail_input(err, "shape: %s: expected %s", field->name, expected[field->kind]);
+    }
+    return code;
+}
+
+int llama3_plan_text(char *text, size_t capacity, const char *config_path, const char *shape_json, Error *err) {
+    LlamaConfig config;
+    MemoryPlan plan;
+    RunShape shape;
+    cJSON *json = NULL;
+    int code = json_parse_object(&json, shape_json, strlen(shape_json), "shape", err);
+    if (code) return code;
+    code = read_shape(&shape, json, err);
+    if (!code) code = llama_config_read(&config, config_path, err);
+    if (!code) code = llama3_plan_memory(&plan, &config, &shape, err);
+    if (!code) code = memory_text(text, capacity, &plan, err);
+    cJSON_Delete(json);
+    return code;
+}

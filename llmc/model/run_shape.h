@@ -1,0 +1,25 @@
+// What a model is made for: the sizes of a step, what of it is trained and how, and the ranks that share the training.
+#ifndef LLMC_MODEL_RUN_SHAPE_H
+#define LLMC_MODEL_RUN_SHAPE_H
+
+#include <stdbool.h>
+
+#include "kernels/preference.h"
+#include "model/parallel.h"
+#include "model/parameters.h"
+
+typedef struct {
+    int B, T;          // rows of a micro-batch and tokens of a row
+    int micro_batches; // of a step; so many host batches are kept
+    bool training;     // false: no gradients and no optimizer state, only losses and logits
+    bool recompute;    // keep each block's input alone and compute the block again in the backward pass
+    Parallel parallel; // {0}: one rank
+    // Micro-batches are comparisons of answers (loader/batch.h), and the loss is `preference` of their pairs: of the answers'
+    // log-probabilities or, of a reward model, of their scores. Otherwise it is the cross-entropy of the targets.
+    bool comparisons;
+    PreferenceLoss preference;
+    bool average;     // keep a running mean of the master weights: llama3_average
+    TrainedPart part; // {0}: everything is trained
+} RunShape;
+
+#endif

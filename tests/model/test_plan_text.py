@@ -1,0 +1,58 @@
+"""llama3_plan_text: a shape as JSON; what it does not know is refused, and it knows all that memory depends on."""
+
+import ctypes
+import json
+
+import model as models
+import pytest
+from model import TINY
+
+SMALL = dict(B=2, T=32, micro_batches=1, training=True)
+# members of RunShape, Parallel and TrainedPart on which memory does not depend
+OTHERS = {"parallel", "part", "preference", "shard_comm", "replica_comm", "world", "overlap"}
+
+
+@pytest.fixture
+def plan(lib, tmp_path):
+    path, config, error = tmp_path / "config.json", models.c_config(TINY), models.Error()
+    assert lib.llama_config_write(ctypes.byref(config), ctypes.c_char_p(bytes(path)), ctypes.byref(error)) == 0
+
+    def planned(shape):
+        text, error = ctypes.create_string_buffer(1024), models.Error()
+        given = shape if isinstance(shape, str) else json.dumps(shape)
+        code = lib.llama3_plan_text(text, ctypes.c_size_t(1024), ctypes.c_char_p(bytes(path)), ctypes.c_char_p(given.encode()),
+                                    ctypes.byref(error))  # fmt: skip
+        return (code, error.message.decode()) if code else json.loads(text.value)
+
+    return planned
+
+
+def test_every_member_has_a_name(plan):
+    names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
+    values = {"B": 2, "T": 32, "micro_batches": 1, "shards": 1, "replicas": 1, "lora_alpha": 1.5, "only": "*", "lora_targets": "q_proj"}
+    flags = {"training", "recompute", "comparisons", "average"}
+    for name in set(names) - OTHERS:
+        found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})
+        assert isinstance(found, dict), (name, found)
+
+
+def test_what_memory_depends_on(plan):
+    whole = plan(SMALL)
+    assert plan(SMALL | dict(B=4))["activations"] > whole["activations"] > plan(SMALL | dict(recompute=True))["activations"]
+    assert plan(SMALL | dict(zero=1, shards=2))["optimizer state"] < whole["optimizer state"]
+    assert plan(SMALL | dict(zero=2, shards=2))["gradients"] < whole["gradients"]
+    assert plan(SMALL | dict(average=True))["averaged weights"] > 0 == whole["averaged weights"]
+    assert plan(SMALL | dict(comparisons=True))["workspace"] > whole["workspace"]
+    assert plan(SMALL | dict(lora_rank=8, lora_alpha=16.0))["gradients"] < whole["gradients"]
+    assert plan(SMALL | dict(training=False))["optimizer state"] == 0
+
+
+@pytest.mark.parametrize("shape, words", [
+    (SMALL | dict(rows=2), ["unknown", "'rows'"]), (SMALL | dict(B=-1), ["B", "whole number"]), (SMALL | dict(B="2"), ["B", "whole number"]),
+    (SMALL | dict(recompute=1), ["recompute", "true or false"]), (SMALL | dict(lora_alpha="x"), ["lora_alpha", "a number"]),
+    (SMALL | dict(only=3), ["only", "text"]), ('{"B": 2, "B": 3}', ["B"]), ("[1]", ["shape"]), ("{", ["shape"]),
+    (SMALL | dict(T=0), ["rows of 0 tokens"]),
+])  # fmt: skip
+def test_refused(plan, shape, words):
+    code, message = plan(shape)
+    assert code == 2 and all(word in message for word in words), message
