@@ -1,5 +1,5 @@
 // One connection for each rank but 0: it sends a greeting and its bytes, and receives those of all, or the reason why it
-// is refused. Rank 0 serves all connections at once, so that a stranger who says nothing holds up nobody.
+// is refused. Rank 0 serves all connections at once, so that a stranger who sends nothing delays nobody.
 #include "comm/rendezvous.h"
 
 #include <errno.h>
@@ -157,8 +157,8 @@ static bool drop(const Visitor *v) {
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-// Takes what a visitor has sent. Returns false if it has to leave.
-static bool hear(Host *host, Visitor *v) {
+// Receives what a visitor has sent. Returns false if its connection is to be closed.
+static bool receive(Host *host, Visitor *v) {
     if (v->refused) return drop(v);
     const size_t greeting = sizeof v->greeting, end = v->accepted ? greeting + host->bytes : greeting;
     char *to =
@@ -185,11 +185,11 @@ static bool is_met(const Host *host, const Visitor *v) {
     return v->accepted && v->got == sizeof v->greeting + host->bytes;
 }
 
-static void hear_all(Host *host) {
+static void receive_from_all(Host *host) {
     for (int i = host->count - 1; i >= 0; i--) {
         Visitor *v = &host->visitors[i];
-        const bool speaks = host->polled[i + 1].revents != 0;
-        if (speaks ? hear(host, v) : is_met(host, v) || clock_seconds() - v->since < PATIENCE_SECONDS) continue;
+        const bool has_sent = host->polled[i + 1].revents != 0;
+        if (has_sent ? receive(host, v) : is_met(host, v) || clock_seconds() - v->since < PATIENCE_SECONDS) continue;
         if (v->accepted) {
             host->present[v->greeting.rank] = false;
             host->met -= is_met(host, v);
@@ -224,7 +224,7 @@ static int wait_for_all(Host *host, Error *err) {
         for (int i = 0; i < host->count; i++)
             host->polled[i + 1] = (struct pollfd){.fd = host->visitors[i].fd, .events = POLLIN};
         if (poll(host->polled, (nfds_t)host->count + 1, left < 1 ? (int)(left * 1000) + 1 : 1000) < 0) continue;
-        hear_all(host);
+        receive_from_all(host);
         if (host->polled[0].revents) welcome(host);
     }
     return 0;

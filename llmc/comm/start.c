@@ -34,7 +34,7 @@ static int read_number(int *out, const char *name, int least, int most, Error *e
     return 0;
 }
 
-void start_let_speak(Error *err) {
+void start_leave_to_other(Error *err) {
     if (err) err->message[0] = 0;
     sleep(1);
 }
@@ -43,7 +43,7 @@ void start_let_speak(Error *err) {
 static int told_by_rank_0(const char *rank_name, int code, Error *err) {
     Error ignored = {0};
     int rank = 0;
-    if (code && !read_number(&rank, rank_name, 0, MOST_RANKS - 1, &ignored) && rank > 0) start_let_speak(err);
+    if (code && !read_number(&rank, rank_name, 0, MOST_RANKS - 1, &ignored) && rank > 0) start_leave_to_other(err);
     return code;
 }
 

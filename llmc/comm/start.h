@@ -26,9 +26,9 @@ typedef struct {
 // is wrong on all ranks alike is told by rank 0; the message is empty on the others.
 int start_read(Start *start, bool with_mpi, Error *err);
 
-// Leaves the telling of an error to another rank: empties the message and gives that rank the time to speak, as
-// launchers end all ranks when the first one exits.
-void start_let_speak(Error *err);
+// Leaves an error to another rank, which reports it: empties the message, and waits a second, as launchers end all ranks
+// when the first one exits.
+void start_leave_to_other(Error *err);
 
 #ifdef __cplusplus
 }

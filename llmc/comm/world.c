@@ -149,10 +149,10 @@ int world_open(World **out, TransportChoice choice, Error *err) {
     if (code) return code;
     if (world->start.way == START_ENVIRONMENT) {
         code = check_choice(world, choice, uses_nccl(choice), err);
-        if (code && world->start.rank > 0) start_let_speak(err);
+        if (code && world->start.rank > 0) start_leave_to_other(err);
     } else {
         code = mpi_open(world, err);
-        if (code && world->start.rank > 0) start_let_speak(err);
+        if (code && world->start.rank > 0) start_leave_to_other(err);
     }
     return code ? code : meet(out, choice, err);
 }

@@ -1,4 +1,4 @@
-// What a rank says of itself, in a small file that the other ranks read: OUTPUT/.ranks/rank_00002.
+// What a rank writes of itself into a small file that the other ranks read: OUTPUT/.ranks/rank_00002.
 #ifndef LLMC_RANKS_RANK_STATUS_H
 #define LLMC_RANKS_RANK_STATUS_H
 
@@ -15,13 +15,13 @@ extern "C" {
 typedef enum {
     RANK_RUNS,
     RANK_DONE,   // ended in order
-    RANK_FAILED, // ended with an error of its own, which it has told
+    RANK_FAILED, // ended with an error of its own, which it has printed
     RANK_DOOMED, // a verdict has been given on some rank: all end
 } RankState;
 
 // Fixed size, no pointers; the same program on all machines reads and writes it.
 typedef struct {
-    uint64_t run;   // of which run this is said
+    uint64_t run;   // the run that this is of
     uint64_t count; // of writes: a rank that lives counts on
     int64_t step;   // steps done
     int64_t pid;
@@ -29,7 +29,7 @@ typedef struct {
     uint64_t begun, ended; // CommStatus
     char label[64];
     char host[64];
-    char place[DIGEST_LENGTH + 1]; // names the machine, its boot and its pid namespace: who has the same sees the pid
+    char place[DIGEST_LENGTH + 1]; // names the machine, its boot and its pid namespace: a rank of the same place sees the pid
     char phase[31];
     int32_t rank, state;
     Digest check; // of all before it: a file read while it is written does not count

@@ -16,7 +16,7 @@ int team_open(Team *team, TransportChoice transport, Error *err) {
     team->size = world_size(team->world);
     const size_t errors = (size_t)team->size * sizeof(Error);
     team->scratch = malloc(errors > sizeof(TeamFields) ? errors : sizeof(TeamFields));
-    return team->scratch ? 0 : fail_fault(err, "no memory for what %d ranks say", team->size);
+    return team->scratch ? 0 : fail_fault(err, "no memory for what %d ranks exchange", team->size);
 }
 
 void team_close(Team *team) {
@@ -27,7 +27,7 @@ void team_close(Team *team) {
 
 bool team_leads(const Team *team) { return team->rank == 0; }
 
-// ---- one answer
+// ---- agreeing on a code
 
 // The first rank that failed; *failed: how many did.
 static int first_failed(const Error *errors, int size, int *failed) {
@@ -66,12 +66,12 @@ int team_agree(const Team *team, int code, Error *err) {
 }
 
 int team_follow(const Team *team, int code, Error *err) {
-    Error said = {0};
+    Error leader = {0};
     if (team->size == 1) return code;
-    if (code) said = *err;
-    comm_host_broadcast(team->comm, &said, sizeof said, 0);
-    if (said.code) *err = said;
-    return said.code;
+    if (code) leader = *err;
+    comm_host_broadcast(team->comm, &leader, sizeof leader, 0);
+    if (leader.code) *err = leader;
+    return leader.code;
 }
 
 // ---- texts
@@ -101,7 +101,7 @@ int team_join_texts(const Team *team, const char *mine, const char *between, cha
     const size_t size = longest_text(team, mine), ranks = (size_t)team->size;
     char *all = calloc(ranks + 1, size), *own = all ? all + ranks * size : NULL;
     *whole = malloc(ranks * (size + strlen(between)));
-    int code = all && *whole ? 0 : fail_fault(err, "no memory for what %d ranks say", team->size);
+    int code = all && *whole ? 0 : fail_fault(err, "no memory for what %d ranks exchange", team->size);
     code = team_agree(team, code, err);
     if (!code && own && *whole) {
         strcpy(own, mine); // the longest has room
@@ -137,7 +137,7 @@ static int fail_difference(const char *name, const char *mine, const char *leade
     return fail_input(err, "%s is %s, on rank 0 it is %s: expected the same on all ranks", name, mine, leader);
 }
 
-// Each rank compares its own with rank 0's, and the lowest that differs speaks for all.
+// Each rank compares its own with rank 0's; the lowest that differs reports it for all.
 int team_compare(const Team *team, const TeamFields *fields, Error *err) {
     if (team->size == 1) return 0;
     TeamFields *leader = team->scratch;

@@ -1,5 +1,5 @@
-// All ranks of a run: who they are, that they are of one mind, and how they end together. What one rank alone runs into
-// (a file it cannot read, an option that only it was given) becomes the end of all, with one line that names it.
+// All ranks of a run: who they are, that they agree, and how they end together. An error of one rank alone (a file that it
+// cannot read, an option that only it was given) ends all of them, with one line that names the rank.
 #ifndef LLMC_RANKS_TEAM_H
 #define LLMC_RANKS_TEAM_H
 
@@ -19,7 +19,7 @@ typedef struct {
     World *world;
     Comm *comm; // of all ranks; NULL: one
     int rank, size;
-    void *scratch; // for what the others say
+    void *scratch; // for what the ranks exchange
 } Team;
 
 // Meets the other ranks. Collective. Errors: world_open's, which each rank has for itself; 1 (memory).
@@ -28,11 +28,11 @@ void team_close(Team *team); // collective; {0} is allowed
 
 bool team_leads(const Team *team); // the rank that prints and writes
 
-// How all ranks go on that come here with these codes: 0 where all have 0; else the code and message of the lowest rank
-// that has one, with its rank in front unless all failed. Collective.
+// The code on which all ranks agree: 0 where all have 0; else the code and message of the lowest rank that failed, with
+// its number in front unless all failed. Collective.
 int team_agree(const Team *team, int code, Error *err);
 
-// All ranks go on as rank 0 does, which alone has done something. Collective.
+// All ranks take the code and message of rank 0, which alone has done something. Collective.
 int team_follow(const Team *team, int code, Error *err);
 
 // *whole = the texts of all ranks, in their order, with `between` between those that are not empty; to be freed by the
@@ -55,15 +55,15 @@ typedef struct {
 
 void team_add(TeamFields *to, const char *name, const char *value);
 
-// Compares with rank 0. All ranks come with fields of the same names. Errors, on all ranks: 2 (the first rank that differs,
-// its first field, both values). Collective.
+// Compares each rank's fields, which have the same names on all, with rank 0's. Errors, on all ranks: 2 (the first rank
+// that differs, its first field, both values). Collective.
 int team_compare(const Team *team, const TeamFields *fields, Error *err);
 
 // The same of model configurations.
 int team_compare_config(const Team *team, const LlamaConfig *config, Error *err);
 
-// The same of `count` checksums, of which `what` and name(i) say what they are of; but the ranks that differ are those
-// that differ from most. theirs[count] is overwritten. Errors, on all ranks: 1 (rank and name).
+// The same of `count` checksums; `what` and name(i) say of what checksum i is. A rank differs here if its checksums are not
+// those of most ranks. theirs[count] is overwritten. Errors, on all ranks: 1 (rank and name).
 typedef const char *(*TeamName)(const void *context, int index);
 typedef struct {
     const uint64_t *sums;

@@ -33,7 +33,7 @@ static struct {
     double period;
     pthread_t thread;
     int wake; // eventfd: the thread is to end
-} dog;
+} watchdog;
 static pthread_mutex_t self_lock = PTHREAD_MUTEX_INITIALIZER;
 static RankStatus self; // under self_lock
 static atomic_bool running;
@@ -43,17 +43,17 @@ static _Atomic int64_t current_step;
 void watchdog_phase(const char *phase) { atomic_store(&current_phase, phase); }
 void watchdog_step(int64_t step) { atomic_store(&current_step, step); }
 
-// ---- this rank's own word
+// ---- this rank's own status
 
 static void status_of_world(void *world, CommStatus *status) { world_status(world, status); }
 static int check_of_world(void *world, Error *err) { return world_check(world, err); }
 
-// Writes what this rank does now. state: never goes back to RANK_RUNS; at an end the world is not asked any more, whose
-// lock may be held by the thread that brought the end.
+// Writes what this rank does now. The state never goes back to RANK_RUNS. At the end the world is asked no more, as the
+// thread that brought the end may hold its lock.
 static int write_self(RankState state, Error *err) {
     CommStatus comm = {0};
-    const bool ask = state == RANK_RUNS && dog.spec.status;
-    if (ask) dog.spec.status(dog.spec.context, &comm);
+    const bool ask = state == RANK_RUNS && watchdog.spec.status;
+    if (ask) watchdog.spec.status(watchdog.spec.context, &comm);
     pthread_mutex_lock(&self_lock);
     if (state != RANK_RUNS) self.state = state;
     self.count++;
@@ -64,7 +64,7 @@ static int write_self(RankState state, Error *err) {
         snprintf(self.label, sizeof self.label, "%s", comm.label);
     }
     snprintf(self.phase, sizeof self.phase, "%s", atomic_load(&current_phase));
-    int code = rank_status_write(&self, dog.watch.folder, err);
+    int code = rank_status_write(&self, watchdog.watch.folder, err);
     pthread_mutex_unlock(&self_lock);
     return code;
 }
@@ -74,7 +74,7 @@ static int write_self(RankState state, Error *err) {
 // True on the one rank that makes the file: it alone prints. A folder that takes no file must not silence all.
 static bool take_verdict(const char *line) {
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/verdict_%016llx", dog.watch.folder, (unsigned long long)dog.watch.run) >=
+    if (snprintf(path, sizeof path, "%s/verdict_%016llx", watchdog.watch.folder, (unsigned long long)watchdog.watch.run) >=
         PATH_MAX)
         return true;
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -90,7 +90,7 @@ static void print(const char *line) {
     if (write(2, line, strlen(line)) < 0) return;
 }
 
-// line NULL: another rank has said why
+// line NULL: another rank has printed the reason
 static _Noreturn void end(const char *line) {
     char text[MAX_LINE + 32];
     snprintf(text, sizeof text, "%s: %s\n", error_program(), line ? line : "");
@@ -105,7 +105,7 @@ static _Noreturn void end(const char *line) {
     _exit(1);
 }
 
-// The program ends by exit() on an error that it has told.
+// The program ends by exit() after an error that it has printed.
 static void end_of_program(void) {
     if (!atomic_load(&running)) return;
     take_verdict("an error of its own\n");
@@ -115,10 +115,10 @@ static void end_of_program(void) {
 // ---- the thread
 
 static void look(double seconds) {
-    RankWatch *w = &dog.watch;
+    RankWatch *w = &watchdog.watch;
     const bool wrote = write_self(RANK_RUNS, NULL) == 0;
-    // who cannot write cannot tell whether the others can
-    const double counted = wrote ? fmin(seconds, 2 * dog.period) : 0;
+    // a rank that cannot write its status cannot tell whether others can
+    const double counted = wrote ? fmin(seconds, 2 * watchdog.period) : 0;
     pthread_mutex_lock(&self_lock);
     rank_watch_note(&w->peers[w->rank], &self, counted);
     pthread_mutex_unlock(&self_lock);
@@ -126,9 +126,9 @@ static void look(double seconds) {
         if (r != w->rank && w->peers[r].watched) rank_watch_look(w, r, counted);
 }
 
-// A signal came: perhaps it is mpirun's, which ends all ranks a second after one has died.
+// A signal came: perhaps mpirun's, which ends all ranks a second after one has died.
 static void look_for_dead(void) {
-    RankWatch *w = &dog.watch;
+    RankWatch *w = &watchdog.watch;
     const RankStatus *here = &w->peers[w->rank].last;
     for (int r = 0; r < w->size; r++) {
         const Peer *peer = &w->peers[r];
@@ -139,27 +139,27 @@ static void look_for_dead(void) {
     }
 }
 
-// Looks again, a moment later: what is told is then true now, not a second ago, as others who notice write it too; and
-// who has died is told of rather than the error that his death made in the transport.
+// Looks again after a moment, so that the line tells what is true now and not a second ago, and names the rank that died
+// rather than the error that its death caused in the transport.
 static RankVerdict judge_again(double moment, char *line, size_t size) {
     look(0);
     poll(NULL, 0, (int)(1000 * moment));
     look(0);
-    return rank_watch_judge(&dog.watch, line, size);
+    return rank_watch_judge(&watchdog.watch, line, size);
 }
 
 static void judge(void) {
     char line[MAX_LINE], message[MAX_LINE / 2];
     Error err = {0};
-    RankVerdict verdict = rank_watch_judge(&dog.watch, line, sizeof line);
-    const bool failed = dog.spec.check && dog.spec.check(dog.spec.context, &err);
+    RankVerdict verdict = rank_watch_judge(&watchdog.watch, line, sizeof line);
+    const bool failed = watchdog.spec.check && watchdog.spec.check(watchdog.spec.context, &err);
     if (verdict != RANKS_END && (verdict == RANKS_FAULT || failed))
-        verdict = judge_again(verdict == RANKS_FAULT ? 2 * TICK : fmin(MOMENT_AFTER_ERROR, dog.watch.timeout / 4), line,
+        verdict = judge_again(verdict == RANKS_FAULT ? 2 * TICK : fmin(MOMENT_AFTER_ERROR, watchdog.watch.timeout / 4), line,
                               sizeof line);
     if (verdict == RANKS_WELL && failed) {
-        snprintf(message, sizeof message, "rank %d: %.900s; last step %lld", dog.watch.rank, err.message,
+        snprintf(message, sizeof message, "rank %d: %.900s; last step %lld", watchdog.watch.rank, err.message,
                  (long long)atomic_load(&current_step));
-        rank_watch_describe(&dog.watch, -1, message, line, sizeof line);
+        rank_watch_describe(&watchdog.watch, -1, message, line, sizeof line);
         verdict = RANKS_FAULT;
     }
     if (verdict != RANKS_WELL) end(verdict == RANKS_FAULT ? line : NULL);
@@ -168,10 +168,10 @@ static void judge(void) {
 static void *watch_ranks(void *unused) {
     (void)unused;
     double last = clock_seconds();
-    struct pollfd wake = {.fd = dog.wake, .events = POLLIN};
+    struct pollfd wake = {.fd = watchdog.wake, .events = POLLIN};
     while (poll(&wake, 1, (int)(1000 * TICK)) != 1) {
         const double time = clock_seconds();
-        if (time - last >= dog.period) {
+        if (time - last >= watchdog.period) {
             look(time - last);
             last = time;
         } else if (process_stop_requested()) {
@@ -204,37 +204,37 @@ static void clean(const char *folder, int size, uint64_t run) {
 }
 
 static int make_folder(Error *err) {
-    RankWatch *w = &dog.watch;
-    if (snprintf(w->folder, sizeof w->folder, "%s/.ranks", dog.spec.folder) >= PATH_MAX - 32)
-        return fail_input(err, "%.200s...: expected a path of at most %d bytes", dog.spec.folder, PATH_MAX - 33);
+    RankWatch *w = &watchdog.watch;
+    if (snprintf(w->folder, sizeof w->folder, "%s/.ranks", watchdog.spec.folder) >= PATH_MAX - 32)
+        return fail_input(err, "%.200s...: expected a path of at most %d bytes", watchdog.spec.folder, PATH_MAX - 33);
     if (mkdir(w->folder, 0777) == 0 || errno == EEXIST) return 0;
     return file_fail_open(err, w->folder, errno);
 }
 
 // Folder, number of the run, and this rank's file. Collective, whatever fails.
 static int prepare(Error *err) {
-    RankWatch *w = &dog.watch;
+    RankWatch *w = &watchdog.watch;
     int code = make_folder(err);
-    w->run = dog.spec.run;
-    if (dog.spec.world && w->rank == 0 && getrandom(&w->run, sizeof w->run, 0) != (ssize_t)sizeof w->run)
+    w->run = watchdog.spec.run;
+    if (watchdog.spec.world && w->rank == 0 && getrandom(&w->run, sizeof w->run, 0) != (ssize_t)sizeof w->run)
         w->run = (uint64_t)getpid() ^ (uint64_t)time(NULL) << 32;
     if (!code && w->rank == 0) clean(w->folder, w->size, w->run);
-    if (dog.spec.world) comm_host_broadcast(world_comm(dog.spec.world), &w->run, sizeof w->run, 0);
+    if (watchdog.spec.world) comm_host_broadcast(world_comm(watchdog.spec.world), &w->run, sizeof w->run, 0);
     rank_status_self(&self);
     self.run = w->run;
     self.rank = w->rank;
     return code ? code : write_self(RANK_RUNS, err);
 }
 
-// All ranks' first words; false: one of them has none.
+// Exchanges the first status of all ranks; false: one of them has none.
 static bool meet(int code) {
-    RankWatch *w = &dog.watch;
+    RankWatch *w = &watchdog.watch;
     bool complete = true;
     RankStatus *all = calloc((size_t)w->size, sizeof *all);
     if (code) self.state = RANK_FAILED;
-    // without memory for the others' words there is no world either
+    // the others wait in the collective below
     if (!all) abort();
-    comm_host_gather(world_comm(dog.spec.world), all, &self, sizeof self);
+    comm_host_gather(world_comm(watchdog.spec.world), all, &self, sizeof self);
     for (int r = 0; r < w->size; r++) {
         complete = complete && all[r].state == RANK_RUNS;
         rank_watch_note(&w->peers[r], &all[r], 0);
@@ -244,37 +244,37 @@ static bool meet(int code) {
 }
 
 static void forget(void) {
-    free(dog.watch.peers);
-    if (dog.wake >= 0) close(dog.wake);
-    dog.watch.peers = NULL;
+    free(watchdog.watch.peers);
+    if (watchdog.wake >= 0) close(watchdog.wake);
+    watchdog.watch.peers = NULL;
 }
 
 int watchdog_start(const WatchdogSpec *spec, Error *err) {
     static bool at_exit;
     if (spec->size < 2 || spec->timeout <= 0) return 0;
-    dog.spec = *spec;
+    watchdog.spec = *spec;
     if (spec->world) {
-        dog.spec.status = status_of_world;
-        dog.spec.check = check_of_world;
-        dog.spec.context = spec->world;
+        watchdog.spec.status = status_of_world;
+        watchdog.spec.check = check_of_world;
+        watchdog.spec.context = spec->world;
     }
-    dog.watch = (RankWatch){.rank = spec->rank, .size = spec->size, .timeout = spec->timeout};
-    dog.watch.peers = calloc((size_t)spec->size, sizeof *dog.watch.peers);
-    if (!dog.watch.peers) abort(); // the others would wait in the collectives below
-    dog.period = fmax(TICK, fmin(LONGEST_PERIOD, spec->timeout / PERIODS_A_TIMEOUT));
-    dog.wake = eventfd(0, EFD_CLOEXEC);
-    int code = dog.wake < 0 ? fail_fault(err, "eventfd: %s", strerror(errno)) : 0;
+    watchdog.watch = (RankWatch){.rank = spec->rank, .size = spec->size, .timeout = spec->timeout};
+    watchdog.watch.peers = calloc((size_t)spec->size, sizeof *watchdog.watch.peers);
+    if (!watchdog.watch.peers) abort(); // the others would wait in the collectives below
+    watchdog.period = fmax(TICK, fmin(LONGEST_PERIOD, spec->timeout / PERIODS_A_TIMEOUT));
+    watchdog.wake = eventfd(0, EFD_CLOEXEC);
+    int code = watchdog.wake < 0 ? fail_fault(err, "eventfd: %s", strerror(errno)) : 0;
     int prepared = prepare(code ? NULL : err);
     code = code ? code : prepared;
     bool complete = spec->world ? meet(code) : !code;
-    rank_watch_choose(&dog.watch);
-    rank_watch_note(&dog.watch.peers[spec->rank], &self, 0);
+    rank_watch_choose(&watchdog.watch);
+    rank_watch_note(&watchdog.watch.peers[spec->rank], &self, 0);
     if (!complete) {
         forget();
         return code;
     }
     if (!at_exit) at_exit = atexit(end_of_program) == 0;
-    if (pthread_create(&dog.thread, NULL, watch_ranks, NULL) != 0) {
+    if (pthread_create(&watchdog.thread, NULL, watch_ranks, NULL) != 0) {
         forget();
         return fail_fault(err, "no thread for the watchdog");
     }
@@ -285,7 +285,7 @@ int watchdog_start(const WatchdogSpec *spec, Error *err) {
 // ---- orderly end
 
 static bool all_are_done(void) {
-    RankWatch *w = &dog.watch;
+    RankWatch *w = &watchdog.watch;
     RankStatus status;
     for (int r = 0; r < w->size; r++)
         if (r != w->rank && rank_status_read(&status, w->folder, w->run, r) && status.state == RANK_RUNS) return false;
@@ -295,8 +295,8 @@ static bool all_are_done(void) {
 void watchdog_stop(void) {
     if (!atomic_exchange(&running, false)) return;
     uint64_t one = 1;
-    if (write(dog.wake, &one, sizeof one) == (ssize_t)sizeof one) pthread_join(dog.thread, NULL);
+    if (write(watchdog.wake, &one, sizeof one) == (ssize_t)sizeof one) pthread_join(watchdog.thread, NULL);
     write_self(RANK_DONE, NULL);
-    if (all_are_done()) folder_remove(dog.watch.folder);
+    if (all_are_done()) folder_remove(watchdog.watch.folder);
     forget();
 }

@@ -1,15 +1,15 @@
 // Ends all ranks when one of them is dead, stopped or hung: a collective would wait for it forever.
 //
 // A thread of each rank writes what the rank does into FOLDER/.ranks (rank_status.h) about once a second, and reads what
-// others write. A rank is given up when
+// others write. A rank counts as lost when
 //   - its process, on the same machine, is gone;
 //   - its file has not changed for longer than the timeout, by the reader's clock alone;
 //   - it lives, but ranks have waited longer than the timeout in a collective that it has not begun, in the phase
 //     "training" (in others, thirty times as long), or all wait in the same one for ten times as long;
 //   - the transport tells of an error (world_check).
 // The first to notice prints one line on stderr with the rank, its process, the last step, its last collective and
-// those in which the others wait; then all ranks end with code 1. A rank that ends by exit() with an error of its own
-// takes the others with it in silence, as it has told the reason.
+// those in which the others wait; then all ranks end with code 1. A rank that ends by exit() with an error of its own,
+// which it has printed, ends the others without a further line.
 #ifndef LLMC_RANKS_WATCHDOG_H
 #define LLMC_RANKS_WATCHDOG_H
 
@@ -41,7 +41,7 @@ int watchdog_start(const WatchdogSpec *spec, Error *err);
 void watchdog_phase(const char *phase);
 void watchdog_step(int64_t step);
 
-// Orderly end: no rank misses this one any more. The last to stop removes the files. To be called after a barrier, as a
+// Orderly end: from here on no rank waits for this one. The last to stop removes the files. To be called after a barrier, as a
 // rank that dies later is not noticed by this one, and before world_close. Nothing where no watchdog runs.
 void watchdog_stop(void);
 

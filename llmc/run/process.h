@@ -9,15 +9,13 @@ extern "C" {
 #endif
 
 // To be called first in main, with the program's name for error_print.
-//  - A standard stream that came closed is opened on /dev/null, lest the next file that is opened takes its
-//  number and
-//    receives the messages.
-//  - Writing to a closed pipe, or past the file size limit, becomes an error of the call and not the
-//  program's end.
+//  - A standard stream that came closed is opened on /dev/null, so that the next file that is opened does not take its
+//    number and receive the messages.
+//  - Writing to a closed pipe, or past the file size limit, becomes an error of the call and does not end the program.
 //  - SIGINT, SIGTERM and SIGUSR1 are noted; the second one of SIGINT and SIGTERM ends the program at once.
 void process_prepare(const char *program);
 
-// What is printed from here on goes nowhere: for a rank that does not speak. Errors still have stderr.
+// Drops what is printed on stdout from here on: for ranks other than the first. Errors still reach stderr.
 void process_silence(void);
 
 // Whether one of these signals came, and the first that did (0: none).
