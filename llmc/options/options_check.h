@@ -1,0 +1,11 @@
+// What must hold between options, beyond the bounds of each.
+#ifndef LLMC_OPTIONS_OPTIONS_CHECK_H
+#define LLMC_OPTIONS_OPTIONS_CHECK_H
+
+#include "options/options.h"
+
+// Sets what follows from other options, as far as it is known before the data and the ranks are. Errors: 2 (option, value,
+// what was expected).
+int options_check(Options *options, Error *err);
+
+#endif
