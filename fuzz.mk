@@ -5,8 +5,9 @@
 FUZZ_BUILD   := build/fuzz
 FUZZ_CC      ?= clang
 FUZZ_NAMES   := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-FUZZ_SOURCES := $(sort $(wildcard llmc/base/*.c llmc/loader/*.c)) llmc/checkpoint/safetensors.c llmc/model/config.c llmc/model/no_model.c \
-                llmc/model/parameters.c llmc/eval/items.c tests/fuzz/common.c
+FUZZ_SOURCES := $(sort $(wildcard llmc/base/*.c llmc/loader/*.c)) llmc/model/config.c llmc/model/no_model.c \
+                llmc/model/parameters.c llmc/eval/items.c tests/fuzz/common.c \
+                $(filter-out %_writer.c,$(sort $(wildcard llmc/checkpoint/safetensors_*.c)))
 FUZZ_FLAGS   := -std=c11 -pedantic -Wall -Wextra -Werror -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all \
                 -D_GNU_SOURCE -DLLMC_PRECISION_bf16 -Illmc -Itests/fuzz $(DEPS_INCLUDES) -MMD -MP
 FUZZ_LIBS    := $(LIBDIRS) -lcjson -lpcre2-8 -lxxhash -lm

@@ -21,7 +21,7 @@ extern "C" {
 
 enum { SAFETENSORS_MAX_DIMS = 4, SAFETENSORS_MAX_HEADER = 100000000, SAFETENSORS_MAX_FILES = 4096 };
 
-typedef enum { SAFETENSORS_F32, SAFETENSORS_BF16, SAFETENSORS_F16 } SafetensorsType;
+typedef enum { SAFETENSORS_F32, SAFETENSORS_BF16, SAFETENSORS_F16, SAFETENSORS_TYPES } SafetensorsType;
 
 typedef struct {
     const char *name;
