@@ -31,15 +31,6 @@ static const char *const type_names[] = {[MODEL_SAME] = "same", [MODEL_FP32] = "
 
 const char *model_type_name(ModelType type) { return type_names[type]; }
 
-int model_type_parse(ModelType *type, const char *text, Error *err) {
-    for (int i = 0; i < (int)(sizeof type_names / sizeof *type_names); i++) {
-        if (strcmp(text, type_names[i]) != 0) continue;
-        *type = (ModelType)i;
-        return 0;
-    }
-    return fail_input(err, "option --dtype: expected one of same|fp32|bf16, found '%s'", text);
-}
-
 SafetensorsType model_type_of(ModelType type, SafetensorsType input) {
     if (type == MODEL_SAME) return input;
     return type == MODEL_FP32 ? SAFETENSORS_F32 : SAFETENSORS_BF16;

@@ -17,10 +17,9 @@ extern "C" {
 
 enum { MODEL_CONFIG_BYTES = 4 << 20 };
 
-typedef enum { MODEL_SAME, MODEL_FP32, MODEL_BF16 } ModelType; // same: as in the input
+typedef enum { MODEL_SAME, MODEL_FP32, MODEL_BF16, MODEL_TYPES } ModelType; // same: as in the input
 
 const char *model_type_name(ModelType type); // "same", "fp32", "bf16"
-int model_type_parse(ModelType *type, const char *text, Error *err);
 SafetensorsType model_type_of(ModelType type, SafetensorsType input);
 
 // Called now and then: bytes done so far, of all. false: give up.

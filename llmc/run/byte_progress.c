@@ -32,3 +32,10 @@ double byte_progress_end(ByteProgress *p) {
     p->drawn = false;
     return clock_seconds() - p->began;
 }
+
+void byte_progress_tell(const char *output, uint64_t bytes, double seconds) {
+    char size[24], span[24];
+    progress_count(size, sizeof size, (double)bytes);
+    progress_span(span, sizeof span, seconds);
+    printf("written to %s: %sB in %s\n", output, size, span);
+}

@@ -2,9 +2,9 @@
 #ifndef LLMC_TOOLS_AVERAGE_INTERNAL_H
 #define LLMC_TOOLS_AVERAGE_INTERNAL_H
 
-#include "tools/average.h"
 #include "checkpoint/leftovers.h"
 #include "checkpoint/safetensors.h"
+#include "tools/average.h"
 
 #define AVERAGE_MARK "average.json"
 

@@ -1,11 +1,11 @@
 // Averages models: see average_llama3 --help.
 #include <stdio.h>
 
-#include "tools/average.h"
-#include "tools/average_options.h"
 #include "run/byte_progress.h"
 #include "run/process.h"
 #include "run/progress.h"
+#include "tools/average.h"
+#include "tools/average_options.h"
 
 static void print_plan(const AverageSpec *spec, const Average *a) {
     static const char *const types[] = {"the first's types", "fp32", "bf16"};
@@ -24,12 +24,8 @@ static int write_average(const AverageSpec *spec, Average *a, Error *err) {
     byte_progress_begin(&progress);
     int code = average_write(a, byte_progress_show, &progress, err);
     const double seconds = byte_progress_end(&progress);
-    if (code) return code;
-    char bytes[24], span[24];
-    progress_count(bytes, sizeof bytes, (double)average_write_bytes(a));
-    progress_span(span, sizeof span, seconds);
-    printf("written to %s: %sB in %s\n", spec->output, bytes, span);
-    return 0;
+    if (!code) byte_progress_tell(spec->output, average_write_bytes(a), seconds);
+    return code;
 }
 
 static int run(const AverageSpec *spec, Error *err) {

@@ -7,6 +7,7 @@
 
 #include "base/version.h"
 #include "checkpoint/find_model.h"
+#include "tools/tool_options.h"
 
 static const char description[] =
     "average_llama3 " LLMC_VERSION ": average models, given as Hugging Face directories with safetensors: language "
@@ -37,12 +38,6 @@ typedef struct {
     Error *err;
 } Parse;
 
-static int set_output(AverageSpec *spec, const char *text, Error *err) {
-    if (*text == 0) return fail_input(err, "option --output: expected DIR, found an empty string");
-    spec->output = text;
-    return 0;
-}
-
 static int add_input(AverageOptions *options, const char *folder) {
     options->inputs[options->spec.count++] = folder; // room for all of argv
     return 0;
@@ -54,13 +49,13 @@ static error_t take(int key, char *text, struct argp_state *state) {
     if (parse->err->code) return 0; // the first mistake is told
     switch (key) {
     case 'o':
-        set_output(spec, text, parse->err);
+        tool_take_folder(&spec->output, "--output", text, parse->err);
         return 0;
     case 'w':
         parse->weights = text;
         return 0;
     case 'd':
-        model_type_parse(&spec->type, text, parse->err);
+        tool_take_type(&spec->type, text, parse->err);
         return 0;
     case KEY_OVERWRITE:
         spec->overwrite = true;

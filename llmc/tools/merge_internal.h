@@ -2,8 +2,8 @@
 #ifndef LLMC_TOOLS_MERGE_INTERNAL_H
 #define LLMC_TOOLS_MERGE_INTERNAL_H
 
-#include "tools/merge.h"
 #include "model/config.h"
+#include "tools/merge.h"
 
 // In every output: by it a folder is known as ours.
 #define MERGE_MARK "merge.json"

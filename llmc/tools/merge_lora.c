@@ -1,11 +1,11 @@
 // Merges a LoRA adapter into its base model: see merge_lora --help.
 #include <stdio.h>
 
-#include "tools/merge.h"
 #include "run/byte_progress.h"
-#include "tools/merge_options.h"
 #include "run/process.h"
 #include "run/progress.h"
+#include "tools/merge.h"
+#include "tools/merge_options.h"
 
 // "4", or "4 to 8"
 static const char *range_text(char text[64], MergeRange range) {
@@ -44,12 +44,8 @@ static int write_merged(const MergeSpec *spec, Merge *m, Error *err) {
     byte_progress_begin(&progress);
     int code = merge_write(m, byte_progress_show, &progress, err);
     const double seconds = byte_progress_end(&progress);
-    if (code) return code;
-    char bytes[24], span[24];
-    progress_count(bytes, sizeof bytes, (double)merge_write_bytes(m));
-    progress_span(span, sizeof span, seconds);
-    printf("written to %s: %sB in %s\n", spec->output, bytes, span);
-    return 0;
+    if (!code) byte_progress_tell(spec->output, merge_write_bytes(m), seconds);
+    return code;
 }
 
 static int run(const MergeSpec *spec, Error *err) {

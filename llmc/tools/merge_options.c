@@ -4,6 +4,7 @@
 
 #include "base/version.h"
 #include "checkpoint/find_model.h"
+#include "tools/tool_options.h"
 
 static const char description[] =
     "merge_lora " LLMC_VERSION ": merge a LoRA adapter, as PEFT and train_llama3 save it, into its base model.\v"
@@ -33,25 +34,22 @@ typedef struct {
     Error *err;
 } Parse;
 
-static error_t set_folder(const char **folder, const char *option, const char *text, Error *err) {
-    *folder = text;
-    if (*text == 0) fail_input(err, "option %s: expected DIR, found an empty string", option);
-    return 0;
-}
-
 static error_t take(int key, char *text, struct argp_state *state) {
     const Parse *parse = state->input;
     MergeSpec *spec = parse->spec;
     if (parse->err->code) return 0; // the first mistake is told
     switch (key) {
     case 'a':
-        return set_folder(&spec->adapter, "--adapter", text, parse->err);
+        tool_take_folder(&spec->adapter, "--adapter", text, parse->err);
+        return 0;
     case 'b':
-        return set_folder(&spec->base, "--base", text, parse->err);
+        tool_take_folder(&spec->base, "--base", text, parse->err);
+        return 0;
     case 'o':
-        return set_folder(&spec->output, "--output", text, parse->err);
+        tool_take_folder(&spec->output, "--output", text, parse->err);
+        return 0;
     case 'd':
-        model_type_parse(&spec->type, text, parse->err);
+        tool_take_type(&spec->type, text, parse->err);
         return 0;
     case KEY_OVERWRITE:
         spec->overwrite = true;
