@@ -1,5 +1,4 @@
 import os
-import pathlib
 import random
 import signal
 import sys
@@ -7,15 +6,16 @@ import sys
 import pytest
 import torch
 
-sys.path += map(str, pathlib.Path(__file__).parent.glob("*/"))  # tests that use what another one defines
-import compare  # noqa: E402
-import llmc  # noqa: E402
+import compare
+import llmc
+from seeds import SEED, seed_of
 
-SEED = int(os.environ.get("LLMC_TEST_SEED", random.SystemRandom().randrange(2**31)))
+ON_ALL_CORES = ("tests/kernels/", "tests/device/")  # as a run has them, so that races among them show
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "checked: small, also run against the builds with sanitizers")
+    config.addinivalue_line("markers", "alone: needs all cores or judges times, so that nothing should run beside it")
     # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and so would every program that the tests start and signal
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -28,6 +28,8 @@ def pytest_addoption(parser):
 
 def pytest_itemcollected(item):
     item.obj = compare.judged(item.obj)
+    if item.nodeid.startswith(ON_ALL_CORES):
+        item.add_marker("alone")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -58,17 +60,10 @@ def lib(request):
 @pytest.fixture(autouse=True)
 def seeded(request):
     """Fresh inputs for each test, drawn from the printed seed and the test's name."""
-    seed = hash_text(f"{SEED} {request.node.name}")
+    seed = seed_of(request.node.name)
     torch.manual_seed(seed)
     random.seed(seed)
     print(f"LLMC_TEST_SEED={SEED}")
-
-
-def hash_text(text):
-    value = 1469598103934665603
-    for byte in text.encode():
-        value = (value ^ byte) * 1099511628211 % 2**64
-    return value >> 1
 
 
 @pytest.fixture(autouse=True)

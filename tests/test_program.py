@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import llmc
-from conftest import SEED
+from seeds import SEED
 
 FOLDERS = llmc.build_folders()
 

@@ -13,7 +13,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "data")]
-import test_eval as material  # noqa: E402
+import lmeval as material  # noqa: E402
 from evaluation import Evaluation, completions, questions  # noqa: E402
 from model import Model  # noqa: E402
 

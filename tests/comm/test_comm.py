@@ -11,7 +11,7 @@ import torch
 import hostlib
 import llmc
 import ranks
-from conftest import SEED
+from seeds import SEED
 
 RANK = llmc.ROOT / "tests/support" / "comm_rank.py"
 FOLDERS = llmc.build_folders()

@@ -9,7 +9,7 @@ import torch
 import llmc
 from model import TINY, Model, Parallel, part, random_batch
 from rank_model import own_arrays
-from test_parameters import table_of
+from model import table_of
 
 B, T = 2, 8
 REWARD = TINY | dict(num_labels=1, eos_token_id=1)

@@ -13,8 +13,8 @@ import pytest
 from chatprep import CHATML, model_folder, talk, write_jsonl
 from checkout import ROOT, load_script, script
 from chatprep import model, prepare, trained  # noqa: F401  fixtures
-from test_prepare_data import documents, random_text, refused
-from test_prepare_data import run as prepare_data
+from textprep import documents, random_text, refused
+from textprep import run as prepare_data
 
 from llmdata import chatset, files, formats, records, rows, split, textfile
 from llmdata.errors import InputError

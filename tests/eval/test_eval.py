@@ -1,43 +1,16 @@
 """Evaluations score as lm-eval does: the same items and weights through both, log-likelihood by log-likelihood."""
 
-import os
 
 import numpy as np
 import pytest
 import torch
 
-os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-import evaluation  # noqa: E402
+from lmeval import COMPLETION, MMLU, T, Place, lm_task, run_lm_eval
 import llmc  # noqa: E402
-from evaluation import Evaluation, completions, prepare, questions, run_task, text, write_rows  # noqa: E402
-from model import TINY, Model, transformers_model  # noqa: E402
+from evaluation import Evaluation, completions, questions, run_task, text, write_rows  # noqa: E402
 
-T = 64
 # Sums of up to T float losses, each good to about 1e-5 of its logits' size (around 10), on both sides.
 TOLERANCE = 2e-3
-
-FIELDS = TINY | dict(vocab_size=360, max_position_embeddings=256)
-
-
-class Place:
-    """Tokenizer, model (ours and transformers') and evaluation files."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        evaluation.make_tokenizer(folder)
-        self.reference = transformers_model(FIELDS, torch.float32).eval()
-        self.lib = llmc.load("fp32")
-
-    def model(self, B=3):
-        model = Model(self.lib, FIELDS, B, T, training=False)
-        model.set_weights(self.reference.state_dict())
-        return model
-
-    def file(self, name, rows, *options):
-        source = write_rows(self.folder / f"{name}.jsonl", rows)
-        output = self.folder / f"{name}.eval"
-        prepare(source, "--tokenizer", self.folder, "--output", output, "--overwrite", *options)
-        return output
 
 
 needs_fp32 = pytest.mark.skipif("fp32" not in llmc.build_folders(), reason="no fp32 build under test: agreement is of fp32")
@@ -98,32 +71,6 @@ def test_packing_fills_rows(place):
 # ---- lm-eval
 
 
-def run_lm_eval(place, tasks, shots_seed=1234):
-    import lm_eval
-    import transformers
-    from lm_eval.models.huggingface import HFLM
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder)
-    model = HFLM(pretrained=place.reference, tokenizer=tokenizer, max_length=T, batch_size=4, device="cpu")
-    for task in tasks:
-        task.setdefault("dataset_kwargs", {})["cache_dir"] = str(place.folder / "datasets")
-    result = lm_eval.simple_evaluate(model=model, tasks=tasks, log_samples=True, bootstrap_iters=0, fewshot_random_seed=shots_seed,
-                                     confirm_run_unsafe_code=False, verbosity="ERROR")  # fmt: skip
-    return result["results"], result["samples"]
-
-
-def lm_task(name, path, shots_path=None, **fields):
-    files = {"test": str(path)} | ({"dev": str(shots_path)} if shots_path else {})
-    metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm", "acc_bytes")]
-    return {"task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": "test",
-            "output_type": "multiple_choice", "metric_list": metrics, "metadata": {"version": 1}, **fields}  # fmt: skip
-
-
-COMPLETION = dict(doc_to_text="{{ctx}}", doc_to_choice="endings", doc_to_target="label")
-MMLU = dict(
-    doc_to_text="{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:",
-    doc_to_choice=["A", "B", "C", "D"], doc_to_target="answer", fewshot_split="dev", description="About words.\n\n",
-)  # fmt: skip
 PERPLEXITY = dict(output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
                   metric_list=[{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")])  # fmt: skip
 

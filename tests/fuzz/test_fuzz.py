@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import programs
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FUZZ = ROOT / "tests" / "fuzz"
 NAMES = sorted(path.stem.removeprefix("fuzz_") for path in FUZZ.glob("fuzz_*.c"))
@@ -19,7 +21,7 @@ def inputs(name):
 
 @pytest.fixture(scope="session")
 def replay():
-    done = subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "fuzz-replay"], cwd=ROOT, capture_output=True, text=True)
+    done = programs.make("fuzz-replay")
     assert done.returncode == 0, done.stderr
     return ROOT / "build" / "fuzz" / "replay"
 

@@ -9,6 +9,7 @@ import pytest
 
 import llmc
 from model import Error
+from seeds import seed_of
 
 
 class Options(ctypes.Structure):
@@ -107,9 +108,7 @@ def test_top_k_cuts_ties_by_id():
 
 
 def llmc_seed(request):
-    from conftest import SEED, hash_text
-
-    return hash_text(f"{SEED} {request.node.name}") % 2**32
+    return seed_of(request.node.name) % 2**32
 
 
 def test_transformers_keeps_the_same(request):

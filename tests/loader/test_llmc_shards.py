@@ -15,7 +15,7 @@ from safetensors.numpy import save
 import trainrun
 from hostlib import INPUT, LoaderSpec, Shard, call, expect_refusal, fresh_random, library, path_bytes, pointer, shard_header
 from hostlib import write_shard
-from test_shard import opened, read
+from shardfiles import opened, read
 from trainrun import Workplace, losses, read_log
 
 

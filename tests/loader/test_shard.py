@@ -22,20 +22,9 @@ from hostlib import (
     write_shard,
 )
 
+from shardfiles import opened, read
+
 pytestmark = pytest.mark.checked
-
-
-def opened(path):
-    shard = Shard()
-    call("shard_open", byref(shard), path_bytes(path))
-    return shard
-
-
-def read(shard, first, count):
-    tokens = np.full(count + 8, -77, np.int32)
-    call("shard_read", byref(shard), first, count, pointer(tokens))
-    assert (tokens[count:] == -77).all(), "wrote past the end"
-    return tokens[:count]
 
 
 @pytest.mark.parametrize("bits, vocab", [(16, 65536), (16, 300), (32, 128256), (32, 2**31 - 1)])

@@ -13,12 +13,12 @@ import torch
 import compare
 import llmc
 import model as models
-import test_ranks_model as by_ranks
+import divided
 from finetuning import LORA, Finetuning
 from model import TINY, Model, random_batch, reference_loss, transformers_model
 from hfmodels import make_model
 from modeltools import MERGE
-from test_model import MODEL_LIMIT
+from modelchecks import MODEL_LIMIT
 from trainrun import ON_CPU, VOCAB, Workplace, read_log
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -209,11 +209,11 @@ def test_small_updates_are_not_lost(lib):
 
 @pytest.mark.skipif(not ON_CPU, reason="ranks share no GPU here")
 def test_ranks(lib, tmp_path):
-    first = by_ranks.job(lib, FIELDS) | dict(lora=(8, 16.0, "q_proj,v_proj,down_proj"))
+    first = divided.job(lib, FIELDS) | dict(lora=(8, 16.0, "q_proj,v_proj,down_proj"))
     jobs = [first | dict(zero=zero, shards=shards) for zero, shards in ((0, 1), (1, 2), (2, 2))]
-    for what, result in zip(jobs, by_ranks.by_ranks(jobs, 2, tmp_path)):
-        by_ranks.check_against_one(lib, what, result, what["shards"])
-        by_ranks.same(result[1], result[0])
+    for what, result in zip(jobs, divided.by_ranks(jobs, 2, tmp_path)):
+        divided.check_against_one(lib, what, result, what["shards"])
+        divided.same(result[1], result[0])
 
 
 # ---- kernels

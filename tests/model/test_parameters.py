@@ -6,13 +6,7 @@ import random
 import pytest
 
 import model as models
-
-
-def table_of(lib, fields, shards, part=None):
-    table, err = models.ParameterTable(), models.Error()
-    code = lib.parameter_table_build(ctypes.byref(table), ctypes.byref(models.c_config(fields)), shards, part and ctypes.byref(part), ctypes.byref(err))
-    assert code == 0, err.message
-    return table
+from model import table_of
 
 
 def piece(lib, table, tensor, shard):

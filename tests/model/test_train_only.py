@@ -12,9 +12,9 @@ import torch
 import compare
 import llmc
 import model as models
-import test_ranks_model as by_ranks
+import divided
 from model import TINY, Model, random_batch, reference_loss, transformers_model
-from test_model import MODEL_LIMIT
+from modelchecks import MODEL_LIMIT
 from trainrun import ON_CPU, Workplace
 
 FIELDS = TINY | dict(num_hidden_layers=3)
@@ -194,11 +194,11 @@ def test_memory_falls(lib, tmp_path):
 @pytest.mark.parametrize("only", ["model.layers.[12].mlp.*,lm_head.weight", f"{K},{UP},*norm*", "model.embed_tokens.weight"])
 def test_ranks(lib, tmp_path, only):
     """Divided in every way: like one rank, the same on all, and what is frozen keeps its bits."""
-    first = by_ranks.job(lib, FIELDS) | dict(only=only)
+    first = divided.job(lib, FIELDS) | dict(only=only)
     jobs = [first | dict(zero=zero, shards=shards) for zero, shards in ((0, 1), (1, 2), (2, 2))]
-    for what, result in zip(jobs, by_ranks.by_ranks(jobs, 2, tmp_path)):
-        by_ranks.check_against_one(lib, what, result, what["shards"])
-        by_ranks.same(result[1], result[0])
+    for what, result in zip(jobs, divided.by_ranks(jobs, 2, tmp_path)):
+        divided.check_against_one(lib, what, result, what["shards"])
+        divided.same(result[1], result[0])
         start = Model(lib, FIELDS, 2, 9)
         lib.llama3_init_weights(start.handle, 7)
         chosen = trained(start.names, only)

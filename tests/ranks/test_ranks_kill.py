@@ -16,8 +16,8 @@ import pytest
 
 import ranks
 import trainrun
-from test_supervise import SCRIPT
-from test_watchdog import HOST, read_status
+from checkout import SUPERVISE
+from watchdog import HOST, read_status
 
 pytestmark = pytest.mark.skipif(not trainrun.ON_CPU, reason="one machine's GPUs are not taken by several ranks: runs on the cpu target")
 RANKS, TIMEOUT = 3, 2
@@ -242,7 +242,7 @@ def test_mpirun_itself_killed(folder):
 def test_supervised_with_fewer_ranks(folder):
     """A rank is killed, the run goes on with two, and a signal to the script ends it in order."""
     command = [*ranks.mpirun(RANKS), *map(str, [trainrun.program(), *folder.arguments(**OPTIONS, tokens_per_step=6 * trainrun.T)])]
-    script = [SCRIPT, "--pause", "1", "--ranks-after", "2", "--", *command]
+    script = [SUPERVISE, "--pause", "1", "--ranks-after", "2", "--", *command]
     environment = ranks.alone(ranks.SETTINGS)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(list(map(str, script)), env=environment, start_new_session=True, **pipes)

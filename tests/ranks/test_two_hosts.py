@@ -7,7 +7,7 @@ import pytest
 
 import ranks
 import twohosts
-from test_supervise import SCRIPT
+from checkout import SUPERVISE
 from trainrun import BUILDS, Workplace, losses, program
 
 REASON = twohosts.reason()
@@ -81,7 +81,7 @@ def ranks_left(hosts):
 
 # when mpirun, which waits for nothing, gives up a host that does not answer: as supervise.sh sets them, shorter
 KEEPALIVE = {"time": "5", "intvl": "2", "probes": "2"}
-SUPERVISED = [SCRIPT, "--restarts", "0", "--end-within", "5", "--"]
+SUPERVISED = [SUPERVISE, "--restarts", "0", "--end-within", "5", "--"]
 
 
 @pytest.mark.parametrize("timeout", [1, 3], ids="--rank-timeout {}".format)

@@ -4,7 +4,6 @@ import ctypes
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,13 +11,14 @@ import time
 import pytest
 
 import hostlib
+from watchdog import HOST, RankStatus, read_status, write_status
 from watchdog_rank import WatchdogSpec
 from checkout import ROOT
 
+pytestmark = pytest.mark.alone  # its timeouts are of a second
 LIBRARY = os.path.join(hostlib.BUILD, "libllmc.so")
 RANK = ROOT / "tests/support" / "watchdog_rank.py"
 TIMEOUT = 1.0
-HOST = socket.gethostname()
 
 
 class Rank:
@@ -333,25 +333,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 # ---- processes
-
-
-class RankStatus(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("run", "count")]
-    _fields_ += [(name, ctypes.c_int64) for name in ("step", "pid")]
-    _fields_ += [(name, ctypes.c_uint64) for name in ("started", "begun", "ended")]
-    _fields_ += [("label", ctypes.c_char * 64), ("host", ctypes.c_char * 64), ("place", ctypes.c_char * 33), ("phase", ctypes.c_char * 31)]
-    _fields_ += [("rank", ctypes.c_int32), ("state", ctypes.c_int32), ("check", ctypes.c_char * 33)]
-
-
-def read_status(path):
-    return RankStatus.from_buffer_copy(path.read_bytes())
-
-
-def write_status(path, status):
-    """With a check that holds, as the library writes it."""
-    error = hostlib.Error()
-    code = hostlib.library.rank_status_write(ctypes.byref(status), os.fsencode(path.parent), ctypes.byref(error))
-    assert code == 0, error.message
 
 
 UNKNOWN, LIVES, STOPPED, GONE = range(4)

@@ -20,6 +20,7 @@ import pytest
 from checkout import ROOT
 
 from hostlib import BUILD, INPUT, Error, library
+from rundir import Opened
 
 NAN = math.nan
 
@@ -291,32 +292,6 @@ def test_plain_lines(tmp_path):
 # ---- output folder
 
 
-class Lock(ctypes.Structure):
-    """llmc/run/lock.h"""
-
-    _fields_ = [("fd", c_int), ("path", ctypes.c_char * 4096)]
-
-
-class RunDir(ctypes.Structure):
-    """llmc/run/run_dir.h"""
-
-    _fields_ = [("folder", c_char_p), ("made", c_bool), ("lock", Lock)]
-
-
-class Opened:
-    """with Opened(folder) as (code, message)"""
-
-    def __init__(self, folder):
-        self.folder = os.fsencode(folder)
-
-    def __enter__(self):
-        self.dir, err = RunDir(), Error()
-        return library.run_dir_open(byref(self.dir), self.folder, byref(err)), err.message.decode()
-
-    def __exit__(self, *_):
-        library.run_dir_close(byref(self.dir))
-
-
 def test_run_dir_is_made(tmp_path):
     """It has the lock while it is held, and goes again if nothing came of the run."""
     with Opened(tmp_path / "a" / "b") as result:
@@ -357,14 +332,14 @@ def test_run_dir_read_only(tmp_path):
     os.chmod(tmp_path, 0o555)
     script = f"""
 import os, sys
-sys.path += [{str(ROOT / "tests/support")!r}, {str(ROOT / "tests/run")!r}]
-from test_log_progress import Opened
+sys.path.append({str(ROOT / "tests/support")!r})
+from rundir import Opened
 if os.geteuid() == 0: os.setgid(65534), os.setuid(65534)
 with Opened({str(tmp_path)!r}) as (code, message): print(code, message)
 """
     environment = {**os.environ, "LLMC_BUILD": BUILD}
     for parent in tmp_path.parents:  # pytest's folders are closed to others
-        if parent.name.startswith("pytest-"):
+        if parent.name.startswith(("pytest-", "popen-")):
             os.chmod(parent, 0o755)
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     os.chmod(tmp_path, 0o755)

@@ -20,7 +20,7 @@ import pytest
 
 import llmc
 import trainrun
-from test_rejection import Models
+from rejection import Models
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 from llmround.settings import known_options, read_round  # noqa: E402

@@ -10,9 +10,8 @@ import time
 import pytest
 
 import trainrun
-from checkout import ROOT
+from checkout import SUPERVISE
 
-SCRIPT = ROOT / "scripts" / "supervise.sh"
 # Each run takes the next line of `plan`: "STEP CODE" (a checkpoint of that step, unless it is 0, then the exit code), or "signal",
 # which waits for a signal and names it, or "verdict", whose ranks tell a fault, or "bereft", whose child ends, while the command does not end.
 FAKE = r"""#!/usr/bin/env bash
@@ -49,7 +48,7 @@ def fake(tmp_path):
 
 def start(folder, plan, *options, command=("./fake",), more=("--output", "run", "--resume", "auto")):
     (folder / "plan").write_text("".join(line + "\n" for line in plan))
-    whole = [SCRIPT, "--pause", "0", *options, "--", *command, *more]
+    whole = [SUPERVISE, "--pause", "0", *options, "--", *command, *more]
     process = subprocess.Popen(whole, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     trainrun.STARTED.append(process)
     return process
@@ -226,7 +225,7 @@ def test_refusals(fake, options, more, word):
 
 def test_commands_that_are_none(fake):
     for arguments in ([], ["--"], ["--restarts"]):
-        done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True)
+        done = subprocess.run([SUPERVISE, *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.startswith("supervise: ")
     code, said, _ = run(fake, [], command=("./not_there",))
     assert code == 2 and "./not_there: expected a command that can be run" in said[-1]
@@ -239,7 +238,7 @@ def test_the_program_is_killed_twice_and_ends_with_the_same_bits(tmp_path):
     place.run(**options)
     (whole,) = [line["weights_checksum"] for line in place.log() if "weights_checksum" in line]
     place.output = tmp_path / "killed"
-    command = [SCRIPT, "--pause", "0", "--", trainrun.program(), *place.arguments(**options)]
+    command = [SUPERVISE, "--pause", "0", "--", trainrun.program(), *place.arguments(**options)]
     process = subprocess.Popen(list(map(str, command)), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     trainrun.STARTED.append(process)
     latest, lock = place.output / "checkpoints" / "latest", place.output / "lock"

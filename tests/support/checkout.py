@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+SUPERVISE = ROOT / "scripts/supervise.sh"
 
 
 def script(name):

@@ -243,3 +243,10 @@ def random_batch(V, B, T, documents=True, ignored=True):
         starts[-1, T // 2 :] = torch.arange(T // 2, T)[: T - T // 2]  # documents of one token
         doc_start = torch.cummax(starts, dim=1).values
     return tokens, targets, doc_start
+
+
+def table_of(lib, fields, shards, part=None):
+    table, err = ParameterTable(), Error()
+    code = lib.parameter_table_build(ctypes.byref(table), ctypes.byref(c_config(fields)), shards, part and ctypes.byref(part), ctypes.byref(err))
+    assert code == 0, err.message
+    return table

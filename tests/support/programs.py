@@ -4,6 +4,7 @@
     done = programs.run(path, "bug", seed=3)       # .returncode, .stdout, .stderr
 """
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -16,12 +17,18 @@ BUILDS = {
 }
 
 
+def make(*words):
+    """One at a time: pytest-xdist's workers share the build folders."""
+    with open(ROOT / "build" / "tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return subprocess.run(["make", "-s", f"-j{os.cpu_count()}", *words], cwd=ROOT, capture_output=True, text=True)
+
+
 def build_all(names, kind):
     """Folder in which the programs `names` (without .cu) now lie."""
     folder, settings = BUILDS[kind]
     targets = [f"{folder}/tests/{name}" for name in names]
-    command = ["make", "-s", f"-j{os.cpu_count()}", "TARGET=cpu", f"BUILD={folder}", *settings, *targets]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = make("TARGET=cpu", f"BUILD={folder}", *settings, *targets)
     assert done.returncode == 0, done.stderr
     return ROOT / folder / "tests"
 
@@ -38,8 +45,7 @@ def compile_only(source, kind="plain"):
     path = scratch / f"kernel_{os.getpid()}.cu"
     path.write_text(source)
     target = f"{folder}/obj/{path.relative_to(ROOT)}.o"
-    command = ["make", "-s", "TARGET=cpu", f"BUILD={folder}", *settings, target]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = make("TARGET=cpu", f"BUILD={folder}", *settings, target)
     path.unlink()
     return done
 

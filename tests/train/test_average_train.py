@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 import checkpoints
 import llmc
-from conftest import SEED
-from test_guards import STEPS as LONG
-from test_guards import Stepper, run, spiky  # noqa: F401 (a fixture)
+from seeds import SEED
+import badsteps
+from badsteps import Stepper
 from trainrun import ON_CPU, T, Workplace, documents, read_log, snapshot
 
 STEPS, FROM, EVERY = 9, 3, 2
@@ -150,13 +150,13 @@ def test_skipped_steps_are_no_samples(lib, work):
     assert state["skipped_steps"] == 1 and state["average_samples"] == 4  # of steps 2, 3, 5, 6
 
 
-def test_rollback_takes_the_mean_back(work, spiky):
+def test_rollback_takes_the_mean_back(work, rng):
     """A run that is rolled back goes on with the mean of the checkpoint, not with samples of the steps that are undone."""
-    run(work, on_spike="rollback", save_every=10, average_from=1, **spiky)
+    badsteps.run(work, on_spike="rollback", save_every=10, average_from=1, **badsteps.spiky_options(work, rng))
     (back,) = [line for line in work.log() if "rolled_back_to" in line]
     assert back["step"] > back["rolled_back_to"] + 1
     state = json.loads((work.output / "checkpoint/trainer/state.json").read_text())
-    assert state["average_samples"] == state["step"] == LONG
+    assert state["average_samples"] == state["step"] == badsteps.STEPS
 
 
 # ---- resuming with other options

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 import checkpoints
 import llmc
 import ranks
-from conftest import SEED
+from seeds import SEED
 from trainrun import BUILDS, ON_CPU, T, VOCAB, Workplace, documents, losses, program, read_log, snapshot
 
 PRECISIONS = list(BUILDS)

@@ -1,0 +1,62 @@
+"""The same evaluation by llmc/eval and by lm-eval: one model, both ways."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+import evaluation  # noqa: E402
+import llmc  # noqa: E402
+import torch  # noqa: E402
+from evaluation import prepare, write_rows  # noqa: E402
+from model import TINY, Model, transformers_model  # noqa: E402
+
+T = 64
+FIELDS = TINY | dict(vocab_size=360, max_position_embeddings=256)
+
+
+class Place:
+    """Tokenizer, model (ours and transformers') and evaluation files."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        evaluation.make_tokenizer(folder)
+        self.reference = transformers_model(FIELDS, torch.float32).eval()
+        self.lib = llmc.load("fp32")
+
+    def model(self, B=3):
+        model = Model(self.lib, FIELDS, B, T, training=False)
+        model.set_weights(self.reference.state_dict())
+        return model
+
+    def file(self, name, rows, *options):
+        source = write_rows(self.folder / f"{name}.jsonl", rows)
+        output = self.folder / f"{name}.eval"
+        prepare(source, "--tokenizer", self.folder, "--output", output, "--overwrite", *options)
+        return output
+
+
+def run_lm_eval(place, tasks, shots_seed=1234):
+    import lm_eval
+    import transformers
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder)
+    model = HFLM(pretrained=place.reference, tokenizer=tokenizer, max_length=T, batch_size=4, device="cpu")
+    for task in tasks:
+        task.setdefault("dataset_kwargs", {})["cache_dir"] = str(place.folder / "datasets")
+    result = lm_eval.simple_evaluate(model=model, tasks=tasks, log_samples=True, bootstrap_iters=0, fewshot_random_seed=shots_seed,
+                                     confirm_run_unsafe_code=False, verbosity="ERROR")  # fmt: skip
+    return result["results"], result["samples"]
+
+
+def lm_task(name, path, shots_path=None, **fields):
+    files = {"test": str(path)} | ({"dev": str(shots_path)} if shots_path else {})
+    metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm", "acc_bytes")]
+    return {"task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": "test",
+            "output_type": "multiple_choice", "metric_list": metrics, "metadata": {"version": 1}, **fields}  # fmt: skip
+
+
+COMPLETION = dict(doc_to_text="{{ctx}}", doc_to_choice="endings", doc_to_target="label")
+MMLU = dict(
+    doc_to_text="{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:",
+    doc_to_choice=["A", "B", "C", "D"], doc_to_target="answer", fewshot_split="dev", description="About words.\n\n",
+)  # fmt: skip

@@ -1,0 +1,15 @@
+"""The seed of a run of the tests, which pytest prints. Whatever is started from here has it in LLMC_TEST_SEED: pytest-xdist's
+workers, ranks, programs."""
+
+import os
+import random
+
+SEED = int(os.environ.setdefault("LLMC_TEST_SEED", str(random.SystemRandom().randrange(2**31))))
+
+
+def seed_of(name):
+    """A test's own seed, 63 bits drawn from the run's and its name (FNV-1a)."""
+    value = 1469598103934665603
+    for byte in f"{SEED} {name}".encode():
+        value = (value ^ byte) * 1099511628211 % 2**64
+    return value >> 1
