@@ -21,7 +21,7 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "kernels/update_gate.h"
-#include "model/llama3_internal.h"
+#include "model/llama3_state.h"
 
 static int layer_bucket(int l) { return 1 + l; }
 

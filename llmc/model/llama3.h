@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "kernels/adamw.h"
+#include "model/llama3_batch.h"
 #include "model/llama3_create.h"
 
 #ifdef __cplusplus

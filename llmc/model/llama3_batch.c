@@ -1,8 +1,9 @@
 // Micro-batches: the host memory in which they are handed to the model, and the running one on the device.
+#include "model/llama3_batch.h"
+
 #include <stdlib.h>
 
-#include "model/llama3_create.h"
-#include "model/llama3_internal.h"
+#include "model/llama3_state.h"
 
 // ---- memory
 

@@ -9,7 +9,7 @@
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
-#include "model/llama3_internal.h"
+#include "model/llama3_state.h"
 
 // Logits of a chunk of rows take at most this much memory (or 128 rows).
 static const size_t LOGITS_BYTES = (size_t)512 << 20;

@@ -1,4 +1,4 @@
-// A Llama 3 model on the device: how it is made, what memory it takes, and where micro-batches are handed to it.
+// A Llama 3 model on the device: how it is made, and what memory it takes.
 //
 //   llama3_create → weights (llama3_weights.h) → training steps (llama3.h) or inference (llama3_inference.h)
 //
@@ -10,7 +10,6 @@
 #include <stdio.h>
 
 #include "base/error.h"
-#include "loader/batch.h"
 #include "model/config.h"
 #include "model/memory.h"
 #include "model/run_shape.h"
@@ -39,14 +38,6 @@ const ParameterTable *llama3_parameters(const Llama3 *m);
 const RunShape *llama3_shape(const Llama3 *m);
 const MemoryPlan *llama3_memory(const Llama3 *m);
 int llama3_shard(const Llama3 *m); // which of the table's shards its training arrays hold
-
-// Host memory of micro-batch i of shape.micro_batches. It belongs to the caller from llama3_create or llama3_result until
-// the call that reads it: llama3_forward(m, i), or one of llama3_inference.h.
-Batch *llama3_batch(Llama3 *m, int i);
-
-// [B*T/2] of micro-batch i, likewise: the log-probability of each of the batch's answers under the reference model, for
-// preference losses of log-probabilities. NULL without comparisons.
-float *llama3_ref_logprobs(Llama3 *m, int i);
 
 #ifdef __cplusplus
 }

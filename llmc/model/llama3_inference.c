@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "model/llama3_internal.h"
+#include "model/llama3_state.h"
 
 static float widen(floatX x) {
 #ifdef LLMC_PRECISION_fp32

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "model/llama3_batch.h"
 #include "model/llama3_create.h"
 
 #ifdef __cplusplus

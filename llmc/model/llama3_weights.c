@@ -6,7 +6,7 @@
 #include "kernels/average.h"
 #include "kernels/checksum.h"
 #include "kernels/weights.h"
-#include "model/llama3_internal.h"
+#include "model/llama3_state.h"
 
 static ParameterPiece own_piece(const Llama3 *m, int index) {
     return parameter_piece(&m->table, index, m->shape.parallel.shard);

@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "loader/loader.h"
+#include "model/llama3_batch.h"
 #include "model/llama3_create.h"
 #include "run/progress.h"
 #include "ranks/team.h"

@@ -1,7 +1,7 @@
 // The state of a model, which llama3_create.c (memory), llama3_batch.c (micro-batches), llama3_weights.c (weights),
 // llama3.c (training) and llama3_inference.c share. N = B*T is the number of token positions of a micro-batch.
-#ifndef LLMC_MODEL_LLAMA3_INTERNAL_H
-#define LLMC_MODEL_LLAMA3_INTERNAL_H
+#ifndef LLMC_MODEL_LLAMA3_STATE_H
+#define LLMC_MODEL_LLAMA3_STATE_H
 
 #include <stdint.h>
 
