@@ -1,52 +1,15 @@
-#include "model/config.h"
-
+// A configuration out of a config.json, in the spelling of transformers 4 or 5.
 #include <limits.h>
 #include <math.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/json.h"
-#include "base/new_file.h"
+#include "model/config_fields.h"
 #include "model/no_model.h"
 
-#ifdef LLMC_PRECISION_fp32
-static const char *const build_dtype = "float32";
-#else
-static const char *const build_dtype = "bfloat16";
-#endif
-
-// ---- The fields that are one number: name, place, bounds (both included).
-
-typedef struct {
-    const char *name;
-    size_t offset;
-    int min, max;
-    int multiple; // of what the value must be; rows of 16 bytes, for the sizes
-    int absent;   // value where the file has none; REQUIRED; DERIVED from other fields, and null means the same
-} IntField;
-
-enum { REQUIRED = -1, DERIVED = -2 };
-
-#define INT_FIELD(name, min, max, multiple, absent)                                                                    \
-    { #name, offsetof(LlamaConfig, name), min, max, multiple, absent }
-static const IntField int_fields[] = {
-    INT_FIELD(vocab_size, 2, 1 << 24, 1, REQUIRED),
-    INT_FIELD(hidden_size, 8, 1 << 18, 8, REQUIRED),
-    INT_FIELD(intermediate_size, 8, 1 << 20, 8, REQUIRED),
-    INT_FIELD(num_hidden_layers, 1, 1 << 12, 1, REQUIRED),
-    INT_FIELD(num_attention_heads, 1, 1 << 12, 1, REQUIRED),
-    INT_FIELD(num_key_value_heads, 1, 1 << 12, 1, DERIVED),
-    INT_FIELD(head_dim, 16, 256, 16, DERIVED),
-    INT_FIELD(max_position_embeddings, 1, 1 << 27, 1, 2048),
-};
-static const size_t num_int_fields = sizeof int_fields / sizeof *int_fields;
-
-static int *int_place(LlamaConfig *config, const IntField *field) { return (int *)((char *)config + field->offset); }
-
-// ---- Reading. An object of the file, with what a message needs.
+// ---- an object of the file, with what a message needs
 
 typedef struct {
     const cJSON *object;
@@ -104,14 +67,11 @@ static int read_bool(const Fields *fields, const char *name, bool absent, bool *
     return 0;
 }
 
-// ---- What the file may say but we do not implement.
+// ---- what a file may say that is not implemented
 
 static bool is_string(const cJSON *item, const char *text) {
     return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
 }
-
-#define LANGUAGE_MODEL "LlamaForCausalLM"
-#define REWARD_MODEL "LlamaForSequenceClassification"
 
 // The number of labels is num_labels, or that of id2label's entries; without either transformers takes two.
 static int read_labels(LlamaConfig *config, const Fields *fields) {
@@ -288,15 +248,15 @@ static int read_rope(LlamaConfig *config, const Fields *fields) {
     return code == 0 ? check_original_length(config, fields) : code;
 }
 
-// ---- The rest of the fields.
+// ---- the other fields
 
 static int read_sizes(LlamaConfig *config, const Fields *fields) {
-    for (size_t i = 0; i < num_int_fields; i++) {
-        const IntField *field = &int_fields[i];
+    for (int i = 0; i < INT_FIELDS; i++) {
+        const IntField *field = &llama_int_fields[i];
         if (field->absent == DERIVED && present(fields, field->name) == NULL) continue;
-        *int_place(config, field) = field->absent;
+        *llama_int_field(config, field) = field->absent;
         if (field->absent >= 0 && json_get(fields->object, field->name) == NULL) continue;
-        int code = read_int(fields, field->name, int_place(config, field));
+        int code = read_int(fields, field->name, llama_int_field(config, field));
         if (code != 0) return code;
     }
     if (present(fields, "num_key_value_heads") == NULL) config->num_key_value_heads = config->num_attention_heads;
@@ -366,24 +326,6 @@ static int read_fields(LlamaConfig *config, const Fields *fields) {
     return code;
 }
 
-bool llama_config_is_end(const LlamaConfig *config, int id) {
-    bool found = id >= 0 && id == config->eos_token_id;
-    for (int i = 0; i < config->num_more_eos_tokens && !found; i++) found = id == config->more_eos_token_ids[i];
-    return found;
-}
-
-int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error *err) {
-    if (llama_config_is_end(config, id)) return 0;
-    if (config->eos_token_id < 0) {
-        config->eos_token_id = id;
-        return 0;
-    }
-    if (config->num_more_eos_tokens == LLAMA_MAX_EOS_TOKENS - 1)
-        return fail_input(err, "%s: eos_token_id has more than %d ids", origin, LLAMA_MAX_EOS_TOKENS);
-    config->more_eos_token_ids[config->num_more_eos_tokens++] = id;
-    return 0;
-}
-
 // A folder without a configuration is perhaps no model's.
 static int explain_folder(const char *path, Error *err) {
     char folder[PATH_MAX];
@@ -404,181 +346,5 @@ int llama_config_read(LlamaConfig *config, const char *path, Error *err) {
     cJSON_Delete(json);
     if (code == 0) code = llama_config_check(&read, path, err);
     if (code == 0) *config = read;
-    return code;
-}
-
-// ---- Bounds.
-
-static int check_ints(const LlamaConfig *config, const char *origin, Error *err) {
-    for (size_t i = 0; i < num_int_fields; i++) {
-        const IntField *field = &int_fields[i];
-        int value = *int_place((LlamaConfig *)config, field);
-        if (value < field->min || value > field->max || value % field->multiple != 0) {
-            return fail_input(err, "%s: %s is %d, expected a multiple of %d from %d to %d", origin, field->name, value,
-                              field->multiple, field->min, field->max);
-        }
-    }
-    if (config->num_attention_heads % config->num_key_value_heads != 0) {
-        return fail_input(err, "%s: num_attention_heads is %d, expected a multiple of num_key_value_heads (%d)", origin,
-                          config->num_attention_heads, config->num_key_value_heads);
-    }
-    return 0;
-}
-
-static int check_real(double value, double min, double max, const char *name, const char *origin, Error *err) {
-    if (value >= min && value <= max) return 0; // false for NaN
-    return fail_input(err, "%s: %s is %g, expected a number from %g to %g", origin, name, value, min, max);
-}
-
-static int check_rope(const LlamaConfig *config, const char *origin, Error *err) {
-    int code = check_real(config->rope_theta, 1, 1e15, "rope_theta", origin, err);
-    if (code != 0 || config->rope_type == ROPE_DEFAULT) return code;
-    code = check_real(config->rope_factor, 1, 1e6, "factor of RoPE", origin, err);
-    if (code == 0) code = check_real(config->rope_low_freq_factor, 1e-3, 1e6, "low_freq_factor of RoPE", origin, err);
-    if (code == 0) code = check_real(config->rope_high_freq_factor, 1e-3, 1e6, "high_freq_factor of RoPE", origin, err);
-    if (code == 0) {
-        code = check_real(config->rope_original_max_position, 1, 1 << 27, "original_max_position_embeddings of RoPE",
-                          origin, err);
-    }
-    if (code == 0 && config->rope_low_freq_factor >= config->rope_high_freq_factor) {
-        code = fail_input(err, "%s: low_freq_factor of RoPE is %g, expected less than high_freq_factor (%g)", origin,
-                          config->rope_low_freq_factor, config->rope_high_freq_factor);
-    }
-    return code;
-}
-
-static int check_token_id(int id, int vocab_size, const char *name, const char *origin, Error *err) {
-    if (id >= -1 && id < vocab_size) return 0;
-    return fail_input(err, "%s: %s is %d, expected an id below vocab_size (%d)", origin, name, id, vocab_size);
-}
-
-int llama_config_check(const LlamaConfig *config, const char *origin, Error *err) {
-    int code = check_ints(config, origin, err);
-    if (code == 0) code = check_real(config->rms_norm_eps, 1e-12, 0.1, "rms_norm_eps", origin, err);
-    if (code == 0) code = check_real(config->initializer_range, 0, 1, "initializer_range", origin, err);
-    if (code == 0) code = check_rope(config, origin, err);
-    if (code == 0) code = check_token_id(config->bos_token_id, config->vocab_size, "bos_token_id", origin, err);
-    if (code == 0) code = check_token_id(config->eos_token_id, config->vocab_size, "eos_token_id", origin, err);
-    if (code == 0) code = check_token_id(config->pad_token_id, config->vocab_size, "pad_token_id", origin, err);
-    if (code == 0 && config->num_labels != 0 && config->num_labels != 1)
-        code = fail_input(err, "%s: num_labels is %d, expected 0 or 1", origin, config->num_labels);
-    if (config->num_more_eos_tokens < 0 || config->num_more_eos_tokens >= LLAMA_MAX_EOS_TOKENS)
-        code = fail_input(err, "%s: eos_token_id has %d ids beside its first", origin, config->num_more_eos_tokens);
-    for (int i = 0; code == 0 && i < config->num_more_eos_tokens; i++) {
-        code = check_token_id(config->more_eos_token_ids[i], config->vocab_size, "eos_token_id", origin, err);
-    }
-    return code;
-}
-
-int llama_config_demand_language_model(const LlamaConfig *config, const char *origin, Error *err) {
-    if (config->num_labels == 0) return 0;
-    return fail_input(err, "%s: architectures is [\"" REWARD_MODEL "\"], a reward model, expected a language model",
-                      origin);
-}
-
-// ---- Writing. cJSON's own number printing may lose the last bit, and prints 1.0 as 1, where transformers
-// wants a float.
-
-static void add_real(cJSON *object, const char *name, double value, bool is_float) {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text - 2, "%.*g", digits, value);
-        double back = is_float ? (double)strtof(text, NULL) : strtod(text, NULL);
-        if (back == value) break;
-    }
-    if (strpbrk(text, ".e") == NULL) strcat(text, ".0");
-    cJSON_AddRawToObject(object, name, text);
-}
-
-static void add_token_id(cJSON *json, const char *name, int id) {
-    if (id < 0)
-        cJSON_AddNullToObject(json, name);
-    else
-        cJSON_AddNumberToObject(json, name, id);
-}
-
-void llama_config_add_tokens(cJSON *json, const LlamaConfig *config) {
-    add_token_id(json, "bos_token_id", config->bos_token_id);
-    if (config->num_more_eos_tokens == 0) {
-        add_token_id(json, "eos_token_id", config->eos_token_id);
-        return;
-    }
-    cJSON *ids = cJSON_AddArrayToObject(json, "eos_token_id");
-    cJSON_AddItemToArray(ids, cJSON_CreateNumber(config->eos_token_id));
-    for (int i = 0; i < config->num_more_eos_tokens; i++)
-        cJSON_AddItemToArray(ids, cJSON_CreateNumber(config->more_eos_token_ids[i]));
-}
-
-static bool has_padding(const LlamaConfig *config) {
-    const int id = config->pad_token_id;
-    return id >= 0 && (config->num_labels == 0 || !llama_config_is_end(config, id));
-}
-
-static void add_label(cJSON *json) {
-    cJSON_AddNumberToObject(json, "num_labels", 1);
-    cJSON_AddStringToObject(cJSON_AddObjectToObject(json, "id2label"), "0", "LABEL_0");
-    cJSON_AddNumberToObject(cJSON_AddObjectToObject(json, "label2id"), "LABEL_0", 0);
-}
-
-static void add_scaling(cJSON *object, const LlamaConfig *config) {
-    cJSON_AddStringToObject(object, "rope_type", config->rope_type == ROPE_LLAMA3 ? "llama3" : "default");
-    if (config->rope_type == ROPE_DEFAULT) return;
-    add_real(object, "factor", config->rope_factor, false);
-    add_real(object, "low_freq_factor", config->rope_low_freq_factor, false);
-    add_real(object, "high_freq_factor", config->rope_high_freq_factor, false);
-    cJSON_AddNumberToObject(object, "original_max_position_embeddings", config->rope_original_max_position);
-}
-
-// Both spellings: each version of transformers reads its own and passes over, or agrees with, the other.
-static void add_rope(cJSON *json, const LlamaConfig *config) {
-    add_real(json, "rope_theta", config->rope_theta, false);
-    if (config->rope_type == ROPE_DEFAULT)
-        cJSON_AddNullToObject(json, "rope_scaling");
-    else
-        add_scaling(cJSON_AddObjectToObject(json, "rope_scaling"), config);
-    cJSON *parameters = cJSON_AddObjectToObject(json, "rope_parameters");
-    add_real(parameters, "rope_theta", config->rope_theta, false);
-    add_scaling(parameters, config);
-}
-
-static void add_fields(cJSON *json, const LlamaConfig *config) {
-    cJSON *names = cJSON_AddArrayToObject(json, "architectures");
-    cJSON_AddItemToArray(names, cJSON_CreateString(config->num_labels ? REWARD_MODEL : LANGUAGE_MODEL));
-    cJSON_AddStringToObject(json, "model_type", "llama");
-    for (size_t i = 0; i < num_int_fields; i++) {
-        cJSON_AddNumberToObject(json, int_fields[i].name, *int_place((LlamaConfig *)config, &int_fields[i]));
-    }
-    cJSON_AddStringToObject(json, "hidden_act", "silu");
-    add_real(json, "rms_norm_eps", config->rms_norm_eps, true);
-    add_real(json, "initializer_range", config->initializer_range, false);
-    add_rope(json, config);
-    cJSON_AddBoolToObject(json, "tie_word_embeddings", config->tie_word_embeddings);
-    cJSON_AddFalseToObject(json, "attention_bias");
-    cJSON_AddFalseToObject(json, "mlp_bias");
-    add_real(json, "attention_dropout", 0, false);
-    llama_config_add_tokens(json, config);
-    if (has_padding(config)) cJSON_AddNumberToObject(json, "pad_token_id", config->pad_token_id);
-    if (config->num_labels) add_label(json);
-    cJSON_AddTrueToObject(json, "use_cache");
-    cJSON_AddStringToObject(json, "torch_dtype", build_dtype);
-    cJSON_AddStringToObject(json, "dtype", build_dtype);
-}
-
-int llama_config_print(const LlamaConfig *config, const char *path, char **text, Error *err) {
-    int code = llama_config_check(config, path, err);
-    if (code != 0) return code;
-    cJSON *json = cJSON_CreateObject();
-    add_fields(json, config);
-    *text = cJSON_Print(json);
-    cJSON_Delete(json);
-    return *text == NULL ? fail_fault(err, "%s: no memory for its text", path) : 0;
-}
-
-int llama_config_write(const LlamaConfig *config, const char *path, Error *err) {
-    char *text = NULL;
-    int code = llama_config_print(config, path, &text, err);
-    if (code != 0) return code;
-    code = file_write_whole(path, text, strlen(text), err);
-    cJSON_free(text);
     return code;
 }
