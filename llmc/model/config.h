@@ -1,5 +1,5 @@
-// The model's configuration is a Hugging Face config.json of the Llama architecture; this is what of it we
-// act on.
+// The model's configuration is a Hugging Face config.json of the Llama architecture; these are the fields of it that have
+// an effect here.
 #ifndef LLMC_MODEL_CONFIG_H
 #define LLMC_MODEL_CONFIG_H
 
@@ -41,9 +41,9 @@ static inline int llama_config_qkv_width(const LlamaConfig *config) {
 // Reads the config.json of a language model (LlamaForCausalLM, or no architecture named) or of a reward model
 // (LlamaForSequenceClassification of one label) at path, in the spelling of transformers 4 (rope_scaling, rope_theta) or 5
 // (rope_parameters). A field that would change the model and that we do not implement (another architecture,
-// biases, another activation or RoPE type, dropout, quantised weights) is refused by name, as are mistyped and
-// impossible ones, missing sizes and missing fields of a RoPE scaling; fields without influence on the model
-// are passed over. What old files leave out means what transformers' LlamaConfig takes for it (rms_norm_eps
+// biases, another activation or RoPE type, dropout, quantised weights) is refused by name, and so are mistyped and
+// impossible fields, missing sizes and missing fields of a RoPE scaling. Fields without influence on the model
+// are passed over. Where old files leave a field out, it has the value that transformers' LlamaConfig takes (rms_norm_eps
 // 1e-6, rope_theta 10000, end token 2 and so on). Overwrites *config only on success. Errors: 2 (the file's
 // content), 1 (it cannot be read).
 int llama_config_read(LlamaConfig *config, const char *path, Error *err);
@@ -51,11 +51,11 @@ int llama_config_read(LlamaConfig *config, const char *path, Error *err);
 // Does this token end a text?
 bool llama_config_is_end(const LlamaConfig *config, int id);
 
-// Takes one more end token, behind those that are there already; one that is there stays where it is. Errors:
-// 2 (no room; origin stands in front of the message).
+// Adds one more end token after those that are there already; one that is there stays in its place. Errors:
+// 2 (no room; the message begins with origin).
 int llama_config_add_end(LlamaConfig *config, int id, const char *origin, Error *err);
 
-// The same bounds for a configuration that was made in memory; origin stands in front of the message.
+// Checks the bounds that llama_config_read checks, for a configuration made in memory. The message begins with origin.
 int llama_config_check(const LlamaConfig *config, const char *origin, Error *err);
 
 // Refuses (2) a reward model where a language model is needed.
@@ -67,7 +67,7 @@ int llama_config_demand_language_model(const LlamaConfig *config, const char *or
 // token that is not padding, and answers end in an end token (checkpoint/padding.h finds another).
 int llama_config_print(const LlamaConfig *config, const char *path, char **text, Error *err);
 
-// Writes it as the file path, which appears whole or not at all (temporary file, fsync, rename).
+// Writes that text to the file `path`, which appears whole or not at all (temporary file, fsync, rename).
 int llama_config_write(const LlamaConfig *config, const char *path, Error *err);
 
 // Adds bos_token_id and eos_token_id (null: none; a list where there are several) to a JSON object.

@@ -59,7 +59,7 @@ static void print_value(char text[LLAMA_FIELD_TEXT], const Field *field, const L
     }
 }
 
-// The other end tokens, as a list.
+// All end tokens, as a list.
 static void print_more_ends(char text[LLAMA_FIELD_TEXT], const LlamaConfig *config) {
     size_t length = 0;
     snprintf(text, LLAMA_FIELD_TEXT, "%d", config->eos_token_id);

@@ -10,7 +10,7 @@ extern "C" {
 
 enum { LLAMA_FIELD_TEXT = 64 };
 
-// Do they differ? Then field = its name in config.json and value_a, value_b = what it is in each.
+// Returns whether they differ; then field = the name in config.json, and value_a and value_b = its value in each.
 bool llama_config_difference(const LlamaConfig *a, const LlamaConfig *b, char field[LLAMA_FIELD_TEXT],
                              char value_a[LLAMA_FIELD_TEXT], char value_b[LLAMA_FIELD_TEXT]);
 

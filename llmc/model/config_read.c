@@ -17,7 +17,7 @@ typedef struct {
     Error *err;
 } Fields;
 
-// null is absent
+// A field that is null counts as absent.
 static const cJSON *present(const Fields *fields, const char *name) {
     const cJSON *item = json_get(fields->object, name);
     return cJSON_IsNull(item) ? NULL : item;
@@ -54,7 +54,7 @@ static int read_real(const Fields *fields, const char *name, double *value) {
     return 0;
 }
 
-// Absent: the value that transformers takes, which has no meaning for null.
+// A field that is absent has the value that transformers takes; null is refused.
 static int read_real_or(const Fields *fields, const char *name, double absent, double *value) {
     *value = absent;
     return json_get(fields->object, name) == NULL ? 0 : read_real(fields, name, value);
@@ -97,7 +97,7 @@ static int read_architecture(LlamaConfig *config, const Fields *fields) {
     return refuse(fields, "architectures", "[\"" LANGUAGE_MODEL "\"] or [\"" REWARD_MODEL "\"]");
 }
 
-// Kinds of attention by layer: ours all see the whole document.
+// Kinds of attention by layer: here each layer's sees the whole document.
 static int check_layer_types(const Fields *fields) {
     const cJSON *types = present(fields, "layer_types"), *type = NULL;
     if (types != NULL && !cJSON_IsArray(types)) return refuse(fields, "layer_types", "a list");
@@ -147,14 +147,13 @@ static int read_rope_type(LlamaConfig *config, const Fields *rope) {
         type = item;
     }
     if (type != NULL && is_string(type, "llama3")) config->rope_type = ROPE_LLAMA3;
-    // without a type only theta may stand here
+    // an object without a type may have theta alone
     const cJSON *only = rope->object->child;
     bool scaled = only != NULL && (only->next != NULL || strcmp(only->string, "rope_theta") != 0);
     return type == NULL && scaled ? refuse(rope, "rope_type", "\"default\" or \"llama3\"") : 0;
 }
 
-// What stands in the object and has no part in its type is not passed over: another reader may mean something
-// by it.
+// A field that has no meaning for the object's type is refused, not passed over: another reader may act on it.
 static int check_rope_keys(const Fields *rope, RopeType type) {
     static const char *const names[] = {"rope_type",
                                         "type",
@@ -198,7 +197,7 @@ static int read_theta(const Fields *fields, double *theta) {
     return 0;
 }
 
-// One of the two objects into config's rope fields.
+// Reads one of the two objects into config's RoPE fields.
 static int read_rope_object(LlamaConfig *config, const Fields *fields, const char *name) {
     Fields rope = *fields;
     rope.object = present(fields, name);
@@ -208,7 +207,7 @@ static int read_rope_object(LlamaConfig *config, const Fields *fields, const cha
     if (code == 0) code = read_rope_type(config, &rope);
     if (code == 0) code = check_rope_keys(&rope, config->rope_type);
     if (code == 0 && config->rope_type == ROPE_LLAMA3) code = read_llama3_scaling(config, &rope);
-    if (code == 0) code = check_unsupported(&rope); // partial_rotary_factor stands here in transformers 5
+    if (code == 0) code = check_unsupported(&rope); // transformers 5 has partial_rotary_factor here
     if (code == 0) code = read_theta(&rope, &config->rope_theta);
     return code;
 }
@@ -219,13 +218,13 @@ static bool same_rope(const LlamaConfig *a, const LlamaConfig *b) {
            a->rope_original_max_position == b->rope_original_max_position;
 }
 
-// An empty object says as little as none.
+// An empty object counts as absent.
 static bool has_object(const Fields *fields, const char *name) {
     const cJSON *item = present(fields, name);
     return item != NULL && !(cJSON_IsObject(item) && item->child == NULL);
 }
 
-// Some models have the length before scaling beside the object, where it would have precedence.
+// Some models have the length before scaling beside the object, where it would take precedence.
 static int check_original_length(const LlamaConfig *config, const Fields *fields) {
     const char *const name = "original_max_position_embeddings";
     if (present(fields, name) == NULL || config->rope_type == ROPE_DEFAULT) return 0;
@@ -282,7 +281,7 @@ static bool is_token_id(const cJSON *item) {
     return json_is_count(item, INT_MAX, &value);
 }
 
-// Absent: Llama 1's and 2's token, as in transformers, if the vocabulary has it; null: none.
+// Absent: the token of Llama 1 and 2, as in transformers, if the vocabulary has it; null: none.
 static int read_bos(LlamaConfig *config, const Fields *fields) {
     const cJSON *item = json_get(fields->object, "bos_token_id");
     config->bos_token_id = item == NULL && config->vocab_size > 1 ? 1 : -1;
@@ -307,7 +306,7 @@ static int read_eos(LlamaConfig *config, const Fields *fields) {
     return 0;
 }
 
-// Old files have -1, and some an id beyond the vocabulary: none.
+// Old files have -1, and some have an id beyond the vocabulary: either means none.
 static void read_pad(LlamaConfig *config, const Fields *fields) {
     const cJSON *item = present(fields, "pad_token_id");
     config->pad_token_id = is_token_id(item) && item->valuedouble < config->vocab_size ? item->valueint : -1;
@@ -326,7 +325,7 @@ static int read_fields(LlamaConfig *config, const Fields *fields) {
     return code;
 }
 
-// A folder without a configuration is perhaps no model's.
+// A folder without a configuration may hold something else than a model.
 static int explain_folder(const char *path, Error *err) {
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');

@@ -64,7 +64,7 @@ static void add_scaling(cJSON *object, const LlamaConfig *config) {
     cJSON_AddNumberToObject(object, "original_max_position_embeddings", config->rope_original_max_position);
 }
 
-// Both spellings: each version of transformers reads its own and passes over, or agrees with, the other.
+// Both spellings are written: each version of transformers reads its own, and passes over the other or agrees with it.
 static void add_rope(cJSON *json, const LlamaConfig *config) {
     add_real(json, "rope_theta", config->rope_theta, false);
     if (config->rope_type == ROPE_DEFAULT)

@@ -1,12 +1,12 @@
 // The network and its training step, in the order in which data flow: embedding → blocks → final norm → loss, back again
-// in reverse, then clipping and AdamW. Matrix products and their adapters stand last.
+// in reverse, then clipping and AdamW. Matrix products and their adapters come last.
 //
 // One block, pre-norm (llama3-herd paper section 3.2; names as in transformers):
 //   h   = x + o_proj(attention(rope(qkv(norm1(x)))))
 //   out = h + down_proj(silu(gate) * up),  [gate | up] = gate_up(norm2(h))
 //
-// Gradients of parameters are added in buckets, one a block, which the ranks sum while the backward pass goes on; before a
-// pass uses a bucket's parameters it waits for those that other ranks have updated (zero.h).
+// Gradients of parameters are added up in buckets, one a block, which the ranks sum while the backward pass goes on; before
+// a pass uses a bucket's parameters it waits for those that other ranks have updated (zero.h).
 #include "model/llama3.h"
 
 #include "device/matmul.h"
@@ -31,13 +31,13 @@ static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int O
 static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
                             int OC, int IC);
 
-// Of llama3_project: gradients of what of the product is trained (+=), and dx (=).
+// The backward pass of llama3_project: gradients of the matrices that are trained (+=), and dx (=).
 static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit);
 
 // ---- forward
 
-// `rows` rows of `length` tokens through block l. again: for the backward pass, what recomputation has not kept, from the
-// block's input, which it has.
+// Takes `rows` rows of `length` tokens through block l. again: from the block's input, which was kept, everything that its
+// backward pass needs is computed again.
 static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
     const LlamaConfig *c = &m->config;
     const LayerActivations *a = &m->acts.layers[l];
@@ -47,7 +47,7 @@ static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
     const int N = rows * length, C = c->hidden_size, F = c->intermediate_size;
     const float eps = c->rms_norm_eps;
     floatX *branch_out = m->acts.branch_out;
-    // 1. attention norm; the block before has left its last sum to this kernel
+    // 1. attention norm, together with the residual sum that ends the block before
     if (l == 0 || again)
         rmsnorm_forward(a->norm1, a->rstd1, a->residual1, m->params + w->attention_norm, N, C, eps, m->stream);
     else
@@ -68,7 +68,7 @@ static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
     llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N);
     // 8. SwiGLU
     swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
-    // 9. down projection; its sum with residual2 is step 1 of the next block, or the final norm's
+    // 9. down projection; its sum with residual2 is made together with the next norm
     if (!again) llama3_project(m, branch_out, a->swiglu, l, UNIT_DOWN, N);
 }
 
@@ -126,7 +126,7 @@ static void chunk_losses(Llama3 *m, Chunk chunk) {
                           chunk.count, m->config.vocab_size, m->table.padded_vocab, m->stream);
 }
 
-// Losses and, over the logits, their gradient, each target's times its weight (NULL: 1); from there that of the norm.
+// Losses; their gradient, which overwrites the logits, each target's times its weight (NULL: 1); from it the norm's.
 static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
     const int C = m->config.hidden_size, VP = m->table.padded_vocab;
     const bool body_trained = m->table.lowest <= 2 * m->config.num_hidden_layers;
@@ -138,7 +138,7 @@ static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
                     chunk.count, VP, C);
 }
 
-// Gradients of the classifier's weights begin and end; those of a tied one are complete with the embedding's.
+// Gradients of the classifier's weights begin and end here; a tied classifier's are complete only with the embedding's.
 static void begin_head(Llama3 *m) { grad_bucket_begin(m->zero, m->table.head_bucket); }
 static void end_head(Llama3 *m) {
     if (m->table.head_bucket != 0) grad_bucket_ready(m->zero, m->table.head_bucket, m->batch.last);
@@ -190,13 +190,13 @@ void llama3_value_answers(Llama3 *m) {
         sum_logprobs(m);
 }
 
-// The gradient is that of the targets' cross-entropy, each answer's with a weight that is known once all values are.
+// The gradient is that of the targets' cross-entropy with a weight for each answer, known once all log-probabilities are.
 static void logprobs_backward(Llama3 *m) {
     const AnswerBatch *a = &m->answers;
     const int N = num_positions(m), rows = m->classifier.rows;
     answer_weights(a->weights, a->dseq, a->spans, a->counters, N, max_answers(m), m->stream);
     for (int first = 0; first < N; first += rows) {
-        if (rows < N) chunk_logits(m, chunk_at(m, first)); // those of a single chunk are still there
+        if (rows < N) chunk_logits(m, chunk_at(m, first)); // with a single chunk they are still there
         chunk_backward(m, chunk_at(m, first), a->weights);
     }
 }
@@ -276,7 +276,7 @@ static void block_backward(Llama3 *m, int l) {
 }
 
 static void embedding_gradient(Llama3 *m) {
-    if (m->table.head_bucket != 0) grad_bucket_begin(m->zero, 0); // a tied one has begun with the classifier
+    if (m->table.head_bucket != 0) grad_bucket_begin(m->zero, 0); // a tied embedding's bucket began with the classifier
     embedding_backward(bucket_gradient(m->zero, 0, m->table.embedding), m->grads.residual, m->batch.tokens,
                        m->batch.order, num_positions(m), m->config.hidden_size, m->stream);
     grad_bucket_ready(m->zero, 0, m->batch.last);
@@ -414,7 +414,7 @@ static void add_adapter(Llama3 *m, const LoraAdapter *a, floatX *y, const floatX
     lora_add(y, acts->lora_wide, adapter_scale(m), N, width, a->first, a->out, m->stream);
 }
 
-// x A^T is computed again, which is cheaper than to keep it for each projection.
+// x A^T is computed again, which costs less than keeping it for each projection.
 static void adapter_backward(Llama3 *m, const LoraAdapter *a, int bucket, floatX *dx, const floatX *dy, const floatX *x,
                              int width) {
     const int N = num_positions(m), rank = m->table.lora_rank;

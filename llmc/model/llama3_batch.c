@@ -28,7 +28,7 @@ void llama3_plan_batch(Llama3 *m) {
     a->weights = memory_take(&m->memory, kind, N * sizeof(float));
 }
 
-// Host memory of a micro-batch, a multiple of 8 bytes: what has elements of 8 bytes, answers' numbers first, stands in front.
+// Host memory of a micro-batch, a multiple of 8 bytes: arrays whose elements have 8 bytes come first.
 static size_t batch_bytes(const Llama3 *m) {
     const size_t N = (size_t)num_positions(m), answers = (size_t)max_answers(m);
     const size_t eight = sizeof(int64_t) + sizeof(AnswerSpan) + sizeof(AnswerGroup); // [answers]

@@ -33,7 +33,7 @@ AttentionShape llama3_attention_shape(const Llama3 *m, int B, int T) {
 
 // ---- the plan: its functions run twice, to measure and to place
 
-// Widths in elements.
+// Numbers of elements.
 typedef struct {
     size_t N, C, F, QKV, NH, attention;
 } Sizes;
@@ -171,7 +171,7 @@ static int choose_logits_rows(const Llama3 *m) {
     return rows < (size_t)num_positions(m) ? (int)rows : num_positions(m);
 }
 
-// Everything about the model's memory but the memory itself.
+// All about the model that needs no device: its tables, and how much memory it takes.
 static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, Error *err) {
     int failed = check_shape(config, shape, err);
     if (failed) return failed;

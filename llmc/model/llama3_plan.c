@@ -16,7 +16,8 @@ typedef struct {
     size_t at; // in RunShape
 } Field;
 
-// Names are those of the struct's members. What memory does not depend on (communicators, the kind of preference) is left out.
+// The names are those of the structs' members. Members on which memory does not depend (communicators, the preference) are
+// left out.
 static const Field fields[] = {
     {"B", WHOLE, offsetof(RunShape, B)},
     {"T", WHOLE, offsetof(RunShape, T)},

@@ -1,4 +1,5 @@
-// Memory planned up front: arenas by purpose, sized by one pass over the model's needs and filled by a second.
+// Memory is planned up front: there is an arena for each purpose; a first pass over the model's needs measures it, and a
+// second hands its pieces out.
 #ifndef LLMC_MODEL_MEMORY_H
 #define LLMC_MODEL_MEMORY_H
 
@@ -27,7 +28,7 @@ typedef struct {
 typedef struct {
     Arena arenas[MEMORY_KINDS];
     size_t library_bytes; // taken by the library of matrix products
-    const char *advice;   // what needs less memory, for the error message; NULL: the training options
+    const char *advice;   // what would need less memory, for the error message; NULL: training options
 } MemoryPlan;
 
 // The next `bytes` of the arena, aligned to 256 bytes: a device pointer, or NULL while the plan is being measured.
@@ -40,13 +41,13 @@ void memory_free(MemoryPlan *plan);
 
 size_t memory_total(const MemoryPlan *plan);
 
-// What two plans take together, to be printed; it owns nothing.
+// What two plans take together, for printing: the sum owns no memory.
 MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b);
 
-// A table: one line an arena, MiB and share, and the total. Empty arenas are left out.
+// Prints a table with a line for each arena that is not empty (MiB and share of the total), and the total.
 void memory_print(const MemoryPlan *plan, FILE *to);
 
-// A JSON object: bytes by the names of that table. Errors: 1 (longer than capacity).
+// text = a JSON object: bytes by the names of that table, empty arenas included. Errors: 1 (longer than capacity).
 int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err);
 
 #endif

@@ -10,7 +10,7 @@
 
 enum { NAME_BYTES = 256 };
 
-// One of each kind that the folder has.
+// The names found in the folder, one of each kind; empty: none.
 typedef struct {
     char adapter[NAME_BYTES], safetensors[NAME_BYTES], pickle[NAME_BYTES], gguf[NAME_BYTES];
 } Found;
@@ -25,7 +25,8 @@ static void note(char kept[NAME_BYTES], const char *name) {
     if (!*kept || strcmp(name, kept) < 0) snprintf(kept, NAME_BYTES, "%s", name);
 }
 
-// Beside their weights trainers leave pickles of their own; and a folder of data, given by mistake, has shards.
+// Trainers leave pickles of their own beside the weights, and a folder of data, given by mistake, has shards: these are no
+// models.
 static bool is_model_pickle(const char *name) {
     static const char *const others[] = {"training_args.", "optimizer.", "scheduler.", "rng_state",
                                          "train_",         "val_",       NULL};

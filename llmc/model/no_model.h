@@ -1,4 +1,4 @@
-// What a folder is in which no model was found.
+// Says what a folder is in which no model was found.
 #ifndef LLMC_MODEL_NO_MODEL_H
 #define LLMC_MODEL_NO_MODEL_H
 
@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-// By its ending.
+// Does the name end as those of pickles do?
 bool is_pickle_name(const char *name);
 
 // Refuses (2) a folder that has an adapter, pickles or GGUF and no model, and says what to do. 0: it has none of these.

@@ -13,7 +13,7 @@ static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * u
 
 // ---- which tensors there are, in the order of a checkpoint
 
-// A tensor of a bucket that is added next, a unit of its own.
+// Adds a tensor, a unit of its own, to the bucket that is being filled.
 static ParameterTensor *add(ParameterTable *table, int depth, int dims, int rows, int cols, ParameterInit init,
                             const char *format, ...) __attribute__((format(printf, 7, 8)));
 
@@ -36,7 +36,7 @@ static ParameterTensor *add(ParameterTable *table, int depth, int dims, int rows
     return t;
 }
 
-// Embedding and head have one row for each token, padded so that products and kernels meet whole tiles.
+// Embedding and head have one row for each token, padded so that products and kernels work on whole tiles.
 static void add_vocabulary(ParameterTable *table, const LlamaConfig *config, int depth, const char *name) {
     ParameterTensor *t = add(table, depth, 2, config->vocab_size, config->hidden_size, INIT_NORMAL, "%s", name);
     t->padded_rows = table->padded_vocab;
@@ -67,7 +67,7 @@ static int projection_cols(const LlamaConfig *config, int projection) {
 
 static int projection_depth(int layer, int projection) { return 2 * layer + (projection >= GATE_PROJ); }
 
-// Those of one unit stand beside each other.
+// Tensors of one unit are added one after the other.
 static void add_projection(ParameterTable *table, const LlamaConfig *config, int layer, int p) {
     const ParameterInit init = p == O_PROJ || p == DOWN_PROJ ? INIT_RESIDUAL : INIT_NORMAL;
     ParameterTensor *t =
@@ -90,7 +90,7 @@ static void add_layer_matrices(ParameterTable *table, const LlamaConfig *config,
         if (table->lora_targets[p]) add_adapter(table, config, layer, p);
 }
 
-// All that was added behind the last bucket is one. Returns its number.
+// What was added since the last bucket ended is one bucket. Returns its number.
 static int end_bucket(ParameterTable *table, bool decay, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 static int end_bucket(ParameterTable *table, bool decay, const char *format, ...) {
@@ -191,7 +191,7 @@ static bool train_matching(ParameterTable *table, const char *pattern) {
     return found;
 }
 
-// What a model has in the place of a head of its own.
+// Why a pattern for lm_head finds nothing: what the model has in its place.
 static const char *explain_head(const ParameterTable *table, const char *pattern) {
     if (fnmatch(pattern, "lm_head.weight", 0) != 0) return "";
     if (parameter_table_find(table, "score.weight")) return ": a reward model has score.weight in the place of lm_head";
@@ -214,7 +214,7 @@ static void train_all(ParameterTable *table) {
     for (int i = 0; i < table->count; i++) table->tensors[i].trained = true;
 }
 
-// A reward model's head is new, or follows the adapters.
+// A reward model's head is trained with them: it is new, or was trained with them before.
 static void train_adapters(ParameterTable *table) {
     for (int i = 0; i < table->count; i++) {
         ParameterTensor *t = &table->tensors[i];
@@ -261,7 +261,7 @@ static bool in_bucket(const ParameterTable *table, int tensor) {
     return table->tensors[tensor].bucket == table->norm_bucket || unit_is_trained(table, tensor);
 }
 
-// The tensors of the bucket, from *next on. What is left of its last pieces stays zero.
+// Places the tensors of the bucket, from *next on. What is left at its end stays zero.
 static void place_bucket(ParameterTable *table, int bucket, int *next) {
     ParameterBucket *b = &table->buckets[bucket];
     ParameterTensor *last = NULL;
@@ -301,13 +301,13 @@ static void find_ranges(ParameterTable *table) {
     }
 }
 
-// t: its lora_A, with lora_B behind it; first: of the columns of its unit's product.
+// t: its lora_A, which lora_B follows; first: its first column of the unit's product.
 static void note_adapter(LayerOffsets *at, LayerUnit unit, const ParameterTensor *t, int first) {
     at->adapters[at->num_adapters++] = (LoraAdapter){
         .unit = unit, .in = t[0].cols, .out = t[1].rows, .first = first, .a = t[0].offset, .b = t[1].offset};
 }
 
-// The tensors of a layer but for norms, from t on. Returns what follows them.
+// Notes the tensors of a layer, norms left out, from t on. Returns the tensor after them.
 static const ParameterTensor *note_layer(const ParameterTable *table, LayerOffsets *at, const ParameterTensor *t) {
     const ParameterTensor *adapter = t + LAYER_PROJECTIONS;
     size_t *const units[LAYER_UNITS] = {&at->qkv, &at->output, &at->gate_up, &at->down};
@@ -383,7 +383,7 @@ ParameterPiece parameter_piece(const ParameterTable *table, int tensor, int shar
     const size_t low = begin > t->offset ? begin : t->offset;
     const size_t high = begin + length < tensor_end ? begin + length : tensor_end;
     if (low >= high) return (ParameterPiece){0};
-    // the pieces of the buckets before this one take begin / shards elements
+    // the shard's pieces of the buckets before this one have begin / shards elements
     return (ParameterPiece){low - t->offset, high - low, b->begin / (size_t)table->shards + (low - begin)};
 }
 

@@ -2,19 +2,19 @@
 // norm and sharding all walk it.
 //
 // Every flat array of the model (parameters, gradients, master weights, moments) has the same layout: a tensor's
-// elements stand at `offset`, row-major. Matrices come first, norm weights last, so that weight decay is one range.
-// q, k and v stand side by side and so form one matrix for the product, a unit; gate and up likewise; every other tensor is
+// elements begin at `offset`, row-major. Matrices come first and norm weights last, so that weight decay is one range.
+// q, k and v lie side by side and so form one matrix for the product, a unit; gate and up likewise; every other tensor is
 // a unit of its own.
 //
-// Where only a part is trained, units without a trained tensor stand behind all others, in the parameters alone: gradients,
-// master weights and moments end before them. Norm weights, few as they are, and frozen tensors of a trained unit have
-// gradients too, but are not among the trained ranges, which norm and update walk.
+// Where only a part is trained, units without a trained tensor lie after all others, and among the parameters alone:
+// gradients, master weights and moments end before them. Norm weights, which are few, and frozen tensors of a trained unit
+// do have gradients, but they are not in the trained ranges, which the gradient norm and the update go over.
 //
-// The flat arrays consist of buckets: the embedding, each layer's matrices, the head if it is not tied, all norm
-// weights. A reward model's head is score.weight [1, C], in the place of lm_head and never tied.
+// The flat arrays consist of buckets: the embedding, each layer's matrices, the head if it is not tied, and all norm
+// weights. A reward model's head is score.weight [1, C]; it takes the place of lm_head and is never tied.
 // A bucket's gradients are complete at one moment of the backward pass, and are reduced over the ranks as one; its
-// parameters are gathered as one. Each bucket is `shards` equal pieces; shard s owns the s-th of every bucket, and its
-// training arrays (master weights, moments) hold its pieces one behind the other.
+// parameters are gathered as one. Each bucket is divided into `shards` equal pieces. Shard s owns the s-th piece of every
+// bucket, and its training arrays (master weights, moments) hold these pieces one after the other.
 #ifndef LLMC_MODEL_PARAMETERS_H
 #define LLMC_MODEL_PARAMETERS_H
 
@@ -32,16 +32,16 @@ typedef enum {
     INIT_ZEROS,    // lora_B: an adapter begins without effect
 } ParameterInit;
 
-// What of a model is trained. {0}: everything. With lora_rank > 0 adapters (Hu et al. 2021), and a reward model's head, alone:
+// What of a model is trained. {0}: everything. With lora_rank > 0 only adapters (Hu et al. 2021) and a reward model's head:
 // y = x W^T + lora_alpha / lora_rank * (x A^T) B^T for the projections named.
 typedef struct {
-    const char *only; // tensors whose name one of these patterns (fnmatch), divided by commas, matches; NULL: all
-    int lora_rank;    // a multiple of LORA_RANK_UNIT
+    const char *only; // patterns (fnmatch) of tensors' names, separated by commas; NULL: all tensors
+    int lora_rank;    // a multiple of LORA_RANK_UNIT; 0: no adapters
     double lora_alpha;
     const char *lora_targets; // "q_proj,v_proj", in any order; NULL: all seven
 } TrainedPart;
 
-// A row of r elements must be whole 16-byte units, in which tensor cores and kernels read rows.
+// A row of lora_rank elements must be whole units of 16 bytes, in which tensor cores and kernels read rows.
 enum { LORA_RANK_UNIT = 8, LORA_MAX_RANK = 1024, LAYER_PROJECTIONS = 7 };
 
 typedef struct {
@@ -50,13 +50,13 @@ typedef struct {
     int rows, cols;  // as in a checkpoint
     int padded_rows; // rows in the arrays: the vocabulary is padded; the rest are zeros and stay zeros
     size_t offset;   // in elements, the same in every flat array; a multiple of PARAMETER_ALIGN
-    size_t end;      // of the padding behind it, where the next one begins
+    size_t end;      // of the padding after it, where the next tensor begins
     bool decay;
     ParameterInit init;
     bool trained;
-    int bucket; // also of a frozen one, though it does not stand there
-    int unit;   // tensors of one product have the same number
-    int depth;  // what the backward pass must reach for its gradient (ParameterTable.lowest)
+    int bucket; // also of a frozen tensor, which does not lie there
+    int unit;   // tensors of one matrix product have the same number
+    int depth;  // how far down the backward pass must go for its gradient (as ParameterTable.lowest)
 } ParameterTensor;
 
 // A layer's matrix products.
@@ -82,7 +82,7 @@ typedef struct {
     char label[32];    // for people: "layer 3"
 } ParameterBucket;
 
-// Elements [begin, end) of a bucket are trained: tensors, and the padding behind them.
+// Elements [begin, end) of a bucket are trained: tensors and the padding after them.
 typedef struct {
     int bucket;
     size_t begin, end; // multiples of PARAMETER_ALIGN

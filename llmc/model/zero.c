@@ -88,7 +88,7 @@ void zero_destroy(Zero *z) {
     free(z);
 }
 
-// Neighbouring layers take turns, so that one layer's sums are on their way while the next one's gradients are computed.
+// Layers take turns, so that one layer's sums are on their way while the next layer's gradients are computed.
 static int slot_of(const Zero *z, int bucket) {
     if (bucket == z->table->norm_bucket) return SLOT_NORMS;
     if (bucket == 0 || bucket == z->table->head_bucket) return SLOT_VOCABULARY;
