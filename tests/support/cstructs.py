@@ -35,6 +35,7 @@ def read_header(header):
             TYPES[name] = ctypes.c_int
         elif name:
             TYPES[name] = type(name, (ctypes.Structure,), {"_fields_": list(read_fields(body))})
+            globals()[name] = TYPES[name]  # where pickle looks for it
 
 
 def read_enum(body):
