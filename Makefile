@@ -66,7 +66,7 @@ LIBRARY        := $(BUILD)/libllmc.so
 ORACLE         := $(BUILD)/obj/dev/reference/oracle.o
 
 .PHONY: all clean FORCE
-all: $(LIBRARY) $(ROOT_PROGRAMS:%=$(BUILD)/%) $(TOOLS:%=$(BUILD)/%) $(BUILD)/liboracle.so
+all: $(LIBRARY) $(ROOT_PROGRAMS:%=$(BUILD)/%) $(TOOLS:%=$(BUILD)/%) $(BUILD)/liboracle.so $(BUILD)/libtrain_llama3.so
 
 COMPILE_C = $(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c -x c $< -o $@
 
@@ -85,8 +85,11 @@ $(BUILD)/version: FORCE
 $(BUILD)/obj/llmc/base/version.o: $(BUILD)/version
 $(BUILD)/obj/llmc/base/version.o: DEFINES += -DLLMC_BUILD='"$(VERSION)"'
 
-$(LIBRARY): $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
+$(LIBRARY) $(BUILD)/libtrain_llama3.so: $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
 	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)
+
+# the library with the training loop, for the tests that take a run step by step
+$(BUILD)/libtrain_llama3.so: $(BUILD)/obj/train_llama3.o
 
 LINK_PROGRAM = $(call step,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD) -lllmc $(LINK_RPATH) $(LIBDIRS) $(LIBS)
 

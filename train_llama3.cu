@@ -1,33 +1,114 @@
-// Trains a Llama 3 language model: see train_llama3 --help.
+// Trains a Llama 3 language model: see train_llama3 --help. C11 on either target.
+//
+// main: options → all ranks meet → run: set up → load the weights → THE LOOP (train) → save. The model's side of a step is
+// llmc/model/llama3.h; what is measured, logged and saved after it is llmc/train/observe.h.
+#include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "checkpoint/find_model.h"
-#include "train/eval_only.h"
+#include "device/trace.h"
+#include "model/llama3.h"
 #include "options/options.h"
-#include "run/process.h"
 #include "ranks/team.h"
+#include "ranks/watchdog.h"
+#include "run/process.h"
+#include "train/agree.h"
+#include "train/eval_only.h"
+#include "train/observe.h"
 #include "train/setup.h"
 
-static int train(Trainer *t, Error *err) {
-    int code = trainer_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume
-    if (trainer_prepares_only(t)) return code;
-    if (!code) code = trainer_begin(t, err);   // the output folder becomes this run's
-    if (!code) code = trainer_make_up(t, err); // evaluations that a signal to stop left out
-    while (!code && !trainer_done(t)) {
-        code = trainer_step(t, err);               // tokens -> loss -> gradients -> clip -> AdamW
-        if (!code) code = trainer_observe(t, err); // log, progress line, validation loss, sample, checkpoint
+// Functions that are not static are called by tests, too, which take a run step by step.
+int read_batches(Trainer *t, Error *err);
+void train_step(Trainer *t);
+int finish(Trainer *t, Error *err);
+
+// The step's micro-batches. All are read before the first is computed, for the loss is the mean over all of their targets, on
+// all ranks. On many ranks all learn here of one's error, and of a signal to one of them to stop.
+int read_batches(Trainer *t, Error *err) {
+    const Options *o = &t->run.options;
+    int64_t targets = 0;
+    watchdog_phase("training");
+    int code = pace_begin_step(&t->pace, &t->run.team, o, err);
+    if (code) return code;
+    trace_begin(LANE_STEP, "tokens of step", (int)t->state.step + 1, NULL);
+    for (int i = 0; !code && i < o->grad_accum; i++) {
+        Batch *batch = llama3_batch(t->model, i);
+        code = loader_fetch(t->data.train, t->state.step + t->state.data_offset, i, batch, err);
+        if (code) break;
+        task_complete_batch(&t->task, t->model, i); // DPO: the reference model's log-probabilities
+        targets += batch->num_targets;
     }
-    return code ? code : trainer_save(t, err); // a directory that transformers opens
+    code = agree_on_step(&t->run, &t->saver, code, &targets, err);
+    trace_end(LANE_STEP, NULL);
+    t->report.targets = targets;
+    return code;
+}
+
+static AdamWStep adamw_step(const Options *o, const TrainState *state, float learning_rate) {
+    const double update = (double)(state->step - state->skipped_steps + 1); // 1 for the first that is made
+    return (AdamWStep){
+        .learning_rate = learning_rate,
+        .beta1 = o->beta1,
+        .beta2 = o->beta2,
+        .eps = (float)o->eps,
+        .weight_decay = (float)o->weight_decay,
+        .bias_correction1 = (float)(1 - pow(o->beta1, update)),
+        .bias_correction2 = (float)(1 - pow(o->beta2, update)),
+        .max_grad_norm = (float)o->grad_clip,
+    };
+}
+
+// One update of the weights by the batches that were read, or none where loss or gradient is not finite.
+void train_step(Trainer *t) {
+    Llama3 *model = t->model;
+    StepReport *report = &t->report;
+    trace_begin(LANE_STEP, "step", (int)t->state.step + 1, NULL);
+    report->lr = (float)schedule_lr(&t->schedule, t->state.step);
+    const AdamWStep adamw = adamw_step(&t->run.options, &t->state, report->lr);
+    llama3_begin_step(model, report->targets);
+    for (int i = 0; i < t->run.options.grad_accum; i++) {
+        llama3_forward(model, i);
+        llama3_loss(model);     // --task: next token, or preference among answers
+        llama3_backward(model); // in the last micro-batch gradients are summed over the ranks meanwhile
+    }
+    llama3_clip_and_adamw(model, &adamw,
+                          guard_max_loss(&t->guard));        // each rank its shard; then parameters are gathered
+    llama3_result(model, &report->loss, &report->grad_norm); // the step's only wait for the device
+    t->state.step++;
+    t->state.tokens += t->run.options.tokens_per_step;
+    trace_end(LANE_STEP, NULL);
+}
+
+// Says how the run ended, waits for a checkpoint that is being written, and writes the last one.
+int finish(Trainer *t, Error *err) {
+    watchdog_phase("saving");
+    pace_print_end(&t->pace, &t->run, t->state.step);
+    pace_write_timeline(&t->pace, &t->run, t->state.step);
+    return saver_save_last(&t->saver, err);
+}
+
+static int train(Trainer *t, Error *err) {
+    int code = observe_what_was_due(t, err); // evaluations that a signal to stop left out
+    while (!code && !run_done(&t->run, t->state.step)) {
+        code = read_batches(t, err);
+        if (code || t->run.stop_signal) break; // of many ranks: one was told to stop
+        train_step(t);               // learning rate, forward, loss, backward, clipping, AdamW
+        code = observe_step(t, err); // log, progress line, validation loss, sample, checkpoint
+    }
+    return code ? code : finish(t, err); // the last checkpoint: a directory that transformers opens
 }
 
 static int run(const Options *options, const Team *team, Error *err) {
     Trainer *t = NULL;
     if (options->eval_only) return eval_only(options, team, err);
-    int code = trainer_open(&t, options, team, err); // output folder, checkpoint, configuration, shards, model
-    if (!code && !trainer_was_done(t)) code = train(t, err);
-    trainer_close(t);
+    int code = train_setup(&t, options, team, err); // output folder, checkpoint, configuration, data, model
+    if (!code && !train_was_done(t)) {
+        code = train_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume
+        if (!code && !options->reference_only) code = train_begin(t, err); // the output folder becomes this run's
+        if (!code && !options->reference_only) code = train(t, err);
+    }
+    train_close(t);
     return code;
 }
 
@@ -66,7 +147,7 @@ int main(int argc, char **argv) {
     if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
     if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
     code = team_agree(&team, code, &err);
-    if (!code) code = trainer_compare_options(&team, &options, &err);
+    if (!code) code = agree_on_options(&team, &options, &err);
     if (!code) code = run(&options, &team, &err);
     if (team_leads(&team)) report(code, &err);
     team_close(&team);

@@ -88,6 +88,9 @@ int options_settle_step(Options *options, int ranks, StepBefore before, Error *e
 // The steps that --trace records: from *first to *last.
 int options_trace_steps(const Options *options, int64_t *first, int64_t *last, Error *err); // Errors: 2
 
+// How many of so many ranks divide the optimizer's state among them.
+int options_shard_group(const Options *options, int ranks);
+
 // Calls report for each option that must be the same on all ranks, with its value as text.
 typedef void (*OptionsVisit)(void *context, const char *name, const char *value);
 void options_visit_shared(const Options *options, OptionsVisit visit, void *context);

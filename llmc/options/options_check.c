@@ -198,6 +198,10 @@ static int check_eval_only(Options *options, Error *err) {
     return code ? code : check_micro_batch(options, err);
 }
 
+int options_shard_group(const Options *options, int ranks) {
+    return options->zero == 0 ? 1 : options->shard_group ? (int)options->shard_group : ranks;
+}
+
 // Takes a whole number from the beginning of *text.
 static bool take_number(const char **text, int64_t *value) {
     char *end;

@@ -16,12 +16,14 @@
 #include "run/process.h"
 #include "run/run_dir.h"
 #include "train/evaluate.h"
-#include "train/trainer_internal.h"
+#include "train/task.h"
+#include "train/train_data.h"
 
 enum { LONGEST_DEFAULT = 2048 };
 
 typedef struct {
     const Options *options;
+    const Team *team;
     LlamaConfig config;
     int B, T;
     bool has_tokenizer;
@@ -55,7 +57,7 @@ static int read_model_folder(Evaluation *e, Error *err) {
     char path[PATH_MAX];
     int code = path_join(path, o->init_from, "config.json", err);
     bool new_head = false;
-    if (!code) code = trainer_take_config(&e->config, &new_head, o, path, err);
+    if (!code) code = task_read_config(&e->config, &new_head, task_kind(o), path, err);
     if (new_head)
         code = fail_input(err, "%s: a language model, expected a reward model (LlamaForSequenceClassification)", path);
     if (!code) code = find_tokenizer(e, err);
@@ -67,16 +69,14 @@ static int read_model_folder(Evaluation *e, Error *err) {
 
 static int open_data(Evaluation *e, Error *err) {
     const Options *o = e->options;
-    const LoaderSpec spec = {.B = e->B,
-                             .T = e->T,
-                             .grad_accum = 1,
-                             .world = 1,
-                             .document_mask = o->document_mask,
-                             .shuffle = true,
-                             // all windows, or as in training those of --eval-batches
-                             .once = o->task != TASK_PRETRAIN || !options_given(o, "eval-batches"),
-                             .kind = trainer_loader_kind(o),
-                             .skip_long = o->skip_long};
+    LoaderSpec spec = task_loader(o, e->team);
+    spec.B = e->B;
+    spec.T = e->T;
+    spec.grad_accum = 1;
+    spec.seed = 0;
+    spec.shuffle_answers = false;
+    // all windows, or as in training those of --eval-batches
+    spec.once = task_rows(task_kind(o)) || !options_given(o, "eval-batches");
     int code = o->eval_tasks && !e->has_tokenizer ? fail_no_tokenizer(e, err) : 0;
     if (!code && o->eval_tasks)
         code = evaltasks_open(&e->tasks, o->eval_tasks, e->T, e->config.vocab_size, e->tokenizer_sha256, err);
@@ -84,16 +84,13 @@ static int open_data(Evaluation *e, Error *err) {
         code = loader_open(&e->val, o->val_data, &spec, e->config.vocab_size,
                            e->has_tokenizer ? e->tokenizer_sha256 : NULL, err);
     if (!code && e->val && !e->has_tokenizer && loader_names_tokenizer(e->val)) code = fail_no_tokenizer(e, err);
-    if (!code && e->val) trainer_tell_skipped(e->val, "--val-data", e->T);
+    if (!code && e->val) train_data_print_skipped(e->val, "--val-data", e->T);
     return code;
 }
 
 static int create_model(Evaluation *e, Error *err) {
-    const RunShape shape = {.B = e->B,
-                            .T = e->T,
-                            .micro_batches = 1,
-                            .comparisons = trainer_compares(e->options),
-                            .preference = trainer_preference_loss(e->options)};
+    RunShape shape = {.B = e->B, .T = e->T, .micro_batches = 1};
+    task_set_loss(&shape, e->options);
     int code = llama3_create(&e->model, &e->config, &shape, err);
     return code ? code : checkpoint_read_weights(e->options->init_from, e->model, err);
 }
@@ -132,12 +129,12 @@ static int show_validation(Evaluation *e, Error *err) {
     const int64_t batches = options_given(o, "eval-batches") ? o->eval_batches : INT64_MAX;
     int code = evaluate(e->model, e->val, NULL, NULL, batches, 1, &result, err);
     if (code) return code;
-    const LogPreference preference = trainer_preference(o, result.sums, (double)result.targets);
-    log_evaluation(&e->log, e->step, evaluated_loss(&result), trainer_compares(o) ? &preference : NULL);
+    const bool compares = task_compares(task_kind(o));
+    const LogPreference preference = task_preference(task_kind(o), result.sums, (double)result.targets);
+    log_evaluation(&e->log, e->step, evaluated_loss(&result), compares ? &preference : NULL);
     say_coverage(e, batches);
     printf("validation loss %.4f", evaluated_loss(&result));
-    if (trainer_compares(o))
-        printf(", %.1f %% of %lld pairs right", 100 * preference.accuracy, (long long)result.targets);
+    if (compares) printf(", %.1f %% of %lld pairs right", 100 * preference.accuracy, (long long)result.targets);
     printf("\n");
     return 0;
 }
@@ -158,7 +155,7 @@ static int show_tasks(Evaluation *e, Error *err) {
 }
 
 int eval_only(const Options *options, const Team *team, Error *err) {
-    Evaluation e = {.options = options, .output.lock.fd = -1, .log.fd = -1};
+    Evaluation e = {.options = options, .team = team, .output.lock.fd = -1, .log.fd = -1};
     if (team->size > 1) return fail_input(err, "--eval-only: expected one rank, found %d", team->size);
     int code = threads_set((int)options->threads, 1, err);
     if (!code) code = read_model_folder(&e, err);

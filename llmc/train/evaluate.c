@@ -3,17 +3,18 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "model/llama3.h"
 #include "train/ref_logprobs.h"
 
 // Adds micro-batches first, first + stride and so on, `count` <= slots of them, with one wait for the device.
-static int evaluate_group(Llama3 *m, Loader *loader, const float *reference, int64_t first, int stride, int count,
+static int evaluate_group(Llama3 *m, Loader *loader, const float *ref_logprobs, int64_t first, int stride, int count,
                           Evaluated *share, Error *err) {
     int64_t targets = 0;
     float mean;
     for (int i = 0; i < count; i++) {
         int code = loader_fetch(loader, first + (int64_t)i * stride, 0, llama3_batch(m, i), err);
         if (code) return code;
-        if (reference) reference_fill(m, i, reference);
+        if (ref_logprobs) ref_logprobs_fill(m, i, ref_logprobs);
         targets += llama3_batch(m, i)->num_targets;
     }
     llama3_begin_step(m, targets);
@@ -25,12 +26,12 @@ static int evaluate_group(Llama3 *m, Loader *loader, const float *reference, int
 }
 
 // Of `batches` micro-batches the rank's: every size-th.
-static int evaluate_share(Llama3 *m, Loader *loader, const float *reference, int rank, int size, int64_t batches,
+static int evaluate_share(Llama3 *m, Loader *loader, const float *ref_logprobs, int rank, int size, int64_t batches,
                           int slots, Evaluated *share, Error *err) {
     for (int64_t first = rank; first < batches; first += (int64_t)slots * size) {
         const int64_t left = (batches - first + size - 1) / size;
         const int count = left < slots ? (int)left : slots;
-        int code = evaluate_group(m, loader, reference, first, size, count, share, err);
+        int code = evaluate_group(m, loader, ref_logprobs, first, size, count, share, err);
         if (code) return code;
     }
     return 0;
@@ -62,13 +63,13 @@ static Evaluated add_up(const Team *team, Evaluated mine) {
     return whole;
 }
 
-int evaluate(Llama3 *m, Loader *loader, const float *reference, const Team *team, int64_t batches, int slots,
+int evaluate(Llama3 *m, Loader *loader, const float *ref_logprobs, const Team *team, int64_t batches, int slots,
              Evaluated *result, Error *err) {
     const bool many = team && team->size > 1;
     *result = (Evaluated){0};
     batches = limit_to_epoch(loader, batches);
-    int code =
-        evaluate_share(m, loader, reference, many ? team->rank : 0, many ? team->size : 1, batches, slots, result, err);
+    int code = evaluate_share(m, loader, ref_logprobs, many ? team->rank : 0, many ? team->size : 1, batches, slots,
+                              result, err);
     if (many) code = team_agree(team, code, err);
     if (!code && many) *result = add_up(team, *result);
     return code;

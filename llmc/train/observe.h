@@ -1,31 +1,23 @@
-// The step as log and terminal tell it, and what else is due after it.
+// What is due after a step: log line, progress line, validation loss, scores, sampled text, checksum, checkpoint.
 #ifndef LLMC_TRAIN_OBSERVE_H
 #define LLMC_TRAIN_OBSERVE_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include "run/log.h"
+#include "base/error.h"
+#include "train/setup.h"
 
-// What the last step gave.
-typedef struct {
-    double tokens_per_second;
-    LogPreference preference; // of comparisons
-    LogRanks communication;   // of many ranks
-} StepReport;
+#ifdef __cplusplus
+extern "C" {
+#endif
 
-// How fast the run is.
-typedef struct {
-    double began, after_first_step;     // seconds of the monotonic clock
-    int64_t steps;                      // made by this process
-    double seconds;                     // that these took
-    LogRanks communicated;              // in all of them
-    double flops_per_token, peak_flops; // 0: not known
-} Pace;
+// After a step that t->report describes. A checkpoint is begun in the background; its failure is a warning. Collective. Errors:
+// those of validation and evaluation files that became unreadable; 1 after too many steps in a row that were not finite.
+int observe_step(Trainer *t, Error *err);
 
-// The steps that --trace records, counted from this process's first as 1.
-typedef struct {
-    int64_t first, last;
-    bool written;
-} Timeline;
+// Evaluations and samples that were due after the step of the resumed checkpoint, and left out as a signal to stop had come.
+// Collective. Errors: as observe_step.
+int observe_what_was_due(Trainer *t, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

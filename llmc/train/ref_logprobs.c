@@ -5,24 +5,29 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/hash.h"
-#include "base/new_file.h"
 #include "base/path.h"
 #include "base/version.h"
-#include "run/process.h"
 #include "model/llama3_inference.h"
 #include "model/llama3_weights.h"
-#include "train/trainer_internal.h"
+#include "ranks/watchdog.h"
+#include "run/process.h"
+#include "train/ref_logprobs_file.h"
 
-enum { FILE_HEADER_BYTES = 64, VERSION = 1, PIECE = 1 << 16 };
-static const char magic[8] = "L3REFER";
-static const uint32_t byte_order_mark = 0x01020304;
+enum { PIECE = 1 << 16 };
 
-// ---- names
+// A set of comparisons.
+typedef struct {
+    const char *what;  // for people
+    const char *shard; // a file of the set
+    Loader *loader;
+    RefLogprobsKey key;
+    float *logprobs; // [key.answers]
+} RefSet;
+
+// ---- the model that they are of
 
 static uint64_t first_digits(const Digest *digest) {
     char digits[17];
@@ -30,35 +35,12 @@ static uint64_t first_digits(const Digest *digest) {
     return strtoull(digits, NULL, 16);
 }
 
-static void put(uint8_t *at, uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; i++) at[i] = (uint8_t)(value >> 8 * i);
-}
-
-static void make_header(uint8_t header[FILE_HEADER_BYTES], const ReferenceKey *key) {
-    memset(header, 0, FILE_HEADER_BYTES);
-    memcpy(header, magic, sizeof magic);
-    put(header + 8, VERSION, 4);
-    put(header + 12, byte_order_mark, 4);
-    put(header + 16, key->model, 8);
-    put(header + 24, key->data, 8);
-    put(header + 32, key->answers, 8);
-    put(header + 40, key->seed, 8);
-    put(header + 48, (uint64_t)key->B, 4);
-    put(header + 52, (uint64_t)key->T, 4);
-}
-
-void reference_name(char name[REFERENCE_NAME_SIZE], const ReferenceKey *key) {
-    uint8_t header[FILE_HEADER_BYTES];
-    make_header(header, key);
-    const Digest digest = hash_bytes(header, sizeof header);
-    snprintf(name, REFERENCE_NAME_SIZE, "reference_%.16s.bin", digest.text);
-}
-
-int reference_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error *err) {
+// Of weights, configuration, precision, target ("cpu", "cuda") and program version. Waits for the device. Errors: 1.
+static int fingerprint_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error *err) {
     char *config = NULL, *text = NULL;
     int code = llama_config_print(llama3_config(m), "config.json", &config, err);
     if (code) return code;
-    int length = asprintf(&text, "%s\n%s\n%s\n%s\n%016" PRIx64, config, LLMC_VERSION, target, state_precision(),
+    int length = asprintf(&text, "%s\n%s\n%s\n%s\n%016" PRIx64, config, LLMC_VERSION, target, version_precision(),
                           llama3_checksum(m));
     cJSON_free(config);
     if (length < 0) return fail_fault(err, "out of memory");
@@ -68,85 +50,10 @@ int reference_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error 
     return 0;
 }
 
-// ---- the file
-
-static int check_header(const uint8_t *header, const ReferenceKey *key, const char *path, Error *err) {
-    uint8_t expected[FILE_HEADER_BYTES];
-    make_header(expected, key);
-    if (memcmp(header, expected, 16) != 0)
-        return fail_input(err, "%s: expected reference log-probabilities of version %d, found another file", path,
-                          VERSION);
-    if (memcmp(header + 16, expected + 16, 8) != 0)
-        return fail_input(err, "%s: log-probabilities of another model, expected fingerprint %016" PRIx64, path,
-                          key->model);
-    if (memcmp(header, expected, FILE_HEADER_BYTES) != 0)
-        return fail_input(err,
-                          "%s: log-probabilities of other data or packs, expected %" PRIu64 " answers in rows of %d",
-                          path, key->answers, key->T);
-    return 0;
-}
-
-static int take_values(float *values, const uint8_t *bytes, size_t size, const ReferenceKey *key, const char *path,
-                       Error *err) {
-    const size_t expected = FILE_HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
-    if (size != expected)
-        return fail_input(err, "%s: file has %zu bytes, expected %zu; remove it, and it is computed again", path, size,
-                          expected);
-    int code = check_header(bytes, key, path, err);
-    if (code) return code;
-    const Digest digest = hash_bytes(bytes, size - DIGEST_LENGTH);
-    if (memcmp(digest.text, bytes + size - DIGEST_LENGTH, DIGEST_LENGTH) != 0)
-        return fail_input(err, "%s: damaged, its checksum is another; remove it, and it is computed again", path);
-    memcpy(values, bytes + FILE_HEADER_BYTES, (size_t)key->answers * sizeof *values);
-    return 0;
-}
-
-int reference_read(float *values, bool *found, const char *folder, const ReferenceKey *key, Error *err) {
-    char name[REFERENCE_NAME_SIZE], path[PATH_MAX], *bytes = NULL;
-    size_t size;
-    reference_name(name, key);
-    int code = path_join(path, folder, name, err);
-    *found = !code && access(path, F_OK) == 0;
-    if (!*found) return code;
-    const size_t expected = FILE_HEADER_BYTES + (size_t)key->answers * sizeof *values + DIGEST_LENGTH;
-    code = file_read_whole(path, expected, &bytes, &size, err);
-    if (!code) code = take_values(values, (const uint8_t *)bytes, size, key, path, err);
-    free(bytes);
-    return code;
-}
-
-static int append(NewFile *file, Hasher *hasher, const void *data, size_t bytes, Error *err) {
-    hasher_add(hasher, data, bytes);
-    return file_append(file, data, bytes, err);
-}
-
-int reference_write(const float *values, const char *folder, const ReferenceKey *key, Error *err) {
-    char name[REFERENCE_NAME_SIZE], path[PATH_MAX];
-    uint8_t header[FILE_HEADER_BYTES];
-    NewFile file;
-    reference_name(name, key);
-    make_header(header, key);
-    int code = path_join(path, folder, name, err);
-    if (!code) code = file_begin(&file, path, err);
-    if (code) return code;
-    Hasher *hasher = hasher_create();
-    code = hasher ? 0 : fail_fault(err, "out of memory");
-    if (!code) code = append(&file, hasher, header, sizeof header, err);
-    if (!code) code = append(&file, hasher, values, (size_t)key->answers * sizeof *values, err);
-    if (!code) {
-        const Digest digest = hasher_digest(hasher);
-        code = file_append(&file, digest.text, DIGEST_LENGTH, err);
-    }
-    hasher_destroy(hasher);
-    if (!code) return file_commit(&file, err);
-    file_discard(&file);
-    return code;
-}
-
-// ---- the values
+// ---- computed
 
 // Of one micro-batch.
-static int compute_one(float *values, Llama3 *m, Loader *loader, int64_t i, float *here, Error *err) {
+static int compute_one(float *logprobs, Llama3 *m, Loader *loader, int64_t i, float *here, Error *err) {
     Batch *batch = llama3_batch(m, 0);
     int code = loader_fetch(loader, i, 0, batch, err);
     if (code) return code;
@@ -155,7 +62,7 @@ static int compute_one(float *values, Llama3 *m, Loader *loader, int64_t i, floa
         if (!isfinite(here[a]))
             return fail_fault(err, "answer %lld: its log-probability under the reference model is %f",
                               (long long)batch->answer_numbers[a], here[a]);
-        values[batch->answer_numbers[a]] = here[a];
+        logprobs[batch->answer_numbers[a]] = here[a];
     }
     return 0;
 }
@@ -177,19 +84,19 @@ static void show(Progress *progress, int64_t done, int64_t all, int64_t tokens, 
 }
 
 // The rank's micro-batches: every size-th.
-static int compute_share(float *values, Llama3 *m, Loader *loader, const ReferenceKey *key, const Team *team,
-                         Progress *progress, Error *err) {
-    const int64_t all = (int64_t)loader_num_batches(loader);
+static int compute_share(const RefSet *set, Llama3 *m, Run *run, Error *err) {
+    const int64_t all = (int64_t)loader_num_batches(set->loader), tokens = (int64_t)set->key.B * set->key.T;
+    const int size = run->team.size;
     const double began = clock_seconds();
-    float *here = malloc(((size_t)key->B * (size_t)key->T / 2 + 1) * sizeof *here);
+    float *here = malloc(((size_t)tokens / 2 + 1) * sizeof *here);
     int code = here ? 0 : fail_fault(err, "out of memory");
-    for (int64_t i = team->rank; !code && i < all && !process_stop_requested(); i += team->size) {
-        code = compute_one(values, m, loader, i, here, err);
-        const int64_t done = i + team->size < all ? i + 1 : all;
-        if (!code) show(progress, done, all, (int64_t)key->B * key->T, clock_seconds() - began);
+    for (int64_t i = run->team.rank; !code && i < all && !process_stop_requested(); i += size) {
+        code = compute_one(set->logprobs, m, set->loader, i, here, err);
+        const int64_t done = i + size < all ? i + 1 : all;
+        if (!code) show(&run->progress, done, all, tokens, clock_seconds() - began);
     }
     free(here);
-    progress_end(progress);
+    progress_end(&run->progress);
     return code;
 }
 
@@ -211,21 +118,133 @@ static void share_values(float *values, uint64_t count, Comm *comm) {
     }
 }
 
-int reference_compute(float *values, bool *stopped, Llama3 *m, Loader *loader, const ReferenceKey *key,
-                      const Team *team, Progress *progress, Error *err) {
-    memset(values, 0, (size_t)key->answers * sizeof *values);
-    int code = compute_share(values, m, loader, key, team, progress, err);
-    code = team_agree(team, code, err);
+// By one pass over the set's packs, which the ranks divide; 0 for answers that none holds. *stopped: a signal ended it, and
+// not all are there. Collective. Errors: the loader's; 1 (an answer's log-probability that is not finite).
+static int compute_together(const RefSet *set, bool *stopped, Llama3 *m, Run *run, Error *err) {
+    const Team *team = &run->team;
+    int code = team_agree(team, compute_share(set, m, run, err), err);
     if (code) return code;
     int64_t signals = process_stop_requested();
     comm_host_sum(team->comm, &signals, 1);
     *stopped = signals != 0;
-    if (team->size > 1) share_values(values, key->answers, team->comm);
+    if (team->size > 1) share_values(set->logprobs, set->key.answers, team->comm);
     return 0;
 }
 
-void reference_fill(Llama3 *m, int i, const float *values) {
+// ---- found or kept beside the data, or in the run's folder
+
+static int folder_of(char folder[PATH_MAX], const char *file, Error *err) {
+    const char *slash = strrchr(file, '/');
+    if (!slash) return path_join(folder, ".", "", err);
+    const int length = snprintf(folder, PATH_MAX, "%.*s/", (int)(slash - file), file);
+    return length < PATH_MAX ? 0 : fail_input(err, "%.200s...: path too long", file);
+}
+
+static int look_for(const RefSet *set, bool *found, const char *output, Error *err) {
+    char folder[PATH_MAX];
+    int code = folder_of(folder, set->shard, err);
+    if (!code) code = ref_logprobs_read(set->logprobs, found, folder, &set->key, err);
+    if (!code && !*found) code = ref_logprobs_read(set->logprobs, found, output, &set->key, err);
+    return code;
+}
+
+// Rank 0 looks for them, and all receive what it finds.
+static int find(const RefSet *set, bool *found, const Run *run, Error *err) {
+    const Team *team = &run->team;
+    *found = false;
+    int code = team_leads(team) ? look_for(set, found, run->options.output, err) : 0;
+    int32_t here = *found;
+    code = team_follow(team, code, err);
+    if (code || team->size == 1) return code;
+    comm_host_broadcast(team->comm, &here, sizeof here, 0);
+    *found = here;
+    if (here) comm_host_broadcast(team->comm, set->logprobs, (size_t)set->key.answers * sizeof *set->logprobs, 0);
+    return 0;
+}
+
+static int keep(const RefSet *set, const char *output, Error *err) {
+    char folder[PATH_MAX];
+    int code = folder_of(folder, set->shard, err);
+    if (!code) code = ref_logprobs_write(set->logprobs, folder, &set->key, err);
+    if (code != ERROR_INPUT) return code;
+    return ref_logprobs_write(set->logprobs, output, &set->key, err); // the data's folder cannot be written to
+}
+
+static int fail_missing(const RefSet *set, Error *err) {
+    char folder[PATH_MAX], name[REF_LOGPROBS_NAME_SIZE];
+    ref_logprobs_name(name, &set->key);
+    int code = folder_of(folder, set->shard, err);
+    if (code) return code;
+    return fail_input(err,
+                      "%s%s: missing, the %s answers' log-probabilities under the model that this run began with, of "
+                      "--batch-size %d; --reference-only --init-from that model makes them again",
+                      folder, name, set->what, set->key.B);
+}
+
+static int compute(const RefSet *set, Llama3 *model, Run *run, Error *err) {
+    bool stopped;
+    progress_print(&run->progress, "reference log-probabilities of %" PRIu64 " %s answers; nothing is trained yet",
+                   set->key.answers, set->what);
+    int code = compute_together(set, &stopped, model, run, err);
+    if (code) return code;
+    if (stopped) { // the run ends before its first step
+        progress_print(&run->progress, "stopped before all were computed: none is kept, the same command begins again");
+        return 0;
+    }
+    return team_follow(&run->team, team_leads(&run->team) ? keep(set, run->options.output, err) : 0, err);
+}
+
+// model NULL: they have to be there.
+static int prepare_set(float **logprobs, RefSet *set, Llama3 *model, Run *run, Error *err) {
+    bool found;
+    set->key.answers = loader_num_answers(set->loader);
+    set->key.data = loader_fingerprint(set->loader);
+    set->logprobs = *logprobs = calloc((size_t)set->key.answers + 1, sizeof **logprobs);
+    int code =
+        *logprobs ? 0 : fail_fault(err, "no memory for the log-probabilities of %" PRIu64 " answers", set->key.answers);
+    code = team_agree(&run->team, code, err);
+    if (code || !set->logprobs) return code;
+    code = find(set, &found, run, err);
+    if (code || found) return code;
+    return model ? compute(set, model, run, err) : fail_missing(set, err);
+}
+
+// The training set's packs in the order of their making, each once.
+static int open_packs(Loader **loader, const Run *run, const TrainData *data, LoaderSpec spec, Error *err) {
+    spec.rank = 0;
+    spec.world = spec.grad_accum = 1;
+    spec.shuffle = false;
+    spec.once = true;
+    return loader_open(loader, run->options.train_data, &spec, run->config.vocab_size,
+                       tokenizer_sha256(data->tokenizer), err);
+}
+
+int ref_logprobs_prepare(RefLogprobs *ref, Run *run, RunIdentity *identity, const TrainData *data,
+                         const LoaderSpec *spec, Llama3 *model, Error *err) {
+    RefSet train = {.what = "training", .shard = data->train_shard};
+    RefSet val = {.what = "validation", .shard = data->val_shard, .loader = data->val};
+    watchdog_phase("reference log-probabilities");
+    const bool resumed = identity->reference_model != 0;
+    const char *target = strncmp(identity->device, "CPU", 3) == 0 ? "cpu" : "cuda";
+    int code = resumed ? 0 : fingerprint_model(&identity->reference_model, model, target, err);
+    code = team_agree(&run->team, code, err);
+    train.key = val.key = (RefLogprobsKey){.model = identity->reference_model, .B = spec->B, .T = spec->T};
+    train.key.seed = spec->seed; // validation's packs are the same whatever the run's seed
+    if (!code) code = team_agree(&run->team, open_packs(&train.loader, run, data, *spec, err), err);
+    if (!code) code = prepare_set(&ref->train, &train, resumed ? NULL : model, run, err);
+    if (!code && data->val) code = prepare_set(&ref->val, &val, resumed ? NULL : model, run, err);
+    loader_close(train.loader);
+    return code;
+}
+
+void ref_logprobs_fill(Llama3 *m, int i, const float *set) {
     const Batch *batch = llama3_batch(m, i);
     float *to = llama3_ref_logprobs(m, i);
-    for (int a = 0; a < batch->num_answers; a++) to[a] = values[batch->answer_numbers[a]];
+    for (int a = 0; a < batch->num_answers; a++) to[a] = set[batch->answer_numbers[a]];
+}
+
+void ref_logprobs_free(RefLogprobs *ref) {
+    free(ref->train);
+    free(ref->val);
+    *ref = (RefLogprobs){0};
 }

@@ -13,12 +13,12 @@
 #include "base/path.h"
 #include "base/sha256.h"
 #include "base/text.h"
+#include "base/version.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/find_model.h"
 #include "checkpoint/store.h"
 #include "model/config_compare.h"
 #include "run/run_dir.h"
-#include "train/trainer_internal.h"
 
 // ---- which checkpoint
 
@@ -233,32 +233,27 @@ static void add_text(Changes *changes, const char *what, const char *was, const 
     if (strcmp(was, is) != 0) add_change(changes, "%s %.16s (was %.16s)", what, is, was);
 }
 
-static void find_changes(Changes *changes, const Resume *resume, const Options *options,
-                         const ResumeIdentity *identity) {
-    char fingerprint[17], sha[65];
-    state_fingerprint(fingerprint, identity->train_data);
+static void find_changes(Changes *changes, const Resume *resume, const Options *options, const RunIdentity *identity) {
+    char fingerprint[TEXT_FINGERPRINT_SIZE], sha[2 * SHA256_BYTES + 1];
+    text_fingerprint(fingerprint, identity->train_data);
     text_hex(sha, identity->tokenizer_sha256, SHA256_BYTES);
     const bool other_ranks = resume_step_before(resume).ranks != identity->ranks;
     options_compare(&resume->options, options, other_ranks, add_option, changes);
     add_text(changes, "--train-data: fingerprint", resume_text(resume, "train_data"), fingerprint);
     add_text(changes, "tokenizer: SHA-256", resume_text(resume, "tokenizer_sha256"), sha);
-    add_text(changes, "precision", resume_text(resume, "precision"), state_precision());
+    add_text(changes, "precision", resume_text(resume, "precision"), version_precision());
 }
 
-// The first field in which two configurations differ.
-static int check_config(const ResumeIdentity *identity, const Resume *resume, const Options *options, Error *err) {
-    char field[LLAMA_FIELD_TEXT], given[LLAMA_FIELD_TEXT], found[LLAMA_FIELD_TEXT];
-    if (!identity->given_config ||
-        !llama_config_difference(identity->given_config, identity->config, field, given, found))
-        return 0;
-    return fail_input(err, "--config %s: %s is %s, in the checkpoint %s it is %s", options->config, field, given,
-                      resume->folder, found);
+int resume_check_config(const Resume *resume, const char *path, const LlamaConfig *given, const LlamaConfig *kept,
+                        Error *err) {
+    char field[LLAMA_FIELD_TEXT], ours[LLAMA_FIELD_TEXT], theirs[LLAMA_FIELD_TEXT];
+    if (!llama_config_difference(given, kept, field, ours, theirs)) return 0;
+    return fail_input(err, "--config %s: %s is %s, in the checkpoint %s it is %s", path, field, ours, resume->folder,
+                      theirs);
 }
 
-int resume_check(const Resume *resume, const Options *options, const ResumeIdentity *identity, Error *err) {
+int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, Error *err) {
     Changes changes = {.length = 0};
-    int code = check_config(identity, resume, options, err);
-    if (code) return code;
     find_changes(&changes, resume, options, identity);
     if (changes.length == 0) return 0;
     if (!options->accept_changes)
@@ -266,4 +261,39 @@ int resume_check(const Resume *resume, const Options *options, const ResumeIdent
                           resume->folder, changes.text);
     printf("changed   %s\n", changes.text);
     return 0;
+}
+
+// ---- what is printed of it
+
+static void describe_ranks(char *text, size_t capacity, const Options *o, int ranks) {
+    if (ranks == 1)
+        snprintf(text, capacity, "1 rank");
+    else
+        snprintf(text, capacity, "%d ranks, ZeRO-%lld, shard group %d", ranks, (long long)o->zero,
+                 options_shard_group(o, ranks));
+}
+
+static void print_ranks(const Resume *resume, const Options *options, int ranks) {
+    char was[64], is[64];
+    describe_ranks(was, sizeof was, &resume->options, resume_step_before(resume).ranks);
+    describe_ranks(is, sizeof is, options, ranks);
+    if (strcmp(was, is) != 0)
+        printf("resume    it was written by %s, this run is of %s: rounding may differ\n", was, is);
+}
+
+static void print_machine(const Resume *resume, const RunIdentity *identity) {
+    int64_t threads = 0;
+    const char *device = resume_text(resume, "device");
+    if (resume_integer(resume, "threads", 1, &threads, NULL)) return;
+    if (strcmp(device, identity->device) == 0 && threads == identity->threads) return;
+    printf("resume    it was written on %s with %lld thread%s, this is %s with %d: rounding may differ\n", device,
+           (long long)threads, threads == 1 ? "" : "s", identity->device, identity->threads);
+}
+
+void resume_print(const Resume *resume, const Options *options, const RunIdentity *identity) {
+    if (!resume->folder[0]) return;
+    printf("resume    after step %lld, from %s (version %s)\n", (long long)resume->step, resume->folder,
+           resume_text(resume, "program_version"));
+    print_ranks(resume, options, identity->ranks);
+    print_machine(resume, identity);
 }

@@ -40,18 +40,28 @@ void resume_free(Resume *resume);
 // Of how many ranks and of how many tokens a step the run was that is resumed; {0}: none is.
 StepBefore resume_step_before(const Resume *resume);
 
-// What of a run has to be the same besides its options.
+// What a run computes with and from, besides its options. A checkpoint tells of it.
 typedef struct {
-    int ranks;           // of this run, on which alone rounding depends
-    uint64_t train_data; // loader_fingerprint
-    const uint8_t *tokenizer_sha256;
-    const LlamaConfig *given_config; // of --config, as the run would use it; NULL: not given
-    const LlamaConfig *config;       // the checkpoint's
-} ResumeIdentity;
+    uint64_t train_data;             // loader_fingerprint
+    const uint8_t *tokenizer_sha256; // the tokenizer's own
+    uint64_t reference_model;  // fingerprint of the model that reference log-probabilities are of; 0: there are none
+    char base_model[PATH_MAX]; // of adapters: the folder of the model that they adapt; ""
+    uint64_t base_fingerprint; // of its weights
+    char device[128];
+    int threads; // that compute on the cpu target, else 1
+    int ranks;
+} RunIdentity;
 
-// Refuses (2) a configuration that differs from the checkpoint's, and with one line that has all of them,
-// changed options, data, tokenizer and precision; with --accept-changes the latter are printed instead.
-int resume_check(const Resume *resume, const Options *options, const ResumeIdentity *identity, Error *err);
+// Refuses (2) a configuration, as --config gives it, that differs from the checkpoint's.
+int resume_check_config(const Resume *resume, const char *path, const LlamaConfig *given, const LlamaConfig *kept,
+                        Error *err);
+
+// Refuses (2), in one line that names all of them, changed options, data, tokenizer and precision; with --accept-changes
+// they are printed instead.
+int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, Error *err);
+
+// Prints where the run goes on, and what of ranks and machine has changed since.
+void resume_print(const Resume *resume, const Options *options, const RunIdentity *identity);
 
 // ---- members of state.json
 

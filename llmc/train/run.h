@@ -4,7 +4,10 @@
 #define LLMC_TRAIN_RUN_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
+#include "base/error.h"
 #include "model/config.h"
 #include "model/parallel.h"
 #include "options/options.h"
@@ -13,8 +16,12 @@
 #include "run/progress.h"
 #include "run/run_dir.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
-    Options options;   // as given, then settled: no number is left to a default that depends on data or ranks
+    Options options;   // as given; once all is opened, lengths and sizes that depend on data or ranks are filled in
     Team team;         // all ranks
     Parallel parallel; // how they divide the model's training among them
     LlamaConfig config;
@@ -25,4 +32,24 @@ typedef struct {
     int stop_signal;   // of many ranks: the signal on which they agreed to stop; 0: none
 } Run;
 
+// Forms the groups of ranks of --zero and --shard-group. Collective. Errors: 2, 1.
+int run_divide(Run *run, Error *err);
+
+// Whether all steps are done, or all ranks are to stop.
+bool run_done(const Run *run, int64_t step);
+
+// The signal on which this run, that is all of its ranks, is to stop; 0: none.
+int run_stop_signal(const Run *run);
+
+// A signal that came to one rank becomes one to all. Collective; called before what takes long.
+void run_agree_on_stopping(Run *run);
+
+// What run_agree_on_stopping exchanges, for who sums it up together with more: one number for each signal.
+enum { RUN_SIGNALS = 3 };
+void run_send_signals(int64_t numbers[RUN_SIGNALS]);
+void run_receive_signals(Run *run, const int64_t sums[RUN_SIGNALS]);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

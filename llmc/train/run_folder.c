@@ -1,6 +1,4 @@
-// Weights in, and the output folder becomes this run's.
-#include "model/llama3_weights.h"
-#include "train/trainer_internal.h"
+#include "train/run_folder.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,39 +6,19 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/path.h"
-#include "checkpoint/checkpoint.h"
-#include "checkpoint/padding.h"
 #include "checkpoint/run_store.h"
 #include "checkpoint/store.h"
 #include "run/import.h"
 
-static int load(Trainer *t, Error *err) {
-    if (t->run.options.lora_rank) return trainer_load_adapters(t, err);
-    if (t->resume.folder[0]) return checkpoint_read_training(t->resume.folder, t->model, err);
-    if (t->task.new_head)
-        return checkpoint_read_language_model(t->run.options.init_from, t->model, (uint64_t)t->run.options.seed, err);
-    if (t->run.options.init_from) return checkpoint_read_weights(t->run.options.init_from, t->model, err);
-    llama3_init_weights(t->model, (uint64_t)t->run.options.seed);
-    return 0;
-}
-
-int trainer_load(Trainer *t, Error *err) {
-    progress_begin(&t->run.progress, stdout, t->run.options.log_every);
-    int code = team_agree(&t->run.team, load(t, err), err);
-    if (!code) code = trainer_compare_weights(t, "weights to begin with", err);
-    return code ? code : trainer_prepare_reference(t, err);
-}
-
 // A newer checkpoint is either damaged, and kept under a name that nobody takes for a whole one's, or the
 // user named an older one and with --overwrite gave it up.
-static int put_away(const Trainer *t, const char *store, const char *name, Error *err) {
+static int put_away(const Resume *resume, const char *store, const char *name, Error *err) {
     char path[PATH_MAX], aside[PATH_MAX];
     int code = path_join(path, store, name, err);
     if (code) return code;
-    if (t->resume.chosen) {
+    if (resume->chosen) {
         folder_remove(path);
         return 0;
     }
@@ -51,61 +29,45 @@ static int put_away(const Trainer *t, const char *store, const char *name, Error
 }
 
 // The checkpoint that is resumed becomes the newest.
-static int make_newest(const Trainer *t, Error *err) {
+static int make_newest(const char *folder, const Resume *resume, Error *err) {
     char store[PATH_MAX], name[STORE_NAME_SIZE];
     StoreEntry *entries = NULL;
-    int count = 0, code = path_join(store, t->run.options.output, "checkpoints", err);
+    int count = 0, code = path_join(store, folder, "checkpoints", err);
     if (code) return code;
     store_clean(store);
-    store_name(name, t->state.step);
+    store_name(name, resume->step);
     code = store_set_latest(store, name, err);
     if (!code) code = store_list(&entries, &count, store, err);
-    for (int i = 0; !code && i < count && entries[i].step > t->state.step; i++)
-        code = put_away(t, store, entries[i].name, err);
+    for (int i = 0; !code && i < count && entries[i].step > resume->step; i++)
+        code = put_away(resume, store, entries[i].name, err);
     free(entries);
-    return code ? code : run_store_show(t->run.options.output, err);
+    return code ? code : run_store_show(folder, err);
 }
 
-static void log_beginning(Trainer *t) {
-    const char *folder = t->resume.folder, *slash = strrchr(folder, '/');
+static void log_beginning(Log *log, const Resume *resume) {
+    const char *folder = resume->folder, *slash = strrchr(folder, '/');
     const cJSON *entry;
     if (!folder[0]) return;
-    cJSON_ArrayForEach(entry, t->resume.passed_over) {
-        log_passed_over(&t->run.log, t->state.step, cJSON_GetObjectItem(entry, "name")->valuestring,
+    cJSON_ArrayForEach(entry, resume->passed_over) {
+        log_passed_over(log, resume->step, cJSON_GetObjectItem(entry, "name")->valuestring,
                         cJSON_GetObjectItem(entry, "reason")->valuestring);
     }
-    log_resumed(&t->run.log, t->state.step, t->resume.own && slash ? slash + 1 : folder);
+    log_resumed(log, resume->step, resume->own && slash ? slash + 1 : folder);
 }
 
-static int begin_log(Trainer *t, Error *err) {
+static int begin_log(Run *run, const Resume *resume, int made_again, Error *err) {
     char path[PATH_MAX];
-    int code = path_join(path, t->run.options.output, "log.jsonl", err);
+    int code = path_join(path, run->options.output, "log.jsonl", err);
     if (!code)
-        code = t->resume.own ? log_resume(&t->run.log, path, t->state.step, t->state.due, err)
-                             : log_open(&t->run.log, path, err);
-    if (!code) log_beginning(t);
+        code =
+            resume->own ? log_resume(&run->log, path, resume->step, made_again, err) : log_open(&run->log, path, err);
+    if (!code) log_beginning(&run->log, resume);
     return code;
 }
 
-static bool occurs(const void *trainer, int id) {
-    const Trainer *t = trainer;
-    return loader_has_token(t->data.train, (uint32_t)id) ||
-           (t->data.val && loader_has_token(t->data.val, (uint32_t)id));
-}
-
-// What checkpoints of a reward model pad with, in the files of the output folder that they copy.
-static int settle_padding(Trainer *t, Error *err) {
-    if (t->run.options.task != TASK_REWARD) return 0;
-    int code = padding_settle(&t->run.config, t->run.options.output, occurs, t, err);
-    if (!code && t->run.config.pad_token_id < 0)
-        printf("padding   none: the tokenizer has no special token to spare, transformers scores one text at a time\n");
-    return code;
-}
-
-static int copy_tokenizer(const Trainer *t, Error *err) {
-    int code = run_dir_copy(t->run.options.output, t->data.tokenizer_path, "tokenizer.json", err);
-    return code ? code
-                : run_dir_copy_beside(t->run.options.output, t->data.tokenizer_path, "tokenizer_config.json", err);
+static int copy_tokenizer(const char *folder, const char *path, Error *err) {
+    int code = run_dir_copy(folder, path, "tokenizer.json", err);
+    return code ? code : run_dir_copy_beside(folder, path, "tokenizer_config.json", err);
 }
 
 // What a run that is replaced has left must not go into the checkpoints of one that has none.
@@ -120,22 +82,17 @@ static int remove_tokenizer(const char *folder, Error *err) {
     return 0;
 }
 
-static int begin(Trainer *t, Error *err) {
+int run_folder_begin(Run *run, const Resume *resume, const TrainState *state, const TrainData *data, const Task *task,
+                     Error *err) {
     char path[PATH_MAX];
-    const char *folder = t->run.options.output;
-    int code = t->resume.own ? make_newest(t, err) : run_store_set_aside(folder, err);
+    const char *folder = run->options.output;
+    int code = resume->own ? make_newest(folder, resume, err) : run_store_set_aside(folder, err);
     if (!code) code = path_join(path, folder, "trainer_options.json", err);
-    if (!code) code = options_save(&t->run.options, path, err);
-    if (!code) code = t->data.tokenizer ? copy_tokenizer(t, err) : remove_tokenizer(folder, err);
-    if (!code) code = import_files(folder, t->task.origin, err);
-    if (!code && t->run.options.task != TASK_PRETRAIN) code = import_chat_files(folder, t->data.train_shard, err);
-    if (!code) code = settle_padding(t, err);
-    if (!code) code = run_dir_copy_beside(folder, t->data.train_shard, "meta.json", err);
-    return code ? code : begin_log(t, err);
-}
-
-int trainer_begin(Trainer *t, Error *err) {
-    int code = team_follow(&t->run.team, team_leads(&t->run.team) ? begin(t, err) : 0, err);
-    t->pace.began = clock_seconds();
-    return code;
+    if (!code) code = options_save(&run->options, path, err);
+    if (!code)
+        code = data->tokenizer ? copy_tokenizer(folder, data->tokenizer_path, err) : remove_tokenizer(folder, err);
+    if (!code) code = import_files(folder, task->origin, err);
+    if (!code) code = task_copy_files(task->kind, run, data, err);
+    if (!code) code = run_dir_copy_beside(folder, data->train_shard, "meta.json", err);
+    return code ? code : begin_log(run, resume, state->due, err);
 }

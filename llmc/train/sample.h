@@ -5,30 +5,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "loader/tokenizer.h"
-#include "generate/sampler.h"
 #include "generate/decoder.h"
+#include "generate/sampler.h"
+#include "loader/tokenizer.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-// Of --sample-every; rank 0's, all NULL without.
+// Of --sample-every; rank 0's, {0} without.
 typedef struct {
     Decoder *decoder;
     Sampler *sampler;
-    int32_t *ids; // [sample_tokens]
+    int num_tokens; // of a text, at most
+    int32_t *ids;   // [num_tokens]
+    char *text;
+    size_t capacity; // of text
 } Sampling;
 
-// Fills ids[0..count): ids[0] is the configuration's bos, each other is drawn given those before it. Ends early behind an
-// end token. The same model, seed and temperature give the same ids. Returns how many there are. count is at most d's
-// capacity; row 0 of d is overwritten.
-int sample_ids(Decoder *d, Sampler *sampler, int32_t *ids, int count, const LlamaConfig *config, double temperature,
-               uint64_t seed);
+// num_tokens: at most the model's T. Errors: 1 (memory), 2. sample_close is due in any case.
+int sample_open(Sampling *s, Llama3 *model, int num_tokens, Error *err);
+void sample_close(Sampling *s);
 
-// text = the ids' text as a screen can show it: special tokens left out, bytes that are no UTF-8 as U+FFFD,
-// control characters but for newline and tab as blanks. Cut where capacity ends. Returns its length.
-size_t sample_text(const Tokenizer *tokenizer, const int32_t *ids, int count, char *text, size_t capacity);
+// A new text, as a screen can show it: special tokens left out, bytes that are no UTF-8 as U+FFFD, control characters but for
+// newline and tab as blanks. It ends early behind an end token, and lives until the next call. The same model, seed and
+// temperature write the same.
+const char *sample_write(Sampling *s, const Tokenizer *tokenizer, const LlamaConfig *config, double temperature,
+                         uint64_t seed);
 
 #ifdef __cplusplus
 }

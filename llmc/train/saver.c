@@ -1,9 +1,8 @@
-// Checkpoints: every so many steps in the background, and at the end.
-#include "train/trainer_internal.h"
+#include "train/saver.h"
 
 #include <cjson/cJSON.h>
-#include <signal.h>
-#include <stdio.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -11,194 +10,350 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/run_store.h"
 #include "checkpoint/store.h"
-#include "ranks/watchdog.h"
-#include "run/process.h"
 
-int trainer_prepare_saving(Trainer *t, Error *err) {
-    if (!t->run.options.save || !t->run.options.save_every || !trainer_writes_part(t)) return 0;
-    int code = snapshot_create(&t->saver.snapshot, t->model, err);
-    return code ? code : writer_create(&t->saver.writer, err);
+static bool many(const Saver *s) { return s->run->team.size > 1; }
+
+static bool writes_part(const Saver *s) { return !many(s) || s->run->team.rank < s->run->parallel.shards; }
+
+static bool saves_meanwhile(const Saver *s) { return s->run && s->run->options.save && s->run->options.save_every; }
+
+int saver_open(Saver *s, Run *run, const TrainState *state, Llama3 *model, Error *err) {
+    *s = (Saver){.run = run, .state = state, .model = model, .saved_step = state->step, .first_step = state->step};
+    if (!saves_meanwhile(s) || !writes_part(s)) return 0;
+    int code = snapshot_create(&s->snapshot, model, err);
+    return code ? code : writer_create(&s->writer, err);
 }
 
-int trainer_describe_checkpoint(const Trainer *t, CheckpointContent *content, char store[PATH_MAX], char **state,
-                                Error *err) {
-    int code = path_join(store, t->run.options.output, "checkpoints", err);
+// ---- what a checkpoint is made of
+
+// The content of a checkpoint, and the texts it points to.
+typedef struct {
+    CheckpointContent content;
+    char store[PATH_MAX], *state;
+} Described;
+
+// But for the snapshot or model. d->state is to be freed by cJSON_free, also after an error. Errors: 1, 2.
+static int describe(const Saver *s, Described *d, Error *err) {
+    const Options *o = &s->run->options;
+    d->state = NULL;
+    int code = path_join(d->store, o->output, "checkpoints", err);
     if (code) return code;
-    *state = trainer_state_text(t);
-    if (!*state) return fail_fault(err, "out of memory");
-    *content = (CheckpointContent){.store = store,
-                                   .step = t->state.step,
-                                   .config = &t->run.config,
-                                   .table = llama3_parameters(t->model),
-                                   .part = t->run.team.size > 1 ? t->run.team.rank : 0,
-                                   .parts = t->run.team.size > 1 ? t->run.parallel.shards : 1,
-                                   .state = *state,
-                                   .base = t->state.identity.base_model,
-                                   .tokenizer_folder = t->run.options.output,
-                                   .keep_last = (int)t->run.options.keep_last,
-                                   .keep_every = t->run.options.keep_every,
-                                   .average = t->run.options.average_from > 0,
-                                   .averaged = t->state.average_samples > 0,
-                                   .whole_step = t->saver.saved_step ? t->saver.saved_step : t->saver.first_step};
+    d->state = train_state_text(s->state, o);
+    if (!d->state) return fail_fault(err, "out of memory");
+    d->content = (CheckpointContent){.store = d->store,
+                                     .step = s->state->step,
+                                     .config = &s->run->config,
+                                     .table = llama3_parameters(s->model),
+                                     .part = many(s) ? s->run->team.rank : 0,
+                                     .parts = many(s) ? s->run->parallel.shards : 1,
+                                     .state = d->state,
+                                     .base = s->state->identity.base_model,
+                                     .tokenizer_folder = o->output,
+                                     .keep_last = (int)o->keep_last,
+                                     .keep_every = o->keep_every,
+                                     .average = o->average_from > 0,
+                                     .averaged = s->state->average_samples > 0,
+                                     .whole_step = s->saved_step ? s->saved_step : s->first_step};
     return 0;
 }
 
-// ---- what became of a write
+// ---- what became of a write: log and terminal
 
-static void report_failure(Trainer *t, int64_t step, const char *reason) {
-    log_checkpoint_failed(&t->run.log, step, reason);
-    progress_end(&t->run.progress);
-    if (t->saver.saved_step)
+static void report_failure(Saver *s, int64_t step, const char *reason) {
+    log_checkpoint_failed(&s->run->log, step, reason);
+    progress_end(&s->run->progress);
+    if (s->saved_step)
         error_print("no checkpoint of step %lld: %s; training goes on, the newest checkpoint is that of step %lld",
-                    (long long)step, reason, (long long)t->saver.saved_step);
+                    (long long)step, reason, (long long)s->saved_step);
     else
         error_print("no checkpoint of step %lld: %s; training goes on, there is no checkpoint yet", (long long)step,
                     reason);
 }
 
-static void report_whole(Trainer *t, const WriterResult *result) {
+static void report_whole(Saver *s, const WriterResult *result) {
     char name[STORE_NAME_SIZE], size[16];
     Error err = {0};
+    Progress *progress = &s->run->progress;
     store_name(name, result->step);
-    t->saver.saved_step = result->step;
-    t->guard.rollbacks = 0;
-    if (!team_leads(&t->run.team)) return;
-    log_checkpoint(&t->run.log, result->step, name, t->saver.waited, result->seconds, result->bytes);
+    s->saved_step = result->step;
+    s->num_whole++;
+    if (!team_leads(&s->run->team)) return;
+    log_checkpoint(&s->run->log, result->step, name, s->waited, result->seconds, result->bytes);
     progress_count(size, sizeof size, (double)result->bytes);
-    progress_print(&t->run.progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
-                   (long long)result->step, size, result->seconds, t->saver.waited);
-    if (t->saver.dropped)
-        progress_print(&t->run.progress,
-                       "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
-                       (long long)result->step, t->saver.dropped, t->saver.dropped == 1 ? "" : "s");
-    if (run_store_show(t->run.options.output, &err)) error_print("%s", err.message);
+    progress_print(progress, "step %lld: checkpoint of %sB written in %.2f s, training waited %.2f s",
+                   (long long)result->step, size, result->seconds, s->waited);
+    if (s->dropped)
+        progress_print(progress, "step %lld: the disk has no room for one more: %d older checkpoint%s went before",
+                       (long long)result->step, s->dropped, s->dropped == 1 ? "" : "s");
+    if (run_store_show(s->run->options.output, &err)) error_print("%s", err.message);
 }
 
-void trainer_report_save(Trainer *t, const WriterResult *result) {
+static void report(Saver *s, const WriterResult *result) {
     if (result->error.code)
-        report_failure(t, result->step, result->error.message);
+        report_failure(s, result->step, result->error.message);
     else
-        report_whole(t, result);
+        report_whole(s, result);
+}
+
+static void report_error(Saver *s, int64_t step, const Error *err) {
+    if (team_leads(&s->run->team)) report_failure(s, step, err->message);
+}
+
+// ---- one rank, while it trains
+
+static void begin_write(Saver *s) {
+    Described d;
+    WriterResult earlier;
+    Error err = {0};
+    const double began = clock_seconds();
+    if (writer_wait(s->writer, &earlier)) report(s, &earlier);
+    snapshot_take(s->snapshot, s->model);
+    s->waited = clock_seconds() - began;
+    int code = describe(s, &d, &err);
+    d.content.snapshot = s->snapshot;
+    d.content.dropped = &s->dropped;
+    if (!code) code = writer_begin(s->writer, WRITE_ALL, &d.content, NULL, &err);
+    cJSON_free(d.state);
+    if (code) report_failure(s, s->state->step, err.message);
+}
+
+// ---- many ranks: the parts
+
+// Rank 0 makes the folder, the others receive whether it is there.
+static int begin_folder(Saver *s, Described *d, Error *err) {
+    const Team *team = &s->run->team;
+    int code = team_agree(team, describe(s, d, err), err);
+    if (code) return code;
+    d->content.dropped = &s->dropped;
+    return team_follow(team, team_leads(team) ? checkpoint_begin(&d->content, err) : 0, err);
+}
+
+// An error of this rank alone is told to the others when all parts have ended.
+static void begin_part(Saver *s, Described *d) {
+    PartsInFlight *p = &s->parts;
+    snapshot_take(s->snapshot, s->model);
+    d->content.snapshot = s->snapshot;
+    p->part = writer_begin(s->writer, WRITE_PART, &d->content, NULL, &p->written.error) == 0;
+}
+
+// *lines, and the bytes in s->parts = of all parts. Errors, on all ranks: 1.
+static int join_parts(Saver *s, char **lines, Error *err) {
+    PartsInFlight *p = &s->parts;
+    int64_t bytes = (int64_t)p->written.bytes;
+    comm_host_sum(s->run->team.comm, &bytes, 1);
+    p->bytes = (uint64_t)bytes;
+    int code = team_join_texts(&s->run->team, p->written.lines ? p->written.lines : "", "", lines, err);
+    free(p->written.lines);
+    p->written.lines = NULL;
+    return code;
+}
+
+// Only its step and store matter to commit and abandon, and whether there is a mean.
+static int begin_commit(Saver *s, const char *lines, Error *err) {
+    Described d;
+    int code = describe(s, &d, err);
+    d.content.step = s->parts.step;
+    d.content.averaged = s->parts.averaged;
+    if (!code) code = writer_begin(s->writer, WRITE_COMMIT, &d.content, lines, err);
+    cJSON_free(d.state);
+    return code;
+}
+
+static void abandon(const Saver *s, int64_t step) {
+    Described d;
+    Error err;
+    if (!team_leads(&s->run->team)) return;
+    if (describe(s, &d, &err) == 0) {
+        d.content.step = step;
+        checkpoint_abandon(&d.content);
+    }
+    cJSON_free(d.state);
+}
+
+// All parts have ended, `failed` of them with an error.
+static void finish_parts(Saver *s, int64_t failed) {
+    PartsInFlight *p = &s->parts;
+    Error err = p->written.error;
+    char *lines = NULL;
+    p->parts = false;
+    int code = failed ? team_agree(&s->run->team, err.code, &err) : join_parts(s, &lines, &err);
+    if (!code && team_leads(&s->run->team)) {
+        code = begin_commit(s, lines, &err);
+        p->commit = !code;
+    }
+    free(lines);
+    free(p->written.lines);
+    p->written.lines = NULL;
+    if (!code) return;
+    abandon(s, p->step);
+    report_error(s, p->step, &err);
+}
+
+// What the writer has ended with.
+static void take_result(Saver *s, WriterResult *result) {
+    PartsInFlight *p = &s->parts;
+    if (result->job == WRITE_PART) {
+        p->part = false;
+        p->written = *result;
+        return;
+    }
+    p->commit = false;
+    result->seconds = clock_seconds() - p->began;
+    result->bytes += p->bytes;
+    report(s, result);
+}
+
+void saver_send_parts(Saver *s, int64_t *writing, int64_t *failed) {
+    WriterResult result;
+    PartsInFlight *p = &s->parts;
+    if ((p->part || p->commit) && writer_finished(s->writer, &result)) take_result(s, &result);
+    *writing = p->part;
+    *failed = p->parts && p->written.error.code;
+}
+
+void saver_receive_parts(Saver *s, int64_t writing, int64_t failed) {
+    if (s->parts.parts && writing == 0) finish_parts(s, failed);
+}
+
+// Until no checkpoint is being written; then all ranks know saved_step.
+static void wait_parts(Saver *s) {
+    WriterResult result;
+    PartsInFlight *p = &s->parts;
+    if (p->part && writer_wait(s->writer, &result)) take_result(s, &result);
+    if (p->parts) {
+        int64_t failed = p->written.error.code != 0;
+        comm_host_sum(s->run->team.comm, &failed, 1);
+        finish_parts(s, failed);
+    }
+    if (p->commit && writer_wait(s->writer, &result)) take_result(s, &result);
+    comm_host_broadcast(s->run->team.comm, &s->saved_step, sizeof s->saved_step, 0);
+}
+
+// A failure is a warning.
+static void begin_parts(Saver *s) {
+    Described d;
+    Error err = {0};
+    wait_parts(s);
+    const double began = clock_seconds();
+    if (begin_folder(s, &d, &err)) {
+        report_error(s, s->state->step, &err);
+    } else {
+        s->parts =
+            (PartsInFlight){.parts = true, .step = s->state->step, .averaged = d.content.averaged, .began = began};
+        if (writes_part(s)) begin_part(s, &d);
+        s->waited = clock_seconds() - began;
+    }
+    cJSON_free(d.state);
 }
 
 // ---- while it trains
 
-static void begin_write(Trainer *t) {
-    CheckpointContent content;
-    WriterResult earlier;
-    Error err = {0};
-    char store[PATH_MAX], *state = NULL;
-    double began = clock_seconds();
-    if (writer_wait(t->saver.writer, &earlier)) trainer_report_save(t, &earlier);
-    snapshot_take(t->saver.snapshot, t->model);
-    t->saver.waited = clock_seconds() - began;
-    int code = trainer_describe_checkpoint(t, &content, store, &state, &err);
-    content.snapshot = t->saver.snapshot;
-    content.dropped = &t->saver.dropped;
-    if (!code) code = writer_begin(t->saver.writer, WRITE_ALL, &content, NULL, &err);
-    cJSON_free(state);
-    if (code) report_failure(t, t->state.step, err.message);
-}
-
-void trainer_checkpoint(Trainer *t) {
+void saver_step(Saver *s) {
     WriterResult result;
-    const Options *o = &t->run.options;
-    const bool many = t->run.team.size > 1; // then the writer is looked at before the step
-    if (!many && t->saver.writer && writer_finished(t->saver.writer, &result)) trainer_report_save(t, &result);
-    // the last one is trainer_save's
-    if (!o->save || !o->save_every || t->state.step % o->save_every != 0 || trainer_done(t)) return;
-    if (many)
-        trainer_begin_parts(t);
+    const int64_t step = s->state->step;
+    // many ranks look at the writer at the beginning of each step, where they agree
+    if (!many(s) && s->writer && writer_finished(s->writer, &result)) report(s, &result);
+    // the run's last checkpoint is saver_save_last's
+    if (!saves_meanwhile(s) || step % s->run->options.save_every != 0 || run_done(s->run, step)) return;
+    if (many(s))
+        begin_parts(s);
     else
-        begin_write(t);
+        begin_write(s);
 }
 
-void trainer_wait_saving(Trainer *t) {
+void saver_wait(Saver *s) {
     WriterResult result;
-    if (t->run.team.size > 1 && t->run.options.save && t->run.options.save_every)
-        trainer_wait_parts(t);
-    else if (t->saver.writer && writer_wait(t->saver.writer, &result))
-        trainer_report_save(t, &result);
+    if (saves_meanwhile(s) && many(s))
+        wait_parts(s);
+    else if (s->writer && writer_wait(s->writer, &result))
+        report(s, &result);
 }
 
-void trainer_end_saving(Trainer *t) {
-    trainer_wait_saving(t);
-    writer_destroy(t->saver.writer);
-    t->saver.writer = NULL;
+void saver_close(Saver *s) {
+    saver_wait(s);
+    writer_destroy(s->writer);
+    snapshot_destroy(s->snapshot);
+    s->writer = NULL;
+    s->snapshot = NULL;
 }
 
 // ---- at the end
 
-static int write_alone(Trainer *t, uint64_t *bytes, Error *err) {
-    CheckpointContent content;
-    char store[PATH_MAX], *state = NULL;
-    int code = trainer_describe_checkpoint(t, &content, store, &state, err);
-    content.model = t->model;
-    content.dropped = &t->saver.dropped;
-    if (!code) code = checkpoint_write(&content, bytes, err);
-    cJSON_free(state);
+static int write_alone(Saver *s, uint64_t *bytes, Error *err) {
+    Described d;
+    int code = describe(s, &d, err);
+    d.content.model = s->model;
+    d.content.dropped = &s->dropped;
+    if (!code) code = checkpoint_write(&d.content, bytes, err);
+    cJSON_free(d.state);
     return code;
 }
 
-static int write_last(Trainer *t, Error *err) {
-    WriterResult result = {.step = t->state.step};
-    double began = clock_seconds();
-    int code = t->run.team.size > 1 ? trainer_write_parts(t, err) : write_alone(t, &result.bytes, err);
-    if (t->run.team.size > 1) result.bytes = t->saver.parts.bytes;
-    t->saver.waited = result.seconds = clock_seconds() - began;
+static int write_and_commit(Saver *s, Described *d, Error *err) {
+    const Team *team = &s->run->team;
+    PartsInFlight *p = &s->parts;
+    char *lines = NULL;
+    uint64_t more = 0;
+    int code = 0;
+    d->content.model = s->model;
+    if (writes_part(s)) code = checkpoint_write_part(&d->content, &p->written.lines, &p->written.bytes, err);
+    code = team_agree(team, code, err);
+    if (!code) code = join_parts(s, &lines, err);
+    if (!code && team_leads(team)) code = checkpoint_commit(&d->content, lines, &more, err);
+    code = team_follow(team, code, err);
+    if (code) abandon(s, s->state->step);
+    p->bytes += more;
+    free(lines);
+    return code;
+}
+
+static int write_together(Saver *s, uint64_t *bytes, Error *err) {
+    Described d;
+    s->parts = (PartsInFlight){.step = s->state->step};
+    int code = begin_folder(s, &d, err);
+    if (!code) code = write_and_commit(s, &d, err);
+    free(s->parts.written.lines);
+    s->parts.written.lines = NULL;
+    cJSON_free(d.state);
+    *bytes = s->parts.bytes;
+    return code;
+}
+
+static int write_last(Saver *s, Error *err) {
+    WriterResult result = {.step = s->state->step};
+    const double began = clock_seconds();
+    int code = many(s) ? write_together(s, &result.bytes, err) : write_alone(s, &result.bytes, err);
+    s->waited = result.seconds = clock_seconds() - began;
     if (!code)
-        report_whole(t, &result);
+        report_whole(s, &result);
     else
-        log_checkpoint_failed(&t->run.log, t->state.step, err->message);
+        log_checkpoint_failed(&s->run->log, s->state->step, err->message);
     if (code) err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
     return code ? err->code : 0;
 }
 
-// Of rank 0.
-static void say_communication(Trainer *t) {
-    const LogRanks *c = &t->pace.communicated;
-    if (t->run.team.size == 1 || t->pace.steps == 0) return;
-    progress_print(&t->run.progress,
-                   "communication %.3f s a step, waiting for other ranks included; not hidden by computing: %.3f s, "
-                   "%.1f %% of a step",
-                   c->comm_seconds / (double)t->pace.steps, c->exposed_seconds / (double)t->pace.steps,
-                   100 * c->exposed_seconds / t->pace.seconds);
-}
-
-static void say_end(Trainer *t) {
-    char span[24];
-    progress_end(&t->run.progress); // the last step's line stays
-    progress_span(span, sizeof span, clock_seconds() - t->pace.began);
-    if (t->state.step >= t->run.options.steps)
-        progress_print(&t->run.progress, "done after %lld steps, %s", (long long)t->state.step, span);
+static void say_how_to_go_on(Saver *s) {
+    const int64_t step = s->state->step;
+    if (step >= s->run->options.steps) return;
+    if (s->saved_step == step)
+        progress_print(&s->run->progress, "to go on: the same options and --resume auto");
     else
-        progress_print(&t->run.progress, "stopped by SIG%s after %lld steps, %s", sigabbrev_np(trainer_stop_signal(t)),
-                       (long long)t->state.step, span);
-    say_communication(t);
+        progress_print(&s->run->progress, "no checkpoint of step %lld was written (%s)", (long long)step,
+                       step ? "--save off" : "nothing was trained yet");
 }
 
-static void say_how_to_go_on(Trainer *t) {
-    if (t->state.step >= t->run.options.steps) return;
-    if (t->saver.saved_step == t->state.step)
-        progress_print(&t->run.progress, "to go on: the same options and --resume auto");
-    else
-        progress_print(&t->run.progress, "no checkpoint of step %lld was written (%s)", (long long)t->state.step,
-                       t->state.step ? "--save off" : "nothing was trained yet");
-}
-
-int trainer_save(Trainer *t, Error *err) {
-    watchdog_phase("saving");
-    say_end(t);
-    trainer_close_timeline(t);
-    trainer_end_saving(t);
+int saver_save_last(Saver *s, Error *err) {
+    const int64_t step = s->state->step;
+    const bool save = s->run->options.save && step;
+    saver_close(s);
     // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
-    if (t->run.options.save && t->state.step && t->state.step != t->saver.saved_step) {
-        int code = write_last(t, err);
+    if (save && step != s->saved_step) {
+        int code = write_last(s, err);
         if (code) return code;
     }
-    if (t->run.options.save && t->state.step)
-        progress_print(&t->run.progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it",
-                       t->run.options.output);
-    say_how_to_go_on(t);
+    if (save)
+        progress_print(&s->run->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it",
+                       s->run->options.output);
+    say_how_to_go_on(s);
     return 0;
 }

@@ -1,28 +1,27 @@
-// What finetuning has that pretraining lacks: rows of conversations or comparisons, a loss of preference, and the reference
-// model's log-probabilities.
-#include "train/trainer_internal.h"
+#include "train/task.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/path.h"
-#include "ranks/watchdog.h"
-#include "train/ref_logprobs.h"
+#include "checkpoint/padding.h"
+#include "run/import.h"
 
-bool trainer_compares(const Options *o) { return o->task == TASK_DPO || o->task == TASK_REWARD; }
+struct TaskKind {
+    LoaderKind data;
+    const char *rows;                        // of the data, for people; NULL: documents
+    bool shuffle_answers;                    // so that their order in a pack does not tell the better one
+    bool has_nll;                            // the loss has a share of the chosen answer's own
+    PreferenceLoss (*loss)(const Options *); // of pairs of answers; NULL: cross-entropy of the next tokens
+    int (*adapt_config)(LlamaConfig *config, bool *new_head, const char *path, Error *err);
+    int (*check_origin)(const Task *task, const Options *options, const TrainData *data, Error *err);
+    int (*prepare)(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model, Error *err);
+    int (*copy_files)(Run *run, const TrainData *data, Error *err);
+};
 
-LoaderKind trainer_loader_kind(const Options *o) {
-    if (o->task == TASK_PRETRAIN) return LOADER_DOCUMENTS;
-    return trainer_compares(o) ? LOADER_COMPARISONS : LOADER_CONVERSATIONS;
-}
+// ---- losses
 
-PreferenceLoss trainer_preference_loss(const Options *o) {
-    if (o->task == TASK_REWARD)
-        return (PreferenceLoss){
-            .kind = PREFERENCE_REWARD, .beta = 1, .label_smoothing = (float)o->label_smoothing, .nll = 0};
+static PreferenceLoss dpo_loss(const Options *o) {
     return (PreferenceLoss){.kind = o->dpo_loss == DPO_IPO ? PREFERENCE_IPO : PREFERENCE_DPO,
                             .beta = (float)o->dpo_beta,
                             .label_smoothing = (float)o->label_smoothing,
@@ -30,150 +29,148 @@ PreferenceLoss trainer_preference_loss(const Options *o) {
                             .nll_summed = o->dpo_nll_sum};
 }
 
-int trainer_take_config(LlamaConfig *config, bool *new_head, const Options *o, const char *path, Error *err) {
-    int code = llama_config_read(config, path, err);
-    *new_head = !code && o->task == TASK_REWARD && config->num_labels == 0;
-    if (*new_head) config->num_labels = 1;
-    if (code || o->task == TASK_REWARD) return code;
+static PreferenceLoss reward_loss(const Options *o) {
+    return (PreferenceLoss){.kind = PREFERENCE_REWARD, .beta = 1, .label_smoothing = (float)o->label_smoothing};
+}
+
+// ---- the model
+
+static int demand_language_model(LlamaConfig *config, bool *new_head, const char *path, Error *err) {
+    (void)new_head;
     return llama_config_demand_language_model(config, path, err);
 }
 
-LogPreference trainer_preference(const Options *o, const double sums[PREFERENCE_SUMS], double pairs) {
-    return (LogPreference){.accuracy = sums[PREFERENCE_CORRECT] / pairs,
-                           .reward_chosen = sums[PREFERENCE_CHOSEN] / pairs,
-                           .reward_rejected = sums[PREFERENCE_REJECTED] / pairs,
-                           .nll = o->task == TASK_DPO ? sums[PREFERENCE_NLL] / pairs : NAN};
-}
-
-void trainer_tell_skipped(const Loader *loader, const char *option, int T) {
-    const uint64_t skipped = loader_num_skipped(loader);
-    char first[LOADER_SKIPPED_SIZE];
-    if (!skipped) return;
-    loader_describe_skipped(loader, first, sizeof first);
-    printf("skipped   %" PRIu64 " of the rows of %s, longer than --seq-len %d (--skip-long), the first: %s\n", skipped,
-           option, T, first);
-}
-
-// ---- log-probabilities of the reference model
-
-// A set's: where they are looked for and kept, and how to compute them.
-typedef struct {
-    const char *what;  // for people
-    const char *shard; // a file of the set
-    Loader *loader;
-    ReferenceKey key;
-    float *values; // [key.answers]
-} ReferenceSet;
-
-static int folder_of(char folder[PATH_MAX], const char *file, Error *err) {
-    const char *slash = strrchr(file, '/');
-    if (!slash) return path_join(folder, ".", "", err);
-    const int length = snprintf(folder, PATH_MAX, "%.*s/", (int)(slash - file), file);
-    return length < PATH_MAX ? 0 : fail_input(err, "%.200s...: path too long", file);
-}
-
-// Beside the data, or in the run's folder.
-static int look_for(const Trainer *t, const ReferenceSet *set, bool *found, Error *err) {
-    char folder[PATH_MAX];
-    int code = folder_of(folder, set->shard, err);
-    if (!code) code = reference_read(set->values, found, folder, &set->key, err);
-    if (!code && !*found) code = reference_read(set->values, found, t->run.options.output, &set->key, err);
-    return code;
-}
-
-// Rank 0's, for all.
-static int find(Trainer *t, const ReferenceSet *set, bool *found, Error *err) {
-    int32_t here = 0;
-    *found = false;
-    int code = team_leads(&t->run.team) ? look_for(t, set, found, err) : 0;
-    here = *found;
-    code = team_follow(&t->run.team, code, err);
-    if (code || t->run.team.size == 1) return code;
-    comm_host_broadcast(t->run.team.comm, &here, sizeof here, 0);
-    *found = here;
-    if (here) comm_host_broadcast(t->run.team.comm, set->values, (size_t)set->key.answers * sizeof *set->values, 0);
+static int become_reward_model(LlamaConfig *config, bool *new_head, const char *path, Error *err) {
+    (void)path;
+    (void)err;
+    *new_head = config->num_labels == 0;
+    if (*new_head) config->num_labels = 1;
     return 0;
 }
 
-static int keep(const Trainer *t, const ReferenceSet *set, Error *err) {
-    char folder[PATH_MAX];
-    int code = folder_of(folder, set->shard, err);
-    if (!code) code = reference_write(set->values, folder, &set->key, err);
-    if (code != ERROR_INPUT) return code;
-    return reference_write(set->values, t->run.options.output, &set->key, err); // data that cannot be written to
-}
-
-static int fail_missing(const ReferenceSet *set, Error *err) {
-    char folder[PATH_MAX], name[REFERENCE_NAME_SIZE];
-    reference_name(name, &set->key);
-    int code = folder_of(folder, set->shard, err);
-    if (code) return code;
+static int demand_own_tokenizer(const Task *task, const Options *options, const TrainData *data, Error *err) {
+    if (task->origin) return 0;
     return fail_input(err,
-                      "%s%s: missing, the %s answers' log-probabilities under the model that this run began with, of "
-                      "--batch-size %d; --reference-only --init-from that model makes them again",
-                      folder, name, set->what, set->key.B);
+                      "%s/tokenizer.json: not the tokenizer that %s was prepared with: --task %s needs the model's own",
+                      task->model_folder, data->train_shard, options_task_name(options));
 }
 
-static int compute(Trainer *t, const ReferenceSet *set, Error *err) {
-    bool stopped;
-    progress_print(&t->run.progress, "reference log-probabilities of %" PRIu64 " %s answers; nothing is trained yet",
-                   set->key.answers, set->what);
-    int code =
-        reference_compute(set->values, &stopped, t->model, set->loader, &set->key, &t->run.team, &t->run.progress, err);
-    if (code) return code;
-    if (stopped) { // the run ends before its first step
-        progress_print(&t->run.progress,
-                       "stopped before all were computed: none is kept, the same command begins again");
-        return 0;
-    }
-    return team_follow(&t->run.team, team_leads(&t->run.team) ? keep(t, set, err) : 0, err);
+static int check_reward_origin(const Task *task, const Options *options, const TrainData *data, Error *err) {
+    int code = demand_own_tokenizer(task, options, data, err);
+    return code ? code : import_check_padding(task->origin, data->train_shard, err);
 }
 
-static int prepare_set(Trainer *t, ReferenceSet *set, float **values, Error *err) {
-    bool found;
-    set->key.model = t->state.identity.reference_model;
-    set->key.answers = loader_num_answers(set->loader);
-    set->key.data = loader_fingerprint(set->loader);
-    set->key.B = (int)t->run.options.batch_size;
-    set->key.T = (int)t->run.options.seq_len;
-    set->values = *values = malloc((size_t)set->key.answers * sizeof **values + 1);
-    int code =
-        *values ? 0 : fail_fault(err, "no memory for the log-probabilities of %" PRIu64 " answers", set->key.answers);
-    code = team_agree(&t->run.team, code, err);
-    if (!code) code = find(t, set, &found, err);
-    if (code || found) return code;
-    return t->resume.folder[0] ? fail_missing(set, err) : compute(t, set, err);
+// ---- files of the output folder that checkpoints copy
+
+static int copy_chat_files(Run *run, const TrainData *data, Error *err) {
+    return import_chat_files(run->options.output, data->train_shard, err);
 }
 
-// The training set's packs in the order of their making, each once.
-static int open_packs(const Trainer *t, Loader **loader, Error *err) {
-    LoaderSpec spec = trainer_loader_spec(t);
-    spec.rank = 0;
-    spec.world = spec.grad_accum = 1;
-    spec.shuffle = false;
-    spec.once = true;
-    return loader_open(loader, t->run.options.train_data, &spec, t->run.config.vocab_size,
-                       tokenizer_sha256(t->data.tokenizer), err);
+static bool occurs(const void *train_data, int id) {
+    const TrainData *data = train_data;
+    return loader_has_token(data->train, (uint32_t)id) || (data->val && loader_has_token(data->val, (uint32_t)id));
 }
 
-static int prepare_training_set(Trainer *t, Error *err) {
-    ReferenceSet set = {.what = "training", .shard = t->data.train_shard, .key.seed = (uint64_t)t->run.options.seed};
-    int code = team_agree(&t->run.team, open_packs(t, &set.loader, err), err);
-    if (!code) code = prepare_set(t, &set, &t->task.ref_logprobs, err);
-    loader_close(set.loader);
+// Besides, what a reward model pads with.
+static int copy_reward_files(Run *run, const TrainData *data, Error *err) {
+    int code = copy_chat_files(run, data, err);
+    if (!code) code = padding_settle(&run->config, run->options.output, occurs, data, err);
+    if (!code && run->config.pad_token_id < 0)
+        printf("padding   none: the tokenizer has no special token to spare, transformers scores one text at a time\n");
     return code;
 }
 
-bool trainer_prepares_only(const Trainer *t) { return t->run.options.reference_only; }
+// ---- before the first step
 
-int trainer_prepare_reference(Trainer *t, Error *err) {
-    ReferenceSet val = {.what = "validation", .shard = t->data.val_shard, .loader = t->data.val};
-    if (t->run.options.task != TASK_DPO) return 0;
-    watchdog_phase("reference log-probabilities");
-    const char *target = strncmp(t->state.identity.device, "CPU", 3) == 0 ? "cpu" : "cuda";
-    int code = t->resume.folder[0] ? 0 : reference_model(&t->state.identity.reference_model, t->model, target, err);
-    code = team_agree(&t->run.team, code, err);
-    if (!code) code = prepare_training_set(t, err);
-    if (!code && t->data.val) code = prepare_set(t, &val, &t->task.val_ref_logprobs, err);
-    return code;
+static int prepare_ref_logprobs(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model,
+                                Error *err) {
+    const LoaderSpec spec = task_loader(&run->options, &run->team);
+    return ref_logprobs_prepare(&task->ref_logprobs, run, identity, data, &spec, model, err);
 }
+
+// ---- the table
+
+static const TaskKind kinds[] = {
+    [TASK_PRETRAIN] = {.data = LOADER_DOCUMENTS, .adapt_config = demand_language_model},
+    [TASK_SFT] = {.data = LOADER_CONVERSATIONS,
+                  .rows = "conversations",
+                  .adapt_config = demand_language_model,
+                  .check_origin = demand_own_tokenizer,
+                  .copy_files = copy_chat_files},
+    [TASK_DPO] = {.data = LOADER_COMPARISONS,
+                  .rows = "comparisons",
+                  .has_nll = true,
+                  .loss = dpo_loss,
+                  .adapt_config = demand_language_model,
+                  .check_origin = demand_own_tokenizer,
+                  .prepare = prepare_ref_logprobs,
+                  .copy_files = copy_chat_files},
+    [TASK_REWARD] = {.data = LOADER_COMPARISONS,
+                     .rows = "comparisons",
+                     .shuffle_answers = true,
+                     .loss = reward_loss,
+                     .adapt_config = become_reward_model,
+                     .check_origin = check_reward_origin,
+                     .copy_files = copy_reward_files},
+};
+
+const TaskKind *task_kind(const Options *options) { return &kinds[options->task]; }
+
+const char *task_rows(const TaskKind *kind) { return kind->rows; }
+
+bool task_compares(const TaskKind *kind) { return kind->data == LOADER_COMPARISONS; }
+
+LoaderSpec task_loader(const Options *o, const Team *team) {
+    return (LoaderSpec){.B = (int)o->batch_size,
+                        .T = (int)o->seq_len,
+                        .grad_accum = (int)o->grad_accum,
+                        .rank = team->rank,
+                        .world = team->size,
+                        .seed = (uint64_t)o->seed,
+                        .document_mask = o->document_mask,
+                        .shuffle = true,
+                        .kind = task_kind(o)->data,
+                        .shuffle_answers = task_kind(o)->shuffle_answers,
+                        .skip_long = o->skip_long};
+}
+
+void task_set_loss(RunShape *shape, const Options *options) {
+    const TaskKind *kind = task_kind(options);
+    shape->comparisons = task_compares(kind);
+    if (kind->loss) shape->preference = kind->loss(options);
+}
+
+LogPreference task_preference(const TaskKind *kind, const double sums[PREFERENCE_SUMS], double pairs) {
+    return (LogPreference){.accuracy = sums[PREFERENCE_CORRECT] / pairs,
+                           .reward_chosen = sums[PREFERENCE_CHOSEN] / pairs,
+                           .reward_rejected = sums[PREFERENCE_REJECTED] / pairs,
+                           .nll = kind->has_nll ? sums[PREFERENCE_NLL] / pairs : NAN};
+}
+
+int task_read_config(LlamaConfig *config, bool *new_head, const TaskKind *kind, const char *path, Error *err) {
+    *new_head = false;
+    int code = llama_config_read(config, path, err);
+    return code ? code : kind->adapt_config(config, new_head, path, err);
+}
+
+int task_find_origin(Task *task, const Options *options, const TrainData *data, Error *err) {
+    const char *folder = task->model_folder;
+    bool same = false;
+    int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(data->tokenizer), err) : 0;
+    task->origin = same ? folder : NULL;
+    return code || !task->kind->check_origin ? code : task->kind->check_origin(task, options, data, err);
+}
+
+int task_prepare(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model, Error *err) {
+    return task->kind->prepare ? task->kind->prepare(task, run, identity, data, model, err) : 0;
+}
+
+int task_copy_files(const TaskKind *kind, Run *run, const TrainData *data, Error *err) {
+    return kind->copy_files ? kind->copy_files(run, data, err) : 0;
+}
+
+void task_complete_batch(const Task *task, Llama3 *model, int i) {
+    if (task->ref_logprobs.train) ref_logprobs_fill(model, i, task->ref_logprobs.train);
+}
+
+void task_close(Task *task) { ref_logprobs_free(&task->ref_logprobs); }

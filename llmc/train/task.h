@@ -1,14 +1,60 @@
-// What a run is to learn: --task.
+// What a run is to learn (--task): one table has a row for each task, and nothing else asks which task it is.
 #ifndef LLMC_TRAIN_TASK_H
 #define LLMC_TRAIN_TASK_H
 
 #include <stdbool.h>
 
+#include "model/llama3_create.h"
+#include "train/ref_logprobs.h"
+#include "train/run.h"
+#include "train/train_data.h"
+#include "train/train_state.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct TaskKind TaskKind; // a row of the table
+
 typedef struct {
-    bool new_head;      // the model gets a reward head, which the weights to begin with lack
-    const char *origin; // folder of the model that is trained on with its own tokenizer; NULL: none
-    // log-probabilities of the answers in the training and validation set under the reference model; NULL: the loss needs none
-    float *ref_logprobs, *val_ref_logprobs;
+    const TaskKind *kind;
+    bool new_head;            // the model gets a reward head, which the weights to begin with lack
+    const char *model_folder; // of the model to begin with or go on from; NULL: --config describes a new one
+    const char *origin;       // model_folder, if that model has the data's tokenizer; else NULL
+    RefLogprobs ref_logprobs; // of the answers that the loss compares; {NULL}: it needs none
 } Task;
 
+const TaskKind *task_kind(const Options *options);
+
+const char *task_rows(const TaskKind *kind); // what the rows of its data are called; NULL: documents
+bool task_compares(const TaskKind *kind);    // its data are comparisons of answers
+LoaderSpec task_loader(const Options *options, const Team *team); // of the training data on this rank
+
+// The loss that the model computes: next token (pretrain, sft), or preference among answers (dpo, reward).
+void task_set_loss(RunShape *shape, const Options *options);
+
+// Means (=) of the step's sums over so many pairs.
+LogPreference task_preference(const TaskKind *kind, const double sums[PREFERENCE_SUMS], double pairs);
+
+// *config = the one at path, or that of the reward model which the language model there becomes (*new_head). Errors: 2 (a
+// reward model where the task wants a language model; llama_config_read's), 1.
+int task_read_config(LlamaConfig *config, bool *new_head, const TaskKind *kind, const char *path, Error *err);
+
+// Sets task->origin. Errors: 2 (finetuning data of another tokenizer than the model's), 1.
+int task_find_origin(Task *task, const Options *options, const TrainData *data, Error *err);
+
+// What is computed before the first step, with the weights that training begins with. Collective. Errors: 2, 1.
+int task_prepare(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model, Error *err);
+
+// Copies what checkpoints say of chats and padding from beside the data into the output folder. Errors: 2, 1.
+int task_copy_files(const TaskKind *kind, Run *run, const TrainData *data, Error *err);
+
+// Micro-batch i of the training data is read: what else its loss needs is set beside it.
+void task_complete_batch(const Task *task, Llama3 *model, int i);
+
+void task_close(Task *task);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,10 +1,16 @@
-// What a run trains and validates on, and the tokenizer that made it.
+// What a run trains and validates on, and the tokenizer that it was made with.
 #ifndef LLMC_TRAIN_TRAIN_DATA_H
 #define LLMC_TRAIN_TRAIN_DATA_H
 
 #include <limits.h>
+
 #include "loader/loader.h"
 #include "loader/tokenizer.h"
+#include "options/options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct {
     Loader *train, *val;                             // val: NULL without --val-data
@@ -14,4 +20,18 @@ typedef struct {
     double unigram_loss;                             // a unigram model's loss on the validation data; NAN: not known
 } TrainData;
 
+// Opens --train-data, --val-data and the tokenizer; spec: of the training data. model_folder: where to look for the tokenizer of
+// shards of llm.c that bring none; NULL: nowhere. vocab_size: of the model. Errors: 2, 1; train_data_close is due in any case.
+int train_data_open(TrainData *data, const Options *options, const LoaderSpec *spec, const char *model_folder,
+                    int vocab_size, Error *err);
+
+// Prints how many rows of a set were left out as too long, and the first of them; nothing where none was. option: that names
+// the set.
+void train_data_print_skipped(const Loader *loader, const char *option, int T);
+
+void train_data_close(TrainData *data);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -5,6 +5,7 @@ import ctypes
 
 import numpy as np
 
+import llmc
 from model import Error, Model
 from trainrun import T
 
@@ -31,29 +32,31 @@ class Stepper:
     """A run that is taken step by step, so that its model can be spoilt in between."""
 
     def __init__(self, lib, work, **changes):
-        self.lib, self.error = lib, Error()
+        lib = self.lib = llmc.load_loop(lib.precision)
+        self.error = Error()
         arguments = [b"train_llama3", *(a.encode() for a in work.arguments(**changes))]
         argv = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
         self.keep, options = argv, ctypes.create_string_buffer(4096)
         self.check(lib.options_parse(options, len(arguments), argv, ctypes.byref(self.error)))
         self.trainer = ctypes.c_void_p()
-        self.check(lib.trainer_open(ctypes.byref(self.trainer), options, None, ctypes.byref(self.error)))
-        self.check(lib.trainer_load(self.trainer, ctypes.byref(self.error)))
-        self.check(lib.trainer_begin(self.trainer, ctypes.byref(self.error)))
+        self.check(lib.train_setup(ctypes.byref(self.trainer), options, None, ctypes.byref(self.error)))
+        self.check(lib.train_load(self.trainer, ctypes.byref(self.error)))
+        self.check(lib.train_begin(self.trainer, ctypes.byref(self.error)))
         self.model = Model.__new__(Model)
-        self.model.lib, self.model.handle = lib, lib.trainer_model(self.trainer)
+        self.model.lib, self.model.handle = lib, lib.train_model(self.trainer)
         self.model.read_table()
 
     def check(self, code):
         assert code == 0, self.error.message.decode()
 
     def step(self):
-        self.check(self.lib.trainer_step(self.trainer, ctypes.byref(self.error)))
-        self.check(self.lib.trainer_observe(self.trainer, ctypes.byref(self.error)))
+        self.check(self.lib.c.read_batches(self.trainer, ctypes.byref(self.error)))
+        self.lib.c.train_step(self.trainer)
+        self.check(self.lib.observe_step(self.trainer, ctypes.byref(self.error)))
 
     def close(self):
         self.model.handle = None  # the trainer's
-        self.lib.trainer_close(self.trainer)
+        self.lib.train_close(self.trainer)
 
 
 def spiky_options(work, rng):

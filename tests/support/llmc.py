@@ -301,3 +301,8 @@ def load(precision="bf16"):
 def load_oracle(precision):
     """The oracle (dev/reference/oracle.h), which works in double precision whatever the build's is."""
     return Library(precision, build_folders()[precision], "liboracle.so")
+
+
+def load_loop(precision):
+    """The library together with train_llama3.cu's read_batches, train_step and finish."""
+    return Library(precision, build_folders()[precision], "libtrain_llama3.so")

@@ -6,17 +6,19 @@ trainer_rank.py SPOIL RANK STEP ARGUMENTS...   SPOIL: nan (before the step; as b
 import ctypes
 import os
 import sys
-from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
+from ctypes import byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
 
-from hostlib import Error, library
+from hostlib import BUILD, Error
 
 TENSOR, ELEMENTS = 1, 64  # behind the embedding in the table; a row of it
-library.trainer_model.restype = c_void_p
-for name in ("model", "done", "close"):
-    getattr(library, "trainer_" + name).argtypes = [c_void_p]
-for name in ("load", "begin", "step", "observe", "save"):
-    getattr(library, "trainer_" + name).argtypes = [c_void_p, c_void_p]
-library.trainer_done.restype = ctypes.c_bool
+library = ctypes.CDLL(os.path.join(BUILD, "libtrain_llama3.so"))
+library.train_model.restype = c_void_p
+for function in (library.train_model, library.train_close, library.train_step):
+    function.argtypes = [c_void_p]
+for function in (library.train_load, library.train_begin, library.observe_step, library.read_batches, library.finish):
+    function.argtypes = [c_void_p, c_void_p]
+library.run_done.argtypes = [c_void_p, c_int64]  # a Trainer begins with its Run
+library.run_done.restype = ctypes.c_bool
 library.llama3_get_parameter_piece.argtypes = [c_void_p, c_int, c_size_t, c_size_t, c_void_p]
 library.llama3_set_parameter_piece.argtypes = [c_void_p, c_int, c_size_t, c_size_t, c_char_p]
 
@@ -42,7 +44,7 @@ def check(code):
 def spoil_weights(change):
     """change(bytes) alters the first weights of the first layer's matrices on this rank; returns what they were. They are
     rank 0's to update, and nothing but the copy that is computed with changes."""
-    model = library.trainer_model(trainer)
+    model = library.train_model(trainer)
     values = ctypes.create_string_buffer(4 * ELEMENTS)  # room for either precision
     library.llama3_get_parameter_piece(model, TENSOR, 0, ELEMENTS, values)
     before = values.raw
@@ -66,16 +68,17 @@ def make(value):
 
 def train(spoil, rank, step):
     for number in range(1, 10_000):
-        if library.trainer_done(trainer):
+        if library.run_done(trainer, number - 1):
             return
         here = rank == team.rank and number == step
         good = spoil_weights(make_nan) if here and spoil == "nan" else None
-        check(library.trainer_step(trainer, byref(error)))
+        check(library.read_batches(trainer, byref(error)))
+        library.train_step(trainer)
         if good:
             spoil_weights(make(good))
         if here and spoil == "flip":
             spoil_weights(flip)
-        check(library.trainer_observe(trainer, byref(error)))
+        check(library.observe_step(trainer, byref(error)))
 
 
 def main(spoil, rank, step, *arguments):
@@ -84,17 +87,17 @@ def main(spoil, rank, step, *arguments):
     try:
         check(library.options_parse(options, len(argv), argv, byref(error)))
         check(library.team_open(byref(team), 0, byref(error)))
-        check(library.trainer_compare_options(byref(team), options, byref(error)))
-        check(library.trainer_open(byref(trainer), options, byref(team), byref(error)))
-        check(library.trainer_load(trainer, byref(error)))
-        check(library.trainer_begin(trainer, byref(error)))
+        check(library.agree_on_options(byref(team), options, byref(error)))
+        check(library.train_setup(byref(trainer), options, byref(team), byref(error)))
+        check(library.train_load(trainer, byref(error)))
+        check(library.train_begin(trainer, byref(error)))
         train(spoil, int(rank), int(step))
-        check(library.trainer_save(trainer, byref(error)))
+        check(library.finish(trainer, byref(error)))
     except Stopped as stopped:
         code = stopped.args[0]
         if team.rank == 0:
             print("train_llama3:", error.message.decode(), file=sys.stderr)
-    library.trainer_close(trainer)
+    library.train_close(trainer)
     library.team_close(byref(team))
     return code
 
