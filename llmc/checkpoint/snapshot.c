@@ -53,7 +53,7 @@ int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
         free(snapshot);
         return fail_fault(err,
                           "out of host memory for the snapshot that checkpoints are written from: %.1f MiB needed, "
-                          "%.1f MiB free; without --save-every none is needed",
+                          "%.1f MiB free; where training saves only at its end, none is needed",
                           (double)bytes / 1048576.0, (double)free_bytes / 1048576.0);
     }
     memset(snapshot->memory, 0, bytes);

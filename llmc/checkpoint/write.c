@@ -86,7 +86,7 @@ static int make_room(const CheckpointContent *c, uint64_t needed, uint64_t *free
 static int fail_space(const CheckpointContent *c, uint64_t needed, uint64_t free_bytes, uint64_t held, Error *err) {
     char more[96] = "";
     if (held > 0) snprintf(more, sizeof more, ", %.1f MiB in older checkpoints that may go", (double)held / 1048576.0);
-    if (c->keep_last == 0) snprintf(more, sizeof more, ", and --keep-last 0 keeps all older checkpoints");
+    if (c->keep_last == 0) snprintf(more, sizeof more, ", and all older checkpoints are to be kept");
     return fail_fault(err,
                       "%s: no space for a checkpoint: %.1f MiB needed, %.1f MiB free%s (of those needed %.1f MiB "
                       "are to spare, for headers, small files and the file system)",

@@ -25,9 +25,9 @@ static bool uses_nccl(TransportChoice choice) {
 
 static int check_choice(const World *world, TransportChoice choice, bool by_nccl, Error *err) {
     if (choice == TRANSPORT_NCCL && !WITH_NCCL)
-        return fail_input(err, "--transport nccl: this program was built without NCCL");
+        return fail_input(err, "transport nccl: this program was built without NCCL");
     if (choice == TRANSPORT_MPI && !WITH_MPI)
-        return fail_input(err, "--transport mpi: this program was built without MPI");
+        return fail_input(err, "transport mpi: this program was built without MPI");
     if (world->start.way == START_ENVIRONMENT && !by_nccl)
         return fail_input(err,
                           "%d ranks were started by environment variables, which serve NCCL; ranks that exchange by "
@@ -48,7 +48,7 @@ static int take_device(World *world, bool by_nccl, Error *err) {
     if (by_nccl && devices > 1 && needed > devices)
         return fail_input(err,
                           "%d ranks on a machine with %d GPUs: start at most %d there, or let ranks share a GPU by "
-                          "--transport mpi",
+                          "transport mpi",
                           needed, devices, devices);
     world->device = world->start.local_rank % devices;
     cuda_check(cudaSetDevice(world->device));
@@ -93,7 +93,7 @@ static int ranks_on_one_gpu(const World *world, const Card *all, Error *err) {
             snprintf(
                 text, sizeof text,
                 "ranks %d and %d have the same GPU (%s): there are more ranks than GPUs; start fewer, or let ranks "
-                "share a GPU by --transport mpi",
+                "share a GPU by transport mpi",
                 i, j, all[i].gpu);
             return all_fail(world, 0, ERROR_INPUT, text, err);
         }
@@ -104,7 +104,7 @@ static int judge_cards(const World *world, const Card *all, Error *err) {
     for (int i = 0; i < world->start.size; i++) {
         if (all[i].code) return all_fail(world, i, all[i].code, all[i].message, err);
         if (all[i].by_nccl != all[0].by_nccl)
-            return all_fail(world, 0, ERROR_INPUT, "ranks were given different --transport", err);
+            return all_fail(world, 0, ERROR_INPUT, "ranks were given different transports", err);
     }
     return ranks_on_one_gpu(world, all, err);
 }

@@ -14,13 +14,13 @@ static const struct {
     size_t length;
     const char *kind;
 } kinds[] = {
-    {"L3SHARD", 8, "a token shard of prepare_data.py, for --task pretrain"},
-    {"L3ROWS\0", 8, "a row file of prepare_chat.py, conversations or comparisons for --task sft, dpo or reward"},
-    {"L3EVALS", 8, "an evaluation of prepare_eval.py, for --eval-tasks"},
+    {"L3SHARD", 8, "a token shard of prepare_data.py, for pretraining"},
+    {"L3ROWS\0", 8, "a row file of prepare_chat.py, conversations or comparisons for SFT, DPO or a reward model"},
+    {"L3EVALS", 8, "an evaluation of prepare_eval.py"},
     {"L3REFER", 8,
-     "log-probabilities that --task dpo keeps beside its data; a pattern such as 'DIR/train_*.bin' passes them by"},
-    {"\x88\xd8\x34\x01", 4, "a token shard of llm.c (GPT-2), for --task pretrain"},
-    {"\xa1\xd9\x34\x01", 4, "a token shard of llm.c (Llama 3), for --task pretrain"},
+     "log-probabilities that DPO keeps beside its data; a pattern such as 'DIR/train_*.bin' passes them by"},
+    {"\x88\xd8\x34\x01", 4, "a token shard of llm.c (GPT-2), for pretraining"},
+    {"\xa1\xd9\x34\x01", 4, "a token shard of llm.c (Llama 3), for pretraining"},
     {"\x8a\xd8\x34\x01", 4, "an evaluation of llm.c; prepare_eval.py makes those that are read here"},
     {"\xc6\xd7\x34\x01", 4, "a model of llm.c"},
     {"\x8f\xd8\x34\x01", 4, "a training state of llm.c"},
@@ -71,7 +71,7 @@ static bool is_json(const uint8_t *head, size_t count) {
 const char *file_kind(const uint8_t *head, size_t count) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (count >= kinds[i].length && memcmp(head, kinds[i].magic, kinds[i].length) == 0) return kinds[i].kind;
-    if (is_safetensors(head, count)) return "weights in safetensors; a model's folder is given to --init-from";
+    if (is_safetensors(head, count)) return "weights in safetensors; a model is its whole folder";
     if (is_pickle(head, count)) return "a pickle of Python";
     if (is_text(head, count)) return is_json(head, count) ? "JSON; " TEXTS : "a text; " TEXTS;
     return "bytes without a known beginning: raw token ids, as nanoGPT and Megatron write them? They do not say whose "

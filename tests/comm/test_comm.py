@@ -65,7 +65,7 @@ def test_ranks_know_their_places():
 def test_one_rank_tells_that_the_transport_is_missing(count):
     done = run("host", count, transport="nccl")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.splitlines()[:1] == ["comm_rank: --transport nccl: this program was built without NCCL"]
+    assert done.stderr.splitlines()[:1] == ["comm_rank: transport nccl: this program was built without NCCL"]
     assert done.stderr.count("comm_rank:") == 1
 
 

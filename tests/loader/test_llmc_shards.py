@@ -171,15 +171,15 @@ OTHERS = {
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(100), ["zstd", "unpack"]),
     "zip": (archive(), ["zip", "PyTorch"]),
     "pickle": (b"\x80\x02}q\x00" + bytes(300), ["pickle"]),
-    "safetensors": (save({"a": np.zeros((3, 4), np.float32)}), ["safetensors", "--init-from"]),
+    "safetensors": (save({"a": np.zeros((3, 4), np.float32)}), ["safetensors", "whole folder"]),
     "gguf": (b"GGUF" + bytes(300), ["GGUF"]),
     "npy": (array(np.arange(500, dtype=np.uint16)), ["NumPy", "prepare_data.py"]),
     "megatron": (megatron(), ["Megatron"]),
     "nanogpt": (np.arange(1, 500, dtype=np.uint16).tobytes(), ["nanoGPT", "prepare_data.py", "llm.c's header"]),
     "llmc_evaluation": (np.array([20240522, 1, 3] + [0] * 253, np.int32).tobytes(), ["evaluation of llm.c", "prepare_eval.py"]),
     "llmc_model": (np.array([20240326, 3] + [0] * 254, np.int32).tobytes(), ["a model of llm.c"]),
-    "evaluation": (b"L3EVALS\0" + bytes(300), ["prepare_eval.py", "--eval-tasks"]),
-    "reference": (b"L3REFER\0" + bytes(300), ["--task dpo", "train_*.bin"]),
+    "evaluation": (b"L3EVALS\0" + bytes(300), ["an evaluation of prepare_eval.py"]),
+    "reference": (b"L3REFER\0" + bytes(300), ["DPO keeps", "train_*.bin"]),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", ["Git LFS"]),
 }
 
@@ -198,11 +198,11 @@ def test_other_files_are_called_what_they_are(tmp_path, name):
 def test_kinds_of_our_own_are_told_apart(tmp_path):
     rows = tmp_path / "rows.bin"
     rows.write_bytes(b"L3ROWS\0\0" + bytes(300))
-    loader_refuses([rows, "expected documents", "prepare_chat.py", "--task sft"], rows)
+    loader_refuses([rows, "expected documents", "prepare_chat.py", "for SFT"], rows)
     for name, content in (("own", shard_header(10) + bytes(20)), ("llmc", llmc_bytes([1] * 9, GPT2))):
         path = tmp_path / f"{name}.bin"
         path.write_bytes(content)
-        loader_refuses([path, "expected conversations", "token shard", "--task pretrain"], path, kind=CONVERSATIONS)
+        loader_refuses([path, "expected conversations", "token shard", "for pretraining"], path, kind=CONVERSATIONS)
 
 
 def test_a_folder(tmp_path):
