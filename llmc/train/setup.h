@@ -3,39 +3,11 @@
 #ifndef LLMC_TRAIN_SETUP_H
 #define LLMC_TRAIN_SETUP_H
 
-#include "base/error.h"
-#include "eval/tasks.h"
-#include "model/llama3_create.h"
-#include "recipe/schedule.h"
-#include "train/guard.h"
-#include "train/resume.h"
-#include "train/run.h"
-#include "train/sample.h"
-#include "train/saver.h"
-#include "train/step_report.h"
-#include "train/task.h"
-#include "train/train_data.h"
-#include "train/train_state.h"
+#include "train/trainer.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef struct {
-    Run run;
-    Resume resume;
-    TrainState state;
-    TrainData data;
-    Task task;
-    Llama3 *model;
-    Schedule schedule;
-    StepReport report;
-    Pace pace;
-    Guard guard;
-    Saver saver;
-    Sampling sampling;     // rank 0's
-    EvalTasks *eval_tasks; // rank 0's; NULL without --eval-tasks
-} Trainer;
 
 // Locks the output folder, finds the checkpoint to go on from, reads the configuration, opens data and tokenizer, compares all
 // of them with the checkpoint, plans and allocates the model, and prints what it found. Nothing in the output folder changes.

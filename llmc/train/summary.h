@@ -2,7 +2,7 @@
 #ifndef LLMC_TRAIN_SUMMARY_H
 #define LLMC_TRAIN_SUMMARY_H
 
-#include "train/setup.h"
+#include "train/trainer.h"
 
 void summary_print(const Trainer *t);
 

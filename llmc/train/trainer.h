@@ -1,0 +1,34 @@
+// All parts of a training run. A function takes the parts that it needs; setup, summary, observe and train_llama3.cu see the whole.
+#ifndef LLMC_TRAIN_TRAINER_H
+#define LLMC_TRAIN_TRAINER_H
+
+#include "eval/tasks.h"
+#include "model/llama3_create.h"
+#include "recipe/schedule.h"
+#include "train/guard.h"
+#include "train/resume.h"
+#include "train/run.h"
+#include "train/sample.h"
+#include "train/saver.h"
+#include "train/step_report.h"
+#include "train/task.h"
+#include "train/train_data.h"
+#include "train/train_state.h"
+
+typedef struct {
+    Run run;
+    Resume resume;
+    TrainState state;
+    TrainData data;
+    Task task;
+    Llama3 *model;
+    Schedule schedule;
+    StepReport report;
+    Pace pace;
+    Guard guard;
+    Saver saver;
+    Sampling sampling;     // rank 0's
+    EvalTasks *eval_tasks; // rank 0's; NULL without --eval-tasks
+} Trainer;
+
+#endif
