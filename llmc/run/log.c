@@ -154,15 +154,15 @@ static void add_preference(cJSON *object, const char *prefix, const LogPreferenc
     }
 }
 
-void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
-              double tokens_per_second, const LogPreference *preference, const LogRanks *ranks) {
+void log_step(Log *log, int64_t step, const LogStep *line) {
+    const LogRanks *ranks = line->ranks;
     cJSON *object = begin(step);
-    add_float(object, "loss", loss);
-    add_number(object, "lr", lr);
-    add_float(object, "grad_norm", grad_norm);
-    cJSON_AddNumberToObject(object, "tokens", (double)tokens);
-    add_number(object, "tokens_per_second", tokens_per_second);
-    if (preference) add_preference(object, "", preference);
+    add_float(object, "loss", line->loss);
+    add_number(object, "lr", line->lr);
+    add_float(object, "grad_norm", line->grad_norm);
+    cJSON_AddNumberToObject(object, "tokens", (double)line->tokens);
+    add_number(object, "tokens_per_second", line->tokens_per_second);
+    if (line->preference) add_preference(object, "", line->preference);
     if (ranks) {
         cJSON_AddNumberToObject(object, "ranks", ranks->ranks);
         add_number(object, "comm_seconds", ranks->comm_seconds);

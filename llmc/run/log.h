@@ -38,17 +38,23 @@ typedef struct {
 // Means over pairs of answers to one prompt. Rewards: of DPO beta times the log-probability's distance from the reference
 // model's, of a reward model the score.
 typedef struct {
-    double accuracy;                       // of pairs, 0..1: the better answer has the higher reward; a tie counts half
-    double reward_chosen, reward_rejected; // of the better and of the worse answer
-    double nll; // DPO: loss of the better answer, by token or summed (--dpo-nll-sum); NAN: none
+    double accuracy;                       // of pairs, 0..1: the chosen answer has the higher reward; a tie counts half
+    double reward_chosen, reward_rejected; // means
+    double nll; // DPO: negative log-likelihood of the chosen answer, by token or summed; NAN: none
 } LogPreference;
 
 // {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.
 // A number that is not finite is written as null, which JSON has. preference: {"accuracy", "margin", "reward_chosen",
 // "reward_rejected", "nll"} besides; NULL: no comparisons. ranks: {"ranks", "comm_seconds", "exposed_seconds"} besides;
 // NULL: one rank.
-void log_step(Log *log, int64_t step, double loss, double lr, double grad_norm, int64_t tokens,
-              double tokens_per_second, const LogPreference *preference, const LogRanks *ranks);
+typedef struct {
+    double loss, lr, grad_norm;
+    int64_t tokens;
+    double tokens_per_second;
+    const LogPreference *preference;
+    const LogRanks *ranks;
+} LogStep;
+void log_step(Log *log, int64_t step, const LogStep *line);
 
 // {"step", "val_loss"}; preference: the same besides with "val_" in front; NULL: no comparisons.
 void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference *preference);

@@ -25,9 +25,10 @@ static int evaluate_group(Llama3 *m, Loader *loader, const float *ref_logprobs, 
     return 0;
 }
 
-// Of `batches` micro-batches the rank's: every size-th.
-static int evaluate_share(Llama3 *m, Loader *loader, const float *ref_logprobs, int rank, int size, int64_t batches,
+// This rank's part of `batches` micro-batches: every size-th.
+static int evaluate_share(Llama3 *m, Loader *loader, const float *ref_logprobs, const Team *team, int64_t batches,
                           int slots, Evaluated *share, Error *err) {
+    const int rank = team ? team->rank : 0, size = team ? team->size : 1;
     for (int64_t first = rank; first < batches; first += (int64_t)slots * size) {
         const int64_t left = (batches - first + size - 1) / size;
         const int count = left < slots ? (int)left : slots;
@@ -68,8 +69,7 @@ int evaluate(Llama3 *m, Loader *loader, const float *ref_logprobs, const Team *t
     const bool many = team && team->size > 1;
     *result = (Evaluated){0};
     batches = limit_to_epoch(loader, batches);
-    int code = evaluate_share(m, loader, ref_logprobs, many ? team->rank : 0, many ? team->size : 1, batches, slots,
-                              result, err);
+    int code = evaluate_share(m, loader, ref_logprobs, team, batches, slots, result, err);
     if (many) code = team_agree(team, code, err);
     if (!code && many) *result = add_up(team, *result);
     return code;

@@ -137,9 +137,14 @@ static void note_preference(StepReport *report, ProgressState *shown, const Llam
 }
 
 static void write_log(Run *run, const StepReport *report, const TrainState *state, bool compares) {
-    log_step(&run->log, state->step, (double)report->loss, (double)report->lr, (double)report->grad_norm, state->tokens,
-             report->tokens_per_second, compares ? &report->preference : NULL,
-             run->team.size > 1 ? &report->communication : NULL);
+    const LogStep line = {.loss = (double)report->loss,
+                          .lr = (double)report->lr,
+                          .grad_norm = (double)report->grad_norm,
+                          .tokens = state->tokens,
+                          .tokens_per_second = report->tokens_per_second,
+                          .preference = compares ? &report->preference : NULL,
+                          .ranks = run->team.size > 1 ? &report->communication : NULL};
+    log_step(&run->log, state->step, &line);
 }
 
 // The weights of every so many steps; a step that did not change them is none.

@@ -37,6 +37,13 @@ class Preference(ctypes.Structure):
     _fields_ = [(name, c_double) for name in "accuracy reward_chosen reward_rejected nll".split()]
 
 
+class Step(ctypes.Structure):
+    """llmc/run/log.h: LogStep"""
+
+    _fields_ = [("loss", c_double), ("lr", c_double), ("grad_norm", c_double), ("tokens", c_int64),
+                ("tokens_per_second", c_double), ("preference", ctypes.POINTER(Preference)), ("ranks", c_void_p)]  # fmt: skip
+
+
 class State(ctypes.Structure):
     """llmc/run/progress.h: ProgressState"""
 
@@ -52,7 +59,7 @@ class Progress(ctypes.Structure):
     _fields_ = [("out", c_void_p), ("terminal", c_bool), ("every", c_int64), ("drawn", c_int), ("last_drawn", c_double)]
 
 
-library.log_step.argtypes = [c_void_p, c_int64, c_double, c_double, c_double, c_int64, c_double, c_void_p, c_void_p]
+library.log_step.argtypes = [c_void_p, c_int64, c_void_p]
 library.log_evaluation.argtypes = [c_void_p, c_int64, c_double, c_void_p]
 library.log_sample.argtypes = library.log_stop.argtypes = [c_void_p, c_int64, c_char_p]
 library.progress_format.argtypes = [c_char_p, c_size_t, c_void_p, c_int]
@@ -83,9 +90,9 @@ def lines(path):
 def test_log_lines(tmp_path):
     path = tmp_path / "log.jsonl"
     log = opened_log(path)
-    library.log_step(byref(log), 1, 7.625, 3e-4, 1.5, 2048, 12345.678, None, None)
+    library.log_step(byref(log), 1, byref(Step(7.625, 3e-4, 1.5, 2048, 12345.678)))
     assert len(lines(path)) == 1  # it is there before the file is closed
-    library.log_step(byref(log), 2, NAN, 3e-4, math.inf, 4096, 1.0, None, None)
+    library.log_step(byref(log), 2, byref(Step(NAN, 3e-4, math.inf, 4096, 1.0)))
     library.log_evaluation(byref(log), 2, 6.5, None)
     library.log_sample(byref(log), 2, 'say "hi"\n\u00e9'.encode())
     library.log_stop(byref(log), 2, b"loss is nan")
@@ -102,7 +109,7 @@ def test_log_lines(tmp_path):
 def test_log_lines_of_comparisons(tmp_path):
     path = tmp_path / "log.jsonl"
     log = opened_log(path)
-    library.log_step(byref(log), 1, 0.5, 1e-5, 1.5, 2048, 1.0, byref(Preference(0.75, 1.5, -0.25, 2.5)), None)
+    library.log_step(byref(log), 1, byref(Step(0.5, 1e-5, 1.5, 2048, 1.0, ctypes.pointer(Preference(0.75, 1.5, -0.25, 2.5)))))
     library.log_evaluation(byref(log), 1, 0.25, byref(Preference(0.5, 3.0, 1.0, NAN)))  # a reward model has no nll
     library.log_close(byref(log))
     step, evaluation = lines(path)
@@ -121,11 +128,11 @@ def test_log_on_a_full_disk(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
         for step in range(1, 11):
-            library.log_step(byref(log), step, 1.0, 1.0, 1.0, step, 1.0, None, None)
+            library.log_step(byref(log), step, byref(Step(1.0, 1.0, 1.0, step, 1.0)))
         kept = len(lines(path))
         assert 0 < kept < 10 and log.lost_lines == 10 - kept
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        library.log_step(byref(log), 11, 1.0, 1.0, 1.0, 11, 1.0, None, None)
+        library.log_step(byref(log), 11, byref(Step(1.0, 1.0, 1.0, 11, 1.0)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
