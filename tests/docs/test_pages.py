@@ -285,10 +285,20 @@ ALL_PROGRAMS = ["train_llama3", "average_llama3", "merge_lora",
 
 
 @functools.cache
+def files():
+    """Paths of all files that git would keep."""
+    told = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(told.stdout.splitlines())
+
+
+def tracked(path):
+    return str(path.relative_to(ROOT)) in files()
+
+
+@functools.cache
 def file_names():
     """Names of all files of the checkout."""
-    told = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    return {pathlib.Path(line).name for line in told.stdout.splitlines()}
+    return {pathlib.Path(path).name for path in files()}
 
 
 def is_there(name):
@@ -305,9 +315,14 @@ def missing_files(text):
 
 @functools.cache
 def sources():
-    """All that reads variables: Makefiles, scripts, programs."""
-    paths = [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("scripts/**/*"), *ROOT.glob("llmc/**/*"), ROOT / "tests/support/ranks.py"]
-    return "\n".join(path.read_text() for path in paths if path.suffix in ("", ".mk", ".sh", ".sbatch", ".c", ".cpp", ".h", ".py") and path.is_file())
+    """Makefiles, scripts, programs and the library, as one text."""
+    paths = [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("*.cu"), *ROOT.glob("scripts/**/*"), *ROOT.glob("llmc/**/*"), ROOT / "tests/support/ranks.py"]
+    return "\n".join(path.read_text() for path in paths if path.suffix in ("", ".mk", ".sh", ".sbatch", ".c", ".cu", ".cpp", ".h", ".py") and path.is_file())
+
+
+def unknown_functions(text):
+    """Of the functions that the prose names with ()."""
+    return [name for name in docpages.functions_named(text) if not re.search(rf"\b{name}\(", sources())]
 
 
 def unknown_variables(text):
@@ -327,15 +342,27 @@ def wrong_links(text, page):
 @pytest.mark.parametrize("page", [*PAGES, "BENCHMARKS.md"])
 def test_names(page):
     text = (ROOT / page).read_text()
-    assert wrong_options(text) == [] and missing_files(text) == [] and unknown_variables(text) == [] and wrong_links(text, page) == []
+    assert wrong_options(text) == [] and missing_files(text) == [] and wrong_links(text, page) == []
+    assert unknown_variables(text) == [] and unknown_functions(text) == []
     assert {block.language for block in docpages.blocks(text)} <= {"sh", "python", ""}
+
+
+def test_map_has_every_folder():
+    text = (ROOT / "docs/map.md").read_text()
+    folders = [path.parent.relative_to(ROOT) for pattern in ("[a-z]*/*", "llmc/*/*") for path in ROOT.glob(pattern) if tracked(path)]
+    assert sorted({f"{folder}/" for folder in folders if f"`{folder}/`" not in text}) == []
+
+
+def test_readme_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 200 and max(map(len, lines)) <= 120
 
 
 # --- the tests can fail -------------------------------------------------------------------------------------------------
 
 PLANTED = """# A page
 
-`scripts/plot.py --tittle` draws a run, `llmc/modell/llama3.c` and `nobody.c` compute it: [here](nowhere.md), [there](#a-pag).
+`scripts/plot.py --tittle` draws a run, `llmc/modell/llama3.c` and `nobody.c` compute it in `llama3_forwards()`: [here](nowhere.md), [there](#a-pag).
 
 ```sh
 scripts/plot.py runs/mine \\
@@ -352,7 +379,7 @@ STEPPS=3 mpirun -np 8 --foreign build/cuda/train_llama3 --sav-every 3
 def test_planted_names_are_found():
     assert wrong_options(PLANTED) == ["scripts/plot.py --outptu", "train_llama3 --stepz", "train_llama3 --sav-every", "--tittle"]
     assert missing_files(PLANTED) == ["configs/tinny.json", "llmc/modell/llama3.c", "nobody.c"]
-    assert unknown_variables(PLANTED) == ["STEPPS"]
+    assert unknown_variables(PLANTED) == ["STEPPS"] and unknown_functions(PLANTED) == ["llama3_forwards"]
     assert wrong_links(PLANTED, "README.md") == ["nowhere.md", "#a-pag"]
 
 

@@ -92,6 +92,11 @@ def files_named(text):
     return sorted({word.rstrip("/,:") for word in words if SOURCE.match(word) or TOP.match(word)})
 
 
+def functions_named(text):
+    """Functions that the prose names, as `name()`."""
+    return sorted({found[1] for span in quoted(text) if (found := re.fullmatch(r"(\w+)\(\)", span))})
+
+
 def variables_named(text):
     """Variables that the page sets, in NAME=VALUE."""
     inside = " ".join([*quoted(text), *(block.text for block in blocks(text) if block.language == "sh")])
