@@ -41,7 +41,8 @@ class Planner:
             raise InputError(f"{path} cannot be used, run make: {error}") from None
 
     def memory(self, rows: int, length: int, recompute: bool, zero: int, shards: int, replicas: int) -> dict[str, int]:
-        shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute, zero=zero, shards=shards, replicas=replicas)
+        shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute,
+                     zero=zero, shards=shards, replicas=replicas)  # fmt: skip
         text, error = ctypes.create_string_buffer(4096), _Error()
         path, capacity = os.fsencode(self.config), ctypes.c_size_t(len(text))
         code = self.plan_text(text, capacity, path, json.dumps(shape).encode(), ctypes.byref(error))

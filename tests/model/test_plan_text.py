@@ -29,7 +29,7 @@ def plan(lib, tmp_path):
 
 def test_every_member_has_a_name(plan):
     names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
-    values = {"B": 2, "T": 32, "micro_batches": 1, "shards": 1, "replicas": 1, "lora_alpha": 1.5, "only": "*", "lora_targets": "q_proj"}
+    values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, only="*", lora_targets="q_proj")
     flags = {"training", "recompute", "comparisons", "average"}
     for name in set(names) - OTHERS:
         found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})
@@ -48,7 +48,8 @@ def test_what_memory_depends_on(plan):
 
 
 @pytest.mark.parametrize("shape, words", [
-    (SMALL | dict(rows=2), ["unknown", "'rows'"]), (SMALL | dict(B=-1), ["B", "whole number"]), (SMALL | dict(B="2"), ["B", "whole number"]),
+    (SMALL | dict(rows=2), ["unknown", "'rows'"]), (SMALL | dict(B=-1), ["B", "whole number"]),
+    (SMALL | dict(B="2"), ["B", "whole number"]),
     (SMALL | dict(recompute=1), ["recompute", "true or false"]), (SMALL | dict(lora_alpha="x"), ["lora_alpha", "a number"]),
     (SMALL | dict(only=3), ["only", "text"]), ('{"B": 2, "B": 3}', ["B"]), ("[1]", ["shape"]), ("{", ["shape"]),
     (SMALL | dict(T=0), ["rows of 0 tokens"]),

@@ -9,7 +9,8 @@ import pathlib
 import re
 
 LLMC = pathlib.Path(__file__).resolve().parents[2] / "llmc"
-TYPES = {"int": ctypes.c_int, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double, "char": ctypes.c_char, "size_t": ctypes.c_size_t,
+TYPES = {"int": ctypes.c_int, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double,
+         "char": ctypes.c_char, "size_t": ctypes.c_size_t,
          **{f"{u}int{bits}_t": getattr(ctypes, f"c_{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)}}  # fmt: skip
 CONSTANTS = {}
 DONE = set()  # headers, each of which is read once: a struct has one class

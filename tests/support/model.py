@@ -1,4 +1,4 @@
-"""A model of libllmc (llmc/model/llama3.h and its sisters) for tests: made from a dict of the configuration's fields, fed torch tensors."""
+"""A model of libllmc (llmc/model/llama3*.h) for tests: made from a dict of the configuration's fields, fed torch tensors."""
 
 import ctypes
 import math
@@ -56,7 +56,8 @@ class Model:
         self.handle = ctypes.c_void_p()
         error = Error()
         shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training, recompute=recompute,
-                         parallel=parallel or Parallel(), average=average, comparisons=preference is not None, preference=preference or PreferenceLoss(),
+                         parallel=parallel or Parallel(), average=average,
+                         comparisons=preference is not None, preference=preference or PreferenceLoss(),
                          part=part(only, lora))
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
@@ -108,8 +109,8 @@ class Model:
             ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
 
     def fill_comparisons(self, micro, packed, reference=None):
-        """packed: tokens, targets, doc_start [B, T], excluded [B, T, 2], answers and groups [n, 2] (llmc/loader/batch.h); reference:
-        log-probability of each answer."""
+        """packed: tokens, targets, doc_start [B, T], excluded [B, T, 2], answers and groups [n, 2] (llmc/loader/batch.h);
+        reference: log-probability of each answer."""
         self.fill(micro, packed.tokens, packed.targets, packed.doc_start)
         batch = ctypes.cast(self.lib.llama3_batch(self.handle, micro), ctypes.POINTER(Batch)).contents
         for name in ("excluded", "answers", "groups"):
