@@ -221,6 +221,25 @@ def test_packed_conversations(lib):
         assert compare.relative_error(ours[name], gradient) <= 2e-6, name
 
 
+def test_text_after_comparisons(lib):
+    """A text sees all of itself, and its losses are next tokens', in a model whose last micro-batch was of comparisons."""
+    spec, packed, state = SPECS["dpo_nll"], draw_packed(TINY["vocab_size"], 2), transformers_model(TINY).state_dict()
+    model, plain = Model(lib, TINY, 2, T, preference=spec), Model(lib, TINY, 2, T)
+    tokens, targets = torch.randint(TINY["vocab_size"], (2, 2, T))
+    found = []
+    for m in (model, plain):
+        m.set_weights(state)
+        if m is model:
+            m.accumulate([(packed, torch.zeros(len(packed.answers)))])
+        logits, losses = m.logits(tokens[0]), torch.empty(2 * T, dtype=torch.float32)
+        if m is model:
+            m.answer_values(0, len(packed.answers))
+        m.fill(0, tokens, targets)
+        lib.llama3_token_losses(m.handle, 0, True, losses)
+        found.append((logits, losses))
+    assert all(torch.equal(ours, expected) for ours, expected in zip(*found))
+
+
 # ---- from row files
 
 
