@@ -284,5 +284,4 @@ def test_from_row_files(lib, tmp_path):
 def read_batch(pointer):
     """(numbers of the answers, number of pairs) of the batch at this address"""
     batch = ctypes.cast(pointer, ctypes.POINTER(Batch)).contents
-    numbers = (ctypes.c_int64 * batch.num_answers).from_address(batch.answer_numbers)
-    return list(numbers), batch.num_targets
+    return batch.answer_numbers[: batch.num_answers], batch.num_targets
