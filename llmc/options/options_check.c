@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "options/options_table.h"
+#include "options/options_task.h"
 
 enum { SOME_INT = 2147483647 };
 
@@ -98,62 +99,6 @@ ResumeMode options_resume(const Options *options) {
     return strcmp(options->resume, "auto") == 0 ? RESUME_AUTO : RESUME_FOLDER;
 }
 
-// ---- finetuning
-
-static const double finetuning_lr = 1e-5; // the paper's, of SFT and DPO (section 4.1)
-static const double epochs_of_task[] = {[TASK_SFT] = 2, [TASK_DPO] = 1, [TASK_REWARD] = 1};
-static const char *const task_names[] = {"pretrain", "sft", "dpo", "reward"};
-
-const char *options_task_name(const Options *options) { return task_names[options->task]; }
-
-static int fail_task(const Options *options, const char *option, const char *expected, Error *err) {
-    return fail_input(err, "--%s: expected --task %s, found --task %s", option, expected, options_task_name(options));
-}
-
-// What belongs to some tasks only.
-static int check_task_options(const Options *options, Error *err) {
-    static const char *const dpo[] = {"dpo-loss", "dpo-beta", "dpo-nll", "dpo-nll-sum", "reference-only"};
-    const int64_t task = options->task;
-    for (size_t i = 0; i < sizeof dpo / sizeof *dpo; i++)
-        if (task != TASK_DPO && options_given(options, dpo[i])) return fail_task(options, dpo[i], "dpo", err);
-    if (task != TASK_DPO && task != TASK_REWARD && options_given(options, "label-smoothing"))
-        return fail_task(options, "label-smoothing", "dpo or reward", err);
-    if (task == TASK_PRETRAIN && options->skip_long) return fail_task(options, "skip-long", "sft, dpo or reward", err);
-    if (options->dpo_loss == DPO_IPO && options->label_smoothing > 0)
-        return fail_input(err, "--label-smoothing %g: expected --dpo-loss sigmoid, found ipo",
-                          options->label_smoothing);
-    return 0;
-}
-
-static int check_texts(const Options *options, Error *err) {
-    if (options->task != TASK_REWARD || (!options->eval_tasks && !options->sample_every)) return 0;
-    return fail_input(err, "--%s: a reward model writes and scores no texts, expected --task pretrain, sft or dpo",
-                      options->eval_tasks ? "eval-tasks" : "sample-every");
-}
-
-static int check_finetuning(const Options *options, Error *err) {
-    if (options->task == TASK_PRETRAIN) return 0;
-    if (options->config)
-        return fail_input(err, "--config '%s': --task %s begins with a model, expected --init-from DIR",
-                          options->config, options_task_name(options));
-    if (!options->document_mask)
-        return fail_input(err, "--document-mask off: expected --task pretrain, found --task %s",
-                          options_task_name(options));
-    return check_texts(options, err);
-}
-
-static int settle_task(Options *options, Error *err) {
-    int code = check_task_options(options, err);
-    if (!code) code = check_finetuning(options, err);
-    if (code) return code;
-    if (options_given(options, "steps") && options->epochs > 0)
-        return fail_input(err, "--steps and --epochs exclude each other: expected one of them");
-    if (options->task == TASK_PRETRAIN) return 0;
-    if (!options_given(options, "lr")) options->lr = finetuning_lr;
-    if (!options_given(options, "steps") && options->epochs == 0) options->epochs = epochs_of_task[options->task];
-    return 0;
-}
-
 int options_settle_length(Options *options, uint64_t rows, int ranks, Error *err) {
     if (options->epochs == 0) return 0;
     const double step = (double)options->batch_size * (double)options->grad_accum * ranks; // rows
@@ -189,12 +134,12 @@ static int check_eval_only(Options *options, Error *err) {
     if (!options->init_from) return fail_input(err, "--eval-only needs --init-from DIR, which is missing");
     if (options->config)
         return fail_input(err, "--config '%s': --eval-only takes the configuration of --init-from", options->config);
-    if (options->task == TASK_DPO)
-        return fail_input(err, "--eval-only: expected --task pretrain, sft or reward, found --task dpo");
+    int code = options_check_task_evaluates(options, err);
+    if (code) return code;
     if (!options->eval_tasks && !options->val_data)
         return fail_input(err, "--eval-only needs --eval-tasks GLOB or --val-data GLOB, both are missing");
     if (!options_given(options, "seq-len")) options->seq_len = 0;
-    int code = check_texts(options, err);
+    code = options_check_task_texts(options, err);
     return code ? code : check_micro_batch(options, err);
 }
 
@@ -237,7 +182,7 @@ int options_check(Options *options, Error *err) {
     int code;
     if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;
-    if ((code = settle_task(options, err))) return code;
+    if ((code = options_settle_task(options, err))) return code;
     if ((code = check_micro_batch(options, err))) return code;
     if ((code = check_adapters(options, err))) return code;
     if ((code = check_trace(options, err))) return code;

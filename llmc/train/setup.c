@@ -131,6 +131,7 @@ static int check_resume(Trainer *t, Error *err) {
     if (!t->resume.folder[0]) return 0;
     int code = check_config(t, err);
     if (!code) code = resume_check(&t->resume, o, &t->state.identity, err);
+    if (!code) code = task_resume(t->task.kind, &t->state.identity, &t->resume, err);
     return code ? code : train_state_take(&t->state, &t->resume, o, err);
 }
 
@@ -246,7 +247,7 @@ int train_setup(Trainer **out, const Options *options, const Team *team, Error *
     find_device(&t->state.identity, &t->pace.peak_flops);
     if (o->peak_tflops > 0) t->pace.peak_flops = 1e12 * o->peak_tflops;
     t->pace.flops_per_token = flops_per_token(&t->run.config, llama3_parameters(t->model), (int)o->seq_len);
-    summary_print(t);
+    summary_print(&t->run, &t->state.identity, &t->resume, &t->data, t->task.kind, t->model, &t->sampling);
     *out = t;
     return 0;
 }

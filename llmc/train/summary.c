@@ -93,18 +93,18 @@ static void print_length(const Run *run, const Loader *train) {
                  (long long)o->seq_len, among, epochs);
 }
 
-void summary_print(const Trainer *t) {
-    const Options *o = &t->run.options;
+void summary_print(const Run *run, const RunIdentity *identity, const Resume *resume, const TrainData *data,
+                   const TaskKind *kind, const Llama3 *model, const Sampling *sampling) {
     progress_say(stdout, SUMMARY_INDENT, "version   %s, %s", LLMC_VERSION, version_precision());
-    progress_say(stdout, SUMMARY_INDENT, "device    %s", t->state.identity.device);
-    print_model(&t->run.config, llama3_parameters(t->model));
-    print_data(&t->data, o, t->task.kind);
-    print_length(&t->run, t->data.train);
-    print_ranks(&t->run);
-    resume_print(&t->resume, o, &t->state.identity);
-    if (t->sampling.decoder)
-        decoder_print_memory(t->sampling.decoder, stdout);
+    progress_say(stdout, SUMMARY_INDENT, "device    %s", identity->device);
+    print_model(&run->config, llama3_parameters(model));
+    print_data(data, &run->options, kind);
+    print_length(run, data->train);
+    print_ranks(run);
+    resume_print(resume, &run->options, identity);
+    if (sampling->decoder)
+        decoder_print_memory(sampling->decoder, stdout);
     else
-        memory_print(llama3_memory(t->model), stdout);
+        memory_print(llama3_memory(model), stdout);
     fflush(stdout);
 }

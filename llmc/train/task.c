@@ -15,6 +15,7 @@ struct TaskKind {
     PreferenceLoss (*loss)(const Options *); // of pairs of answers; NULL: cross-entropy of the next tokens
     int (*adapt_config)(LlamaConfig *config, bool *new_head, const char *path, Error *err);
     int (*check_origin)(const Task *task, const Options *options, const TrainData *data, Error *err);
+    int (*resume)(RunIdentity *identity, const Resume *resume, Error *err);
     int (*prepare)(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model, Error *err);
     int (*copy_files)(Run *run, const TrainData *data, Error *err);
 };
@@ -82,6 +83,10 @@ static int copy_reward_files(Run *run, const TrainData *data, Error *err) {
 
 // ---- before the first step
 
+static int resume_ref_logprobs(RunIdentity *identity, const Resume *resume, Error *err) {
+    return resume_fingerprint(resume, "reference_model", &identity->reference_model, err);
+}
+
 static int prepare_ref_logprobs(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model,
                                 Error *err) {
     const LoaderSpec spec = task_loader(&run->options, &run->team);
@@ -103,6 +108,7 @@ static const TaskKind kinds[] = {
                   .loss = dpo_loss,
                   .adapt_config = demand_language_model,
                   .check_origin = demand_own_tokenizer,
+                  .resume = resume_ref_logprobs,
                   .prepare = prepare_ref_logprobs,
                   .copy_files = copy_chat_files},
     [TASK_REWARD] = {.data = LOADER_COMPARISONS,
@@ -159,6 +165,10 @@ int task_find_origin(Task *task, const Options *options, const TrainData *data, 
     int code = folder ? import_same_tokenizer(&same, folder, tokenizer_sha256(data->tokenizer), err) : 0;
     task->origin = same ? folder : NULL;
     return code || !task->kind->check_origin ? code : task->kind->check_origin(task, options, data, err);
+}
+
+int task_resume(const TaskKind *kind, RunIdentity *identity, const Resume *resume, Error *err) {
+    return kind->resume ? kind->resume(identity, resume, err) : 0;
 }
 
 int task_prepare(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model, Error *err) {

@@ -43,6 +43,9 @@ int task_read_config(LlamaConfig *config, bool *new_head, const TaskKind *kind, 
 // Sets task->origin. Errors: 2 (finetuning data of another tokenizer than the model's), 1.
 int task_find_origin(Task *task, const Options *options, const TrainData *data, Error *err);
 
+// Takes what the task has to know again from the checkpoint that is resumed: the reference model's fingerprint. Errors: 2.
+int task_resume(const TaskKind *kind, RunIdentity *identity, const Resume *resume, Error *err);
+
 // What is computed before the first step, with the weights that training begins with. Collective. Errors: 2, 1.
 int task_prepare(Task *task, Run *run, RunIdentity *identity, const TrainData *data, Llama3 *model, Error *err);
 

@@ -98,8 +98,6 @@ int train_state_take_back(TrainState *state, const Resume *from, const Options *
 int train_state_take(TrainState *state, const Resume *resume, const Options *options, Error *err) {
     int code = train_state_take_back(state, resume, options, err);
     if (!code) code = resume_integer(resume, "data_offset", -state->step, &state->data_offset, err);
-    if (!code && options->task == TASK_DPO)
-        code = resume_fingerprint(resume, "reference_model", &state->identity.reference_model, err);
     if (!code) code = take_due(state, resume, options, err);
     keep_position(state, resume->options.tokens_per_step, options->tokens_per_step);
     return code;

@@ -27,8 +27,8 @@ typedef struct {
 // Text of state.json, with the options, to be freed by cJSON_free. NULL: out of memory.
 char *train_state_text(const TrainState *state, const Options *options);
 
-// Steps, positions and statistics (=) of the checkpoint that is resumed; of the identity, the reference model's fingerprint.
-// What is due is what was left out there and these options ask for, too. Errors: 2 (a member missing or mistyped).
+// Steps, positions and statistics (=) of the checkpoint that is resumed. What is due is what was left out there and these
+// options ask for, too. Errors: 2 (a member missing or mistyped).
 int train_state_take(TrainState *state, const Resume *resume, const Options *options, Error *err);
 
 // Steps and statistics (=) of an earlier checkpoint of this run. Where the data go on is the caller's. Errors: 2.

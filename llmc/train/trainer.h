@@ -1,4 +1,4 @@
-// All parts of a training run. A function takes the parts that it needs; setup, summary, observe and train_llama3.cu see the whole.
+// All parts of a training run. A function takes the parts that it needs; setup, observe and train_llama3.cu see the whole.
 #ifndef LLMC_TRAIN_TRAINER_H
 #define LLMC_TRAIN_TRAINER_H
 
