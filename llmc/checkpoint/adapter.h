@@ -8,8 +8,8 @@
 extern "C" {
 #endif
 
-// The text for these adapters of a model in the folder `base`, to be freed by cJSON_free. A reward model's head is one of
-// modules_to_save. NULL: no memory.
+// Returns the text for these adapters of the model in the folder `base`, to be freed by cJSON_free; a reward model's head is
+// listed in modules_to_save. NULL: no memory.
 char *adapter_config_text(const ParameterTable *table, const LlamaConfig *config, const char *base);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-// Tensors of a model's files that no model of ours has: what other programs leave there.
+// Tensors in a model's files that this program's models do not have: leftovers of other programs.
 #ifndef LLMC_CHECKPOINT_LEFTOVERS_H
 #define LLMC_CHECKPOINT_LEFTOVERS_H
 
@@ -14,14 +14,14 @@ extern "C" {
 // RoPE's frequencies, which the configuration gives.
 bool leftovers_is_buffer(const char *name);
 
-// Refuses (2) that many tensors that the model has not; of a known prefix of other programs with what it is.
+// Refuses (2) `count` tensors that the model does not have; a known prefix of another program is explained.
 int leftovers_fail(const char *folder, int count, const char *first, Error *err);
 
-// Refuses (2) a folder in which that many of all tensors are missing. first_extra: NULL where there is no other.
+// Refuses (2) a folder in which so many of all tensors are missing. first_extra: a tensor that is not expected; NULL: none.
 int leftovers_fail_missing(const char *folder, int count, int all, const char *first, const char *first_extra,
                            Error *err);
 
-// What the prefix of the name is and what to do, to stand behind a message; "": none that is known.
+// The end of a message: what the prefix of the name is and what to do; "": no known prefix.
 const char *leftovers_explain(const char *name);
 
 // A tied model's file may repeat the embedding as lm_head.weight; one of other values belongs to an untied model and is
@@ -33,12 +33,12 @@ typedef struct {
     bool head;
 } Leftovers;
 
-// Drops buffers and a tied model's repeated head from the reader (*dropped =); anything else that a model of this
-// configuration has not is refused, and so is a folder where one of its own is missing. Errors: 2, 1.
+// Drops buffers and a tied model's repeated head from the reader (*dropped =). Refuses any other tensor that a model of this
+// configuration does not have, and a folder that lacks one that it has. Errors: 2, 1.
 int leftovers_drop(Leftovers *dropped, SafetensorsReader *reader, const char *folder, const LlamaConfig *config,
                    Error *err);
 
-// Says what was dropped, if anything, on a line.
+// Prints a line that says what was dropped, if anything.
 void leftovers_tell(const Leftovers *dropped, const char *folder);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
-// A copy in host memory of what a checkpoint is written from: this shard's master weights and moments. Where there is one
-// shard, trained parameters are not copied: in every build they are the master weights, rounded. Of several, each copies the
-// parameters that its part of a checkpoint holds (parts.h). Frozen ones are copied the first time.
+// A copy in host memory of what a checkpoint is written from: this shard's master weights and moments. A single shard does not
+// copy trained parameters, which are the master weights, rounded, in every build; of several shards each copies the
+// parameters that its part of a checkpoint holds (parts.h). Frozen parameters are copied the first time only.
 #ifndef LLMC_CHECKPOINT_SNAPSHOT_H
 #define LLMC_CHECKPOINT_SNAPSHOT_H
 

@@ -29,12 +29,11 @@ typedef struct {
 
 int writer_create(Writer **out, Error *err); // Errors: 1
 
-// Begins that of content; lines: of a commit. Texts and configuration are copied; table and snapshot are the caller's and must
-// stay as they are until the write has ended. A result that nobody asked for is forgotten. Expects that no write
-// is running. Errors: 1.
+// Begins to write content, if no write is running; lines: of a commit. Texts and configuration are copied; table and snapshot
+// are the caller's and must not change until the write has ended. A result that was not taken is dropped. Errors: 1.
 int writer_begin(Writer *writer, WriterJob job, const CheckpointContent *content, const char *lines, Error *err);
 
-// Has a write ended? Then *result =; true once for each write. Does not wait.
+// Returns true, once for each write, if a write has ended; then *result =. Does not wait.
 bool writer_finished(Writer *writer, WriterResult *result);
 
 // The same, but waits for a write that is running. false: none was, or its result has been given already.

@@ -1,13 +1,11 @@
-// What of an evaluation's items the model is fed: sequences of at most T tokens, several of them to a row.
+// How an evaluation's items are fed to the model: as sequences of at most T tokens, several of them in a row.
 //
 // An ending is scored as lm-eval does it for causal models. Of context and ending, joined, all but the last
-// token are the input, and the ending's tokens are the targets of the last positions. Where the input is
-// longer than T, it is cut from the left. A document longer than T takes several sequences: the first T
-// tokens behind the beginning token, then T more with the T inputs before them, and what is left at the end
-// again with T inputs.
+// token are the input, and the ending's tokens are the targets of the last positions. An input longer than T is
+// cut from the left. A document longer than T takes several sequences: the first T tokens after the beginning
+// token, then T more with the T inputs before them, and the rest again with T inputs.
 //
-// Endings that follow each other in an item and differ in the last token only have the same input: one
-// sequence.
+// Consecutive endings of an item that differ in the last token only have the same input, and share a sequence.
 #ifndef LLMC_EVAL_PACK_H
 #define LLMC_EVAL_PACK_H
 

@@ -10,11 +10,11 @@
 extern "C" {
 #endif
 
-typedef bool (*EvalStop)(void); // asked before each batch: end here?
+typedef bool (*EvalStop)(void); // called before each batch; true: stop
 
 // loglikelihoods [num_endings] =: the sum over the ending's tokens, in nats. The model has B rows of
 // packing->T tokens; its host batch 0 and its activations are overwritten, its gradients are not. stop may be
-// NULL; once it says true, the values are not whole. Errors: 1 (no memory).
+// NULL; once it returns true, the values are incomplete. Errors: 1 (no memory).
 int eval_score(double *loglikelihoods, Llama3 *m, int B, const EvalSet *set, const EvalPacking *packing, EvalStop stop,
                Error *err);
 

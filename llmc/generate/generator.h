@@ -1,4 +1,4 @@
-// Texts from a Hugging Face directory, step by step: what scripts/generate.py is made of.
+// Generates texts with the model of a Hugging Face directory, step by step; scripts/generate.py stands on it.
 //
 //   generator_open → generator_start for each text → generator_next until it gives nothing
 //   several texts of one prompt: generator_hold once → generator_fork for each
@@ -45,9 +45,9 @@ int generator_fork(Generator *g, int row, int from, const SamplerOptions *option
 // decoder_pad_steps: texts that do not depend on how many are computed beside them, in the last bit neither.
 void generator_pad_steps(Generator *g, int rows);
 
-// One token for every text that is not at its end: tokens [rows] =, -1 where there is none. Texts end behind an end token
-// (which is given out), when the context is full, or by generator_stop. *count = how many tokens there are; 0: all texts
-// are at their end. Errors: 1.
+// Draws one token for every text that has not ended: tokens [rows] =, -1 where there is none. A text ends after an end token
+// (which is returned), when the context is full, or by generator_stop. *count = how many tokens there are; 0: all texts
+// have ended. Errors: 1.
 int generator_next(Generator *g, int32_t *tokens, int *count, Error *err);
 
 void generator_stop(Generator *g, int row); // the text of this row is at its end

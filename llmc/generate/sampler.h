@@ -24,10 +24,10 @@ typedef struct Sampler Sampler; // scratch for a vocabulary
 int sampler_create(Sampler **out, int vocab_size, Error *err);
 void sampler_destroy(Sampler *s); // NULL is allowed
 
-// The tokens that may be drawn: ids [vocab_size] = and their probabilities [vocab_size] =, which sum to 1. softmax(logits /
+// ids [vocab_size] = the tokens that may be drawn, and probabilities [vocab_size] = theirs, which sum to 1. softmax(logits /
 // temperature), then top_k of it, then top_p of what that left (as transformers orders them). Equal logits rank by id, so
-// that a cut between them is no luck. A logit that is not a number is never kept. Returns how many there are, at least one.
-// Cut sets stand by falling probability, the whole vocabulary by id.
+// that a cut between them is not left to chance. A logit that is not a number is never kept. Returns how many tokens there
+// are, at least one. A reduced set is ordered by falling probability, the whole vocabulary by id.
 int sampler_kept(Sampler *s, const float *logits, const SamplerOptions *options, int32_t *ids, double *probabilities);
 
 // One of them, drawn with the next random number of *state, which begins as any seed and is moved on. The same state,

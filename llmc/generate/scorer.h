@@ -1,5 +1,5 @@
-// Scores of texts by a reward model of a Hugging Face directory (LlamaForSequenceClassification of one label): what
-// scripts/rejection_sample.py is made of.
+// Scores texts with the reward model of a Hugging Face directory (LlamaForSequenceClassification of one label);
+// scripts/rejection_sample.py stands on it.
 //
 //   scorer_open → scorer_score again and again
 #ifndef LLMC_GENERATE_SCORER_H
@@ -24,9 +24,9 @@ void scorer_close(Scorer *s); // NULL is allowed
 int scorer_context(const Scorer *s); // tokens that a text can have
 int scorer_vocab_size(const Scorer *s);
 
-// scores [n] = of n texts that stand one behind the other in `tokens`, lengths[i] tokens each: the reward head on the last
-// token. Several texts share a row, unseen by each other, and what all of them begin with is computed once a row. So a score
-// depends on the other texts in its rounding, and on nothing else. Errors: 2 (a text empty or longer than the context, an
+// scores [n] = the reward head's output on the last token of each of n texts, which stand one behind the other in `tokens`,
+// lengths[i] tokens each. Several texts share a row without seeing each other, and their common beginning is computed
+// once a row: so the other texts affect the rounding of a score, and nothing else. Errors: 2 (a text empty or longer than the context, an
 // id beyond the vocabulary: which text).
 int scorer_score(Scorer *s, const int32_t *tokens, const int32_t *lengths, int n, float *scores, Error *err);
 

@@ -15,11 +15,11 @@ typedef struct {
     double peak;
     int64_t warmup_steps, total_steps; // 0 <= warmup_steps <= total_steps
     double final_fraction;             // of the peak, reached at the last step
-    int form;                          // SCHEDULE_*: of the way down
+    int form;                          // SCHEDULE_*: the shape of the decay
 } Schedule;
 
-// Rate of the update `step`, 0 <= step < total_steps. Step 0 of a warmup of W steps has peak/W, step W-1 the
-// peak.
+// The learning rate of the update `step`, 0 <= step < total_steps. In a warmup of W steps, step 0 has peak/W and step W-1
+// the peak.
 double schedule_lr(const Schedule *schedule, int64_t step);
 
 #ifdef __cplusplus

@@ -15,13 +15,12 @@ typedef struct {
     char path[PATH_MAX];
 } Lock;
 
-// Takes the lock (flock, which the system gives back when its holder ends, however it ends) and writes "HOST
-// PID" into the file. A file that a killed run left is taken over, with a line on stdout; a file system
-// without locks gets a line on stderr and no lock. Errors: 2 (held: "locked by HOST/PID"; the file cannot be
-// made), 1.
+// Takes the lock (flock, which the system releases when its holder ends, however it ends) and writes "HOST PID" into the
+// file. The file of a killed run is taken over, with a line on stdout; a file system without locks gets a line on stderr
+// and no lock. Errors: 2 (held: "locked by HOST/PID"; the file cannot be made), 1.
 int lock_take(Lock *lock, const char *path, Error *err);
 
-// Gives it back and removes the file. A lock that is not held is allowed.
+// Releases it and removes the file. A lock that is not held is allowed.
 void lock_release(Lock *lock);
 
 #ifdef __cplusplus
