@@ -18,6 +18,7 @@ CODE += PROGRAMS
 HOST_C = PROGRAMS + sorted(p for p in [*ROOT.glob("llmc/*/*.c"), *ROOT.glob("dev/reference/*.c")] if not p.name.startswith("nccl_"))
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
 TARGET_CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(?:LLMC_TARGET_\w+|__CUDACC__|__CUDA_ARCH__)\b", re.M)
+PTX = re.compile(r"\b(?:__)?asm(?:__)?\b")
 # a size in bytes that stands alone where a function that takes a count of elements expects one
 SIZE_AS_COUNT = re.compile(r"\b(?:nccl\w+|MPI_\w+|comm_(?!host_gather|host_broadcast)\w+)\([^;]*?,\s*sizeof\s*\(?\s*\w+\s*\)?\s*[,)]")
 
@@ -32,7 +33,7 @@ def offences(pattern, paths):
 
 
 def is_seam(path):
-    return path.parent in (ROOT / "llmc/device", ROOT / "llmc/cpu")
+    return path.parent in (ROOT / "llmc/device", ROOT / "llmc/device/ptx", ROOT / "llmc/cpu")
 
 
 def test_kernels_are_launched_through_the_helper():
@@ -41,6 +42,10 @@ def test_kernels_are_launched_through_the_helper():
 
 def test_targets_differ_in_the_seam_only():
     assert offences(TARGET_CONDITION, [p for p in CODE if not is_seam(p)]) == []
+
+
+def test_ptx_stands_in_its_folder():
+    assert offences(PTX, [p for p in CODE if p.parent != ROOT / "llmc/device/ptx"]) == []
 
 
 def test_counts_are_not_sizes():
@@ -52,6 +57,7 @@ def test_counts_are_not_sizes():
     [
         (re.compile("<<<"), "kernel<<<1, 32>>>(x);", "launch(kernel, 1, 32, 0, stream, x); // not <<<>>>"),
         (TARGET_CONDITION, "#ifdef LLMC_TARGET_CPU\n", "#ifdef LLMC_PRECISION_fp32\n"),
+        (PTX, "asm volatile(\"membar.gl;\");", "cp_async_commit(); // no asm"),
         (SIZE_AS_COUNT, "ncclAllReduce(x, x, sizeof(float), t, op);", "ncclAllReduce(x, x, n, t, op);"),
         (SIZE_AS_COUNT, "MPI_Bcast(x, sizeof(float), t, 0, comm);", "MPI_Bcast(x, n, t, 0, comm);"),
     ],

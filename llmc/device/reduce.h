@@ -7,6 +7,8 @@
 #include "device/launch.h"
 #include <stdint.h>
 
+__device__ __forceinline__ int lane_id() { return (int)(threadIdx.x % 32); }
+
 struct AddOp {
     template <typename T> static __device__ __forceinline__ T combine(T a, T b) { return a + b; }
 };

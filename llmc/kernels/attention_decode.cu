@@ -13,7 +13,8 @@
 #include "kernels/qkv_layout.h"
 #include "kernels/rows.h"
 #include "device/math.h"
-#include "device/mma.h"
+#include "device/reduce.h"
+#include "device/wide_warps.h"
 #include <assert.h>
 
 namespace {

@@ -1,4 +1,4 @@
-// What adapters do to a slice of columns of a wider matrix; their products are target/matmul.h's.
+// What adapters do to a slice of columns of a wider matrix; their products are device/matmul.h's.
 #ifndef LLMC_KERNELS_LORA_H
 #define LLMC_KERNELS_LORA_H
 

@@ -1,4 +1,4 @@
-// The timeline of all ranks as one file (target/trace.h): the JSON object that Perfetto and chrome://tracing open.
+// The timeline of all ranks as one file (device/trace.h): the JSON object that Perfetto and chrome://tracing open.
 #ifndef LLMC_RANKS_TIMELINE_H
 #define LLMC_RANKS_TIMELINE_H
 

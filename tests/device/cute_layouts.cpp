@@ -1,4 +1,4 @@
-// Prints, as JSON, the layouts that CuTe publishes for the instructions of target/ptx.h: for each lane the
+// Prints, as JSON, the layouts that CuTe publishes for the instructions of device/ptx: for each lane the
 // positions of the values it holds. mma: position in the matrix as [row, column]; ldmatrix: 16-bit element in
 // the four matrices' memory.
 #include <cute/atom/copy_traits_sm75.hpp>

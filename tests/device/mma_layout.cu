@@ -1,5 +1,4 @@
-// The wrappers of target/ptx.h and target/mma.h for test_mma_layout.py, compiled for the host target. One
-// warp each.
+// The wrappers of device/ptx and device/mma.h for test_mma_layout.py, compiled for the CPU target. One warp each.
 #include "device/mma.h"
 
 namespace {

@@ -1,13 +1,13 @@
-// Host side of target/mma.h: a product of fragments with a shared tile as one rendezvous of the warp. The
-// last lane to arrive gathers A from the lanes, unpacks B from the tile and multiplies in place in the lanes'
-// accumulators.
+// The CPU's side of device/mma.h: a product of fragments with a shared tile as one rendezvous of the warp. The last lane to
+// arrive gathers A from the lanes, unpacks B from the tile and multiplies in place in the lanes' accumulators.
 //
-// A panel is 16 columns of C that stand contiguously in the lanes' memory: a vector. Its columns are those of
-// one lane of a group of four (Acc::W = 8), of two (W = 4) or of all four (W = 2). k runs in the order in
-// which a lane holds A: kk = q * K/4 + j * K/8 + i stands for k = 8i + 2q + j.
-#ifndef LLMC_CPU_MULTIPLY_H
-#define LLMC_CPU_MULTIPLY_H
+// A panel is 16 columns of C that stand contiguously in the lanes' memory: a vector. Its columns are those of one lane of a
+// group of four (Acc::W = 8), of two (W = 4) or of all four (W = 2). k runs in the order in which a lane holds A:
+// kk = q * K/4 + j * K/8 + i stands for k = 8i + 2q + j.
+#ifndef LLMC_DEVICE_MMA_CPU_H
+#define LLMC_DEVICE_MMA_CPU_H
 
+#include "device/mma_instructions.h"
 #include <string.h>
 
 typedef float HostV16 __attribute__((vector_size(64)));
