@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_key0 = key0 + warp_row;
     const bool active = warp_key0 < T;
-    const int warp_last = min(warp_key0 + 16 * M, T) - 1;
+    const int warp_end = min(warp_key0 + 16 * M, T);
     Acc<OUT> dk[M], dv[M];
     zero_all(dk);
     zero_all(dv);
@@ -211,10 +211,10 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         const QueryStats stats = query_stats(step); // the first and last column stand first and last in it too
         const int query0 = (first_tile + step % tiles_each) * COLS;
         const QuerySpan span = {query0, min(query0 + COLS, T) - 1, stats.doc[0], stats.doc[COLS - 1]};
-        if (!active || span.sees_none(warp_key0, warp_last)) continue;
+        if (!active || span.sees_none(warp_key0, warp_end)) continue;
         SharedExclusion exclusion = {};
         if (EXCLUDES) exclusion = tile_exclusion<COLS>(excluded, query0, T);
-        if (EXCLUDES && exclusion.has_all(warp_key0, warp_last)) continue;
+        if (EXCLUDES && exclusion.has_all(warp_key0, warp_end)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -223,8 +223,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         load_rows(v, v_tile, warp_row);
         multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
         const int first_stat = lane_id() % 4 * E;
-        if (!span.sees_all(warp_key0, warp_last)) mask_keys_transposed(p, stats.doc + first_stat, warp_key0, query0);
-        if (EXCLUDES && exclusion.has_any(warp_key0, warp_last))
+        if (!span.sees_all(warp_key0, warp_end)) mask_keys_transposed(p, stats.doc + first_stat, warp_key0, query0);
+        if (EXCLUDES && exclusion.has_any(warp_key0, warp_end))
             exclude_keys_transposed(p, excluded, warp_key0, query0, T);
 #pragma unroll
         for (int m = 0; m < M; m++)
@@ -308,9 +308,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             load_rows(dout_frag, dout_tile, warp_row);
         }
 
-        const int key0 = tile * COLS, key_last = key0 + COLS - 1;
-        if (!active || span.sees_none(key0, key_last)) continue;
-        if (EXCLUDES && exclusion.has_all(key0, key_last)) continue;
+        const int key0 = tile * COLS, key_end = key0 + COLS;
+        if (!active || span.sees_none(key0, key_end)) continue;
+        if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
         Acc<COLS> p[M], ds[M];
         zero_all(p);
         zero_all(ds);
@@ -322,8 +322,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             load_rows(dout_frag, dout_tile, warp_row);
             multiply_nt(ds, dout_frag, key_tile(tile, 1));
         }
-        if (!span.sees_all(key0, key_last)) mask_keys(p, rows, key0);
-        if (EXCLUDES && exclusion.has_any(key0, key_last)) exclude_keys(p, rows, excluded, key0);
+        if (!span.sees_all(key0, key_end)) mask_keys(p, rows, key0);
+        if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(p, rows, excluded, key0);
 #pragma unroll
         for (int r = 0; r < 2 * M; r++)
             softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},

@@ -140,15 +140,15 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (tile < last_tile) load_keys(tile + 1);
         if (tile == first_tile || !Tiles::KEEP_Q) load_rows(q, q_tile, warp_row);
 
-        const int key0 = tile * COLS, key_last = key0 + COLS - 1;
-        if (!active || span.sees_none(key0, key_last)) continue;
-        if (EXCLUDES && exclusion.has_all(key0, key_last)) continue;
+        const int key0 = tile * COLS, key_end = key0 + COLS;
+        if (!active || span.sees_none(key0, key_end)) continue;
+        if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
         Acc<COLS> s[M];
 #pragma unroll
         for (int m = 0; m < M; m++) acc_zero(s[m]);
         multiply_nt(s, q, kv_tile(tile, 0));
-        if (!span.sees_all(key0, key_last)) mask_keys(s, queries, key0);
-        if (EXCLUDES && exclusion.has_any(key0, key_last)) exclude_keys(s, queries, excluded, key0);
+        if (!span.sees_all(key0, key_end)) mask_keys(s, queries, key0);
+        if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(s, queries, excluded, key0);
         online_softmax(s, o, rows, scale);
         FragA<floatX, COLS> p[M];
 #pragma unroll

@@ -25,20 +25,20 @@ struct ExcludedKeys {
 
 // ---- what holds for several queries, by which tiles are left out or left as they are
 
-// The queries from first to last; first_doc and last_doc are the doc_start of these two. For keys from key to key_last.
+// The queries from first to last; first_doc and last_doc are the doc_start of these two. Keys are those in [key, end).
 struct QuerySpan {
     int first, last, first_doc, last_doc;
 
-    __device__ bool sees_none(int key, int key_last) const { return key > last || key_last < first_doc; }
-    __device__ bool sees_all(int key, int key_last) const { return key >= last_doc && key_last <= first; }
+    __device__ bool sees_none(int key, int end) const { return key > last || end <= first_doc; }
+    __device__ bool sees_all(int key, int end) const { return key >= last_doc && end - 1 <= first; }
 };
 
 // Keys in [all_begin, all_end) are excluded from all of a warp's queries, keys outside [any_begin, any_end) from none.
 struct SharedExclusion {
     int all_begin, all_end, any_begin, any_end;
 
-    __device__ bool has_all(int key, int key_last) const { return key >= all_begin && key_last < all_end; }
-    __device__ bool has_any(int key, int key_last) const { return key_last >= any_begin && key < any_end; }
+    __device__ bool has_all(int key, int end) const { return key >= all_begin && end <= all_end; }
+    __device__ bool has_any(int key, int end) const { return end > any_begin && key < any_end; }
 };
 
 // Of the warp's queries, N in each lane; queries may stand in several lanes.
