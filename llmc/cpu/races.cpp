@@ -1,0 +1,30 @@
+// What ThreadSanitizer is told of blocks.
+#include "races.h"
+
+#if RACE_BUILD
+
+#include <stdlib.h>
+
+namespace fibers {
+
+enum { RACE_BLOCKS = 8 };
+
+__thread RaceTokens *race_tokens;
+__thread bool race_blocks_ordered;
+uint64_t race_launched, race_finished;
+
+// Nothing may be left by which a block would seem to be ordered after the worker's block before. That takes time: beyond
+// the worker's first blocks of a launch only the threads within a block are watched.
+void race_start_block(Worker &w, int nth) {
+    race_blocks_ordered = nth >= RACE_BLOCKS;
+    if (race_blocks_ordered) return race_take(&race_finished);
+    w.outside.race_fiber = __tsan_get_current_fiber();
+    drop_stacks(w);
+    drop_shared(w);
+    free(race_tokens);
+    race_tokens = (RaceTokens *)calloc(1, sizeof(RaceTokens));
+}
+
+} // namespace fibers
+
+#endif
