@@ -17,9 +17,9 @@ typedef struct {
 } Digest;
 
 Digest hash_bytes(const void *data, size_t bytes);
-int hash_file(const char *path, Digest *digest, Error *err); // of the file's bytes. Errors: 2, 1
+int hash_file(const char *path, Digest *digest, Error *err); // of a file's bytes. Errors: 2, 1
 
-// The same of bytes that come in pieces.
+// The same for bytes that come in pieces.
 typedef struct Hasher Hasher;
 Hasher *hasher_create(void); // NULL: no memory
 void hasher_add(Hasher *hasher, const void *data, size_t bytes);

@@ -1,4 +1,4 @@
-// The files that a user's option names: a path, or a pattern as the shell has them.
+// The files that a user names by a path, or by a pattern as in the shell.
 #ifndef LLMC_BASE_MATCH_H
 #define LLMC_BASE_MATCH_H
 
@@ -15,10 +15,9 @@ typedef struct {
     size_t count;
 } FileList;
 
-// *list = the files that `pattern` names. Each part of it between slashes is the name of what is there, if something of
-// that name is, and else a pattern (*, ?, [ab], \ before one of them): brackets in a folder's name are no pattern. what:
-// the kind of file that is expected, for the message. Errors: 2 (none, a folder that cannot be read), 1; the list is empty
-// then.
+// *list = the files that `pattern` names. Each part between slashes is taken as a name if something of that name exists, so
+// that brackets in a folder's name are no pattern; else as a pattern (*, ?, [ab], \ before one of them). what: the kind of
+// file that is expected, for the message. Errors, with an empty list: 2 (no file, a folder that cannot be read), 1.
 int file_match(FileList *list, const char *pattern, const char *what, Error *err);
 
 void file_list_free(FileList *list);

@@ -1,4 +1,4 @@
-// Files that are made: whole or not at all, with the path in every message.
+// Writing files, which appear whole or not at all, with the path in every message.
 #ifndef LLMC_BASE_NEW_FILE_H
 #define LLMC_BASE_NEW_FILE_H
 
@@ -12,12 +12,11 @@
 extern "C" {
 #endif
 
-// A new file, written from front to back in large pieces. file_begin makes (truncates) the temporary file
-// path ".tmp", and the file appears under its name whole or not at all; file_begin_plain makes it under its own
-// name, for a folder that is itself temporary, and takes the hash of what is to be written. file_append writes on
-// (what it was given may still be in memory); file_commit brings all to the disk (fsync), renames and syncs the
-// folder where there is a temporary name. After a failure the caller calls file_discard; file_commit and
-// file_discard end the file in any case.
+// A new file, written from front to back in large pieces. file_begin creates (or truncates) the temporary file path ".tmp";
+// file_begin_plain creates the file under its own name, for a folder that is itself temporary, and hashes what is written.
+// file_append appends; the bytes may stay in memory. file_commit syncs all to the disk (fsync), and renames a temporary file
+// and syncs its folder. After a failure the caller calls file_discard; file_commit and file_discard end the file in any
+// case.
 typedef struct {
     char *path, *temporary; // owned; temporary NULL: plain
     int fd;

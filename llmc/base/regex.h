@@ -1,4 +1,4 @@
-// Python's regular expressions, as adapters' configurations select modules by them.
+// Python's regular expressions, by which adapters' configurations select modules.
 #ifndef LLMC_BASE_REGEX_H
 #define LLMC_BASE_REGEX_H
 
@@ -8,8 +8,8 @@
 extern "C" {
 #endif
 
-// *matches = does the whole text match, as re.fullmatch finds? false: the pattern is none, means something else to PCRE than
-// to Python ("{,3}"), or takes too long.
+// *matches = whether the whole text matches, as in re.fullmatch. Returns false if the pattern is invalid, means something
+// else to PCRE than to Python ("{,3}"), or takes too long.
 bool regex_fullmatch(bool *matches, const char *pattern, const char *text);
 
 #ifdef __cplusplus

@@ -7,8 +7,8 @@
 extern "C" {
 #endif
 
-// Bytes of the well-formed UTF-8 character at text (RFC 3629: no overlong forms, no surrogates) within its first room
-// bytes, at least one; 0: there is none.
+// Returns the length in bytes of the well-formed UTF-8 character (RFC 3629: no overlong forms, no surrogates) at the
+// beginning of text[room], room >= 1; 0: there is none.
 size_t utf8_length(const unsigned char *text, size_t room);
 
 #ifdef __cplusplus

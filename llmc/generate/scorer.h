@@ -26,8 +26,8 @@ int scorer_vocab_size(const Scorer *s);
 
 // scores [n] = the reward head's output on the last token of each of n texts, which stand one behind the other in `tokens`,
 // lengths[i] tokens each. Several texts share a row without seeing each other, and their common beginning is computed
-// once a row: so the other texts affect the rounding of a score, and nothing else. Errors: 2 (a text empty or longer than the context, an
-// id beyond the vocabulary: which text).
+// once a row: so the other texts affect the rounding of a score, and nothing else. Errors: 2 (a text empty or longer than
+// the context, an id beyond the vocabulary: which text).
 int scorer_score(Scorer *s, const int32_t *tokens, const int32_t *lengths, int n, float *scores, Error *err);
 
 #ifdef __cplusplus

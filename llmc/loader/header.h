@@ -1,4 +1,4 @@
-// What our own binary files begin with: a magic of 8 bytes, a version (u32 at 8) and a byte order mark (u32 at 12).
+// The beginning of this project's binary files: a magic of 8 bytes, a version (u32 at 8) and a byte order mark (u32 at 12).
 // All numbers are little endian.
 #ifndef LLMC_LOADER_HEADER_H
 #define LLMC_LOADER_HEADER_H
@@ -25,10 +25,10 @@ static inline uint64_t load_u64(const uint8_t *at) { return load_u32(at) | (uint
 int header_check(const uint8_t *header, size_t count, const char magic[8], uint32_t version, const char *kind,
                  const char *path, Error *err);
 
-// header [HEADER_BYTES] = the beginning of a file of `size` bytes, zeros where it ends before. *count: bytes that it has.
+// header [HEADER_BYTES] = the first bytes of a file of `size` bytes, and zeros if it is shorter; *count = how many are its.
 int header_read(uint8_t *header, size_t *count, int fd, uint64_t size, const char *path, Error *err);
 
-// Refuses (2) bytes [begin, end) that are not zero: fields that a later version may give a meaning.
+// Refuses (2) bytes [begin, end) that are not zero: a later version may give them a meaning.
 int header_check_zero(const uint8_t *header, int begin, int end, const char *path, Error *err);
 
 #ifdef __cplusplus

@@ -8,10 +8,10 @@
 extern "C" {
 #endif
 
-// A key for what `number` counts (an epoch, a row, ...) under a seed.
+// Returns a key for the epoch, row or other thing of that number under a seed.
 uint64_t permutation_key(uint64_t seed, uint64_t number);
 
-// Where the permutation of 0..n-1 with that key takes x; x < n.
+// Returns what the permutation of 0..n-1 with that key maps x to; x < n.
 uint64_t permutation_at(uint64_t x, uint64_t n, uint64_t key);
 
 // order[0..count) = 0..count-1 shuffled by the key (Fisher and Yates); for a few things.

@@ -49,8 +49,8 @@ int shard_open(Shard *shard, const char *path, Error *err);
 // Whether the first HEADER_BYTES of a file (`count`: those it has) begin a shard of llm.c.
 bool shard_is_llmc(const uint8_t *header, size_t count);
 
-// One of llm.c's for a model of fewer ids than GPT-2 or Llama 3 has: its vocabulary becomes the model's, and a begin token
-// beyond that is none. An id outside among the first million is an error (2), as in shard_read.
+// Fits a shard of llm.c to a model of fewer ids than GPT-2 or Llama 3 have: its vocabulary becomes the model's, and it has no
+// begin token if that lies beyond. An id outside the vocabulary among the first million is an error (2), as in shard_read.
 int shard_fit(Shard *shard, uint32_t vocab_size, Error *err);
 
 // tokens[0..count) = ids first .. first+count of the shard; first + count <= token_count is the caller's

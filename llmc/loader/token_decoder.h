@@ -19,7 +19,7 @@ typedef struct {
     bool blanks;        // "▁" stands for a blank
     bool first_without; // in the first token "▁" stands for nothing
     bool byte_fallback; // <0x41> is the byte 41
-    int strip;          // so many blanks are taken from the begin of the text
+    int strip;          // how many blanks are removed at the beginning of the text
 } TokenDecoder;
 
 // Reads the field "decoder" of the file at path. Errors: 2 (none of the three kinds, named as what it is).

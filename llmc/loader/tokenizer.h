@@ -22,8 +22,7 @@ int tokenizer_open(Tokenizer **out, const char *path, Error *err);
 // (capacity 0: writes nothing). Returns the bytes that the whole text has, without the zero byte.
 // skip_special leaves out special tokens; other added tokens appear by their content. An id that the
 // tokenizer does not know appears as U+FFFD. A byte-level token may be a part of a UTF-8 character, and the text is
-// then not valid UTF-8; the byte tokens of a decoder with ByteFallback show as U+FFFD, each of a row of them, where all of
-// the row are no UTF-8.
+// then not valid UTF-8; a run of byte tokens of a decoder with ByteFallback that is not UTF-8 appears as one U+FFFD a token.
 size_t tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special, char *text,
                         size_t capacity);
 
