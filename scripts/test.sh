@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds every variant, runs every test. Arguments go to pytest (scripts/test.sh -k attention);
-# without any, the readers of foreign files are fuzzed at the end, FUZZ_SECONDS (default 60, 0: not at all) each.
+# Installs what is missing, builds every variant, runs every test, several at a time: JOBS of them, default one a core. Arguments
+# go to pytest (scripts/test.sh -k attention); without any, the readers of foreign files are fuzzed at the end, FUZZ_SECONDS
+# (default 20, 0: not at all) each. scripts/soak.sh tests for hours.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
-FUZZ_SECONDS=${FUZZ_SECONDS:-60}
+FUZZ_SECONDS=${FUZZ_SECONDS:-20}
+BESIDE=(-n "$JOBS" --dist loadgroup)
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait leave the core to the test beside them
 BUILDS=(
     "TARGET=cpu PRECISION=bf16"
     "TARGET=cpu PRECISION=fp32"
@@ -50,7 +53,7 @@ run_sanitized() {
     LD_PRELOAD=$preload LLMC_BUILD=$build \
         ASAN_OPTIONS=detect_leaks=0:$log UBSAN_OPTIONS=print_stacktrace=1:$log \
         TSAN_OPTIONS=ignore_noninstrumented_modules=1:$log \
-        run_pytest -m checked "$@"
+        run_pytest -m checked "${BESIDE[@]}" "$@"
     for report in "$reports".*; do
         [ -e "$report" ] || continue
         FAILED=1
@@ -79,8 +82,10 @@ if command -v nvcc >/dev/null; then
 else
     say "no nvcc on PATH: the cuda target is not built"
 fi
-say "pytest"
-run_pytest "$@"
+say "pytest, $JOBS at a time"
+OMP_NUM_THREADS=1 run_pytest -m "not alone" "${BESIDE[@]}" "$@"
+say "pytest, one at a time"
+run_pytest -m alone "$@"
 run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
 run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/checkpoint/test_checkpoint.py "$@" # a whole model takes minutes
 if [ ${#CHOSEN[@]} = 0 ] && [ "$FUZZ_SECONDS" != 0 ]; then run_fuzz; fi

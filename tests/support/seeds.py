@@ -1,10 +1,15 @@
-"""The seed of a run of the tests, which pytest prints. Whatever is started from here has it in LLMC_TEST_SEED: pytest-xdist's
+"""How long and from where the tests draw at random. The seed of a run of the tests, which pytest prints. Whatever is started from here has it in LLMC_TEST_SEED: pytest-xdist's
 workers, ranks, programs."""
 
 import os
 import random
 
 SEED = int(os.environ.setdefault("LLMC_TEST_SEED", str(random.SystemRandom().randrange(2**31))))
+
+
+def how_often(usual, long):
+    """long in scripts/soak.sh, which has hours."""
+    return long if os.environ.get("LLMC_SOAK") else usual
 
 
 def seed_of(name):

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 import checkpoints
 import llmc
 import ranks
-from seeds import SEED
+from seeds import SEED, how_often
 from trainrun import BUILDS, ON_CPU, T, VOCAB, Workplace, documents, losses, program, read_log, snapshot
 
 PRECISIONS = list(BUILDS)
@@ -209,7 +209,7 @@ def wait_for(condition, process, seconds=60):
 
 
 def test_kills(work):
-    """Killed at 100 random moments, with a write nearly always under way (on a busy machine at more of them, until it has made
+    """Killed at many random moments, with a write nearly always under way (on a busy machine at more of them, until it has made
     steps and was killed in writes often enough); then the end has the undisturbed run's bits."""
     rng = random.Random(SEED)
     print(f"LLMC_TEST_SEED={SEED}")
@@ -218,7 +218,7 @@ def test_kills(work):
     work.run(**common(work, steps=1, schedule_steps=2000, output=work.folder / "timed"))
     longest = 3 * (time.time() - began)  # so that a slow or busy machine gets to train too
     kills = in_writes = 0
-    while kills < 100 or (kills < 500 and (in_writes < 10 or newest_step(work.output) < 50)):
+    while kills < how_often(40, 400) or (kills < 1000 and (in_writes < 10 or newest_step(work.output) < 50)):
         process = work.start(**{**options, "steps": 100_000})
         time.sleep(rng.uniform(0, longest))
         process.kill()

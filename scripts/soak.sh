@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Tests for hours what depends on luck, with a new seed in each round. It wants a tree that scripts/test.sh has built.
+#
+#   scripts/soak.sh [--hours N] [WHAT...]     N: default 8, as 0.5 for half an hour; WHAT, default all:
+#     seeds    every test, with other inputs
+#     kills    processes killed, stopped and hung at random moments, more often than the usual tests do
+#     faults   every call that fails or is the last one, and damaged files
+#     fuzz     every reader of foreign files, an hour's tenth each
+#
+# What failed is in build/soak/ROUND-WHAT.log with the seed that repeats it (LLMC_TEST_SEED). The last line counts: N passed,
+# N failed. Exit codes: 0 nothing failed; 1 something did; 2 bad usage.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+
+VENV=${VENV:-.venv}
+JOBS=${JOBS:-$(nproc)}
+HOURS=8
+ALL=(seeds kills faults fuzz)
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
+
+say() { printf 'soak: %s\n' "$*"; }
+fail() {
+    say "$*" >&2
+    exit 2
+}
+
+run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest tests -q -rs -n "$JOBS" --dist loadgroup "$@"; }
+
+run_one() {
+    case $1 in
+        seeds) run_pytest ;;
+        kills) run_pytest -k "kill or killed or stopped or hung or signal" ;;
+        faults) run_pytest -k "fault or fails or wrong or damage or broken or refused" ;;
+        fuzz) scripts/fuzz.sh --seconds 360 ;;
+    esac
+}
+
+if [ "${1:-}" = --hours ]; then
+    HOURS=${2:-}
+    shift 2 || true
+fi
+[[ $HOURS =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--hours $HOURS: expected a number"
+[ $# -gt 0 ] || set -- "${ALL[@]}"
+for what in "$@"; do
+    [[ " ${ALL[*]} " == *" $what "* ]] || fail "$what: expected one of: ${ALL[*]}"
+done
+
+END=$(awk "BEGIN { print int($HOURS * 3600) }")
+PASSED=0 FAILED=0 ROUND=0
+mkdir -p build/soak
+while [ "$SECONDS" -lt "$END" ]; do
+    ROUND=$((ROUND + 1))
+    for what in "$@"; do
+        [ "$SECONDS" -lt "$END" ] || break
+        export LLMC_TEST_SEED=$((RANDOM * 32768 + RANDOM))
+        log=build/soak/$ROUND-$what.log
+        result=passed
+        run_one "$what" >"$log" 2>&1 || result=failed
+        say "round $ROUND, $what, LLMC_TEST_SEED=$LLMC_TEST_SEED: $result (at $SECONDS s), $(tail -n 1 "$log")"
+        if [ "$result" = passed ]; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); fi
+    done
+done
+printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
+[ "$FAILED" = 0 ]
