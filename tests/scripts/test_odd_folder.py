@@ -21,10 +21,10 @@ TARGET = "cpu" if ON_CPU else "cuda"
 def checkout(tmp_path_factory):
     """A copy with what was built, but for objects."""
     folder = tmp_path_factory.mktemp("odd") / "my [copy] é"
-    for name in ("scripts", "llmc", "configs"):
+    for name in ("scripts", "llmc", "configs", "data/llmdata"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("*.c")]:
-        shutil.copy(path, folder)
+    for path in [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("*.cu"), *ROOT.glob("data/*.py")]:
+        shutil.copy(path, folder / path.relative_to(ROOT))
     for built in llmc.build_folders().values():
         shutil.copytree(built, folder / "build" / built.name, ignore=shutil.ignore_patterns("obj", "tests", "report*"))
     return folder

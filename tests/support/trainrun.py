@@ -62,7 +62,7 @@ class Workplace:
     def __init__(self, folder, seed=1, specials=()):
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
         self.sha = write_tokenizer(self.data, specials)
         rng = np.random.default_rng(seed)
         self.write("train_000.bin", documents(rng, 20_000))
