@@ -353,6 +353,11 @@ def test_map_has_every_folder():
     assert sorted({f"{folder}/" for folder in folders if f"`{folder}/`" not in text}) == []
 
 
+def test_map_has_the_order_of_layers():
+    order = re.findall(r'^    "(\w+)",', (ROOT / "tests/test_layers.py").read_text(), re.M)
+    assert re.findall(r"^\| `llmc/(\w+)/`", (ROOT / "docs/map.md").read_text(), re.M) == order
+
+
 def test_readme_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 200 and max(map(len, lines)) <= 120
