@@ -137,12 +137,12 @@ void decoder_print_memory(const Decoder *d, FILE *to) {
     memory_print(&both, to);
 }
 
-// Rows of the matrix products of a step of n rows. What lies in those beyond n is never read.
+// Rows of the matrix products in a step of n rows. The results of rows beyond n are never read.
 static int product_rows(const Decoder *d, int n) { return n < d->least ? d->least : n; }
 
 // ---- logits
 
-// Of n rows of normed activations, to `rows` of the host's; NULL: row `only`.
+// Logits of n rows of normed activations, into those rows of host_logits that `rows` names; NULL: into row `only`.
 static void compute_logits(Decoder *d, const floatX *norm, const int32_t *rows, int only, int n) {
     const size_t VP = (size_t)d->table->padded_vocab;
     matmul(d->logits, MATMUL_OUT_FP32, norm, d->params + d->table->head, rows ? product_rows(d, n) : n, (int)VP,
@@ -196,14 +196,15 @@ static void project(Decoder *d, floatX *y, const floatX *x, int l, LayerUnit uni
     llama3_project(d->m, y, x, l, unit, product_rows(d, n));
 }
 
-// residual += branch_out, and its norm.
+// residual += branch_out, and norm = its norm.
 static void add_norm(Decoder *d, size_t weight, int n) {
     const LlamaConfig *c = d->config;
     add_rmsnorm_forward(d->residual, d->norm, d->rstd, d->residual, d->branch_out, d->params + weight, n,
                         c->hidden_size, c->rms_norm_eps, d->stream);
 }
 
-// From the normed input to what the block adds last, in branch_out. length: of the longest row, the new token included.
+// Block l from its normed input to branch_out, which the next norm adds to the residual stream. length: of the longest row,
+// with its new token. The steps are those of block_forward in model/llama3.c.
 static void block(Decoder *d, int l, int n, int length) {
     const LlamaConfig *c = d->config;
     const LayerOffsets *w = &d->table->layers[l];
@@ -219,7 +220,7 @@ static void block(Decoder *d, int l, int n, int length) {
     project(d, d->branch_out, d->swiglu, l, UNIT_DOWN, n);
 }
 
-// Forward to norm [n, C] for the step whose inputs are on the device.
+// Forward pass to norm [n, C] of the step whose inputs are on the device.
 static void forward(Decoder *d, int n, int length) {
     const LlamaConfig *c = d->config;
     llama3_wait_for_weights(d->m);
