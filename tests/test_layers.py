@@ -25,6 +25,7 @@ LAYERS = (
     "comm",
     "kernels",
     "device",  # what kernels stand on
+    "device/ptx",  # instructions, one family a header
     "cpu",  # the CPU's stand-in for CUDA
     "base",  # knows nothing of Llama
 )
