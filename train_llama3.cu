@@ -1,7 +1,8 @@
 // Trains a Llama 3 language model: see train_llama3 --help. C11 on either target.
 //
-// main: options → all ranks meet → run: set up → load the weights → THE LOOP (train) → save. The model's side of a step is
-// llmc/model/llama3.h; what is measured, logged and saved after it is llmc/train/observe.h.
+// main: options → all ranks meet → run: set up → load the weights → THE LOOP (train) → save. The model side of a step is
+// llmc/model/llama3.h; what is measured, logged and saved after it is llmc/train/observe.h. Functions that are not static
+// are called by tests, too, which take a run step by step.
 #include <math.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -18,26 +19,19 @@
 #include "train/observe.h"
 #include "train/setup.h"
 
-// Functions that are not static are called by tests, too, which take a run step by step.
-int read_batches(Trainer *t, Error *err);
-void train_step(Trainer *t);
-int finish(Trainer *t, Error *err);
-
-// The step's micro-batches. All are read before the first is computed, for the loss is the mean over all of their targets, on
-// all ranks. On many ranks all learn here of one's error, and of a signal to one of them to stop.
+// Reads the step's micro-batches. All are read before the first is computed, since the loss is the mean over the targets of
+// all of them, on all ranks. An error on one rank, or a signal to stop, becomes known to all ranks here.
 int read_batches(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     int64_t targets = 0;
-    watchdog_phase("training");
     int code = pace_begin_step(&t->pace, &t->run.team, o, err);
     if (code) return code;
     trace_begin(LANE_STEP, "tokens of step", (int)t->state.step + 1, NULL);
     for (int i = 0; !code && i < o->grad_accum; i++) {
         Batch *batch = llama3_batch(t->model, i);
         code = loader_fetch(t->data.train, t->state.step + t->state.data_offset, i, batch, err);
-        if (code) break;
-        task_complete_batch(&t->task, t->model, i); // DPO: the reference model's log-probabilities
-        targets += batch->num_targets;
+        if (!code) task_complete_batch(&t->task, t->model, i); // DPO: the reference model's log-probabilities
+        if (!code) targets += batch->num_targets;
     }
     code = agree_on_step(&t->run, &t->saver, code, &targets, err);
     trace_end(LANE_STEP, NULL);
@@ -59,7 +53,7 @@ static AdamWStep adamw_step(const Options *o, const TrainState *state, float lea
     };
 }
 
-// One update of the weights by the batches that were read, or none where loss or gradient is not finite.
+// Updates the weights once, from the batches that were read; not where loss or gradient is not finite.
 void train_step(Trainer *t) {
     Llama3 *model = t->model;
     StepReport *report = &t->report;
@@ -72,15 +66,15 @@ void train_step(Trainer *t) {
         llama3_loss(model);     // --task: next token, or preference among answers
         llama3_backward(model); // in the last micro-batch gradients are summed over the ranks meanwhile
     }
-    llama3_clip_and_adamw(model, &adamw,
-                          guard_max_loss(&t->guard));        // each rank its shard; then parameters are gathered
+    // each rank updates its shard; the others' parameters arrive while the next forward pass runs
+    llama3_clip_and_adamw(model, &adamw, guard_max_loss(&t->guard));
     llama3_result(model, &report->loss, &report->grad_norm); // the step's only wait for the device
     t->state.step++;
     t->state.tokens += t->run.options.tokens_per_step;
     trace_end(LANE_STEP, NULL);
 }
 
-// Says how the run ended, waits for a checkpoint that is being written, and writes the last one.
+// Prints how the run ended, waits for a checkpoint that is being written, and writes the last one.
 int finish(Trainer *t, Error *err) {
     watchdog_phase("saving");
     pace_print_end(&t->pace, &t->run, t->state.step);
@@ -92,9 +86,9 @@ static int train(Trainer *t, Error *err) {
     int code = observe_what_was_due(t, err); // evaluations that a signal to stop left out
     while (!code && !run_done(&t->run, t->state.step)) {
         code = read_batches(t, err);
-        if (code || t->run.stop_signal) break; // of many ranks: one was told to stop
-        train_step(t);               // learning rate, forward, loss, backward, clipping, AdamW
-        code = observe_step(t, err); // log, progress line, validation loss, sample, checkpoint
+        if (code || t->run.stop_signal) break; // a signal reached one of many ranks: none begins the step
+        train_step(t);                         // learning rate, forward, loss, backward, clipping, AdamW
+        code = observe_step(t, err);           // log line, validation loss, sample, checkpoint
     }
     return code ? code : finish(t, err); // the last checkpoint: a directory that transformers opens
 }
@@ -112,7 +106,7 @@ static int run(const Options *options, const Team *team, Error *err) {
     return code;
 }
 
-// A folder stands for what is meant in it. A run that goes on may have no need any more of what it began from.
+// An option may name a folder in place of a file in it. A resumed run may no longer need the model it began from.
 static int find_inputs(Options *options, Error *err) {
     const bool needed =
         options->init_from && (options_resume(options) == RESUME_NEVER || access(options->init_from, F_OK) == 0);
@@ -122,14 +116,14 @@ static int find_inputs(Options *options, Error *err) {
     return code;
 }
 
-// An empty message: another rank tells.
+// An empty message means that another rank prints it.
 static int report(int code, const Error *err) {
     if (code && err->message[0]) error_print("%s", err->message);
     return code;
 }
 
-// Bad input is refused on all ranks, and the first to exit ends the others: they end together, once it was printed. A
-// fault is one rank's own, for which the others would wait.
+// The ranks did not meet. Bad input is refused on all ranks; since the first to exit ends the others, they end together, once
+// it is printed. A fault is one rank's own: waiting for the others would take forever.
 static int end_unmet(Team *team, const Error *err) {
     report(err->code, err);
     if (err->code == ERROR_INPUT) team_close(team);

@@ -22,7 +22,7 @@ int agree_on_options(const Team *team, const Options *options, Error *err) {
     int code = fields ? 0 : fail_fault(err, "out of memory");
     if (fields) options_visit_shared(options, add_option, fields);
     code = team_agree(team, code, err);
-    team_add(&program, "version", LLMC_VERSION); // first, lest options of two versions are compared
+    team_add(&program, "version", LLMC_VERSION); // first, so that options of two versions are never compared
     team_add(&program, "precision", version_precision());
     if (!code) code = team_compare(team, &program, err);
     if (!code) code = team_compare(team, fields, err);
@@ -74,7 +74,7 @@ int agree_on_resume(const Team *team, Resume *r, Error *err) {
 
 // ---- at each step
 
-// What each rank contributes to the sums by which all know how the others are.
+// Each rank contributes these numbers; from their sums all ranks know the state of the others.
 enum {
     STEP_TARGETS,
     STEP_FAILURES,

@@ -22,11 +22,12 @@ int agree_on_resume(const Team *team, Resume *resume, Error *err);
 // Refuses (2) data, tokenizers, configurations and checkpoints that are not the same on all ranks.
 int agree_on_data(const Run *run, const TrainData *data, int64_t step, Error *err);
 
-// Refuses (1) weights that are not, naming rank and tensor. checksums: [2][tensors], overwritten. when: begins the message.
+// Refuses (1) weights that are not the same on all ranks, naming rank and tensor. checksums: [2][tensors], overwritten. when:
+// begins the message.
 int agree_on_weights(const Team *team, Llama3 *model, uint64_t *checksums, const char *when, Error *err);
 
-// At a step's beginning, once its micro-batches are read: *num_targets of this rank becomes that of all ranks, an error of
-// one rank (code) and a signal to one rank become those of all, and parts of a checkpoint that all have written become one.
+// Called once a step's micro-batches are read. *num_targets of this rank becomes that of all ranks; an error of one rank (code)
+// or a signal to one becomes that of all; and a checkpoint of which all parts are written gets its name.
 int agree_on_step(Run *run, Saver *saver, int code, int64_t *num_targets, Error *err);
 
 #ifdef __cplusplus

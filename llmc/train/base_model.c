@@ -21,7 +21,7 @@ int base_model_find(RunIdentity *identity, const Options *options, const Resume 
                       options->init_from ? "" : "; --init-from says where it is now");
 }
 
-// Of what is frozen. Errors: 1.
+// *sum = a fingerprint of the frozen weights. Errors: 1.
 static int fingerprint(uint64_t *sum, Llama3 *model, Error *err) {
     const ParameterTable *table = llama3_parameters(model);
     uint64_t *checksums = calloc((size_t)table->count, sizeof *checksums);

@@ -1,5 +1,5 @@
-// What training adapters adds: the model that they adapt, which is read at each start and never written; a checkpoint names
-// it, and knows its weights by their checksum.
+// The base model of adapters (--lora-rank). It is read at each start and never written; a checkpoint has its folder and a
+// fingerprint of its weights.
 #ifndef LLMC_TRAIN_BASE_MODEL_H
 #define LLMC_TRAIN_BASE_MODEL_H
 
@@ -12,11 +12,11 @@
 extern "C" {
 #endif
 
-// identity->base_model (=) with --lora-rank: the folder of --init-from, or of the checkpoint that is resumed. Errors: 2.
+// With --lora-rank, identity->base_model = the folder of --init-from, or the one that the resumed checkpoint names. Errors: 2.
 int base_model_find(RunIdentity *identity, const Options *options, const Resume *resume, Error *err);
 
-// Weights of the base, and adapters: drawn from the seed, or read from the checkpoint. new_head: the base has no reward head, it
-// is drawn. Sets identity->base_fingerprint. Errors: 2 (among them a base that is another than the checkpoint's), 1.
+// Reads the base's weights; draws the adapters from the seed, or reads them from the checkpoint. new_head: draws a reward head,
+// which the base lacks. Sets identity->base_fingerprint. Errors: 2 (among them another base than the checkpoint's), 1.
 int base_model_load(RunIdentity *identity, Llama3 *model, bool new_head, const Options *options, const Resume *resume,
                     Error *err);
 

@@ -31,12 +31,12 @@ typedef struct {
     EvalTasks *tasks;
     Loader *val;
     Llama3 *model;
-    int64_t step; // of the checkpoint that the model is, else 0
+    int64_t step; // of the model, where it is a checkpoint; else 0
     RunDir output;
     Log log;
 } Evaluation;
 
-// A model that was trained on llm.c's shards may have none.
+// A model that was trained on llm.c's shards may have no tokenizer.
 static int find_tokenizer(Evaluation *e, Error *err) {
     const char *given = e->options->tokenizer;
     char path[PATH_MAX];
@@ -75,7 +75,7 @@ static int open_data(Evaluation *e, Error *err) {
     spec.grad_accum = 1;
     spec.seed = 0;
     spec.shuffle_answers = false;
-    // all windows, or as in training those of --eval-batches
+    // all windows; with --eval-batches the same ones as in training
     spec.once = task_rows(task_kind(o)) || !options_given(o, "eval-batches");
     int code = o->eval_tasks && !e->has_tokenizer ? fail_no_tokenizer(e, err) : 0;
     if (!code && o->eval_tasks)
@@ -95,7 +95,7 @@ static int create_model(Evaluation *e, Error *err) {
     return code ? code : checkpoint_read_weights(e->options->init_from, e->model, err);
 }
 
-// The folder of --output, in which nothing else may be.
+// Opens the folder of --output, which may hold nothing else.
 static int open_output(Evaluation *e, Error *err) {
     char path[PATH_MAX];
     cJSON *state = NULL;

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-// Prints what the model of --init-from reaches in --eval-tasks and on --val-data, and logs it in the folder of --output,
-// if one is given. Memory is that of parameters and one block's activations. Errors: 2, 1.
+// Scores the model of --init-from on --eval-tasks and --val-data, prints the results, and logs them in the folder of --output,
+// if one is given. Takes memory for the parameters and one block's activations. Errors: 2, 1.
 int eval_only(const Options *options, const Team *team, Error *err);
 
 #ifdef __cplusplus

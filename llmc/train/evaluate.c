@@ -6,7 +6,7 @@
 #include "model/llama3.h"
 #include "train/ref_logprobs.h"
 
-// Adds micro-batches first, first + stride and so on, `count` <= slots of them, with one wait for the device.
+// Adds (+=) `count` <= slots micro-batches, from `first` on in steps of `stride`, with one wait for the device.
 static int evaluate_group(Llama3 *m, Loader *loader, const float *ref_logprobs, int64_t first, int stride, int count,
                           Evaluated *share, Error *err) {
     int64_t targets = 0;
@@ -53,7 +53,7 @@ bool evaluate_coverage(char *text, size_t capacity, const Loader *loader, int B,
     return covered >= all;
 }
 
-// Added in the order of the ranks, so that all have the same sums.
+// The shares are added in the order of the ranks, so that all ranks get the same sums.
 static Evaluated add_up(const Team *team, Evaluated mine) {
     Evaluated *all = team->scratch, whole = {0};
     comm_host_gather(team->comm, all, &mine, sizeof mine);

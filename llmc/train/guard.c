@@ -12,7 +12,7 @@
 #include "model/llama3_weights.h"
 #include "train/agree.h"
 
-enum { MAX_ROLLBACKS = 5 }; // with no new checkpoint in between
+enum { MAX_ROLLBACKS = 5 }; // without a new checkpoint in between
 
 int guard_open(Guard *g, Run *run, TrainState *state, Llama3 *model, Saver *saver, Error *err) {
     *g = (Guard){.run = run, .state = state, .model = model, .saver = saver};
@@ -32,7 +32,7 @@ float guard_max_loss(const Guard *g) {
 
 static int64_t batch_of_last_step(const Guard *g) { return g->state->step - 1 + g->state->data_offset; }
 
-// A step without update: its batch is named, as the loader's step replays it.
+// Counts and logs a step without an update. The loader's step that is named replays its batch.
 static void note_skip(Guard *g, const char *reason) {
     g->state->skipped_steps++;
     log_skip(&g->run->log, g->state->step, reason, batch_of_last_step(g), g->state->skipped_steps);
@@ -78,7 +78,7 @@ static int read_back(Guard *g, const char *folder, Error *err) {
     return code;
 }
 
-// Weights, moments and statistics of that checkpoint; the data go on behind the last step's batch.
+// Restores weights, moments and statistics of that checkpoint; the data continue with the batch after the last step's.
 static int take_back(Guard *g, const char *folder, Error *err) {
     const int64_t step = g->state->step, next_batch = step + g->state->data_offset;
     int code = team_agree(&g->run->team, read_back(g, folder, err), err);
@@ -97,7 +97,7 @@ static int find_newest(Guard *g, char folder[PATH_MAX], Error *err) {
     return code ? code : store_newest_whole(folder, store, NULL, NULL, err);
 }
 
-// Rank 0 looks for it, and knows how often that was done since the last one became whole.
+// Rank 0 finds the newest checkpoint, and knows how many rollbacks there were since one became whole.
 static int agree_on_newest(Guard *g, char folder[PATH_MAX], Error *err) {
     if (g->num_whole != g->saver->num_whole) g->rollbacks = 0;
     g->num_whole = g->saver->num_whole;
@@ -132,7 +132,7 @@ int guard_step(Guard *g, const StepReport *report, bool *rolled_back, Error *err
     const double loss = report->loss;
     if (!isfinite(loss) || !isfinite(report->grad_norm)) return guard_not_finite(g, report, err);
     g->not_finite_in_a_row = 0;
-    // the limit as the device compared with it
+    // rounded to float, as the device compared with it
     const double limit = (float)spike_limit(&g->state->spikes, g->run->options.spike_deviations);
     if (loss > limit) guard_spike(g, loss, limit);
     if (loss > limit && g->run->options.on_spike == ON_SPIKE_ROLLBACK) {

@@ -1,4 +1,4 @@
-// What keeps a run from being spoilt by one step: updates that are not made, loss spikes, checksums of the weights.
+// Keeps one bad step from spoiling a run: updates that are not made, loss spikes, checksums of the weights.
 #ifndef LLMC_TRAIN_GUARD_H
 #define LLMC_TRAIN_GUARD_H
 
@@ -20,13 +20,13 @@ typedef struct {
     TrainState *state;
     Llama3 *model;
     Saver *saver;
-    int64_t not_finite_in_a_row; // steps up to the last one
+    int64_t not_finite_in_a_row; // losses or gradients, up to the last step
     int rollbacks;               // since a checkpoint became whole; rank 0 knows
-    int64_t num_whole;           // the saver's at the last rollback
+    int64_t num_whole;           // the saver's count at the last rollback
     uint64_t *checksums;         // [2][tensors]
 } Guard;
 
-// The guard keeps the pointers. Errors: 1 (memory).
+// Keeps the pointers. Errors: 1 (memory).
 int guard_open(Guard *guard, Run *run, TrainState *state, Llama3 *model, Saver *saver, Error *err);
 void guard_close(Guard *guard);
 

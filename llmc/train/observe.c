@@ -44,7 +44,7 @@ static int show_validation(Trainer *t, Error *err) {
     return 0;
 }
 
-// After the run's last step: what the mean of the weights makes of the same data.
+// After the run's last step: the validation loss of the averaged weights, on the same data.
 static int show_averaged(Trainer *t, Error *err) {
     const long long samples = t->state.average_samples;
     Evaluated result;
@@ -62,7 +62,7 @@ static int show_averaged(Trainer *t, Error *err) {
 
 // ---- scores of --eval-tasks
 
-// A signal to this rank cuts it short: then there is no result.
+// Scores one task. A signal to this rank cuts it short; then there is no result.
 static int show_score(Run *run, EvalTasks *tasks, int index, Llama3 *model, int64_t step, Error *err) {
     EvalResult result;
     char text[256];
@@ -75,7 +75,7 @@ static int show_score(Run *run, EvalTasks *tasks, int index, Llama3 *model, int6
     return 0;
 }
 
-// Rank 0 computes, the others wait. What a signal cuts short stays due, which rank 0 writes down.
+// Rank 0 computes, the others wait. Scores that a signal cut short stay due, as rank 0's state says.
 static int show_scores(Run *run, EvalTasks *tasks, Llama3 *model, TrainState *state, Error *err) {
     int code = 0;
     for (int i = 0; !code && tasks && i < evaltasks_count(tasks) && !process_stop_requested(); i++)
@@ -88,7 +88,7 @@ static int show_scores(Run *run, EvalTasks *tasks, Llama3 *model, TrainState *st
 
 static void show_sample(Sampling *sampling, Run *run, const Tokenizer *tokenizer, int64_t step) {
     const Options *o = &run->options;
-    if (!sampling->decoder) return; // rank 0 writes it
+    if (!sampling->decoder) return; // only rank 0 samples
     const char *text = sample_write(sampling, tokenizer, &run->config, o->temperature, (uint64_t)(o->seed + step));
     log_sample(&run->log, step, text);
     progress_print(&run->progress, "step %lld: sample\n%s\n", (long long)step, text);
@@ -96,14 +96,14 @@ static void show_sample(Sampling *sampling, Run *run, const Tokenizer *tokenizer
 
 // ---- all that takes long
 
-// Is this one due, and no signal to stop in its way? Then it is not due any more.
+// Whether an observation is due and no signal to stop has come; then it is no longer due.
 static bool take_on(Trainer *t, LogKind kind) {
     if (!(t->state.due & (int)kind) || run_stop_signal(&t->run)) return false;
     t->state.due &= ~(int)kind;
     return true;
 }
 
-// What a signal to stop leaves undone stays due: the run that goes on makes it up.
+// Observations that a signal to stop prevents stay due: they are made when the run is resumed.
 static int observe_at_length(Trainer *t, Error *err) {
     int code = 0;
     if (!t->state.due) return 0;
@@ -121,7 +121,7 @@ static int observe_at_length(Trainer *t, Error *err) {
 int observe_what_was_due(Trainer *t, Error *err) {
     const int was_due = t->state.due;
     int code = observe_at_length(t, err);
-    // the checkpoint that is there says that they are due: another one replaces it
+    // the existing checkpoint says that they are due, so it has to be replaced by another one of this step
     if (was_due && !t->state.due) t->saver.saved_step = 0;
     return code;
 }
@@ -147,7 +147,7 @@ static void write_log(Run *run, const StepReport *report, const TrainState *stat
     log_step(&run->log, state->step, &line);
 }
 
-// The weights of every so many steps; a step that did not change them is none.
+// Every --average-every steps the weights are one more sample; a step that did not change them is left out.
 static void add_to_average(TrainState *state, const Options *o, Llama3 *model) {
     if (!o->average_from || state->step < o->average_from) return;
     if ((state->step - o->average_from) % o->average_every != 0) return;

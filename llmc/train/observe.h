@@ -1,4 +1,4 @@
-// What is due after a step: log line, progress line, validation loss, scores, sampled text, checksum, checkpoint.
+// What happens after a step: log line, progress line, checksum, validation loss, scores, sampled text, checkpoint.
 #ifndef LLMC_TRAIN_OBSERVE_H
 #define LLMC_TRAIN_OBSERVE_H
 
@@ -9,11 +9,12 @@
 extern "C" {
 #endif
 
-// After a step that t->report describes. A checkpoint is begun in the background; its failure is a warning. Collective. Errors:
-// those of validation and evaluation files that became unreadable; 1 after too many steps in a row that were not finite.
+// Called after a step, of which t->report has loss, learning rate and gradient norm. A checkpoint is begun in the background; its
+// failure is only a warning. Collective. Errors: 1 and 2 where data became unreadable; 1 after too many steps in a row that were
+// not finite.
 int observe_step(Trainer *t, Error *err);
 
-// Evaluations and samples that were due after the step of the resumed checkpoint, and left out as a signal to stop had come.
+// Makes the evaluations and samples that were due after the resumed checkpoint's step but left out because of a signal.
 // Collective. Errors: as observe_step.
 int observe_what_was_due(Trainer *t, Error *err);
 

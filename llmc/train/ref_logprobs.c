@@ -20,7 +20,7 @@ enum { PIECE = 1 << 16 };
 
 // A set of comparisons.
 typedef struct {
-    const char *what;  // for people
+    const char *what;  // for messages
     const char *shard; // a file of the set
     Loader *loader;
     RefLogprobsKey key;
@@ -35,7 +35,8 @@ static uint64_t first_digits(const Digest *digest) {
     return strtoull(digits, NULL, 16);
 }
 
-// Of weights, configuration, precision, target ("cpu", "cuda") and program version. Waits for the device. Errors: 1.
+// *fingerprint = that of weights, configuration, precision, target ("cpu", "cuda") and program version. Waits for the device.
+// Errors: 1.
 static int fingerprint_model(uint64_t *fingerprint, Llama3 *m, const char *target, Error *err) {
     char *config = NULL, *text = NULL;
     int code = llama_config_print(llama3_config(m), "config.json", &config, err);
@@ -52,7 +53,7 @@ static int fingerprint_model(uint64_t *fingerprint, Llama3 *m, const char *targe
 
 // ---- computed
 
-// Of one micro-batch.
+// Computes one micro-batch; `here` is scratch for its answers.
 static int compute_one(float *logprobs, Llama3 *m, Loader *loader, int64_t i, float *here, Error *err) {
     Batch *batch = llama3_batch(m, 0);
     int code = loader_fetch(loader, i, 0, batch, err);
@@ -83,7 +84,7 @@ static void show(Progress *progress, int64_t done, int64_t all, int64_t tokens, 
     progress_show(progress, &state);
 }
 
-// The rank's micro-batches: every size-th.
+// Computes this rank's micro-batches: every size-th.
 static int compute_share(const RefSet *set, Llama3 *m, Run *run, Error *err) {
     const int64_t all = (int64_t)loader_num_batches(set->loader), tokens = (int64_t)set->key.B * set->key.T;
     const int size = run->team.size;
@@ -100,7 +101,7 @@ static int compute_share(const RefSet *set, Llama3 *m, Run *run, Error *err) {
     return code;
 }
 
-// Each value is one rank's; the others have 0 there. Summed as the whole numbers that their bits are.
+// Each value was computed by one rank; the others have 0 there. Their bits are summed as integers, so that none is rounded.
 static void share_values(float *values, uint64_t count, Comm *comm) {
     static int64_t bits[PIECE];
     for (uint64_t first = 0; first < count; first += PIECE) {
@@ -118,8 +119,8 @@ static void share_values(float *values, uint64_t count, Comm *comm) {
     }
 }
 
-// By one pass over the set's packs, which the ranks divide; 0 for answers that none holds. *stopped: a signal ended it, and
-// not all are there. Collective. Errors: the loader's; 1 (an answer's log-probability that is not finite).
+// Computes the set in one pass over its packs, which the ranks divide; answers that no pack holds get 0. *stopped: a signal
+// ended the pass before all were computed. Collective. Errors: the loader's; 1 (an answer's log-probability that is not finite).
 static int compute_together(const RefSet *set, bool *stopped, Llama3 *m, Run *run, Error *err) {
     const Team *team = &run->team;
     int code = team_agree(team, compute_share(set, m, run, err), err);
@@ -148,7 +149,7 @@ static int look_for(const RefSet *set, bool *found, const char *output, Error *e
     return code;
 }
 
-// Rank 0 looks for them, and all receive what it finds.
+// Rank 0 looks for the file, and all ranks receive what it finds.
 static int find(const RefSet *set, bool *found, const Run *run, Error *err) {
     const Team *team = &run->team;
     *found = false;
@@ -194,7 +195,7 @@ static int compute(const RefSet *set, Llama3 *model, Run *run, Error *err) {
     return team_follow(&run->team, team_leads(&run->team) ? keep(set, run->options.output, err) : 0, err);
 }
 
-// model NULL: they have to be there.
+// Finds the set's log-probabilities or computes them; model NULL: they have to be found.
 static int prepare_set(float **logprobs, RefSet *set, Llama3 *model, Run *run, Error *err) {
     bool found;
     set->key.answers = loader_num_answers(set->loader);
@@ -209,7 +210,7 @@ static int prepare_set(float **logprobs, RefSet *set, Llama3 *model, Run *run, E
     return model ? compute(set, model, run, err) : fail_missing(set, err);
 }
 
-// The training set's packs in the order of their making, each once.
+// Opens the training set so that each pack comes once, in the order in which they were made.
 static int open_packs(Loader **loader, const Run *run, const TrainData *data, LoaderSpec spec, Error *err) {
     spec.rank = 0;
     spec.world = spec.grad_accum = 1;

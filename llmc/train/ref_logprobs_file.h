@@ -1,6 +1,6 @@
 // The file of a set's reference log-probabilities, which lies beside the data.
 //
-//   reference_<16 digits>.bin, little endian; the digits are those of all that the values depend on
+//   reference_<16 digits>.bin, little endian; the digits are a hash of the header, that is of all that the values depend on
 //   offset  type      field
 //        0  char[8]   magic "L3REFER\0"
 //        8  u32       version, 1
@@ -14,8 +14,7 @@
 //       64            fp32 [answers], in the order of AnswerSpan's numbers
 //      ...  char[32]  XXH128 of all before, hexadecimal
 //
-// Rounding depends on where in a row an answer stands. So the packs are part of the name: with those of the training, the
-// model's log-probabilities are those of its reference to the bit before the first update.
+// Rounding depends on where in a row an answer stands. So seed, rows and length, which determine the packs, are part of it.
 #ifndef LLMC_TRAIN_REF_LOGPROBS_FILE_H
 #define LLMC_TRAIN_REF_LOGPROBS_FILE_H
 
@@ -37,11 +36,11 @@ typedef struct {
 enum { REF_LOGPROBS_NAME_SIZE = 40 };
 void ref_logprobs_name(char name[REF_LOGPROBS_NAME_SIZE], const RefLogprobsKey *key);
 
-// logprobs [key->answers] (=) from the file of that key in the folder. *found false: there is none. Errors: 2 (damaged, or the
-// file of another key: the file, what was expected and found), 1.
+// logprobs [key->answers] = what the file of that key in the folder holds. *found false: there is no such file. Errors: 2 (it is
+// damaged, or of another key: names the file, what was expected and found), 1.
 int ref_logprobs_read(float *logprobs, bool *found, const char *folder, const RefLogprobsKey *key, Error *err);
 
-// Makes that file; it appears whole or not at all. Errors: 2 (the path), 1.
+// Writes that file, which appears whole or not at all. Errors: 2 (the path), 1.
 int ref_logprobs_write(const float *logprobs, const char *folder, const RefLogprobsKey *key, Error *err);
 
 #ifdef __cplusplus

@@ -32,7 +32,7 @@ static void note_passed_over(void *context, const char *path, const char *reason
     cJSON_AddItemToArray(resume->passed_over, entry);
 }
 
-// Why they were, "; " between two; what has no room is counted.
+// text = the reasons, with "; " in between; those that do not fit are counted.
 static void join_reasons(const Resume *resume, char *text, size_t size) {
     const cJSON *entry;
     size_t used = 0;
@@ -55,7 +55,7 @@ static void say_passed_over(const Resume *resume) {
     error_print("checkpoint%s passed over: %s", count > 1 ? "s" : "", reasons);
 }
 
-// The newest whole checkpoint of a run's folder; "" where there is none at all.
+// resume->folder = the newest whole checkpoint of a run's folder; "" where there is no checkpoint at all.
 static int find_newest(Resume *resume, const char *run, Error *err) {
     char store[PATH_MAX];
     int code = path_join(store, run, "checkpoints", err);
@@ -85,7 +85,7 @@ static int find_chosen(Resume *resume, const char *folder, Error *err) {
     if (find_model_check_link(folder, err)) return err->code;
     if (access(folder, F_OK) != 0)
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found no such folder", folder);
-    // a run of which somebody kept the checkpoint alone
+    // a run of which only the checkpoint was kept
     if (exists(folder, ".") && find_model(&folder, err)) return err->code;
     if (!exists(folder, "trainer"))
         return fail_input(err, "--resume %s: expected a checkpoint or a run, found %s", folder,
@@ -123,7 +123,7 @@ static int read_state(Resume *resume, Error *err) {
     int code = checkpoint_read_state(resume->folder, &resume->state, err);
     if (!code) code = resume_integer(resume, "step", 0, &resume->step, err);
     if (!code && resume->chosen)
-        code = checkpoint_verify(resume->folder, err); // behind the version: it may know better
+        code = checkpoint_verify(resume->folder, err); // after the version, which may explain more
     if (!code) code = options_from_json(&resume->options, json_get(resume->state, "options"), resume->folder, err);
     return code;
 }
@@ -201,7 +201,7 @@ int resume_fingerprint(const Resume *resume, const char *name, uint64_t *value, 
 }
 
 StepBefore resume_step_before(const Resume *resume) {
-    int64_t ranks = 1; // where nothing is said there was one
+    int64_t ranks = 1; // a checkpoint that does not say was written by one rank
     if (!resume->folder[0]) return (StepBefore){0};
     resume_integer(resume, "world_size", 1, &ranks, NULL);
     return (StepBefore){(int)ranks, resume->options.tokens_per_step};

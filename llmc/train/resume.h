@@ -1,5 +1,5 @@
-// From which checkpoint a run goes on, and whether it is the same run: options, data, tokenizer, precision
-// and model are compared with what the checkpoint's trainer/state.json and config.json say.
+// Finds the checkpoint from which a run goes on, and checks that it is the same run: options, data, tokenizer, precision and
+// model are compared with what the checkpoint's trainer/state.json and config.json say.
 #ifndef LLMC_TRAIN_RESUME_H
 #define LLMC_TRAIN_RESUME_H
 
@@ -19,36 +19,36 @@ extern "C" {
 
 typedef struct {
     char folder[PATH_MAX]; // the checkpoint; "": a new run
-    bool own;              // it is one of the output folder's, whose log goes on
-    bool chosen;           // it was named itself, not found as the newest whole one
+    bool own;              // it lies in the output folder, whose log goes on
+    bool chosen;           // --resume names it; else it was found as the newest whole one
     cJSON *state;          // trainer/state.json
     int64_t step;
     Options options;    // the checkpoint's; texts point into state
     cJSON *passed_over; // array of {"name", "reason"}: newer ones that are not whole; NULL: none
 } Resume;
 
-// Chooses as --resume says and reads the checkpoint's state; says on stderr which newer checkpoints are not
-// whole. Changes nothing. Errors: 2 (no folder, no checkpoint, none that is whole, an output folder with
+// Chooses a checkpoint as --resume says and reads its state; prints on stderr which newer checkpoints are not whole. Changes
+// nothing. Errors: 2 (no folder, no checkpoint, none that is whole, an output folder with
 // another run, newer checkpoints that would be in the way), 1.
 int resume_find(Resume *resume, const Options *options, Error *err);
 
-// The same of a checkpoint that another rank has chosen, and looked through. folder "": none. Errors: 2, 1.
+// Reads the checkpoint that rank 0 has chosen and verified. folder "": there is none. Errors: 2, 1.
 int resume_follow(Resume *resume, const char *folder, bool own, bool chosen, Error *err);
 
 void resume_free(Resume *resume);
 
-// Of how many ranks and of how many tokens a step the run was that is resumed; {0}: none is.
+// How many ranks and tokens a step the resumed run had; {0}: no run is resumed.
 StepBefore resume_step_before(const Resume *resume);
 
-// What a run computes with and from, besides its options. A checkpoint tells of it.
+// What a run computes with and from, besides its options. It is part of state.json.
 typedef struct {
     uint64_t train_data;             // loader_fingerprint
-    const uint8_t *tokenizer_sha256; // the tokenizer's own
+    const uint8_t *tokenizer_sha256; // [SHA256_BYTES], owned by the tokenizer
     uint64_t reference_model;  // fingerprint of the model that reference log-probabilities are of; 0: there are none
-    char base_model[PATH_MAX]; // of adapters: the folder of the model that they adapt; ""
+    char base_model[PATH_MAX]; // of adapters: the folder of the model that they adapt; else ""
     uint64_t base_fingerprint; // of its weights
     char device[128];
-    int threads; // that compute on the cpu target, else 1
+    int threads; // of the cpu target; else 1
     int ranks;
 } RunIdentity;
 
@@ -60,7 +60,7 @@ int resume_check_config(const Resume *resume, const char *path, const LlamaConfi
 // they are printed instead.
 int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, Error *err);
 
-// Prints where the run goes on, and what of ranks and machine has changed since.
+// Prints from where the run goes on, and which changes of ranks or machine may change the rounding. Nothing for a new run.
 void resume_print(const Resume *resume, const Options *options, const RunIdentity *identity);
 
 // ---- members of state.json

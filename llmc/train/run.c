@@ -18,7 +18,7 @@ int run_divide(Run *run, Error *err) {
     const Team *team = &run->team;
     const int group = options_shard_group(&run->options, team->size);
     int code = check_shard_group(&run->options, team->size, group, err);
-    if (code || !team->comm) return code; // one rank
+    if (code || !team->comm) return code; // one rank divides nothing
     Parallel *p = &run->parallel;
     *p = (Parallel){.zero = (int)run->options.zero,
                     .shards = group,

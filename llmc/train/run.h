@@ -1,5 +1,4 @@
-// A run as a whole: what it was asked to do, by which ranks, with which model, and where its results go. All other parts of
-// training build on it.
+// What all parts of a run share: its options, its ranks, the model's configuration, and where its results go.
 #ifndef LLMC_TRAIN_RUN_H
 #define LLMC_TRAIN_RUN_H
 
@@ -21,7 +20,7 @@ extern "C" {
 #endif
 
 typedef struct {
-    Options options;   // as given; once all is opened, lengths and sizes that depend on data or ranks are filled in
+    Options options;   // as given; setup fills in lengths and sizes that depend on data or ranks
     Team team;         // all ranks
     Parallel parallel; // how they divide the model's training among them
     LlamaConfig config;
@@ -38,13 +37,13 @@ int run_divide(Run *run, Error *err);
 // Whether all steps are done, or all ranks are to stop.
 bool run_done(const Run *run, int64_t step);
 
-// The signal on which this run, that is all of its ranks, is to stop; 0: none.
+// The signal because of which all ranks of this run stop; 0: none came.
 int run_stop_signal(const Run *run);
 
-// A signal that came to one rank becomes one to all. Collective; called before what takes long.
+// Tells all ranks of a signal that came to one of them; called before an evaluation, which takes long. Collective.
 void run_agree_on_stopping(Run *run);
 
-// What run_agree_on_stopping exchanges, for who sums it up together with more: one number for each signal.
+// The two halves of run_agree_on_stopping, for a caller that sums these numbers over the ranks together with others.
 enum { RUN_SIGNALS = 3 };
 void run_send_signals(int64_t numbers[RUN_SIGNALS]);
 void run_receive_signals(Run *run, const int64_t sums[RUN_SIGNALS]);

@@ -12,8 +12,8 @@
 #include "checkpoint/store.h"
 #include "run/import.h"
 
-// A newer checkpoint is either damaged, and kept under a name that nobody takes for a whole one's, or the
-// user named an older one and with --overwrite gave it up.
+// A checkpoint newer than the resumed one is either damaged, and kept under another name, or the user named an older one and
+// allowed with --overwrite to drop it.
 static int put_away(const Resume *resume, const char *store, const char *name, Error *err) {
     char path[PATH_MAX], aside[PATH_MAX];
     int code = path_join(path, store, name, err);
@@ -70,7 +70,7 @@ static int copy_tokenizer(const char *folder, const char *path, Error *err) {
     return code ? code : run_dir_copy_beside(folder, path, "tokenizer_config.json", err);
 }
 
-// What a run that is replaced has left must not go into the checkpoints of one that has none.
+// A tokenizer that a replaced run left must not go into the checkpoints of a run that has none.
 static int remove_tokenizer(const char *folder, Error *err) {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
     char path[PATH_MAX];

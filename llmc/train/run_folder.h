@@ -1,4 +1,4 @@
-// The output folder becomes this run's.
+// Makes the output folder this run's.
 #ifndef LLMC_TRAIN_RUN_FOLDER_H
 #define LLMC_TRAIN_RUN_FOLDER_H
 
@@ -12,8 +12,8 @@
 extern "C" {
 #endif
 
-// Of a new run: puts aside what the folder holds of another, writes options, tokenizer and what else checkpoints copy, and an
-// empty log. Of one that goes on: its checkpoint becomes the newest, its log is cut behind that step. Rank 0's. Errors: 2, 1.
+// A new run: sets another run's checkpoints aside, writes options, tokenizer, other files that checkpoints copy, and an empty
+// log. A resumed run: makes its checkpoint the newest and cuts the log after its step. Called by rank 0. Errors: 2, 1.
 int run_folder_begin(Run *run, const Resume *resume, const TrainState *state, const TrainData *data, const Task *task,
                      Error *err);
 

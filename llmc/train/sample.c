@@ -45,7 +45,7 @@ static bool is_control(const unsigned char *character, size_t length) {
     return length == 2 && character[0] == 0xC2 && character[1] < 0xA0; // C1: some terminals obey them
 }
 
-// Cut where capacity ends.
+// text = the ids' text as sample_write describes it, cut where capacity ends.
 static void make_showable(const Tokenizer *tokenizer, const int32_t *ids, int count, char *text, size_t capacity) {
     size_t bytes = tokenizer_decode(tokenizer, ids, (size_t)count, true, NULL, 0);
     unsigned char *raw = malloc(bytes + 1);

@@ -1,4 +1,4 @@
-// Text that the model writes, from the begin-of-document token on.
+// Samples a text from the model, from the begin-of-document token on.
 #ifndef LLMC_TRAIN_SAMPLE_H
 #define LLMC_TRAIN_SAMPLE_H
 
@@ -13,23 +13,23 @@
 extern "C" {
 #endif
 
-// Of --sample-every; rank 0's, {0} without.
+// For --sample-every, on rank 0; else {0}.
 typedef struct {
     Decoder *decoder;
     Sampler *sampler;
-    int num_tokens; // of a text, at most
+    int num_tokens; // the longest text
     int32_t *ids;   // [num_tokens]
     char *text;
     size_t capacity; // of text
 } Sampling;
 
-// num_tokens: at most the model's T. Errors: 1 (memory), 2. sample_close is due in any case.
+// num_tokens: at most the model's T. Errors: 1 (memory), 2. Call sample_close in any case.
 int sample_open(Sampling *s, Llama3 *model, int num_tokens, Error *err);
 void sample_close(Sampling *s);
 
-// A new text, as a screen can show it: special tokens left out, bytes that are no UTF-8 as U+FFFD, control characters but for
-// newline and tab as blanks. It ends early behind an end token, and lives until the next call. The same model, seed and
-// temperature write the same.
+// Returns a new text, as a terminal can show it: special tokens are left out, bytes that are not UTF-8 become U+FFFD, and control
+// characters other than newline and tab become blanks. It ends early at an end token, and lives until the next call. The same
+// model, seed and temperature give the same text.
 const char *sample_write(Sampling *s, const Tokenizer *tokenizer, const LlamaConfig *config, double temperature,
                          uint64_t seed);
 

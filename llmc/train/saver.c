@@ -32,7 +32,8 @@ typedef struct {
     char store[PATH_MAX], *state;
 } Described;
 
-// But for the snapshot or model. d->state is to be freed by cJSON_free, also after an error. Errors: 1, 2.
+// Describes a checkpoint of the present step; snapshot or model are the caller's to add. d->state is to be freed by cJSON_free,
+// also after an error. Errors: 1, 2.
 static int describe(const Saver *s, Described *d, Error *err) {
     const Options *o = &s->run->options;
     d->state = NULL;
@@ -119,7 +120,7 @@ static void begin_write(Saver *s) {
 
 // ---- many ranks: the parts
 
-// Rank 0 makes the folder, the others receive whether it is there.
+// Rank 0 makes the folder; the others learn whether it could.
 static int begin_folder(Saver *s, Described *d, Error *err) {
     const Team *team = &s->run->team;
     int code = team_agree(team, describe(s, d, err), err);
@@ -128,7 +129,7 @@ static int begin_folder(Saver *s, Described *d, Error *err) {
     return team_follow(team, team_leads(team) ? checkpoint_begin(&d->content, err) : 0, err);
 }
 
-// An error of this rank alone is told to the others when all parts have ended.
+// The other ranks learn of an error of this rank once all parts have ended.
 static void begin_part(Saver *s, Described *d) {
     PartsInFlight *p = &s->parts;
     snapshot_take(s->snapshot, s->model);
@@ -136,7 +137,7 @@ static void begin_part(Saver *s, Described *d) {
     p->part = writer_begin(s->writer, WRITE_PART, &d->content, NULL, &p->written.error) == 0;
 }
 
-// *lines, and the bytes in s->parts = of all parts. Errors, on all ranks: 1.
+// *lines, s->parts.bytes = the checksums and size of all parts. Errors, on all ranks: 1.
 static int join_parts(Saver *s, char **lines, Error *err) {
     PartsInFlight *p = &s->parts;
     int64_t bytes = (int64_t)p->written.bytes;
@@ -148,7 +149,7 @@ static int join_parts(Saver *s, char **lines, Error *err) {
     return code;
 }
 
-// Only its step and store matter to commit and abandon, and whether there is a mean.
+// Commit and abandon need only the checkpoint's step and store, and whether it has an average.
 static int begin_commit(Saver *s, const char *lines, Error *err) {
     Described d;
     int code = describe(s, &d, err);
@@ -170,7 +171,7 @@ static void abandon(const Saver *s, int64_t step) {
     cJSON_free(d.state);
 }
 
-// All parts have ended, `failed` of them with an error.
+// Called when all parts have ended, `failed` of them with an error.
 static void finish_parts(Saver *s, int64_t failed) {
     PartsInFlight *p = &s->parts;
     Error err = p->written.error;
@@ -189,7 +190,7 @@ static void finish_parts(Saver *s, int64_t failed) {
     report_error(s, p->step, &err);
 }
 
-// What the writer has ended with.
+// Takes what the writer has finished: a part, or the whole.
 static void take_result(Saver *s, WriterResult *result) {
     PartsInFlight *p = &s->parts;
     if (result->job == WRITE_PART) {
@@ -215,7 +216,7 @@ void saver_receive_parts(Saver *s, int64_t writing, int64_t failed) {
     if (s->parts.parts && writing == 0) finish_parts(s, failed);
 }
 
-// Until no checkpoint is being written; then all ranks know saved_step.
+// Waits until no checkpoint is being written; then all ranks know saved_step.
 static void wait_parts(Saver *s) {
     WriterResult result;
     PartsInFlight *p = &s->parts;
@@ -229,7 +230,7 @@ static void wait_parts(Saver *s) {
     comm_host_broadcast(s->run->team.comm, &s->saved_step, sizeof s->saved_step, 0);
 }
 
-// A failure is a warning.
+// Begins a checkpoint of all ranks; a failure is a warning.
 static void begin_parts(Saver *s) {
     Described d;
     Error err = {0};
@@ -251,9 +252,9 @@ static void begin_parts(Saver *s) {
 void saver_step(Saver *s) {
     WriterResult result;
     const int64_t step = s->state->step;
-    // many ranks look at the writer at the beginning of each step, where they agree
+    // many ranks look at the writer at the beginning of each step (agree_on_step)
     if (!many(s) && s->writer && writer_finished(s->writer, &result)) report(s, &result);
-    // the run's last checkpoint is saver_save_last's
+    // saver_save_last writes the run's last checkpoint
     if (!saves_meanwhile(s) || step % s->run->options.save_every != 0 || run_done(s->run, step)) return;
     if (many(s))
         begin_parts(s);
@@ -328,11 +329,11 @@ static int write_last(Saver *s, Error *err) {
         report_whole(s, &result);
     else
         log_checkpoint_failed(&s->run->log, s->state->step, err->message);
-    if (code) err->code = ERROR_FAULT; // whatever is to blame: the steps are done and the checkpoint is missing
+    if (code) err->code = ERROR_FAULT; // whatever the reason: the steps are done and their checkpoint is missing
     return code ? err->code : 0;
 }
 
-static void say_how_to_go_on(Saver *s) {
+static void print_how_to_resume(Saver *s) {
     const int64_t step = s->state->step;
     if (step >= s->run->options.steps) return;
     if (s->saved_step == step)
@@ -346,7 +347,7 @@ int saver_save_last(Saver *s, Error *err) {
     const int64_t step = s->state->step;
     const bool save = s->run->options.save && step;
     saver_close(s);
-    // a run that was stopped before its first step, or had a checkpoint of this step, has nothing new
+    // there is nothing new where the run was stopped before its first step, or has a checkpoint of this one
     if (save && step != s->saved_step) {
         int code = write_last(s, err);
         if (code) return code;
@@ -354,6 +355,6 @@ int saver_save_last(Saver *s, Error *err) {
     if (save)
         progress_print(&s->run->progress, "checkpoint in %s/checkpoint, a link: cp -rL copies it",
                        s->run->options.output);
-    say_how_to_go_on(s);
+    print_how_to_resume(s);
     return 0;
 }

@@ -1,7 +1,7 @@
-// Checkpoints of a run: every so many steps in the background, and at the end.
+// Writes a run's checkpoints: in the background every --save-every steps, and at the end.
 //
 // Many ranks write a checkpoint together: those of the first shard group write their parts at the same time, in the
-// background; when all have ended, rank 0 gives the checkpoint its name, or reports why there is none.
+// background. When all parts are written, rank 0 gives the checkpoint its name; if one failed, it reports why there is none.
 #ifndef LLMC_TRAIN_SAVER_H
 #define LLMC_TRAIN_SAVER_H
 
@@ -22,9 +22,9 @@ extern "C" {
 typedef struct {
     bool parts;           // parts are being written; the same on all ranks
     bool part;            // this rank's is
-    bool commit;          // it gets its name; rank 0 knows
-    int64_t step;         // whose it is
-    bool averaged;        // the mean over steps has samples in it
+    bool commit;          // rank 0 is giving it its name
+    int64_t step;         // of the checkpoint
+    bool averaged;        // it has averaged weights
     double began;         // seconds
     WriterResult written; // this rank's part
     uint64_t bytes;       // of all parts
@@ -37,35 +37,35 @@ typedef struct {
     Snapshot *snapshot; // NULL without --save-every
     Writer *writer;
     PartsInFlight parts;
-    double waited;      // seconds for which training waited for the write that is running
-    int64_t saved_step; // of the newest whole checkpoint; 0: none, or one that says too little of its step
+    double waited;      // seconds that training waited for the write that is running
+    int64_t saved_step; // of the newest whole checkpoint; 0: none, or it has to be replaced
     int64_t first_step; // of the checkpoint from which this process went on; 0: none
     int64_t num_whole;  // checkpoints that became whole in this process; rank 0 knows
     int dropped;        // older ones removed to make room for the one that is or was being written
 } Saver;
 
-// Takes memory and starts the thread that writes. The saver keeps the pointers; of a resumed run state->step has a checkpoint.
-// Errors: 1.
+// Allocates memory and starts the thread that writes, if --save-every asks for it. Keeps the pointers. In a resumed run
+// state->step is that of the resumed checkpoint. Errors: 1.
 int saver_open(Saver *saver, Run *run, const TrainState *state, Llama3 *model, Error *err);
 
-// After a step: reports a write that has ended, and begins one where it is due. A failure is a warning. Collective.
+// Called after a step: reports a write that has ended, and begins one where it is due. A failure is a warning. Collective.
 void saver_step(Saver *saver);
 
 // Waits for a write that is running and reports it. Collective.
 void saver_wait(Saver *saver);
 
-// Writes the checkpoint of the last step, unless there is one, and says where it is. Collective. Errors: 1.
+// Writes a checkpoint of the last step, unless there is one, and prints where it is. Collective. Errors: 1.
 int saver_save_last(Saver *saver, Error *err);
 
-// Waits for a write that is running, reports it, and gives memory and thread back. Collective. {0} is allowed.
+// Waits for a write that is running, reports it, and frees memory and thread. Collective. {0} is allowed.
 void saver_close(Saver *saver);
 
 // ---- of many ranks, at each step
 
-// *writing, *failed = 1 where this rank's part is being written, or has failed; else 0.
+// *writing = 1 while this rank's part is being written, *failed = 1 once it has failed; else 0.
 void saver_send_parts(Saver *saver, int64_t *writing, int64_t *failed);
 
-// Their sums over all ranks: once no rank writes any more, the checkpoint gets its name or is given up. Collective.
+// Takes the sums of these over all ranks: once no rank is writing, the checkpoint gets its name or is abandoned. Collective.
 void saver_receive_parts(Saver *saver, int64_t writing, int64_t failed);
 
 #ifdef __cplusplus

@@ -61,14 +61,14 @@ static int open_folder(Trainer *t, Error *err) {
     return code ? code : resume_find(&t->resume, &t->run.options, err);
 }
 
-// How long the run is with these data, and behind that checkpoint.
+// The run's length with these data; a resumed run keeps its schedule.
 static int settle_length(Options *o, const TrainData *data, const Resume *resume, int ranks, Error *err) {
     const int64_t kept = resume->folder[0] ? resume->options.schedule_steps : 0;
     int code = options_settle_length(o, loader_num_windows(data->train), ranks, err);
     return code ? code : options_settle_schedule(o, kept, err);
 }
 
-// The model is the checkpoint's, or that of the weights to begin with, or --config's.
+// The configuration is the checkpoint's, or that of --init-from, or --config's.
 static int read_config(Trainer *t, Error *err) {
     char path[PATH_MAX];
     const Options *o = &t->run.options;
@@ -102,8 +102,7 @@ static int open_eval_tasks(Trainer *t, Error *err) {
                           tokenizer_sha256(t->data.tokenizer), err);
 }
 
-// The tokens that begin and end a document are those of the data the model is trained on; a model that was trained
-// before keeps its own end tokens besides.
+// The data determine the tokens that begin and end a document; with `keep` a model's own end tokens stay beside them.
 static int take_document_ids(LlamaConfig *config, bool keep, const Loader *train, Error *err) {
     return import_document_ids(config, keep, loader_bos_id(train), loader_eos_id(train), err);
 }
@@ -135,10 +134,10 @@ static int check_resume(Trainer *t, Error *err) {
     return code ? code : train_state_take(&t->state, &t->resume, o, err);
 }
 
-// What each rank does for itself.
+// Each rank does this for itself, except where a call is collective.
 static int open_inputs(Trainer *t, Error *err) {
     Options *o = &t->run.options;
-    int code = agree_on_resume(&t->run.team, &t->resume, err); // collective, and first
+    int code = agree_on_resume(&t->run.team, &t->resume, err); // collective
     if (!code) code = options_settle_step(o, t->run.team.size, resume_step_before(&t->resume), err);
     if (!code) code = read_config(t, err);
     if (!code) code = open_data(t, err);
@@ -209,7 +208,7 @@ static int start_watching(Run *run, Error *err) {
     return watchdog_start(&spec, err);
 }
 
-// No rank misses another one any more, and none writes into the folder.
+// Between the barriers no rank watches another, so none is given up for ending; after them none writes into the folder.
 static void stop_watching(const Run *run) {
     if (!run->watched) return;
     comm_barrier(run->team.comm);
@@ -232,7 +231,7 @@ static int open_parts(Trainer *t, Error *err) {
 
 int train_setup(Trainer **out, const Options *options, const Team *team, Error *err) {
     Trainer *t = calloc(1, sizeof *t);
-    if (!t) return fail_fault(err, "out of memory"); // so early and small that the other ranks need not know
+    if (!t) return fail_fault(err, "out of memory"); // so early and so small that it needs no agreement among the ranks
     t->run.options = *options;
     t->run.team = team ? *team : (Team){.size = 1};
     t->run.log.fd = -1;

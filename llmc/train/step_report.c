@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "device/trace.h"
 #include "ranks/timeline.h"
+#include "ranks/watchdog.h"
 
 enum { SPANS = 1 << 18 };
 
@@ -16,6 +17,7 @@ int pace_open(Pace *pace, const Options *options, int64_t first_step, Error *err
 }
 
 int pace_begin_step(Pace *pace, const Team *team, const Options *options, Error *err) {
+    watchdog_phase("training");
     pace->step_began = clock_seconds();
     if (!options->trace || pace->steps + 1 != pace->trace_first) return 0;
     return team_agree(team, trace_open(SPANS, err), err);
@@ -37,12 +39,12 @@ static void show(Pace *pace, const StepReport *report, const Run *run, int64_t s
     s->loss = report->loss;
     s->lr = report->lr;
     s->grad_norm = report->grad_norm;
-    // shown smoothed, over about the last ten steps, so that it can be read; the log has each step's own
+    // smoothed over about the last ten steps to be readable; the log has each step's own
     const double weight = here <= 2 ? 1 : 0.1;
     s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * report->tokens_per_second;
     if (pace->peak_flops > 0)
         s->share_of_peak = s->tokens_per_second * pace->flops_per_token / (pace->peak_flops * run->team.size);
-    // the first step also warms caches up: what is left is judged by the others, evaluations included
+    // estimated without the first step, which also warms caches up; evaluations are included
     s->seconds_left = here > 1 && left ? (time - pace->after_first_step) / (double)(here - 1) * (double)left : NAN;
 }
 

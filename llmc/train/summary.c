@@ -5,7 +5,7 @@
 #include "base/version.h"
 #include "train/evaluate.h"
 
-enum { SUMMARY_INDENT = 10 }; // of what stands behind a line's name
+enum { SUMMARY_INDENT = 10 }; // of the text after a line's name
 
 static void print_ranks(const Run *run) {
     const Team *team = &run->team;
@@ -15,7 +15,7 @@ static void print_ranks(const Run *run) {
                  options_shard_group(&run->options, team->size));
 }
 
-// Where validation loss is that of a part.
+// Prints how much of the validation data is evaluated, unless it is all.
 static void print_coverage(const Options *o, const Loader *val) {
     char text[64];
     if (!val || !o->eval_every || evaluate_coverage(text, sizeof text, val, (int)o->batch_size, o->eval_batches))
@@ -24,7 +24,7 @@ static void print_coverage(const Options *o, const Loader *val) {
                  (long long)o->eval_batches);
 }
 
-// Links can give a file to a set more than once.
+// Prints whether links put a file into the set more than once.
 static void print_twins(const Loader *loader, const char *option) {
     const char *first = "", *twin = "";
     const int twins = loader_count_twins(loader, &first, &twin);

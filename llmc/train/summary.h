@@ -1,4 +1,4 @@
-// What is printed of a run before it begins.
+// Prints what a run will do: version, device, model, data, length, ranks, the checkpoint it resumes, memory.
 #ifndef LLMC_TRAIN_SUMMARY_H
 #define LLMC_TRAIN_SUMMARY_H
 

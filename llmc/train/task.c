@@ -9,10 +9,10 @@
 
 struct TaskKind {
     LoaderKind data;
-    const char *rows;                        // of the data, for people; NULL: documents
-    bool shuffle_answers;                    // so that their order in a pack does not tell the better one
-    bool has_nll;                            // the loss has a share of the chosen answer's own
-    PreferenceLoss (*loss)(const Options *); // of pairs of answers; NULL: cross-entropy of the next tokens
+    const char *rows;                        // what the data's rows are called; NULL: the data are documents
+    bool shuffle_answers;                    // so that their order in a pack does not reveal the chosen one
+    bool has_nll;                            // the loss includes the chosen answer's negative log-likelihood
+    PreferenceLoss (*loss)(const Options *); // of pairs of answers; NULL: next-token cross-entropy
     int (*adapt_config)(LlamaConfig *config, bool *new_head, const char *path, Error *err);
     int (*check_origin)(const Task *task, const Options *options, const TrainData *data, Error *err);
     int (*resume)(RunIdentity *identity, const Resume *resume, Error *err);
@@ -72,7 +72,7 @@ static bool occurs(const void *train_data, int id) {
     return loader_has_token(data->train, (uint32_t)id) || (data->val && loader_has_token(data->val, (uint32_t)id));
 }
 
-// Besides, what a reward model pads with.
+// A reward model's files also name the token that it pads with.
 static int copy_reward_files(Run *run, const TrainData *data, Error *err) {
     int code = copy_chat_files(run, data, err);
     if (!code) code = padding_settle(&run->config, run->options.output, occurs, data, err);

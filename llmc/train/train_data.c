@@ -25,8 +25,8 @@ static int find_shard(char path[PATH_MAX], LoaderKind kind, const char *what, co
     return code ? code : data_file_check_kind(path, kind, named, err);
 }
 
-// Shards of llm.c name no tokenizer and bring none: it is --tokenizer's, or the one that lies beside them, or that of the
-// model that training goes on with, or none at all.
+// Shards of llm.c name no tokenizer. It is that of --tokenizer, or the one beside them, or that of the model that training begins
+// with, or there is none.
 static int find_llmc_tokenizer(TrainData *data, const char *folder, Error *err) {
     if (access(data->tokenizer_path, F_OK) == 0) return 0;
     int code = folder ? path_join(data->tokenizer_path, folder, "tokenizer.json", err) : 0;
@@ -39,7 +39,7 @@ static int fail_needs_tokenizer(const TrainData *data, const char *option, Error
                       data->train_shard);
 }
 
-// Whether it can be the one that a shard of llm.c was made with.
+// Refuses a tokenizer that a shard of llm.c cannot have been made with.
 static int check_llmc_tokenizer(const TrainData *data, Error *err) {
     const uint32_t ids = (uint32_t)tokenizer_vocab_size(data->tokenizer), bos = loader_bos_id(data->train);
     if (ids <= loader_vocab_size(data->train) && (bos == SHARD_NO_ID || bos < ids)) return 0;
@@ -70,7 +70,7 @@ static const uint8_t *sha256_to_expect(const TrainData *data) {
     return data->tokenizer ? tokenizer_sha256(data->tokenizer) : NULL;
 }
 
-// A unigram model's loss on the validation data, which prepare_data.py leaves beside them in meta.json.
+// A unigram model's loss on the validation data, which prepare_data.py writes into meta.json beside them.
 static double read_unigram_loss(const char *shard) {
     char path[PATH_MAX];
     cJSON *meta = NULL;

@@ -1,4 +1,4 @@
-// What a run trains and validates on, and the tokenizer that it was made with.
+// A run's training and validation data, and the tokenizer that made them.
 #ifndef LLMC_TRAIN_TRAIN_DATA_H
 #define LLMC_TRAIN_TRAIN_DATA_H
 
@@ -20,12 +20,12 @@ typedef struct {
     double unigram_loss;                             // a unigram model's loss on the validation data; NAN: not known
 } TrainData;
 
-// Opens --train-data, --val-data and the tokenizer; spec: of the training data. model_folder: where to look for the tokenizer of
-// shards of llm.c that bring none; NULL: nowhere. vocab_size: of the model. Errors: 2, 1; train_data_close is due in any case.
+// Opens --train-data, --val-data and the tokenizer. spec: of the training data. model_folder: where else to look for a tokenizer
+// of llm.c's shards, which name none; NULL: nowhere. vocab_size: the model's. Errors: 2, 1. Call train_data_close in any case.
 int train_data_open(TrainData *data, const Options *options, const LoaderSpec *spec, const char *model_folder,
                     int vocab_size, Error *err);
 
-// Prints how many rows of a set were left out as too long, and the first of them; nothing where none was. option: that names
+// Prints how many rows of a set were left out as too long, and the first of them, if there are any. option: the one that names
 // the set.
 void train_data_print_skipped(const Loader *loader, const char *option, int T);
 

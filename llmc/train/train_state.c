@@ -53,7 +53,7 @@ char *train_state_text(const TrainState *state, const Options *options) {
     cJSON_AddNumberToObject(root, "data_offset", (double)state->data_offset);
     cJSON_AddNumberToObject(root, "tokens", (double)state->tokens);
     if (options->average_from) cJSON_AddNumberToObject(root, "average_samples", (double)state->average_samples);
-    if (state->due) cJSON_AddNumberToObject(root, "owed", state->due); // the format's word
+    if (state->due) cJSON_AddNumberToObject(root, "owed", state->due); // the file format's name for it
     add_spikes(root, &state->spikes);
     add_identity(root, &state->identity, options);
     char *text = json_print(root, true);
@@ -63,7 +63,7 @@ char *train_state_text(const TrainState *state, const Options *options) {
 
 // ---- taken back
 
-// With steps of another size the data go on where they were: at the first step that has none of the tokens read.
+// Steps of another size continue in the data where the old ones ended: at the first step without a token that was read.
 static void keep_position(TrainState *state, int64_t old_step_tokens, int64_t new_step_tokens) {
     const int64_t position = state->step + state->data_offset;
     if (old_step_tokens == new_step_tokens) return;
@@ -73,7 +73,7 @@ static void keep_position(TrainState *state, int64_t old_step_tokens, int64_t ne
     state->data_offset = next - state->step;
 }
 
-// How many samples the mean over steps has; 0 where the checkpoint says nothing, or the run keeps none.
+// Takes how many samples the averaged weights have; 0 where the checkpoint does not say, or the run keeps no average.
 static int take_average(TrainState *state, const Resume *from, const Options *options, Error *err) {
     state->average_samples = 0;
     if (!options->average_from || !json_get(from->state, "average_samples")) return 0;
