@@ -85,7 +85,7 @@ Worker &worker(); // of the calling OpenMP thread
 
 void *map_memory(size_t bytes, const char *what); // or ends the program
 
-// ---- fiber.cpp
+// ---- scheduler.cpp
 
 void add_fibers(Worker &w, int count); // as many as `count`, with stacks
 void run_fibers(Worker &w);            // all threads of w.block, to their end
