@@ -7,7 +7,6 @@
 #define LLMC_MODEL_LLAMA3_CREATE_H
 
 #include <stddef.h>
-#include <stdio.h>
 
 #include "base/error.h"
 #include "model/config.h"

@@ -14,7 +14,6 @@ from ctypes import (
     c_char,
     c_char_p,
     c_double,
-    c_float,
     c_int,
     c_int64,
     c_size_t,
@@ -22,6 +21,7 @@ from ctypes import (
 )
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 
+import cstructs
 import numpy as np
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -31,41 +31,8 @@ library = ctypes.CDLL(os.path.join(BUILD, "libllmc.so"))
 
 INPUT, FAULT = 2, 1
 
-
-class Error(ctypes.Structure):
-    _fields_ = [("code", c_int), ("message", c_char * 1024)]
-
-
-class LlamaConfig(ctypes.Structure):
-    _fields_ = [
-        (name, c_int)
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
-        )
-    ] + [
-        ("rms_norm_eps", c_float),
-        ("rope_theta", c_double),
-        ("initializer_range", c_double),
-        ("tie_word_embeddings", c_bool),
-        ("rope_type", c_int),
-        ("rope_factor", c_double),
-        ("rope_low_freq_factor", c_double),
-        ("rope_high_freq_factor", c_double),
-        ("rope_original_max_position", c_int),
-        ("bos_token_id", c_int),
-        ("eos_token_id", c_int),
-        ("num_more_eos_tokens", c_int),
-        ("more_eos_token_ids", c_int * 15),
-        ("pad_token_id", c_int),
-        ("num_labels", c_int),
-    ]
+STRUCTS = cstructs.read("base/error.h", "model/config.h")
+Error, LlamaConfig = STRUCTS["Error"], STRUCTS["LlamaConfig"]
 
 
 class Shard(ctypes.Structure):
