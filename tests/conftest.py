@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+import checkpoints
 import compare
 import llmc
 from seeds import SEED, seed_of
@@ -64,6 +65,11 @@ def seeded(request):
     torch.manual_seed(seed)
     random.seed(seed)
     print(f"LLMC_TEST_SEED={SEED}")
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    return checkpoints.compile_shim(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,11 +21,6 @@ from checkout import script
 ROOT = checkpoints.ROOT
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    return checkpoints.compile_shim(tmp_path_factory.mktemp("shim"))
-
-
 @pytest.fixture
 def recorded(shim, tmp_path):
     """run(command, output): runs it, judges its calls below `work` and returns how many files `output` has."""

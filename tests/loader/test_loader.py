@@ -1,7 +1,7 @@
 """The loader against numpy: every window once an epoch, on every split of the same global batch."""
 
+import functools
 import os
-from contextlib import contextmanager
 from ctypes import byref, c_void_p
 
 import numpy as np
@@ -22,23 +22,16 @@ from hostlib import (
     write_shard,
 )
 
+import loaders
+
 pytestmark = pytest.mark.checked
 
 VOCAB, BOS = 1000, 0
+opened = functools.partial(loaders.opened, vocab=VOCAB)
 
 
 def make_spec(B=2, T=16, grad_accum=1, rank=0, world=1, seed=1, document_mask=False, shuffle=True):
     return LoaderSpec(B, T, grad_accum, rank, world, seed, document_mask, shuffle)
-
-
-@contextmanager
-def opened(folder, spec, vocab=VOCAB, sha=None, pattern="train_*.bin"):
-    loader = c_void_p()
-    call("loader_open", byref(loader), path_bytes(folder / pattern), byref(spec), vocab, sha)
-    try:
-        yield loader
-    finally:
-        library.loader_close(loader)
 
 
 def fetch(loader, spec, step, micro=0):

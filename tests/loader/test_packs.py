@@ -1,7 +1,7 @@
 """Batches out of row files: every field against its definition, every row whole and once an epoch on every split."""
 
+import functools
 import os
-from contextlib import contextmanager
 from ctypes import byref, c_void_p
 
 import numpy as np
@@ -14,9 +14,12 @@ from hostlib import (
 
 from llmdata import rows  # noqa: E402
 
+import loaders
+
 pytestmark = pytest.mark.checked
 
 VOCAB = 4096
+opened = functools.partial(loaders.opened, vocab=VOCAB)
 TRAINED, FORMAT = int(rows.TRAINED), int(rows.FORMAT)
 DOCUMENTS, TALKS, CHOICES = 0, 1, 2  # LoaderKind; the last two are also the kinds of row files
 KINDS = pytest.mark.parametrize("kind", [TALKS, CHOICES], ids=["conversations", "comparisons"])
@@ -24,16 +27,6 @@ KINDS = pytest.mark.parametrize("kind", [TALKS, CHOICES], ids=["conversations", 
 
 def make_spec(kind, B=2, T=64, grad_accum=1, rank=0, world=1, seed=1, shuffle=True, once=False, places=False, skip=False):
     return LoaderSpec(B, T, grad_accum, rank, world, seed, False, shuffle, once, kind, places, skip)
-
-
-@contextmanager
-def opened(folder, spec, vocab=VOCAB, sha=None, pattern="train_*.bin"):
-    loader = c_void_p()
-    call("loader_open", byref(loader), path_bytes(folder / pattern), byref(spec), vocab, sha)
-    try:
-        yield loader
-    finally:
-        library.loader_close(loader)
 
 
 def ids(rng, count, *flags):

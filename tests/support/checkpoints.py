@@ -123,6 +123,7 @@ def compile_c(source, output, *flags):
 
 
 def compile_shim(folder):
+    """What preloads, records calls of the file system and makes one of them fail."""
     return compile_c(ROOT / "tests/checkpoint/faulty_io.c", folder / "faulty_io.so", "-shared", "-fPIC", "-ldl")
 
 

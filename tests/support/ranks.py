@@ -60,16 +60,21 @@ def members(process):
     return found
 
 
-def kill(process):
-    """Ends mpirun and all ranks, stopped ones too; returns when none is left."""
+def kill_all(found):
+    """Kills what found() has, and what it then still has; returns when that is nothing."""
     end = time.monotonic() + 10
-    while (left := members(process)) and time.monotonic() < end:
+    while (left := found()) and time.monotonic() < end:
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         time.sleep(0.02)
+
+
+def kill(process):
+    """Ends mpirun and all ranks, stopped ones too; returns when none is left."""
+    kill_all(lambda: members(process))
     process.wait()
 
 

@@ -14,10 +14,8 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 
 import ranks
 
@@ -174,11 +172,4 @@ class TwoHosts:
 
     def kill(self):
         """Ends all that runs on the hosts; returns when nothing is left."""
-        end = time.monotonic() + 10
-        while (left := {**self.members(0), **self.members(1)}) and time.monotonic() < end:
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.02)
+        ranks.kill_all(lambda: {**self.members(0), **self.members(1)})

@@ -439,11 +439,6 @@ def test_killed(tmp_path, number, code):
     average(out, *small)
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    return checkpoints.compile_shim(tmp_path_factory.mktemp("shim"))
-
-
 @pytest.mark.parametrize("what, there", [("EIO", True), ("kill", True), ("kill", False)])
 def test_every_call_goes_wrong(two, tmp_path, shim, what, there):
     """A disk that fails and a machine that stops, at each call: the output is whole, the old or the new, or not there. The

@@ -444,11 +444,6 @@ def test_killed_at_any_moment(tmp_path, number, code):
     merge(out, adapter, "--base", tmp_path / "small")
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    return checkpoints.compile_shim(tmp_path_factory.mktemp("shim"))
-
-
 @pytest.mark.parametrize("what", ["EIO", "kill"])
 def test_every_call_goes_wrong(base, adapter, tmp_path, shim, what):
     """A disk that fails and a machine that stops, at each call: the old output, or the new one; then the new one."""
