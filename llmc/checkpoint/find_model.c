@@ -66,12 +66,11 @@ int find_whole_model(const char **folder, Error *err) {
 int find_file(const char **path, const char *name, Error *err) {
     struct stat status;
     if (stat(*path, &status) != 0 || !S_ISDIR(status.st_mode)) return 0;
-    const char *folder = *path;
-    int code = find_model(&folder, err);
+    int code = find_model(path, err);
     if (code) return code;
-    if (!model_folder_has(folder, name))
-        return fail_input(err, "%s: a folder without %s, expected that file", folder, name);
+    if (!model_folder_has(*path, name))
+        return fail_input(err, "%s: a folder without %s, expected that file", *path, name);
     char found[PATH_MAX];
-    code = path_join(found, folder, name, err);
+    code = path_join(found, *path, name, err);
     return code ? code : keep(path, found, err);
 }
