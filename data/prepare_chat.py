@@ -42,22 +42,22 @@ from pathlib import Path
 
 from llmdata import rows
 from llmdata import tokenizer as tokenizers
-from llmdata.badrow import REASONS, TOO_LONG
-from llmdata.chatrows import KIND_NAMES
-from llmdata.chattokens import ROW_FIELDS, RowEncoder, row_length
-from llmdata.chatset import MIXED, Made, Settings, Source, find_kind, make_rows
+from llmdata.bad_row import REASONS, TOO_LONG
+from llmdata.chat_rows import KIND_NAMES
+from llmdata.chat_tokens import ROW_FIELDS, RowEncoder, row_length
+from llmdata.chat_set import MIXED, Made, Settings, Source, find_kind, make_rows
 from llmdata.errors import InputError
 from llmdata.files import ROWS, Notes, find_files
-from llmdata.folder import find_model
+from llmdata.model_folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import place
-from llmdata.show import Shower, terminal_width
+from llmdata.row_display import Shower, terminal_width
 from llmdata.split import HeldOut
-from llmdata.textfile import copy_unmarked, read_object
+from llmdata.text_file import copy_unmarked, read_object
 from llmdata.tokenizer import CONFIG
 from llmdata.options import add_version, check_texts
-from llmdata.chat import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
+from llmdata.chat_template import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
 from llmdata.tokenizer import open_tokenizer
 
 BESIDE = (CONFIG, OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there

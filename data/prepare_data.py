@@ -34,15 +34,15 @@ import numpy as np
 from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
 from llmdata.characters import harmless
-from llmdata.cut import cut_at_seams
+from llmdata.pieces import cut_at_seams
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
 from llmdata.files import FORMATS, Notes, find_files
-from llmdata.folder import find_model
+from llmdata.model_folder import find_model
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import unpacked_bytes
-from llmdata.seams import Seams
+from llmdata.cut_points import Seams
 from llmdata.options import add_version, check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")

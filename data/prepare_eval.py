@@ -38,12 +38,12 @@ import llmdata  # noqa: F401, before others: it says which package is missing
 
 from tokenizers import Tokenizer
 
-from llmdata import evalset, records
+from llmdata import eval_set, records
 from llmdata import tokenizer as tokenizers
 from llmdata.characters import is_text
 from llmdata.errors import InputError
 from llmdata.files import ROWS, Notes
-from llmdata.folder import find_model
+from llmdata.model_folder import find_model
 from llmdata.options import add_version, check_texts
 
 FIELDS = {
@@ -246,7 +246,7 @@ class Encoder:
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
 
-def encode_questions(encoder: Encoder, questions: list[Question], prompts: list[str]) -> Iterator[evalset.Item]:
+def encode_questions(encoder: Encoder, questions: list[Question], prompts: list[str]) -> Iterator[eval_set.Item]:
     for first in range(0, len(questions), BATCH):
         batch, texts = questions[first : first + BATCH], prompts[first : first + BATCH]
         contexts = encoder.encode([text.rstrip() for text in texts])
@@ -259,24 +259,24 @@ def encode_questions(encoder: Encoder, questions: list[Question], prompts: list[
             yield item_of(encoder, question, context, ids)
 
 
-def item_of(encoder: Encoder, question: Question, context: list[int], whole: list[list[int]]) -> evalset.Item:
+def item_of(encoder: Encoder, question: Question, context: list[int], whole: list[list[int]]) -> eval_set.Item:
     endings = []
     for index, (ending, ids) in enumerate(zip(question.endings, whole)):
         tokens = ids[len(context) :]
         if not tokens:
             raise InputError(f"{question.where}: ending {index} has no token of its own behind the context")
-        endings.append(evalset.Ending(tokens, len(ending), len(ending.encode())))
-    return evalset.Item(context or [encoder.prefix], endings, question.label)
+        endings.append(eval_set.Ending(tokens, len(ending), len(ending.encode())))
+    return eval_set.Item(context or [encoder.prefix], endings, question.label)
 
 
-def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namespace) -> Iterator[evalset.Item]:
+def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namespace) -> Iterator[eval_set.Item]:
     for first in range(0, len(rows), BATCH):
         batch = rows[first : first + BATCH]
         texts = [field(row, options, "text", str, "a text") for row in batch]
         for row, text, ids in zip(batch, texts, encoder.encode(texts)):
             if not text or not ids:
                 raise InputError(f"{row.where}: the text is empty")
-            yield evalset.Item([encoder.prefix], [evalset.Ending(ids, len(re.split(r"\s+", text)), len(text.encode()))])
+            yield eval_set.Item([encoder.prefix], [eval_set.Ending(ids, len(re.split(r"\s+", text)), len(text.encode()))])
 
 
 # ---- the whole
@@ -295,7 +295,7 @@ def read_items(options: argparse.Namespace, notes: Notes) -> list[Row]:
     return rows
 
 
-def prepare_questions(rows: list[Row], encoder: Encoder, options: argparse.Namespace) -> list[evalset.Item]:
+def prepare_questions(rows: list[Row], encoder: Encoder, options: argparse.Namespace) -> list[eval_set.Item]:
     questions = [question_of(row, options) for row in rows]
     pool = None
     if options.few_shot_file:
@@ -317,8 +317,8 @@ def prepare(options: argparse.Namespace) -> None:
     if documents and (options.few_shot or options.description):
         raise InputError(f"{'--few-shot' if options.few_shot else '--description'}: documents have none")
     items = list(encode_documents(encoder, rows, options)) if documents else prepare_questions(rows, encoder, options)
-    kind = evalset.DOCUMENTS if documents else evalset.CHOICE
-    evalset.write(options.output, kind, items, encoder.vocab_size, encoder.sha256)
+    kind = eval_set.DOCUMENTS if documents else eval_set.CHOICE
+    eval_set.write(options.output, kind, items, encoder.vocab_size, encoder.sha256)
     longest = max(len(item.context) + len(ending.tokens) for item in items for ending in item.endings)
     notes.report("prepare_eval", ROWS)
     print(f"{options.output}: {len(items)} items of kind {options.kind}, the longest of {longest} tokens")

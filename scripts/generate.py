@@ -21,12 +21,12 @@ from pathlib import Path
 
 from llmdata.characters import harmless, is_text
 from llmdata.files import ROWS
-from llmdata.folder import find_whole_model
+from llmdata.model_folder import find_whole_model
 from llmdata.records import parse, place, read_rows
-from llmdata.textfile import format_of, read_text_lines
+from llmdata.text_file import format_of, read_text_lines
 from llmdata.options import add_version
 from llmdata.tokenizer import open_tokenizer
-from llmdata.chat import Chat
+from llmdata.chat_template import Chat
 from llmdata.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
 from llmtext.texts import (

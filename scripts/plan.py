@@ -26,8 +26,8 @@ import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmdata.folder import find_model
-from llmdata.textfile import read_json
+from llmdata.model_folder import find_model
+from llmdata.text_file import read_json
 from llmdata.options import add_version
 from llmplan.gpus import GPUS
 from llmplan.library import Fault, InputError, Planner

@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from llmdata.errors import InputError
-from llmdata.textfile import read_lines, read_object
+from llmdata.text_file import read_lines, read_object
 from llmdata.options import add_version
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]

@@ -29,11 +29,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llmdata.files import ROWS, Notes
-from llmdata.folder import find_whole_model
-from llmdata.textfile import read_json
+from llmdata.model_folder import find_whole_model
+from llmdata.text_file import read_json
 from llmdata.tokenizer import open_tokenizer
 from llmdata.options import add_version
-from llmdata.chat import LLAMA3_DATE, Template
+from llmdata.chat_template import LLAMA3_DATE, Template
 from llmdata.errors import Fault, InputError
 from llmtext.fingerprint import model_fingerprint
 from llmtext.generator import Generator, check_sampler_options, library_path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .characters import on_one_line
 from .errors import InputError
-from .textfile import ARRAY, LINES, PACKED, TABLE, TEXT, TextFile, endings, format_of
+from .text_file import ARRAY, LINES, PACKED, TABLE, TEXT, TextFile, endings, format_of
 
 ROWS = (LINES, ARRAY, TABLE)
 FORMATS = (TEXT, *ROWS)

@@ -6,7 +6,7 @@ OpenAI's preferences: {"input": {"messages": [...]}, "preferred_output": [...], 
 The first two with "chosen" and "rejected" in place of the answer, too.
 """
 
-from .badrow import MALFORMED, BadRow, found, parsed
+from .bad_row import MALFORMED, BadRow, found, parsed
 from .errors import InputError
 from .records import Value, parse
 

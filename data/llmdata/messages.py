@@ -1,6 +1,6 @@
 """Messages and other fields of chat data, read from JSON: checked, and else as they are: a template may read any of them."""
 
-from .badrow import EMPTY, MALFORMED, UNKNOWN_ROLE, BadRow, found, parsed
+from .bad_row import EMPTY, MALFORMED, UNKNOWN_ROLE, BadRow, found, parsed
 from .characters import is_text
 from .formats import turn
 

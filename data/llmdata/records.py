@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-from . import textfile
+from . import text_file
 from .errors import InputError
-from .textfile import ARRAY, LATIN1, TABLE, TEXT, TextFile, format_of, one_line, read_chunks, read_lines
+from .text_file import ARRAY, LATIN1, TABLE, TEXT, TextFile, format_of, one_line, read_chunks, read_lines
 
 BATCH_BYTES = 1 << 24  # of a table's text in memory at once, about
 MOST_ROWS = 256
@@ -175,11 +175,11 @@ def open_table(path: Path):
     try:
         if path.stat().st_size == 0:
             return None
-        file = parquet.ParquetFile(path, buffer_size=textfile.READ_BYTES)
+        file = parquet.ParquetFile(path, buffer_size=text_file.READ_BYTES)
         file.schema_arrow  # is made of the file's only here
         return file
     except (arrow.ArrowException, OSError, ValueError) as error:
-        kind = textfile.kind_of_file(path) or one_line(error)
+        kind = text_file.kind_of_file(path) or one_line(error)
         raise InputError(f"{path}: not a Parquet file ({kind})") from None
 
 
@@ -255,8 +255,8 @@ def unpacked_bytes(paths: list[Path]) -> int:
 
 def _unpacked_size(path: Path) -> int:
     if format_of(path) == TEXT:
-        return textfile.text_bytes([path])
+        return text_file.text_bytes([path])
     if format_of(path) != TABLE:
-        return textfile.unpacked_size(path)
+        return text_file.unpacked_size(path)
     file = open_table(path)
     return sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)) if file else 0

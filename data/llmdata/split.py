@@ -7,8 +7,8 @@ from typing import Iterator
 
 from .encode import Unit
 from .files import Notes
-from .source import read_pieces
-from .textfile import TEXT, format_of, text_bytes
+from .documents import read_pieces
+from .text_file import TEXT, format_of, text_bytes
 
 # .txt files are often few and long (books, plays): holding out whole ones would be a lottery, holding out their ends would
 # test on last chapters only. So they are held out block by block; a block is cut at a blank line where there is one.

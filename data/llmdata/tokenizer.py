@@ -11,10 +11,10 @@ from typing import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from . import spm
+from . import sentencepiece
 from .characters import harmless
 from .errors import InputError
-from .textfile import copy_unmarked, read_object, refuse_mark
+from .text_file import copy_unmarked, read_object, refuse_mark
 
 # How Llama 3 splits text into words before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
 SPLIT = (
@@ -160,12 +160,12 @@ def _read(path: Path) -> tuple[Tokenizer, str | None, str | None]:
 
 def _convert(path: Path) -> tuple[Tokenizer, str | None, str | None]:
     with open(path, "rb") as file:
-        sentencepiece = file.read(1) == spm.MAGIC
-    if not sentencepiece:
+        has_pieces = file.read(1) == sentencepiece.MAGIC
+    if not has_pieces:
         return from_ranks(read_meta_ranks(path)), BOS, EOS
-    model, fields = spm.read(path), read_object(path.parent / CONFIG)
+    model, fields = sentencepiece.read(path), read_object(path.parent / CONFIG)
     # Llama's tokenizers begin a text with its token unless they are told not to
-    tokenizer = spm.convert(model, bool(fields.get("add_bos_token", True)), bool(fields.get("add_eos_token", False)))
+    tokenizer = sentencepiece.convert(model, bool(fields.get("add_bos_token", True)), bool(fields.get("add_eos_token", False)))
     return tokenizer, model.bos, model.eos
 
 
@@ -177,7 +177,7 @@ def check_kind(tokenizer: Tokenizer, path: Path) -> None:
     parts = parts_of(tokenizer.decoder, "decoders")
     if not DECODERS.fullmatch(" ".join(part["type"] if _is_plain(part) else "other" for part in parts)):
         found = ", ".join(part["type"] for part in parts) or "missing"
-        raise InputError(f'{path}: decoder is {found}, expected ByteLevel, Metaspace, or Replace ("{spm.BLANK}" by a blank), '
+        raise InputError(f'{path}: decoder is {found}, expected ByteLevel, Metaspace, or Replace ("{sentencepiece.BLANK}" by a blank), '
                          "ByteFallback, Fuse, Strip (of blanks at the left)")  # fmt: skip
 
 
@@ -198,8 +198,8 @@ def parts_of(component, key: str) -> list[dict]:
 def _is_plain(part: dict) -> bool:
     """Whether the part does with blanks what is expected of it."""
     expected = {
-        "Replace": {"pattern": {"String": spm.BLANK}, "content": " "},
-        "Metaspace": {"replacement": spm.BLANK},
+        "Replace": {"pattern": {"String": sentencepiece.BLANK}, "content": " "},
+        "Metaspace": {"replacement": sentencepiece.BLANK},
         "Strip": {"content": " ", "stop": 0},
     }.get(part["type"], {})
     return expected.items() <= part.items() and part.get("start", 0) <= 64

@@ -8,7 +8,7 @@ import shlex
 from html import escape
 from pathlib import Path
 
-from llmdata import textfile
+from llmdata import text_file
 from llmdata.messages import text_of
 from llmtext.progress import duration
 from llmtext.prompts import read_prompts
@@ -47,7 +47,7 @@ def is_number(value) -> bool:
 
 def read_lines(path: Path) -> list[dict]:
     rows = []
-    for _, line, _ in textfile.read_lines(path) if path.is_file() else []:
+    for _, line, _ in text_file.read_lines(path) if path.is_file() else []:
         try:
             row = json.loads(line.decode("utf-8", errors="replace"))
         except ValueError:

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmdata.folder import find_model
-from llmdata.textfile import parse_json, read_text
+from llmdata.model_folder import find_model
+from llmdata.text_file import parse_json, read_text
 from llmdata.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmdata.textfile import read_object
+from llmdata.text_file import read_object
 from llmtext.fingerprint import file_digest, model_fingerprint
 
 from .settings import OF_POLICY, Options, Programs, Round, Source, Training, as_arguments

@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmdata.badrow import EMPTY, MALFORMED, BadRow
-from llmdata.chatrows import read_talk
+from llmdata.bad_row import EMPTY, MALFORMED, BadRow
+from llmdata.chat_rows import read_talk
 from llmdata.files import Notes
 from llmdata.formats import TALKS, parse_row
 from llmdata.messages import read_fields, read_messages, with_system

@@ -6,7 +6,7 @@ from llmdata.errors import InputError
 from llmdata.options import check_texts
 
 from .generator import Generator, SamplerOptions
-from llmdata.stream import TextStream
+from llmdata.detokenizer import TextStream
 
 
 def add_sampling_options(add, temperature: float, top_p: float, max_tokens: int) -> None:

@@ -1,11 +1,11 @@
 """What a model reads of a conversation: a prompt up to where it is to answer, and the whole with an answer."""
 
-from llmdata.badrow import BadRow
-from llmdata.chatrows import Conversation
-from llmdata.chattokens import RowEncoder
+from llmdata.bad_row import BadRow
+from llmdata.chat_rows import Conversation
+from llmdata.chat_tokens import RowEncoder
 from llmdata.rows import ID_MASK
 
-from llmdata.chat import Template
+from llmdata.chat_template import Template
 from llmdata.errors import InputError
 from .prompts import Prompt
 

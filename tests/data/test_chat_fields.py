@@ -14,12 +14,12 @@ from chatprep import model, prepare, refused, trained  # noqa: F401  fixtures
 from tokenizers import AddedToken, Tokenizer
 
 from llmdata import rows
-from llmdata.badrow import BadRow
-from llmdata.chatrows import read_row
+from llmdata.bad_row import BadRow
+from llmdata.chat_rows import read_row
 from llmdata.formats import parse_row as parse
-from llmdata.chattokens import RowEncoder
-from llmdata import tracked
-from llmdata.chat import Template
+from llmdata.chat_tokens import RowEncoder
+from llmdata import provenance
+from llmdata.chat_template import Template
 from llmtext.prompts import read_prompts
 from llmdata.tokenizer import open_tokenizer
 from llmtext.turns import Turns
@@ -404,7 +404,7 @@ def test_fields_that_a_table_lacks(tmp_path, trained, prepare):
 
 def test_followed_text(tmp_path):
     """Of drawn texts through drawn expressions: what it is, and that no character is taken for another source's."""
-    environment = tracked.Environment()
+    environment = provenance.Environment()
     letters = ["abc \n", "uvw \n", "xyz\" \n"]
     one = ["trim", "string", "list | join", "first", "last", "reverse", "upper", "replace('a', 'N')", "tojson", "indent", "default('N')",
            "batch(2) | map('join', '-') | join('+')"]  # fmt: skip
@@ -431,18 +431,18 @@ def test_followed_text(tmp_path):
             want = program.render(given)
         except ValueError:  # an empty separator
             continue
-        found = program.render({name: tracked.of_source(text, number) for number, (name, text) in enumerate(given.items(), 1)})
+        found = program.render({name: provenance.of_source(text, number) for number, (name, text) in enumerate(given.items(), 1)})
         assert found == want
-        for text, number, flags in tracked.runs(found):
-            lost += bool(flags & tracked.LOST)
+        for text, number, flags in provenance.runs(found):
+            lost += bool(flags & provenance.LOST)
             others = {letter for other, kind in enumerate(letters, 1) if other != number for letter in kind if letter.isalpha()}
-            assert flags & tracked.LOST or not {*text} & others, (text, number, source, given)
+            assert flags & provenance.LOST or not {*text} & others, (text, number, source, given)
     assert 0 < lost < 400
 
 
 def test_parts_that_look_like_separators():
     """Their origins are those of where they stand."""
-    text = tracked.Text("abbxaba", "1234567")
+    text = provenance.Text("abbxaba", "1234567")
     assert [part._origins for part in text.split("ab")] == ["", "34", "7"]
     assert [part._origins for part in text.rsplit("ab", 1)] == ["1234", "7"]
     assert [part._origins for part in text.partition("bx")] == ["12", "34", "567"]

@@ -15,14 +15,14 @@ from pyarrow import parquet
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 
-from llmdata import seams, shards  # noqa: E402
+from llmdata import cut_points, shards  # noqa: E402
 from llmdata import split as split_data  # noqa: E402
 from llmdata import tokenizer as tokenizers  # noqa: E402
-from llmdata.cut import cut_at_seams  # noqa: E402
+from llmdata.pieces import cut_at_seams  # noqa: E402
 from llmdata.encode import Encoder, Unit  # noqa: E402
 from llmdata.files import Notes  # noqa: E402
-from llmdata.pattern import Pattern, Unknown  # noqa: E402
-from llmdata.seams import Seams  # noqa: E402
+from llmdata.glushkov import Pattern, Unknown  # noqa: E402
+from llmdata.cut_points import Seams  # noqa: E402
 from checkout import script
 
 N, P = normalizers, pre_tokenizers
@@ -340,9 +340,9 @@ def test_what_composes_with_neighbours():
     pairs = [[chr(int(part, 16)) for part in pair] for pair in parts if len(pair) == 2 and pair[0][0] != "<"]
     firsts = {pair[0] for pair in pairs} | set(map(chr, (*range(0xAC00, 0xD7A4), *range(0x1100, 0x1113))))
     seconds = {pair[1] for pair in pairs} | set(map(chr, (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))))
-    assert not any(seams._NEVER_COMPOSED.match(first) for first in firsts)
+    assert not any(cut_points._NEVER_COMPOSED.match(first) for first in firsts)
     for code in (*range(0xD800), *range(0xE000, 0x10000)):
-        if seams._starts_alone(chr(code)):
+        if cut_points._starts_alone(chr(code)):
             begin = unicodedata.normalize("NFKD", chr(code))[0]
             assert begin not in seconds and unicodedata.combining(begin) == 0, hex(code)
 

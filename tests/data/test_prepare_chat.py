@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from llmdata import rows
 from llmdata import tokenizer as tokenizers
-from llmdata.chat import LLAMA3_TEMPLATE, Template
+from llmdata.chat_template import LLAMA3_TEMPLATE, Template
 from llmdata.tokenizer import open_tokenizer
 
 

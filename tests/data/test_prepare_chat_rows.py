@@ -17,7 +17,7 @@ from chatprep import (
 from chatprep import model, prepare, refused, trained  # noqa: F401  fixtures
 from tokenizers import AddedToken, Tokenizer
 
-from llmdata import chatrows, chatset, chattokens, rows, show
+from llmdata import chat_rows, chat_set, chat_tokens, rows, row_display
 from checkout import script
 
 
@@ -279,7 +279,7 @@ def lengths(folder, prepare, tmp_path, *fields):
     prepare(
         tmp_path / "measure.jsonl", "--tokenizer", folder, "--output", tmp_path / "measured", "--val-fraction", 0, "--overwrite"
     )
-    return [chattokens.row_length(row) for row in read(tmp_path / "measured")]
+    return [chat_tokens.row_length(row) for row in read(tmp_path / "measured")]
 
 
 def test_long_conversations(tmp_path, model, prepare, refused):
@@ -349,7 +349,7 @@ def test_long_comparisons(tmp_path, model, prepare, refused):
         row = read(tmp_path / "out")[0]
         found = [len(part) for part in row.answers]
         assert (
-            whole - less - 2 < chattokens.row_length(row) <= whole - less
+            whole - less - 2 < chat_tokens.row_length(row) <= whole - less
         )  # one length for all that are cut: up to one place is left
         longest = max(found)
         assert all(n == size or n == longest for n, size in zip(found, sizes))
@@ -410,8 +410,8 @@ def test_folders_and_tables_and_many_processes(tmp_path, model, prepare, monkeyp
     prepare(tmp_path / "in" / "a.jsonl", tmp_path / "b.jsonl", *arguments, tmp_path / "1")
     prepare(tmp_path / "in", *arguments, tmp_path / "2")
     prepare(tmp_path / "in" / "b.parquet", *arguments, tmp_path / "table")  # whose kind is not known from elsewhere
-    monkeypatch.setattr(chatset, "SMALL", 0)
-    monkeypatch.setattr(chatset, "TASK_BYTES", 500)
+    monkeypatch.setattr(chat_set, "SMALL", 0)
+    monkeypatch.setattr(chat_set, "TASK_BYTES", 500)
     prepare(tmp_path / "in", *arguments, tmp_path / "3", "--workers", 2)
     for name in ("train_000.bin", "val_000.bin"):
         assert (
@@ -480,7 +480,7 @@ def test_parts_so_small_that_nothing_is_in_them(tmp_path, monkeypatch, model, re
 def test_rows_of_both_kinds(tmp_path, model, prepare, kind):
     write_jsonl(tmp_path / "a.jsonl", GOOD | PAIR)
     prepare(tmp_path / "a.jsonl", "--tokenizer", model, "--output", tmp_path / "out", "--val-fraction", 0, "--kind", kind)
-    assert rows.read_header(tmp_path / "out" / "train_000.bin")["kind"] == {v: k for k, v in chatrows.KIND_NAMES.items()}[kind]
+    assert rows.read_header(tmp_path / "out" / "train_000.bin")["kind"] == {v: k for k, v in chat_rows.KIND_NAMES.items()}[kind]
 
 
 # ---- the folder
@@ -609,8 +609,8 @@ def test_show_in_colour_and_harmless(tmp_path, model, prepare):
     os.close(slave)
     text = read_to_end(master)
     assert done.returncode == 0
-    assert f"{show.GREEN}\ufffd[31mred{show.PLAIN}{show.YELLOW}<|eot_id|>{show.PLAIN}" in text
-    assert f"{show.DIM}q{show.PLAIN}{show.CYAN}<|eot_id|>" in text
+    assert f"{row_display.GREEN}\ufffd[31mred{row_display.PLAIN}{row_display.YELLOW}<|eot_id|>{row_display.PLAIN}" in text
+    assert f"{row_display.DIM}q{row_display.PLAIN}{row_display.CYAN}<|eot_id|>" in text
 
 
 def test_wrapping():
@@ -620,7 +620,7 @@ def test_wrapping():
         width = draw.randint(2, 30)
         text = "".join(draw.choices(alphabet, k=draw.randint(0, 40)))
         pieces = [("", word) for word in re.findall(r"\n|[^\S\n]+|\S+", text)]
-        lines = ["".join(word for _, word in line) for line in show.wrap(pieces, width)]
-        assert all(show.columns(line) <= width for line in lines)
+        lines = ["".join(word for _, word in line) for line in row_display.wrap(pieces, width)]
+        assert all(row_display.columns(line) <= width for line in lines)
         assert "".join("".join(lines).split()) == "".join(text.split())
         assert len(lines) >= text.rstrip("\n").count("\n")

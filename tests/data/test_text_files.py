@@ -16,7 +16,7 @@ from chatprep import model, prepare, trained  # noqa: F401  fixtures
 from textprep import documents, random_text, refused
 from textprep import run as prepare_data
 
-from llmdata import chatset, files, formats, records, rows, split, textfile
+from llmdata import chat_set, files, formats, records, rows, split, text_file
 from llmdata.errors import InputError
 from llmround import settings
 from llmtext import prompts
@@ -111,7 +111,7 @@ def data_rows(path):
 
 
 def chat_rows(path):
-    return [formats.parse_row(line.value) for line in chatset.read_sources([chatset.Source(path, 1.0)])]
+    return [formats.parse_row(line.value) for line in chat_set.read_sources([chat_set.Source(path, 1.0)])]
 
 
 def eval_rows(path):
@@ -135,7 +135,7 @@ PROGRAMS = {
 def test_the_same_rows_of_every_container(tmp_path, monkeypatch, program):
     read, row_of, expected = PROGRAMS[program]
     said = texts(12)
-    monkeypatch.setattr(textfile, "READ_BYTES", random.choice([16, 61, 1 << 20]))
+    monkeypatch.setattr(text_file, "READ_BYTES", random.choice([16, 61, 1 << 20]))
     monkeypatch.setattr(records, "MOST_ROWS", random.choice([5, 256]))
     for path in in_all_containers(tmp_path, [row_of(text) for text in said]):
         assert read(path) == [expected(text) for text in said], path.name
@@ -147,7 +147,7 @@ def test_any_values_of_an_array(tmp_path, monkeypatch):
     values = random.choices(kinds, k=200)
     (tmp_path / "a.json").write_text(json.dumps(values, indent=random.choice([None, 1])))
     for size in (5, 16, 61):
-        monkeypatch.setattr(textfile, "READ_BYTES", size)
+        monkeypatch.setattr(text_file, "READ_BYTES", size)
         assert [(number, value) for number, value, _ in records.read_rows(tmp_path / "a.json")] == list(enumerate(values, 1))
 
 
@@ -167,7 +167,7 @@ def data_text(path):
 ], ids=["generate", "prepare_data"])  # fmt: skip
 def test_the_same_text_of_every_container(tmp_path, monkeypatch, read, expected):
     text = "".join(line.replace("\r\n", "\n") for line in texts(12)) + "\ufeff end"
-    monkeypatch.setattr(textfile, "READ_BYTES", random.choice([16, 61, 1 << 20]))
+    monkeypatch.setattr(text_file, "READ_BYTES", random.choice([16, 61, 1 << 20]))
     for packing, pack in PACKINGS.items():
         for name, encode in ENCODINGS.items():
             path = tmp_path / f"a{name}.Txt{packing}"
@@ -204,7 +204,7 @@ def test_compressed_files_cut_off_or_damaged(tmp_path, packing, suffix):
             data_rows(path)
         assert str(path) in str(error.value) and ("at byte" in str(error.value) or cut < 4), error.value
     path.write_bytes(data + b"more")
-    with pytest.raises(InputError, match=f"damaged {textfile.PACKED[packing]} data before byte {len(data) + 4} "):
+    with pytest.raises(InputError, match=f"damaged {text_file.PACKED[packing]} data before byte {len(data) + 4} "):
         data_rows(path)
     flipped = bytearray(gzip.compress(as_lines(values).encode()))
     flipped[random.randrange(len(flipped) // 2, len(flipped))] ^= 1 << random.randrange(8)
@@ -310,10 +310,10 @@ def test_iconv_does_what_the_hint_says(tmp_path):
         path = tmp_path / name
         path.write_bytes((gzip.compress if name.endswith("gz") else bytes)(text.encode(encoding)))
         with pytest.raises(InputError) as error:
-            textfile.read_text(path)
+            text_file.read_text(path)
         command = str(error.value).split(": ")[-1].replace("NEW", "new.txt")
         subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
-        assert textfile.read_text(tmp_path / "new.txt") == text
+        assert text_file.read_text(tmp_path / "new.txt") == text
 
 
 # ---- configurations
@@ -373,7 +373,7 @@ import re, sys
 sys.path.insert(0, {str(ROOT / "data")!r})
 import pyarrow.parquet
 from pathlib import Path
-from llmdata.source import read_pieces
+from llmdata.documents import read_pieces
 peak = lambda: int(re.search("VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])  # ru_maxrss begins with the parent's
 before = peak()
 total = sum(len(piece.text) for piece in read_pieces(Path({str(path)!r}), 1 << 18))
@@ -390,8 +390,8 @@ print(total, peak() - before)
 ])  # fmt: skip
 def test_a_row_without_end_is_not_read_whole(tmp_path, monkeypatch, name, data, expected):
     (tmp_path / name).write_bytes(data)
-    monkeypatch.setattr(textfile, "READ_BYTES", 64)
-    monkeypatch.setattr(textfile, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(text_file, "READ_BYTES", 64)
+    monkeypatch.setattr(text_file, "LONGEST_LINE", 1000)
     monkeypatch.setattr(records, "LARGEST_ROW", 1000)
     with pytest.raises(InputError, match=expected):
         data_rows(tmp_path / name)

@@ -14,8 +14,8 @@ import tokenizerkinds as kinds
 from model import LEAD, TINY, greedy_text, transformers_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-from llmdata.chat import Template  # noqa: E402
-from llmdata.stream import TextStream, decode_behind  # noqa: E402
+from llmdata.chat_template import Template  # noqa: E402
+from llmdata.detokenizer import TextStream, decode_behind  # noqa: E402
 from checkout import load_script
 
 PRECISION = "fp32" if "fp32" in llmc.build_folders() else "bf16"

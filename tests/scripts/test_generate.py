@@ -18,10 +18,10 @@ from trainrun import BOS, EOS, VOCAB, write_tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 from llmdata.characters import harmless  # noqa: E402
-from llmdata.chat import Chat  # noqa: E402
+from llmdata.chat_template import Chat  # noqa: E402
 from llmdata.errors import InputError  # noqa: E402
 from llmtext.generator import Generator, SamplerOptions  # noqa: E402
-from llmdata.stream import TextStream  # noqa: E402
+from llmdata.detokenizer import TextStream  # noqa: E402
 from llmtext.texts import Row, take_token  # noqa: E402
 from checkout import script
 
@@ -273,7 +273,7 @@ def transformers_chat(folder, tokenizer, template, messages):
 @pytest.mark.parametrize("own", [None, "tokenizer_config.json", "chat_template.jinja"])
 @pytest.mark.parametrize("system", [None, "Be brief."])
 def test_chat_is_what_transformers_makes(chat_folder, own, system):
-    from llmdata.chat import LLAMA3_TEMPLATE
+    from llmdata.chat_template import LLAMA3_TEMPLATE
 
     folder, tokenizer = chat_folder
     fields = {"bos_token": {"content": "<|begin_of_text|>"}, "eos_token": "<|end_of_text|>"}

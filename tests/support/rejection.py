@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 import llmc
 import rejection_sample
 from checkout import script
-from llmdata.chat import Template
+from llmdata.chat_template import Template
 from llmtext.prompts import read_prompts
 from llmtext.turns import Turns
 from model import TINY

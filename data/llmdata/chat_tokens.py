@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from .chat import ROW, Piece, Template
+from .chat_template import ROW, Piece, Template
 from .errors import InputError
 
-from .badrow import MASKED, NO_DIFFERENCE, SPECIAL, TEMPLATE, TOO_LONG, BadRow
-from .chatrows import Comparison, Conversation, compare
+from .bad_row import MASKED, NO_DIFFERENCE, SPECIAL, TEMPLATE, TOO_LONG, BadRow
+from .chat_rows import Comparison, Conversation, compare
 from .messages import REASONING, has_words, is_trained
 from .rows import FORMAT, TRAINED, Row
 

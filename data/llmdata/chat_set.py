@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from .chat import Template
+from .chat_template import Template
 from .tokenizer import open_tokenizer
 
 from . import pool
-from .badrow import MALFORMED, BadRow
-from .chatrows import EXPECTED, KIND_NAMES, kinds_of, read_row
-from .chattokens import RowEncoder
+from .bad_row import MALFORMED, BadRow
+from .chat_rows import EXPECTED, KIND_NAMES, kinds_of, read_row
+from .chat_tokens import RowEncoder
 from .errors import InputError
 from .formats import parse_row
 from .records import Value, place, read_rows

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Iterator
 
-from .cut import Piece, cut_document
+from .pieces import Piece, cut_document
 from .errors import InputError
 from .records import NO_VALUE, Value, open_table, parse, place, read_batches, read_rows, why_no_value
-from .textfile import TABLE, TEXT, format_of, read_chunks
+from .text_file import TABLE, TEXT, format_of, read_chunks
 
 
 def read_pieces(path: Path, piece_chars: int) -> Iterator[Piece]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Iterable, Iterator
 
 from .encode import Unit
-from .seams import Seams
+from .cut_points import Seams
 
 UNIT_CHARS = 1 << 18
 

@@ -15,15 +15,15 @@ from types import MappingProxyType
 import jinja2
 import numpy as np
 
-from . import textfile
+from . import text_file
 from .characters import harmless
 from .messages import REASONING, TOKENS, has_words, text_of
 from .tokenizer import CONFIG, token_text
 
 from .errors import InputError
-from .otherforms import PARTS, advice
-from .prefix import without_prefix
-from .tracked import GENERATED, LOST, Environment, of_source, runs
+from .template_hints import PARTS, advice
+from .prefix_space import without_prefix
+from .provenance import GENERATED, LOST, Environment, of_source, runs
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
 {{ 'ipython' if message['role'] == 'tool' else message['role'] }}<|end_header_id|>
@@ -48,7 +48,7 @@ def find_templates(folder: Path, fields: dict) -> tuple[dict[str, str], str]:
     own = folder / OWN
     if own.exists():
         more = folder / MORE / f"{TOOL_USE}.jinja"
-        return {DEFAULT: textfile.read_text(own)} | ({TOOL_USE: textfile.read_text(more)} if more.exists() else {}), OWN
+        return {DEFAULT: text_file.read_text(own)} | ({TOOL_USE: text_file.read_text(more)} if more.exists() else {}), OWN
     given = fields.get("chat_template")
     named = _named_templates(given, folder / CONFIG) if isinstance(given, list) else {DEFAULT: given}
     return (named, CONFIG) if isinstance(named.get(DEFAULT), str) else ({}, LLAMA3)
@@ -123,7 +123,7 @@ class Template:
 
     def __init__(self, folder: Path, tokenizer, date: datetime.date | None = None):
         self.folder, self.tokenizer, self.date = folder, tokenizer, date
-        self.fields = textfile.read_object(folder / CONFIG)
+        self.fields = text_file.read_object(folder / CONFIG)
         self.tokens = {name: token for name in TOKENS if (token := token_text(self.fields.get(name)))}
         named, self.origin = find_templates(folder, self.fields)
         if not named:

@@ -19,7 +19,7 @@ from typing import Callable
 
 from tokenizers import Tokenizer, models
 
-from .pattern import Pattern, Unknown
+from .glushkov import Pattern, Unknown
 from .tokenizer import as_json, byte_letters, parts_of
 
 Step = Callable[[str, str], bool | tuple[str, str]]

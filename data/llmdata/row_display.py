@@ -8,7 +8,7 @@ from typing import Iterable, Iterator
 
 import numpy as np
 
-from .stream import decode_behind
+from .detokenizer import decode_behind
 
 from .characters import harmless
 from .rows import COMPARISONS, FORMAT, ID_MASK, TRAINED, Row, trained_tokens

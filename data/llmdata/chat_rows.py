@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .badrow import IDENTICAL, MALFORMED, NO_ASSISTANT, BadRow
+from .bad_row import IDENTICAL, MALFORMED, NO_ASSISTANT, BadRow
 from .formats import TALKS
 from .messages import meaning, read_fields, read_messages, text_of, with_system
 from .rows import COMPARISONS, CONVERSATIONS, MOST_ANSWERS
