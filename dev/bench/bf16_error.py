@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""How far PyTorch's own bf16 is from float64 on the models of test_llama3.c: transformers' LlamaForCausalLM in bf16 and
-in float64, with the same weights and tokens. The limits of test_llama3's bf16 build are 1.5 times the worst that this
-prints.
+"""How far PyTorch's own bf16 is from float64 on the models of test_llama3.cu.
+
+transformers' LlamaForCausalLM runs in bf16 and in float64, with the same weights and tokens. The tolerances of test_llama3's bf16
+build are 1.5 times the worst errors that this prints.
 
     dev/bench/bf16_error.py [--seeds 12]
 """
@@ -12,7 +13,7 @@ import collections
 import torch
 import transformers
 
-# V, C, F, L, NH, NKV, HD, tied, llama3 rope, B, T: test_llama3.c's cases
+# V, C, F, L, NH, NKV, HD, tied, llama3 rope, B, T: the cases of test_llama3.cu
 CASES = {
     "4 heads over 2": (300, 64, 112, 2, 4, 2, 16, False, False, 2, 37),
     "9 heads over 3, tied": (193, 144, 80, 2, 9, 3, 16, True, False, 2, 33),
@@ -74,7 +75,7 @@ def draw_weights(model):
 
 
 def relative(value, expected, whole=0.0):
-    """As in test_llama3: a gradient that vanishes is measured by the norm of the whole gradient."""
+    """The error as test_llama3 measures it: that of a vanishing gradient is relative to the norm of the whole gradient."""
     norm = expected.norm().item()
     return ((value - expected).norm() / max(norm if norm > 1e-8 * whole else whole, 1e-30)).item()
 
@@ -97,7 +98,7 @@ def kind(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=12, metavar="N", help="draws of weights and tokens (default: %(default)s)")
     seeds = parser.parse_args().seeds
     kinds, by_case = collections.defaultdict(list), collections.defaultdict(list)
     for seed in range(seeds):

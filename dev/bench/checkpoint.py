@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Checkpoints: the write against `dd` on the same disk, what training waits for it, the load against reading the files.
+"""Checkpoints: how writing compares with `dd` on the same disk, how long training waits, how loading compares with reading.
 
-    python dev/bench/checkpoint.py                                       # configs/small_124m.json, 1.7 GB, in a temporary folder
+    python dev/bench/checkpoint.py                                     # configs/small_124m.json, 1.7 GB, in a temporary folder
     python dev/bench/checkpoint.py --config configs/tiny.json --folder /mnt/disk --json result.json
 
-In each round, in turns, so that a disk that slows down slows both sides:
-  dd        writes as many bytes as a checkpoint has, bs=8M conv=fsync; direct: past the page cache (oflag=direct)
-  snapshot  what training waits for: the copy of master weights and moments
+The sides take turns, round by round, so that a disk that slows down slows all:
+  dd        writes as many bytes as a checkpoint has, with bs=8M conv=fsync; direct: past the page cache (oflag=direct)
+  snapshot  copies master weights and moments, for which training waits
   write     checkpoint_write from the snapshot: files, checksums, fsync, renames
-  verify    all checksums, and load: weights, master weights and moments into a model; files not in memory (cold), in memory (warm)
-  read      the same files by dd into /dev/null, cold and warm
-and by how much the peak of resident memory grows in a load. Medians over the rounds.
+  verify    checks all checksums; load: reads weights, master weights and moments into a model. Both with files that are not in
+            memory (cold), and in memory (warm)
+  read      reads the same files by dd into /dev/null, cold and warm
+The growth of peak resident memory during a load is measured too. Results are medians over the rounds.
 """
 
 import argparse
@@ -37,10 +38,10 @@ BLOCK = 8 << 20
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/small_124m.json", help="config.json of the model (default: %(default)s)")
-    parser.add_argument("--folder", help="where the disk is (default: a temporary folder in the repository's build/)")
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="(default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--folder", help="folder on the disk to measure (default: the repository's build/)")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="build to measure (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
 
@@ -55,7 +56,7 @@ def dd(*words):
 
 
 def forget(folder):
-    """The files' pages leave memory: what is on the disk already can be dropped."""
+    """Drops the files from the page cache; they are on the disk already."""
     for path in folder.rglob("*"):
         if path.is_file():
             with open(path, "rb") as file:
@@ -68,12 +69,12 @@ def read_files(folder):
 
 
 def peak_growth(call):
-    """Bytes by which the peak of resident memory exceeds what is resident now."""
+    """How many bytes the peak of resident memory rises above what is resident now."""
     def status(field):
         line = next(line for line in open("/proc/self/status") if line.startswith(field))
         return int(line.split()[1]) << 10
 
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     call()
     return max(0, status("VmHWM") - before)
@@ -152,8 +153,9 @@ def main():
             print(" ".join(f"{name} {value:.3f}" for name, value in rounds[-1].items() if "bytes" not in name), flush=True)
         median, ratios = summary(bench, rounds)
         bench.lib.snapshot_destroy(bench.snapshot)
-    print(f"{bench.bytes / 1e9:.3f} GB, dd {bench.bytes / 1e9 / median['dd']:.2f} GB/s, write "
-          f"{bench.bytes / 1e9 / median['write']:.2f} GB/s, peak of a load +{median['load_peak_bytes'] / 2**20:.1f} MiB")  # fmt: skip
+    size, growth = bench.bytes / 1e9, median["load_peak_bytes"] / 2**20
+    print(f"{size:.3f} GB, dd {size / median['dd']:.2f} GB/s, write {size / median['write']:.2f} GB/s, "
+          f"peak of a load +{growth:.1f} MiB")  # fmt: skip
     for name, value in ratios.items():
         print(f"{name:26} {value:.3f}")
     if options.json:

@@ -1,27 +1,26 @@
 #!/usr/bin/env python3
-"""Finetuning beside pretraining on the cpu target: what packing, masks and pairs of answers cost; ratios within one run.
+"""Finetuning compared with pretraining on the cpu target: what packing, masks and pairs of answers cost.
 
     python dev/bench/finetune.py --json dev/bench/results/DEVICE-COMMIT/finetune.json       # a quiet machine; a few minutes
     python dev/bench/finetune.py --rounds 1 --steps 4                                       # a quick look
 
-The same model and shape of a step on every side, sides in turns, round by round:
-  pretraining              documents as long as the conversations, attention inside them; and as one text, without that mask
+All sides have the same model and shape of a step. They take turns, round by round:
+  pretraining              documents as long as the conversations, with attention inside each; and as one text, without that mask
   sft                      conversations packed into rows
-  dpo                      pairs of answers, prompt once and both answers behind it, the reference's log-probabilities read
-  reference                these log-probabilities computed (--reference-only); the program's start is taken off, which is the
-                           time of the same command when it finds them already there
-Lengths are drawn as those of chats are, with a long tail (log-normal). Rates are medians over a turn's steps (without the
-first two), then over the rounds. Three of them for what is packed:
-  positions/s              all positions of the batches, those left over at the ends of rows included
-  tokens/s                 of rows, as their files count them: a prompt once
-  chosen tokens/s          of prompts and their better answers: what sft on the better answers would have trained on
+  dpo                      pairs of answers that follow their common prompt; the reference's log-probabilities are read
+  reference                these log-probabilities are computed (--reference-only). The program's start is subtracted: it is the
+                           time of the same command when they are there already
+Lengths are drawn from a log-normal distribution, which has a long tail like those of chats. Rates are medians over the steps of
+a turn (without the first two), then over the rounds. For packed data there are three:
+  positions/s              all positions of the batches, including unused ones at the ends of rows
+  tokens/s                 tokens of rows as their files count them, with each prompt once
+  chosen tokens/s          tokens of prompts and their chosen answers: what SFT on the chosen answers would have trained on
 """
 
 import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,12 +30,13 @@ import time
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "data")]
+import machine  # noqa: E402
 import trainrun  # noqa: E402
 from llmdata import rows  # noqa: E402
 
 PROGRAM = ROOT / "build" / "cpu" / "train_llama3"
-IDS = (0, 256)  # of the tokenizer's that are text
+IDS = (0, 256)  # the tokenizer's ids that are text
 SIDES = ("pretraining", "pretraining, no mask", "sft", "dpo", "reference")
 GOALS = {"sft to pretraining": 0.9, "dpo to sft": 0.45, "reference to dpo": 2.5}
 
@@ -44,14 +44,14 @@ GOALS = {"sft to pretraining": 0.9, "dpo to sft": 0.45, "reference to dpo": 2.5}
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=str(ROOT / "configs" / "tiny.json"), help="config.json (default: configs/tiny.json)")
-    parser.add_argument("--rows", type=int, default=8, help="of a step (default: %(default)s)")
-    parser.add_argument("--sequence", type=int, default=256, help="positions of a row (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=8, help="rows per step (default: %(default)s)")
+    parser.add_argument("--sequence", type=int, default=256, help="positions per row (default: %(default)s)")
     parser.add_argument("--prompt", type=int, default=20, help="median tokens of a prompt (default: %(default)s)")
     parser.add_argument("--answer", type=int, default=40, help="median tokens of an answer (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all cores)")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps of a turn (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: one per core)")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps per turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
 
@@ -67,7 +67,7 @@ def text(rng, count, flags=0):
 
 
 def answer(rng, length):
-    """Trained; the last token ends the turn."""
+    """An answer, all of which is trained. Its last token ends the turn."""
     tokens = text(rng, length, rows.TRAINED)
     tokens[-1] = trainrun.EOS | rows.TRAINED | rows.FORMAT
     return tokens
@@ -78,7 +78,7 @@ def prompt(rng, length):
 
 
 def draw_rows(rng, options, answers, positions):
-    """Rows of a prompt and its answers (one: a conversation) until they fill so many positions."""
+    """Rows of a prompt and its answers (with one answer, conversations) until they fill so many positions."""
     made, total = [], 0
     while total < positions:
         asked = prompt(rng, draw_length(rng, options.prompt, options.sequence // 4))
@@ -89,12 +89,12 @@ def draw_rows(rng, options, answers, positions):
 
 
 class Data:
-    """Folders with the data of each side, and the model that finetuning begins with."""
+    """Folders with the data of each side, and the model that finetuning starts from."""
 
     def __init__(self, folder, options):
         self.work, self.options = trainrun.Workplace(folder), options
         rng = np.random.default_rng(0)
-        positions = 4 * options.rows * options.sequence * options.steps  # the more rows, the fuller are packs
+        positions = 4 * options.rows * options.sequence * options.steps  # more rows make fuller packs
         self.talks, self.pairs = draw_rows(rng, options, 1, positions), draw_rows(rng, options, 2, positions)
         self.chat = self.write("chat", rows.CONVERSATIONS, self.talks)
         self.prefs = self.write("prefs", rows.COMPARISONS, self.pairs)
@@ -137,7 +137,7 @@ def training_rate(data, command):
 
 
 def reference_rate(data):
-    """Of a pass over all pairs; it leaves the values where the next turn of dpo finds them."""
+    """Positions per second of a pass over all pairs. The values stay where the next turn of dpo finds them."""
     command = data.finetuning("dpo", data.prefs, "--reference-only")
     for file in data.prefs.glob("reference_*.bin"):
         file.unlink()
@@ -150,7 +150,7 @@ def reference_rate(data):
 
 
 def turn(data, side):
-    """Positions a second."""
+    """One turn of a side. Returns positions per second."""
     if side == "reference":
         return reference_rate(data)
     if side.startswith("pretraining"):
@@ -161,7 +161,7 @@ def turn(data, side):
 
 def measure(data):
     turns = {side: [] for side in SIDES}
-    reference_rate(data)  # for the first turn of dpo
+    reference_rate(data)  # the first turn of dpo needs its values
     for number in range(data.options.rounds):
         print(f"round {number + 1} of {data.options.rounds}", file=sys.stderr, flush=True)
         for side in SIDES:
@@ -169,16 +169,16 @@ def measure(data):
     return {side: statistics.median(rates) for side, rates in turns.items()}, turns
 
 
-# ---- what the positions hold
+# ---- what the positions contain
 
 
 def packs_of(data, made):
-    """How many rows of a batch the loader makes of them; asked of the library itself."""
+    """How many rows of a batch the library's loader makes of these rows."""
     return loader_numbers(data, made)[0]
 
 
 def loader_numbers(data, made):
-    """(packs, share of their positions that hold rows)"""
+    """(packs, share of their positions that are used)"""
     from ctypes import byref, c_void_p
 
     import hostlib
@@ -194,7 +194,7 @@ def loader_numbers(data, made):
 
 
 def packing(data):
-    """{side: what a position holds on average: rows (fill), tokens of rows, and of prompts with their better answer}"""
+    """By side: the used share of positions (fill), and per position the tokens of rows, and of prompts and chosen answers."""
     found = {}
     for side, made in (("sft", data.talks), ("dpo", data.pairs)):
         packs, fill = loader_numbers(data, made)
@@ -205,11 +205,11 @@ def packing(data):
     return found
 
 
-# ---- all
+# ---- results
 
 
 def rates(medians, held):
-    """{side: {unit: a second}}"""
+    """{side: {unit: rate per second}}"""
     found = {side: {"positions": value} for side, value in medians.items()}
     for side, of in (("sft", "sft"), ("dpo", "dpo"), ("reference", "dpo")):
         for unit in ("tokens", "chosen"):
@@ -241,18 +241,11 @@ def print_all(found, held, compared):
         print(f"{name:36}{value:8.3f}{goal}")
 
 
-def machine():
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"device": name, "cores": os.cpu_count(), "load": os.getloadavg()[0], "commit": commit or "unknown"}
-
-
 def main():
     options = arguments()
     if not PROGRAM.exists():
         sys.exit(f"finetune: {PROGRAM} is missing: run make TARGET=cpu")
-    head = machine()
+    head = machine.describe()
     with tempfile.TemporaryDirectory(prefix="finetune.") as folder:
         data = Data(folder, options)
         held = packing(data)

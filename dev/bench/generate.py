@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""New tokens per second, ours beside transformers' generate with the same dtype and threads, on this machine in one run.
+"""New tokens per second: ours and those of transformers' generate, in one run with the same dtype and number of threads.
 
     python dev/bench/generate.py                                   # configs/small_124m.json, batch 1 and 8, bf16 and fp32
     python dev/bench/generate.py --target cuda --batches 1,8,64
 
-Random weights, random prompts, greedy, no end tokens. The sides take turns, round by round, so that a machine that slows down
-slows both; a turn generates --tokens behind prompts of --prompt tokens, and the prompt's own time is not counted: the time of
-the first token is measured apart and subtracted on both sides. Medians of the rounds are compared.
+Weights and prompts are random, decoding is greedy, and there are no end tokens. The sides take turns, round by round, so that a
+machine that slows down slows both. A turn writes --tokens tokens after prompts of --prompt tokens. The prompt's own time is not
+counted: the time of the first token is measured by itself and subtracted on both sides. Medians of the rounds are compared.
 """
 
 import argparse
@@ -23,20 +23,20 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(pathlib.Path(__file__).parent)]
 from llmtext.generator import Generator, SamplerOptions, library_path  # noqa: E402
-from vs_pytorch import commit, device_name, instructions  # noqa: E402
+from machine import commit, device_name, instructions  # noqa: E402
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/small_124m.json", help="config.json of the model (default: %(default)s)")
-    parser.add_argument("--batches", default="1,8", help="texts at once (default: %(default)s)")
-    parser.add_argument("--precisions", default="bf16,fp32", help="(default: %(default)s)")
-    parser.add_argument("--prompt", type=int, default=32, help="tokens of a prompt (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=32, help="new tokens of a text (default: %(default)s)")
+    parser.add_argument("--batches", default="1,8", help="numbers of texts that are written at once (default: %(default)s)")
+    parser.add_argument("--precisions", default="bf16,fp32", help="builds to measure (default: %(default)s)")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens per prompt (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=32, help="new tokens per text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of either side (default: all)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
     parser.add_argument("--target", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
 
@@ -60,7 +60,8 @@ class Ours:
     def __init__(self, options, folder, precision, prompts):
         library = library_path(options.target, precision)
         self.prompts = prompts.tolist()
-        self.generator = Generator(library, pathlib.Path(folder), len(self.prompts), options.prompt + options.tokens, options.threads)
+        context = options.prompt + options.tokens
+        self.generator = Generator(library, pathlib.Path(folder), len(self.prompts), context, options.threads)
 
     def run(self, tokens):
         for row, prompt in enumerate(self.prompts):
@@ -127,13 +128,14 @@ def main():
                 rates = measure(options, folder, vocabulary, batch, precision)
                 ours, theirs = (statistics.median(rates[name]) for name in ("ours", "transformers"))
                 print(f"{precision:12}{batch:6}{ours:10.1f}{theirs:14.1f}{ours / theirs:8.2f}", flush=True)
-                results.append({"precision": precision, "batch": batch, "ours": ours, "transformers": theirs, "ratio": ours / theirs, "rounds": rates})
+                results.append({"precision": precision, "batch": batch, "ours": ours, "transformers": theirs,
+                                "ratio": ours / theirs, "rounds": rates})  # fmt: skip
     if options.json:
         import transformers
 
-        head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(), "torch": torch.__version__,
-                "transformers": transformers.__version__, "config": options.config, "threads": options.threads,
-                "prompt": options.prompt, "tokens": options.tokens}
+        head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(),
+                "torch": torch.__version__, "transformers": transformers.__version__, "config": options.config,
+                "threads": options.threads, "prompt": options.prompt, "tokens": options.tokens}  # fmt: skip
         pathlib.Path(options.json).write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
 
 

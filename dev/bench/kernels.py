@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Time of every kernel launcher, and its share of what the device can do.
+"""The time of every kernel launcher, and its share of what the device can do.
 
-    python dev/bench/kernels.py                         # the small model's shapes
-    LLMC_TARGET=cuda python dev/bench/kernels.py        # and, on a GPU, Llama 3.2 1B's and 3.1 8B's
+    python dev/bench/kernels.py                         # with the small model's shapes
+    LLMC_TARGET=cuda python dev/bench/kernels.py        # on a GPU, also with those of Llama 3.2 1B and 3.1 8B
 
-First the device's own ceilings are measured: a large copy on the device (bytes read plus bytes written), and a large
-product in the build's precision. Then each kernel is timed by events and held against the ceiling that binds it:
+First the device's ceilings are measured: a large copy on the device (bytes read plus bytes written), and a large product in the
+build's precision. Then each kernel is timed by events and compared with the ceiling that limits it:
   bytes: what it must move at least once, operands read plus results written, whatever caches do;
-  FLOPs: 2 a multiply-add; attention counts the causal half only, its backward pass 2.5 times the forward.
+  FLOPs: 2 per multiply-add; attention counts only the causal half, and its backward pass 2.5 times the forward pass.
 A kernel whose data fit into a cache can exceed the copy's rate.
 """
 
@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 
 import torch
@@ -25,21 +24,22 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import llmc  # noqa: E402
+from machine import commit, device_name  # noqa: E402
 
 FLOATX, FP32 = 0, 1  # MatmulOut
 
-# rows and length of a micro-batch, and config.json's sizes: hidden C, FFN F, query heads, KV heads, head_dim, vocabulary
+# rows and length of a micro-batch, and sizes as in config.json: hidden C, FFN F, query heads, KV heads, head_dim, vocabulary
 MODELS = {
     "small": dict(B=8, T=256, C=256, F=768, NH=8, NKV=4, HD=32, V=2048, on="cpu cuda"),
     "1B": dict(B=4, T=2048, C=2048, F=8192, NH=32, NKV=8, HD=64, V=128256, on="cuda"),
     "8B": dict(B=2, T=4096, C=4096, F=14336, NH=32, NKV=8, HD=128, V=128256, on="cuda"),
 }
-CLASSIFIER_ROWS = 2048  # of a chunk of logits
+CLASSIFIER_ROWS = 2048  # in a chunk of logits
 OPTIMIZER_ELEMENTS = {"small": 4_000_000, "1B": 256_000_000, "8B": 256_000_000}
 
 
 class Bench:
-    """Calls of one library, timed."""
+    """Times calls of one library."""
 
     def __init__(self, precision):
         self.lib = llmc.load(precision)
@@ -49,7 +49,7 @@ class Bench:
         self.lib.matmul_prepare()
 
     def call(self, name, *arguments):
-        """A function without arguments that launches `name`, with nothing left to convert."""
+        """A function without arguments that launches `name`; all arguments are converted beforehand."""
         getattr(self.lib, name)  # sets the prototype
         function = getattr(self.lib.c, name)
         kinds = function.argtypes
@@ -57,7 +57,7 @@ class Bench:
         return lambda: function(*converted)
 
     def milliseconds(self, call, keep=None):
-        """Median over samples; each sample is as many calls as take 20 ms or more. keep: the buffers, alive till here."""
+        """Median over samples of as many calls as take 20 ms or more. `keep` holds the buffers, so that they stay allocated."""
         calls = 1
         while self.sample(call, calls) < 20 and calls < 1000:
             calls *= 2
@@ -74,7 +74,7 @@ class Bench:
         return elapsed.value
 
     def normal(self, *shape):
-        """Device memory with values of a unit normal distribution, made on the device."""
+        """Device memory with values from a unit normal distribution, drawn on the device."""
         buffer = self.lib.empty(shape)
         self.lib.weights_init_normal(buffer, None, 0, 0, buffer.count, 1.0, 1, buffer.count % 1000)
         return buffer
@@ -87,7 +87,7 @@ class Bench:
 
 
 def copy_ceiling(bench):
-    """GB/s of a copy on the device, read plus written. On the CPU by PyTorch, whose copy uses all threads."""
+    """GB/s of a copy on the device, read plus written. On the CPU PyTorch copies, as it uses all threads."""
     if bench.lib.on_cpu:
         source, to = torch.ones(64 << 20), torch.empty(64 << 20)
         return 2 * source.nbytes / bench.milliseconds(lambda: to.copy_(source)) / 1e6
@@ -99,7 +99,7 @@ def copy_ceiling(bench):
 
 
 def product_ceiling(bench):
-    """TFLOP/s of a large product, both operands as they lie in the forward pass."""
+    """TFLOP/s of a large product with operands laid out as in the forward pass."""
     n = 2048 if bench.lib.on_cpu else 8192
     a, b, d = bench.normal(n, n), bench.normal(n, n), bench.lib.empty((n, n))
     call = bench.call("matmul", d, FLOATX, a, b, n, n, n, False, True, False)
@@ -107,7 +107,7 @@ def product_ceiling(bench):
 
 
 def products(bench, s):
-    """The linear layers: forward, gradient of the input, gradient of the weight."""
+    """The products of linear layers: forward, gradient of the input, gradient of the weight."""
     N, C = s["B"] * s["T"], s["C"]
     layers = {
         "qkv": ((s["NH"] + 2 * s["NKV"]) * s["HD"], C),
@@ -210,11 +210,12 @@ def classifier(bench, s, e):
 
 
 def preference(bench, s, e):
-    """A batch of pairs of answers of 64 positions each."""
+    """A batch of pairs of answers, each of 64 positions."""
     n, C, length = s["B"] * s["T"], s["C"], 64
     answers = n // length
     first = torch.arange(answers) * length
-    spans, groups = torch.stack([first, first + length - 1], 1), torch.stack([first[::2] // length, torch.full((answers // 2,), 2)], 1)
+    spans = torch.stack([first, first + length - 1], 1)
+    groups = torch.stack([first[::2] // length, torch.full((answers // 2,), 2)], 1)
     spans, groups, counters = (bench.lib.device(t) for t in (spans, groups, torch.tensor([answers, answers // 2])))
     losses, weights, dloss, targets = bench.floats(n), bench.floats(n), bench.lib.device(torch.ones(1)), token_inputs(bench, s)[0]
     logprobs, reference, dseq = bench.floats(answers), bench.floats(answers), bench.floats(answers)
@@ -259,7 +260,7 @@ def cases(bench, s):
 
 
 def available(group, name):
-    """The group's cases; a kernel this library lacks is said, not passed over."""
+    """The group's cases. A kernel that this library lacks is reported."""
     try:
         yield from group
     except AttributeError as error:
@@ -281,33 +282,22 @@ def measure(bench, model, shapes, ceilings, only):
 
 def print_row(row):
     shape = "x".join(str(n) for n in row["shape"])
-    print(f"{row['kernel']:26} {shape:22} {row['ms']:10.4f} ms {row['rate']:9.3f} {row['unit']:8} {row['share']:6.1%}", flush=True)
-
-
-def device_name(bench):
-    if not bench.lib.on_cpu:
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
-    names = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].split(":", 1)[1].strip() if names else "CPU"
-
-
-def commit():
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    print(f"{row['kernel']:26} {shape:22} {row['ms']:10.4f} ms {row['rate']:9.3f} {row['unit']:8} {row['share']:6.1%}",
+          flush=True)  # fmt: skip
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="build to measure (default: %(default)s)")
-    parser.add_argument("--models", help=f"of {', '.join(MODELS)} (default: those that suit the target)")
-    parser.add_argument("--only", help="kernels whose name has this in it")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--models", help=f"models whose shapes to use: {', '.join(MODELS)} (default: those that suit the target)")
+    parser.add_argument("--only", metavar="TEXT", help="measure only kernels whose name contains this")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     options = parser.parse_args()
     bench = Bench(options.precision)
     target = "cpu" if bench.lib.on_cpu else "cuda"
     chosen = options.models.split(",") if options.models else [m for m, s in MODELS.items() if target in s["on"].split()]
     ceilings = {"GB/s": copy_ceiling(bench), "TFLOP/s": product_ceiling(bench)}
-    result = {"device": device_name(bench), "target": target, "precision": options.precision, "commit": commit()}
+    result = {"device": device_name(target), "target": target, "precision": options.precision, "commit": commit()}
     result |= {"threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())), "ceilings": ceilings, "kernels": []}
     print(f"{result['device']}: copy {ceilings['GB/s']:.1f} GB/s, product {ceilings['TFLOP/s']:.3f} TFLOP/s")
     for model in chosen:
@@ -315,7 +305,7 @@ def main():
         print(f"{model}: {' '.join(f'{k}={v}' for k, v in shapes.items() if k != 'on')}")
         for row in measure(bench, model, shapes, ceilings, options.only):
             result["kernels"].append(row)
-            if options.json:  # at once, so that a run cut short still tells
+            if options.json:  # at once, so that a run that is stopped leaves its results
                 pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
 
 

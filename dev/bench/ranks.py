@@ -1,26 +1,24 @@
 #!/usr/bin/env python3
-"""Many ranks on the cpu target: what overlap hides, what ZeRO saves, what ranks cost beside threads; ratios within one run.
+"""Many ranks on the cpu target: what overlap hides, what ZeRO saves, and what ranks cost compared with threads.
 
     python dev/bench/ranks.py --json dev/bench/results/DEVICE-COMMIT/ranks.json       # a quiet machine of 2 cores; a few minutes
     python dev/bench/ranks.py --rounds 1 --steps 4 --rate 200mbit                     # a quick look
 
-Speed, the same tokens a step on every side, sides in turns, round by round:
+Speed: all sides have the same tokens per step. They take turns, round by round:
   one rank      of two threads
-  two ranks     of one thread each, in shared memory; --overlap on, and off
-  two hosts     two ranks over a slow cable: network namespaces, a veth pair held to --rate by tc (root, Debian's iproute2);
-                --overlap on, and off. Said to be left out, and why, where that is not possible
-Seconds are medians over a turn's steps (without the first two), then over the rounds, from log.jsonl: the step's, those in
-which rank 0's collectives ran or waited for the other rank (busy), and those for which computation waited for them (exposed).
-On shared memory the copies need the cores that compute, so little can be hidden; a cable's time is free.
+  two ranks     of one thread each, in shared memory; with --overlap on and off
+  two hosts     two ranks over a slow cable: network namespaces joined by a veth pair that tc holds to --rate (needs root and
+                Debian's iproute2); with --overlap on and off. Where this is not possible, it is left out and the reason printed
+Seconds are medians over the steps of a turn (without the first two), then over the rounds. They are from log.jsonl: the whole
+step; the time in which rank 0's collectives ran or waited for the other rank (busy); and the time for which computation waited
+for them (exposed). In shared memory the copies need the cores that compute, so little can be hidden; a cable needs no core.
 
-Memory: the program's own table for 1, 2 and 4 ranks and ZeRO-0, 1, 2, by category, of each rank.
+Memory: each rank's memory by category, as the program's table prints it, for 1, 2 and 4 ranks and ZeRO-0, 1 and 2.
 """
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -29,6 +27,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
+import machine  # noqa: E402
 import ranks  # noqa: E402
 import trainrun  # noqa: E402
 
@@ -39,18 +38,18 @@ TIMEOUT = 600
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=str(ROOT / "configs" / "tiny.json"), help="config.json (default: configs/tiny.json)")
-    parser.add_argument("--rows", type=int, default=4, help="of a step, an even number (default: %(default)s)")
-    parser.add_argument("--sequence", type=int, default=256, help="tokens of a row (default: %(default)s)")
-    parser.add_argument("--zero", type=int, choices=[0, 1, 2], default=1, help="of the timed runs (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps of a turn (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=4, help="rows per step, an even number (default: %(default)s)")
+    parser.add_argument("--sequence", type=int, default=256, help="tokens per row (default: %(default)s)")
+    parser.add_argument("--zero", type=int, choices=[0, 1, 2], default=1, help="--zero of the timed runs (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps per turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--rate", default="1gbit", help="of the slow cable, as tc has it (default: %(default)s)")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--rate", default="1gbit", help="rate of the slow cable, as for tc (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
 
 def train(work, options, world, hosts=None, **more):
-    """The program's stdout."""
+    """Runs the program. Returns its stdout."""
     run = dict(config=options.config, seq_len=options.sequence, save="off", eval_every=0, checksum_every=0, overwrite=True)
     command = [PROGRAM, *work.arguments(**{**run, **more})]
     launch = hosts.run if hosts else ranks.run
@@ -64,7 +63,7 @@ def train(work, options, world, hosts=None, **more):
 
 
 def turn(work, options, world, threads, overlap, hosts):
-    """{what: median seconds over the steps}"""
+    """Median seconds over the steps: {"step", "busy", "exposed"}."""
     train(work, options, world, hosts, steps=options.steps + 2, batch_size=options.rows // world, threads=threads,
           zero=options.zero, overlap=overlap)  # fmt: skip
     steps = [line for line in work.log() if "tokens_per_second" in line][2:]
@@ -77,7 +76,7 @@ def turn(work, options, world, threads, overlap, hosts):
 
 
 def open_hosts(rate):
-    """(two hosts or None, why not)"""
+    """(two hosts, or None and the reason)"""
     try:
         import twohosts
     except ImportError:
@@ -140,7 +139,7 @@ def print_speed(options, medians, found):
 
 
 def memory_table(work, options, world, zero):
-    """{category: MiB of each rank}, from the program's table"""
+    """{category: MiB of each rank}, from the program's table."""
     out = train(work, options, world, steps=1, batch_size=1, threads=1, zero=zero)
     rows = re.findall(r"^  (\S.*?) +([\d.]+) MiB +[\d.]+ %$", out.split("memory\n", 1)[1], re.M)
     return {name: float(size) for name, size in rows}
@@ -158,14 +157,7 @@ def print_memory(tables):
         print(f"{name:18}" + "".join(f"{table[name]:11.1f}" if name in table else f"{'-':>11}" for table in tables.values()))
 
 
-# ---- all
-
-
-def machine():
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"device": name, "cores": os.cpu_count(), "load": os.getloadavg()[0], "commit": commit or "unknown"}
+# ---- results
 
 
 def main():
@@ -174,7 +166,7 @@ def main():
         sys.exit(f"ranks: {PROGRAM} is missing: run make TARGET=cpu")
     if options.rows < 2 or options.rows % 2:
         sys.exit(f"ranks: --rows {options.rows}: expected an even number")
-    head = machine()
+    head = machine.describe()
     hosts, why_not = open_hosts(options.rate)
     try:
         with tempfile.TemporaryDirectory(prefix="ranks.") as folder:

@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
-"""Tokens per second of the whole training step, ours against PyTorch's, on this machine and in one run.
+"""Tokens per second of whole training steps, ours and PyTorch's, in one run.
 
-    python dev/bench/vs_pytorch.py                          # small model of configs/tiny.json, 8 x 256 tokens a step
+    python dev/bench/vs_pytorch.py                          # the model of configs/tiny.json, 8 x 256 tokens per step
     python dev/bench/vs_pytorch.py --config configs/llama3.2_1b.json --batch 4 --sequence 2048     # on a GPU
 
-A step is forward, backward, clipping to norm 1 and AdamW. PyTorch runs in each of its settings: eager and compiled, fp32
-and bf16 autocast, a lean Llama (torch_llama.py) and transformers' LlamaForCausalLM; its AdamW is the fused one. Ours is
+A step is forward, backward, clipping to norm 1 and AdamW. PyTorch is measured in all of its settings: eager and compiled, fp32
+and bf16 autocast, a lean Llama (torch_llama.py) and transformers' LlamaForCausalLM, always with fused AdamW. Ours is
 build/TARGET/train_llama3 on synthetic text. The sides take turns, round by round, so that a machine that slows down slows
-both; the medians of the rounds are compared.
+both. The medians of the rounds are compared.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import platform
 import random
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ import time
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from machine import commit, device_name, instructions  # noqa: E402
 from torch_llama import Llama  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -33,22 +33,22 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/tiny.json", help="config.json of the model (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="rows of a step (default: %(default)s)")
-    parser.add_argument("--sequence", type=int, default=256, help="tokens of a row (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of either side (default: all)")
+    parser.add_argument("--batch", type=int, default=8, help="rows per step (default: %(default)s)")
+    parser.add_argument("--sequence", type=int, default=256, help="tokens per row (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of a turn (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per turn (default: %(default)s)")
     parser.add_argument("--target", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", default="lean,transformers", help="PyTorch models (default: %(default)s)")
-    parser.add_argument("--modes", default="eager,compiled", help="(default: %(default)s)")
-    parser.add_argument("--precisions", default="fp32,bf16", help="(default: %(default)s)")
+    parser.add_argument("--modes", default="eager,compiled", help="modes of PyTorch (default: %(default)s)")
+    parser.add_argument("--precisions", default="fp32,bf16", help="precisions of PyTorch (default: %(default)s)")
     parser.add_argument("--without-ours", action="store_true", help="measure PyTorch only")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
 
 class Pytorch:
-    """One setting of PyTorch: turn() → tokens per second."""
+    """PyTorch in one setting. turn() returns tokens per second."""
 
     def __init__(self, options, config, model, mode, precision):
         self.options, self.name = options, f"PyTorch {model}, {mode}, {precision}"
@@ -91,7 +91,7 @@ def make_transformers(config):
 
 
 class Ours:
-    """train_llama3 on synthetic text; its own log gives the time of each step."""
+    """train_llama3 on synthetic text. Its log has the rate of each step."""
 
     def __init__(self, options, folder):
         self.options, self.folder, self.name = options, pathlib.Path(folder), "train_llama3, bf16"
@@ -101,7 +101,7 @@ class Ours:
         vocabulary = json.loads(pathlib.Path(options.config).read_text())["vocab_size"]
         text = self.folder / "text.txt"
         text.write_text(synthetic_text(12 * (self.options.batch * self.options.sequence * 16 + 100_000)))
-        prepare = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), str(text), "--output", str(self.folder / "data")]
+        prepare = [sys.executable, str(ROOT / "data" / "prepare_data.py"), str(text), "--output", str(self.folder / "data")]
         run_quietly([*prepare, "--vocab-size", str(min(vocabulary, 2048))])
 
     def turn(self):
@@ -113,14 +113,15 @@ class Ours:
             command += ["--threads", str(o.threads)]
         run_quietly(command)
         steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        rates = [s["tokens_per_second"] for s in steps if "tokens_per_second" in s][2:]  # the first steps meet new shapes
+        rates = [s["tokens_per_second"] for s in steps if "tokens_per_second" in s][2:]  # the first ones set up
         return len(rates) / sum(1 / r for r in rates)
 
 
 def synthetic_text(letters):
-    """Words of random syllables, common ones more often, in lines; enough of them for a vocabulary to be trained."""
+    """Lines of random words, common ones more often; varied enough to train a vocabulary on."""
     rng = random.Random(0)
-    words = ["".join(rng.choice("bcdfghklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 4))) for _ in range(8000)]
+    syllables = [consonant + vowel for consonant in "bcdfghklmnprstvwz" for vowel in "aeiou"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(8000)]
     weights = [1 / (rank + 10) for rank in range(len(words))]
     chosen = rng.choices(words, weights, k=letters // 5)
     return "\n\n".join(" ".join(chosen[i : i + 60]) for i in range(0, len(chosen), 60))
@@ -130,26 +131,6 @@ def run_quietly(command):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"vs_pytorch: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-
-
-def device_name(target):
-    if target == "cuda":
-        return torch.cuda.get_device_name()
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def instructions():
-    """Which of the CPU's instructions for products of bf16 there are: rates differ fivefold."""
-    flags = pathlib.Path("/proc/cpuinfo").read_text()
-    return [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in flags]
-
-
-def commit():
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def sides(options, config, folder):
