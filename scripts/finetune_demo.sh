@@ -1,37 +1,22 @@
 #!/usr/bin/env bash
 # Pretraining, SFT and DPO in one command: a small model reads stories, learns to answer questions in a chat, and then to
-# answer politely. Prints how many held-out questions it answers before and after each stage.
+# answer politely. After each stage it prints how many held-out questions the model answers.
 #
-#   scripts/finetune_demo.sh             a few minutes on 2 CPU cores
-#   SEED=2 scripts/finetune_demo.sh      other stories, other weights
+#   scripts/finetune_demo.sh             takes a few minutes on 2 CPU cores
+#   SEED=2 scripts/finetune_demo.sh      uses other stories and other weights
 #
-# The data are made here, by scripts/demo/stories.py. Runs on the GPU where there is one (and nvcc to build for it), else on the
-# CPU. The result, runs/finetune_demo/, is replaced.
+# scripts/demo/stories.py makes the data. The demo runs on the GPU where there is one (and nvcc to build for it), else on the
+# CPU. It replaces runs/finetune_demo/, its result.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
+# shellcheck disable=SC1091
+. scripts/stage.sh
 
 SEED=${SEED:-1}
 VENV=${VENV:-.venv}
 RUN=${RUN:-runs/finetune_demo}
 JOBS=${JOBS:-$(nproc)}
 PYTHON=$VENV/bin/python
-
-# stage NAME COMMAND...: announces, runs, times; a failure names the stage and ends the script with the command's code.
-stage() {
-    local name=$1 begin=$SECONDS code=0
-    shift
-    printf '\n== %s\n' "$name"
-    "$@" || code=$?
-    if [ "$code" != 0 ]; then
-        printf 'finetune_demo: stage "%s" failed with exit code %d after %d s\n' "$name" "$code" $((SECONDS - begin)) >&2
-        exit "$code"
-    fi
-    printf '== %s: done in %d s\n' "$name" $((SECONDS - begin))
-}
-
-choose_target() {
-    if nvidia-smi -L >/dev/null 2>&1 && command -v nvcc >/dev/null; then echo cuda; else echo cpu; fi
-}
 
 prepare() {
     rm -rf "$RUN"/{made,stories,chats,pairs,pretrain,sft,dpo,table.json} &&
@@ -66,12 +51,14 @@ TARGET=$(choose_target)
 stage "install what is missing" scripts/setup.sh
 stage "build for $TARGET" make -s -j "$JOBS" TARGET="$TARGET"
 stage "make the data" prepare
-stage "pretrain on stories" train stories pretrain --config scripts/demo/config.json --steps 800 --batch-size 8 --seq-len 256 --lr 4e-3 \
-    --eval-every 250
+stage "pretrain on stories" train stories pretrain --config scripts/demo/config.json --steps 800 --batch-size 8 --seq-len 256 \
+    --lr 4e-3 --eval-every 250
 stage "score it" score pretrain "pretrained"
-stage "SFT on chats" train chats sft --task sft --init-from "$RUN/pretrain/checkpoint" --epochs 2 --batch-size 8 --seq-len 256 --lr 1e-3
+stage "SFT on chats" train chats sft --task sft --init-from "$RUN/pretrain/checkpoint" --epochs 2 --batch-size 8 --seq-len 256 \
+    --lr 1e-3
 stage "score it" score sft "after SFT"
-stage "DPO on pairs" train pairs dpo --task dpo --init-from "$RUN/sft/checkpoint" --epochs 1 --batch-size 8 --seq-len 256 --lr 2e-4
+stage "DPO on pairs" train pairs dpo --task dpo --init-from "$RUN/sft/checkpoint" --epochs 1 --batch-size 8 --seq-len 256 \
+    --lr 2e-4
 stage "score it" score dpo "after DPO"
-printf '\nThe whole took %d s. In %s/: pretrain, sft and dpo, each with log.jsonl and checkpoint/, which transformers opens.\n' \
+printf '\nThis took %d s in all. In %s/: pretrain, sft, dpo, each with log.jsonl and checkpoint/, which transformers opens.\n' \
     "$SECONDS" "$RUN"

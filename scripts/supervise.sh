@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Runs a training command, and after a fault (a node lost, a rank killed or hung, a crash) runs it again from the last
-# whole checkpoint.
+# Runs a training command, and restarts it from the last complete checkpoint after a fault (a lost node, a rank that was killed
+# or hangs, a crash).
 #
 #   scripts/supervise.sh [--restarts K] [--ranks-after "4 2"] [--pause S] [--end-within S] [--log FILE] -- COMMAND...
 #   scripts/supervise.sh --restarts 20 -- mpirun -np 8 build/cuda/train_llama3 ... --save-every 500 --resume auto
 #
-#   --restarts K        how many times at most, default 10
-#   --ranks-after LIST  the number of ranks of the first restart, the second, ...; the last one stays. Replaces the number
-#                       behind -np or -n in COMMAND
-#   --pause S           seconds before a restart, default 2; doubles with each that brings no newer checkpoint, up to 300
-#   --end-within S      how long COMMAND may go on when its ranks have told a fault, or all its children have ended, default 60;
-#                       then it is killed. On a network that was cut mpirun would wait a quarter of an hour for the host that
-#                       it cannot reach, and it may hang where a rank was killed while it came up
-#   --log FILE          what this script says is appended to FILE too, with the time
+#   --restarts K        restarts at most K times, default 10
+#   --ranks-after LIST  numbers of ranks for the first restart, the second and so on; the last number is kept. Each replaces the
+#                       number after -np or -n in COMMAND
+#   --pause S           waits S seconds before a restart, default 2; doubled after each one without a newer checkpoint, up to 300
+#   --end-within S      kills COMMAND if it has not ended S seconds after its ranks reported a fault or all its children ended,
+#                       default 60. On a network that was cut, mpirun would wait a quarter of an hour for a host that it cannot
+#                       reach, and it may hang if a rank was killed while starting
+#   --log FILE          appends what this script prints to FILE, with the time
 #
-# SIGTERM, SIGINT and SIGUSR1 go to COMMAND, which finishes its step and writes a checkpoint, and no restart follows.
-# mpirun passes SIGUSR1 on, but answers the others by killing its ranks a second later: it gets SIGUSR1 for the first.
-# Three restarts in a row without a newer checkpoint: the fault repeats, and it gives up.
-# Exit codes: 0 COMMAND ended in order; 2 bad usage, or COMMAND's code 2 (bad input, which a restart doesn't mend);
-# 1 faults until it gave up; 3 stopped by a signal while COMMAND was down, or COMMAND failed as it stopped: the same command
-# goes on from the newest checkpoint.
+# SIGTERM, SIGINT and SIGUSR1 go to COMMAND, which finishes its step and writes a checkpoint; then it is not restarted. mpirun
+# passes SIGUSR1 to its ranks, but kills them a second after any other signal, so its first signal is always SIGUSR1.
+# After three restarts in a row without a newer checkpoint this script gives up, as the fault repeats itself.
+# Exit codes: 0 COMMAND ended normally; 2 bad usage, or COMMAND's code 2 (bad input, which no restart mends); 1 gave up after
+# faults; 3 stopped by a signal while COMMAND was down, or COMMAND failed while stopping: the same command then continues from
+# the newest checkpoint.
 set -euo pipefail
 
 MAX_PAUSE=300
@@ -34,8 +34,8 @@ CHILD=""
 STOPPED=""
 TOLD="" # the running command has been sent a signal
 
-# OpenMPI's mpirun notices a host that is out of reach by TCP's keepalive, after minutes unless it is told otherwise: after
-# 30 s of silence a probe every 5 s, and three in vain. (No probes are sent while mpirun waits for an answer: --end-within.)
+# OpenMPI's mpirun notices an unreachable host by TCP's keepalive, by default only after minutes. With these settings: after 30 s
+# of silence it sends a probe every 5 s, at most three. (While mpirun waits for an answer it sends none; see --end-within.)
 export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time:-30}"
 export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl:-5}"
 export OMPI_MCA_oob_tcp_keepalive_probes="${OMPI_MCA_oob_tcp_keepalive_probes:-3}"
@@ -74,7 +74,7 @@ parse() {
     COMMAND=("$@")
 }
 
-# index_of NAME...: INDEX = the place in COMMAND of the first of these words, a value behind it; fails if there is none
+# index_of NAME...: sets INDEX to the place in COMMAND of the first of these words that a value follows; fails without one
 index_of() {
     local name
     for ((INDEX = 0; INDEX + 1 < ${#COMMAND[@]}; INDEX++)); do
@@ -104,9 +104,9 @@ check() {
     [ -z "$LOG" ] || : >>"$LOG" || refuse "--log $LOG: expected a file that can be written"
 }
 
-newest() { readlink "$OUTPUT/checkpoints/latest" 2>/dev/null || true; } # step_00000012: later ones sort behind
+newest() { readlink "$OUTPUT/checkpoints/latest" 2>/dev/null || true; } # step_00000012: names sort by step
 
-# forward NAME: from the traps
+# forward NAME: called by the traps
 forward() {
     local name=$1
     INTERRUPTED=1
@@ -117,27 +117,27 @@ forward() {
     kill -s "$name" "$CHILD" 2>/dev/null || true
 }
 
-# Is there a file in which a rank has told a fault?
+# Whether a rank has reported a fault.
 verdict() {
     local files=("$OUTPUT"/.ranks/verdict_*)
     [ -e "${files[0]}" ]
 }
 
-# All children of the command have ended and it takes no note of them.
+# Whether all children of the command have ended without it noticing.
 bereft() {
     local states
     states=$(ps -o stat= --ppid "$CHILD" 2>/dev/null) || return 1
     [ -n "$states" ] && ! grep -q '^[^Z]' <<<"$states"
 }
 
-# The command is there, and this script, whose child it is.
+# Whether the command and its parent, this script, are still running.
 watched() { [ "$(ps -o ppid= -p "$CHILD" 2>/dev/null | tr -d ' ')" = $$ ]; }
 
-# end_late: the command, which has a process group of its own, is killed after END_WITHIN seconds of that. In the background.
+# end_late: runs in the background and kills the command's process group once one of these has lasted END_WITHIN seconds.
 end_late() {
     local seconds
     for ((seconds = 0; seconds < END_WITHIN; seconds++)); do
-        sleep 1 >/dev/null 2>&1 # killed, it leaves nobody's stream open
+        sleep 1 >/dev/null 2>&1 # holds no stream open when it is killed
         watched || return 0
         verdict || bereft || seconds=-1
     done
@@ -145,20 +145,20 @@ end_late() {
     kill -KILL -- "-$CHILD" 2>/dev/null || true
 }
 
-# run: CODE = the command's. A signal ends `wait` before the command has ended.
+# run: runs the command and sets CODE to its exit code. A signal ends `wait` before the command has ended.
 run() {
     local code late early
-    rm -f "$OUTPUT"/.ranks/verdict_* 2>/dev/null || true # of the run before
-    set -m # a process group of its own, in which SIGINT is not ignored; Ctrl-C reaches it through forward
+    rm -f "$OUTPUT"/.ranks/verdict_* 2>/dev/null || true # of the previous run
+    set -m # gives it a process group of its own, where SIGINT is not ignored; Ctrl-C reaches it through forward
     TOLD=""
     "${COMMAND[@]}" </dev/null &
     CHILD=$!
     set +m
     end_late &
     late=$!
-    if [ -n "$STOPPED" ] && [ -z "$TOLD" ]; then # came before there was anyone to tell
+    if [ -n "$STOPPED" ] && [ -z "$TOLD" ]; then # the signal came before the command ran
         early=$STOPPED
-        STOPPED="" # mpirun has not had its first
+        STOPPED="" # mpirun has not had its first signal
         forward "$early"
     fi
     CODE=127
@@ -194,7 +194,7 @@ give_up() {
     exit 1
 }
 
-# stop WORDS...: where a signal has ended it all, and the command not in order
+# stop WORDS...: ends this script after a signal when the command did not end normally
 stop() {
     say "stopped by SIG$STOPPED$*"
     exit 3

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints this checkout's version, and its commit where git knows one: "0.4.0, commit 1a2b3c4". Every program's --version says it.
+# Prints this checkout's version, and its commit where git knows one: "0.4.0, commit 1a2b3c4". So does every program's --version.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
