@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Under the old names of the programs that now lie in data/, which serve until version 0.6: says the new one and runs it."""
+"""Runs a program of data/ under its old name in scripts/, and prints the new name. The old names serve until version 0.6."""
 
 import os
 import sys
