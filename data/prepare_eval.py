@@ -5,17 +5,17 @@
     prepare_eval.py mmlu_test.jsonl --few-shot 5 --few-shot-file mmlu_dev.jsonl --tokenizer ... --output ...
 
 A row is an object: a line of .jsonl, an element of a .json array or a row of .parquet; the first two may be compressed
-(.gz, .zst). The kind is by default recognised by the fields of the first row:
+(.gz, .zst). There are four kinds of rows; by default the fields of the first row tell which it is:
 
     completion  {"ctx" or "query" or "context", "endings" or "choices", "label"}    which ending continues the context?
-    question    {"question", "choices", "answer"}    choices get letters; the letters are scored after "Answer:"
+    question    {"question", "choices", "answer"}    each choice gets a letter; the letters are scored after "Answer:"
     hellaswag   {"activity_label", "ctx_a", "ctx_b", "endings", "label"}    HellaSwag's own rows, cleaned as lm-eval does
     document    {"text"}    perplexity
 
-The label is the index of the correct ending, counted from 0, or its letter. Prompts and tokens are those of lm-eval's `hf` model:
-the context and " " + each ending are encoded together, with the special tokens that the tokenizer itself adds (Llama's adds its
-begin token); the tokens of the ending are those after the tokens of the context alone, and white space at the end of a context
-belongs to the ending. Text that looks like a special token stays text (lm-eval would read it as one).
+The label is the index of the right ending, counted from 0, or its letter. Prompts and tokens are those of lm-eval's `hf` model:
+a context, " " and an ending are encoded together, with what the tokenizer puts in front of a text (Llama's: its begin token),
+and the ending's tokens are those after the context's own; white space at the end of a context counts as part of the ending.
+Text that looks like a special token stays text (lm-eval would read it as one).
 
 The tokenizer must be the model's: give the folder of the training data or of the checkpoint.
 
@@ -34,7 +34,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-import llmdata  # noqa: F401, before others: it says which package is missing
+from llmdata import program
+
+program.begin()
 
 from tokenizers import Tokenizer
 
@@ -53,12 +55,12 @@ FIELDS = {
     "document": {"text": ("text",)},
 }
 ENDING_DELIMITER, SHOT_DELIMITER = " ", "\n\n"
-BATCH = 256  # items whose texts go to the tokenizer at once
+BATCH = 256  # items that are encoded at once
 
 
 @dataclass
 class Row:
-    """A line of a file; `where` names it in messages."""
+    """A row of a file; `where` names its place in messages."""
 
     where: str
     fields: dict
@@ -78,25 +80,26 @@ class Question:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
-    parser.add_argument("items", nargs="+", type=Path, metavar="FILE", help="files of rows")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="its name, without the extension, names the task")
-    parser.add_argument("--tokenizer", required=True, type=Path, metavar="PATH",
-                        help="tokenizer.json or tokenizer.model, or a folder that holds one")  # fmt: skip
-    parser.add_argument("--bos-token", metavar="TOKEN", help="token that begins a document, where the tokenizer doesn't say it")
-    parser.add_argument("--kind", choices=sorted(FIELDS), help="default: by the first row's fields")
-    parser.add_argument("--context-field", metavar="NAME", help="field of the context or question")
-    parser.add_argument("--endings-field", metavar="NAME", help="field of the list of endings or choices")
-    parser.add_argument("--label-field", metavar="NAME", help="field of the right ending's index")
-    parser.add_argument("--text-field", metavar="NAME", help="field of a document's text")
-    parser.add_argument("--few-shot", type=int, default=0, metavar="N", help="solved examples before each item (default: 0)")
-    parser.add_argument("--few-shot-file", type=Path, metavar="JSONL",
-                        help="file to take them from (default: the other items)")  # fmt: skip
-    parser.add_argument("--few-shot-seed", type=int, metavar="N",
-                        help="draw them anew for each item, as lm-eval does with that seed (default: the first ones)")  # fmt: skip
-    parser.add_argument("--description", default="", metavar="TEXT", help="text in front of every item")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
-    parser.add_argument("--strict", action="store_true", help="refuse the items at the first file without any")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add = parser.add_argument
+    add("items", nargs="+", type=Path, metavar="FILE", help="file of rows")
+    add("--output", required=True, type=Path, metavar="FILE", help="file to write; its name without the ending names the task")
+    add("--tokenizer", required=True, type=Path, metavar="PATH",
+        help="tokenizer.json or tokenizer.model, or a folder that holds one")  # fmt: skip
+    add("--bos-token", metavar="TOKEN", help="token that begins a document, where the tokenizer does not name it")
+    add("--kind", choices=sorted(FIELDS), help="kind of the rows (default: told by the first row's fields)")
+    add("--context-field", metavar="NAME", help="field that holds the context or question")
+    add("--endings-field", metavar="NAME", help="field that holds the list of endings or choices")
+    add("--label-field", metavar="NAME", help="field that holds the index of the right ending")
+    add("--text-field", metavar="NAME", help="field that holds a document's text")
+    add("--few-shot", type=int, default=0, metavar="N", help="put N solved examples in front of each item (default: 0)")
+    add("--few-shot-file", type=Path, metavar="JSONL",
+        help="take the examples from this file (default: from the items, but never an item itself)")  # fmt: skip
+    add("--few-shot-seed", type=int, metavar="N",
+        help="draw new examples for each item, as lm-eval does with that seed (default: always take the first ones)")  # fmt: skip
+    add("--description", default="", metavar="TEXT", help="text that is put, unchanged, in front of everything else")
+    add("--limit", type=int, metavar="N", help="use only the first N items")
+    add("--strict", action="store_true", help="refuse the items if one of the files has none")
+    add("--overwrite", action="store_true", help="replace FILE")
     options = parser.parse_args()
     check_texts(options, "bos_token", "description")
     for name, least in (("few_shot", 0), ("limit", 1)):
@@ -133,7 +136,7 @@ def kind_of(row: Row) -> str:
 
 
 def field(row: Row, options: argparse.Namespace, role: str, expected: type, what: str):
-    """The row's value for a role, by the name that an option gives or the first usual name that the row has."""
+    """The row's value in a role, under the name that an option gives or else the first usual name that the row has."""
     given = getattr(options, f"{role}_field")
     names = (given,) if given else FIELDS[options.kind][role]
     for name in names:
@@ -149,7 +152,7 @@ def field(row: Row, options: argparse.Namespace, role: str, expected: type, what
 
 
 def check_text(row: Row, name: str, value) -> None:
-    """JSON can escape half a surrogate pair, which no encoding can write."""
+    """JSON can escape half a surrogate pair, which UTF-8 cannot encode."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and not is_text(text):
             raise InputError(f"{row.where}: {name!r} has half a surrogate pair, expected Unicode text")
@@ -204,13 +207,13 @@ def hellaswag_texts(row: Row, ctx_a: str, endings: list[str]) -> tuple[str, list
 
 
 def clean_wikihow(text: str) -> str:
-    """Brackets are left over from the pages' markup: titles end a sentence, others go."""
+    """Replaces the brackets that the pages' markup left: [title] ends a sentence, others are removed."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
 def shots(questions: list[Question], pool: list[Question] | None, options: argparse.Namespace) -> Iterator[str]:
-    """For each question, the text of its solved examples."""
+    """Yields, for each question, the text of its solved examples."""
     draw = None if options.few_shot_seed is None else random.Random(options.few_shot_seed)
     own = pool is None
     pool = questions if own else pool
@@ -229,15 +232,15 @@ def shots(questions: list[Question], pool: list[Question] | None, options: argpa
 
 
 class Encoder:
-    """The tokenizer as lm-eval uses it, and what the file says of it."""
+    """The tokenizer as lm-eval uses it, and what the file that is written says about it."""
 
     def __init__(self, path: Path, bos: str | None):
         loaded = tokenizers.load(path, bos, bos)
         self.vocab_size, self.prefix = loaded.vocab_size, loaded.bos
         if loaded.guessed == ("--bos-token",) and loaded.eos is not None:
-            self.prefix = loaded.eos  # as lm-eval, where a tokenizer names an end and no begin
+            self.prefix = loaded.eos  # as lm-eval does where a tokenizer names an end token but no begin token
         with tempfile.TemporaryDirectory() as folder:
-            loaded.save(Path(folder))  # as prepare_data.py leaves it in a set
+            loaded.save(Path(folder))  # the file that prepare_data.py would write, for its hash
             path = Path(folder) / "tokenizer.json"
             self.sha256 = hashlib.sha256(path.read_bytes()).digest()
             self.tokenizer: Tokenizer = tokenizers.encoder(path)
@@ -264,7 +267,7 @@ def item_of(encoder: Encoder, question: Question, context: list[int], whole: lis
     for index, (ending, ids) in enumerate(zip(question.endings, whole)):
         tokens = ids[len(context) :]
         if not tokens:
-            raise InputError(f"{question.where}: ending {index} has no token of its own behind the context")
+            raise InputError(f"{question.where}: ending {index} has no token of its own after the context")
         endings.append(eval_set.Ending(tokens, len(ending), len(ending.encode())))
     return eval_set.Item(context or [encoder.prefix], endings, question.label)
 
@@ -279,7 +282,7 @@ def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namesp
             yield eval_set.Item([encoder.prefix], [eval_set.Ending(ids, len(re.split(r"\s+", text)), len(text.encode()))])
 
 
-# ---- the whole
+# ---- everything
 
 
 def read_items(options: argparse.Namespace, notes: Notes) -> list[Row]:
@@ -325,17 +328,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    try:
-        prepare(parse_arguments())
-    except InputError as error:
-        print(f"prepare_eval: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 1
-    except (OSError, RuntimeError) as error:
-        print(f"prepare_eval: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return program.run(lambda: prepare(parse_arguments()))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Generates text with a model: any Llama in a Hugging Face directory, or a checkpoint of train_llama3.
+"""Writes text with a model: any Llama in a Hugging Face directory, or a checkpoint of train_llama3.
 
-    generate.py --model DIR --prompt "Once upon a time"                  continues the text, streaming
+    generate.py --model DIR --prompt "Once upon a time"                  continues the text, printed as it comes
     generate.py --model DIR --chat --prompt "What is a llama?"           asks an instruct model
-    generate.py --model DIR --prompts FILE --json > answers.jsonl        many prompts in one batch
+    generate.py --model DIR --prompts FILE --json > answers.jsonl        answers many prompts in one batch
 
-FILE has one prompt per line, or rows {"prompt": "..."} in .jsonl, .json (an array) or .parquet; all but .parquet may be compressed
-(.gz, .zst). A prompt gets the special tokens that the model's tokenizer adds, as in transformers (Llama's adds the begin token,
-others add none). Several prompts form one batch, and each text is printed when it is complete. The model runs locally, on the
-GPU or the CPU, and nothing is sent anywhere.
+FILE has one prompt per line, or rows {"prompt": "..."} in .jsonl, .json (an array) or .parquet; all but the last may be
+compressed (.gz, .zst). As in transformers, the model's tokenizer decides what stands around a prompt: Llama's adds its begin
+token, others add nothing. Several prompts are computed side by side, and each text is printed when it is complete. Nothing is
+sent anywhere: the model runs on this machine, on the GPU or the CPU.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 interrupted.
 """
@@ -19,22 +19,24 @@ import sys
 import time
 from pathlib import Path
 
+from llmdata import program
+
+program.begin()
+
 from llmdata.characters import harmless, is_text
+from llmdata.chat_template import Chat
+from llmdata.errors import InputError
 from llmdata.files import ROWS
 from llmdata.model_folder import find_whole_model
+from llmdata.options import add_version
 from llmdata.records import parse, place, read_rows
 from llmdata.text_file import format_of, read_text_lines
-from llmdata.options import add_version
 from llmdata.tokenizer import open_tokenizer
-from llmdata.chat_template import Chat
-from llmdata.errors import Fault, InputError
 from llmtext.generator import Generator, library_path
-from llmtext.texts import (
-    Row, add_build_options, add_sampling_options, check_ids, check_sampling_options,
-    sampler_options, split_stops, take_token,
-)  # fmt: skip
+from llmtext.options import add_build_options, add_sampling_options, check_sampling_options, sampler_options
+from llmtext.texts import Row, check_ids, split_stops, take_token
 
-FEWEST_FOR_A_RATE = 16  # tokens
+FEWEST_FOR_A_RATE = 16  # tokens; the rate of fewer would be that of the start
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,11 +46,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--model", required=True, type=Path, metavar="DIR",
         help="folder with config.json, safetensors and tokenizer.json (or .model)")  # fmt: skip
     add("--prompt", action="append", default=[], metavar="TEXT", help="text to continue; may be given several times")
-    add("--prompts", type=Path, metavar="FILE", help="one prompt per line, or rows with the key \"prompt\"")
+    add("--prompts", type=Path, metavar="FILE", help="file with one prompt per line, or rows with the key \"prompt\"")
     add_sampling_options(add, temperature=0.8, top_p=0.95, max_tokens=256)
-    add("--chat", action="store_true", help="the prompts are what a user says; uses the model's chat template")
+    add("--chat", action="store_true", help="treat prompts as what a user says, in the model's chat template")
     add("--system", metavar="TEXT", help="with --chat: the system message")
-    add("--json", action="store_true", help="print an object per text: prompt, text, tokens, finish (stop or length)")
+    add("--json", action="store_true", help="print one JSON object per text: prompt, text, tokens, finish (stop or length)")
     add_build_options(add)
     return parser.parse_args()
 
@@ -87,7 +89,7 @@ def collect_prompts(options: argparse.Namespace) -> list[str]:
 
 def encode_all(options: argparse.Namespace, tokenizer, prompts: list[str]) -> list[list[int]]:
     chat = Chat(options.model, tokenizer, options.system) if options.chat else None
-    encode = chat.encode if chat else lambda text: tokenizer.encode(text).ids  # with what its post-processor puts around
+    encode = chat.encode if chat else lambda text: tokenizer.encode(text).ids  # with the tokens that its post-processor adds
     found = [encode(prompt) for prompt in prompts]
     for number, ids in enumerate(found, 1):
         if not ids:
@@ -95,11 +97,11 @@ def encode_all(options: argparse.Namespace, tokenizer, prompts: list[str]) -> li
     return found
 
 
-# ---- writing
+# ---- output
 
 
 class Output:
-    """Where texts go. One prompt on its own streams."""
+    """Prints texts: the text of a single prompt as it comes, others when they are complete."""
 
     def __init__(self, as_json: bool, prompts: list[str]):
         self.as_json, self.prompts = as_json, prompts
@@ -129,7 +131,7 @@ def write_texts(generator: Generator, rows: list[Row], ends: set[int], limit: in
                 generator.stop(index)
                 output.whole(index, row.stream.text, row.count, row.finish)
     for index, row in enumerate(rows):
-        if not row.finish:  # its context is full
+        if not row.finish:  # the context is full
             output.piece(row.stream.finish())
             output.whole(index, row.stream.text, row.count, "length")
 
@@ -176,25 +178,13 @@ def report(prompt_tokens: int, prompt_seconds: float, tokens: int, seconds: floa
 
 
 def rate(tokens: int, seconds: float, digits: int) -> str:
-    """Of a few tokens it would be that of what is done once."""
     return f", {tokens / max(seconds, 1e-9):.{digits}f} tokens/s" if tokens >= FEWEST_FOR_A_RATE else ""
 
 
 def main() -> int:
     options = parse_arguments()
     sys.stdout.reconfigure(errors="replace")  # a terminal may not know all characters
-    try:
-        run(options)
-    except InputError as error:
-        print(f"generate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except Fault as error:
-        print(f"generate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return program.run(lambda: run(options), interrupted="")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Draws the loss curves of one or several runs.
+"""Draws the loss curves of one or more runs.
 
     plot.py runs/quickstart                          one run: its folder, or its log.jsonl
     plot.py runs/a runs/b --output ab.png --x tokens
     plot.py runs/quickstart --reference unigram=6.47
 
-The raw training loss is drawn faint and the smoothed one strong, validation losses as points. --reference adds horizontal lines;
-without it, the unigram validation loss is drawn if the run's folder has the data's meta.json. A line so far off that the curves
-would look flat appears in the legend only. Accuracies of --eval-tasks get a panel of their own, with error bars of one standard
-error.
+The training loss is drawn twice, faint as it was and bold smoothed; validation losses are dots. --reference draws horizontal
+lines. Without it, the unigram model's validation loss is drawn if the run's folder holds a copy of the data's meta.json. A
+reference so far off that the curves would look flat appears only in the legend. Accuracies of --eval-tasks have a panel of their
+own, with bars of one standard error in both directions.
 
 Exit codes: 0 done; 2 bad usage, or a log without a loss; 1 anything else.
 """
@@ -20,7 +20,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import llmdata  # noqa: F401, before others: it says which package is missing
+from llmdata import program
+
+program.begin()
 
 import matplotlib
 
@@ -28,14 +30,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from llmdata.errors import InputError
-from llmdata.text_file import read_lines, read_object
+from llmdata.errors import Fault, InputError
 from llmdata.options import add_version
+from llmdata.text_file import read_lines, read_object
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
 INK, FAINT = "#1f2937", "#9ca3af"
-TOKENS, PAIRS = "nats per token", "mean over pairs"  # what a loss is counted in; a comparison's of DPO, IPO and reward models
-FEW = 40  # points that are marked each
+TOKENS, PAIRS = "nats per token", "mean over pairs"  # units of a loss: of tokens; of comparisons, in DPO, IPO and reward models
+FEW = 40  # up to so many points, each is marked
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Run:
 
 
 def read_run(name: str, axis: str) -> Run:
-    """Reads DIR/log.jsonl or a log file. Lines that are no JSON (a run cut short leaves half a line) are counted."""
+    """Reads DIR/log.jsonl or a log file. Lines that are not JSON are counted (a run that was killed leaves half a line)."""
     path = Path(name)
     path = path / "log.jsonl" if path.is_dir() else path
     if not path.is_file():
@@ -97,8 +99,10 @@ def is_number(value) -> bool:
 
 
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Mean over `window` points around each, so that the curve doesn't lag; near the steep beginning over fewer, and over at
-    most an eighth of all, since a short curve would come out flat."""
+    """The mean over `window` points around each, so that the curve does not lag.
+
+    Fewer are used near the steep beginning, and at most an eighth of all, since a short curve would come out flat.
+    """
     half = max(0, min(window, len(points) // 8) // 2)
     result = []
     for index, (x, _) in enumerate(points):
@@ -160,7 +164,7 @@ def draw(runs: list[Run], references: dict[str, float], options: argparse.Namesp
 
 
 def set_steps(axes, runs: list[Run]) -> None:
-    """From 0 on, but for what begins late, as the log of a run that goes on elsewhere."""
+    """Lets the axis begin at 0, unless all curves begin late, as in the log of a run that continues another."""
     steps = [x for run in runs for x, *_ in [*run.train, *run.val, *(point for points in run.tasks.values() for point in points)]]
     first, last = min(steps), max(steps)
     room = 0.04 * (last - first) or 1
@@ -177,7 +181,7 @@ def style(axes) -> None:
 
 
 def draw_tasks(axes, runs: list[Run]) -> None:
-    """A colour a task; of several runs, a marker a run."""
+    """One colour per task, and one marker per run."""
     names = sorted({name for run in runs for name in run.tasks})
     for index, run in enumerate(runs):
         for name, points in run.tasks.items():
@@ -213,8 +217,8 @@ def draw_references(axes, references: dict[str, float], low: float, high: float)
 
 
 def loss_range(runs: list[Run], references: dict[str, float]) -> tuple[float, float]:
-    """All of the curves, but for a few values (a spike) far above nine tenths of them, which would flatten the rest; and what
-    references leave the curves a third of the height."""
+    """The range of the vertical axis: all of the curves, except for a few values (a spike) far above nine tenths of them, which
+    would flatten the rest; and those references that leave the curves at least a third of the height."""
     values = sorted(y for run in runs for _, y in run.train + run.val)
     first = [points[0][1] for run in runs for points in (run.train, run.val) if points]
     low, usual = values[0], values[math.ceil(0.9 * (len(values) - 1))]
@@ -231,35 +235,36 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a log file")
-    parser.add_argument("--output", type=Path, metavar="PNG", help="default: loss.png beside the first run's log")
+    parser.add_argument("--output", type=Path, metavar="PNG",
+                        help="picture to write (default: loss.png beside the first run's log)")  # fmt: skip
     parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="horizontal axis (default: %(default)s)")
     parser.add_argument("--smooth", type=int, default=25, metavar="N",
-                        help="steps over which the training loss is averaged, at most an eighth of all "
+                        help="steps to average the training loss over; at most an eighth of all are used "
                              "(default: %(default)s)")  # fmt: skip
-    parser.add_argument("--reference", action="append", default=[], metavar="NAME=VALUE", help="horizontal line")
-    parser.add_argument("--title", help="default: the runs' names")
+    parser.add_argument("--reference", action="append", default=[], metavar="NAME=VALUE",
+                        help="draw a horizontal line; may be given several times")  # fmt: skip
+    parser.add_argument("--title", help="title of the picture (default: the runs' names)")
     parser.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch (default: %(default)s)")
     return parser.parse_args()
 
 
+def run(options: argparse.Namespace) -> None:
+    runs = [read_run(name, options.x) for name in options.runs]
+    references = find_references(options.reference, runs)
+    options.output = options.output or runs[0].path.parent / "loss.png"
+    try:
+        draw(runs, references, options)
+    except OSError as error:
+        raise Fault(f"{options.output}: {error.strerror or error}") from None
+    for one in runs:
+        if one.not_finite or one.unreadable:
+            print(f"{one.path}: left out {one.not_finite} values that are not finite, {one.unreadable} unreadable lines")
+    print(options.output)
+
+
 def main() -> int:
     options = parse_arguments()
-    try:
-        runs = [read_run(name, options.x) for name in options.runs]
-        references = find_references(options.reference, runs)
-        options.output = options.output or runs[0].path.parent / "loss.png"
-        draw(runs, references, options)
-    except InputError as error:
-        print(f"plot: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"plot: {options.output}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    for run in runs:
-        if run.not_finite or run.unreadable:
-            print(f"{run.path}: left out {run.not_finite} values that are not finite, {run.unreadable} unreadable lines")
-    print(options.output)
-    return 0
+    return program.run(lambda: run(options))
 
 
 if __name__ == "__main__":

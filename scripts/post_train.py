@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""One round of post-training, as the Llama 3 paper does it: reward model, rejection sampling, SFT, DPO, averaging.
+"""Runs one round of post-training as in the Llama 3 paper: reward model, rejection sampling, SFT, DPO, averaging.
 
-    post_train.py --round round.json                runs the round, or goes on with it
+    post_train.py --round round.json                runs the round, or continues it
     post_train.py --round round.json --dry-run      checks the file and prints the commands
 
-docs/round_example.json shows what the file may say; stages may be left out. Members of "train", "prepare", "sample" and
-"options" are options of train_llama3, prepare_chat.py, rejection_sample.py and average_llama3. Paths are relative to where
-this program is started.
+docs/round_example.json shows what the file may contain; each stage may be left out. The members of "train", "prepare", "sample"
+and "options" are options of train_llama3, prepare_chat.py, rejection_sample.py and average_llama3. Paths are relative to the
+folder in which this program is started.
 
-Each stage has a folder in the round's output, with stage.json, which notes what is done. A stage that is done is not done
-again; a stage that was stopped or killed goes on from its last checkpoint, or sample, with the result of one that was not. At the
-end OUTPUT/report.html shows settings, curves, scores, and answers to held-out prompts before and after.
+Each stage has a folder inside the round's output, where stage.json notes what is done. A finished stage is not run again. A
+stage that was stopped or killed continues from its last checkpoint or sample, and has the same result as one that was not. At
+the end, OUTPUT/report.html shows settings, curves, scores, and answers to held-out prompts before and after the round.
 
-Ctrl-C, SIGTERM and SIGUSR1 end the running stage in order; a second one ends it at once.
+Ctrl-C, SIGTERM and SIGUSR1 let the running stage save and end; a second one ends it at once.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 stopped by a signal.
 """
@@ -22,21 +22,24 @@ import shlex
 import sys
 from pathlib import Path
 
+from llmdata import program
+
+program.begin()
+
 from llmdata.options import add_version
 from llmround.report import Report
-from llmround.runner import STOPPED, Lock, Runner, Stopped, say
+from llmround.runner import Lock, Runner, say
 from llmround.settings import read_round
 from llmround.stages import Plan
-from llmdata.errors import Fault, InputError
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
-    parser.add_argument("--round", required=True, type=Path, metavar="FILE", help="what to do, JSON")
-    parser.add_argument("--dry-run", action="store_true", help="check the file and print the commands")
+    parser.add_argument("--round", required=True, type=Path, metavar="FILE", help="JSON file that describes the round")
+    parser.add_argument("--dry-run", action="store_true", help="check the file and print the commands, but run nothing")
     parser.add_argument("--again", action="store_true",
-                        help="stages whose settings or inputs have changed begin anew; their folders are removed")  # fmt: skip
+                        help="for stages whose settings or inputs have changed: remove their folders and start anew")  # fmt: skip
     return parser.parse_args()
 
 
@@ -54,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         print_commands(plan)
         return
     runner = Runner(plan, options.again)
-    lock = Lock(round_.output)  # noqa: F841: held as long as this and the programs that it runs live
+    lock = Lock(round_.output)  # noqa: F841  it is held until this program and those that it runs have ended
     runner.check()
     runner.run()
     Report(plan).write(round_.output / "report.html")
@@ -63,18 +66,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main() -> int:
     options = parse_arguments()
-    try:
-        run(options)
-    except InputError as error:
-        say(f"post_train: {error}")
-        return 2
-    except (Fault, OSError) as error:
-        say(f"post_train: {error}")
-        return 1
-    except Stopped:
-        say("post_train: stopped; the same command goes on from here")
-        return STOPPED
-    return 0
+    return program.run(lambda: run(options), "post_train: stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

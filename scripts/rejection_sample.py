@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Rejection sampling: keeps, of several answers to each prompt, the one that a reward model scores highest.
+"""Rejection sampling: draws several answers to each prompt and keeps the one that a reward model likes best.
 
     rejection_sample.py --model POLICY --reward-model REWARD --prompts prompts.jsonl --output best.jsonl
     rejection_sample.py ... --samples 20 --temperature 0.8 --rows 64 --pairs pairs.jsonl
 
-A prompt is a row of .jsonl, .json (an array) or .parquet, the first two may be compressed (.gz, .zst), with "prompt" (what a user
-says, or a list of messages) or "messages" (a conversation, used up to its last user turn). OUTPUT gets one line per prompt,
-{"messages", "score", "scores"}, which prepare_chat.py accepts for SFT; --pairs writes {"prompt", "chosen", "rejected", ...} with the
-best and the worst answer, which it accepts for DPO. Answers that --max-tokens truncated are not chosen unless --keep-cut is given.
-Identical answers are scored once.
+A prompt is a row of .jsonl, .json (an array) or .parquet, the first two perhaps compressed (.gz, .zst), with "prompt" (what a
+user says, or a list of messages) or "messages" (a conversation, which is used up to its last user turn). OUTPUT receives one
+line per prompt, {"messages", "score", "scores"}, which prepare_chat.py takes for SFT. --pairs receives the best and the worst
+answer, {"prompt", "chosen", "rejected", ...}, which it takes for DPO. Answers that --max-tokens cut off are not chosen, unless
+with --keep-cut. Equal answers are scored once.
 
-Results are stored in OUTPUT.samples and OUTPUT.scores as they come; after a stop or a kill, the same command continues and gives
-the result of an uninterrupted run. OUTPUT is written at the end. Sampling options cannot change in between.
-Both models run locally, on the GPU or the CPU, and nothing is sent anywhere.
+Finished work is kept in OUTPUT.samples and OUTPUT.scores. After a stop or a kill, the same command continues and has the same
+result as if it had not been stopped; the options of sampling must not change in between. OUTPUT is written when all is done.
+Nothing is sent anywhere: both models run on this machine, on the GPU or the CPU.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 stopped (Ctrl-C, SIGTERM).
 """
@@ -24,54 +24,48 @@ import math
 import os
 import signal
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
-from llmdata.files import ROWS, Notes
-from llmdata.model_folder import find_whole_model
-from llmdata.text_file import read_json
-from llmdata.tokenizer import open_tokenizer
-from llmdata.options import add_version
-from llmdata.chat_template import LLAMA3_DATE, Template
-from llmdata.errors import Fault, InputError
-from llmtext.fingerprint import model_fingerprint
-from llmtext.generator import Generator, check_sampler_options, library_path
-from llmtext.journal import Journal
-from llmtext.progress import Progress
-from llmtext.prompts import Prompt, read_prompts
-from llmtext.sampling import Rows, Task, seeds_of
-from llmtext.scorer import Scorer
-from llmtext.texts import (
-    add_build_options, add_sampling_options, check_ids, check_sampling_options, sampler_options, split_stops,
-)  # fmt: skip
-from llmtext.turns import Turns
+from llmdata import program
 
-SCORER_POSITIONS = 8192  # of a forward pass of the reward model
+program.begin()
+
+from llmdata.chat_template import LLAMA3_DATE
+from llmdata.errors import InputError
+from llmdata.files import ROWS
+from llmdata.model_folder import find_whole_model
+from llmdata.options import add_version
+from llmdata.progress import Progress
+from llmtext.generator import check_sampler_options, library_path
+from llmtext.options import add_build_options, add_sampling_options, check_sampling_options, sampler_options
+from llmtext.prompts import Prompt
+from llmtext.rejection import SamplePass, ScorePass, Work
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="the policy: folder with config.json, safetensors, tokenizer")
+    add("--model", required=True, type=Path, metavar="DIR",
+        help="the model that answers: folder with config.json, safetensors and tokenizer")  # fmt: skip
     add("--reward-model", type=Path, metavar="DIR",
-        help="who scores: a model of train_llama3 --task reward (default: nobody, the first whole answer is taken)")  # fmt: skip
+        help="the model that scores, from train_llama3 --task reward (default: none, keep the first complete answer)")
     add("--prompts", required=True, nargs="+", type=Path, metavar="FILE", help="rows with \"prompt\" or \"messages\"")
-    add("--output", required=True, type=Path, metavar="FILE", help="the best answers, JSONL")
-    add("--pairs", type=Path, metavar="FILE", help="best and worst answers as preferences, JSONL")
+    add("--output", required=True, type=Path, metavar="FILE", help="JSONL file for the best answers")
+    add("--pairs", type=Path, metavar="FILE", help="JSONL file for pairs of the best and the worst answer")
     add("--pair-margin", type=float, default=0.0, metavar="X",
-        help="with --pairs: scores that differ by X or less are no pair (default: %(default)s)")  # fmt: skip
-    add("--keep-all", action="store_true", help="write all answers and their scores to OUTPUT too, as \"samples\"")
-    add("--keep-cut", action="store_true", help="allow answers that --max-tokens truncated to be chosen")
-    add("--samples", type=int, default=10, metavar="K", help="answers a prompt (default: %(default)s; the Llama 3 paper: 10 to 30)")
-    add("--rows", type=int, metavar="N", help="texts computed at once (default: 12 on the CPU, 64 on a GPU)")
+        help="with --pairs: make no pair of answers whose scores differ by X or less (default: %(default)s)")  # fmt: skip
+    add("--keep-all", action="store_true", help="write all answers and their scores to OUTPUT too, under \"samples\"")
+    add("--keep-cut", action="store_true", help="allow answers that --max-tokens cut off to be chosen")
+    add("--samples", type=int, default=10, metavar="K",
+        help="answers per prompt (default: %(default)s; the Llama 3 paper uses 10 to 30)")  # fmt: skip
+    add("--rows", type=int, metavar="N", help="texts that are written at once (default: 12 on the CPU, 64 on a GPU)")
     add_sampling_options(add, temperature=1.0, top_p=1.0, max_tokens=512)
-    add("--max-prompt", type=int, metavar="N", help="leave out prompts of more tokens (default: what the model's context holds)")
-    add("--system", metavar="TEXT", help="system message of prompts that have none")
+    add("--max-prompt", type=int, metavar="N", help="leave out longer prompts, in tokens (default: the model's context)")
+    add("--system", metavar="TEXT", help="system message for prompts that have none")
     add("--date", type=datetime.date.fromisoformat, default=LLAMA3_DATE, metavar="YYYY-MM-DD",
-        help="the day for chat templates that write one, as for prepare_chat.py (default: %(default)s)")  # fmt: skip
-    add("--two-pass", action="store_true", help="hold one model at a time: all answers first, then all scores")
+        help="today's date for chat templates that write it, as in prepare_chat.py (default: %(default)s)")  # fmt: skip
+    add("--two-pass", action="store_true", help="hold one model in memory at a time: first draw all answers, then score them")
     add_build_options(add)
     return parser.parse_args()
 
@@ -101,165 +95,15 @@ def check_options(options: argparse.Namespace) -> None:
         raise InputError(f"--pairs {options.pairs}: the same file as --output")
 
 
-# ---- what is read
-
-
-class Work:
-    """All that both passes share: prompts, tokenizer, journals."""
-
-    def __init__(self, options: argparse.Namespace):
-        self.options = options
-        self.notes = Notes("prompts")
-        self.prompts, self.empty = read_prompts(options.prompts, options.system, self.notes)
-        if not self.prompts:
-            raise InputError(f"{' '.join(map(str, options.prompts))}: no prompt in it")
-        self.tokenizer = open_tokenizer(options.model)
-        check_head("--model", options.model, "LlamaForCausalLM")
-        if options.reward_model is not None:
-            check_same_tokenizer(options, self.tokenizer)
-            check_head("--reward-model", options.reward_model, "LlamaForSequenceClassification")
-        self.turns = Turns(Template(options.model, self.tokenizer, options.date))
-        self.samples = self._open_samples()
-        try:
-            self.scores = self._open_scores() if options.reward_model is not None else None
-        except InputError:
-            self.samples.close()
-            raise
-        self.done: dict[str, list[dict]] = {row["key"]: row["samples"] for row in self.samples.rows}
-        self.scored: dict[str, list[float | None]] = {row["key"]: row["scores"] for row in self.scores.rows} if self.scores else {}
-        self.too_long: list[Prompt] = []
-        self.ids = {prompt.key: self.turns.ask(prompt) for prompt in self.prompts}
-        self._leave_out_long()
-        # of all prompts, done or not: what a text is computed beside must not depend on where a run was stopped
-        self.longest = max((len(self.ids[prompt.key]) for prompt in self.prompts), default=0)
-
-    def _open_samples(self) -> Journal:
-        o = self.options
-        header = {
-            "model": model_fingerprint(o.model), "samples": o.samples, "temperature": o.temperature, "top_k": o.top_k,
-            "top_p": o.top_p, "seed": o.seed, "max_tokens": o.max_tokens, "stop": o.stop, "precision": o.precision,
-            "target": o.library.parent.name.split("-")[0], "rows": o.rows,
-            "template": self.turns.template.sha256, "date": o.date.isoformat(),
-        }  # fmt: skip
-        return Journal(o.output.with_name(o.output.name + ".samples"), header, loose=("target", "rows"))
-
-    def _open_scores(self) -> Journal:
-        o = self.options
-        header = {"reward_model": model_fingerprint(o.reward_model), "template": self.turns.template.sha256, "keep_cut": o.keep_cut,
-                  "precision": o.precision}  # fmt: skip
-        return Journal(o.output.with_name(o.output.name + ".scores"), header)
-
-    def _leave_out_long(self) -> None:
-        most = read_context(self.options.model) - 1  # room for a token
-        if self.options.max_prompt is not None:
-            most = min(most, self.options.max_prompt)
-        self.too_long = [prompt for prompt in self.prompts if len(self.ids[prompt.key]) > most]
-        self.prompts = [prompt for prompt in self.prompts if len(self.ids[prompt.key]) <= most]
-
-    def unsampled(self) -> list[Task]:
-        o = self.options
-        return [Task(p.key, self.ids[p.key], seeds_of(o.seed, p.key, o.samples)) for p in self.prompts if p.key not in self.done]
-
-    def unscored(self) -> list[str]:
-        if self.scores is None:
-            return []
-        return [p.key for p in self.prompts if p.key in self.done and p.key not in self.scored]
-
-    def close(self) -> None:
-        for journal in (self.samples, self.scores):
-            if journal is not None:
-                journal.close()
-
-    def report_begin(self) -> None:
-        for change in self.samples.changed:
-            say(f"{self.samples.path} was begun with {change}: the rest may differ in rounding from what that would give")
-        have = sum(prompt.key in (self.done if self.scores is None else self.scored) for prompt in self.prompts)
-        if self.samples.rows:
-            say(f"going on: {have} of {len(self.prompts)} prompts are done")
-
-
-def check_same_tokenizer(options: argparse.Namespace, tokenizer) -> None:
-    theirs = open_tokenizer(options.reward_model, "--reward-model")
-    if theirs.to_str() != tokenizer.to_str():
-        raise InputError(f"{options.reward_model / 'tokenizer.json'} is not the tokenizer of {options.model}: "
-                         "the reward model would read other tokens than it was trained on")  # fmt: skip
-
-
-def check_head(option: str, folder: Path, wanted: str) -> None:
-    """So that a mix-up of the two is found before an hour of sampling."""
-    path = folder / "config.json"
-    fields = read_json(path)
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    found = fields.get("architectures")
-    if found is not None and wanted not in found or found is None and option == "--reward-model":
-        raise InputError(f"{path}: architectures {json.dumps(found)}, expected {wanted} for {option}")
-
-
 # ---- the two passes
 
 
-def read_context(folder: Path) -> int:
-    value = read_json(folder / "config.json").get("max_position_embeddings", 2048)
-    if not isinstance(value, int) or value < 2:
-        raise InputError(f"{folder / 'config.json'}: max_position_embeddings {value}, expected 2 or more")
-    return value
-
-
-class SamplePass:
-    """The policy and its rows of texts; only for prompts that are not done."""
-
-    def __init__(self, work: Work, tasks: list[Task]):
-        o, self.work, self.tasks = work.options, work, tasks
-        ends, stops = split_stops(work.tokenizer, o.stop)
-        context = min(work.longest + o.max_tokens, 2**30)
-        self.generator = Generator(o.library, o.model, o.rows + 1, context, o.threads)
-        for task in tasks:
-            check_ids(f"a prompt of {o.prompts[0]}", task.ids, self.generator.vocab_size)
-        self.rows = Rows(self.generator, o.rows, work.tokenizer, sampler_options(o), ends, stops, o.max_tokens)
-
-    def run(self):
-        """(key, how fast it goes), as samples are there."""
-        start = time.monotonic()
-        for task in self.rows.run(self.tasks):
-            samples = [asdict(sample) for sample in task.samples]
-            self.work.samples.append({"key": task.key, "samples": samples})
-            self.work.done[task.key] = samples
-            yield task.key, f"{self.rows.drawn / (time.monotonic() - start):.0f} tokens/s"
-
-    def close(self) -> None:
-        self.generator.close()
-
-
-class ScorePass:
-    def __init__(self, work: Work):
-        o, self.work = work.options, work
-        # an answer may have other tokens when it is read again: at most three for one that is no text (U+FFFD)
-        longest = min(work.longest + 3 * o.max_tokens + 16, 2**30)
-        self.scorer = Scorer(o.library, o.reward_model, SCORER_POSITIONS, longest, o.threads)
-        self.prompts = {prompt.key: prompt for prompt in work.prompts}
-
-    def score(self, key: str) -> None:
-        """The different answers that may be chosen, in one call, so that scores do not depend on where a run was stopped."""
-        samples, prompt = self.work.done[key], self.prompts[key]
-        texts = list(dict.fromkeys(s["text"] for s in samples if may_be_chosen(self.work, s)))
-        ids = {text: self.work.turns.answered(prompt, text) for text in texts}
-        texts = [text for text in texts if ids[text] is not None and len(ids[text]) <= self.scorer.context]
-        for text in texts:
-            check_ids(prompt.source, ids[text], self.scorer.vocab_size)
-        found = dict(zip(texts, self.scorer.score([ids[text] for text in texts]) if texts else []))
-        if not all(math.isfinite(score) for score in found.values()):
-            raise Fault(f"{self.work.options.reward_model}: a score for {prompt.source} is not finite")
-        scores = [found.get(s["text"]) if may_be_chosen(self.work, s) else None for s in samples]
-        self.work.scores.append({"key": key, "scores": scores})
-        self.work.scored[key] = scores
-
-    def close(self) -> None:
-        self.scorer.close()
-
-
-def may_be_chosen(work: Work, sample: dict) -> bool:
-    return bool(sample["text"].strip()) and (sample["finish"] == "stop" or work.options.keep_cut)
+def report_begin(work: Work) -> None:
+    for change in work.samples.changed:
+        say(f"{work.samples.path} was begun with {change}: the rest may differ in rounding from what that would give")
+    have = sum(prompt.key in (work.done if work.scores is None else work.scored) for prompt in work.prompts)
+    if work.samples.rows:
+        say(f"going on: {have} of {len(work.prompts)} prompts are done")
 
 
 def run_both(work: Work) -> None:
@@ -298,16 +142,16 @@ def run_one_after_the_other(work: Work) -> None:
 
 
 def progress_of(name: str, work: Work, done: int) -> Progress:
-    return Progress(name, len(work.prompts), min(done, len(work.prompts)))
+    return Progress(name, len(work.prompts), "prompt", min(done, len(work.prompts)), sys.stderr)
 
 
-# ---- what is written
+# ---- results
 
 
 def best_and_worst(work: Work, prompt: Prompt) -> tuple[int, int] | None:
-    """Places among the samples; of equal scores the first is the best. Without a reward model the first that may be chosen."""
+    """Indices into the samples; the first of equal scores wins. Without a reward model, the first that may be chosen."""
     if work.scores is None:
-        places = [k for k, sample in enumerate(work.done[prompt.key]) if may_be_chosen(work, sample)]
+        places = [k for k, sample in enumerate(work.done[prompt.key]) if work.may_be_chosen(sample)]
         return (places[0], places[0]) if places else None
     scores = work.scored[prompt.key]
     places = [k for k, score in enumerate(scores) if score is not None]
@@ -334,7 +178,7 @@ def pair_row(work: Work, prompt: Prompt, best: int, worst: int) -> dict | None:
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
-    """Whole, or as it was."""
+    """Replaces the file as a whole, or leaves it as it was."""
     part = path.with_name(path.name + ".part")
     with open(part, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -361,7 +205,9 @@ def write_results(work: Work) -> None:
 
 def summarise(work: Work, chosen: list[dict], pairs: list[dict | None], nothing: list[Prompt]) -> None:
     scores = [score for row in chosen for score in row.get("scores", []) if score is not None]
-    note = f", mean score {mean([row['score'] for row in chosen]):.4g}; of all {len(scores)} scored {mean(scores):.4g}" if scores else ""
+    note = ""
+    if scores:
+        note = f", mean score {mean([row['score'] for row in chosen]):.4g}; of all {len(scores)} scored {mean(scores):.4g}"
     say(f"{work.options.output}: {len(chosen)} answers{note}")
     if work.options.pairs:
         same = sum(pair is None for pair in pairs)
@@ -386,7 +232,7 @@ def run(options: argparse.Namespace) -> None:
     check_options(options)
     work = Work(options)
     try:
-        work.report_begin()
+        report_begin(work)
         (run_both if options.reward_model and not options.two_pass else run_one_after_the_other)(work)
         write_results(work)
     finally:
@@ -400,18 +246,7 @@ def stop(number, frame) -> None:
 def main() -> int:
     options = parse_arguments()
     signal.signal(signal.SIGTERM, stop)
-    try:
-        run(options)
-    except InputError as error:
-        say(f"rejection_sample: {error}")
-        return 2
-    except (Fault, OSError) as error:
-        say(f"rejection_sample: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("\nrejection_sample: stopped; the same command goes on from here")
-        return 130
-    return 0
+    return program.run(lambda: run(options), "\nrejection_sample: stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 
-# The keys under which meta.json counts them.
+# meta.json counts left-out rows under these keys.
 MALFORMED, UNKNOWN_ROLE, EMPTY, NO_ASSISTANT = "malformed", "unknown_role", "empty", "no_assistant_turn"
 TEMPLATE, MASKED, TOO_LONG = "template", "nothing_trained", "too_long"
 IDENTICAL, NO_DIFFERENCE, SPECIAL = "identical_answers", "no_difference_in_tokens", "special_token_in_text"
@@ -12,7 +12,7 @@ REASONS = (
 
 
 class BadRow(Exception):
-    """A row that is left out: the reason it is counted under, and what is wrong in words."""
+    """A row that is left out. `reason` is the key it is counted under; the message says what is wrong."""
 
     def __init__(self, reason: str, text: str):
         super().__init__(text)
@@ -20,14 +20,14 @@ class BadRow(Exception):
 
 
 def found(value) -> str:
-    """A row's value in few words; nothing in it begins a line or is a terminal's code."""
+    """A row's value in a few words, without newlines or escape codes."""
     if isinstance(value, (list, dict)):
         return "a list" if isinstance(value, list) else "an object"
     return json.dumps(value[:40] if isinstance(value, str) else value, default=str)[:250]
 
 
 def parsed(where: str, value):
-    """A value, or the JSON text of one, as tables often have it."""
+    """The value, parsed if it is JSON text, as tables often hold it."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Characters that texts of others may have in them, and that must not reach a terminal, a message of one line or a file."""
+"""Keeps characters of foreign texts from a terminal, a message or a file that they would damage."""
 
 import re
 
@@ -7,15 +7,15 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def harmless(text: str) -> str:
-    """For a terminal: control characters but newline and tab, and marks that turn the writing round, are shown as U+FFFD."""
+    """The text for a terminal: control characters (except newline and tab) and marks that reverse the writing become U+FFFD."""
     return CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def on_one_line(text: str) -> str:
-    """For a message: a file's name may have line ends in it."""
+    """The text for a message of one line: even a file's name may contain newlines."""
     return harmless(text).replace("\n", "\ufffd")
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON and command lines may hold halves of surrogate pairs."""
+    """Whether the text can be written as UTF-8: JSON and command lines may contain lone surrogates."""
     return not HALF_PAIR.search(text)

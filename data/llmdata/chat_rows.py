@@ -1,4 +1,4 @@
-"""Rows of chat data: a JSON object becomes a conversation, or a prompt with answers to compare."""
+"""Turns a row (a JSON object) into a conversation, or into a prompt with answers to compare."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ EXPECTED = 'expected "messages", or "chosen" and "rejected", or "answers" (or "c
 
 @dataclass
 class Conversation:
-    """`fields`: what the row has for the template beside the messages, see read_fields."""
+    """`fields` are for the template, beside the messages; see read_fields."""
 
     messages: list[dict]
     fields: dict = field(default_factory=dict)
@@ -21,7 +21,7 @@ class Conversation:
 
 @dataclass
 class Comparison:
-    """`answers`: messages behind those of the prompt, best first."""
+    """`answers` come best first; each is a list of messages that follow the prompt's."""
 
     prompt: list[dict]
     answers: list[list[dict]]
@@ -29,7 +29,7 @@ class Comparison:
 
 
 def kinds_of(row: dict) -> list[int]:
-    """The kinds whose fields it has; of a row in our fields, see formats.standard."""
+    """The kinds whose fields the row has. The row is in our fields; see formats.standard."""
     compares = "answers" in row or ("chosen" in row and "rejected" in row)
     return [CONVERSATIONS] * any(name in row for name in TALKS) + [COMPARISONS] * compares
 
@@ -39,7 +39,7 @@ def read_row(row: dict, kind: int, system: str | None) -> Conversation | Compari
 
 
 def read_talk(row: dict) -> tuple[str, list[dict]]:
-    """The name of the field that has a conversation, and its messages."""
+    """The name of the field that holds the conversation, and its messages."""
     name = next(name for name in TALKS if name in row)
     return name, read_messages(name, row[name])
 
@@ -79,7 +79,7 @@ def _read_comparison(row: dict, system: str | None) -> Comparison:
 
 
 def _common_prompt(named: dict[str, list[dict]], given, prompt: list[dict] | None) -> list[dict]:
-    """What whole conversations have in common at their begin; the prompt given beside them is a part of it."""
+    """The messages with which all conversations begin. The row's own prompt must be part of them."""
     first, *others = named.values()
     shortest = min(map(len, named.values()))
     count = 0

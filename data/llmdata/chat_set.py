@@ -1,4 +1,4 @@
-"""From files of chat data to rows, in order, on several processes."""
+"""Turns files of chat data into rows, in order, on several processes."""
 
 import datetime
 import json
@@ -7,22 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from .chat_template import Template
-from .tokenizer import open_tokenizer
-
 from . import pool
 from .bad_row import MALFORMED, BadRow
 from .chat_rows import EXPECTED, KIND_NAMES, kinds_of, read_row
+from .chat_template import Template
 from .chat_tokens import RowEncoder
 from .errors import InputError
 from .formats import parse_row
 from .records import Value, place, read_rows
 from .rows import Row
+from .tokenizer import open_tokenizer
 
-TASK_BYTES = 1 << 18  # of source that go to a worker at once
-SMALL = 4 << 20  # bytes of source that one process has read before others would have started
+TASK_BYTES = 1 << 18  # that a worker gets at once
+SMALL = 4 << 20  # bytes; less is read by one process before others would have started
 
-MIXED = "mixed kinds"  # not a row that is left out: the set is refused
+MIXED = "mixed kinds"  # such a row is not left out: the set is refused
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes a row of a JSON object. `date`, `system`: see Template and read_row; `longest`, `cut`: see RowEncoder."""
+    """How JSON objects become rows. For `date` see Template, for `system` read_row, for `longest` and `cut` RowEncoder."""
 
     tokenizer: Path
     date: datetime.date
@@ -49,7 +48,7 @@ class Settings:
 
 @dataclass
 class Line:
-    """`value`: as read_rows gives it. `consumed`: bytes of all sources read up to here."""
+    """A row as read_rows yields it. `consumed`: bytes of all sources that have been read so far."""
 
     source: int
     number: int
@@ -59,7 +58,7 @@ class Line:
 
 @dataclass
 class Made:
-    """What became of a line: a row (`cut`: shortened), or the reason why it is left out, and that in words."""
+    """What became of a line: a row (shortened if `cut`), or the reason for leaving it out and its explanation."""
 
     source: int
     number: int
@@ -68,7 +67,7 @@ class Made:
     cut: bool = False
     reason: str = ""
     text: str = ""
-    unwritten: dict[str, int] = field(default_factory=dict)  # fields that the template does not write, and how often
+    unwritten: dict[str, int] = field(default_factory=dict)  # how often the template did not write a field
 
 
 class RowMaker:
@@ -105,7 +104,7 @@ def read_sources(sources: list[Source]) -> Iterator[Line]:
 
 
 def find_kind(sources: list[Source], wanted: int | None) -> int:
-    """The kind of the first row that has the fields of one."""
+    """The kind that is wanted, or that of the first row that has the fields of just one kind."""
     if wanted is not None:
         return wanted
     first = ""

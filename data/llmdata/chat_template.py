@@ -1,7 +1,7 @@
-"""Conversations as text and ids: the chat template of a model's own folder, or Llama 3's where it has none.
+"""Turns conversations into text and token ids by the chat template in a model's folder, or Llama 3's where it has none.
 
-Templates are programs that came with a model, so they run in jinja2's sandbox. Their text is known in pieces: what the
-template itself wrote may be special tokens, what a message says never is, whatever it looks like.
+Templates are programs that came with a model, so they run in jinja2's sandbox. Their text is split into pieces by origin: what
+the template itself wrote may become special tokens, what a message says never does, whatever it looks like.
 """
 
 import datetime
@@ -17,13 +17,12 @@ import numpy as np
 
 from . import text_file
 from .characters import harmless
-from .messages import REASONING, TOKENS, has_words, text_of
-from .tokenizer import CONFIG, token_text
-
 from .errors import InputError
-from .template_hints import PARTS, advice
+from .messages import REASONING, TOKENS, has_words, text_of
 from .prefix_space import without_prefix
 from .provenance import GENERATED, LOST, Environment, of_source, runs
+from .template_hints import PARTS, hint
+from .tokenizer import CONFIG, token_text
 
 LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_id|>\
 {{ 'ipython' if message['role'] == 'tool' else message['role'] }}<|end_header_id|>
@@ -32,19 +31,19 @@ LLAMA3_TEMPLATE = """{{ bos_token }}{% for message in messages %}<|start_header_
 
 {% endif %}"""
 LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-LLAMA3_DATE = "2024-07-26"  # that of Llama 3.1's own template
-OWN, LLAMA3 = "chat_template.jinja", "Llama 3"  # where a template comes from, beside CONFIG
+LLAMA3_DATE = "2024-07-26"  # the date in Llama 3.1's own template
+OWN, LLAMA3 = "chat_template.jinja", "Llama 3"  # origins of a template, beside CONFIG
 
-DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates: the latter is for conversations with tools
-MORE = "additional_chat_templates"  # the folder in which transformers keeps those that are not the usual one
+DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates; the second is for conversations with tools
+MORE = "additional_chat_templates"  # the folder where transformers keeps all templates but the default
 
 NOTHING = MappingProxyType({})
-ROW = -1  # in place of a message's number: the tools, documents and arguments that a row has for the template
+ROW = -1  # instead of a message's number: the tools, documents and arguments of the row
 
 
 def find_templates(folder: Path, fields: dict) -> tuple[dict[str, str], str]:
-    """By name, the usual one under "default", and where it was found: chat_template.jinja with those of a folder beside it, or
-    the field of tokenizer_config.json (a text, or a list of named ones)."""
+    """The templates by name, and their origin: chat_template.jinja with the folder beside it, or the field of
+    tokenizer_config.json, which is a text or a list of named texts."""
     own = folder / OWN
     if own.exists():
         more = folder / MORE / f"{TOOL_USE}.jinja"
@@ -63,15 +62,15 @@ def _named_templates(entries: list, path: Path) -> dict[str, str]:
 
 
 def _one_line(said: object) -> str:
-    """What a template says may have in it what a message says."""
+    """A template's complaint on one line; it may quote a message."""
     return harmless(" ".join(str(said).split()))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a conversation's text: the template's own (`message` is None), or from a field of message number `message`.
+    """A stretch of a conversation's text: the template's own (`message` is None), or from a field of that message.
 
-    `generated`: a {% generation %} block of the template is around it.
+    `generated`: it lies in a {% generation %} block of the template.
     """
 
     text: str
@@ -81,7 +80,7 @@ class Piece:
 
 
 class _Sources:
-    """The fields of messages and of a row, numbered, their texts told apart from a template's own."""
+    """Numbers the fields of messages and of a row, so that their texts can be told apart from the template's."""
 
     def __init__(self):
         self.places = [(None, "")]
@@ -91,7 +90,7 @@ class _Sources:
         return of_source(value, len(self.places) - 1)
 
     def of_message(self, number: int, message: dict) -> dict:
-        """All but the role, which is one of a few and which templates write into headers; what is None is not there."""
+        """The message with marked texts, without fields that are None. The role, which goes into headers, is not marked."""
         return {of_source(key, 0): value if key == "role" else self._texts(value, number, key)
                 for key, value in message.items() if value is not None}  # fmt: skip
 
@@ -113,13 +112,13 @@ def _named(message: int, field: str) -> str:
 
 
 def _with_reasoning(message: dict) -> dict:
-    """As transformers does it, for templates that read it under another name."""
+    """Copies the reasoning to the other names under which templates read it, as transformers does."""
     reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
     return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 class Template:
-    """A folder's chat template. `date` is the day that a template may write; None: today."""
+    """The chat template of a folder. `date` is what a template that writes the date gets; None: today."""
 
     def __init__(self, folder: Path, tokenizer, date: datetime.date | None = None):
         self.folder, self.tokenizer, self.date = folder, tokenizer, date
@@ -135,7 +134,7 @@ class Template:
         self.bos = self.tokens.get("bos_token", "")
         sources = [named[name] for name in (DEFAULT, TOOL_USE) if name in named]
         self.sha256 = hashlib.sha256("".join(sources).encode()).hexdigest()
-        self.program, self.tool_program = self._compile(sources[0]), self._compile(sources[-1])  # the latter for rows with tools
+        self.program, self.tool_program = self._compile(sources[0]), self._compile(sources[-1])
         self.added_ids = np.array(sorted(tokenizer.get_added_tokens_decoder()), int)
         self.special_ids = np.array(sorted(n for n, token in tokenizer.get_added_tokens_decoder().items() if token.special), int)
 
@@ -157,7 +156,7 @@ class Template:
         return (now if self.date is None else datetime.datetime.combine(self.date, datetime.time())).strftime(form)
 
     def render(self, messages: list[dict], add_generation_prompt: bool, fields: dict = NOTHING) -> str:
-        """`fields`: what a row has beside its messages: tools, documents, chat_template_kwargs."""
+        """The conversation as text. `fields` are the row's tools, documents and chat_template_kwargs."""
         messages = [_with_reasoning({key: value for key, value in message.items() if value is not None}) for message in messages]
         variables = self.tokens | fields.get("chat_template_kwargs", {})
         variables |= {"tools": fields.get("tools"), "documents": fields.get("documents")}
@@ -167,11 +166,11 @@ class Template:
             return render(messages=messages)
         except InputError:
             raise
-        except Exception as error:  # whatever a template may do wrong
-            raise InputError(f"{self.folder}: chat template: {_one_line(error)}{advice(render, messages)}") from None
+        except Exception as error:  # a template may raise anything
+            raise InputError(f"{self.folder}: chat template: {_one_line(error)}{hint(render, messages)}") from None
 
     def pieces(self, messages: list[dict], add_generation_prompt: bool, fields: dict = NOTHING) -> list[Piece]:
-        """The conversation's text in order."""
+        """The conversation's text as pieces in order."""
         plain = self.render(messages, add_generation_prompt, fields)
         sources = _Sources()
         followed = [sources.of_message(number, message) for number, message in enumerate(messages)]
@@ -186,7 +185,7 @@ class Template:
         return pieces
 
     def _check(self, messages: list[dict], pieces: list[Piece]) -> None:
-        """What a message says is written; of an assistant's that calls tools, at least something."""
+        """Refuses a template that leaves out a message's content, or all that an assistant's message says."""
         written = {(piece.message, piece.field) for piece in pieces}
         silent = []
         for number, message in enumerate(messages):
@@ -203,22 +202,22 @@ class Template:
                 self._check_parts(number, text_of(message), pieces)
 
     def _check_parts(self, number: int, said: str, pieces: list[Piece]) -> None:
-        """Some templates would write a list as Python does."""
+        """Refuses a template that writes a list of parts as Python would print it."""
         found = "".join(piece.text for piece in pieces if (piece.message, piece.field) == (number, "content"))
         if "".join(found.split()) not in "".join(said.split()):
             raise InputError(f'{self.folder}: "content" of message {number + 1} is a list of parts, of which the chat template '
                              "writes more than the texts: write them as one text")  # fmt: skip
 
     def ask(self, messages: list[dict], fields: dict = NOTHING) -> list[int]:
-        """Ids of what a model reads that is to answer."""
+        """The ids of the prompt that the model should answer."""
         return np.concatenate(self.encode(self.pieces(messages, True, fields), [])).tolist()
 
     def encode(self, pieces: list[Piece], begins: list[int]) -> list[np.ndarray]:
-        """Ids of each piece. Special tokens of the template's pieces are tokens, of a message's they are text.
+        """The ids of each piece. Special tokens are tokens in the template's pieces, and text in a message's.
 
-        They are those of the whole text, of which a piece has the ones that begin in it. Where one would lie across the start of
-        a piece in `begins` the text is cut; and if one that a message would bring about is a token of the template, each piece
-        is by itself.
+        The text is encoded as a whole, and a token belongs to the piece in which it begins. If a token would cross the start of
+        a piece in `begins`, the text is cut there. If a message's text would become a special token, each piece is encoded by
+        itself.
         """
         encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
         ids, offsets = np.array(encoding.ids), np.array(encoding.offsets).reshape(-1, 2)
@@ -229,7 +228,7 @@ class Template:
             return self._encode_apart(pieces)
         if not cuts:
             return np.split(ids, np.searchsorted(owner, np.arange(1, len(pieces))))
-        if self._bare[0] is not self.tokenizer:  # it would put a blank behind each cut
+        if self._bare[0] is not self.tokenizer:  # it would put a space after each cut
             return self._encode_apart(pieces)
         edges = itertools.pairwise([0, *cuts, len(pieces)])
         return [part for a, b in edges for part in self.encode(pieces[a:b], [n - a for n in begins if a < n < b])]
@@ -241,11 +240,11 @@ class Template:
 
     @functools.cached_property
     def _bare(self):
-        """See without_prefix: (the tokenizer of text that goes on, whether a special token is followed by a blank)"""
+        """The two results of without_prefix."""
         return without_prefix(self.tokenizer)
 
     def _encode_apart(self, pieces: list[Piece]) -> list[np.ndarray]:
-        """Each piece by itself, with the blank in front that some tokenizers put there only where the whole text has it too."""
+        """Encodes each piece by itself. The prefix space of some tokenizers appears only where the whole text would have it."""
         found: list[np.ndarray] = []
         behind_special = False
         for piece in pieces:
@@ -256,7 +255,7 @@ class Template:
         return found
 
     def _encode_piece(self, text: str, said: bool, goes_on: bool) -> list[int]:
-        """said: by a message, so that nothing in it is a special token."""
+        """`said`: by a message, so that nothing in it is a special token. `goes_on`: the text continues another."""
         if not goes_on:
             return self._encode_as(self.tokenizer, text, said).ids
         bare, behind_specials = self._bare
@@ -275,7 +274,7 @@ class Template:
 
 
 class Chat:
-    """encode(text) → ids of a conversation in which the user says that and the assistant's turn begins."""
+    """encode(text) returns the ids of a prompt in which the user says that and the assistant should answer."""
 
     def __init__(self, folder: Path, tokenizer, system: str | None):
         self.template, self.system = Template(folder, tokenizer), system

@@ -1,8 +1,7 @@
-"""Conversations and comparisons as the tokens of a row, with what is trained of them.
+"""Turns conversations and comparisons into rows of tokens, and marks those that are trained.
 
-Trained is what an assistant says: everything that the template writes between the start of its turn, which is where a model
-goes on by itself, and the token that ends the turn, that token included. What the template writes outside of that, and the end,
-is FORMAT.
+Trained are the assistant's turns: everything that the template writes from where a model would begin to answer up to and
+including the token that ends the turn. That token, and what the template writes outside of these turns, is FORMAT.
 """
 
 import itertools
@@ -12,25 +11,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from .chat_template import ROW, Piece, Template
-from .errors import InputError
-
 from .bad_row import MASKED, NO_DIFFERENCE, SPECIAL, TEMPLATE, TOO_LONG, BadRow
 from .chat_rows import Comparison, Conversation, compare
+from .chat_template import ROW, Piece, Template
+from .errors import InputError
 from .messages import REASONING, has_words, is_trained
 from .rows import FORMAT, TRAINED, Row
 
-# Fields that say something: a template that writes none of it is told of. Any other is metadata where no template reads it.
+# Fields that carry content: if the template does not write one, it is reported. Any other unwritten field is metadata.
 TOLD = ("content", *REASONING, "tool_calls", "function_call", "name")
-IN_HEADER = ("name", "id", "tool_call_id")  # what is only about a message, though a template may write it
+IN_HEADER = ("name", "id", "tool_call_id")  # metadata, though a template may write it
 ROW_FIELDS = ("tools", "documents")
 
 
 class RowEncoder:
-    """Rows of one kind under one template. `longest`: tokens a row may have (None: any), `cut`: shorten what is longer.
+    """Encodes rows of one kind with one template. Rows over `longest` tokens are cut, or refused without `cut`.
 
-    `end` is the id of the token that ends an assistant's turn: the special token that the template writes behind it.
-    Of the last row, `was_cut` says whether it was, `unwritten` what the template does not write of it.
+    `end` is the id of the token that ends an assistant's turn: the special token that the template writes after it.
+    `was_cut` and `unwritten` (the fields that the template did not write) are about the last row.
     """
 
     def __init__(self, template: Template, longest: int | None = None, cut: bool = False):
@@ -43,10 +41,10 @@ class RowEncoder:
         self.was_cut = False
         self.unwritten: Counter[str] = Counter()
         self._headers: dict[str, str] = {}
-        self._prompt = 0  # messages of a comparison's prompt, whose tokens are exactly what a model is asked
+        self._prompt = 0  # messages in a comparison's prompt, whose tokens are exactly those that a model is asked with
 
     def _probe(self) -> tuple[int, str, int | None]:
-        """`end`; what the template writes where a model is to answer; and the token that this begins with, if it is one."""
+        """`end`; the header that the template writes where a model should answer; the added token that begins it, if any."""
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
             pieces = self.template.pieces(messages, False)
@@ -66,7 +64,7 @@ class RowEncoder:
         return int(ids[end]), header, opening[0] if opening and opening[0] in self.added else None
 
     def _end_of_turn(self, ids: np.ndarray) -> int | None:
-        """The first of `ends`, or in front of the next header a token of another name."""
+        """The place of the first of `ends`, or of another added token right in front of the next header."""
         header = next((n for n, number in enumerate(ids.tolist()) if number == self.opening and number not in self.ends), None)
         place = next((n for n, number in enumerate(ids[:header].tolist()) if number in self.ends), None)
         if place is not None or header is None:
@@ -75,7 +73,7 @@ class RowEncoder:
         return last if last >= 0 and int(ids[last]) in self.added else None
 
     def _words(self, ids: np.ndarray) -> int:
-        """How many of them there are up to the last that is more than white space."""
+        """How many ids there are up to the last one that is not white space."""
         blank = [number not in self.added and not self.template.tokenizer.decode([number]).strip() for number in ids.tolist()]
         return len(blank) - len(list(itertools.takewhile(bool, reversed(blank))))
 
@@ -86,10 +84,10 @@ class RowEncoder:
         self._prompt = len(row.prompt) if isinstance(row, Comparison) else 0
         return self._comparison(row) if isinstance(row, Comparison) else self._conversation(row)
 
-    # what the template writes
+    # ---- pieces of text and the turns they belong to
 
     def _pieces(self, messages: list[dict], fields: dict, told_from: int = 0) -> list[Piece]:
-        """`told_from`: of messages before that one it has been counted what is not written."""
+        """The template's pieces. Unwritten fields are counted from message `told_from` on."""
         try:
             pieces = self.template.pieces(messages, False, fields)
         except InputError as error:
@@ -102,9 +100,9 @@ class RowEncoder:
         return pieces
 
     def _turns(self, messages: list[dict], fields: dict, pieces: list[Piece]) -> tuple[list[Piece], list[int | None]]:
-        """The pieces, cut where an assistant's turn begins, and of each the message whose turn it is inside of."""
+        """The pieces, cut where assistants' turns begin, and for each piece the message in whose turn it lies (or None)."""
         found: list[tuple[Piece, int | None]] = []
-        held: list[Piece] = []  # the template's since the last text, and a name that an assistant's header has
+        held: list[Piece] = []  # the template's pieces since the last text, and names in an assistant's header
         last = None
         for piece in pieces:
             if piece.message is None:
@@ -126,41 +124,41 @@ class RowEncoder:
         return [piece for piece, _ in found], [speaker for _, speaker in found]
 
     def _is_other_header(self, held: list[Piece]) -> bool:
-        """Some templates write whom a result is of, a field of the call, in front of it."""
+        """Some templates put the name of a called function, a field of the call, into the header of its result."""
         text = "".join(piece.text for piece in held)
         return self.opening is not None and self.template.tokenizer.id_to_token(self.opening) in text and self.header not in text
 
     def _begin(self, messages: list[dict], fields: dict, number: int, held: list[Piece]) -> int:
-        """How much of what stands in front of an assistant's words is there before a model goes on by itself."""
+        """How many of the characters in front of an assistant's words stand there before the model begins to answer."""
         named = max((place + 1 for place, piece in enumerate(held) if piece.message is not None), default=0)
         before, text = ("".join(piece.text for piece in part) for part in (held[:named], held[named:]))
         role = messages[number - 1]["role"] if number else ""
         header = self._headers.get(role)
         if header is None or not text.startswith(header):
             header = self._headers[role] = self._header(messages[:number], fields)
-        if named:  # of the header that is without a name the part behind it
+        if named:  # only the part of the header after the name can be compared
             header = next((header[place:] for place in range(len(header)) if text.startswith(header[place:])), "")
         same = os.path.commonprefix([text, header])
-        if same != header:  # a prompt for an answer of another sort: what both begin with, in whole words and tags
+        if same != header:  # the prompt is for another sort of answer: what both have in common, in whole words and tags
             same = same[: max(same.rfind(end) for end in "\n >]") + 1]
         place = len(same) if same or not (header or named) else len(text.rstrip())
         if (not self._prompt or number < self._prompt) and text[place:].strip() and text[place:][:1].isspace():
-            place = len(text[:place].rstrip())  # white space on both sides may be one token
+            place = len(text[:place].rstrip())  # white space on both sides may form one token
         return len(before) + place
 
     def _header(self, messages: list[dict], fields: dict) -> str:
-        """What the template writes behind the last of what these say where a model is to answer."""
+        """What the template writes after the last of these messages where a model should answer."""
         try:
             pieces = self.template.pieces(messages, True, fields)
-        except InputError:  # it may refuse a conversation that ends there
+        except InputError:  # the template may refuse a conversation that ends there
             return "\0"
         behind = itertools.takewhile(lambda piece: piece.message is None, reversed(pieces))
         return "".join(piece.text for piece in [*behind][::-1])
 
-    # tokens
+    # ---- tokens
 
     def _tokens(self, messages: list[dict], fields: dict, pieces: list[Piece]) -> tuple[list[np.ndarray], list]:
-        """Ids of each piece with their flags, and the messages in whose turns they are."""
+        """The ids of each piece with their flags, and the message in whose turn each piece lies."""
         pieces, inside = self._turns(messages, fields, pieces)
         owners = _generated(messages, pieces) if any(piece.generated for piece in pieces) else inside
         begins = [n for n, speaker in enumerate(inside)
@@ -183,9 +181,9 @@ class RowEncoder:
         return parts, inside
 
     def _end_turn(self, ids: np.ndarray, tokens: np.ndarray, blocks: bool, generated: bool) -> bool:
-        """Flags what a template writes behind a turn that is trained, up to its end; whether the end is still to come.
+        """Flags what a template writes after a trained turn, up to the token that ends it. True: that token is still to come.
 
-        With {% generation %} blocks what they hold is trained, and the token that ends the turn even if it stands behind one.
+        If the template has {% generation %} blocks, their content is trained, and so is the end token even outside of a block.
         """
         end = self._end_of_turn(ids)
         words = self._words(ids[:end])
@@ -194,7 +192,7 @@ class RowEncoder:
             tokens[: 0 if end is None else end + 1] |= TRAINED
         return generated and end is None
 
-    # conversations
+    # ---- conversations
 
     def _conversation(self, row: Conversation) -> Row:
         pieces = self._pieces(row.messages, row.fields)
@@ -210,7 +208,7 @@ class RowEncoder:
         return BadRow(TOO_LONG, f"{length} tokens, --max-tokens {self.longest}")
 
     def _cut_conversation(self, tokens: np.ndarray) -> np.ndarray:
-        """Without the last messages, so that a turn's end is its last token; of a single turn the start."""
+        """Drops the last messages, so that the row ends with a turn; of a single turn, keeps the beginning."""
         if not self.cut:
             raise self._too_long(tokens.size)
         self.was_cut = True
@@ -221,7 +219,7 @@ class RowEncoder:
             raise BadRow(TOO_LONG, f"{tokens.size} tokens, and no answer begins within --max-tokens {self.longest}")
         return kept
 
-    # comparisons
+    # ---- comparisons
 
     def _comparison(self, row: Comparison) -> Row:
         prompts, answers = [], []
@@ -249,7 +247,7 @@ class RowEncoder:
         return Row(prompts[0], answers)
 
     def _cut_answers(self, prompt: np.ndarray, answers: list[np.ndarray]) -> list[np.ndarray]:
-        """The longest ones are cut to one length, so that all fit."""
+        """Cuts the longest answers to one length, such that all fit."""
         length = positions(prompt, answers)
         if not self.cut:
             raise self._too_long(length)
@@ -278,7 +276,7 @@ def _divide(pieces: list[Piece], place: int) -> tuple[list[Piece], list[Piece]]:
 
 
 def _generated(messages: list[dict], pieces: list[Piece]) -> list[int | None]:
-    """Whose each piece is that a {% generation %} block holds: its message's, or else that of the last text before it."""
+    """For each piece in a {% generation %} block the message it belongs to: its own, or that of the last text before it."""
     owners: list[int | None] = []
     last = None
     for generated, run in itertools.groupby(pieces, lambda piece: piece.generated):
@@ -298,7 +296,7 @@ def _place(piece: Piece) -> str:
 
 
 def positions(prompt: np.ndarray, answers: list[np.ndarray]) -> int:
-    """How many a comparison takes in training: each answer has the prompt's last token in front of it."""
+    """How many positions a comparison takes in training: each answer is preceded by the prompt's last token."""
     return len(prompt) - 1 + sum(len(answer) + 1 for answer in answers)
 
 
@@ -307,6 +305,6 @@ def row_length(row: Row) -> int:
 
 
 def _without_tail(tokens: np.ndarray) -> np.ndarray:
-    """Without what stands behind the last trained token: nothing learns from it."""
+    """Drops what follows the last trained token, since nothing is learned from it."""
     trained = np.flatnonzero(tokens & TRAINED)
     return tokens[: trained[-1] + 1] if trained.size else tokens[:0]

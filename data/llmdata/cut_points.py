@@ -1,43 +1,48 @@
-"""Where a text can be cut without a change of its tokens.
+"""Where a text can be cut without changing its tokens, so that long documents are encoded piece by piece.
 
-A seam lies between two neighbouring characters a and b such that, whatever stands before a and behind b, the tokens of the
-whole are those of the part up to a and then those of the part from b on; the latter are encode(a + part) without encode(a), so
-that what a tokenizer puts in front of a text is not put in front of a part. Each step of the tokenizer tells of a pair that
+A cut point lies between two neighbouring characters a and b such that, whatever stands before a and after b, the tokens of the
+whole are those of the part up to a, followed by those of the part from b on. The latter are encode(a + part) without encode(a),
+so that what a tokenizer puts in front of a text is not put in front of a part. Each step of the tokenizer answers, for a pair:
 
-- True: its pieces end there for certain, so that nothing behind it sees both;
-- False: it may take both together;
-- (a, b): it does the same on both sides as on the whole, and leaves these two characters side by side there.
+- True: pieces certainly end between them, so that no later step sees both;
+- False: it may treat the two together;
+- (a, b): it does to both sides what it does to the whole, and leaves these two characters side by side there.
 
-Every other step, or setting of one, is Unknown: such a tokenizer gets no seams.
+Any other step, or setting of one, is Unknown: such a tokenizer has no cut points.
 """
 
 import json
 import re
 import unicodedata
+from dataclasses import replace
 from functools import lru_cache
-from typing import Callable
+from typing import Callable, Iterable, Iterator
 
 from tokenizers import Tokenizer, models
 
+from .encode import Unit
 from .glushkov import Pattern, Unknown
 from .tokenizer import as_json, byte_letters, parts_of
 
 Step = Callable[[str, str], bool | tuple[str, str]]
 
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# These look at one character at a time, so that two of them show what they do in any text.
+# These look at one character at a time, so that a text of two characters shows what they do to any text.
 SPLITS_BY_CHARACTER = ("Digits", "Punctuation", "CharDelimiterSplit", "WhitespaceSplit")
 NORMALIZES_BY_CHARACTER = ("Lowercase", "StripAccents", "ByteLevel")
-# Ideographs, and two signs between them: no accent changes them.
+# Ideographs and their two commonest punctuation marks: no accent changes them.
 CJK = r"\u3001\u3002\u4e00-\u9fff"
-# No character of these is changed by what stands behind it; no letter, as é may follow as e and an accent, no <, = or >.
+# None of these is changed by what follows it. There is no letter among them, as an accent may follow (é), and no <, = or >.
 _NEVER_COMPOSED = re.compile(rf"[\x00-;?@\[-`{{-\x7f{CJK}]")
 _STARTS_ALONE = re.compile(rf"[\x00-\x7f{CJK}]")
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-class Seams:
-    """`find` gives the next place for a cut; `unknown` is what of the tokenizer forbids every cut, or None."""
+UNIT_CHARS = 1 << 18
+
+
+class CutPoints:
+    """`unknown` names the part of the tokenizer that forbids every cut; None: there is no such part."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.unknown: str | None = None
@@ -49,7 +54,7 @@ class Seams:
         self._fits = lru_cache(1 << 16)(self._find_fit)
 
     def find(self, text: str, low: int) -> int | None:
-        """The first place from `low` on, within the text, where it can be cut."""
+        """The first place in the text, from `low` on, where it can be cut; None: there is none."""
         if self.unknown is not None:
             return None
         return next((at for at in range(max(low, 1), len(text)) if self._fits(text[at - 1 : at + 1])), None)
@@ -62,6 +67,20 @@ class Seams:
                 return after
             here, there = after
         return False
+
+
+def cut_units(units: Iterable[Unit], cut_points: CutPoints, chars: int = UNIT_CHARS) -> Iterator[Unit]:
+    """The documents of `units` in units of about `chars` characters, or longer ones where no cut point comes sooner."""
+    text, before, begins, searched = "", "", True, chars
+    for unit in units:
+        text += unit.text
+        while (at := cut_points.find(text, searched)) is not None:
+            yield replace(unit, text=text[:at], begins=begins, ends=False, before=before)
+            text, before, begins, searched = text[at:], text[at - 1], False, chars
+        searched = max(chars, len(text))
+        if unit.ends:
+            yield replace(unit, text=text, begins=begins, before=before)
+            text, before, begins, searched = "", "", True, chars
 
 
 def _steps(tokenizer: Tokenizer) -> list[Step]:
@@ -79,9 +98,9 @@ def _steps(tokenizer: Tokenizer) -> list[Step]:
 
 
 def _added_tokens(contents: list[str]) -> Step:
-    """Tokens that are looked for in the text as a whole, and may take white space on their sides with them.
+    """Added tokens are searched for in the whole text and may swallow white space on either side.
 
-    A token that ends with a may look at b; one that begins with b looks at a, but then a stands in front of the part too.
+    A token that ends with a may look at b. One that begins with b looks at a, but a stands in front of the second part too.
     """
     inner = {text[at : at + 2] for text in contents for at in range(len(text) - 1)}
     ends = {text[-1] for text in contents if text}
@@ -119,7 +138,7 @@ def _mapped(part: dict) -> Step:
 
 
 def _starts_alone(character: str) -> bool:
-    """Whether what stands before it never changes it. Letters of which Hangul syllables are made are not among these."""
+    """Whether no preceding character changes it. Jamo, of which Hangul syllables are composed, are changed."""
     if _STARTS_ALONE.match(character):
         return True
     letter = unicodedata.category(character)[0] == "L" and character <= "\uffff"
@@ -127,7 +146,7 @@ def _starts_alone(character: str) -> bool:
 
 
 def _engine(**component) -> Tokenizer:
-    """A tokenizer that has this component alone."""
+    """A tokenizer that has only this component."""
     return Tokenizer.from_str(json.dumps({"model": {"type": "BPE", "vocab": {}, "merges": []}, **component}))
 
 
@@ -143,7 +162,7 @@ def _pattern(part: dict) -> Pattern:
 
 
 def _pre_tokenizer(part: dict) -> tuple[list[Step], bool]:
-    """Its steps, and whether it makes pieces."""
+    """Its steps, and whether it splits text into pieces."""
     kind = part["type"]
     if kind == "ByteLevel":
         return [_split(Pattern(GPT2_SPLIT))] * part["use_regex"] + [_as_bytes], part["use_regex"]
@@ -159,7 +178,7 @@ def _pre_tokenizer(part: dict) -> tuple[list[Step], bool]:
 def _split(pattern: Pattern, each_match_alone: bool = True) -> Step:
     def step(a: str, b: str):
         ends = pattern.between(a, b)
-        if ends is False:  # a lies between matches, and whether one begins with b depends on what comes behind b only
+        if ends is False:  # a lies outside all matches, and whether one begins with b depends only on what follows b
             return a, b
         return bool(ends and each_match_alone)
 
@@ -194,7 +213,7 @@ def _as_bytes(a: str, b: str) -> tuple[str, str]:
 
 
 def _model(tokenizer: Tokenizer, splits: bool) -> Step:
-    """What a model does within a piece; pieces are apart in all of them."""
+    """What the model does within a piece; no model joins pieces."""
     merges = _merges(tokenizer) if isinstance(tokenizer.model, models.BPE) else None
     if merges is None and not splits:
         raise Unknown(f"model {type(tokenizer.model).__name__} without a pre-tokenizer that splits")
@@ -202,10 +221,10 @@ def _model(tokenizer: Tokenizer, splits: bool) -> Step:
 
 
 def _merges(tokenizer: Tokenizer) -> Step | None:
-    """A merge across is one of a token that ends with a and one that begins with b; where there is none, none gets across.
+    """A merge across the cut joins a token that ends with a and one that begins with b; without such a merge nothing crosses.
 
-    Characters that are neither tokens nor bytes are left out: unknown ones may be taken together or dropped. None where it
-    matters in another way what stands in a piece.
+    Characters that are neither tokens nor bytes allow no cut: unknown ones may be joined or dropped. None is returned where
+    the rest of the piece matters in some other way.
     """
     model = tokenizer.model
     if any(getattr(model, name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")):

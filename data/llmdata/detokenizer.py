@@ -1,14 +1,14 @@
-"""Ids to text as they come: characters only when they are whole, stop strings never shown."""
+"""Turns token ids into text as they come: a character appears only when it is complete, a stop string never."""
 
 import re
 
-BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # a byte's token where the tokenizer's decoder has ByteFallback
-CONTEXT = 8  # tokens before the new ones that are decoded with them: what a token looks like may depend on them
-PENDING = 16  # tokens that are decoded again with each new one; where they become more, a place to cut is looked for
+BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the token of a byte where the decoder has ByteFallback
+CONTEXT = 8  # tokens that are decoded before the new ones, whose text may depend on them
+PENDING = 16  # tokens that are decoded again with each new one; when there are more, a place to cut is searched
 
 
 def standing_before(tokenizer) -> list[int]:
-    """A token of plain text: what is decoded behind it is text that goes on, whose first blank is not taken away."""
+    """A token of plain text, to decode others after it: the first space of a text that continues another is kept."""
     for token in range(tokenizer.get_vocab_size()):
         text = tokenizer.decode([token])
         if text.strip() and "\ufffd" not in text and not BYTE.fullmatch(tokenizer.id_to_token(token)):
@@ -17,24 +17,25 @@ def standing_before(tokenizer) -> list[int]:
 
 
 def decode_behind(tokenizer, ids: list[int], skip_special_tokens: bool = True) -> str:
-    """The text of ids that stand behind others."""
+    """The text of ids that follow others."""
     anchor = standing_before(tokenizer)
     whole = tokenizer.decode([*anchor, *ids], skip_special_tokens=skip_special_tokens)
     return whole[len(tokenizer.decode(anchor)) :]
 
 
 class TextStream:
-    """add(id) → the text that has become certain; finish() → the rest. All together are the text of the ids at once; with
-    `follows` as it goes on behind another text, a prompt. `stopped`: a stop string was met.
+    """add(id) returns the text that has become certain, finish() the rest. Joined, they are the text of all ids.
+
+    With `follows` the text continues another, such as a prompt. `stopped`: a stop string was met.
     """
 
     def __init__(self, tokenizer, stops: list[str], follows: bool = False):
         self.tokenizer, self.stops, self.follows = tokenizer, stops, follows
         self.anchor = standing_before(tokenizer)
         self.ids: list[int] = []
-        self.done = 0  # ids that need no second look
-        self.ahead = 0  # characters of the ids behind those that have been taken
-        self.held = ""  # text that may yet turn out to begin a stop string
+        self.done = 0  # ids whose text is final
+        self.ahead = 0  # characters of later ids that have been returned already
+        self.held = ""  # text that may be the beginning of a stop string
         self.text, self.stopped = "", False
         self.byte_fallback = tokenizer.decoder is not None and b'"ByteFallback"' in tokenizer.decoder.__getstate__()
         self.special = {n for n, t in tokenizer.get_added_tokens_decoder().items() if t.special} if self.byte_fallback else set()
@@ -48,8 +49,7 @@ class TextStream:
         return "" if self.stopped else self._release(self._decode(True), True)
 
     def _open_ended(self, token: int) -> bool:
-        """Byte tokens in a row are characters if all of them together are UTF-8, and nothing but U+FFFD if they are not; ids
-        without text do not end the row."""
+        """A run of byte tokens is text if all of it is UTF-8, and only U+FFFD if not. Ids without text do not end the run."""
         if not self.byte_fallback:
             return False
         name = self.tokenizer.id_to_token(token)
@@ -60,7 +60,7 @@ class TextStream:
         return self.tokenizer.decode([*anchor, *self.ids[start:end]])
 
     def _decode(self, last: bool) -> str:
-        """What has become certain: all but the one U+FFFD as which bytes show that may yet become a character."""
+        """The text that has become certain: all but a final U+FFFD, whose bytes may yet become a character."""
         start = max(0, self.done - CONTEXT)
         before, whole = self._text(start, self.done), self._text(start)
         taken, certain = len(before) + self.ahead, len(whole) - (whole.endswith("\ufffd") and not last)
@@ -75,7 +75,7 @@ class TextStream:
         return whole[taken:certain]
 
     def _cut(self, start: int, whole: str, certain: int) -> None:
-        """Moves `done` on over bytes that are no text, to where no character goes on."""
+        """Moves `done` past bytes that are not text, to where no character continues."""
         for end in range(len(self.ids) - 4, self.done, -1):
             text = self._text(start, end)
             if whole.startswith(text):
@@ -95,5 +95,5 @@ class TextStream:
 
     @staticmethod
     def _beginning(text: str, stop: str) -> int:
-        """The longest end of text that begins the stop string."""
+        """The length of the longest end of the text that is the beginning of the stop string."""
         return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

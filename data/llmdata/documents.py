@@ -1,7 +1,7 @@
-"""Reads text from files as a stream of pieces, so that memory is bounded by a piece.
+"""Reads the documents of a file in pieces, so that memory is bounded by a piece.
 
-A document is a whole .txt file, one row of .jsonl or .json, or one row of a .parquet file. Long documents arrive as several
-pieces, cut at a blank line, the end of a line or, where there is neither for long, anywhere.
+A document is a whole .txt file, or one row of .jsonl, .json or .parquet. A long document comes in several pieces, cut at a blank
+line, else at the end of a line, else anywhere.
 """
 
 import json
@@ -15,13 +15,13 @@ from .text_file import TABLE, TEXT, format_of, read_chunks
 
 
 def read_pieces(path: Path, piece_chars: int) -> Iterator[Piece]:
-    """Pieces of every document of a file, each about `piece_chars` characters (at most twice that)."""
+    """Yields the pieces of every document, each of about `piece_chars` characters and at most twice that."""
     documents = {TEXT: _read_txt, TABLE: _read_column}.get(format_of(path), _read_documents)
     for chunks in documents(path):
         yield from cut_document(chunks, piece_chars)
 
 
-# A document, below, is an iterator of (text, bytes of the file read so far).
+# Below, a document is an iterator of (text, bytes of the file read so far).
 
 
 def _read_txt(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
@@ -52,7 +52,7 @@ def _check_encodable(where: str, text: str) -> None:
 
 
 def _read_column(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
-    """Of a table, the other columns are not read."""
+    """A table's other columns are not read."""
     file = open_table(path)
     if file is None:
         return
@@ -69,7 +69,7 @@ def _read_column(path: Path) -> Iterator[Iterator[tuple[str, int]]]:
 def _text_of_value(where: str, value) -> str:
     try:
         text = value.as_py()
-        if isinstance(text, bytes):  # tables of some programs do not say that their strings are text
+        if isinstance(text, bytes):  # some programs do not mark the strings of their tables as text
             text = text.decode("utf-8")
     except NO_VALUE as error:
         raise InputError(f"{where}: {why_no_value(error)}") from None

@@ -1,4 +1,4 @@
-"""Pieces of text to token ids on all cores, in order, with bounded memory."""
+"""Encodes text on all cores, in order and in bounded memory."""
 
 import os
 from dataclasses import dataclass, field
@@ -8,15 +8,16 @@ from typing import Iterable, Iterator
 import numpy as np
 
 from . import pool, tokenizer
+from .errors import Fault
 
-TASK_CHARS = 1 << 19  # text that goes to a worker at once
+TASK_CHARS = 1 << 19  # characters that a worker gets at once
 
 
 @dataclass
 class Unit:
-    """A piece and its place: in which split it goes, and whether a document begins or ends there within that split.
+    """A piece of text, the split it belongs to, and whether a document begins or ends with it within that split.
 
-    `before` is the character in front of a piece that goes on; see seams.
+    `before` is the character in front of a piece that continues a document; see cut_points.
     """
 
     text: str
@@ -29,7 +30,7 @@ class Unit:
 
 @dataclass
 class Encoded:
-    """Tokens of some units, joined for each split. `consumed`: bytes of all source files read up to here."""
+    """The tokens of some units, joined for each split. `consumed`: bytes of all source files that have been read so far."""
 
     consumed: int
     tokens: dict[str, np.ndarray] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class Encoded:
 
 
 class Encoder:
-    """What a worker process holds: the tokenizer and the tokens around a document."""
+    """What each worker process holds: the tokenizer and the tokens around a document."""
 
     def __init__(self, path: Path, bos: int, eos: int | None):
         self.tokenizer = tokenizer.encoder(path)
@@ -60,10 +61,10 @@ class Encoder:
     def _encodings(self, texts: list[str]) -> list:
         try:
             return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except BaseException as error:  # what the library panics with is no Exception
+        except BaseException as error:  # the library's panic is not an Exception
             if type(error).__name__ != "PanicException":
                 raise
-            raise RuntimeError(f"the tokenizers library fails with this tokenizer: {' '.join(str(error).split())}") from None
+            raise Fault(f"the tokenizers library fails with this tokenizer: {' '.join(str(error).split())}") from None
 
     def _tokens_before(self, unit: Unit) -> int:
         return len(self.tokenizer.encode(unit.before, add_special_tokens=False).ids) if unit.before else 0
@@ -76,10 +77,10 @@ class Encoder:
             yield np.array([self.eos], np.uint32)
 
     def _check(self, ids: np.ndarray, unit: Unit) -> None:
-        """Text must never become a token that stands around a document, or the document mask would follow the text's author."""
+        """Text must never become a begin or end token: whoever wrote it could then end documents at will."""
         marks = [self.bos] if self.eos is None else [self.bos, self.eos]
         if np.isin(ids, marks).any():
-            raise RuntimeError(f"the tokenizer made a begin or end token out of the text {unit.text[:60]!r}")
+            raise Fault(f"the tokenizer made a begin or end token out of the text {unit.text[:60]!r}")
 
 
 _encoder: Encoder | None = None
@@ -96,7 +97,7 @@ def _work(units: list[Unit]) -> Encoded:
 
 
 def encode_all(units: Iterable[Unit], path: Path, bos: int, eos: int | None, workers: int) -> Iterator[Encoded]:
-    """Encodes units in order with `workers` processes."""
+    """Encodes units with `workers` processes. Results come in order."""
     return pool.in_order(_group(units), _work, _start_worker, (path, bos, eos), workers)
 
 

@@ -1,4 +1,4 @@
-"""The file of an evaluation's items, as llmc/eval/items.h describes it."""
+"""The file format of evaluation items, which llmc/eval/items.h describes."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ _HEADER = struct.Struct("<8sIIIIQQQ32s")
 
 @dataclass
 class Ending:
-    """Tokens of an ending, or of a document; `characters` are words of a document."""
+    """The tokens of an ending, or of a whole document, for which `characters` counts words."""
 
     tokens: list[int]
     characters: int
@@ -35,7 +35,7 @@ class Item:
 
 
 def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: bytes) -> None:
-    """The file appears under its name whole or not at all."""
+    """The file appears under its name as a whole or not at all."""
     endings = [ending for item in items for ending in item.endings]
     tokens = [ids for item in items for ids in (item.context, *(ending.tokens for ending in item.endings))]
     flat = np.concatenate([np.asarray(ids, "<u4") for ids in tokens])

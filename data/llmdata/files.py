@@ -1,4 +1,4 @@
-"""The files of a data set: which of those that the user names are read, and what is said of the others."""
+"""Which of the files and folders that a user names are read, and what is said about the others."""
 
 import sys
 from collections import Counter
@@ -11,20 +11,20 @@ from .text_file import ARRAY, LINES, PACKED, TABLE, TEXT, TextFile, endings, for
 
 ROWS = (LINES, ARRAY, TABLE)
 FORMATS = (TEXT, *ROWS)
-NAMED = 3  # files without text that are named
+NAMED = 3  # so many files without text are named
 MOST_ENDINGS = 8
 
 
 @dataclass
 class Notes:
-    """What a program says of its files when all is done. strict: a file without text is refused."""
+    """What a program says about its files at the end. With `strict`, a file without text is refused."""
 
-    what: str = "text"  # what a file should have
+    what: str = "text"  # what each file should contain
     strict: bool = False
-    left_out: Counter = field(default_factory=Counter)  # files of folders by ending
-    twins: int = 0  # compressed files of folders beside which the same lies unpacked
-    linked: int = 0  # folders that lie in folders as links, into which nobody looks
-    blank: dict[Path, None] = field(default_factory=dict)  # a set in order
+    left_out: Counter = field(default_factory=Counter)  # files in folders that were not read, by ending
+    twins: int = 0  # compressed files in folders whose unpacked twin lies beside them
+    linked: int = 0  # links to folders inside folders, which are not followed
+    blank: dict[Path, None] = field(default_factory=dict)  # an ordered set
 
     def add_blank(self, path: Path) -> None:
         if self.strict:
@@ -58,7 +58,7 @@ def in_words(counts: Counter) -> str:
 
 
 def find_files(paths: list[str], formats: tuple[str, ...], notes: Notes) -> list[Path]:
-    """Files named in `paths`, folders replaced by the files in them that end so, in sorted order."""
+    """The files in `paths`. A folder is replaced by the files in it that have one of the formats, sorted by name."""
     files: list[Path] = []
     named = {Path(name).resolve() for name in paths}
     for name in paths:
@@ -71,7 +71,7 @@ def find_files(paths: list[str], formats: tuple[str, ...], notes: Notes) -> list
             raise InputError(f"{path}: no such file or folder")
     for path in files:
         if format_of(path) not in formats:
-            TextFile(path).close()  # says what it is
+            TextFile(path).close()  # raises if the file is not text at all
             raise InputError(f"{path}: expected a name that ends in {endings(formats)}")
     return files
 
@@ -81,7 +81,7 @@ def _of_json(left_out: Counter) -> str:
 
 
 def _in_folders(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """A .json file that lies in a folder may be anything, so it is read where it is named itself."""
+    """The formats that are read in folders: a .json file there may be anything, so it must be named itself."""
     return tuple(name for name in formats if name != ARRAY)
 
 

@@ -1,9 +1,9 @@
-"""Chat data of other programs' formats as rows with "messages", or with "prompt" and answers.
+"""Turns rows in other programs' formats into rows with "messages", or with "prompt" and answers.
 
 ShareGPT and Axolotl: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}
-Alpaca: {"instruction": "...", "input": "...", "output": "..."}, perhaps "history", pairs of texts
+Alpaca: {"instruction": "...", "input": "...", "output": "..."}, perhaps with "history", a list of pairs of texts
 OpenAI's preferences: {"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}
-The first two with "chosen" and "rejected" in place of the answer, too.
+The first two may have "chosen" and "rejected" in place of the answer.
 """
 
 from .bad_row import MALFORMED, BadRow, found, parsed
@@ -21,7 +21,7 @@ SPEAKERS = {
 
 
 def turn(where: str, value: dict) -> dict:
-    """A message of ShareGPT's fields in ours; {"from": "function_call"} is an assistant's call, as JSON."""
+    """A ShareGPT message in our fields. {"from": "function_call"} is a call by the assistant, as JSON."""
     if "role" in value or "from" not in value:
         return value
     rest = {key: item for key, item in value.items() if key not in ("from", "value")}
@@ -35,7 +35,7 @@ def turn(where: str, value: dict) -> dict:
 
 
 def parse_row(value: Value, expected: str = "an object") -> dict:
-    """A row in our fields, of those that are not null."""
+    """The row in our fields, without fields that are null."""
     try:
         row = parse(value)
     except InputError as error:
@@ -78,7 +78,7 @@ def _text(row: dict, name: str) -> str:
 
 
 def _of_alpaca(row: dict, compares: bool) -> dict:
-    """The user says the instruction and, below a blank line, the input."""
+    """The user's message is the instruction and, after a blank line, the input."""
     asked = "\n\n".join(text for text in (_text(row, "instruction"), _text(row, "input")) if text.strip())
     prompt = [*_history(row), {"role": "user", "content": asked}]
     if compares:

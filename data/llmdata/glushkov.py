@@ -1,8 +1,8 @@
-"""Where a match of a regular expression may go on: which characters can stand side by side inside one.
+"""Which characters can be neighbours inside a match of a regular expression.
 
-The expression is taken apart into positions, each of which matches one character, and into which position may follow which
-(Glushkov's construction). What is not understood exactly enlarges these sets, never the other way, or raises Unknown. Which
-characters a position matches is asked of the engine that the tokenizer itself uses.
+Glushkov's construction: the expression becomes a list of positions, each of which matches one character, and for each position
+the set of positions that may follow it. Where the expression is not understood exactly these sets are too large, never too
+small, or Unknown is raised. Which characters a position matches is asked of the engine that the tokenizer itself uses.
 """
 
 import re
@@ -13,21 +13,21 @@ from tokenizers import Regex, pre_tokenizers
 
 
 class Unknown(Exception):
-    """Something of a tokenizer whose effect at a cut is not known."""
+    """A part of a tokenizer whose effect at a cut is not known."""
 
 
-# One character: an escape that names a class or stands for itself, or any without a meaning of its own.
+# One character: an escape (of a class, or of a character that stands for itself), or a character without special meaning.
 _ESCAPE = re.compile(r"\\(?:[sSdDwWrntf]|[pP]\{\^?\w+\}|[!-/:-@\[-`{-~])", re.ASCII)
 _PLAIN = re.compile(r"[^\\\[\](){}^$|?*+]")
 _CLASS = re.compile(r"\[(?!\^?\])")
 _REPEAT = re.compile(r"[?*+]|\{\d+(?:,\d*)?\}|\{,\d+\}")
-# Pairs that a single letter matches where case is ignored, as ß does "ss".
+# Pairs that a single letter may match where case is ignored, as ß matches "ss".
 _LIGATURES = {"ff", "fi", "fl", "ss", "st"}
 
 
 @dataclass
 class _Node:
-    """A part of the expression. `looks`: it may look at the next character before it takes one."""
+    """A part of the expression. `looks`: it may look ahead before it consumes a character."""
 
     nullable: bool
     first: set[int] = field(default_factory=set)
@@ -36,13 +36,13 @@ class _Node:
 
 
 class Pattern:
-    """`between(a, b)` tells what matches of the expression do between two neighbours a and b of any text."""
+    """`between(a, b)` says what matches of the expression do between two neighbours a and b in any text."""
 
     def __init__(self, source: str):
         self._source, self._at = source, 0
         self._atoms: list[str] = []
         self._follow: list[set[int]] = []
-        self._ahead: set[int] = set()  # positions behind which the expression may look at the next character
+        self._ahead: set[int] = set()  # positions after which the expression may look ahead
         whole = self._alternatives(ignore_case=False)
         if self._at < len(source) or whole.nullable:
             raise Unknown
@@ -59,11 +59,10 @@ class Pattern:
         return bool(self._positions(character))
 
     def between(self, a: str, b: str) -> bool | None:
-        """True: matches end there, whatever stands around. False: a is never part of a match. None: not known.
+        """True: a match always ends between them. False: a is never part of a match. None: not known.
 
-        If no position that matches b may follow one that matches a, no attempt at a match gets across: those before b are
-        made as if the text ended there, but for what looks ahead, and those from b on as if it began there, as nothing
-        looks back.
+        If no position that matches b may follow one that matches a, no match crosses: those before b are found as if the text
+        ended there (unless they look ahead), and those from b on as if it began there, since nothing looks back.
         """
         here = self._positions(a)
         if not here:
@@ -136,7 +135,7 @@ class Pattern:
             return self._look_ahead(ignore_case)
         if self._take("(?:") or (self._peek("(") and not self._peek("(?") and self._take("(")):
             return self._group(ignore_case)
-        if self._take("$"):  # looks for the end of the line
+        if self._take("$"):  # looks ahead for the end of the line
             return _Node(nullable=True, looks=True)
         return self._position(ignore_case)
 
@@ -147,7 +146,7 @@ class Pattern:
         return node
 
     def _look_ahead(self, ignore_case: bool) -> _Node:
-        """One that looks at one character only."""
+        """A look-ahead at a single character; longer ones are Unknown."""
         count = len(self._atoms)
         inner = self._group(ignore_case)
         if inner.nullable or inner.looks or any(self._follow[count:]):
@@ -186,7 +185,7 @@ class Pattern:
 
 
 def _matches_one(source: str):
-    """Whether the expression matches a character."""
+    """A function that says whether the expression matches a character."""
     try:
         splitter = pre_tokenizers.Split(Regex(source), "removed")
     except Exception:  # the library raises bare Exception

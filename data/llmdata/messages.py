@@ -1,23 +1,23 @@
-"""Messages and other fields of chat data, read from JSON: checked, and else as they are: a template may read any of them."""
+"""Reads messages and other fields of chat data from JSON. They are checked, and kept whole: a template may read any of them."""
 
 from .bad_row import EMPTY, MALFORMED, UNKNOWN_ROLE, BadRow, found, parsed
 from .characters import is_text
 from .formats import turn
 
-TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # that a template may write
+TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # a template may write these
 
 ROLES = ("system", "user", "assistant", "tool", "ipython")
-FLAGS = ("weight", "train", "loss")  # one of them is 0 or false in an assistant's message that is not trained
+FLAGS = ("weight", "train", "loss")  # if one of these is 0 or false, an assistant's message is not trained
 
-# Names of a message's reasoning: the first that is there has it, and templates read the first two.
+# Fields for a message's reasoning. The first one that is there is used; templates read the first two.
 REASONING = ("reasoning_content", "thinking", "reasoning")
 SAYING = ("content", "tool_calls", "function_call", *REASONING)  # fields in which an assistant may say something
-# Names that a row's chat_template_kwargs must not set.
+# A row's chat_template_kwargs must not set these.
 TAKEN = ("messages", "tools", "documents", "add_generation_prompt", "chat_template", *TOKENS)
 
 
 def read_messages(name: str, value, text_role: str | None = None) -> list[dict]:
-    """A list of messages; or, where `text_role` says whose, a text that is a single one."""
+    """Reads a list of messages. With `text_role`, a plain text is a single message of that role."""
     if isinstance(value, str):
         value = [{"role": text_role, "content": value}] if text_role else _parsed_list(name, value)
     if not isinstance(value, list):
@@ -33,20 +33,20 @@ def says(message: dict) -> bool:
 
 
 def has_words(value) -> bool:
-    """Whether a JSON value has a text in it that is more than white space."""
+    """Whether a JSON value contains a text that is not just white space."""
     if isinstance(value, dict):
         return any(map(has_words, value.values()))
     return bool(value.strip()) if isinstance(value, str) else isinstance(value, (list, tuple)) and any(map(has_words, value))
 
 
 def text_of(message: dict) -> str:
-    """What it says, without calls and reasoning."""
+    """The message's content as one text, without calls and reasoning."""
     content = message.get("content", "")
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def meaning(message: dict) -> dict:
-    """Without what is only about it, like the time or an id."""
+    """The fields that make two messages the same, without metadata such as a time or an id."""
     known = {name: message.get(name) for name in ("role", "name", "tool_call_id", *SAYING)}
     return known | {"content": text_of(message).strip()}
 
@@ -56,7 +56,7 @@ def is_trained(message: dict) -> bool:
 
 
 def with_system(messages: list[dict], row: dict, system: str | None) -> list[dict]:
-    """With the system message that the row has beside its messages, or else `system` where they have none; an empty one is none."""
+    """Puts the row's "system" in front, or else `system` where the messages have none. An empty system message counts as none."""
     own = row.get("system")
     if own is not None and (not isinstance(own, str) or _has_half_pair(own)):
         raise BadRow(MALFORMED, f'"system": {found(own)}, expected Unicode text')
@@ -140,11 +140,11 @@ def _has_half_pair(value) -> bool:
     return isinstance(value, str) and not is_text(value)
 
 
-# ---- what a row has beside its messages
+# ---- a row's fields beside its messages
 
 
 def read_fields(row: dict) -> dict:
-    """Of "tools", "documents" and "chat_template_kwargs" those that say something."""
+    """Those of "tools", "documents" and "chat_template_kwargs" that are not empty."""
     fields = {name: parsed(name, row.get(name)) for name in ("tools", "documents", "chat_template_kwargs")}
     if parsed("functions", row.get("functions")):
         raise BadRow(MALFORMED, '"functions": not read; write them as "tools"')

@@ -1,4 +1,4 @@
-"""The folder of the model that a user's DIR means."""
+"""Finds the model in a folder that a user names: a model's own folder, or that of a run with its checkpoint."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,11 @@ OF_A_MODEL = ("config.json", "adapter_config.json")
 
 
 def find_model(path: Path) -> Path:
-    """The path itself, but of a run's folder its newest checkpoint. What is no model at all is for its reader to refuse; a link
-    that leads nowhere, as cp -r makes of a checkpoint, is refused here."""
+    """The path itself, or the newest checkpoint if it is a run's folder.
+
+    A path that holds no model is returned too, for its reader to refuse. A dangling link, as cp -r makes of a checkpoint, is
+    refused here.
+    """
     _check_link(path)
     if not path.is_dir() or _holds_model(path):
         return path
@@ -19,7 +22,7 @@ def find_model(path: Path) -> Path:
 
 
 def find_whole_model(path: Path) -> Path:
-    """The same, where an adapter does not do."""
+    """find_model, for a program that cannot use an adapter without its base."""
     folder = find_model(path)
     weights = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
     if weights or not (folder / "adapter_config.json").exists():

@@ -1,4 +1,4 @@
-"""What the command lines of all programs have in common."""
+"""What the command lines of all programs share: --version, and checks of what was given."""
 
 import argparse
 import json
@@ -21,8 +21,16 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action=_Print, nargs=0, help="print the version and exit")
 
 
+def check_bounds(options: argparse.Namespace, bounds: dict[str, tuple[float, float]]) -> None:
+    """`bounds` has the least and the largest value of each option, by its name in `options`."""
+    for name, (low, high) in bounds.items():
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected {low} to {high}")
+
+
 def check_texts(options: argparse.Namespace, *names: str) -> None:
-    """A command line may hold any bytes; those that are not UTF-8 arrive as halves of characters."""
+    """A command line may hold any bytes. Those that are not UTF-8 reach Python as lone surrogates and are refused here."""
     for name in names:
         found = getattr(options, name)
         for value in found if isinstance(found, list) else [found]:

@@ -1,4 +1,4 @@
-"""The folder that a data set is written to: it receives all files of the set or none."""
+"""Writes a data set to its folder: all of its files appear there, or none."""
 
 import contextlib
 import fcntl
@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Iterator
+from typing import BinaryIO, Iterator
 
 from .errors import InputError
 
@@ -15,10 +15,10 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.S
 
 @contextlib.contextmanager
 def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) -> Iterator[Path]:
-    """A folder inside `output` to write to. It is gone afterwards, whatever happens, and so is `output` where it is new and
-    nothing was moved into it; two runs exclude each other.
+    """A temporary folder inside `output`, locked against other runs. It is removed afterwards, whatever happens.
 
-    `own_files`: names (patterns) of what such a run leaves, meta.json last.
+    So is `output` if it is new and nothing was moved into it. `own_files`: patterns of the files that such a run leaves,
+    with meta.json last.
     """
     partial, new = output / ".partial", not output.exists()
     with _locked(output):
@@ -35,7 +35,7 @@ def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) ->
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if new:
-                with contextlib.suppress(OSError):  # it has files
+                with contextlib.suppress(OSError):  # it is not empty
                     output.rmdir()
 
 
@@ -64,7 +64,7 @@ def _open_lock(output: Path) -> int:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Signals that end a program do so behind the block. Blocking them would not do: another thread would take them."""
+    """Delays signals that end the program until after the block. Blocking them would not help: another thread would take them."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
     try:
@@ -77,7 +77,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Brings a file's bytes, or a folder's names, to the disk."""
+    """Makes sure that a file's bytes, or a folder's entries, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -85,8 +85,15 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
+def close_synced(file: BinaryIO) -> None:
+    """Closes a file when its bytes are on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
 def move_into_place(partial: Path, output: Path, own_files: tuple[str, ...]) -> None:
-    """Replaces what an earlier run left. meta.json comes last: where it stands, the set is whole, also after a power cut."""
+    """Replaces the files of an earlier run. meta.json comes last: where it exists the set is whole, even after a power cut."""
     names = sorted(path.name for path in partial.iterdir() if path.name != "meta.json")
     for name in [*names, "meta.json"]:
         sync(partial / name)

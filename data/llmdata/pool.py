@@ -1,13 +1,16 @@
-"""Work done by several processes, its results in the order of the tasks, with bounded memory."""
+"""Work that several processes do, in bounded memory, with results in the order of the tasks."""
 
 import multiprocessing
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Callable, Iterable, Iterator
+
+from .errors import Fault
 
 
 def in_order(tasks: Iterable, work: Callable, start: Callable, arguments: tuple, workers: int) -> Iterator:
-    """work(task) of every task; a process begins by start(*arguments). At most 3 tasks a worker are in memory at once."""
+    """Yields work(task) for every task. Each process begins with start(*arguments); at most 3 tasks per process are in memory."""
     context = multiprocessing.get_context("spawn")  # a fork after the tokenizer library has run its threads may hang
     with ProcessPoolExecutor(workers, context, start, arguments) as pool:
         running: deque[Future] = deque()
@@ -18,5 +21,7 @@ def in_order(tasks: Iterable, work: Callable, start: Callable, arguments: tuple,
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+        except BrokenProcessPool:
+            raise Fault("a worker process was killed, perhaps because memory ran out: try fewer --workers") from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

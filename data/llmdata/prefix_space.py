@@ -1,4 +1,4 @@
-"""The blank that some tokenizers put in front of a text: Llama 2's do, and byte-level ones with add_prefix_space."""
+"""The space that some tokenizers put in front of a text: Llama 2's, and byte-level ones with add_prefix_space."""
 
 import json
 
@@ -6,7 +6,8 @@ from tokenizers import Tokenizer
 
 
 def without_prefix(tokenizer: Tokenizer) -> tuple[Tokenizer, bool]:
-    """(that encodes text as it goes on behind other text, whether the tokenizer puts the blank behind each special token too)"""
+    """Returns the tokenizer without that space, for text that continues another, and whether the original also puts the space
+    after each special token."""
     fields = json.loads(tokenizer.to_str())
     before = json.dumps([fields["normalizer"], fields["pre_tokenizer"]])
     everywhere = [_drop(fields, "normalizer", "normalizers"), _drop(fields, "pre_tokenizer", "pretokenizers")]
@@ -15,7 +16,7 @@ def without_prefix(tokenizer: Tokenizer) -> tuple[Tokenizer, bool]:
 
 
 def _drop(fields: dict, field: str, inner: str) -> bool:
-    """Takes it out of that field's parts; True: it was one of each stretch of text, not of the whole text's start alone."""
+    """Removes the space from that field's parts. True: every stretch of text had it, not only the start of the whole text."""
     part = fields[field]
     if part is None:
         return False
@@ -24,7 +25,7 @@ def _drop(fields: dict, field: str, inner: str) -> bool:
         found = [_drop(holder, field, inner) for holder in holders]
         part[inner] = [holder[field] for holder in holders if holder[field]]
         return any(found)
-    if part["type"] == "Prepend" or part.get("pattern") == {"Regex": r"\A▁"}:  # the second: of transformers, for such a text
+    if part["type"] == "Prepend" or part.get("pattern") == {"Regex": r"\A▁"}:  # transformers writes the second form
         fields[field] = None
         return True
     scheme = part.get("prepend_scheme") or ("always" if part.get("add_prefix_space") else "never")

@@ -1,26 +1,62 @@
-"""Faults that no program foresees for itself are one line and code 1 too: a package that is missing, a standard output that is
-full. Where there is none, or nobody reads any more, nothing is said."""
+"""What every program does around its own work: a fault becomes one line on stderr and an exit code, not a traceback."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import Callable
+
+from .errors import Fault, InputError
+
+DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def tell(kind, error, trace) -> None:
-    """Stands for sys.excepthook."""
-    program = Path(sys.argv[0]).stem
+def begin() -> None:
+    """Called before a program imports packages: the first one that is missing is named in one line."""
+    sys.excepthook = _report_missing_package
+    if sys.stdout is None:  # the caller closed it: what is printed goes nowhere
+        sys.stdout = open(os.devnull, "w")
+
+
+def _report_missing_package(kind, error, trace) -> None:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("llm"):
-        print(f"{program}: the Python package {error.name} is missing, expected what scripts/setup.sh installs: "
-              "activate its environment by: . .venv/bin/activate", file=sys.stderr)  # fmt: skip
-    elif isinstance(error, OSError):
-        if not isinstance(error, BrokenPipeError):
-            print(f"{program}: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of the output fails no second time
+        _say(f"the Python package {error.name} is missing, expected what scripts/setup.sh installs: "
+             "activate its environment by: . .venv/bin/activate")  # fmt: skip
     else:
         sys.__excepthook__(kind, error, trace)
 
 
-def install() -> None:
-    sys.excepthook = tell
-    if sys.stdout is None:  # closed by the caller
-        sys.stdout = open(os.devnull, "w")
+def _say(text: object) -> None:
+    print(f"{Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
+
+
+def run(work: Callable[[], None], interrupted: str | None = None) -> int:
+    """Does the work and returns the exit code.
+
+    `interrupted` is what Ctrl-C prints, and its code is then INTERRUPTED; without it, Ctrl-C prints nothing and is a FAULT.
+    """
+    try:
+        work()
+        sys.stdout.flush()
+        return DONE
+    except InputError as error:
+        _say(error)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        if interrupted is None:
+            return FAULT
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # nobody reads the output any more
+        _drop_output()
+        return FAULT
+    except (Fault, OSError) as error:
+        _say(error)
+        _drop_output()
+        return FAULT
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when the process ends."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()

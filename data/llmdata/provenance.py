@@ -1,7 +1,7 @@
-"""Text that knows of each character where it comes from, through a template that tests, cuts and joins it or writes it as JSON.
+"""Text that knows where each of its characters comes from, even after a template has cut it, joined it or written it as JSON.
 
-A template's own text is plain `str`; what it is given is Text. Text behaves as the same `str` does, so the template takes the
-ways it would take without; what comes out is the same text with its origins.
+A template's own text is plain `str`; what it is given is Text. Text behaves like the same `str`, so that the template takes the
+same branches; the result is the same text, with its origins.
 """
 
 import functools
@@ -16,12 +16,12 @@ import jinja2.nodes
 from jinja2.compiler import CodeGenerator
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# An origin is a character: two flags, and above them the number of a source, 0 for the template itself.
+# An origin is one character: its two lowest bits are flags, the bits above them the number of a source (0: the template itself).
 OWN = "\0"
-GENERATED, LOST = 1, 2  # between {% generation %} and {% endgeneration %}; changed in a way that is not followed
+GENERATED, LOST = 1, 2  # inside {% generation %}; changed in a way that cannot be followed
 FLAG_BITS = 2
 
-# Filters that use methods of Text alone, or return one of the values that they are given.
+# Filters that only use methods of Text, or return one of their arguments.
 KEEPING = (
     "trim", "replace", "string", "lower", "upper", "capitalize", "first", "last", "min", "max", "random", "default", "d", "attr",
     "reverse",
@@ -29,7 +29,7 @@ KEEPING = (
 
 
 class Text(str):
-    """`_origins`: one for each character. The underscore keeps it from templates."""
+    """`_origins` has one character for each of the text. Its underscore hides it from templates."""
 
     def __new__(cls, text: str, origins: str):
         self = super().__new__(cls, text)
@@ -69,7 +69,7 @@ class Text(str):
         return self[: -len(suffix)] if suffix and self.endswith(suffix) else self
 
     def _cased(self, text):
-        """Case changes one character to one or to several; where it did the latter, which is not known."""
+        """A change of case may make several characters of one; then it is not known of which, and the origins are lost."""
         return Text(text, self._origins) if len(text) == len(self) else _lost(text, [self])
 
     def lower(self):
@@ -82,7 +82,7 @@ class Text(str):
         return self._cased(super().capitalize())
 
     def _cut(self, parts, gap):
-        """`parts` of this text that follow each other, at least `gap` characters apart."""
+        """`parts` of this text in order, at least `gap` characters apart, with their origins."""
         found, place = [], 0
         for part in parts:
             place = self.index(part, place)
@@ -127,13 +127,13 @@ def join(parts) -> str:
 
 
 def of_source(value, number: int):
-    """A JSON value whose texts, keys too, come from that source."""
+    """The JSON value with all its texts, keys included, marked as coming from that source."""
     origin = chr(number << FLAG_BITS)
     return _replace_texts(value, str, lambda text: Text(text, origin * len(text)))
 
 
 def runs(text: str) -> list[tuple[str, int, int]]:
-    """(text, source, flags) of one origin each, in order."""
+    """The text as runs of one origin: (text, source, flags)."""
     found = re.finditer(r"(.)\1*", origins_of(text), re.DOTALL)
     plain = _plain(text)
     return [(plain[m.start() : m.end()], ord(m[1]) >> FLAG_BITS, ord(m[1]) & (GENERATED | LOST)) for m in found]
@@ -148,7 +148,7 @@ def _plain(text: str) -> str:
 
 
 def _replace_texts(value, kind: type, replace):
-    """Lists, tuples and dicts anew, with what is in place of each text of that kind in them."""
+    """A copy of lists, tuples and dicts in which each text of that kind is replaced."""
     if isinstance(value, kind):
         return replace(value)
     if isinstance(value, dict):
@@ -165,12 +165,12 @@ def _texts_in(value) -> list[Text]:
 
 
 def _listed(values: tuple) -> tuple:
-    """What can be gone through once, or is a view of a dict, as lists."""
+    """The values, with iterators and views of dicts as lists."""
     return tuple(list(value) if isinstance(value, (Iterator, MappingView)) else value for value in values)
 
 
 class _Marks:
-    """Words that stand in for texts where a function would lose their origins, and that no text can hold by chance."""
+    """Random words that stand in for texts in calls of functions that would lose their origins."""
 
     WORD = f"m{secrets.token_hex(8)}n"
     PATTERN = re.compile(WORD + r"(\d+)z")
@@ -192,9 +192,9 @@ class _Marks:
 
 
 def _follow(function, *values, keeps=True):
-    """What the function makes of the values; if that is a text, with its origins: those of marks that went the same way.
+    """The function's result; if it is a text, with origins, which a second call with marks in place of texts reveals.
 
-    keeps: where the function returns Text its origins are right.
+    `keeps`: where the function returns Text, its origins are right.
     """
     result = function(*values)
     if not isinstance(result, str) or (keeps and isinstance(result, Text)):
@@ -205,7 +205,7 @@ def _follow(function, *values, keeps=True):
     marks = _Marks()
     try:
         shown = str(function(*marks.put(values)))
-    except Exception:  # it minds what the text is
+    except Exception:  # it depends on what the text is
         return _lost(result, texts)
     ways = ((marks.PATTERN, lambda text: text), (marks.QUOTED, _as_python))
     tries = (marks.resolve(shown, write, pattern) for pattern, write in ways)
@@ -213,7 +213,7 @@ def _follow(function, *values, keeps=True):
 
 
 def _as_python(text: Text) -> Text:
-    """As it stands in a list that is written."""
+    """The text as Python writes it inside a list."""
     shown = repr(_plain(text))
     return Text(shown, (text._origins[:1] or OWN) * len(shown))
 
@@ -230,7 +230,7 @@ def _sorted(value):
 
 
 def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    """As transformers has it for templates."""
+    """The filter tojson as transformers defines it."""
     marks = _Marks()
     shown = json.dumps(marks.put(_sorted(value) if sort_keys else value), ensure_ascii=ensure_ascii, indent=indent,
                        separators=separators)  # fmt: skip
@@ -254,7 +254,7 @@ class _Code(CodeGenerator):
 
 
 class _GenerationBlocks(jinja2.ext.Extension):
-    """{% generation %} ... {% endgeneration %}, which some templates put around what an assistant says."""
+    """{% generation %} ... {% endgeneration %}, which some templates put around an assistant's words."""
 
     tags = {"generation"}
 
@@ -268,7 +268,7 @@ class _GenerationBlocks(jinja2.ext.Extension):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, set up as transformers does, in which Text keeps its origins."""
+    """jinja2's sandbox with transformers' settings, in which Text keeps its origins."""
 
     code_generator_class = _Code
     intercepted_binops = frozenset("%*")

@@ -1,4 +1,4 @@
-"""Rows of a file, whatever holds them: lines of .jsonl, the array (or the lines) of .json, or the rows of .parquet."""
+"""Reads the rows of a file: the lines of .jsonl, the array (or the lines) of .json, or the rows of .parquet."""
 
 import json
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from . import text_file
 from .errors import InputError
 from .text_file import ARRAY, LATIN1, TABLE, TEXT, TextFile, format_of, one_line, read_chunks, read_lines
 
-BATCH_BYTES = 1 << 24  # of a table's text in memory at once, about
+BATCH_BYTES = 1 << 24  # of a table in memory at once, approximately
 MOST_ROWS = 256
-LARGEST_ROW = 1 << 28  # characters of an array's row
-LONGEST_WORD = 16  # more than an escaped character or a word of JSON has
+LARGEST_ROW = 1 << 28  # characters of a row in an array
+LONGEST_WORD = 16  # longer than any escape sequence or literal of JSON
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row of a table that can't be had as an object, and why."""
+    """A row of a table that cannot be converted to an object, and why."""
 
     reason: str
 
 
-Value = bytes | dict | Unreadable  # a line; or a row, of an array any JSON value
+Value = bytes | dict | Unreadable  # a line, or a row (any JSON value in an array)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Value, int]]:
-    """(number from 1, line or row, bytes of the file read so far); a file with another ending has lines."""
+    """Yields (number from 1, line or row, bytes of the file read so far). A file with another ending is read as lines."""
     form = format_of(path)
     if form == TABLE:
         yield from _read_table(path)
@@ -39,12 +39,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, Value, int]]:
 
 
 def place(path: Path, number: int) -> str:
-    """Where a row stands, for messages."""
+    """Names the place of a row in messages."""
     return f"{path}: {'row' if format_of(path) in (TABLE, ARRAY) else 'line'} {number}"
 
 
 def parse(value: Value):
-    """What a row holds; an InputError says only what is wrong with it."""
+    """The row's value. The InputError of a bad row says only what is wrong, not where."""
     if isinstance(value, Unreadable):
         raise InputError(value.reason)
     return parse_line(value) if isinstance(value, bytes) else value
@@ -72,7 +72,7 @@ def _first_byte(path: Path) -> bytes:
 
 
 def _read_single_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """A .json file may have a row in each line; one object over several lines has its rows under some key."""
+    """A .json file with one row per line. One object over several lines is refused: its rows stand under some key."""
     for number, line, consumed in read_lines(path):
         if number == 1 and line.strip() == b"{":
             raise InputError(f"{path}: one object, expected an array of rows or a row in each line; of rows under a key: "
@@ -81,7 +81,7 @@ def _read_single_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
 
 
 class _Array:
-    """The elements of a JSON array one by one; of the file only what is in work is held."""
+    """The elements of a JSON array one by one. Only the part of the file that is being parsed is in memory."""
 
     SPACE = " \t\r\n"
 
@@ -91,7 +91,7 @@ class _Array:
 
     def rows(self) -> Iterator[tuple[int, object, int]]:
         self._next_character()
-        self.at += 1  # the bracket
+        self.at += 1  # past the bracket
         if self._next_character() == "]":
             return self._end()
         while True:
@@ -112,7 +112,7 @@ class _Array:
             self._fail("the array ends behind it, and text follows, expected one array")
 
     def _more(self) -> bool:
-        """Holds about twice of what it held, so that an element that is read again with each try takes linear time."""
+        """Doubles the buffer, so that parsing a long element anew after each call takes linear time in all."""
         parts, size = [self.buffer[self.at :]], max(len(self.buffer) - self.at, 1)
         while size > 0 and not self.ended:
             text, self.consumed = next(self.chunks, (None, self.consumed))
@@ -124,7 +124,7 @@ class _Array:
         return grown
 
     def _next_character(self) -> str:
-        """The next character that is no white space; empty at the file's end."""
+        """Skips white space and returns the next character; empty at the end of the file."""
         while True:
             while self.at < len(self.buffer) and self.buffer[self.at] in self.SPACE:
                 self.at += 1
@@ -136,7 +136,7 @@ class _Array:
         while True:
             try:
                 value, end = self.decode(self.buffer, self.at)
-                number = isinstance(value, (int, float))  # of which this may be a part
+                number = isinstance(value, (int, float))  # of which the buffer may hold only the beginning
                 if self.ended or not number or end + LONGEST_WORD <= len(self.buffer):
                     self.at = end
                     return value
@@ -154,7 +154,7 @@ class _Array:
             self._more()
 
     def _may_go_on(self, error: ValueError) -> bool:
-        """Whether it is of the kind that more text mends: it shows at the end of what is held, or a string has no end."""
+        """Whether more text could mend the error: it lies at the end of the buffer, or a string does not end."""
         return isinstance(error, json.JSONDecodeError) and (
             error.msg.startswith("Unterminated string") or error.pos > len(self.buffer) - LONGEST_WORD
         )
@@ -168,7 +168,7 @@ def _read_array(path: Path) -> Iterator[tuple[int, object, int]]:
 
 
 def open_table(path: Path):
-    """A table, or None of an empty file."""
+    """Opens a table; None for an empty file."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
@@ -176,7 +176,7 @@ def open_table(path: Path):
         if path.stat().st_size == 0:
             return None
         file = parquet.ParquetFile(path, buffer_size=text_file.READ_BYTES)
-        file.schema_arrow  # is made of the file's only here
+        file.schema_arrow  # parses the schema, which may be damaged
         return file
     except (arrow.ArrowException, OSError, ValueError) as error:
         kind = text_file.kind_of_file(path) or one_line(error)
@@ -184,7 +184,7 @@ def open_table(path: Path):
 
 
 def read_batches(path: Path, file, columns: list[str] | None = None) -> Iterator[tuple]:
-    """(number of its first row from 1, batch of rows). What lies in its strings is not looked at."""
+    """Yields (number of the first row, from 1; batch of rows). Strings are not checked yet."""
     import pyarrow as arrow
 
     before = 0
@@ -197,7 +197,7 @@ def read_batches(path: Path, file, columns: list[str] | None = None) -> Iterator
 
 
 def _batch_rows(metadata) -> int:
-    """So many that a batch of the group with the longest rows stays small."""
+    """Rows per batch, such that a batch of the row group with the longest rows stays small."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     longest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=0)
     return int(min(MOST_ROWS, max(1, BATCH_BYTES // max(1, longest))))
@@ -216,18 +216,18 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict | Unreadable, int]]:
 
 
 def _without_none(value):
-    """Objects in a table have None where they lack what others have."""
+    """Removes fields that are None: in a table every object has the fields of all."""
     if isinstance(value, dict):
         return {name: _without_none(field) for name, field in value.items() if field is not None}
     return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
-# What pyarrow raises where it makes Python's values: not UTF-8, no date of the calendar, a type that Python lacks.
+# What pyarrow raises when a value cannot become a Python object: not UTF-8, an impossible date, a type that Python lacks.
 NO_VALUE = (ValueError, OverflowError, NotImplementedError)
 
 
 def _objects(batch) -> list[dict | Unreadable]:
-    """One row that can't be had spoils no other."""
+    """The rows as objects. One that cannot be converted does not spoil the others."""
     try:
         return batch.to_pylist()
     except NO_VALUE:
@@ -249,7 +249,7 @@ def why_no_value(error: Exception) -> str:
 
 
 def unpacked_bytes(paths: list[Path]) -> int:
-    """Of text and of what stands around it, as if no file were compressed."""
+    """The size of the files, uncompressed."""
     return sum(map(_unpacked_size, paths))
 
 

@@ -1,4 +1,4 @@
-"""Rows as a person reads them: what is trained stands out from what is not."""
+"""Prints rows of tokens as text, with what is trained set off from what is not."""
 
 import itertools
 import re
@@ -14,13 +14,13 @@ from .characters import harmless
 from .rows import COMPARISONS, FORMAT, ID_MASK, TRAINED, Row, trained_tokens
 
 GREEN, YELLOW, CYAN, DIM, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
-OPEN, CLOSE = "[[", "]]"  # where there are no colours
+OPEN, CLOSE = "[[", "]]"  # mark trained text where there are no colours
 
 Words = list[tuple[str, str]]  # (style, text)
 
 
-class Shower:
-    """Prints rows of one kind. `color`: by escape codes, otherwise what is trained stands between [[ and ]]."""
+class RowDisplay:
+    """Rows of one kind as lines of text. Escape codes mark what is trained, or [[ and ]] without `color`."""
 
     def __init__(self, tokenizer, kind: int, color: bool, width: int):
         self.tokenizer, self.kind, self.color, self.width = tokenizer, kind, color, max(20, width)
@@ -43,7 +43,7 @@ class Shower:
         return (self._paint(line) for line in wrap(self._words(tokens), self.width))
 
     def _words(self, tokens: np.ndarray) -> Iterator[tuple[str, str]]:
-        """(style, word or white space or line end). Tokens alike are decoded together, so that letters stay whole."""
+        """Yields (style, word, space or newline). Neighbours of one style are decoded together, for whole characters."""
         behind = False
         flags = (tokens & (TRAINED | FORMAT)).tolist()
         for bits, group in itertools.groupby(zip(flags, (tokens & ID_MASK).tolist()), lambda pair: pair[0]):
@@ -69,7 +69,7 @@ class Shower:
 
 
 def wrap(words: Iterable[tuple[str, str]], width: int) -> Iterator[Words]:
-    """Lines of at most `width` columns; white space at which a line is wrapped is left out, longer words are cut."""
+    """Lines of at most `width` columns. White space where a line is wrapped is dropped; a word wider than a line is split."""
     line: Words = []
     used = 0
     for style, word in words:

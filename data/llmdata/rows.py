@@ -1,6 +1,6 @@
-"""The format of finetuning rows, written and read, as in llmc/loader/rows.h: conversations, or prompts with ranked answers.
+"""Writes and reads rows for finetuning in the format of llmc/loader/rows.h: conversations, or prompts with ranked answers.
 
-A header of 256 bytes, the tokens of all rows one behind the other, 32 bits each, then 32 bytes a row, all little endian.
+A file has a header of 256 bytes, the tokens of all rows in sequence (32 bits each), then 32 bytes per row; all little endian.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Iterable, Iterator
 import numpy as np
 
 from .errors import InputError
+from .output import close_synced
 
 MAGIC = b"L3ROWS\0\0"
 VERSION = 1
@@ -21,7 +22,7 @@ NO_TOKEN = 0xFFFFFFFF
 CONVERSATIONS, COMPARISONS = 1, 2
 MOST_ANSWERS = 3
 
-# A token's upper bits: it is a target of the loss; it is of a header or ends a turn.
+# The upper bits of a token: it is a target of the loss; it belongs to a header or ends a turn.
 TRAINED, FORMAT = np.uint32(1 << 31), np.uint32(1 << 30)
 ID_MASK = np.uint32((1 << 30) - 1)
 
@@ -35,9 +36,10 @@ _TABLE = np.dtype([("first", "<u8"), ("prompt", "<u4"), ("answers", "<u4", MOST_
 
 @dataclass
 class Row:
-    """`prompt`: a whole conversation, or what the answers (best first) reply to; ids with TRAINED and FORMAT, uint32.
+    """`prompt` is a whole conversation, or what the answers reply to; `answers` come best first.
 
-    `source` counts meta.json's "sources", `line` is the place there, from 1.
+    Both are ids with the bits TRAINED and FORMAT, as uint32. `source` is an index into meta.json's "sources", `line` the
+    row's place there, from 1.
     """
 
     prompt: np.ndarray
@@ -53,7 +55,7 @@ class Row:
 
 
 def fault_of(row: Row, kind: int, vocab_size: int) -> str | None:
-    """What the format forbids of this row; None: nothing."""
+    """What in this row the format forbids; None: nothing."""
     if any(len(part) and int((part & ID_MASK).max()) >= vocab_size for part in row.parts()):
         return f"an id beyond the vocabulary of {vocab_size}"
     if kind == CONVERSATIONS:
@@ -71,9 +73,9 @@ def fault_of(row: Row, kind: int, vocab_size: int) -> str | None:
 
 
 class RowWriter:
-    """Writes FOLDER/SPLIT_000.bin, SPLIT_001.bin, ..., each begun anew when the one before holds `file_tokens` or more.
+    """Writes FOLDER/SPLIT_000.bin, SPLIT_001.bin, ...; a new file begins when one holds `file_tokens` tokens or more.
 
-    A file appears under its name whole or not at all.
+    A file appears under its name as a whole or not at all.
     """
 
     def __init__(self, folder: Path, split: str, kind: int, vocab_size: int, bos: int | None, end: int | None, sha256: bytes,
@@ -107,7 +109,7 @@ class RowWriter:
             self._end()
 
     def abandon(self) -> None:
-        """Leaves nothing of a file that is not whole."""
+        """Removes the file that is not finished, if there is one."""
         if self._file is not None:
             self._file.close()
             self._partial().unlink(missing_ok=True)
@@ -139,21 +141,19 @@ class RowWriter:
         self._file.write(np.array(self._table, _TABLE).tobytes())
         self._file.seek(0)
         self._file.write(_HEADER.pack(*fields))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        close_synced(self._file)
         self._file = None
         os.replace(self._partial(), self.folder / self.names[-1])
 
 
 def trained_tokens(tokens: np.ndarray, kind: int) -> int:
-    """How many of them are targets: in comparisons, format tokens are not."""
+    """How many tokens are targets of the loss; in comparisons, format tokens are not."""
     bits = tokens & (TRAINED | FORMAT)
     return int(np.count_nonzero(bits & TRAINED) if kind == CONVERSATIONS else np.count_nonzero(bits == TRAINED))
 
 
 def write(folder: Path, split: str, kind: int, rows: Iterable[Row], vocab_size: int, **header) -> list[str]:
-    """All rows at once: the names of the files. `header`: bos, end, sha256, file_tokens of RowWriter."""
+    """Writes all rows and returns the names of the files. `header`: RowWriter's bos, end, sha256 and file_tokens."""
     header = {"bos": None, "end": None, "sha256": bytes(32)} | header
     writer = RowWriter(folder, split, kind, vocab_size, **header)
     try:
@@ -166,7 +166,7 @@ def write(folder: Path, split: str, kind: int, rows: Iterable[Row], vocab_size: 
 
 
 def read_header(path: Path) -> dict:
-    """The header's fields by name; a file that is not one of rows is an InputError."""
+    """The header's fields by name. A file of another format raises InputError."""
     with open(path, "rb") as file:
         data = file.read(HEADER_BYTES)
     if len(data) < HEADER_BYTES:

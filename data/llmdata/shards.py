@@ -1,4 +1,4 @@
-"""The shard format, written and read: a header of 256 bytes, then token ids of 16 or 32 bits, all little endian."""
+"""Writes and reads token shards: a header of 256 bytes, then token ids of 16 or 32 bits, all little endian."""
 
 import os
 import struct
@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
+from .output import close_synced
 
 MAGIC = b"L3SHARD\0"
 VERSION = 1
 BYTE_ORDER = 0x01020304
 HEADER_BYTES = 256
 NO_TOKEN = 0xFFFFFFFF
-# magic, version, byte order, bits a token, vocabulary size, token count, begin and end token, sha256 of tokenizer.json
+# magic, version, byte order, bits per token, vocabulary size, token count, begin and end token, sha256 of tokenizer.json
 _HEADER = struct.Struct("<8sIIIIQII32s")
 
-# Shards of llm.c by their magic: version, bits a token, vocabulary size and begin token, of GPT-2 and of Llama 3.
+# llm.c's shards (GPT-2's and Llama 3's) by their magic: version, bits per token, vocabulary size and begin token.
 LLMC_HEADER_BYTES = 1024
 _LLMC = {struct.pack("<I", 20240520): (1, 16, 50257, 50256), struct.pack("<I", 20240801): (7, 32, 128256, 128000)}
 
-# A last shard shorter than this is not begun: its tokens go to the shard before, so that no shard is shorter than a window.
+# A last shard shorter than this is not begun. Its tokens go into the shard before, so that no shard is shorter than a window.
 SMALLEST_LAST_SHARD = 1 << 18
 
 
@@ -33,7 +34,7 @@ def token_type(bits: int) -> np.dtype:
 
 
 class ShardWriter:
-    """Writes FOLDER/SPLIT_000.bin, SPLIT_001.bin, ... of about `shard_tokens` each. `counts` is the histogram of all ids."""
+    """Writes FOLDER/SPLIT_000.bin, SPLIT_001.bin, ... of about `shard_tokens` tokens. `counts` is the histogram of all ids."""
 
     def __init__(self, folder: Path, split: str, vocab_size: int, bos: int, eos: int | None, sha256: bytes, shard_tokens: int):
         self.folder, self.split, self.shard_tokens = folder, split, shard_tokens
@@ -44,7 +45,7 @@ class ShardWriter:
         self.names: list[str] = []
         self._file = None
         self._in_shard = 0
-        self._waiting: list[np.ndarray] = []  # more than fits in this shard, not yet enough to begin the next
+        self._waiting: list[np.ndarray] = []  # tokens beyond this shard that do not fill another one yet
 
     def write(self, tokens: np.ndarray) -> None:
         if tokens.size == 0:
@@ -87,14 +88,12 @@ class ShardWriter:
         fields = (MAGIC, VERSION, BYTE_ORDER, bits, self.vocab_size, self._in_shard, self.bos, eos, self.sha256)
         self._file.seek(0)
         self._file.write(_HEADER.pack(*fields))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        close_synced(self._file)
         self._file = None
 
 
 def read_header(path: Path) -> dict:
-    """The header's fields by name, of a shard of llm.c too; a file that is neither is an InputError."""
+    """The header's fields by name, also of llm.c's shards. A file of another format raises InputError."""
     with open(path, "rb") as file:
         data = file.read(HEADER_BYTES)
     if data[:4] in _LLMC:

@@ -1,4 +1,4 @@
-"""Decides which text is held out for validation, and marks where documents begin and end within each split."""
+"""Chooses the text that is held out for validation, and marks where documents begin and end within each split."""
 
 import hashlib
 import math
@@ -10,20 +10,20 @@ from .files import Notes
 from .documents import read_pieces
 from .text_file import TEXT, format_of, text_bytes
 
-# .txt files are often few and long (books, plays): holding out whole ones would be a lottery, holding out their ends would
-# test on last chapters only. So they are held out block by block; a block is cut at a blank line where there is one.
+# .txt files are often few and long (books, plays). Holding out whole files would be a lottery, and holding out their ends would
+# validate on last chapters only, so blocks are held out. A block is cut at a blank line where there is one.
 LARGEST_BLOCK = 16_384
 SMALLEST_BLOCK = 1_024
 BLOCKS_WANTED = 400
-# Rows of .jsonl and .parquet are documents by themselves and are held out whole.
+# Rows of the other formats are documents by themselves and are held out whole.
 ROW_PIECE = 1 << 18
-NEVER = 1 << 62  # no data have so many units, and it is finite where 1 / fraction is not
+NEVER = 1 << 62  # more units than any data have; finite, as 1 / fraction may not be
 
 
 class HeldOut:
-    """Holds out one unit of each run of about 1/fraction units, chosen within the run by a hash of the seed.
+    """Holds out one unit of each stratum of about 1/fraction units, chosen by a hash of the seed.
 
-    So the held-out text is spread evenly over the corpus and its share is exact, in one pass and without knowing the size.
+    So the held-out text is spread evenly over the corpus and its share is exact, in one pass and whatever the size.
     """
 
     def __init__(self, fraction: float, seed: int | str):
@@ -49,13 +49,13 @@ class HeldOut:
 
 
 def block_size(files: list[Path]) -> int:
-    """Characters of a block of .txt: small for a small corpus, so that it too has some held-out blocks."""
+    """Characters in a block of .txt: fewer in a small corpus, so that it too has some held-out blocks."""
     total = text_bytes([path for path in files if format_of(path) == TEXT], LARGEST_BLOCK * BLOCKS_WANTED)
     return min(LARGEST_BLOCK, max(SMALLEST_BLOCK, total // BLOCKS_WANTED))
 
 
 def read_units(files: list[Path], fraction: float, seed: int, notes: Notes) -> Iterator[Unit]:
-    """All text in order. A document is closed where it is interrupted by held-out text, and begins anew behind it."""
+    """Yields all text in order. A document ends where held-out text interrupts it, and begins anew after that."""
     held_out = HeldOut(fraction, seed)
     block = block_size(files)
     before = 0

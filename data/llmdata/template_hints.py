@@ -1,4 +1,4 @@
-"""Fields of messages that some chat templates want in another form: what to tell where a template fails at one."""
+"""Where a chat template fails: finds out whether a message's field in another form would help, and says so."""
 
 import json
 
@@ -12,7 +12,7 @@ def _one_text(message: dict) -> dict:
 
 
 def _with_arguments(change, value):
-    """A message with other arguments of its calls."""
+    """The message with the arguments of its calls changed."""
     if isinstance(value, list):
         return [_with_arguments(change, item) for item in value]
     if not isinstance(value, dict):
@@ -36,12 +36,12 @@ FORMS = (
 )
 
 
-def advice(render, messages: list[dict]) -> str:
-    """The field to write in another form, if it is one, where `render` fails with these messages."""
+def hint(render, messages: list[dict]) -> str:
+    """The field whose other form lets `render` succeed with these messages, if there is one."""
     for change, found in FORMS:
         try:
             render(messages=list(map(change, messages)))
             return f": {found}"
-        except Exception:  # it is not this one, or not this one alone
+        except Exception:  # this field is not the cause, or not the only one
             continue
     return ""

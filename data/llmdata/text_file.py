@@ -1,7 +1,8 @@
-"""Text files as people have them: every reader opens them here, and so reads the same text out of the same content.
+"""Opens text files as people have them. Every reader uses this module, so that all read the same text from the same file.
 
-A name says what a file is (`format_of`), in letters of either case, with .gz or .zst after it where it is compressed. A byte
-order mark at its start is dropped, a line ends with \\n or \\r\\n. What is no UTF-8 text is refused with the command that helps.
+The ending of a name says what a file is (`format_of`), in upper or lower case, followed by .gz or .zst where it is compressed. A
+byte order mark at the start is dropped; lines end with \\n or \\r\\n. A file that is not UTF-8 text is refused, and the message
+names a command that helps.
 """
 
 import codecs
@@ -17,14 +18,14 @@ from .characters import harmless
 from .errors import InputError
 
 TEXT, LINES, ARRAY, TABLE = ".txt", ".jsonl", ".json", ".parquet"
-PACKED = {".gz": "gzip", ".zst": "zstd"}  # a table is compressed inside
+PACKED = {".gz": "gzip", ".zst": "zstd"}  # tables are compressed internally
 READ_BYTES = 1 << 20
-PACKED_BYTES = 1 << 16  # of a compressed file at once
-LONGEST_LINE = 1 << 28  # of a row; a compressed file may hold a line that no memory does
+PACKED_BYTES = 1 << 16  # read at once from a compressed file
+LONGEST_LINE = 1 << 28  # bytes; a compressed file may contain a line that does not fit in memory
 
 BOM = codecs.BOM_UTF8
 
-# How files begin that are no text: bytes, where they stand, what they are, how text is made of such a file.
+# How files that are not text begin: bytes, their offset, what the file is, how to make text of it.
 _MAGIC = (
     (b"\x1f\x8b", 0, "gzip-compressed", "name it with .gz at the end, or gunzip it"),
     (b"\x28\xb5\x2f\xfd", 0, "zstd-compressed", "name it with .zst at the end, or unpack it by zstd -d"),
@@ -36,41 +37,41 @@ _MAGIC = (
     (b"\xfd7zXZ\0", 0, "xz-compressed", "unpack it by unxz"),
     (b"\x04\x22\x4d\x18", 0, "lz4-compressed", "unpack it by lz4 -d"),
     (b"7z\xbc\xaf\x27\x1c", 0, "a 7z archive", "unpack it by 7z x"),
-    (b"version https://git-lfs.github.com/spec/", 0, "a Git LFS pointer", "fetch what it stands for by git lfs pull"),
+    (b"version https://git-lfs.github.com/spec/", 0, "a Git LFS pointer", "fetch the file that it stands for by git lfs pull"),
     (b"%PDF-", 0, "a PDF", "make text of it by pdftotext"),
 )
 _WIDE_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
                (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
-_HEAD = 512  # bytes that tell what a file is
-_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame for other programs, with which some packers begin a file
-WINDOWS = "WINDOWS-1252"  # has Latin-1's letters, and some that Latin-1 lacks
+_HEAD = 512  # so many bytes tell what a file is
+_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a skippable zstd frame, with which some packers begin a file
+WINDOWS = "WINDOWS-1252"  # Latin-1's characters and a few more
 LATIN1 = f"if the file is Latin-1 or Windows text: iconv -f {WINDOWS} -t UTF-8"
 
 
 def _packing(path: Path) -> str:
-    """The name's .gz or .zst, else nothing."""
+    """The ending .gz or .zst, or an empty text."""
     suffix = path.suffix.lower()
     return suffix if suffix in PACKED else ""
 
 
 def format_of(path: Path) -> str | None:
-    """TEXT, LINES, ARRAY or TABLE by the file's name; None: another ending."""
+    """TEXT, LINES, ARRAY or TABLE, by the ending of the name; None for any other ending."""
     packing = _packing(path)
     suffix = (path.with_suffix("") if packing else path).suffix.lower()
     return suffix if suffix in (TEXT, LINES, ARRAY) or (suffix == TABLE and not packing) else None
 
 
 def endings(formats: tuple[str, ...]) -> str:
-    """In words."""
+    """The endings of these formats, for messages."""
     packed = any(name != TABLE for name in formats)
     return ", ".join(formats) + (f" (also with {' or '.join(PACKED)})" if packed else "")
 
 
-# ---- opening
+# ---- open
 
 
 class _Counted(io.FileIO):
-    """The file's own bytes; `position`: how many have been read."""
+    """The file's own bytes. `position` is how many have been read."""
 
     def __init__(self, path: Path):
         try:
@@ -86,7 +87,7 @@ class _Counted(io.FileIO):
 
 
 class _Unpacked(io.RawIOBase):
-    """What a compressed file holds: all of its members or frames."""
+    """The content of a compressed file: all of its members or frames."""
 
     def __init__(self, path: Path, counted: _Counted, file: io.BufferedReader, codec: str):
         import pyarrow
@@ -119,7 +120,7 @@ class _Unpacked(io.RawIOBase):
 
 
 class TextFile(io.BufferedReader):
-    """The bytes of a file's text. `position`: bytes of the file itself read so far, compressed ones if it is."""
+    """The bytes of a file's text, unpacked. `position` is how many bytes of the file itself have been read."""
 
     def __init__(self, path: Path):
         self.path, self.counted, packing = path, _Counted(path), _packing(path)
@@ -147,18 +148,18 @@ class TextFile(io.BufferedReader):
         return _Unpacked(self.path, self.counted, file, codec) if head else file
 
     def _check_head(self, head: bytes) -> int:
-        """Bytes of a mark to skip; what is no text is refused."""
+        """How many bytes of a mark to skip. A file that is not text is refused."""
         if wide := _wide(head):
             raise InputError(f"{self.path}: {wide} text, expected UTF-8: {iconv(self.path, wide)}")
         if len(head) >= 16 and not head[:_HEAD].strip(b"\0"):
-            raise InputError(f"{self.path}: begins with zero bytes, expected text: it was not written whole, or is no text")
+            raise InputError(f"{self.path}: begins with zero bytes, expected text: it was not written completely, or is not text")
         if kind := _kind(head):
             raise InputError(f"{self.path}: {kind[0]}, expected text: {kind[1]}")
         return len(BOM) if head.startswith(BOM) else 0
 
 
 def kind_of_file(path: Path) -> str | None:
-    """What it is by its bytes, if that is no text, and what to do about it."""
+    """What a file that is not text is, by its bytes, and what to do about it; None: nothing known."""
     with _Counted(path) as file:
         kind = _kind(file.read(_HEAD))
     return kind and ": ".join(kind)
@@ -169,7 +170,7 @@ def _kind(head: bytes) -> tuple[str, str] | None:
 
 
 def _wide(head: bytes) -> str | None:
-    """The encoding of two or four bytes a letter that a mark says, or that shows in zero bytes at every other place."""
+    """UTF-16 or UTF-32 if a mark says so, or if every other byte is zero; else None."""
     head = head[:_HEAD]
     for mark, name in _WIDE_MARKS:
         if head.startswith(mark):
@@ -179,7 +180,7 @@ def _wide(head: bytes) -> str | None:
 
 
 def iconv(path: Path, encoding: str) -> str:
-    """The command that makes UTF-8 of the file."""
+    """The command that converts the file to UTF-8."""
     packing, name = _packing(path), harmless(shlex.quote(str(path)))
     unpack = {"": "", ".gz": f"gzip -dc {name} | ", ".zst": f"zstd -dc {name} | "}[packing]
     return f"{unpack}iconv -f {encoding} -t UTF-8 {'' if unpack else name + ' '}> NEW"
@@ -190,21 +191,21 @@ def not_utf8(path: Path, place: str) -> InputError:
 
 
 def one_line(error: object) -> str:
-    """What a library says of a file may have parts of it in it."""
+    """The first line of a library's message, which may quote the file."""
     return harmless(str(error).strip().split("\n")[0])
 
 
-# ---- reading
+# ---- read
 
 
 def read_chunks(path: Path) -> Iterator[tuple[str, int]]:
-    """(text, bytes of the file read so far) of the whole file, every \\r\\n a \\n."""
+    """Yields (text, bytes of the file read so far) until the end of the file. Each \\r\\n becomes \\n."""
     decoder, held = codecs.getincrementaldecoder("utf-8")("strict"), ""
     with TextFile(path) as file:
         read, data = file.skipped, b"\0"
         while data:
             data = file.read(READ_BYTES)
-            start = read - len(decoder.getstate()[0])  # the decoder holds back bytes of an unfinished character
+            start = read - len(decoder.getstate()[0])  # the decoder holds back the bytes of an unfinished character
             try:
                 text = held + decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
@@ -215,17 +216,17 @@ def read_chunks(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """(number from 1, line without its end, bytes of the file read so far) of all lines that are not blank."""
+    """Yields (number from 1, line without its end, bytes of the file read so far) of all lines that are not blank."""
     with TextFile(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
             if len(line) > LONGEST_LINE:
-                raise InputError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB, expected a row a line")
+                raise InputError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB, expected one row per line")
             if line.strip():
                 yield number, line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n"), file.position
 
 
 def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) of all lines that are not blank."""
+    """Yields (number from 1, line) of all lines that are not blank."""
     for number, line, _ in read_lines(path):
         try:
             text = line.decode("utf-8")
@@ -240,12 +241,12 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path):
-    """The value of a JSON file, of a configuration for instance."""
+    """The value in a JSON file, such as a configuration."""
     return parse_json(path, read_text(path))
 
 
 def read_object(path: Path) -> dict:
-    """That of a JSON file which need not be there: then it is empty."""
+    """The object in a JSON file, empty if the file does not exist."""
     value = read_json(path) if path.exists() else {}
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
@@ -262,12 +263,12 @@ def parse_json(path: Path, text: str):
 
 
 def copy_unmarked(path: Path, to: Path) -> None:
-    """Byte for byte but for a byte order mark, at which other programs stop."""
+    """Copies the file without a byte order mark, which other programs refuse."""
     to.write_bytes(path.read_bytes().removeprefix(BOM))
 
 
 def refuse_mark(path: Path) -> None:
-    """Of a file that is copied byte for byte."""
+    """Refuses a byte order mark in a file that will be copied byte for byte."""
     with open(path, "rb") as file:
         if file.read(len(BOM)) == BOM:
             raise InputError(f"{path}: begins with a byte order mark, which tokenizers do not take: remove it, "
@@ -275,7 +276,7 @@ def refuse_mark(path: Path) -> None:
 
 
 def text_bytes(paths: list[Path], limit: float = math.inf) -> int:
-    """Bytes of UTF-8 of all text, whatever the files are packed in; no more is read than makes up `limit`."""
+    """Bytes of all text as UTF-8, unpacked. Reading stops at `limit`."""
     total = 0
     for path in paths:
         for text, _ in read_chunks(path):
@@ -286,7 +287,7 @@ def text_bytes(paths: list[Path], limit: float = math.inf) -> int:
 
 
 def unpacked_size(path: Path) -> int:
-    """Bytes, of a compressed file of what it holds."""
+    """The size of the file, or of the content of a compressed one, in bytes."""
     if not _packing(path):
         return path.stat().st_size
     with TextFile(path) as file:

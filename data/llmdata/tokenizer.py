@@ -1,4 +1,4 @@
-"""Makes the tokenizer.json of a data set: trained on its text, taken over, or converted from a tokenizer.model."""
+"""Makes the tokenizer.json of a data set: trains it on the text, takes an existing one, or converts a tokenizer.model."""
 
 import base64
 import binascii
@@ -11,12 +11,12 @@ from typing import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from . import sentencepiece
+from . import sentencepiece_model as sentencepiece
 from .characters import harmless
 from .errors import InputError
 from .text_file import copy_unmarked, read_object, refuse_mark
 
-# How Llama 3 splits text into words before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
+# How Llama 3 splits text before merging bytes (contractions; letters; up to 3 digits; punctuation; white space).
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -27,7 +27,7 @@ NAMED_SPECIALS = [
 ]  # fmt: skip
 SMALLEST_VOCABULARY = 256 + len(NAMED_SPECIALS)
 
-# Meta's file: 128,000 ranks, behind them 256 special tokens, of which Llama 3.1 names these.
+# Meta's file has 128,000 ranks; 256 special tokens follow, of which Llama 3.1 names these.
 META_RANKS = 128_000
 META_SPECIALS = 256
 META_NAMES = {
@@ -35,32 +35,32 @@ META_NAMES = {
     10: "<|python_tag|>",
 }  # fmt: skip
 
-# Names under which other tokenizers keep the beginning and the end of a text, where no tokenizer_config.json says it.
+# Usual names of the tokens that begin and end a text, for tokenizers whose tokenizer_config.json does not name them.
 KNOWN_BOS = (BOS, "<s>", "<|endoftext|>")
 KNOWN_EOS = (EOS, "</s>", "<|endoftext|>")
 CONFIG = "tokenizer_config.json"
 
-# What train_llama3 decodes (llmc/loader/token_decoder.c): the parts of a decoder in their order.
+# The decoders that train_llama3 knows (llmc/loader/token_decoder.c), as the sequence of their parts.
 DECODERS = re.compile(r"ByteLevel( Fuse)*|(Replace|Metaspace)( ByteFallback)?(( Fuse)+( Strip)?)?")
 
 
 @dataclass
 class TextTokenizer:
-    """A tokenizer and the ids of the tokens put around a document; `eos` is None where begin and end are one token.
+    """A tokenizer, and the ids of the tokens around a document. `eos` is None where one token is both begin and end.
 
-    `guessed`: options that would name those of the two which nothing names, so that a usual name was taken.
+    `guessed` lists the options that would name a token for which a usual name was assumed.
     """
 
     tokenizer: Tokenizer
     vocab_size: int
     bos: int
     eos: int | None
-    config: Path | None = None  # a tokenizer_config.json to take over
-    source: Path | None = None  # the tokenizer.json it was read from
+    config: Path | None = None  # the tokenizer_config.json to copy
+    source: Path | None = None  # the tokenizer.json to copy
     guessed: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
-        # byte for byte, so that train_llama3 knows a published model's tokenizer when it meets it again
+        # byte for byte, so that train_llama3 recognizes a published model's tokenizer
         if self.source is not None:
             shutil.copyfile(self.source, folder / "tokenizer.json")
         else:
@@ -81,7 +81,7 @@ class TextTokenizer:
 
 
 def encoder(path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, set so that text which looks like a special token stays text."""
+    """The tokenizer in a tokenizer.json, set so that text which looks like a special token stays text."""
     tokenizer = Tokenizer.from_buffer(path.read_bytes())
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
@@ -90,7 +90,7 @@ def encoder(path: Path) -> Tokenizer:
 
 
 def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
-    """A byte-level BPE like Llama 3's: 256 bytes, merges, special tokens behind them; `vocab_size` counts them all."""
+    """Trains a byte-level BPE like Llama 3's. `vocab_size` counts the 256 bytes, the merges and the special tokens."""
     tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(NAMED_SPECIALS),
@@ -107,7 +107,7 @@ def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
 
 
 def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
-    """A tokenizer.json, Meta's or SentencePiece's tokenizer.model, or a folder that holds one of them."""
+    """Loads a tokenizer.json, Meta's or SentencePiece's tokenizer.model, or the one in a folder."""
     path = find(path)
     tokenizer, *own = _read(path)
     check_kind(tokenizer, path)
@@ -121,14 +121,14 @@ def load(path: Path, bos: str | None, eos: str | None) -> TextTokenizer:
 
 
 def token_text(value) -> str:
-    """tokenizer_config.json has a token as its text or as an object with it."""
+    """A token's text in tokenizer_config.json, where it stands plainly or inside an object; empty if there is none."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else ""
 
 
 def find(path: Path) -> Path:
-    """The file; of a folder its tokenizer.json, or else its tokenizer.model."""
+    """The file itself, or a folder's tokenizer.json, or else its tokenizer.model."""
     if path.is_dir():
         names = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
         if not names:
@@ -140,7 +140,7 @@ def find(path: Path) -> Path:
 
 
 def read(path: Path) -> Tokenizer:
-    """The tokenizer of a file that `find` found, converted if need be. It cuts no text and pads none."""
+    """The tokenizer in a file that `find` returned, converted if necessary, without truncation and padding."""
     tokenizer = _read(path)[0]
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -148,7 +148,7 @@ def read(path: Path) -> Tokenizer:
 
 
 def _read(path: Path) -> tuple[Tokenizer, str | None, str | None]:
-    """With the tokens that begin and end a document, if the file says so."""
+    """The tokenizer, and the tokens that begin and end a document if the file names them."""
     if path.suffix != ".json":
         return _convert(path)
     refuse_mark(path)
@@ -164,7 +164,7 @@ def _convert(path: Path) -> tuple[Tokenizer, str | None, str | None]:
     if not has_pieces:
         return from_ranks(read_meta_ranks(path)), BOS, EOS
     model, fields = sentencepiece.read(path), read_object(path.parent / CONFIG)
-    # Llama's tokenizers begin a text with its token unless they are told not to
+    # Llama's tokenizers put the begin token in front of a text unless told not to
     tokenizer = sentencepiece.convert(model, bool(fields.get("add_bos_token", True)), bool(fields.get("add_eos_token", False)))
     return tokenizer, model.bos, model.eos
 
@@ -177,17 +177,17 @@ def check_kind(tokenizer: Tokenizer, path: Path) -> None:
     parts = parts_of(tokenizer.decoder, "decoders")
     if not DECODERS.fullmatch(" ".join(part["type"] if _is_plain(part) else "other" for part in parts)):
         found = ", ".join(part["type"] for part in parts) or "missing"
-        raise InputError(f'{path}: decoder is {found}, expected ByteLevel, Metaspace, or Replace ("{sentencepiece.BLANK}" by a blank), '
-                         "ByteFallback, Fuse, Strip (of blanks at the left)")  # fmt: skip
+        raise InputError(f'{path}: decoder is {found}, expected ByteLevel, Metaspace, or Replace ("{sentencepiece.BLANK}" by a '
+                         "space), ByteFallback, Fuse, Strip (of spaces on the left)")  # fmt: skip
 
 
 def as_json(component) -> dict:
-    """What tokenizer.json says of a part of a tokenizer."""
+    """A component of a tokenizer as tokenizer.json describes it."""
     return json.loads(component.__getstate__())
 
 
 def parts_of(component, key: str) -> list[dict]:
-    """Those of a normalizer, pre-tokenizer or decoder (None: it has none) in their order; `key` is where a sequence has them."""
+    """The parts of a normalizer, pre-tokenizer or decoder (or None) in order. `key`: the field of a Sequence with its parts."""
 
     def flat(part: dict) -> list[dict]:
         return [each for inner in part[key] for each in flat(inner)] if part["type"] == "Sequence" else [part]
@@ -196,7 +196,7 @@ def parts_of(component, key: str) -> list[dict]:
 
 
 def _is_plain(part: dict) -> bool:
-    """Whether the part does with blanks what is expected of it."""
+    """Whether the part treats spaces as expected."""
     expected = {
         "Replace": {"pattern": {"String": sentencepiece.BLANK}, "content": " "},
         "Metaspace": {"replacement": sentencepiece.BLANK},
@@ -222,7 +222,7 @@ def _find_token(tokenizer: Tokenizer, option: str, name: str | None, known: tupl
 
 
 def read_meta_ranks(path: Path) -> list[bytes]:
-    """Tokens in the order of their rank from a file with a base64 token and its rank on each line."""
+    """The tokens, ordered by rank, of a file with a base64 token and its rank on each line."""
     tokens: list[bytes] = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -243,10 +243,10 @@ def _rank_line(path: Path, number: int, line: bytes) -> bytes:
 
 
 def from_ranks(tokens: list[bytes]) -> Tokenizer:
-    """The BPE that merges, among neighbours whose union is a token, those of lowest rank first, as tiktoken does.
+    """The BPE that always merges the neighbours whose union is the token of the lowest rank, as tiktoken does.
 
-    A rank file names results, a BPE model pairs: every way to split a token into two others is a pair, with the
-    priority of the token's rank. A word that is a token as a whole is taken at once (ignore_merges).
+    A rank file lists results, a BPE model lists pairs: every way to split a token into two others is a pair with the
+    priority of the token's rank. A word that is a token as a whole is not merged but taken at once (ignore_merges).
     """
     letters = byte_letters()
     names = ["".join(letters[byte] for byte in token) for token in tokens]
@@ -271,7 +271,7 @@ def _meta_special_names() -> list[str]:
 
 
 def byte_letters() -> list[str]:
-    """The printable letter that stands for each byte in byte-level vocabularies: itself, or the next free one from 256."""
+    """The character that stands for each byte in byte-level vocabularies: itself if printable, else the next from 256 on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     letters, free = [], 256
     for byte in range(256):
@@ -300,7 +300,7 @@ def _add_specials(tokenizer: Tokenizer, names: list[str]) -> None:
 
 
 def open_tokenizer(folder: Path, option: str = "--model", for_training: bool = False):
-    """Of a model's folder: its tokenizer.json, or its tokenizer.model converted. for_training: one that train_llama3 reads."""
+    """The tokenizer in a model's folder. With `for_training`, one that train_llama3 cannot read is refused."""
     if folder.is_file():
         raise InputError(f"{option} {folder}: is a file, expected the folder that holds it: {option} {folder.parent}")
     if not folder.is_dir():

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Asks a model the questions held out by stories.py, and appends how well it answered to a table.
+"""Asks a model the questions that stories.py held out, and appends to a table how well it answered.
 
     score.py MODEL QUESTIONS --name "after SFT" --table table.json --target cpu
 
-right: the answer names the thing asked for and nothing else, in either form, and the turn ends. polite: in the polite form.
+An answer is right if it names the thing that was asked for and nothing else, in either form, and ends the turn. It is polite if
+it is right and in the polite form.
 """
 
 import argparse
@@ -18,7 +19,7 @@ GENERATE = Path(__file__).resolve().parent.parent / "generate.py"
 
 
 def ask(model: Path, questions: Path, target: str, temperature: float, seed: int) -> list[dict]:
-    """generate.py's texts, in the order of the questions."""
+    """The texts that generate.py writes, in the order of the questions."""
     command = [sys.executable, GENERATE, "--model", model, "--chat", "--prompts", questions, "--json", "--max-tokens", "24",
                "--target", target, "--temperature", temperature, "--top-p", "1", "--seed", seed]  # fmt: skip
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
@@ -28,7 +29,7 @@ def ask(model: Path, questions: Path, target: str, temperature: float, seed: int
 
 
 def score(texts: list[dict], things: list[str]) -> tuple[float, float]:
-    """(right, polite), shares of all texts; one that is not right is not polite."""
+    """The shares of all texts that are (right, polite)."""
     said = [text["text"].strip() if text["finish"] == "stop" else "" for text in texts]
     polite = sum(text == answer(thing, True) for text, thing in zip(said, things, strict=True))
     plain = sum(text == answer(thing, False) for text, thing in zip(said, things, strict=True))
@@ -43,16 +44,16 @@ def print_table(rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("questions", type=Path, metavar="QUESTIONS")
-    parser.add_argument("--name", required=True, metavar="TEXT", help="the row's name in the table")
-    parser.add_argument("--table", required=True, type=Path, metavar="FILE", help="the rows so far; this one is appended")
-    parser.add_argument("--target", required=True, choices=("cpu", "cuda"), help="the build that generates")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the texts that are drawn (default: %(default)s)")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
+    parser.add_argument("questions", type=Path, metavar="QUESTIONS", help="questions.jsonl of stories.py")
+    parser.add_argument("--name", required=True, metavar="TEXT", help="name of the row in the table")
+    parser.add_argument("--table", required=True, type=Path, metavar="FILE", help="JSON file to append the row to")
+    parser.add_argument("--target", required=True, choices=("cpu", "cuda"), help="build to generate with")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of drawn texts (default: %(default)s)")
     options = parser.parse_args()
     things = [json.loads(line)["answer"] for line in options.questions.read_text().splitlines()]
     right, _ = score(ask(options.model, options.questions, options.target, 0, 0), things)
-    # the likeliest text hides how often a form is chosen: that is counted on texts drawn by their probability
+    # the likeliest text does not show how often a form is chosen, so the forms are counted in texts drawn by their probability
     drawn, polite = score(ask(options.model, options.questions, options.target, 1, options.seed), things)
     rows = json.loads(options.table.read_text()) if options.table.exists() else []
     rows.append({"name": options.name, "right": right, "right_drawn": drawn, "polite": polite / drawn if drawn else 0.0})

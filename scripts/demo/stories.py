@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the data of finetune_demo.sh: stories to pretrain on, conversations, pairs, and questions held out of all of them.
+"""Writes the data of finetune_demo.sh: stories to pretrain on, conversations, pairs, and held-out questions.
 
     stories.py FOLDER --seed 1
 
-A story says what somebody has, a thing of each of some kinds, and then which thing is of which kind. A question about such
-things is answered with the one of the kind that is asked for, in one of two forms: "The kite." or "The kite, if you please."
-In the conversations both forms are equally frequent; of a pair the polite one is the better.
+A story says what somebody has, one thing of each of several kinds, and then which thing is of which kind. A question asks for the
+thing of one kind. Its answer has one of two forms: "The kite." or "The kite, if you please." In the conversations both forms are
+equally frequent; in the pairs the polite form is chosen.
 
-FOLDER receives stories.jsonl, chats.jsonl, pairs.jsonl and questions.jsonl.
+FOLDER receives stories.jsonl, chats.jsonl, pairs.jsonl and questions.jsonl. No question is in two of them.
 """
 
 import argparse
@@ -27,12 +27,12 @@ THINGS = {
     "drink": "tea milk juice coffee water cider cocoa wine".split(),
     "toy": "kite ball doll top puzzle robot marble yoyo".split(),
 }
-KINDS = (3, 5)  # in a story or a question, from and to
+KINDS = (3, 5)  # fewest and most in a story or a question
 POLITE = ", if you please"
 
 
 def draw_things(draw: random.Random) -> list[tuple[str, str]]:
-    """(kind, thing) of some kinds, all different."""
+    """(kind, thing) for several different kinds."""
     return [(kind, draw.choice(THINGS[kind])) for kind in draw.sample(list(THINGS), draw.randint(*KINDS))]
 
 
@@ -79,7 +79,7 @@ def asked(row: dict) -> str | None:
 
 
 def write(path: Path, make: Callable[[random.Random], dict], count: int, draw: random.Random, taken: set[str]) -> None:
-    """`count` rows whose question is not in `taken`, which they then are."""
+    """Writes `count` rows whose questions are not in `taken`, and adds these questions to it."""
     with open(path, "w") as file:
         while count:
             row = make(draw)
@@ -94,8 +94,8 @@ def write(path: Path, make: Callable[[random.Random], dict], count: int, draw: r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed, other data (default: %(default)s)")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder that receives the files")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the data (default: %(default)s)")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     draw, taken = random.Random(options.seed), set()

@@ -1,8 +1,8 @@
-"""GPUs that plan.py knows.
+"""The GPUs that plan.py knows.
 
-Source: NVIDIA's data sheets of A100 80GB SXM4, H100 SXM5, H200 SXM and DGX B200 (one of its eight), read in secondary tables,
-not measured. Peaks are dense, without sparsity; NVLink is one direction, half of what the sheets print; the network is
-what the DGX of that generation has for each GPU. Memory is the sheet's "GB", which are GiB in truth, up to 0.6 %.
+The figures are from NVIDIA's data sheets of A100 80GB SXM4, H100 SXM5, H200 SXM and DGX B200 (one of its eight), as secondary
+tables quote them; none is measured. Peaks are dense, without sparsity. NVLink is one direction, half of what the sheets print.
+The network is what the DGX of that generation has for each GPU. Memory is the sheets' "GB", which are really GiB, within 0.6 %.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Gpu:
     bf16_tflops: float
     fp32_tflops: float  # without tensor cores
     memory_gib: float
-    memory_gbytes: float  # a second
-    nvlink_gbytes: float  # a second, each way
-    network_gbits: float  # a second, each way
+    memory_gbytes: float  # per second
+    nvlink_gbytes: float  # per second, in each direction
+    network_gbits: float  # per second, in each direction
 
 
 GPUS = {

@@ -1,19 +1,14 @@
-"""Memory of a training run as the library plans it (llmc/model/llama3_create.h: llama3_plan_text)."""
+"""The memory of a training run, as the library plans it (llmc/model/llama3_create.h: llama3_plan_text)."""
 
 import ctypes
 import json
 import os
 from pathlib import Path
 
-# Bad usage or input: one line for the user, code 2.
-from llmdata.errors import InputError as InputError
+from llmdata.errors import Fault, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CUBLASLT_WORKSPACE = 64 << 20  # llmc/device/matmul_cublaslt.cu: WORKSPACE_BYTES
-
-
-class Fault(Exception):
-    """Anything else that the library reports: code 1."""
 
 
 class _Error(ctypes.Structure):
@@ -30,7 +25,7 @@ def library_path(precision: str) -> Path:
 
 
 class Planner:
-    """memory(...): bytes by category of one rank, as the cuda target takes them."""
+    """memory(...) returns the bytes of one rank by category, as the cuda target takes them."""
 
     def __init__(self, config: Path, precision: str):
         path = library_path(precision)
@@ -48,5 +43,5 @@ class Planner:
         code = self.plan_text(text, capacity, path, json.dumps(shape).encode(), ctypes.byref(error))
         if code:
             raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
-        # the cpu target's matrix library keeps nothing that a plan could know; the GPU's keeps one workspace
+        # the GPU's matrix library keeps one workspace; how much the CPU's keeps, no plan can know
         return {**json.loads(text.value), "matrix library": CUBLASLT_WORKSPACE}

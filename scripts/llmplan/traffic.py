@@ -1,14 +1,14 @@
-"""Bytes that a GPU sends on each link (and receives as many): collectives as rings.
+"""The bytes that a GPU sends on each link (it receives as many), with collectives as rings.
 
-A ring of n ranks that sums or gathers S bytes (a reduce-scatter, or an all-gather) sends (n-1)/n S from each rank to its
-neighbour; an all-reduce is both, 2 (n-1)/n S. Where p of the ring's ranks stand in each node, p-1 of p of these sends stay
-inside the node (NVLink) and one goes over the network; there are as many rings as GPUs in a node, so that they share the
-node's network cards, and a GPU's own sends divide likewise.
+In a ring of n ranks that reduces or gathers S bytes (reduce-scatter or all-gather), each rank sends (n-1)/n S to its neighbour;
+an all-reduce does both and sends 2 (n-1)/n S. If p of the ring's ranks are in each node, p-1 out of p sends stay inside the node
+(NVLink) and one goes over the network. There are as many rings as GPUs in a node, so that all network cards of the node are
+used, and what each GPU sends divides in the same way.
 
-A step (E: elements of all parameters; G: ranks of a shard group; R: groups; M: micro-batches):
+In a step (E: elements of all parameters; G: ranks in a shard group; M: micro-batches):
   ZeRO-0  all-reduce of 4E bytes over all ranks
   ZeRO-1  reduce-scatter of 4E in the shard group, all-reduce of 4E/G over the replicas, all-gather of the parameters
-  ZeRO-2  the same with M reduce-scatters: one for each micro-batch
+  ZeRO-2  the same, with one reduce-scatter for each of the M micro-batches
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layout:
-    """Ranks k*group ... k*group + group-1 are a shard group; ranks of equal place in their group are replicas."""
+    """Ranks k*group ... k*group + group-1 form a shard group; ranks at the same place in their groups are replicas."""
 
     gpus: int
     per_node: int
@@ -31,17 +31,17 @@ class Layout:
 @dataclass(frozen=True)
 class Ring:
     size: int
-    inside: int  # of its ranks in each node
+    inside: int  # how many of its ranks are in each node
 
     def bytes(self, whole: float) -> tuple[float, float]:
-        """(over NVLink, over the network) of one pass, for each rank."""
+        """Bytes that each rank sends in one pass: (over NVLink, over the network)."""
         sent = (self.size - 1) / self.size * whole
         network = sent / self.inside if self.size > self.inside else 0.0
         return sent - network, network
 
 
 def ring(size: int, stride: int, per_node: int) -> Ring:
-    """Of ranks 0, stride, 2 stride, ...; one of stride and per_node divides the other."""
+    """The ring of ranks 0, stride, 2 stride, ...; `stride` divides `per_node` or the reverse."""
     return Ring(size, min(size, max(1, per_node // stride)))
 
 
@@ -49,18 +49,18 @@ def ring(size: int, stride: int, per_node: int) -> Ring:
 class Collective:
     name: str  # reduce, replicas, gather
     ring: Ring
-    passes: int  # round the ring: 2 for an all-reduce
-    whole: float  # bytes of each pass
-    times: int  # a step
+    passes: int  # around the ring: 2 for an all-reduce
+    whole: float  # bytes in each pass
+    times: int  # per step
 
     def bytes(self) -> tuple[float, float]:
-        """A step's."""
+        """Bytes of a step: (over NVLink, over the network)."""
         nvlink, network = self.ring.bytes(self.whole)
         return nvlink * self.passes * self.times, network * self.passes * self.times
 
 
 def collectives(layout: Layout, elements: int, parameter_bytes: int, micro_batches: int) -> list[Collective]:
-    """Of a step; those of one rank are left out. parameter_bytes: of one element as it is gathered."""
+    """The collectives of a step, without those of a single rank. `parameter_bytes` is the size of a gathered element."""
     shard = ring(layout.group, 1, layout.per_node)
     replica = ring(layout.replicas, layout.group, layout.per_node)
     each = micro_batches if layout.zero == 2 and layout.group > 1 else 1

@@ -1,4 +1,4 @@
-"""Pictures of the report, as SVG text."""
+"""Draws the pictures of the report, as SVG text."""
 
 import io
 
@@ -32,7 +32,7 @@ def _svg(figure) -> str:
 
 
 def smooth(points: Points) -> Points:
-    """Mean over SMOOTHED points around each; near the ends over fewer."""
+    """The mean over SMOOTHED points around each; near the ends, over fewer."""
     smoothed = []
     for index, (x, _) in enumerate(points):
         half = min(SMOOTHED // 2, index, len(points) - 1 - index)
@@ -42,7 +42,7 @@ def smooth(points: Points) -> Points:
 
 
 def curves(training: list[tuple[str, Points, str]], validation: Points, label: str) -> str:
-    """training: (name, points, colour), drawn faint as they were and strong smoothed; validation as points."""
+    """`training` has (name, points, colour). They are drawn faint as they were and bold smoothed; validation as dots."""
     figure, axes = _figure()
     for name, points, colour in training:
         if points:

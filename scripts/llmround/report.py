@@ -1,4 +1,4 @@
-"""One page of HTML about a round: everything is in the file, all text of models and data is escaped."""
+"""Writes one page of HTML about a round. It needs no other file, and all text from models and data is escaped."""
 
 import base64
 import json
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from llmdata import text_file
 from llmdata.messages import text_of
-from llmtext.progress import duration
+from llmdata.progress import duration
 from llmtext.prompts import read_prompts
 
 from . import charts
 from .runner import NOTE
 from .stages import ANSWER, BASE, HELD_OUT, Plan, Stage
 
-MOST_SAMPLES = 12  # held-out prompts that are shown
+MOST_SAMPLES = 12  # so many held-out prompts are shown
 
 STYLE = """
 :root { color-scheme: light; }
@@ -58,8 +58,9 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def points(log: list[dict], name: str) -> charts.Points:
-    """By step: of a step that was done again after a stop, the last."""
-    return sorted({entry["step"]: entry[name] for entry in log if is_number(entry.get(name)) and is_number(entry.get("step"))}.items())
+    """(step, value) of one key. A step that was repeated after a stop counts once, with its last value."""
+    both = [entry for entry in log if is_number(entry.get(name)) and is_number(entry.get("step"))]
+    return sorted({entry["step"]: entry[name] for entry in both}.items())
 
 
 def last(found: charts.Points) -> float | None:
@@ -72,7 +73,7 @@ def figure(caption: str, svg: str) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], kind: str = "", numbers: tuple[int, ...] = ()) -> str:
-    """Cells are HTML already."""
+    """A table whose cells are HTML already. Columns in `numbers` are aligned to the right."""
     mark = [' class="number"' if index in numbers else "" for index in range(len(head))]
     top = "".join(f"<th{mark[i]}>{cell}</th>" for i, cell in enumerate(head))
     body = "".join("<tr>" + "".join(f"<td{mark[i]}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
@@ -93,8 +94,8 @@ class Report:
     def html(self) -> str:
         name = escape(str(self.round.output))
         parts = [self.stages(), self.held_out(), self.sampling(), self.training(), self.settings()]
-        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head><body>'
-                f'<h1>One round of post-training: {name}</h1><p class="faint">from {escape(str(self.round.model))}, '
+        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
+                f'<body><h1>One round of post-training: {name}</h1><p class="faint">from {escape(str(self.round.model))}, '
                 f'{escape(self.round.target)}, {escape(self.round.precision)}</p>{"".join(parts)}</body></html>\n')  # fmt: skip
 
     # ---- parts of the page
@@ -118,7 +119,7 @@ class Report:
         after = [f"{label} {number(last(points(log, name)))}" for label, name in
                  (("loss", "val_loss"), ("accuracy", "val_accuracy"), ("margin", "val_margin")) if points(log, name)]  # fmt: skip
         if after and not text:
-            text = {"dpo": "margin 0: it is its own reference", "reward_model": "chance: its head was drawn"}[stage.name]
+            text = {"dpo": "margin 0: it is its own reference", "reward_model": "chance: its head is random"}[stage.name]
         return [f'<span class="text">{text}</span>', escape(", ".join(after))]
 
     def held_out(self) -> str:
@@ -128,8 +129,9 @@ class Report:
         models.sort(key=lambda stage: stage.name != BASE)
         rows = {stage.name: by_prompt(read_lines(stage.folder / HELD_OUT)) for stage in models}
         prompts = [p.messages for p in read_prompts(self.round.held_out, self.round.held_out_options.get("system"))[0]]
-        return (f"<h2>Held-out prompts</h2><p>{len(prompts)} prompts that nothing was trained on, answered with "
-                f"{escape(self._held_out_options())}.</p>{self._mean_scores(rows)}{self._samples(prompts, rows, models[-1])}")  # fmt: skip
+        return (f"<h2>Held-out prompts</h2><p>{len(prompts)} prompts that were not used in training, answered with "
+                f"{escape(self._held_out_options())}.</p>"
+                f"{self._mean_scores(rows)}{self._samples(prompts, rows, models[-1])}")  # fmt: skip
 
     def _mean_scores(self, rows: dict[str, dict]) -> str:
         scores = scores_in_common(rows)
@@ -137,7 +139,7 @@ class Report:
             return ""
         names = ["before" if name == BASE else self.plan.find(name).title for name in scores]
         svg = charts.bars(names, [sum(values) / len(values) for values in scores.values()], "mean score")
-        caption = f"Mean score of the reward model by the stage that answers, of {len(scores[BASE])} prompts that all answer"
+        caption = f"Mean score by the reward model, stage by stage, of {len(scores[BASE])} prompts that all of them answered"
         return f'<div class="charts">{figure(caption, svg)}</div>'
 
     def _held_out_options(self) -> str:
@@ -146,7 +148,8 @@ class Report:
         return ", ".join(shown)
 
     def _samples(self, prompts: list[list[dict]], rows: dict[str, dict], last: Stage) -> str:
-        shown = [[said(prompt), *(answer(rows[name].get(json.dumps(prompt))) for name in (BASE, last.name))] for prompt in prompts]
+        answers = [[answer(rows[name].get(json.dumps(prompt))) for name in (BASE, last.name)] for prompt in prompts]
+        shown = [[said(prompt), *both] for prompt, both in zip(prompts, answers)]
         note = f'<p class="faint">The first {MOST_SAMPLES} of {len(prompts)}.</p>' if len(prompts) > MOST_SAMPLES else ""
         return table(["prompt", "before", f"after {escape(last.title)}"], shown[:MOST_SAMPLES], "samples") + note
 
@@ -158,9 +161,9 @@ class Report:
         if not scores:
             return "<h2>Rejection sampling</h2><p>No answer was chosen.</p>"
         best, pairs = [row["score"] for row in rows], read_lines(self.plan.folder("rejection_sampling") / "pairs.jsonl")
-        text = (f"<h2>Rejection sampling</h2><p>{len(rows)} prompts with an answer, {len(scores)} answers that could be chosen, mean score "
-                f"{number(sum(scores) / len(scores))}; of the best {number(sum(best) / len(best))}. {len(pairs)} pairs of a best and a "
-                "worst answer.</p>")  # fmt: skip
+        text = (f"<h2>Rejection sampling</h2><p>{len(rows)} prompts have an answer. The mean score of {len(scores)} answers that "
+                f"could be chosen is {number(sum(scores) / len(scores))}, that of the best {number(sum(best) / len(best))}. "
+                f"{len(pairs)} pairs of a best and a worst answer were made.</p>")  # fmt: skip
         return text + f'<div class="charts">{figure("Scores", charts.histogram(scores, best))}</div>'
 
     def training(self) -> str:
@@ -170,13 +173,14 @@ class Report:
         log = self.logs[stage.name]
         loss, val = points(log, "loss"), points(log, "val_loss")
         pictures = [figure("Loss", charts.curves([("training", loss, charts.BLUE)], val, "loss"))] if loss or val else []
-        for caption, name in (("Accuracy: pairs whose better answer has the higher reward", "accuracy"),
-                              ("Margin: reward of the better answer less that of the worse", "margin")):  # fmt: skip
+        for caption, name in (("Accuracy: share of pairs whose chosen answer has the higher reward", "accuracy"),
+                              ("Margin: reward of the chosen answer minus that of the rejected one", "margin")):  # fmt: skip
             if points(log, name):
                 training = [("training", points(log, name), charts.BLUE)]
                 pictures.append(figure(caption, charts.curves(training, points(log, f"val_{name}"), name)))
         rewards = [(label, points(log, name), colour) for label, name, colour in
-                   (("better answer", "reward_chosen", charts.GREEN), ("worse answer", "reward_rejected", charts.BLUE))]  # fmt: skip
+                   (("chosen answer", "reward_chosen", charts.GREEN),
+                    ("rejected answer", "reward_rejected", charts.BLUE))]  # fmt: skip
         if any(found for _, found, _ in rewards):
             pictures.append(figure("Rewards", charts.curves(rewards, [], "reward")))
         speed = points(log, "tokens_per_second")
@@ -189,7 +193,8 @@ class Report:
     def settings(self) -> str:
         steps = [(stage, step) for stage in self.plan.stages for step in stage.steps]
         commands = "\n\n".join(f"# {stage.title} ({step.name})\n{shlex.join(step.command)}" for stage, step in steps)
-        return (f"<h2>Settings</h2><p class=\"faint\">{escape(str(self.round.path))}</p><pre>{escape(self.round.text.strip())}</pre>"
+        return (f"<h2>Settings</h2><p class=\"faint\">{escape(str(self.round.path))}</p>"
+                f"<pre>{escape(self.round.text.strip())}</pre>"
                 f"<details><summary>Commands</summary><pre>{escape(commands)}</pre></details>")  # fmt: skip
 
 
@@ -205,8 +210,9 @@ def by_prompt(rows: list[dict]) -> dict[str, dict]:
 
 
 def scores_in_common(rows: dict[str, dict]) -> dict[str, list[float]]:
-    """By stage, of the prompts to which all have an answer with a score: so means can be compared."""
-    scored = {name: {prompt: row["score"] for prompt, row in found.items() if is_number(row.get("score"))} for name, found in rows.items()}
+    """Scores by stage, of the prompts that all stages answered with a score, so that means can be compared."""
+    scored = {name: {prompt: row["score"] for prompt, row in found.items() if is_number(row.get("score"))}
+              for name, found in rows.items()}  # fmt: skip
     common = set.intersection(*(set(found) for found in scored.values()))
     return {name: [score for prompt, score in found.items() if prompt in common] for name, found in scored.items()}
 

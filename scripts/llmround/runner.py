@@ -1,4 +1,4 @@
-"""Runs stages. What is done is noted in each stage's stage.json, so that a round that was stopped or killed goes on."""
+"""Runs the stages. Each stage's stage.json notes what is done, so that a round that was stopped or killed can continue."""
 
 import ctypes
 import fcntl
@@ -14,18 +14,17 @@ import time
 from pathlib import Path
 
 from llmdata.errors import Fault, InputError
-from llmtext.progress import duration
+from llmdata.progress import duration
 
 from .stages import Plan, Stage, Step
 
 NOTE = "stage.json"
 SECONDS_BETWEEN_NOTES = 5.0
-LOCK_SECONDS = 60  # for the last run's program to write its checkpoint
-STOPPED = 130
+LOCK_SECONDS = 60  # for a program of the previous run to write its checkpoint
 
 
-class Stopped(Exception):
-    """By a signal; the same command goes on."""
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the round; the same command continues it."""
 
 
 def say(text: str) -> None:
@@ -43,7 +42,7 @@ def hash_key(key: dict) -> str:
 
 
 class Note:
-    """stage.json: what the stage depends on, its steps that are done, and how long they took."""
+    """stage.json: what the stage depends on, which of its steps are done, and how long they took."""
 
     def __init__(self, stage: Stage):
         self.path = stage.folder / NOTE
@@ -68,7 +67,8 @@ class Note:
         if self.value is None or self.value["key"] == key:
             return None
         old = self.value["key"]
-        return "; ".join(_difference(name, old.get(name), key.get(name)) for name in {**old, **key} if old.get(name) != key.get(name))
+        changed = [name for name in {**old, **key} if old.get(name) != key.get(name)]
+        return "; ".join(_difference(name, old.get(name), key.get(name)) for name in changed)
 
 
 def _difference(name: str, old, new) -> str:
@@ -79,7 +79,7 @@ def _difference(name: str, old, new) -> str:
 
 
 class Lock:
-    """One run in a folder. The programs of a run inherit it, so that the next run waits for one that outlives its own."""
+    """Allows one run per folder. The programs of a run inherit the lock, so that the next run waits for one that still lives."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Lock:
 
 
 def die_with_parent() -> None:
-    """In a child: SIGTERM when this program is killed, so that nothing trains on unseen."""
+    """Called in a child, which then gets SIGTERM when this program dies, so that no training continues unnoticed."""
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -106,31 +106,32 @@ class Runner:
     def __init__(self, plan: Plan, again: bool):
         self.plan, self.again = plan, again
         self.child: subprocess.Popen | None = None
-        self.trains = False  # the child
+        self.trains = False  # whether the child is the trainer
         self.signals = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._signalled)
 
     def _signalled(self, number, frame) -> None:
-        """The first is handed on so that the child ends in order: mpirun passes SIGUSR1 on and nothing else. Then it is killed."""
+        """Passes the signal on, first so that the child saves and ends, then so that it dies."""
         self.signals += number != signal.SIGUSR1 or not self.signals
-        self._hand_on()
+        self._pass_on()
 
-    def _hand_on(self) -> None:
+    def _pass_on(self) -> None:
         if self.child is None or self.child.returncode is not None:
             return
         try:
             if self.signals > 2:
                 os.killpg(self.child.pid, signal.SIGKILL)
             else:
+                # mpirun passes SIGUSR1 to its ranks, and no other signal
                 os.kill(self.child.pid, signal.SIGUSR1 if self.trains and self.signals == 1 else signal.SIGTERM)
         except ProcessLookupError:
             pass
 
-    # ---- what is done already
+    # ---- stages
 
     def check(self) -> None:
-        """Refuses stages that were begun with other settings, before anything runs."""
+        """Refuses stages that were begun with other settings, before anything is run."""
         self.keys, self.todo = {}, []
         for stage in self.plan.stages:
             key = stage.key(self.keys)
@@ -138,8 +139,8 @@ class Runner:
             note = Note(stage)
             difference = note.difference(key)
             if difference and not self.again:
-                raise InputError(f"{stage.folder} was begun with other settings ({difference}): give another \"output\", or --again "
-                                 "to remove the folders of such stages and begin them anew")  # fmt: skip
+                raise InputError(f"{stage.folder} was begun with other settings ({difference}): give another \"output\", or "
+                                 "--again to remove the folders of such stages and begin them anew")  # fmt: skip
             if not difference and note.value is None and stage.folder.exists() and any(stage.folder.iterdir()):
                 raise InputError(f"{stage.folder}: not empty and not of a round (no {NOTE} in it)")
             self.todo.append((stage, key, note, bool(difference)))
@@ -187,10 +188,11 @@ class Runner:
     def _run_command(self, step: Step, note: Note, times: dict) -> int:
         out = open(step.output.with_name(step.output.name + ".part"), "wb") if step.output else None
         self.trains = step.trains
-        began = last = time.monotonic()
-        self.child = subprocess.Popen(step.command, stdout=out, start_new_session=True, preexec_fn=die_with_parent, close_fds=False)
-        if self.signals:  # came before there was a child
-            self._hand_on()
+        last = time.monotonic()
+        self.child = subprocess.Popen(step.command, stdout=out, start_new_session=True, preexec_fn=die_with_parent,
+                                      close_fds=False)  # fmt: skip
+        if self.signals:  # one came before there was a child
+            self._pass_on()
         while True:
             try:
                 code = self.child.wait(SECONDS_BETWEEN_NOTES)
@@ -212,7 +214,8 @@ class Runner:
 
 
 def was_stopped(step: Step) -> bool:
-    """Whether the trainer ended in order before its last step, as when somebody sent a signal to it alone."""
+    """Whether the trainer ended before its last step, as when somebody sent a signal to it alone."""
     run = step.made.parents[1]
-    state, options = (json.loads((run / name).read_text("utf-8")) for name in ("checkpoint/trainer/state.json", "trainer_options.json"))
+    names = ("checkpoint/trainer/state.json", "trainer_options.json")
+    state, options = (json.loads((run / name).read_text("utf-8")) for name in names)
     return state["step"] < options["steps"]

@@ -1,4 +1,4 @@
-"""round.json: what it may say, and whether all that it names is there. Paths are relative to where the program is started."""
+"""Reads round.json and checks it, and that everything it names exists. Paths are relative to the current folder."""
 
 import functools
 import json
@@ -15,23 +15,24 @@ from llmdata.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
 
 STAGES = ("reward_model", "rejection_sampling", "sft", "dpo", "average")
-OF_POLICY = ("sft", "dpo")  # stages that train the model which answers: these may be averaged
+OF_POLICY = ("sft", "dpo")  # stages that train the model which answers; their results may be averaged
 
-# Options that the round itself gives to each program.
+# Options that the round itself sets for each program.
 SET_BY_ROUND = {
-    "train": "task config init-from train-data val-data tokenizer output overwrite resume accept-changes eval-only reference-only",
+    "train": "task config init-from train-data val-data tokenizer output overwrite resume accept-changes eval-only "
+             "reference-only",
     "prepare": "source tokenizer output overwrite kind show",
     "sample": "model reward-model prompts output pairs keep-all target precision",
     "held_out": "model reward-model prompts output pairs pair-margin keep-all keep-cut samples target precision",
     "options": "output overwrite weights",
 }  # fmt: skip
 
-Options = dict[str, object]  # by the option's name, without the hyphens in front
+Options = dict[str, object]  # by name, without the leading hyphens
 
 
 @dataclass
 class Source:
-    """Rows that are trained on `weight` times."""
+    """Rows that are used `weight` times in training."""
 
     path: Path
     weight: float
@@ -39,13 +40,13 @@ class Source:
 
 @dataclass
 class Training:
-    """A stage that trains: its data, and what begins it (None: what the round has so far)."""
+    """A stage that trains: its data, and the model it starts from (None: the round's newest so far)."""
 
     init_from: Path | None
     sources: list[Source]
     prepare: Options
     train: Options
-    sampled: float = 0  # weight of what rejection sampling gave
+    sampled: float = 0  # weight of the rows from rejection sampling
 
 
 @dataclass
@@ -57,8 +58,8 @@ class Round:
     target: str
     precision: str
     launch: list[str]
-    reward_model: Training | Path | None = None  # a folder: a reward model that is there already
-    prompts: list[Path] = field(default_factory=list)  # of rejection sampling; none: no such stage
+    reward_model: Training | Path | None = None  # a folder holds a finished reward model
+    prompts: list[Path] = field(default_factory=list)  # for rejection sampling; empty: no such stage
     sample: Options = field(default_factory=dict)
     sft: Training | None = None
     dpo: Training | None = None
@@ -70,7 +71,7 @@ class Round:
 
 
 class Section:
-    """An object of the file. Every member is asked for by its name; close() refuses what nobody asked for."""
+    """An object in the file. Its members are read by name; close() refuses members that were not read."""
 
     def __init__(self, path: Path, place: str, value):
         self.path, self.place, self.asked = path, place, set()
@@ -131,7 +132,7 @@ class Section:
         return path
 
     def options(self, name: str, known: dict[str, bool], use: str | None = None) -> Options:
-        """Of a program, by its names; underscores stand for hyphens. known: whether they take a value; use: of SET_BY_ROUND."""
+        """Options of a program; underscores in their names stand for hyphens. `known` says which take a value."""
         self.asked.add(name)
         if name not in self.value:
             return {}
@@ -156,7 +157,7 @@ class Section:
 
 
 def _is_value(value) -> bool:
-    """Of an option: a text, a number, or texts of which each is given."""
+    """Whether an option can have this value: a text, a number, or a list of texts, each of which is given."""
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, str) for item in value)
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
@@ -168,7 +169,7 @@ def _short(value) -> str:
 
 
 def as_arguments(options: Options) -> list[str]:
-    """--name value; true: --name; false: nothing; a list: --name value for each."""
+    """Options as arguments: --name value; --name for true; nothing for false; --name value for each item of a list."""
     arguments = []
     for name, value in options.items():
         for item in value if isinstance(value, list) else [value]:
@@ -177,26 +178,27 @@ def as_arguments(options: Options) -> list[str]:
     return arguments
 
 
-# A line of --help that begins with an option: "  -n, --steps=N" of argp, "  --samples K" of argparse; text goes on far to the right.
+# A line of --help that begins with an option: "  -n, --steps=N" by argp, "  --samples K" by argparse.
 OPTION_LINE = re.compile(r"^ {2,6}(?:-\w, )?--([a-z][a-z0-9-]*)(=| (?=\S))?", re.M)
 
 
 @functools.cache
 def known_options(*command: str) -> dict[str, bool]:
-    """The options that a program's --help lists, and whether they take a value."""
+    """The options that a program's --help lists, and whether each takes a value."""
     try:
         wide = {**os.environ, "COLUMNS": "100"}
         done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, env=wide)
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(f"{' '.join(command)} --help: {error}") from None
-    return {name: bool(value) for name, value in OPTION_LINE.findall(done.stdout) if name not in ("help", "usage", "version")}
+    found = OPTION_LINE.findall(done.stdout)
+    return {name: bool(value) for name, value in found if name not in ("help", "usage", "version")}
 
 
 # ---- the file
 
 
 class Programs:
-    """Commands of the programs that a round runs, and the options they take."""
+    """The commands of the programs that a round runs, and their options."""
 
     def __init__(self, target: str, precision: str):
         build, python = build_folder(target, precision), sys.executable
@@ -224,7 +226,8 @@ def read_round(path: Path) -> tuple[Round, Programs]:
     precision = top.choice("precision", ("bf16", "fp32"), "bf16")
     target = top.choice("target", ("cpu", "cuda"), default_target(precision))
     programs = Programs(target, precision)
-    made = Round(path, text, top.model("model"), Path(top.get("output", str, "a folder")), target, precision, top.texts("launch", []))
+    output = Path(top.get("output", str, "a folder"))
+    made = Round(path, text, top.model("model"), output, target, precision, top.texts("launch", []))
     if top.has("reward_model"):
         made.reward_model = _read_reward_model(top.section("reward_model"), programs)
     if top.has("rejection_sampling"):
@@ -263,7 +266,7 @@ def _read_sampling(section: Section, made: Round, programs: Programs) -> None:
 
 def _read_training(section: Section, programs: Programs, sampled: bool) -> Training:
     init_from = section.model("init_from") if section.has("init_from") else None
-    weight = float(section.get("sampled", (int, float), "the weight of what rejection sampling gave", 1 if sampled else 0))
+    weight = float(section.get("sampled", (int, float), "the weight of the rows from rejection sampling", 1 if sampled else 0))
     if weight and not sampled:
         section.fail("sampled", "expected the stage rejection_sampling in the round")
     if not 0 <= weight <= 1000:
@@ -278,7 +281,7 @@ def _read_training(section: Section, programs: Programs, sampled: bool) -> Train
 
 
 def _check_training(section: Section, prepare: Options, train: Options) -> None:
-    """What would show only when the programs run."""
+    """Refuses what would fail only when the programs run."""
     fraction = prepare.get("val-fraction")
     if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 0.5):
         section.fail("prepare.val_fraction", f"expected a number from 0 to 0.5, found {_short(fraction)}")
@@ -319,7 +322,8 @@ def _read_average(section: Section, made: Round, programs: Programs) -> None:
     if len(made.average) < 2:
         section.fail("models", f"expected two or more, found {len(made.average)}")
     made.average_weights = section.get("weights", list, "a list of weights", [])
-    if made.average_weights and (len(made.average_weights) != len(made.average) or not all(_is_weight(w) for w in made.average_weights)):
+    weights = made.average_weights
+    if weights and (len(weights) != len(made.average) or not all(map(_is_weight, weights))):
         section.fail("weights", f"expected {len(made.average)} numbers of 0 or more, found {_short(made.average_weights)}")
     made.average_options = section.options("options", programs.options("average"))
     section.close()

@@ -1,4 +1,4 @@
-"""The stages of a round, each of which is a folder and the commands that fill it."""
+"""The stages of a round. Each is a folder and the commands that fill it."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from .settings import OF_POLICY, Options, Programs, Round, Source, Training, as_
 TITLES = {"reward_model": "reward model", "sft": "SFT", "dpo": "DPO"}
 TASKS = {"reward_model": "reward", "sft": "sft", "dpo": "dpo"}
 KINDS = {"reward_model": "comparisons", "sft": "conversations", "dpo": "comparisons"}
-# So that a stage that was killed goes on from not long ago, and has something to draw; and the trainer's own length of a row, by
-# which rows are prepared and validated too. A round may say otherwise.
+# Checkpoints, so that a stage that was killed loses little; and the trainer's default row length, which also holds for preparing
+# and validating. A round may set other values.
 TRAIN_DEFAULTS: Options = {"save-every": 100, "seq-len": 256}
 VALIDATION_DEFAULTS: Options = {"eval-every": 50}
 HELD_OUT_DEFAULTS: Options = {"temperature": 0, "max-tokens": 256}
@@ -25,9 +25,9 @@ class Step:
     name: str
     program: list[str]
     arguments: list[str]
-    made: Path  # is there afterwards
-    trains: bool = False  # stops with code 0 and a checkpoint when it is told to
-    output: Path | None = None  # where its standard output goes
+    made: Path  # exists afterwards
+    trains: bool = False  # when stopped, it saves a checkpoint and ends with code 0
+    output: Path | None = None  # receives its standard output
 
     @property
     def command(self) -> list[str]:
@@ -42,12 +42,12 @@ class Stage:
     steps: list[Step]
     inputs: list[Path]  # from outside the round
     after: list[str]  # stages whose results it reads
-    model: Path | None = None  # what it results in
+    model: Path | None = None  # the model that it makes
     init_from: Path | None = None
-    build: list[str] = field(default_factory=list)  # target and precision of its programs
+    build: list[str] = field(default_factory=list)  # target and precision
 
     def key(self, keys: dict[str, str]) -> dict:
-        """All that its result depends on, by name."""
+        """Everything that the result depends on, by name."""
         return {
             "build": self.build,
             **{f"options of {step.name}": step.arguments for step in self.steps},
@@ -68,8 +68,8 @@ def digest(path: Path) -> str:
 
 
 def longest_row(train: Options) -> Options:
-    """What the trainer would refuse is left out, named and counted by prepare_chat.py: a round must not end at a long answer that
-    was sampled hours before."""
+    """Lets prepare_chat.py leave out rows that the trainer would refuse: a round must not fail at a long answer that was sampled
+    hours before."""
     return {"max-tokens": train["seq-len"]}
 
 
@@ -78,11 +78,11 @@ def is_reward_model(folder: Path) -> bool:
 
 
 class Plan:
-    """stages: in the order in which they run."""
+    """`stages` are in the order in which they run."""
 
     def __init__(self, round_: Round, programs: Programs):
         self.round, self.programs, self.stages = round_, programs, []
-        self.policy, self.policy_stage = round_.model, None  # what the round has so far
+        self.policy, self.policy_stage = round_.model, None  # the round's newest model so far
         self.reward, self.reward_stage = None, None
         if round_.reward_model is not None:
             self._add_reward_model(round_.reward_model)
@@ -139,7 +139,7 @@ class Plan:
         steps = [self._prepare(KINDS[name], sources, start, data, {**longest_row(options), **training.prepare})]
         common = ["--task", TASKS[name], "--init-from", str(start)]
         validation = ["--val-data", str(data / "val_*.bin")] if validates else []
-        # a model that is its own reference, and a head that is yet to be drawn, have nothing to validate
+        # there is nothing to validate before DPO (the model is its own reference) or before a reward head is trained
         if validation and (name == "sft" or (name == "reward_model" and is_reward_model(start))):
             steps.append(self._validate(common + validation, folder, options))
         arguments = [*common, "--train-data", str(data / "train_*.bin"), *validation, "--output", str(run), "--resume", "auto",
@@ -147,8 +147,8 @@ class Plan:
         program = [*self.round.launch, *self.programs.commands["train"]]
         steps.append(Step("train", program, arguments, run / "checkpoint" / "config.json", trains=True))
         inputs = [source.path for source in training.sources] + ([] if after else [start])
-        return Stage(name, TITLES[name], folder, steps, inputs,
-                     ([after] if after else []) + (["rejection_sampling"] if sampled else []), run / "checkpoint", start)  # fmt: skip
+        before = ([after] if after else []) + (["rejection_sampling"] if sampled else [])
+        return Stage(name, TITLES[name], folder, steps, inputs, before, run / "checkpoint", start)
 
     def _sampled(self, name: str, training: Training) -> list[Source]:
         file = {"sft": "best.jsonl", "dpo": "pairs.jsonl"}.get(name)
@@ -203,6 +203,7 @@ class Plan:
             models.append(stage.model if stage else round_.model if name == "model" else Path(name))
             (after if stage else inputs).append(name if stage else models[-1])
         weights = ["--weights", ",".join(map(repr, round_.average_weights))] if round_.average_weights else []
-        arguments = [*map(str, models), "--output", str(folder / "model"), "--overwrite", *weights, *as_arguments(round_.average_options)]
+        arguments = [*map(str, models), "--output", str(folder / "model"), "--overwrite", *weights,
+                     *as_arguments(round_.average_options)]  # fmt: skip
         steps = [Step("average", self.programs.commands["average"], arguments, folder / "model" / "config.json")]
         self._result(Stage("average", "averaging", folder, steps, inputs, after, folder / "model"))

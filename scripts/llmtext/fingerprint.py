@@ -1,4 +1,4 @@
-"""Which model a folder holds, by all of its bytes: two reward models may differ in the few numbers of their heads alone."""
+"""A hash that tells models apart. It covers all bytes: two reward models may differ only in the few numbers of their heads."""
 
 import concurrent.futures
 import hashlib
@@ -12,12 +12,12 @@ OTHER_FILES = (
 
 
 def model_fingerprint(folder: Path) -> str:
-    """Hex digits of the names and contents of the weights and of the small files that change what a model writes."""
+    """Hex digits of a hash over the weights and over the small files that affect what a model writes, names included."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InputError(f"{folder}: no safetensors in this folder")
     files = [folder / name for name in OTHER_FILES if (folder / name).is_file()] + weights
-    with concurrent.futures.ThreadPoolExecutor() as threads:  # hashlib lets go of the interpreter while it works
+    with concurrent.futures.ThreadPoolExecutor() as threads:  # hashlib releases the interpreter lock
         digests = list(threads.map(file_digest, files))
     total = hashlib.sha256()
     for path, digest in zip(files, digests):

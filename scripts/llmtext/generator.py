@@ -9,7 +9,7 @@ import numpy as np
 from llmdata.errors import Fault, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-MESSAGE_BYTES = 4096  # more than any of the library's messages, so that struct Error may grow
+MESSAGE_BYTES = 4096  # more than any message of the library, so that struct Error may grow
 
 
 class _Error(ctypes.Structure):
@@ -27,12 +27,12 @@ def build_folder(target: str, precision: str) -> Path:
 
 
 def default_target(precision: str) -> str:
-    """That of the GPU where there is one that was built for."""
+    """cuda where there is a GPU and a build for it, else cpu."""
     return "cuda" if os.path.exists("/dev/nvidia0") and (build_folder("cuda", precision) / "libllmc.so").exists() else "cpu"
 
 
 def library_path(target: str | None, precision: str) -> Path:
-    """Of the build asked for."""
+    """The library of this build (None: the default target)."""
     target = target or default_target(precision)
     path = build_folder(target, precision) / "libllmc.so"
     if not path.exists():
@@ -41,7 +41,7 @@ def library_path(target: str | None, precision: str) -> Path:
 
 
 def _call(library: ctypes.CDLL, name: str, *arguments) -> None:
-    """A fallible function."""
+    """Calls a function that takes a struct Error last, and raises what it reports."""
     error = _Error()
     code = getattr(library, name)(*arguments, ctypes.byref(error))
     if code:
@@ -53,7 +53,7 @@ def check_sampler_options(library: Path, options: SamplerOptions) -> None:
 
 
 class Handle:
-    """An object of the library and its fallible functions."""
+    """An object of the library."""
 
     def __init__(self, library: Path):
         self.library, self.handle = ctypes.CDLL(str(library)), ctypes.c_void_p()
@@ -63,7 +63,7 @@ class Handle:
 
 
 class Generator(Handle):
-    """Texts of one model: start(row, ids), then next() until it gives None."""
+    """Writes texts with one model: start(row, ids) for each row, then next() until it returns nothing."""
 
     def __init__(self, library: Path, folder: Path, rows: int, context: int, threads: int):
         super().__init__(library)
@@ -86,12 +86,12 @@ class Generator(Handle):
                    ctypes.byref(options), ctypes.c_uint64(seed))  # fmt: skip
 
     def hold(self, row: int, ids: list[int]) -> None:
-        """The row keeps the prompt for fork."""
+        """Computes a prompt once and keeps it in the row, for fork()."""
         prompt = np.asarray(ids, np.int32)
         self._call("generator_hold", self.handle, row, prompt.ctypes.data_as(ctypes.c_void_p), len(ids))
 
     def fork(self, row: int, held: int, options: SamplerOptions, seed: int) -> None:
-        """The row begins a text behind the prompt that row `held` keeps."""
+        """Begins a text in the row that continues the prompt kept in row `held`."""
         self._call("generator_fork", self.handle, row, held, ctypes.byref(options), ctypes.c_uint64(seed))
 
     def pad_steps(self, rows: int) -> None:
@@ -101,7 +101,7 @@ class Generator(Handle):
         self.library.generator_stop(self.handle, row)
 
     def next(self) -> list[tuple[int, int]]:
-        """(row, token) of every text that is not at its end; none: all are."""
+        """The next (row, token) of every text that has not ended; empty when all have."""
         count = ctypes.c_int()
         self._call("generator_next", self.handle, self.tokens.ctypes.data_as(ctypes.c_void_p), ctypes.byref(count))
         return [(row, token) for row, token in enumerate(self.tokens.tolist()) if token >= 0]

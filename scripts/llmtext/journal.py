@@ -1,6 +1,6 @@
-"""What is done, a line each, so that work that was killed goes on where it stopped.
+"""Notes finished work, one line per item, so that work that was killed continues where it stopped.
 
-The first line says with what settings the lines behind it were made. A last line that was cut off is dropped.
+The first line holds the settings with which the others were made. An incomplete last line is dropped.
 """
 
 import fcntl
@@ -12,8 +12,10 @@ from llmdata.errors import InputError
 
 
 class Journal:
-    """rows: the lines behind the header that were there. header: refused if it differs from the one that is there, except
-    in the fields `loose`, whose differences are put into words in `changed`."""
+    """`rows` are the lines that the file already had after its header.
+
+    A header that differs from the file's is refused. Only the fields `loose` may differ; `changed` says how they do.
+    """
 
     def __init__(self, path: Path, header: dict, loose: tuple[str, ...] = ()):
         self.path, self.changed, self.rows = path, [], []
@@ -34,7 +36,7 @@ class Journal:
 
     def _begin(self, header: dict, loose: tuple[str, ...]) -> None:
         lines = self._whole_lines()
-        self.header = json.loads(json.dumps(header))  # as it reads in the file
+        self.header = json.loads(json.dumps(header))  # as it will be read back
         if lines:
             self._compare(lines[0], loose)
             self.rows = lines[1:]
@@ -63,7 +65,8 @@ class Journal:
                      for name in {**found, **self.header} if found.get(name) != self.header.get(name)}  # fmt: skip
         refused = [text for name, text in different.items() if name not in loose]
         if refused:
-            raise InputError(f"{self.path} was begun with {'; '.join(refused)}: give another --output, or remove it to begin anew")
+            raise InputError(f"{self.path} was begun with {'; '.join(refused)}: "
+                             "give another --output, or remove it to begin anew")  # fmt: skip
         self.changed = list(different.values())
 
     def append(self, row: dict) -> None:

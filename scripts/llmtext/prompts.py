@@ -1,8 +1,8 @@
-"""Prompts from rows: what a conversation says up to where the assistant is to answer.
+"""Reads prompts from rows: conversations up to where the assistant should answer.
 
-A row is an object with "prompt" (what a user says, or a list of messages that ends before the assistant's turn) or with
-"messages" (a conversation, of which what follows the last user turn is left out), or of a format of llmdata.formats. What else
-it has for the template (tools, documents, chat_template_kwargs) goes with it.
+A row is an object with "prompt" (what a user says, or a list of messages that ends before the assistant's turn) or "messages" (a
+conversation, of which everything after the last user turn is dropped), or it has a format of llmdata.formats. Its other fields
+for the template (tools, documents, chat_template_kwargs) are kept.
 """
 
 import hashlib
@@ -13,27 +13,26 @@ from pathlib import Path
 
 from llmdata.bad_row import EMPTY, MALFORMED, BadRow
 from llmdata.chat_rows import read_talk
+from llmdata.errors import InputError
 from llmdata.files import Notes
 from llmdata.formats import TALKS, parse_row
 from llmdata.messages import read_fields, read_messages, with_system
 from llmdata.records import Value, place, read_rows
 
-from llmdata.errors import InputError
-
 EXPECTED = 'an object with either "prompt" or "messages"'
-ASKING = ("user", "tool", "ipython")  # an answer may follow these
+ASKING = ("user", "tool", "ipython")  # an answer may follow a message of these roles
 
 
 @dataclass
 class Prompt:
-    messages: list[dict]  # as read_messages gives them
+    messages: list[dict]  # from read_messages
     source: str  # FILE:LINE
-    key: str  # of what it says and how many equal ones came before: found again whatever is added around it
-    fields: dict = field(default_factory=dict)  # see read_fields
+    key: str  # a hash of its content, and how many equal prompts came before: stays the same when prompts are added
+    fields: dict = field(default_factory=dict)  # from read_fields
 
 
 def read_prompts(paths: list[Path], system: str | None, notes: Notes | None = None) -> tuple[list[Prompt], list[str]]:
-    """(prompts in order, FILE:LINE of those without a word in them). system: for those that have no system message."""
+    """(prompts in order, FILE:LINE of empty ones). `system` is for prompts that have no system message."""
     prompts, empty, seen = [], [], Counter()
     for path in paths:
         number = 0

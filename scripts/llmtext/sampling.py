@@ -1,7 +1,7 @@
-"""Several texts for each of many prompts, side by side: a row that has ended takes the next text at once.
+"""Draws several texts for each of many prompts, side by side: a row whose text has ended takes the next one at once.
 
-A prompt is computed once, in a row of its own, and its cache copied for each of its texts. A text depends on its prompt and
-its seed, not on what is computed beside it.
+Each prompt is computed once, in a row of its own, and its key-value cache is copied for each of its texts. A text depends on its
+prompt and its seed, not on what is computed beside it.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from .texts import Row, take_token
 @dataclass
 class Sample:
     text: str
-    tokens: int  # drawn, an end token included
-    finish: str  # "stop", or "length": cut off
+    tokens: int  # including the end token
+    finish: str  # "stop", or "length" if it was cut off
 
 
 @dataclass
 class Task:
-    """A prompt with the seeds of its texts. samples: in the seeds' order, once all are there."""
+    """A prompt and the seeds of its texts. `samples` are in the order of the seeds."""
 
     key: str
     ids: list[int]
@@ -34,9 +34,10 @@ def seeds_of(seed: int, key: str, count: int) -> list[int]:
 
 
 class Rows:
-    """The generator has one row more than `rows`: the last one holds the prompt whose texts are being begun."""
+    """The generator has one row more than `rows`. The last one holds the prompt whose texts are being started."""
 
-    def __init__(self, generator: Generator, rows: int, tokenizer, options: SamplerOptions, ends: set[int], stops: list[str], limit: int):
+    def __init__(self, generator: Generator, rows: int, tokenizer, options: SamplerOptions, ends: set[int], stops: list[str],
+                 limit: int):  # fmt: skip
         self.generator, self.rows, self.tokenizer, self.options = generator, rows, tokenizer, options
         self.ends, self.stops, self.limit = ends, stops, limit
         self.texts: dict[int, tuple[Row, Task, int]] = {}  # by row
@@ -44,7 +45,7 @@ class Rows:
         generator.pad_steps(rows)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Tasks as they are done."""
+        """Yields each task when all of its texts are there."""
         waiting = self._begin(tasks)
         free = list(range(self.rows))
         more = True
@@ -56,7 +57,7 @@ class Rows:
             yield from self._step(free)
 
     def _begin(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, int]]:
-        """(task, which of its texts); the held row has its prompt."""
+        """Yields (task, index of the text to start) while the last row holds the task's prompt."""
         for task in tasks:
             task.samples = [None] * len(task.seeds)
             self.generator.hold(self.rows, task.ids)
@@ -74,7 +75,7 @@ class Rows:
             text, task, k = self.texts[row]
             if row in tokens:
                 take_token(self.generator, text, tokens[row], self.ends, self.limit)
-            else:  # its context is full
+            else:  # the context is full
                 text.stream.finish()
                 text.finish = "length"
             if not text.finish:

@@ -10,7 +10,7 @@ from .generator import Handle
 
 
 class Scorer(Handle):
-    """Scores of texts by a reward model. positions: of one forward pass, at least; texts of up to `longest` tokens."""
+    """Scores texts of up to `longest` tokens with a reward model. A forward pass has at least `positions` positions."""
 
     def __init__(self, library: Path, folder: Path, positions: int, longest: int, threads: int):
         super().__init__(library)
@@ -19,7 +19,7 @@ class Scorer(Handle):
         self.vocab_size = self.library.scorer_vocab_size(self.handle)
 
     def score(self, texts: list[list[int]]) -> list[float]:
-        """One for each list of ids. The same texts in the same order have the same scores, to the last bit."""
+        """One score for each list of ids. The same texts in the same order get the same scores, to the last bit."""
         lengths, scores = np.array([len(ids) for ids in texts], np.int32), np.full(len(texts), np.nan, np.float32)
         tokens = np.array([token for ids in texts for token in ids], np.int32)
         self._call("scorer_score", self.handle, *(a.ctypes.data_as(ctypes.c_void_p) for a in (tokens, lengths)), len(texts),

@@ -1,12 +1,12 @@
-"""What a model reads of a conversation: a prompt up to where it is to answer, and the whole with an answer."""
+"""Encodes what a model reads: a prompt up to where it should answer, or a prompt together with an answer."""
 
 from llmdata.bad_row import BadRow
 from llmdata.chat_rows import Conversation
+from llmdata.chat_template import Template
 from llmdata.chat_tokens import RowEncoder
+from llmdata.errors import InputError
 from llmdata.rows import ID_MASK
 
-from llmdata.chat_template import Template
-from llmdata.errors import InputError
 from .prompts import Prompt
 
 
@@ -21,7 +21,8 @@ class Turns:
             raise InputError(f"{prompt.source}: {error}") from None
 
     def answered(self, prompt: Prompt, text: str) -> list[int] | None:
-        """As a reward model's training has it, the token that ends the turn included; None: the template cannot write it."""
+        """The prompt and its answer as in a reward model's training data, including the token that ends the turn; None if the
+        template cannot write it."""
         try:
             row = self.rows.encode(Conversation([*prompt.messages, {"role": "assistant", "content": text}], prompt.fields))
         except BadRow:

@@ -18,11 +18,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from llmdata import cut_points, shards  # noqa: E402
 from llmdata import split as split_data  # noqa: E402
 from llmdata import tokenizer as tokenizers  # noqa: E402
-from llmdata.pieces import cut_at_seams  # noqa: E402
+from llmdata.cut_points import CutPoints, cut_units  # noqa: E402
 from llmdata.encode import Encoder, Unit  # noqa: E402
+from llmdata.errors import Fault  # noqa: E402
 from llmdata.files import Notes  # noqa: E402
 from llmdata.glushkov import Pattern, Unknown  # noqa: E402
-from llmdata.cut_points import Seams  # noqa: E402
 from checkout import script
 
 N, P = normalizers, pre_tokenizers
@@ -186,9 +186,9 @@ def rng(seeded):
     return random.Random(random.getrandbits(32))
 
 
-def encoded(encoder: Encoder, places: Seams, units: list[Unit], chars: int) -> tuple[list[int], int]:
+def encoded(encoder: Encoder, places: CutPoints, units: list[Unit], chars: int) -> tuple[list[int], int]:
     """Tokens of a document, the begin token left out, and of how many units."""
-    cut = list(cut_at_seams(units, places, chars))
+    cut = list(cut_units(units, places, chars))
     assert "".join(unit.text for unit in cut) == "".join(unit.text for unit in units)
     assert [unit.begins for unit in cut] == [True] + [False] * (len(cut) - 1)
     assert [unit.ends for unit in cut] == [False] * (len(cut) - 1) + [True]
@@ -205,7 +205,7 @@ def make_encoder(tokenizer: Tokenizer, folder: Path) -> Encoder:
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_those_of_the_whole_text(kind, rng, tmp_path):
     tokenizer = KINDS[kind](rng)
-    places, encoder = Seams(tokenizer), make_encoder(tokenizer, tmp_path)
+    places, encoder = CutPoints(tokenizer), make_encoder(tokenizer, tmp_path)
     assert places.unknown is None
     count = chars = 0
     for _ in range(30):
@@ -251,7 +251,7 @@ UNKNOWN = [
 @pytest.mark.parametrize("name, build", UNKNOWN)
 def test_with_an_unknown_part_nothing_is_cut(name, build, rng, tmp_path):
     tokenizer = build(rng)
-    places, encoder = Seams(tokenizer), make_encoder(tokenizer, tmp_path)
+    places, encoder = CutPoints(tokenizer), make_encoder(tokenizer, tmp_path)
     assert places.unknown == name
     text = some_text(rng, 40)
     assert encoded(encoder, places, blocks(rng, text), 1) == (encoder.tokenizer.encode(text, add_special_tokens=False).ids, 1)
@@ -260,7 +260,7 @@ def test_with_an_unknown_part_nothing_is_cut(name, build, rng, tmp_path):
 def test_a_tokenizer_at_which_the_library_panics(rng, tmp_path):
     tokenizer = KINDS["llama3"](rng)
     tokenizer.normalizer = N.Replace(Regex("a|"), "b")
-    with pytest.raises(RuntimeError, match="the tokenizers library fails with this tokenizer: .*index out of bounds"):
+    with pytest.raises(Fault, match="the tokenizers library fails with this tokenizer: .*index out of bounds"):
         make_encoder(tokenizer, tmp_path).encode([Unit("x", "train", True, True, 1)])
 
 
@@ -321,7 +321,7 @@ def check_pattern(pattern: Pattern, text: str, pieces) -> int:
 
 def test_an_id_of_two_names(rng):
     """What is merged under one name is so under the other; the library shows one of them only."""
-    assert Seams(edited(KINDS["llama2"](rng), names_one_twice)).unknown == NO_SPLIT
+    assert CutPoints(edited(KINDS["llama2"](rng), names_one_twice)).unknown == NO_SPLIT
 
 
 NOT_TAKEN = ["a*", "a|", "(?<=a)b", r"a\b", "^a", "(?i)a", "(?i:ss)", "(?i:[a])", "a(?!bc)", r"\x{41}", r"(a)\1"]
@@ -352,11 +352,11 @@ def test_what_composes_with_neighbours():
 
 def test_a_long_document_is_never_in_memory(rng):
     """Neither text without line ends nor one document of many blocks."""
-    places = Seams(KINDS["llama3"](rng))
+    places = CutPoints(KINDS["llama3"](rng))
     block = "no line ends here, " * 1000
     tracemalloc.start()
     units = (Unit(block, "train", index == 0, index == 3999, 0) for index in range(4000))
-    longest = max(len(unit.text) for unit in cut_at_seams(units, places))
+    longest = max(len(unit.text) for unit in cut_units(units, places))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert longest < 400_000 and peak < 2_000_000

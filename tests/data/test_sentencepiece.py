@@ -7,7 +7,7 @@ import pytest
 
 import tokenizerkinds as kinds
 
-from llmdata import sentencepiece  # noqa: E402
+from llmdata import sentencepiece_model  # noqa: E402
 from llmdata import tokenizer as tokenizers  # noqa: E402
 from llmdata.errors import InputError  # noqa: E402
 from llmdata.tokenizer import open_tokenizer  # noqa: E402
@@ -64,11 +64,11 @@ def test_pieces_in_another_order_than_that_of_their_scores(tmp_path):
 
     def field(number, data):
         size = len(data)
-        return bytes([8 * number + sentencepiece.LENGTH]) + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + data
+        return bytes([8 * number + sentencepiece_model.LENGTH]) + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + data
 
     path = tmp_path / "tokenizer.model"
     kinds.write_model(path)
-    fields = list(sentencepiece._fields(path.read_bytes()))
+    fields = list(sentencepiece_model._fields(path.read_bytes()))
     pieces = [data for number, data in fields if number == 1]
     pieces[259:] = random.sample(pieces[259:], len(pieces) - 259)
     path.write_bytes(b"".join(field(1, data) for data in pieces) + b"".join(field(*one) for one in fields if one[0] != 1))

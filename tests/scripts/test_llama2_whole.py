@@ -129,10 +129,10 @@ def test_rows_are_shown_with_their_blanks(tmp_path, script):
     ("smollm chat", {}, (), "documents begin with <|im_start|> (381) and end with <|im_end|> (382)"),
     ("smollm", {}, (), "documents begin with <|endoftext|> (380), which ends the one before"),
     ("smollm", {}, ("--bos-token", "<|im_start|>"), "documents begin with <|im_start|> (381) and end with <|endoftext|> (380)"),
-    ("llama 2", {"bos_token": None, "eos_token": None}, (), "documents begin with <s> (1) and end with </s> (2); a guess by the names, "
-     "as the tokenizer does not say it: --bos-token and --eos-token would"),
-    ("smollm chat", {"bos_token": None}, (), "documents begin with <|endoftext|> (380) and end with <|im_end|> (382); a guess by the name, "
-     "as the tokenizer does not say it: --bos-token would"),
+    ("llama 2", {"bos_token": None, "eos_token": None}, (), "documents begin with <s> (1) and end with </s> (2); a guess by the usual names, "
+     "as the tokenizer does not say it: give --bos-token and --eos-token if it is wrong"),
+    ("smollm chat", {"bos_token": None}, (), "documents begin with <|endoftext|> (380) and end with <|im_end|> (382); a guess by the usual name, "
+     "as the tokenizer does not say it: give --bos-token if it is wrong"),
 ])  # fmt: skip
 def test_the_tokens_of_documents_are_said(tmp_path, script, kind, fields, options, said):
     (tmp_path / "model").mkdir()

@@ -1,7 +1,7 @@
-"""SentencePiece's tokenizer.model of a BPE, as Llama 2 has it, as the tokenizer.json that encodes like it.
+"""Converts SentencePiece's tokenizer.model of a BPE, such as Llama 2's, to a tokenizer.json that encodes alike.
 
-The file is a protocol buffer (sentencepiece_model.proto): pieces with their scores and kinds, and two records of settings.
-What has no counterpart in a tokenizer.json is refused by its name.
+The file is a protocol buffer (sentencepiece_model.proto) of pieces with scores and types, and two records of settings. A
+setting that has no counterpart in a tokenizer.json is refused by its name.
 """
 
 import struct
@@ -13,13 +13,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 
 from .errors import InputError
 
-MAGIC = b"\n"  # tag of the first piece; Meta's rank files begin with base64
+MAGIC = b"\n"  # the tag of the first piece; Meta's rank files begin with base64
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 BLANK = "▁"
 BPE = 2
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 ADVICE = "convert it to a tokenizer.json by transformers (AutoTokenizer.from_pretrained, save_pretrained)"
-# (record, number of the field, what it is unless it is there, what is expected, its name)
+# (record, field number, default value, expected value, name)
 EXPECTED = (
     ("trainer", 3, 1, BPE, "model_type"),
     ("trainer", 24, 0, 0, "treat_whitespace_as_suffix"),
@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass
 class Model:
-    """bos, eos: the tokens that begin and end a text; None: it has none."""
+    """`bos` and `eos` begin and end a text; None where there is no such token."""
 
     pieces: list[Piece]
     trainer: dict
@@ -47,7 +47,7 @@ class Model:
     eos: str | None = None
 
 
-# ---- reading
+# ---- read
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field of a record."""
+    """Yields (number, value) of each field of a record."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -113,12 +113,12 @@ def _check(path: Path, model: Model) -> None:
         raise InputError(f"{path}: a piece stands twice")
 
 
-# ---- converting
+# ---- convert
 
 
 def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
-    """SentencePiece joins, among neighbours whose union is a piece, those of the best score first: every way to split a piece
-    into two others is a pair, in the order of the pieces' scores."""
+    """SentencePiece always joins the neighbours whose union is the piece with the best score. As merges: every way to split a
+    piece into two others, in the order of the pieces' scores."""
     known = {piece.text: (-piece.score, number) for number, piece in enumerate(pieces) if piece.kind == NORMAL}
     ranked = []
     for text, rank in known.items():
@@ -128,7 +128,7 @@ def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
 
 
 def convert(model: Model, add_bos: bool, add_eos: bool) -> Tokenizer:
-    """add_bos, add_eos: the tokens that go around an encoded text."""
+    """`add_bos` and `add_eos` say which tokens an encoded text gets."""
     pieces, prefix = model.pieces, bool(model.normalizer.get(3, 1))
     unknown = next((piece.text for piece in pieces if piece.kind == UNKNOWN), None)
     vocab = {piece.text: number for number, piece in enumerate(pieces)}
