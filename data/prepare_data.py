@@ -10,10 +10,10 @@ TEXT are .txt, .jsonl, .json or .parquet files, all but the last perhaps compres
 meta.json: all of them or none.
 
 Text is UTF-8. A byte order mark at the start of a file is dropped, and CRLF in .txt becomes a newline. A document is a whole
-.txt file, or one row of the other formats; its tokens are those of its whole text, however long it is. Held out for validation
-are whole rows, and of .txt files blocks of up to 16,384 characters, cut at blank lines where there are any: one out of every
-1/FRACTION of them, chosen by a hash of the seed. A document ends in front of a held-out block and begins anew behind it. Files
-without text, and files in folders whose names end otherwise, are counted and named at the end.
+.txt file, or one row of the other formats; its tokens are those of its whole text, however long it is. For validation, one out
+of every 1/FRACTION parts is held out, chosen by a hash of the seed. A part is a whole row, or in .txt files a block of up to
+16,384 characters, cut at a blank line where there is one. A document ends before a held-out block and begins anew after it. Files
+without text, and files in folders that have another ending, are counted and named at the end.
 
 Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything else.
 """
