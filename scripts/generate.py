@@ -148,7 +148,7 @@ def start_all(generator: Generator, options: argparse.Namespace, prompts: list[l
 def check_options(options: argparse.Namespace) -> None:
     check_sampling_options(options)
     if options.system and not options.chat:
-        raise InputError("--system is for --chat")
+        raise InputError("--system needs --chat")
 
 
 def run(options: argparse.Namespace) -> None:

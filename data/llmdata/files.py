@@ -42,12 +42,12 @@ class Notes:
             files = "1 file" if len(self.blank) == 1 else f"{len(self.blank)} files"
             print(f"{program}: {files} without {self.what}: {on_one_line(names)}", file=sys.stderr)
         if self.twins:
-            print(f"{program}: left out: {self.twins} compressed, the same name stands beside unpacked", file=sys.stderr)
+            print(f"{program}: left out: {self.twins} compressed files that lie beside their unpacked copies", file=sys.stderr)
         if self.linked:
-            print(f"{program}: left out: {self.linked} linked folders; name them themselves to read them", file=sys.stderr)
+            print(f"{program}: left out: {self.linked} linked folders; name them to read them", file=sys.stderr)
         if self.left_out:
             known = endings(_in_folders(formats))
-            print(f"{program}: left out: {in_words(self.left_out)} (no name that ends in {known}{_of_json(self.left_out)})",
+            print(f"{program}: left out: {in_words(self.left_out)} (the names do not end in {known}{_of_json(self.left_out)})",
                   file=sys.stderr)  # fmt: skip
 
 

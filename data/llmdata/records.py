@@ -100,7 +100,7 @@ class _Array:
             if self._next_character() == "]":
                 return self._end()
             if self._next_character() != ",":
-                self._fail("expected a comma or the array's end behind it")
+                self._fail("expected a comma or the end of the array after it")
             self.at += 1
 
     def _fail(self, text: str):
@@ -109,7 +109,7 @@ class _Array:
     def _end(self) -> None:
         self.at += 1
         if self._next_character():
-            self._fail("the array ends behind it, and text follows, expected one array")
+            self._fail("text follows the end of the array, expected one array")
 
     def _more(self) -> bool:
         """Doubles the buffer, so that parsing a long element anew after each call takes linear time in all."""

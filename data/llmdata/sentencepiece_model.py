@@ -110,7 +110,7 @@ def _check(path: Path, model: Model) -> None:
             what = "user-defined" if piece.kind == USER_DEFINED else "unused"
             raise InputError(f"{path}: piece {number} is {what}, expected none as in Llama 2's: {ADVICE}")
     if len({piece.text for piece in model.pieces}) < len(model.pieces):
-        raise InputError(f"{path}: a piece stands twice")
+        raise InputError(f"{path}: a piece occurs twice")
 
 
 # ---- convert

@@ -121,7 +121,7 @@ class Section:
             if not path.is_file():
                 self.fail(name, f"{path}: no such file")
         if not paths:
-            self.fail(name, "expected a file at least")
+            self.fail(name, "expected at least one file")
         return paths
 
     def model(self, name: str) -> Path:
@@ -142,11 +142,11 @@ class Section:
             if option in SET_BY_ROUND[use or name].split():
                 section.fail(key, "the round sets this option itself")
             if option not in known:
-                section.fail(key, "no such option of the program")
+                section.fail(key, "the program has no such option")
             if not (_is_value(value) if known[option] else isinstance(value, bool)):
                 section.fail(key, f"expected {'a value' if known[option] else 'true or false'}, found {_short(value)}")
             if option in found:
-                section.fail(key, "stands twice")
+                section.fail(key, "is given twice")
             found[option] = value
         return found
 

@@ -285,7 +285,7 @@ HINTS = [
     ("a.json", b'{\n "data": [{"text": "a"}]\n}', "one object, expected an array of rows or a row in each line; "),
     ("a.json", b'[{"text": "a"}, {"text": "b"', "row 2: "),
     ("a.json", b'[{"text": "a"} {"text": "b"}]', "row 1: expected a comma or the array's end"),
-    ("a.json", b'[{"text": "a"}] [', "row 1: the array ends behind it, and text follows"),
+    ("a.json", b'[{"text": "a"}] [', "row 1: text follows the end of the array"),
     ("a.json", b'[{"text": 1}]', "row 1: expected an object with a string"),
     ("a.json", b"[" + b"[" * 100_000, "row 1: not JSON (nested too deep)"),
     ("a.json", b"[tru]", "row 1: not JSON"),
@@ -422,7 +422,7 @@ def test_files_without_text_are_counted_and_named_at_the_end(tmp_path):
     named = ", ".join(str(tmp_path / "in" / name) for name in ("a.txt", "b.txt", "c.txt"))
     assert (done.returncode, done.stderr) == (0, f"prepare_data: {count + 1} files without text: {named}, ...\n"
         "prepare_data: left out: 2 .md, 1 without ending, 1 .tar.gz, 1 .json "
-        "(no name that ends in .txt, .jsonl, .parquet (also with .gz or .zst); a .json file is read where it is "
+        "(the names do not end in .txt, .jsonl, .parquet (also with .gz or .zst); a .json file is read where it is "
         "named itself)\n")  # fmt: skip
     assert f"{tmp_path / 'in' / 'a.txt'}: no text in this file, expected some (--strict)" in refused(
         *arguments, "--output", tmp_path / "strict", "--strict")  # fmt: skip
@@ -442,7 +442,7 @@ def test_chats_without_rows_are_counted_and_named_at_the_end(tmp_path, model, pr
     _, error = prepare(*arguments, "--output", tmp_path / "out")
     paths = f"{tmp_path / 'in' / 'a.jsonl'}, {tmp_path / 'in' / 'b.jsonl'}, {tmp_path / 'f.json'}"
     assert f"prepare_chat: 3 files without rows: {paths}\n" in error
-    assert "prepare_chat: left out: 1 .csv, 1 .txt (no name that ends in .jsonl, .parquet" in error
+    assert "prepare_chat: left out: 1 .csv, 1 .txt (the names do not end in .jsonl, .parquet" in error
     row = next(rows.read_rows(tmp_path / "out" / "train_000.bin"))
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["sources"][row.source]["path"].endswith("c.jsonl")
     error = prepare(*arguments, "--output", tmp_path / "strict", "--strict", code=2)[1]
@@ -468,7 +468,7 @@ def test_what_lies_unpacked_beside_is_read_once(tmp_path, capsys):
     notes = files.Notes()
     assert [path.name for path in files.find_files([tmp_path], files.FORMATS, notes)] == ["a.jsonl", "a.txt.gz", "b.TXT"]
     notes.report("prepare_data", files.FORMATS)
-    assert capsys.readouterr().err == "prepare_data: left out: 2 compressed, the same name stands beside unpacked\n"
+    assert capsys.readouterr().err == "prepare_data: left out: 2 compressed files that lie beside their unpacked copies\n"
 
 
 def test_prompts_without_rows_are_named(tmp_path):

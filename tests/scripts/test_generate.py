@@ -159,7 +159,7 @@ def test_context_is_the_models(folder):
     (["--prompt", "a", "--top-p", "0"], "prompt 1: top-p 0, expected more than 0, at most 1"),
     (["--prompt", "a", "--stop", ""], "--stop: expected a text, found an empty one"),
     (["--prompts", "/nowhere.txt"], "/nowhere.txt: "),
-    (["--prompt", "a", "--system", "b"], "--system is for --chat"),
+    (["--prompt", "a", "--system", "b"], "--system needs --chat"),
     (["--prompt", "a", "--chat", "--system", "\udcff"], '--system: found "\\udcff", expected UTF-8 text'),
     (["--prompt", "a", "--stop", "b", "--stop", "\udcff"], '--stop: found "\\udcff", expected UTF-8 text'),
     (["--prompt", "a", "--chat"], "no chat template, and the tokenizer has no <|start_header_id|>"),
