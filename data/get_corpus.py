@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 
 from llmdata import program
+
+program.begin()
+
 from llmdata.errors import Fault
 from llmdata.options import add_version
 

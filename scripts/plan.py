@@ -23,6 +23,9 @@ import sys
 from pathlib import Path
 
 from llmdata import program
+
+program.begin()
+
 from llmdata.errors import InputError
 from llmdata.options import add_version
 from llmplan.choices import Plan

@@ -12,7 +12,7 @@ DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def begin() -> None:
-    """Called before a program imports packages: the first one that is missing is named in one line."""
+    """Every program calls it before its other imports: a package that is missing will be named in one line."""
     sys.excepthook = _report_missing_package
     if sys.stdout is None:  # the caller closed it: what is printed goes nowhere
         sys.stdout = open(os.devnull, "w")
