@@ -376,7 +376,7 @@ def test_prepare_data(kind, name, fraction, rng, tmp_path):
     command = [sys.executable, script("prepare_data"), tmp_path / name, "--output", tmp_path / "out", "--workers", 2,
                "--tokenizer", tmp_path / "tokenizer.json", "--val-fraction", fraction, "--seed", 5]  # fmt: skip
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("each document is encoded at once")) == (0, kind == ""), done.stderr
+    assert (done.returncode, done.stderr.count("each document is encoded as a whole")) == (0, kind == ""), done.stderr
     marks = [[tokenizer.token_to_id(mark)] for mark in (tokenizers.BOS, tokenizers.EOS)]
     whole = {"train": [], "val": []}
     for group, text in documents_of(tmp_path / name, fraction):

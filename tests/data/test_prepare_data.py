@@ -16,8 +16,9 @@ from checkout import script
 from textprep import documents, prepare, random_text, refused
 
 
-from llmdata import shards, documents, split, text_file  # noqa: E402
+from llmdata import shards, split, text_file  # noqa: E402
 from llmdata import tokenizer as tokenizers  # noqa: E402
+from llmdata.documents import read_pieces  # noqa: E402
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_same_text_from_all_formats(tmp_path, rng):
 def test_pieces_are_the_text(tmp_path, rng):
     text = random_text(rng, 3000).replace("\r\n", "\n")
     (tmp_path / "a.txt").write_text(text, newline="")
-    pieces = list(documents.read_pieces(tmp_path / "a.txt", 300))
+    pieces = list(read_pieces(tmp_path / "a.txt", 300))
     assert "".join(piece.text for piece in pieces) == text and len(pieces) > 20
     assert [piece.first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
@@ -107,22 +108,22 @@ def test_pieces_are_the_text(tmp_path, rng):
 def test_white_space_before_the_text(tmp_path):
     """However long it is, it is no piece of its own, and alone no document."""
     (tmp_path / "a.txt").write_text(" \n" * 3000 + "x")
-    first, *others = documents.read_pieces(tmp_path / "a.txt", 300)
+    first, *others = read_pieces(tmp_path / "a.txt", 300)
     assert first.text == " \n" * 3000 + "x" and others == []
     (tmp_path / "a.txt").write_text(" \n" * 3000)
-    assert list(documents.read_pieces(tmp_path / "a.txt", 300)) == []
+    assert list(read_pieces(tmp_path / "a.txt", 300)) == []
 
 
 def test_piece_without_line_is_bounded(tmp_path):
     (tmp_path / "a.txt").write_text("x" * 5000)
-    assert max(len(piece.text) for piece in documents.read_pieces(tmp_path / "a.txt", 1000)) <= 2000
+    assert max(len(piece.text) for piece in read_pieces(tmp_path / "a.txt", 1000)) <= 2000
 
 
 def test_utf8_across_reads(tmp_path, rng, monkeypatch):
     text = random_text(rng, 500)
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     monkeypatch.setattr(text_file, "READ_BYTES", 7)
-    assert "".join(piece.text for piece in documents.read_pieces(tmp_path / "a.txt", 100)) == text.replace("\r\n", "\n")
+    assert "".join(piece.text for piece in read_pieces(tmp_path / "a.txt", 100)) == text.replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.3, 0.05, 0.0107])
