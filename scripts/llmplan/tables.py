@@ -115,7 +115,7 @@ def print_several(plan: Plan, all_found: dict[int, list[Choice]]) -> None:
               + "".join(f" {text:>8}" for text in texts) + ("  yes" if chosen else "  no"))  # fmt: skip
     print("GiB of each GPU; NVLink and network: GB that each GPU sends in a step; M: micro-batches a step")
     if any(found and not best(found) for found in all_found.values()):
-        print("no: no choice fits; this is the one that takes the least memory")
+        print("no: no choice fits, and this is the one that takes least memory")
 
 
 def print_limits(plan: Plan) -> None:
