@@ -100,7 +100,7 @@ class _Array:
             if self._next_character() == "]":
                 return self._end()
             if self._next_character() != ",":
-                self._fail("expected a comma or the end of the array after it")
+                self._fail("expected a comma or the array's end after it")
             self.at += 1
 
     def _fail(self, text: str):
