@@ -142,7 +142,7 @@ class Section:
             if option in SET_BY_ROUND[use or name].split():
                 section.fail(key, "the round sets this option itself")
             if option not in known:
-                section.fail(key, "the program has no such option")
+                section.fail(key, "no such option of the program")
             if not (_is_value(value) if known[option] else isinstance(value, bool)):
                 section.fail(key, f"expected {'a value' if known[option] else 'true or false'}, found {_short(value)}")
             if option in found:
