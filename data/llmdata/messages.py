@@ -117,7 +117,7 @@ def _check_content(where: str, message: dict) -> None:
     if isinstance(content, list):
         for part in content:
             if isinstance(part, dict) and part.get("type", "text") != "text":
-                raise BadRow(MALFORMED, f'"{where}": "content" has a part of type {found(part["type"])}, expected only texts')
+                raise BadRow(MALFORMED, f'"{where}": "content" has a part of type {found(part["type"])}, expected texts alone')
         if all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
             return
     if not isinstance(content, str):
