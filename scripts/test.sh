@@ -87,7 +87,9 @@ OMP_NUM_THREADS=1 run_pytest -m "not alone" "${BESIDE[@]}" "$@"
 say "pytest, one at a time"
 run_pytest -m alone "$@"
 run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
-run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/checkpoint/test_checkpoint.py "$@" # a whole model takes minutes
+# not those where a whole model takes minutes, nor readers of files, which have one thread
+run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/checkpoint/test_checkpoint.py \
+    --ignore tests/eval/test_eval_items.py --ignore tests/checkpoint/test_safetensors.py "$@"
 if [ ${#CHOSEN[@]} = 0 ] && [ "$FUZZ_SECONDS" != 0 ]; then run_fuzz; fi
 say "all runs together"
 printf '%s passed, %s failed, %s skipped\n' "$(total passed)" "$(($(total failed) + $(total 'errors?')))" "$(total skipped)"
