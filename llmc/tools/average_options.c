@@ -12,21 +12,20 @@
 static const char description[] =
     "average_llama3 " LLMC_VERSION ": average models, given as Hugging Face directories with safetensors: language "
     "models, reward models, or LoRA adapters.\v"
-    "Each value of the average is the sum of weight times value in fp64, in the order of the command line, with "
-    "weights "
-    "that were divided by their sum; it is rounded to fp32 and from there to its type. Tensors pass through in pieces: "
-    "some MB of memory, whatever the size of the models.\n\n"
-    "Configuration, tokenizer and template files are those of the first checkpoint. Others that differ from it in "
-    "their tensors, shapes, tokenizer, or in what their configuration says of the model are refused; their types may "
-    "differ. Of LoRA adapters A and B are averaged each for itself, which is not the average of the merged models.\n\n"
-    "The output appears whole or not at all.\n\n"
+    "Values are summed in fp64 in the order of the command line, each times its weight; the weights are normalised to "
+    "sum 1. The sum is rounded to fp32 and from there to the output's type. Tensors are processed in pieces and take a "
+    "few MB of memory, whatever the size of the models.\n\n"
+    "Configuration, tokenizer and template files are copied from the first checkpoint. The others must have the same "
+    "tensors, shapes, tokenizer and model configuration, or are refused; their types may differ. For LoRA adapters, A "
+    "and B are averaged separately, which is not the average of the merged models.\n\n"
+    "The output is complete or it does not exist.\n\n"
     "Exit codes: 0 done, 2 bad usage or input, 1 anything else.";
 
 enum { KEY_OVERWRITE = 1000 };
 
 static const struct argp_option table[] = {
-    {"output", 'o', "DIR", 0, "folder that is made", 0},
-    {"weights", 'w', "LIST", 0, "a number for each checkpoint, e.g. 0.5,0.3,0.2 (default: all the same)", 0},
+    {"output", 'o', "DIR", 0, "output folder", 0},
+    {"weights", 'w', "LIST", 0, "a number for each checkpoint, e.g. 0.5,0.3,0.2 (default: equal weights)", 0},
     {"dtype", 'd', "same|fp32|bf16", 0,
      "type of the output's tensors; same: as in the first checkpoint (default: same)", 0},
     {"overwrite", KEY_OVERWRITE, NULL, 0, "replace an output folder that average_llama3 made", 0},

@@ -8,15 +8,14 @@
 
 static const char description[] =
     "merge_lora " LLMC_VERSION ": merge a LoRA adapter, as PEFT and train_llama3 save it, into its base model.\v"
-    "Each matrix W that the adapter changes becomes W + scale * B A, computed in fp32 and rounded once to its type; "
-    "weights "
-    "that the adapter has as a whole (modules_to_save, such as the score of a reward model) take the place of the "
+    "Each matrix W that the adapter changes becomes W + scale * B A, computed in fp32 and rounded once to its type. "
+    "Weights that the adapter contains whole (modules_to_save, such as the score of a reward model) replace the "
     "base's. "
-    "Tensors pass through in pieces: some MB of memory beside the adapter's two matrices of one tensor.\n\n"
-    "Configuration and files are the base's, tokenizer and template the adapter's where it has them. An adapter that "
-    "is "
-    "not plain LoRA, or not one of this base, is refused by name.\n\n"
-    "The output appears whole or not at all.\n\n"
+    "Tensors are processed in pieces: a few MB of memory besides the adapter's two matrices of one tensor.\n\n"
+    "Configuration and other files are the base's, tokenizer and template the adapter's if it has them. An adapter "
+    "that "
+    "is not plain LoRA, or that belongs to another base, is refused by name.\n\n"
+    "The output is complete or it does not exist.\n\n"
     "Exit codes: 0 done, 2 bad usage or input, 1 anything else.";
 
 enum { KEY_OVERWRITE = 1000 };
@@ -24,7 +23,7 @@ enum { KEY_OVERWRITE = 1000 };
 static const struct argp_option table[] = {
     {"adapter", 'a', "DIR", 0, "folder with adapter_config.json and adapter_model.safetensors", 0},
     {"base", 'b', "DIR", 0, "Hugging Face directory of the base (default: the folder that the adapter names)", 0},
-    {"output", 'o', "DIR", 0, "folder that is made", 0},
+    {"output", 'o', "DIR", 0, "output folder", 0},
     {"dtype", 'd', "same|fp32|bf16", 0, "type of the output's tensors; same: as in the base (default: same)", 0},
     {"overwrite", KEY_OVERWRITE, NULL, 0, "replace an output folder that merge_lora made", 0},
     {0}};
