@@ -1,4 +1,4 @@
-# The cpu target: kernels compiled by g++ against the host target (llmc/cpu), matrix products by oneDNN.
+# The cpu target: kernels compiled by g++ against the CPU's stand-in for CUDA (llmc/cpu), matrix products by oneDNN.
 CC  := gcc
 CXX := g++
 
@@ -31,7 +31,7 @@ $(BUILD)/obj/%.cpp.o: %.cpp $(MAKEFILES_USED)
 	@mkdir -p $(@D)
 	$(call step,CXX)$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
-# Programs of the tests: a kernel beside the host target, without the library (make build/cpu/tests/cpu/planted/NAME).
+# Programs of the tests: a kernel beside the CPU target, without the library (make build/cpu/tests/cpu/planted/NAME).
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/llmc/cpu/%,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
 	@mkdir -p $(@D)
 	$(call step,LINK)$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context

@@ -1,12 +1,13 @@
-// Host side of cp.async: 16-byte copies to shared memory that may arrive late. In the natural order of
-// threads they are done at once. With a seed set they are done as late as allowed: the destination is
-// poisoned at the call and the bytes arrive when the thread waits for their group, so that a missing commit
-// or wait shows.
+// cp.async on the CPU: 16-byte copies to shared memory that may arrive late. In the natural order of threads they are done at
+// once. With a seed set they are done as late as allowed: the destination is poisoned at the call, and the bytes arrive when
+// the thread waits for their group, so that a missing commit or wait shows.
 #ifndef LLMC_CPU_ASYNC_COPY_H
 #define LLMC_CPU_ASYNC_COPY_H
 
 #include <string.h>
 #include <vector>
+
+#include "fiber.h"
 
 struct HostCopy {
     void *to;

@@ -1,4 +1,4 @@
-// Host target: bfloat16 as <cuda_bf16.h> has it, rounding to nearest even.
+// The CPU's stand-in for <cuda_bf16.h>: bfloat16, rounded to nearest even.
 #ifndef LLMC_CPU_CUDA_BF16_H
 #define LLMC_CPU_CUDA_BF16_H
 

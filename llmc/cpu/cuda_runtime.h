@@ -1,6 +1,6 @@
-// Host target: stands in for the part of <cuda_runtime.h> that this project uses, so that the same kernels compile with
-// g++ and run on the CPU. Streams and events are in order and at once: every call has finished when it returns.
-// Device memory is host memory that is born poisoned (every byte 0xFF: NaN as bf16 and as float).
+// The CPU's stand-in for the part of <cuda_runtime.h> that this project uses: the same kernels compile with g++ and run on
+// the CPU. Streams and events are in order and at once: every call has finished when it returns. Device memory is the host's,
+// and is born poisoned (every byte 0xFF: NaN as bf16 and as float).
 #ifndef LLMC_CPU_CUDA_RUNTIME_H
 #define LLMC_CPU_CUDA_RUNTIME_H
 

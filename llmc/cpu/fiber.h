@@ -1,4 +1,4 @@
-// Host target: runs a kernel's blocks over OpenMP threads and a block's threads as fibers, one fiber a thread.
+// Runs kernels on the CPU: blocks over OpenMP threads, and each thread of a block as a fiber.
 //
 // Threads meet at a *rendezvous*: each gives a pointer to its own data; the last to arrive works for all and then
 // everybody goes on. A barrier is a rendezvous without work; a shuffle, a reduction or a tensor-core product is one with.
@@ -79,7 +79,7 @@ inline void host_launch(const char *name, dim3 grid, dim3 block, size_t dynamic_
     host_launch(kernel, grid, block, dynamic_shared);
 }
 
-// Ends the program if a GPU would refuse the launch, or this host target can't do it.
+// Ends the program if a GPU would refuse the launch, or the CPU target can't do it.
 void host_check_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, bool fibers);
 
 // True if a seed is set (or races are looked for): then it has run the kernel, threads and blocks in the seed's order.

@@ -1,4 +1,4 @@
-// Device memory, copies, streams and events of the host target: host memory, everything in order and at once.
+// Device memory, copies, streams and events on the CPU: memory is the host's, and everything happens in order and at once.
 #include "cuda_runtime.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// The scheduler behind fiber.h. A block's threads are fibers that a worker keeps from block to block. A fiber runs until it
+// The fibers behind fiber.h. A block's threads are fibers that a worker keeps from block to block. A fiber runs until it
 // must wait at a rendezvous, then jumps straight to the next one that is ready.
 #include "fiber.h"
 

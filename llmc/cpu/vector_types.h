@@ -1,4 +1,4 @@
-// Host target: the types of a grid's and a block's shape, and of values that are read and written as one.
+// The CPU's stand-in for CUDA's vector types: shapes of grids and blocks, and values that are read and written as one.
 #ifndef LLMC_CPU_VECTOR_TYPES_H
 #define LLMC_CPU_VECTOR_TYPES_H
 

@@ -1,4 +1,4 @@
-// The seam between the targets as kernels see it: how a kernel is launched and how it declares shared memory.
+// The seam between the cuda and the cpu target as kernels see it: how a kernel is launched and declares shared memory.
 //
 //   launch(kernel, grid, block, shared_bytes, stream, args...)    threads may exchange data (barriers, shuffles, shared)
 //   launch_pointwise(kernel, grid, block, stream, args...)        no thread needs another: on the CPU a plain loop

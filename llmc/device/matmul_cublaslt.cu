@@ -1,6 +1,6 @@
 // Matrix products of the cuda target, by cuBLASLt.
 //
-// cuBLASLt thinks in columns: a row-major [r,c] matrix is to it a column-major c×r matrix with leading dimension c. So
+// cuBLASLt's matrices are column-major: a row-major [r,c] matrix is to it a column-major c×r matrix with leading dimension c. So
 // d = op(a)·op(b), row-major, is asked for as its transpose d^T = op(b)^T · op(a)^T, with nothing copied:
 //
 //   cuBLASLt's    ours            stored row-major   is to cuBLASLt (rows×columns, leading dimension)   operation

@@ -42,7 +42,8 @@ static void product_fp32(const Product &p, int m, int n, int k, const float *a, 
 
 // ---- few rows: y[m,n] = x[m,k] · w[n,k]^T
 
-// Up to so many rows take this way. Beyond, arithmetic takes longer than reading w, and oneDNN's tiles are better at it.
+// Products of at most so many rows are done here. With more of them arithmetic takes longer than reading w, and oneDNN's tiles
+// are better at that.
 enum { SMALL_M = 12 };
 // Rows of x and of w whose products are summed at once: as many as the vector registers hold.
 enum { ROWS_X = 8, ROWS_W = 3 };
@@ -355,7 +356,7 @@ static bool is_broken(const Product &p) { return p.m < 32 && p.k % 2; }
 
 static int use_bf16 = -1; // not asked yet
 
-// For tests: takes the way of CPUs with bf16 instructions (1), that of the others (0), or asks the CPU (-1).
+// For tests: multiplies as CPUs with bf16 instructions do (1), as the others do (0), or as this CPU can (-1).
 extern "C" void matmul_use_bf16(int choice) { use_bf16 = choice; }
 
 static void product(const Product &p) {

@@ -14,7 +14,7 @@ extern "C" {
 
 typedef enum { LANE_STEP, LANE_COMPUTE, LANE_COMMUNICATION, LANES } TraceLane;
 
-// Begins to record. capacity: spans; later ones are not kept. Errors: 1 (memory).
+// Begins to record. capacity: how many spans are kept; later ones are dropped. Errors: 1 (memory).
 int trace_open(int capacity, Error *err);
 
 // A span of what is queued on `stream` between the two calls (on the cpu target: of the time between them). name:

@@ -1,5 +1,5 @@
-// Checksum of weights. Each thread adds the mixed words that it takes in strides, each block its threads, and one block
-// at last the blocks. Addition modulo 2^64 gives the same in any order.
+// Checksum of weights. Each thread adds the mixed words that it takes in strides, each block adds its threads, and at last one
+// block adds the blocks. Addition modulo 2^64 gives the same in any order.
 #include "kernels/checksum.h"
 #include "device/reduce.h"
 

@@ -15,7 +15,7 @@ extern "C" {
 void cross_entropy_forward(float *losses, const floatX *logits, const int *targets, int n, int V, int VP,
                            cudaStream_t stream);
 
-// losses [n] =, without weights; logits [n,VP] = gradient of dloss[0] * sum of weights[i] * losses[i], 0 in the padding and
+// losses [n] =, unweighted; logits [n,VP] = the gradient of dloss[0] * sum of weights[i] * losses[i], 0 in the padding and
 // in ignored rows. weights [n], of any sign, or NULL: all 1. dloss [1] is on the device: 1 / number of targets for the mean.
 void cross_entropy_backward(float *losses, floatX *logits, const int *targets, const float *weights, const float *dloss,
                             int n, int V, int VP, cudaStream_t stream);

@@ -1,5 +1,5 @@
-// Sums over all gradients, or all losses, in a fixed order. Each warp sums a contiguous piece, each block its
-// warps, and one block at last the blocks.
+// Sums over all gradients, or all losses, in a fixed order. Each warp sums a contiguous piece, each block adds its warps, and
+// at last one block adds the blocks.
 #include "kernels/grad_norm.h"
 #include "device/math.h"
 #include "device/reduce.h"

@@ -1,5 +1,5 @@
-// Sums over everything: the norm of all gradients, and the loss of a batch, in two stages of a fixed order, no atomics;
-// and the sum of two gradients.
+// The norm of all gradients and the loss of a batch, each summed in two stages of a fixed order without atomics; and the sum
+// of two gradients.
 #ifndef LLMC_KERNELS_GRAD_NORM_H
 #define LLMC_KERNELS_GRAD_NORM_H
 

@@ -1,7 +1,7 @@
 // A low-rank adapter (Hu et al. 2021, "LoRA") of a projection that is some columns of a product y = x W^T:
 //   forward   y[:, slice] += s (x A^T) B^T
 //   backward  g = s dy[:, slice];  dB += g^T (x A^T);  dA += (g B)^T x;  dx += (g B) A
-// The products are done elsewhere; here is the slice.
+// The products are device/matmul.h's; these kernels read and write the slice.
 #include "kernels/lora.h"
 #include "kernels/rows.h"
 

@@ -1,6 +1,5 @@
-// How kernels without exchange between threads walk over rows: threads of x take the chunks of a row in turn,
-// threads of y take rows. Neighbouring threads touch neighbouring chunks, and no element's place costs a
-// division.
+// How kernels whose threads exchange nothing walk over rows: threads along x take the chunks of a row in turn, threads along y
+// take rows. Neighbouring threads touch neighbouring chunks, and no element's place costs a division.
 #ifndef LLMC_KERNELS_ROWS_H
 #define LLMC_KERNELS_ROWS_H
 

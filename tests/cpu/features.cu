@@ -1,4 +1,4 @@
-// What the host target offers to kernels, each used once by a small kernel. Prints one line an array: name, then its
+// What the CPU target offers to kernels, each used once by a small kernel. Prints one line an array: name, then its
 // numbers (floats as %.17g). tests/test_host_target.py knows what they must be.
 #include "device/device.h"
 #include "device/launch.h"

@@ -1,4 +1,4 @@
-"""What the host target offers to kernels, each feature against what CUDA defines: tests/cpu/features.cu uses it and
+"""What the CPU target offers to kernels, each feature against what CUDA defines: tests/cpu/features.cu uses it and
 prints what came out."""
 
 import numpy

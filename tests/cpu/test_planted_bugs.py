@@ -1,8 +1,8 @@
-"""Every check of the host target is shown the kind of bug that it claims to catch (tests/cpu/planted/*.cu), and the same
+"""Every check of the CPU target is shown the kind of bug that it claims to catch (tests/cpu/planted/*.cu), and the same
 kernel without the bug, about which it must say nothing.
 
   seeds      the output moves with the order of threads, or is not a number
-  report     the host target stops with exit code 1 and a line that names kernel, block, thread and place
+  report     the CPU target stops with exit code 1 and a line that names kernel, block, thread and place
   address    AddressSanitizer names file and line (SANITIZE=address,undefined)
   undefined  UndefinedBehaviorSanitizer names file and line (the same build)
   race       ThreadSanitizer names file and line (SANITIZE=thread)

@@ -22,7 +22,7 @@ FLAGS = "-std=c++17 -O2 -fno-math-errno -fno-trapping-math -march=native -fopenm
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """The wrappers compiled for the host target, beside the library that holds its scheduler."""
+    """The wrappers compiled for the CPU target, beside the library that holds its scheduler."""
     lib = llmc.load("bf16")
     if not lib.on_cpu or lib.checked:
         pytest.skip("the host's meaning of the instructions is tested in the plain cpu build")

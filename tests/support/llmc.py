@@ -263,7 +263,7 @@ class Library:
         return self.device(numpy.frombuffer(bytes(value), dtype=numpy.uint8).copy())
 
     def set_seed(self, seed):
-        """Order in which the host target runs threads and blocks; 0: the natural one. A GPU has its own."""
+        """Order in which the CPU target runs threads and blocks; 0: the natural one. A GPU has its own."""
         if self.on_cpu:
             self.c.host_set_seed(ctypes.c_uint64(seed))
 
