@@ -12,7 +12,7 @@
 static const char description[] =
     "average_llama3 " LLMC_VERSION ": average models, given as Hugging Face directories with safetensors: language "
     "models, reward models, or LoRA adapters.\v"
-    "Values are summed in fp64 in the order of the command line, each times its weight; the weights are normalised to "
+    "Values are summed in fp64, in the order of the command line, each times its weight; the weights are normalised to "
     "sum 1. The sum is rounded to fp32 and from there to the output's type. Tensors are processed in pieces and take a "
     "few MB of memory, whatever the size of the models.\n\n"
     "Configuration, tokenizer and template files are copied from the first checkpoint. The others must have the same "
