@@ -60,9 +60,9 @@ def test_a_million_rows_take_a_moment():
     rng = fresh_random()
     lengths = np.minimum(rng.lognormal(5.5, 1.0, 1_000_000).astype(np.uint32) + 1, 8192)
     packing = Packing()
-    began = time.monotonic()
+    began = time.process_time()
     call("packing_create", byref(packing), pointer(lengths), len(lengths), 8192, 3)
-    took = time.monotonic() - began
+    took = time.process_time() - began
     fill = lengths.sum(dtype=np.uint64) / (packing.num_packs * 8192)
     library.packing_free(byref(packing))
     assert took < 20, took  # half a second; a search through all packs or rooms would take minutes
