@@ -24,7 +24,7 @@ fail() {
     exit 2
 }
 
-run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest tests -q -rs -n "$JOBS" --dist loadgroup "$@"; }
+run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest tests -q -rs -n "$JOBS" --dist worksteal "$@"; }
 
 run_one() {
     case $1 in

@@ -8,7 +8,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 FUZZ_SECONDS=${FUZZ_SECONDS:-20}
-BESIDE=(-n "$JOBS" --dist loadgroup)
+BESIDE=(-n "$JOBS" --dist worksteal)
 TIMED=tests/ranks/test_watchdog.py # judges times, so nothing runs beside it
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait leave the core to the test beside them
 BUILDS=(
