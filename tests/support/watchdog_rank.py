@@ -1,11 +1,14 @@
 """One rank under the watchdog, without training: started by test_watchdog.py, which tells it over stdin what to do.
 
-Arguments: library, folder, rank, size, timeout, run. Lines: "phase NAME", "step N", "comm BEGUN ENDED LABEL", "error TEXT" (of the
-transport), "stop" (the orderly end), "exit CODE", "abort". Answers each with a line on stdout.
+Arguments: library, folder, rank, size, timeout, run. Says "ready" once the library is loaded; the first line, "start", starts the
+watchdog. Further lines: "phase NAME", "step N", "comm BEGUN ENDED LABEL", "error TEXT" (of the transport), "killing PID TEXT" (an
+error of the transport, and that process dies as it is noticed), "stop" (the orderly end), "exit CODE", "abort". Answers each with
+a line on stdout.
 """
 
 import ctypes
 import os
+import signal
 import sys
 from ctypes import CFUNCTYPE, POINTER, c_char, c_char_p, c_double, c_int, c_uint64, c_void_p
 
@@ -30,12 +33,14 @@ class WatchdogSpec(ctypes.Structure):
 def main():
     path, folder, rank, size, timeout, run = sys.argv[1:]
     lib = ctypes.CDLL(path)
-    mine, failure, kept = CommStatus(), Error(), []
+    mine, failure, kept, victims = CommStatus(), Error(), [], []
 
     def status(_, out):
         out[0] = mine
 
     def check(_, out):
+        while victims:
+            os.kill(victims.pop(), signal.SIGKILL)
         out[0] = failure
         return failure.code
 
@@ -43,6 +48,8 @@ def main():
     spec = WatchdogSpec(folder.encode(), int(rank), int(size), float(timeout), None, int(run), *callbacks, None)
     lib.process_prepare(b"train_llama3")
     error = Error()
+    print("ready", flush=True)
+    assert sys.stdin.readline() == "start\n"
     code = lib.watchdog_start(ctypes.byref(spec), ctypes.byref(error))
     print(code, error.message.decode(), flush=True)
     for line in sys.stdin:
@@ -55,6 +62,10 @@ def main():
         elif verb == "comm":
             begun, ended, label = rest.split(" ", 2)
             mine.begun, mine.ended, mine.label = int(begun), int(ended), label.encode()
+        elif verb == "killing":
+            pid, _, text = rest.partition(" ")
+            victims.append(int(pid))
+            failure.message, failure.code = text.encode(), 1
         elif verb == "error":
             failure.message, failure.code = rest.encode(), 1
         elif verb == "stop":
