@@ -41,11 +41,12 @@ def test_spans(lib):
     trace, before = Trace(lib), time.time()
     trace.span(COMPUTE, "forward, layer", 3, 0.02)
     trace.span(STEP, "step")
+    took = time.time() - before
     first, second = trace.spans(rank=5)
     assert (first["name"], first["pid"], first["tid"]) == ("forward, layer 3", 5, COMPUTE)
     assert (second["name"], second["tid"]) == ("step", STEP)
-    assert 0.02e6 <= first["dur"] <= 2e6 and second["ts"] >= first["ts"] + first["dur"] - 1
-    assert abs(first["ts"] / 1e6 - before) < 2  # the wall clock
+    assert 0.02e6 <= first["dur"] <= took * 1e6 + 1 and second["ts"] >= first["ts"] + first["dur"] - 1
+    assert -0.1 < first["ts"] / 1e6 - before < took + 0.1  # the wall clock
     lanes = {e["args"]["name"] for e in trace.events(5) if e["ph"] == "M"}
     assert lanes == {"rank 5", "step", "compute", "communication"}
     trace.c.trace_close()

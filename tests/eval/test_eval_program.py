@@ -6,6 +6,7 @@ import pytest
 
 from evaluation import completions, file_bytes, prepare, questions, text, write_rows
 from trainrun import ON_CPU, ROWS, T, VOCAB, Workplace, snapshot
+from waiting import wait_until
 
 
 class EvalPlace(Workplace):
@@ -156,16 +157,12 @@ def test_largest_ending(place, tmp_path):
 def test_stopped_by_a_signal(place, tmp_path):
     """An evaluation of many items ends with the run."""
     import signal
-    import time
 
     rows = write_rows(tmp_path / "many.jsonl", questions(3000))
     prepare(rows, "--tokenizer", place.data, "--output", tmp_path / "many.eval")
     process = place.start(eval_tasks=tmp_path / "many.eval", eval_tasks_every=1, output=tmp_path / "run", steps=50, seq_len=128)
     log = tmp_path / "run" / "log.jsonl"
-    for _ in range(600):
-        time.sleep(0.1)
-        if log.exists() and '"loss"' in log.read_text():
-            break
+    wait_until(lambda: log.exists() and '"loss"' in log.read_text(), "the first step", seconds=120)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert tasks_of(place.log(tmp_path / "run")) == []

@@ -11,6 +11,7 @@ import pytest
 
 import trainrun
 from checkout import SUPERVISE
+from waiting import wait_until
 
 # Each run takes the next line of `plan`: "STEP CODE" (a checkpoint of that step, unless it is 0, then the exit code), or "signal",
 # which waits for a signal and names it, or "verdict", whose ranks tell a fault, or "bereft", whose child ends, while the command does not end.
@@ -62,10 +63,14 @@ def run(folder, plan, *options, **more):
 
 
 def wait_for_file(path):
-    end = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < end, f"no {path}"
-        time.sleep(0.02)
+    wait_until(path.exists, path.name)
+
+
+def children(process):
+    """{whether it is the script's own: pid} of the command and what watches it, once both are there."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    pids = {"supervise" in line: int(line.split()[0]) for line in listed.splitlines()}
+    return pids if len(pids) == 2 else None
 
 
 def test_an_orderly_end_is_the_end(fake):
@@ -127,7 +132,7 @@ def test_signals_reach_the_command_and_end_the_restarts(fake, name):
             (fake / file).unlink(missing_ok=True)
         process = start(fake, [f"signal {code}"], command=command)
         wait_for_file(fake / "ready")
-        time.sleep(0.1)
+        wait_until(lambda: children(process), "what watches the command")
         os.kill(process.pid, getattr(signal, "SIG" + name))
         _, err = process.communicate(timeout=60)
         assert (fake / "signals").read_text() == expected + "\n"
@@ -191,15 +196,10 @@ def lives(pid):
 def test_what_watches_ends_with_the_script(fake):
     process = start(fake, ["signal 0"])
     wait_for_file(fake / "ready")
-    time.sleep(0.1)
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
-    pids = {"supervise" in line: int(line.split()[0]) for line in listed.splitlines()}
-    assert len(pids) == 2, listed
+    pids = wait_until(lambda: children(process), "the command and what watches it")
     process.kill()
-    end = time.monotonic() + 60
-    while lives(pids[True]) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert lives(pids[False]) and not lives(pids[True])
+    wait_until(lambda: not lives(pids[True]), "the end of what watches")
+    assert lives(pids[False])
     os.kill(pids[False], signal.SIGKILL)
 
 

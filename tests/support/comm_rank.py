@@ -16,6 +16,7 @@ from ctypes import byref, c_char, c_char_p, c_double, c_int64, c_size_t, c_uint6
 import numpy as np
 
 import hostlib
+from waiting import wait_until
 
 c = hostlib.library
 PIECE = 1 << 20  # floats of all ranks together that travel at a time (llmc/comm/mpi_collectives.c)
@@ -220,7 +221,7 @@ def full_queue(world, seed):
 
 def waits(world, seed):
     """Rank 0 comes late: the others' calls return at once, their waits do not, and no core is burnt meanwhile."""
-    late, data, op = 0.6, Device(np.ones(1000, np.float32)), Op(b"layer 3 gradients")
+    late, data, op = 2.0, Device(np.ones(1000, np.float32)), Op(b"layer 3 gradients")
     c.comm_barrier(world.comm)
     world.times()
     before = world.status().ended
@@ -240,8 +241,9 @@ def waits(world, seed):
     busy, exposed = world.times()
     seconds = used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime
     if world.rank > 0:
-        assert called < 0.1 and late - 0.1 < waited, (called, waited)
-        assert late - 0.1 < busy < late + 0.5 and late - 0.3 < exposed < busy - 0.1, (busy, exposed)
+        # a second's grace for ranks that left the barrier later than rank 0
+        assert called < late - 1 < waited, (called, waited)
+        assert late - 1 < busy < waited and late - 1.2 < exposed < busy - 0.1, (busy, exposed)
         assert seconds < late / 3, seconds  # polling would take all of it
     op.wait()  # nothing to wait for any more
     assert world.times() < (1e-3, 1e-3)
@@ -254,11 +256,10 @@ def hidden(world, seed):
     world.times()
     before = world.status().ended
     c.comm_all_reduce(world.comm, data.address, c_size_t(100_000), op.op, None)
-    time.sleep(0.5)
-    assert world.status().ended == before + 1
+    wait_until(lambda: world.status().ended == before + 1, "the end of the collective")
     op.wait()
     busy, exposed = world.times()
-    assert 0 < busy < 0.5 and exposed < 1e-3, (busy, exposed)
+    assert 0 < busy and exposed < busy / 2, (busy, exposed)
 
 
 def host(world, seed):
@@ -276,11 +277,13 @@ def host(world, seed):
         c.comm_host_broadcast(world.comm, data, c_size_t(16), root)
         assert data.value == b"from %d" % root
     c.comm_barrier(world.comm)
-    began = time.monotonic()
     if rank == size - 1:
         time.sleep(0.3)
+    came = c_double(time.monotonic())
     c.comm_barrier(world.comm)
-    assert time.monotonic() - began > 0.25
+    went, last = time.monotonic(), (c_double * size)()
+    c.comm_host_gather(world.comm, last, byref(came), c_size_t(8))
+    assert went >= max(last)  # nobody leaves before all have come
     busy, exposed = world.times()
     assert busy == exposed == 0  # host collectives are no communication of the step
 
