@@ -287,7 +287,7 @@ def test_writer_jobs(lib, store):
         results.append(checkpoints.WriterResult())
         assert lib.writer_wait(writer, byref(results[-1])) and results[-1].error.code == 0 and results[-1].job == 1
         total += results[-1].bytes
-    lines = b"".join(ctypes.string_at(r.lines) for r in results)
+    lines = b"".join(r.lines for r in results)
     call(lib, "writer_begin", writers[0], 2, byref(contents[0]), c_char_p(lines))
     done = checkpoints.WriterResult()
     assert lib.writer_wait(writers[0], byref(done)) and done.error.code == 0 and not done.lines
@@ -298,7 +298,7 @@ def test_writer_jobs(lib, store):
         lib.writer_destroy(writer)
     lib.c.free.argtypes = [c_void_p]
     for result in results:
-        lib.c.free(result.lines)
+        lib.c.free(c_void_p.from_buffer(result, checkpoints.WriterResult.lines.offset))
 
 
 @pytest.mark.checked

@@ -111,4 +111,4 @@ def test_agrees_with_lm_eval(place):
             if value == "N/A" or metric in ("alias", "sample_len", "name", "sample_count"):
                 continue
             exact = metric.startswith("acc")
-            assert getattr(measured, metric) == pytest.approx(value, rel=1e-9 if exact else 1e-4), (name, metric)
+            assert measured[metric] == pytest.approx(value, rel=1e-9 if exact else 1e-4), (name, metric)

@@ -10,7 +10,7 @@ import pytest
 from hostlib import (
     FAULT,
     INPUT,
-    Batch,
+    batch_at,
     LoaderSpec,
     call,
     expect_refusal,
@@ -39,7 +39,7 @@ def fetch(loader, spec, step, micro=0):
         name: np.full((spec.B, spec.T), -9999, np.int32)
         for name in ("tokens", "targets", "doc_start", "order")
     }
-    batch = Batch(*(pointer(array) for array in arrays.values()), num_targets=-9999)
+    batch = batch_at(*(pointer(array) for array in arrays.values()), num_targets=-9999)
     call("loader_fetch", loader, step, micro, byref(batch))
     return arrays, batch.num_targets
 
@@ -269,7 +269,7 @@ def test_bad_id_and_shrinking_shard_while_running(tmp_path):
     spec = make_spec(B=1, shuffle=False)
     with opened(tmp_path, spec) as loader:
         array = np.zeros(16, np.int32)
-        batch = Batch(*[pointer(array)] * 4)
+        batch = batch_at(*[pointer(array)] * 4)
         fetch(loader, spec, 4)
         expect_refusal(
             INPUT, ["train_1.bin", "token 70 ", "1500"], "loader_fetch", loader, 5, 0, byref(batch)

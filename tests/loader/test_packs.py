@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hostlib import (
-    FAULT, INPUT, Batch, LoaderSpec, call, expect_refusal, fresh_random, library, path_bytes, pointer, write_shard,
+    FAULT, INPUT, LoaderSpec, batch_at, call, expect_refusal, fresh_random, library, path_bytes, pointer, write_shard,
 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def fetch(loader, spec, step, micro=0):
     comparisons = spec.kind == CHOICES
     pointers = [pointer(array) for array in arrays.values()]
     pointers += [pointer(array) if comparisons else None for array in extra.values()]
-    batch = Batch(*pointers, -9999, -9999, -9999)
+    batch = batch_at(*pointers, num_targets=-9999, num_answers=-9999, num_groups=-9999)
     call("loader_fetch", loader, step, micro, byref(batch))
     for name, count in (("answers", batch.num_answers), ("groups", batch.num_groups), ("answer_numbers", batch.num_answers)):
         assert (extra[name][count:] == -9999).all(), name
@@ -441,4 +441,4 @@ def test_file_that_changes_while_running(tmp_path):
 
 def batch_of(spec):
     batch_of.kept = [np.zeros(spec.B * spec.T, np.int32) for _ in range(4)]
-    return Batch(*map(pointer, batch_of.kept))
+    return batch_at(*map(pointer, batch_of.kept))

@@ -18,8 +18,8 @@ ANSWER = 30
 LOSSES = {"tokens": None, "dpo": PreferenceLoss(0, 0.1, 0.0, 0.2, 0)}
 
 
-def write(address, values):
-    (ctypes.c_int32 * len(values)).from_address(address)[:] = values
+def write(array, values):
+    ctypes.cast(array, ctypes.POINTER(ctypes.c_int32 * len(values))).contents[:] = values
 
 
 def compare_rows(batch, rows):

@@ -4,8 +4,9 @@ import ctypes
 import os
 import pathlib
 import subprocess
-from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_uint64, c_void_p
 
+import cstructs
 import llmc
 import model as models
 
@@ -14,36 +15,8 @@ ARRAYS = ["master", "moment1", "moment2"]
 SUMS = "trainer/checksums.xxh128"
 
 
-class Content(ctypes.Structure):
-    """llmc/checkpoint/checkpoint.h: CheckpointContent"""
-
-    _fields_ = [
-        ("store", c_char_p), ("step", c_int64), ("config", c_void_p), ("table", c_void_p), ("part", c_int),
-        ("parts", c_int), ("snapshot", c_void_p),
-        ("model", c_void_p), ("state", c_char_p), ("base", c_char_p), ("tokenizer_folder", c_char_p), ("keep_last", c_int),
-        ("keep_every", c_int64), ("average", c_bool), ("averaged", c_bool), ("whole_step", c_int64), ("dropped", c_void_p),
-    ]  # fmt: skip
-
-
-class StoreEntry(ctypes.Structure):
-    """llmc/checkpoint/store.h"""
-
-    _fields_ = [("step", c_int64), ("name", c_char * 32)]
-
-
-class WriterResult(ctypes.Structure):
-    """llmc/checkpoint/writer.h"""
-
-    _fields_ = [
-        ("step", c_int64), ("job", c_int), ("error", models.Error), ("seconds", c_double), ("bytes", c_uint64), ("lines", c_void_p),
-    ]  # fmt: skip
-
-
-class Digest(ctypes.Structure):
-    """llmc/base/hash.h"""
-
-    _fields_ = [("text", c_char * 33)]
-
+STRUCTS = cstructs.read("base/hash.h", "checkpoint/checkpoint.h", "checkpoint/store.h", "checkpoint/writer.h")
+Content, StoreEntry, WriterResult, Digest = map(STRUCTS.get, "CheckpointContent StoreEntry WriterResult Digest".split())
 
 REPORT = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_char_p)
 
@@ -65,11 +38,10 @@ def call(lib, name, *arguments):
 
 def content(model, store, step, snapshot=None, state='{"format_version": 1}', tokenizer=None, keep_last=0, keep_every=0, part=0, parts=0):
     """What a checkpoint is written from. The model's fields: models.Model with .fields."""
-    config = models.c_config(model.fields)
-    made = Content(os.fsencode(store), step, ctypes.addressof(config), model.lib.llama3_parameters(model.handle), part, parts, snapshot,
-                   model.handle, state.encode(), None, os.fsencode(tokenizer or store), keep_last, keep_every)  # fmt: skip
-    made.kept = config
-    return made
+    config = ctypes.pointer(models.c_config(model.fields))
+    table = ctypes.cast(model.lib.llama3_parameters(model.handle), POINTER(models.ParameterTable))
+    return Content(os.fsencode(store), step, config, table, part, parts, snapshot, model.handle, state.encode(), None,
+                   os.fsencode(tokenizer or store), keep_last, keep_every)  # fmt: skip
 
 
 def write(model, store, step, **more):

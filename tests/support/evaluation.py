@@ -6,45 +6,18 @@ import random
 import struct
 import subprocess
 import sys
-from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_int64, c_uint8, c_uint32
+from ctypes import POINTER
 
+import cstructs
 import numpy as np
 
-from hostlib import REPOSITORY
+from hostlib import REPOSITORY, Error
 
 from llmdata import tokenizer as tokenizers  # noqa: E402
 
 
-class EvalItem(ctypes.Structure):
-    _fields_ = [("context", c_int64), ("first_ending", c_int64), ("context_tokens", c_int), ("num_endings", c_int), ("label", c_int)]
-
-
-class EvalEnding(ctypes.Structure):
-    _fields_ = [("tokens", c_int64), ("num_tokens", c_int), ("characters", c_uint32), ("bytes", c_uint32)]
-
-
-class EvalSet(ctypes.Structure):
-    _fields_ = [("path", c_char_p), ("kind", c_int), ("vocab_size", c_int), ("num_items", c_int64), ("num_endings", c_int64),
-                ("num_tokens", c_int64), ("items", POINTER(EvalItem)), ("endings", POINTER(EvalEnding)),
-                ("tokens", POINTER(c_int32)), ("tokenizer_sha256", c_uint8 * 32)]  # fmt: skip
-
-
-class EvalSequence(ctypes.Structure):
-    _fields_ = [("item", c_int64), ("ending", c_int64), ("num_endings", c_int), ("first", c_int64), ("length", c_int),
-                ("targets", c_int), ("row", c_int64), ("start", c_int)]  # fmt: skip
-
-
-class EvalPacking(ctypes.Structure):
-    _fields_ = [("T", c_int), ("num_sequences", c_int64), ("num_rows", c_int64), ("sequences", POINTER(EvalSequence)),
-                ("row_first", POINTER(c_int64))]  # fmt: skip
-
-
-class EvalResult(ctypes.Structure):
-    _fields_ = [("kind", c_int), ("items", c_int64)] + [
-        (name, c_double) for name in (
-            "acc acc_stderr acc_norm acc_norm_stderr acc_bytes acc_bytes_stderr"
-            " word_perplexity byte_perplexity bits_per_byte token_perplexity").split()
-    ]  # fmt: skip
+STRUCTS = cstructs.read("eval/items.h", "eval/pack.h", "eval/metrics.h")
+EvalItem, EvalEnding, EvalSet, EvalPacking, EvalResult = map(STRUCTS.get, "EvalItem EvalEnding EvalSet EvalPacking EvalResult".split())
 
 
 def file_bytes(items, kind=1, vocab=1000, sha=bytes(range(32)), magic=b"L3EVALS\0", version=1, byte_order=0x01020304,
@@ -110,9 +83,9 @@ class Evaluation:
 
     def __init__(self, lib, path, T):
         self.lib, self.set, self.packing = lib, POINTER(EvalSet)(), EvalPacking()
-        error = (ctypes.c_char * 516)()
-        assert lib.evalset_open(ctypes.byref(self.set), str(path).encode(), error) == 0, error[4:].rstrip(b"\0")
-        assert lib.evalpack_create(ctypes.byref(self.packing), self.set, T, error) == 0, error[4:].rstrip(b"\0")
+        error = Error()
+        assert lib.evalset_open(ctypes.byref(self.set), str(path).encode(), ctypes.byref(error)) == 0, error.message
+        assert lib.evalpack_create(ctypes.byref(self.packing), self.set, T, ctypes.byref(error)) == 0, error.message
 
     def __del__(self):
         self.lib.evalpack_free(ctypes.byref(self.packing))
@@ -130,11 +103,18 @@ class Evaluation:
 
 
 def run_task(lib, model, path, sha=None):
-    """EvalResult as the trainer computes it."""
-    tasks, error, result = ctypes.c_void_p(), (ctypes.c_char * 516)(), EvalResult()
+    """What the trainer measures, {metric: value}, by the names that its log has."""
+    tasks, error, result = ctypes.c_void_p(), Error(), EvalResult()
+    fault = ctypes.byref(error)
     vocabulary = model.tensors[0].rows
-    assert lib.evaltasks_open(ctypes.byref(tasks), str(path).encode(), model.T, vocabulary, sha, error) == 0, error[4:].rstrip(b"\0")
+    assert lib.evaltasks_open(ctypes.byref(tasks), str(path).encode(), model.T, vocabulary, sha, fault) == 0, error.message
     assert lib.evaltasks_count(tasks) == 1
-    assert lib.evaltasks_run(tasks, 0, model.handle, model.B, None, ctypes.byref(result), error) == 0
+    assert lib.evaltasks_run(tasks, 0, model.handle, model.B, None, ctypes.byref(result), fault) == 0, error.message
     lib.evaltasks_close(tasks)
-    return result
+    shares = {name: getattr(result, name) for name in ("acc", "acc_norm", "acc_bytes")}
+    others = ("word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity")
+    return (
+        {name: share.mean for name, share in shares.items()}
+        | {f"{name}_stderr": share.error for name, share in shares.items()}
+        | {name: getattr(result, name) for name in others}
+    )

@@ -8,18 +8,7 @@ import ctypes
 import os
 import random
 import struct
-from ctypes import (
-    POINTER,
-    c_bool,
-    c_char,
-    c_char_p,
-    c_double,
-    c_int,
-    c_int64,
-    c_size_t,
-    c_uint8,
-)
-from ctypes import byref, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_bool, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 
 import cstructs
 import numpy as np
@@ -31,97 +20,11 @@ library = ctypes.CDLL(os.path.join(BUILD, "libllmc.so"))
 
 INPUT, FAULT = 2, 1
 
-STRUCTS = cstructs.read("base/error.h", "model/config.h")
-Error, LlamaConfig = STRUCTS["Error"], STRUCTS["LlamaConfig"]
-
-
-class Shard(ctypes.Structure):
-    _fields_ = [
-        ("path", c_char_p),
-        ("fd", c_int),
-        ("token_bits", c_uint32),
-        ("vocab_size", c_uint32),
-        ("bos_id", c_uint32),
-        ("eos_id", c_uint32),
-        ("token_count", c_uint64),
-        ("tokenizer_sha256", c_uint8 * 32),
-        ("header_bytes", c_uint32),
-        ("llmc", c_bool),
-    ]
-
-
-class Row(ctypes.Structure):
-    """llmc/loader/rows.h"""
-
-    _fields_ = [
-        ("first", c_uint64),
-        ("prompt", c_uint32),
-        ("answers", c_uint32 * 3),
-        ("source", c_uint32),
-        ("line", c_uint32),
-    ]
-
-
-class RowFile(ctypes.Structure):
-    """llmc/loader/rows.h"""
-
-    _fields_ = [
-        ("path", c_char_p),
-        ("fd", c_int),
-        ("kind", c_int),
-        ("vocab_size", c_uint32),
-        ("bos_id", c_uint32),
-        ("eos_id", c_uint32),
-        ("num_tokens", c_uint64),
-        ("num_rows", c_uint64),
-        ("tokenizer_sha256", c_uint8 * 32),
-        ("rows", POINTER(Row)),
-        ("seen", POINTER(c_uint8)),
-        ("digest", c_char * 33),
-    ]
-
-
-class Packing(ctypes.Structure):
-    """llmc/loader/packing.h"""
-
-    _fields_ = [("num_packs", c_uint64), ("first", POINTER(c_uint64)), ("items", POINTER(c_uint32))]
-
-
-class LoaderSpec(ctypes.Structure):
-    _fields_ = [
-        ("B", c_int),
-        ("T", c_int),
-        ("grad_accum", c_int),
-        ("rank", c_int),
-        ("world", c_int),
-        ("seed", c_uint64),
-        ("document_mask", c_bool),
-        ("shuffle", c_bool),
-        ("once", c_bool),
-        ("kind", c_int),
-        ("shuffle_answers", c_bool),
-        ("skip_long", c_bool),
-    ]
-
-
-class Batch(ctypes.Structure):
-    _fields_ = [
-        ("tokens", c_void_p),
-        ("targets", c_void_p),
-        ("doc_start", c_void_p),
-        ("order", c_void_p),
-        ("excluded", c_void_p),
-        ("answers", c_void_p),
-        ("groups", c_void_p),
-        ("answer_numbers", c_void_p),
-        ("num_targets", c_int),
-        ("num_answers", c_int),
-        ("num_groups", c_int),
-    ]
-
-
-class SafetensorsTensor(ctypes.Structure):
-    _fields_ = [("name", c_char_p), ("type", c_int), ("dims", c_int), ("shape", c_int64 * 4)]
+HEADERS = ("base/error.h", "model/config.h", "loader/batch.h", "loader/shard.h", "loader/rows.h", "loader/packing.h",
+           "loader/spec.h", "checkpoint/safetensors.h")  # fmt: skip
+NAMES = "Error LlamaConfig Shard Row RowFile Packing LoaderSpec Batch SafetensorsTensor"
+STRUCTS = cstructs.read(*HEADERS)
+Error, LlamaConfig, Shard, Row, RowFile, Packing, LoaderSpec, Batch, SafetensorsTensor = map(STRUCTS.get, NAMES.split())
 
 
 class Failure(Exception):
@@ -200,6 +103,12 @@ def path_bytes(path):
 
 def pointer(array):
     return array.ctypes.data
+
+
+def batch_at(*addresses, **counts):
+    """A Batch whose arrays lie at these addresses, in the order of its fields; None: there is no such array."""
+    arrays = (ctypes.cast(address, kind) for address, (_, kind) in zip(addresses, Batch._fields_))
+    return Batch(*arrays, **counts)
 
 
 def fresh_random():
