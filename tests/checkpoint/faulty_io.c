@@ -8,7 +8,7 @@
 //   FAULTY_NO_EXCHANGE   set: renameat2 fails with EINVAL, as on file systems without it
 //   FAULTY_FREE   what statvfs finds free, in bytes
 //   FAULTY_RECORD file to which each of these calls that succeeds is appended, a line "CALL PATH" (renames: a tab and the new
-//                 path behind it), for tests/durable.py
+//                 path behind it), for tests/support/durable.py
 //   FAULTY_DISK   size of the disk in bytes: what the files below FAULTY_PATH leave of it is free
 //
 // The call that goes wrong is named on stderr. Counted: open (of new files and folders), write, fsync, close, mkdir,

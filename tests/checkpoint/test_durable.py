@@ -1,4 +1,4 @@
-"""A machine that loses its power after a rename finds what was renamed: every file and folder is synced before (tests/durable.py).
+"""A machine that loses its power after a rename finds what was renamed: every file and folder is synced before (tests/support/durable.py).
 
 kill -9 cannot show this, as the page cache outlives a process; so the order of the calls itself is judged.
 """

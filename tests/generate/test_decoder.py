@@ -9,7 +9,7 @@ import torch
 import compare
 from model import LEAD, TINY, Error, Model, greedy_text, transformers_model
 
-# As in test_model.py: PyTorch's own bf16 error on models of this kind is some per cent.
+# As in tests/model/test_model.py: PyTorch's own bf16 error on models of this kind is some per cent.
 MODEL_LIMIT = 6e-2
 
 LLAMA31 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)

@@ -1,4 +1,4 @@
-"""The status that each rank writes for the watchdogs of the others (llmc/ranks/status.h)."""
+"""The status that each rank writes for the watchdogs of the others (llmc/ranks/rank_status.h)."""
 
 import ctypes
 import os

@@ -3,7 +3,7 @@
 //
 //   PROGRAM NAME bug|fixed       runs the kernel called NAME, prints its output, a number a line
 //
-// The line at fault ends in `// BUG name`, so that tests/test_planted_bugs.py can ask whether a report names it.
+// The line at fault ends in `// BUG name`, so that tests/cpu/test_planted_bugs.py can ask whether a report names it.
 #ifndef LLMC_PLANTED_H
 #define LLMC_PLANTED_H
 
