@@ -32,7 +32,8 @@ static void forget(NewFile *file) {
     *file = (NewFile){.fd = -1};
 }
 
-const char *file_being_written(const NewFile *file) { return file->temporary != NULL ? file->temporary : file->path; }
+// The name that it has at present, for messages.
+static const char *present_name(const NewFile *file) { return file->temporary != NULL ? file->temporary : file->path; }
 
 static int begin(NewFile *file, const char *path, bool plain, Error *err) {
     *file = (NewFile){.fd = -1};
@@ -46,8 +47,8 @@ static int begin(NewFile *file, const char *path, bool plain, Error *err) {
     if (file->path == NULL || file->buffer == NULL || (plain ? (void *)file->hasher : file->temporary) == NULL)
         code = fail_fault(err, "%s: no memory to write it", path);
     if (code == 0) {
-        file->fd = open(file_being_written(file), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (file->fd < 0) code = file_fail_open(err, file_being_written(file), errno);
+        file->fd = open(present_name(file), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (file->fd < 0) code = file_fail_open(err, present_name(file), errno);
     }
     if (code != 0) forget(file);
     return code;
@@ -61,8 +62,7 @@ static int put(NewFile *file, const char *from, size_t bytes, Error *err) {
     while (bytes > 0) {
         ssize_t done = write(file->fd, from, bytes < buffer_bytes ? bytes : buffer_bytes);
         if (done < 0 && errno == EINTR) continue;
-        if (done <= 0)
-            return fail_fault(err, "%s: write: %s", file_being_written(file), strerror(done < 0 ? errno : ENOSPC));
+        if (done <= 0) return fail_fault(err, "%s: write: %s", present_name(file), strerror(done < 0 ? errno : ENOSPC));
         // the disk begins now, while the next piece is prepared; where it can't, fsync does all
         sync_file_range(file->fd, (off_t)file->written, done, SYNC_FILE_RANGE_WRITE);
         file->written += (size_t)done;
@@ -103,7 +103,7 @@ int file_append(NewFile *file, const void *data, size_t bytes, Error *err) {
 Digest file_digest(const NewFile *file) { return hasher_digest(file->hasher); }
 
 int file_commit(NewFile *file, Error *err) {
-    const char *name = file_being_written(file);
+    const char *name = present_name(file);
     int code = flush(file, err);
     if (code == 0 && fsync(file->fd) != 0) code = fail_fault(err, "%s: fsync: %s", name, strerror(errno));
     if (close(file->fd) != 0 && code == 0) code = fail_fault(err, "%s: close: %s", name, strerror(errno));
@@ -122,7 +122,7 @@ int file_commit(NewFile *file, Error *err) {
 
 void file_discard(NewFile *file) {
     if (file->fd >= 0) close(file->fd);
-    if (file->path != NULL) unlink(file_being_written(file));
+    if (file->path != NULL) unlink(present_name(file));
     forget(file);
 }
 

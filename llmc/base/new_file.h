@@ -31,7 +31,6 @@ int file_append(NewFile *file, const void *data, size_t bytes, Error *err);
 int file_commit(NewFile *file, Error *err);
 void file_discard(NewFile *file);
 Digest file_digest(const NewFile *file);             // plain only: of all that was appended
-const char *file_being_written(const NewFile *file); // its name at present, for messages
 
 // The three of them in one.
 int file_write_whole(const char *path, const void *data, size_t bytes, Error *err);

@@ -7,8 +7,8 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
-#include "generate/decoder.h"
 #include "device/threads.h"
+#include "generate/decoder.h"
 
 typedef struct {
     SamplerOptions options;
@@ -104,7 +104,6 @@ void generator_close(Generator *g) {
 int generator_context(const Generator *g) { return decoder_capacity(g->decoder); }
 int generator_vocab_size(const Generator *g) { return g->config.vocab_size; }
 bool generator_is_end(const Generator *g, int id) { return llama_config_is_end(&g->config, id); }
-void generator_print_memory(const Generator *g, FILE *to) { decoder_print_memory(g->decoder, to); }
 
 // ---- texts
 

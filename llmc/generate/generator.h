@@ -7,7 +7,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "base/error.h"
 #include "generate/sampler.h"
@@ -27,7 +26,6 @@ void generator_close(Generator *g); // NULL is allowed
 int generator_context(const Generator *g);    // tokens that a row can hold
 int generator_vocab_size(const Generator *g); // of the model
 bool generator_is_end(const Generator *g, int id);
-void generator_print_memory(const Generator *g, FILE *to);
 
 // Row `row` begins a new text behind the prompt of n tokens. The same prompt, options and seed give the same text; see
 // decoder.h about rows beside it. Errors: 2 (prompt empty, longer than the context or with an unknown id; options), as

@@ -62,14 +62,12 @@ MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
     return sum;
 }
 
-size_t memory_total(const MemoryPlan *plan) { return arena_total(plan) + plan->library_bytes; }
-
 static void print_line(FILE *to, const char *name, size_t bytes, size_t total) {
     fprintf(to, "  %-16s %9.1f MiB %5.1f %%\n", name, (double)bytes / 1048576.0, 100.0 * (double)bytes / (double)total);
 }
 
 void memory_print(const MemoryPlan *plan, FILE *to) {
-    const size_t total = memory_total(plan);
+    const size_t total = arena_total(plan) + plan->library_bytes;
     fprintf(to, "memory\n");
     for (int kind = 0; kind < MEMORY_KINDS; kind++)
         if (plan->arenas[kind].bytes) print_line(to, kind_names[kind], plan->arenas[kind].bytes, total);

@@ -39,8 +39,6 @@ void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes);
 int memory_allocate(MemoryPlan *plan, Error *err);
 void memory_free(MemoryPlan *plan);
 
-size_t memory_total(const MemoryPlan *plan);
-
 // What two plans take together, for printing: the sum owns no memory.
 MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b);
 

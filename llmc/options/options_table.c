@@ -285,7 +285,8 @@ static int set_switch(const OptionSpec *spec, bool *target, const char *text, Er
     return 0;
 }
 
-const char *options_choice(const OptionSpec *spec, int64_t index, size_t *length) {
+// The choice of that index: its first character in spec->choices, and its length; NULL: no such index.
+static const char *choice_at(const OptionSpec *spec, int64_t index, size_t *length) {
     const char *choice = spec->choices;
     for (; index > 0 && choice; index--) {
         choice = strchr(choice, '|');
@@ -298,7 +299,7 @@ const char *options_choice(const OptionSpec *spec, int64_t index, size_t *length
 static int set_choice(const OptionSpec *spec, int64_t *target, const char *text, Error *err) {
     size_t length;
     const char *choice;
-    for (int64_t i = 0; (choice = options_choice(spec, i, &length)); i++) {
+    for (int64_t i = 0; (choice = choice_at(spec, i, &length)); i++) {
         if (strlen(text) != length || memcmp(text, choice, length) != 0) continue;
         *target = i;
         return 0;
@@ -372,7 +373,7 @@ void options_print_value(char *text, size_t capacity, const OptionSpec *spec, co
         snprintf(text, capacity, "%s", *(const bool *)value ? "on" : "off");
         return;
     case TYPE_CHOICE:
-        choice = options_choice(spec, *(const int64_t *)value, &length);
+        choice = choice_at(spec, *(const int64_t *)value, &length);
         snprintf(text, capacity, "%.*s", (int)length, choice ? choice : "");
         return;
     case TYPE_HEADING:

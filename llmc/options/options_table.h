@@ -52,9 +52,6 @@ int options_set(Options *options, const OptionSpec *spec, const char *text, Erro
 // *options = the table's defaults.
 int options_set_defaults(Options *options, Error *err);
 
-// The choice of that index: its first character in spec->choices, and its length; NULL: no such index.
-const char *options_choice(const OptionSpec *spec, int64_t index, size_t *length);
-
 // text = the option's value as it would be typed; "none" for a text that was not given.
 void options_print_value(char *text, size_t capacity, const OptionSpec *spec, const Options *options);
 

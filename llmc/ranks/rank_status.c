@@ -48,7 +48,8 @@ void rank_status_self(RankStatus *status) {
     memcpy(status->place, place.text, sizeof status->place);
 }
 
-int rank_status_path(char out[PATH_MAX], const char *folder, int rank, Error *err) {
+// out = FOLDER/rank_NNNNN. Errors: 2 (longer than a path may be).
+static int status_path(char out[PATH_MAX], const char *folder, int rank, Error *err) {
     int length = snprintf(out, PATH_MAX, "%s/rank_%05d", folder, rank);
     if (length > 0 && length < PATH_MAX) return 0;
     return fail_input(err, "%.200s...: expected a path of at most %d bytes", folder, PATH_MAX - 1);
@@ -58,7 +59,7 @@ static Digest digest_of(const RankStatus *status) { return hash_bytes(status, of
 
 int rank_status_write(RankStatus *status, const char *folder, Error *err) {
     char path[PATH_MAX];
-    int code = rank_status_path(path, folder, status->rank, err);
+    int code = status_path(path, folder, status->rank, err);
     if (code) return code;
     status->check = digest_of(status);
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
@@ -73,7 +74,7 @@ int rank_status_write(RankStatus *status, const char *folder, Error *err) {
 bool rank_status_read(RankStatus *status, const char *folder, uint64_t run, int rank) {
     char path[PATH_MAX];
     RankStatus found;
-    if (rank_status_path(path, folder, rank, NULL)) return false;
+    if (status_path(path, folder, rank, NULL)) return false;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     ssize_t length = pread(fd, &found, sizeof found, 0);

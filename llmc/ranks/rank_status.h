@@ -38,9 +38,6 @@ typedef struct {
 // The calling process: host, place, pid, started; the rest is zero.
 void rank_status_self(RankStatus *status);
 
-// out = FOLDER/rank_NNNNN. Errors: 2 (longer than a path may be).
-int rank_status_path(char out[PATH_MAX], const char *folder, int rank, Error *err);
-
 // Writes the whole file in one call, and gives it back so that NFS lets the other machines see it (a file is there
 // brought to the server when it is closed). Errors: 2, 1; *status is as before but for check.
 int rank_status_write(RankStatus *status, const char *folder, Error *err);
