@@ -7,10 +7,12 @@
 // them all, or for long rows a block. Each thread owns the same chunks of every row; so it sums its part of dweight over
 // the rows of its group in registers. The groups' sums are then added in a fixed order.
 #include "kernels/rmsnorm.h"
-#include "kernels/rows.h"
+
+#include <assert.h>
+
 #include "device/math.h"
 #include "device/reduce.h"
-#include <assert.h>
+#include "kernels/rows.h"
 
 typedef Pack<floatX, CHUNK> Chunk;
 
@@ -39,11 +41,11 @@ template <bool BLOCK_ROW, int ROWS> __device__ __forceinline__ void group_sum(fl
         warp_sum(x);
 }
 
-// x + delta rounded to floatX.
-__device__ __forceinline__ Chunk add(const Chunk &x, const Chunk &delta) {
+// x + branch_out rounded to floatX.
+__device__ __forceinline__ Chunk add(const Chunk &x, const Chunk &branch_out) {
     float a[CHUNK], b[CHUNK];
     unpack(a, x);
-    unpack(b, delta);
+    unpack(b, branch_out);
     EACH_ELEMENT
     for (int i = 0; i < CHUNK; i++) a[i] += b[i];
     Chunk sum;
@@ -75,9 +77,9 @@ __device__ __forceinline__ float sum_of_squares(const Chunk &x) {
     return sum_vec(value);
 }
 
-// ADD: the norm of x + delta, which is written to `sum`.
+// ADD: the norm of x + branch_out, which is written to `sum`.
 template <bool ADD, bool BLOCK_ROW, int ROWS, int CHUNKS>
-__global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
+__global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
                                const floatX *weight, int N, int C, float eps) {
     const Place at = place<BLOCK_ROW>();
     const int first = at.group * ROWS;
@@ -86,7 +88,7 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
     float square[ROWS] = {}, scale[ROWS];
     each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&)[CHUNK]) {
         row[r][k] = *(const Chunk *)(x + i);
-        if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(delta + i));
+        if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(branch_out + i));
         square[r] += sum_of_squares(row[r][k]);
     });
     group_sum<BLOCK_ROW>(square);
@@ -193,21 +195,21 @@ static void sum_groups(float *dweight, float *partial, int groups, int C, cudaSt
 static int row_threads(int C) { return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32; }
 
 template <bool ADD, int ROWS, int CHUNKS>
-static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta,
+static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
                           const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
     launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0, stream,
-           sum, out, rstd, x, delta, weight, N, C, eps);
+           sum, out, rstd, x, branch_out, weight, N, C, eps);
 }
 
 template <bool ADD>
-static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *delta, const floatX *weight,
-                    int N, int C, float eps, cudaStream_t stream) {
+static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
+                    const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C);
-    if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
-    if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
-    if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, delta, weight, N, C, eps, stream);
+    if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
+    if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
+    if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
     launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum, out, rstd,
-           x, delta, weight, N, C, eps);
+           x, branch_out, weight, N, C, eps);
 }
 
 template <int ROWS, int CHUNKS>
@@ -223,9 +225,9 @@ extern "C" void rmsnorm_forward(floatX *out, float *rstd, const floatX *x, const
 }
 
 extern "C" void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rstd, const floatX *residual,
-                                    const floatX *delta, const floatX *weight, int N, int C, float eps,
+                                    const floatX *branch_out, const floatX *weight, int N, int C, float eps,
                                     cudaStream_t stream) {
-    forward<true>(residual_out, out, rstd, residual, delta, weight, N, C, eps, stream);
+    forward<true>(residual_out, out, rstd, residual, branch_out, weight, N, C, eps, stream);
 }
 
 extern "C" size_t rmsnorm_backward_scratch(int C) { return (size_t)MAX_GROUPS * C; }

@@ -3,8 +3,9 @@
 #ifndef LLMC_KERNELS_RMSNORM_H
 #define LLMC_KERNELS_RMSNORM_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
+
+#include "device/types.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -14,10 +15,10 @@ extern "C" {
 void rmsnorm_forward(floatX *out, float *rstd, const floatX *x, const floatX *weight, int N, int C, float eps,
                      cudaStream_t stream);
 
-// residual_out [N,C] = residual + delta, rounded to floatX; out [N,C] = and rstd [N] = its norm (of the rounded sum).
+// residual_out [N,C] = residual + branch_out, rounded to floatX; out [N,C] = and rstd [N] = its norm (of the rounded sum).
 // residual_out may be residual.
-void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rstd, const floatX *residual, const floatX *delta,
-                         const floatX *weight, int N, int C, float eps, cudaStream_t stream);
+void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rstd, const floatX *residual,
+                         const floatX *branch_out, const floatX *weight, int N, int C, float eps, cudaStream_t stream);
 
 // Floats that rmsnorm_backward needs as scratch.
 size_t rmsnorm_backward_scratch(int C);
