@@ -4,7 +4,6 @@
 // fails.
 #include <argp.h>
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,11 +12,11 @@
 #include <time.h>
 
 #include "base/version.h"
+#include "dev/reference/oracle.h"
+#include "device/device.h"
 #include "model/llama3.h"
 #include "model/llama3_inference.h"
 #include "model/llama3_weights.h"
-#include "dev/reference/oracle.h"
-#include "device/device.h"
 
 // ---- report
 

@@ -1,13 +1,12 @@
 #include "base/hash.h"
 
 #define XXH_INLINE_ALL // the header is the library: nothing to link, nothing that has to travel with a binary
-#include <xxhash.h>
-
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/file.h"
 

@@ -1,16 +1,17 @@
 // The reading half of checkpoint.h: parameters and state.json. The optimizer's state is in read_training.c.
+#include "checkpoint/read.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/leftovers.h"
 #include "checkpoint/parts.h"
-#include "checkpoint/read.h"
-#include "base/path.h"
 #include "checkpoint/safetensors.h"
 
 enum {

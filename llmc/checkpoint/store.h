@@ -3,7 +3,6 @@
 #define LLMC_CHECKPOINT_STORE_H
 
 #include <limits.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"

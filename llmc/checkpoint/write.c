@@ -1,12 +1,10 @@
 // The writing half of checkpoint.h: room for a checkpoint, its folder, and the steps in which it becomes whole.
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/path.h"

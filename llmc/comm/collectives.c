@@ -1,8 +1,7 @@
-#include "comm/comm.h"
-
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/comm.h"
 #include "comm/transport.h"
 #include "device/device.h"
 

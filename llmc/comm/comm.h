@@ -10,7 +10,6 @@
 #define LLMC_COMM_COMM_H
 
 #include <cuda_runtime.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

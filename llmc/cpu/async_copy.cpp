@@ -1,7 +1,6 @@
 // Where the copies under way are kept: for each thread of the block that an OpenMP thread runs.
-#include "cuda_runtime.h"
-
 #include "async_copy.h"
+#include "cuda_runtime.h"
 
 HostCopies &host_copies() {
     static __thread std::vector<HostCopies> *threads;          // kept until the process ends

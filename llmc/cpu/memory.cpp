@@ -1,12 +1,12 @@
 // Device memory, copies, streams and events on the CPU: memory is the host's, and everything happens in order and at once.
-#include "cuda_runtime.h"
-
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include <omp.h>
+
+#include "cuda_runtime.h"
 
 enum { DEVICE_ALIGN = 256, COPY_UNIT = 4096, PARALLEL_COPY = 8 << 20 };
 

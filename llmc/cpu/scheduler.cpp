@@ -1,13 +1,12 @@
 // The fibers behind fiber.h. A block's threads are fibers that a worker keeps from block to block. A fiber runs until it
 // must wait at a rendezvous, then jumps straight to the next one that is ready.
-#include "fiber.h"
-
 #include <boost/context/detail/fcontext.hpp>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fiber.h"
 #include "races.h"
 #include "worker.h"
 

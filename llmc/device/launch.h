@@ -10,8 +10,9 @@
 #ifndef LLMC_DEVICE_LAUNCH_H
 #define LLMC_DEVICE_LAUNCH_H
 
-#include "device/device.h"
 #include <cuda_runtime.h>
+
+#include "device/device.h"
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 __host__ __device__ constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }

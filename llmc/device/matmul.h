@@ -2,9 +2,10 @@
 #ifndef LLMC_DEVICE_MATMUL_H
 #define LLMC_DEVICE_MATMUL_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
 #include <stdbool.h>
+
+#include "device/types.h"
 
 #ifdef __cplusplus
 extern "C" {

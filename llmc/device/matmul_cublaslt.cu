@@ -13,13 +13,11 @@
 // The same bits in every run: of the ways to split k, only the one that adds fp32 partial results from the workspace in
 // a second pass is allowed. The algorithm is asked for once a shape; a step then allocates and waits for nothing, and
 // can be captured as a graph. The workspace is one, so all products go to one stream.
-#include "device/matmul.h"
+#include <cublasLt.h>
+#include <unordered_map>
 
 #include "device/device.h"
-
-#include <cublasLt.h>
-
-#include <unordered_map>
+#include "device/matmul.h"
 
 static const size_t WORKSPACE_BYTES = 64 << 20;
 

@@ -8,16 +8,15 @@
 //
 // Few rows times a weight matrix, as when text is generated, are bound by reading the weights once: that product is our own
 // (small_product), and a row's result has the same bits however many rows there are and however many threads.
-#include "device/matmul.h"
-#include "device/vec.h"
-
-#include <oneapi/dnnl/dnnl.hpp>
-
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unordered_map>
+
+#include "device/matmul.h"
+#include "device/vec.h"
 
 struct Product {
     void *d;

@@ -7,8 +7,9 @@
 #ifndef LLMC_DEVICE_MMA_CPU_H
 #define LLMC_DEVICE_MMA_CPU_H
 
-#include "device/mma_instructions.h"
 #include <string.h>
+
+#include "device/mma_instructions.h"
 
 typedef float HostV16 __attribute__((vector_size(64)));
 typedef float HostV8 __attribute__((vector_size(32)));

@@ -4,8 +4,9 @@
 #ifndef LLMC_DEVICE_REDUCE_H
 #define LLMC_DEVICE_REDUCE_H
 
-#include "device/launch.h"
 #include <stdint.h>
+
+#include "device/launch.h"
 
 __device__ __forceinline__ int lane_id() { return (int)(threadIdx.x % 32); }
 

@@ -2,9 +2,10 @@
 #ifndef LLMC_DEVICE_SHARED_TILE_H
 #define LLMC_DEVICE_SHARED_TILE_H
 
+#include <cuda_runtime.h>
+
 #include "device/ptx/cp_async.h"
 #include "device/wide_warps.h"
-#include <cuda_runtime.h>
 
 // Rows of COLS elements (a power of two; 64 bytes a row at least). The 16-byte chunk c of row r stands at place
 // c ^ swizzle(r), so that eight consecutive rows of one chunk, as ldmatrix reads them, lie in eight different groups of

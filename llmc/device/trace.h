@@ -4,7 +4,6 @@
 #define LLMC_DEVICE_TRACE_H
 
 #include <cuda_runtime.h>
-#include <stdbool.h>
 
 #include "base/error.h"
 

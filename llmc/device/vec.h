@@ -3,8 +3,9 @@
 #ifndef LLMC_DEVICE_VEC_H
 #define LLMC_DEVICE_VEC_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
+
+#include "device/types.h"
 
 // Stands before a loop over the elements that one thread holds, no iteration of which needs another's result:
 // unrolled on a GPU, SIMD instructions on the CPU.

@@ -21,7 +21,6 @@
 #ifndef LLMC_EVAL_ITEMS_H
 #define LLMC_EVAL_ITEMS_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"

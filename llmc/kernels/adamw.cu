@@ -4,6 +4,7 @@
 //   m += (1 - beta1) (g - m),  v = beta2 v + (1 - beta2) g^2
 //   master -= learning_rate * (m / bias_correction1) / (sqrt(v / bias_correction2) + eps)
 #include "kernels/adamw.h"
+
 #include "device/launch.h"
 #include "device/math.h"
 #include "device/vec.h"

@@ -6,9 +6,10 @@
 #ifndef LLMC_KERNELS_ATTENTION_H
 #define LLMC_KERNELS_ATTENTION_H
 
+#include <cuda_runtime.h>
+
 #include "device/types.h"
 #include "kernels/attention_shape.h"
-#include <cuda_runtime.h>
 
 #ifdef __cplusplus
 extern "C" {

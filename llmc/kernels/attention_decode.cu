@@ -10,12 +10,14 @@
 //   sum       of the slots' outputs
 // On the CPU one warp takes all slots in turn (see wide_warps): the same sums in the same order, fewer fibers to switch.
 #include "kernels/attention_decode.h"
-#include "kernels/qkv_layout.h"
-#include "kernels/rows.h"
+
+#include <assert.h>
+
 #include "device/math.h"
 #include "device/reduce.h"
 #include "device/wide_warps.h"
-#include <assert.h>
+#include "kernels/qkv_layout.h"
+#include "kernels/rows.h"
 
 namespace {
 

@@ -5,9 +5,10 @@
 #ifndef LLMC_KERNELS_ATTENTION_MASK_H
 #define LLMC_KERNELS_ATTENTION_MASK_H
 
+#include <limits.h>
+
 #include "device/mma.h"
 #include "device/reduce.h"
-#include <limits.h>
 
 // ---- the rule
 

@@ -2,12 +2,13 @@
 #ifndef LLMC_KERNELS_ATTENTION_TILES_H
 #define LLMC_KERNELS_ATTENTION_TILES_H
 
+#include <assert.h>
+
 #include "device/launch.h"
 #include "device/math.h"
 #include "device/mma.h"
 #include "kernels/attention_mask.h"
 #include "kernels/qkv_layout.h"
-#include <assert.h>
 
 // A block owns ROWS rows (queries, or keys and values), 16 * M for each of its WARPS, and streams tiles of
 // COLS rows of the other side through two buffers. Sizes keep the accumulators in registers and shared memory

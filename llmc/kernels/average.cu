@@ -1,5 +1,6 @@
 // A running mean: mean += (x - mean) / k.
 #include "kernels/average.h"
+
 #include "device/launch.h"
 #include "device/vec.h"
 

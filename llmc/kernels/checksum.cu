@@ -1,6 +1,7 @@
 // Checksum of weights. Each thread adds the mixed words that it takes in strides, each block adds its threads, and at last one
 // block adds the blocks. Addition modulo 2^64 gives the same in any order.
 #include "kernels/checksum.h"
+
 #include "device/reduce.h"
 
 enum { CHECKSUM_BLOCK = 256, MAX_CHECKSUM_BLOCKS = 1024 };

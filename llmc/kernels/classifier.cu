@@ -7,12 +7,12 @@
 // writes the gradient. Logits are read twice and written once; the second reading is the cache's.
 #include "kernels/classifier.h"
 
+#include <float.h>
+
 #include "device/launch.h"
 #include "device/math.h"
 #include "device/reduce.h"
 #include "device/vec.h"
-
-#include <float.h>
 
 static const int MAX_THREADS = 1024;
 

@@ -4,8 +4,9 @@
 #ifndef LLMC_KERNELS_CLASSIFIER_H
 #define LLMC_KERNELS_CLASSIFIER_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
+
+#include "device/types.h"
 
 #ifdef __cplusplus
 extern "C" {

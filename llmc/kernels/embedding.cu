@@ -4,6 +4,7 @@
 // The backward pass sums without atomics: the positions come sorted by token, so those of one token are
 // neighbours (a run); the threads at the first position of a run sum all of it, in order.
 #include "kernels/embedding.h"
+
 #include "kernels/rows.h"
 
 __global__ void embedding_forward_kernel(floatX *out, const int *tokens, const floatX *weight, int N, int C) {

@@ -1,6 +1,7 @@
 // Sums over all gradients, or all losses, in a fixed order. Each warp sums a contiguous piece, each block adds its warps, and
 // at last one block adds the blocks.
 #include "kernels/grad_norm.h"
+
 #include "device/math.h"
 #include "device/reduce.h"
 #include "device/vec.h"

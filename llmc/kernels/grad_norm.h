@@ -3,7 +3,6 @@
 #ifndef LLMC_KERNELS_GRAD_NORM_H
 #define LLMC_KERNELS_GRAD_NORM_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
 
 #ifdef __cplusplus

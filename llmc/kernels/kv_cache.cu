@@ -1,10 +1,12 @@
 // Filling the cache of keys and values: a whole prompt, or one token a row with its rotation,
 //   (a, b) = (x[i], x[i + HD/2])  becomes  (a cos - b sin, b cos + a sin)  of its position.
 #include "kernels/kv_cache.h"
+
+#include <assert.h>
+
 #include "kernels/qkv_layout.h"
 #include "kernels/rope_rotate.h"
 #include "kernels/rows.h"
-#include <assert.h>
 
 static_assert(KV_CACHE_BLOCK % CHUNK == 0, "a chunk of tokens lies in one block");
 

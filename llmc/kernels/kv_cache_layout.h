@@ -2,9 +2,10 @@
 #ifndef LLMC_KERNELS_KV_CACHE_LAYOUT_H
 #define LLMC_KERNELS_KV_CACHE_LAYOUT_H
 
+#include <cuda_runtime.h>
+
 #include "device/types.h"
 #include "kernels/attention_shape.h"
-#include <cuda_runtime.h>
 
 enum { KV_CACHE_BLOCK = 64 };
 

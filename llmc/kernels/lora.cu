@@ -3,6 +3,7 @@
 //   backward  g = s dy[:, slice];  dB += g^T (x A^T);  dA += (g B)^T x;  dx += (g B) A
 // The products are device/matmul.h's; these kernels read and write the slice.
 #include "kernels/lora.h"
+
 #include "kernels/rows.h"
 
 static __global__ void lora_add_kernel(floatX *y, const floatX *x, float scale, int N, int width, int first, int cols) {

@@ -2,8 +2,9 @@
 #ifndef LLMC_KERNELS_LORA_H
 #define LLMC_KERNELS_LORA_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
+
+#include "device/types.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -4,6 +4,7 @@
 // With s(h) = -log sigmoid(h) = softplus(-h): s'(h) = -sigmoid(-h). A pair's derivative by lp_c is minus that by lp_r, and
 // d lp / d (loss of a target) = -1.
 #include "kernels/preference.h"
+
 #include "device/math.h"
 #include "device/reduce.h"
 

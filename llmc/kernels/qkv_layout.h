@@ -2,8 +2,9 @@
 #ifndef LLMC_KERNELS_QKV_LAYOUT_H
 #define LLMC_KERNELS_QKV_LAYOUT_H
 
-#include "kernels/attention_shape.h"
 #include <cuda_runtime.h>
+
+#include "kernels/attention_shape.h"
 
 struct QkvLayout : AttentionShape {
     __host__ __device__ explicit QkvLayout(AttentionShape shape) : AttentionShape(shape) {}

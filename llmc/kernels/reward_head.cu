@@ -1,8 +1,9 @@
 // Scores of answers: score_a = sum_c x[last_a][c] w[c], hence dx[last_a] = g_a w and dw += sum_a g_a x[last_a], with g_a the
 // derivative of the loss by the score. No answers share their last position. dw is summed in the order of the answers.
 #include "kernels/reward_head.h"
-#include "kernels/rows.h"
+
 #include "device/reduce.h"
+#include "kernels/rows.h"
 
 enum { HEAD_THREADS = 128 };
 enum { MAX_BLOCKS = 256 }; // a batch has room for far more answers than it holds: blocks take them in turn

@@ -1,6 +1,7 @@
 // RoPE: each query and key head is rotated by the angles of the token's position within its document; the gradient is
 // rotated by the negative angles.
 #include "kernels/rope.h"
+
 #include "kernels/qkv_layout.h"
 #include "kernels/rope_rotate.h"
 #include "kernels/rows.h"

@@ -3,9 +3,10 @@
 #ifndef LLMC_KERNELS_ROPE_H
 #define LLMC_KERNELS_ROPE_H
 
+#include <cuda_runtime.h>
+
 #include "device/types.h"
 #include "kernels/attention_shape.h"
-#include <cuda_runtime.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,7 +1,7 @@
 // The table of rotations, made once on the host in double precision.
-#include "kernels/rope.h"
-
 #include <math.h>
+
+#include "kernels/rope.h"
 
 static const double PI = 3.14159265358979323846;
 

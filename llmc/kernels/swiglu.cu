@@ -2,8 +2,9 @@
 //   d up   = dout * silu(gate)
 //   d gate = dout * up * s * (1 + gate * (1 - s))
 #include "kernels/swiglu.h"
-#include "kernels/rows.h"
+
 #include "device/math.h"
+#include "kernels/rows.h"
 
 __global__ void swiglu_forward_kernel(floatX *out, const floatX *gate_up, int N, int F) {
     int n = blockIdx.x * blockDim.y + threadIdx.y;

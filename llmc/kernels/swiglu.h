@@ -3,8 +3,9 @@
 #ifndef LLMC_KERNELS_SWIGLU_H
 #define LLMC_KERNELS_SWIGLU_H
 
-#include "device/types.h"
 #include <cuda_runtime.h>
+
+#include "device/types.h"
 
 #ifdef __cplusplus
 extern "C" {

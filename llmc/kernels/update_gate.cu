@@ -1,5 +1,6 @@
 // The gate before the update: one thread looks at the step's loss and gradient norm.
 #include "kernels/update_gate.h"
+
 #include "device/launch.h"
 #include "device/math.h"
 

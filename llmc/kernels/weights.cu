@@ -2,9 +2,10 @@
 // "Parallel random numbers: as easy as 1, 2, 3", 2011) gives 4 words for each counter, Box-Muller makes 4 normals of them.
 #include "kernels/weights.h"
 
+#include <math.h>
+
 #include "device/launch.h"
 #include "device/vec.h"
-#include <math.h>
 
 enum { THREADS = 256, PHILOX_ROUNDS = 10, NORMALS = 4 };
 

@@ -2,11 +2,11 @@
 #ifndef LLMC_KERNELS_WEIGHTS_H
 #define LLMC_KERNELS_WEIGHTS_H
 
+#include <cuda_runtime.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "device/types.h"
-#include <cuda_runtime.h>
 
 #ifdef __cplusplus
 extern "C" {

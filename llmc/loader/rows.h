@@ -24,7 +24,6 @@
 #define LLMC_LOADER_ROWS_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"

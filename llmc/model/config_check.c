@@ -1,5 +1,4 @@
 // Bounds of a configuration, and the tokens that end a text.
-#include <stdlib.h>
 
 #include "model/config_fields.h"
 

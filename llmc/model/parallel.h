@@ -9,6 +9,8 @@
 #ifndef LLMC_MODEL_PARALLEL_H
 #define LLMC_MODEL_PARALLEL_H
 
+#include <stdbool.h>
+
 #include "comm/comm.h"
 
 #ifdef __cplusplus

@@ -3,7 +3,6 @@
 #ifndef LLMC_RUN_LOG_H
 #define LLMC_RUN_LOG_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"

@@ -1,12 +1,11 @@
 // The opening half of average.h.
-#include "tools/average.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
-#include "tools/average_internal.h"
 #include "checkpoint/checksums.h"
+#include "tools/average.h"
+#include "tools/average_internal.h"
 
 const ModelMaker average_maker = {"average_llama3", AVERAGE_MARK, "average", "checkpoint", "the average"};
 

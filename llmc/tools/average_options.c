@@ -1,7 +1,6 @@
 #include "tools/average_options.h"
 
 #include <argp.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

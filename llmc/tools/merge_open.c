@@ -1,8 +1,5 @@
 // The opening half of merge.h.
-#include "tools/merge.h"
-
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +7,7 @@
 #include "base/path.h"
 #include "checkpoint/checksums.h"
 #include "loader/tokenizer.h"
+#include "tools/merge.h"
 #include "tools/merge_internal.h"
 
 const ModelMaker merge_maker = {"merge_lora", MERGE_MARK, "merge", "input", "the merged model"};

@@ -11,7 +11,7 @@
 #include "device/threads.h"
 #include "eval/tasks.h"
 #include "loader/loader.h"
-#include "model/llama3.h"
+#include "model/llama3_create.h"
 #include "options/options_table.h"
 #include "run/process.h"
 #include "run/run_dir.h"

@@ -1,9 +1,8 @@
 #include "train/resume.h"
 
-#include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,6 @@
 #define LLMC_TRAIN_RUN_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"

@@ -5,7 +5,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "model/llama3_create.h"
 #include "train/run.h"
 
 #ifdef __cplusplus

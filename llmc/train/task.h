@@ -6,9 +6,9 @@
 
 #include "model/llama3_create.h"
 #include "train/ref_logprobs.h"
+#include "train/resume.h"
 #include "train/run.h"
 #include "train/train_data.h"
-#include "train/train_state.h"
 
 #ifdef __cplusplus
 extern "C" {

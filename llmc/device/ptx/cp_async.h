@@ -3,8 +3,9 @@
 #ifndef LLMC_DEVICE_PTX_CP_ASYNC_H
 #define LLMC_DEVICE_PTX_CP_ASYNC_H
 
-#include "device/ptx/shared_address.h"
 #include <cuda_runtime.h>
+
+#include "device/ptx/shared_address.h"
 
 #ifdef LLMC_TARGET_CPU
 

@@ -8,9 +8,10 @@
 #ifndef LLMC_DEVICE_PTX_LDMATRIX_H
 #define LLMC_DEVICE_PTX_LDMATRIX_H
 
-#include "device/ptx/shared_address.h"
 #include <cuda_runtime.h>
 #include <stdint.h>
+
+#include "device/ptx/shared_address.h"
 
 #ifdef LLMC_TARGET_CPU
 

@@ -16,9 +16,10 @@
 #ifndef LLMC_DEVICE_PTX_MMA_SYNC_H
 #define LLMC_DEVICE_PTX_MMA_SYNC_H
 
-#include "device/ptx/convert.h"
 #include <cuda_runtime.h>
 #include <stdint.h>
+
+#include "device/ptx/convert.h"
 
 #ifdef LLMC_TARGET_CPU
 
