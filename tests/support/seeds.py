@@ -1,5 +1,5 @@
-"""How long and from where the tests draw at random. The seed of a run of the tests, which pytest prints. Whatever is started from here has it in LLMC_TEST_SEED: pytest-xdist's
-workers, ranks, programs."""
+"""How often the tests draw at random, and from which seed. pytest prints the seed of its run, and whatever it starts has it in
+LLMC_TEST_SEED: pytest-xdist's workers, ranks, programs."""
 
 import os
 import random

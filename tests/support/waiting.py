@@ -3,10 +3,12 @@
 import time
 
 
-def wait_until(condition, what, seconds=60, pause=0.01):
-    """What condition() returned once that was true. seconds: far more than it takes on a busy machine."""
+def wait_until(condition, what, seconds=120, pause=0.01, process=None):
+    """What condition() returned once that was true. seconds: far more than it takes on a busy machine. process: one that must
+    not end meanwhile."""
     end = time.monotonic() + seconds
     while not (found := condition()):
+        assert process is None or process.poll() is None, (f"ended before {what}", process.communicate())
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(pause)
     return found

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 
 import pytest
 import safetensors.torch
@@ -17,6 +16,7 @@ import checkpoints
 from hfmodels import SCALING, edit_config, edit_weights, load, make_model, mixed_dtypes, models, old_spelling, same_bits, slow_model
 from modeltools import AVERAGE
 from trainrun import write_tokenizer
+from waiting import wait_until
 
 import transformers  # offline, as hfmodels has seen to
 
@@ -424,10 +424,7 @@ def test_killed(tmp_path, number, code):
     inputs = slow_model(tmp_path / "a", 8)
     out = tmp_path / "out"
     process = subprocess.Popen([AVERAGE.path, "--output", out, *inputs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
-    while not (tmp_path / "out.average.tmp/model.safetensors").exists():
-        assert process.poll() is None and time.monotonic() < end, (process.kill(), process.communicate())
-        time.sleep(0.005)
+    wait_until((tmp_path / "out.average.tmp/model.safetensors").exists, "the output begun", process=process)
     other = run(out, *inputs)
     assert other.returncode == 2 and "another average_llama3" in other.stderr
     process.send_signal(number)

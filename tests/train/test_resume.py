@@ -21,6 +21,7 @@ import llmc
 import ranks
 from seeds import SEED, how_often
 from trainrun import BUILDS, ON_CPU, T, VOCAB, Workplace, documents, losses, program, read_log, snapshot
+from waiting import wait_until
 
 PRECISIONS = list(BUILDS)
 STEPS = 24
@@ -192,17 +193,14 @@ def test_time_left_after_resume(work):
     assert shown > 0.3 * 1_000_000 * seconds_a_step, (line, seconds_a_step)
 
 
-def wait_for(condition, process, seconds=60):
-    end = time.time() + seconds
-    while True:
+def wait_for(condition, process):
+    def there():
         try:
-            if condition():
-                return
+            return condition()
         except (FileNotFoundError, ValueError, AssertionError):  # half of it is there
-            pass
-        assert process.poll() is None, process.communicate()
-        assert time.time() < end
-        time.sleep(0.01)
+            return False
+
+    wait_until(there, "what the test waits for", process=process)
 
 
 # ---- kill -9
@@ -578,7 +576,6 @@ def test_second_signal_leaves_the_checkpoint(work, numbers):
     wait_for(lambda: newest_step(work.output) >= 3, process)
     process.send_signal(numbers[0])
     process.send_signal(numbers[1])
-    time.sleep(0)
     process.communicate(timeout=60)
     # two signals of one number may have become one
     assert process.returncode in (-numbers[0], -numbers[1], 0)

@@ -10,7 +10,6 @@ import select
 import shutil
 import signal
 import struct
-import time
 import fcntl
 import termios
 from ctypes import byref, c_int, c_void_p
@@ -26,6 +25,7 @@ import llmc
 from model import RunShape
 from hostlib import Error, LlamaConfig, path_bytes
 from trainrun import BOS, BUILDS, CONFIG, EOS, ON_CPU, ROWS, T, VOCAB, Workplace, documents, losses, read_log, snapshot
+from waiting import wait_until
 
 PRECISIONS = list(BUILDS)
 
@@ -289,13 +289,8 @@ def test_other_tokenizer(work):
 
 
 def wait_for_steps(work, process, steps):
-    path, end = work.output / "log.jsonl", time.monotonic() + 120
-    while time.monotonic() < end:
-        time.sleep(0.05)
-        if path.exists() and path.read_text().count("\n") >= steps:
-            return
-        assert process.poll() is None, process.communicate()
-    raise AssertionError("no steps")
+    path = work.output / "log.jsonl"
+    wait_until(lambda: path.exists() and path.read_text().count("\n") >= steps, f"{steps} steps", process=process)
 
 
 def test_more_memory_than_there_is(work):  # row 30
