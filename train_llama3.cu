@@ -1,8 +1,8 @@
 // Trains a Llama 3 language model: see train_llama3 --help. C11 on either target.
 //
 // main: options → all ranks meet → run: set up → load the weights → THE LOOP (train) → save. The model side of a step is
-// llmc/model/llama3.h; what is measured, logged and saved after it is llmc/train/observe.h. Functions that are not static
-// are called by tests, too, which take a run step by step.
+// llmc/model/llama3.h; what is measured, logged and saved after it is llmc/train/observe.h. read_batches, train_step and
+// finish are not static so that tests can take a run step by step.
 #include <math.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -40,7 +40,7 @@ int read_batches(Trainer *t, Error *err) {
 }
 
 static AdamWStep adamw_step(const Options *o, const TrainState *state, float learning_rate) {
-    const double update = (double)(state->step - state->skipped_steps + 1); // 1 for the first that is made
+    const double update = (double)(state->step - state->skipped_steps + 1); // the update's number, from 1
     return (AdamWStep){
         .learning_rate = learning_rate,
         .beta1 = o->beta1,
@@ -53,7 +53,8 @@ static AdamWStep adamw_step(const Options *o, const TrainState *state, float lea
     };
 }
 
-// Updates the weights once, from the batches that were read; not where loss or gradient is not finite.
+// Computes loss and gradients of the batches that were read and updates the weights, unless loss or gradient norm is not
+// finite.
 void train_step(Trainer *t) {
     Llama3 *model = t->model;
     StepReport *report = &t->report;
@@ -139,7 +140,7 @@ int main(int argc, char **argv) {
     if (options.help || options.version) return report(code, &err);
     if (!code) code = find_inputs(&options, &err);
     if (team_open(&team, options.transport, &unmet)) return end_unmet(&team, &unmet);
-    if (!team_leads(&team)) process_silence(); // rank 0 speaks for all
+    if (!team_leads(&team)) process_silence(); // rank 0 prints for all
     code = team_agree(&team, code, &err);
     if (!code) code = agree_on_options(&team, &options, &err);
     if (!code) code = run(&options, &team, &err);

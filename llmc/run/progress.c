@@ -171,7 +171,7 @@ static size_t row_of(const char *text, int columns) {
     }
 }
 
-// The first line alone: those behind it are somebody else's text.
+// The first line alone: the lines after it are somebody else's text.
 static void put_line(FILE *out, const char *text, int indent) {
     const int columns = isatty(fileno(out)) ? known_columns(out) : 0;
     for (int before = 0; columns > 2 * indent; before = indent) {
@@ -185,7 +185,7 @@ static void put_line(FILE *out, const char *text, int indent) {
     fprintf(out, "%s\n", text);
 }
 
-static void say(FILE *out, int indent, const char *format, va_list arguments) {
+static void print_wrapped(FILE *out, int indent, const char *format, va_list arguments) {
     char *text = NULL;
     if (vasprintf(&text, format, arguments) < 0) return;
     put_line(out, text, indent);
@@ -195,7 +195,7 @@ static void say(FILE *out, int indent, const char *format, va_list arguments) {
 void progress_say(FILE *out, int indent, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    say(out, indent, format, arguments);
+    print_wrapped(out, indent, format, arguments);
     va_end(arguments);
 }
 
@@ -204,7 +204,7 @@ void progress_print(Progress *progress, const char *format, ...) {
     erase(progress);
     va_list arguments;
     va_start(arguments, format);
-    say(progress->out, INDENT, format, arguments);
+    print_wrapped(progress->out, INDENT, format, arguments);
     va_end(arguments);
     flush(progress);
 }

@@ -115,7 +115,7 @@ static int open_output(Evaluation *e, Error *err) {
     return 0;
 }
 
-static void say_coverage(const Evaluation *e, int64_t batches) {
+static void print_coverage(const Evaluation *e, int64_t batches) {
     char coverage[64];
     const bool all = evaluate_coverage(coverage, sizeof coverage, e->val, e->B, batches);
     printf("validation data: %s of %d tokens", coverage, e->T);
@@ -132,7 +132,7 @@ static int show_validation(Evaluation *e, Error *err) {
     const bool compares = task_compares(task_kind(o));
     const LogPreference preference = task_preference(task_kind(o), result.sums, (double)result.targets);
     log_evaluation(&e->log, e->step, evaluated_loss(&result), compares ? &preference : NULL);
-    say_coverage(e, batches);
+    print_coverage(e, batches);
     printf("validation loss %.4f", evaluated_loss(&result));
     if (compares) printf(", %.1f %% of %lld pairs right", 100 * preference.accuracy, (long long)result.targets);
     printf("\n");

@@ -46,7 +46,7 @@ static void join_reasons(const Resume *resume, char *text, size_t size) {
     if (left) snprintf(text + used, size - used, "%s%d more", used ? "; " : "", left);
 }
 
-static void say_passed_over(const Resume *resume) {
+static void print_passed_over(const Resume *resume) {
     char reasons[4 * sizeof((Error *)NULL)->message];
     const int count = cJSON_GetArraySize(resume->passed_over);
     if (count == 0) return;
@@ -61,7 +61,7 @@ static int find_newest(Resume *resume, const char *run, Error *err) {
     if (!code) code = store_newest_whole(resume->folder, store, note_passed_over, resume, err);
     if (code || !resume->passed_over) return code;
     if (resume->folder[0]) {
-        say_passed_over(resume);
+        print_passed_over(resume);
         return 0;
     }
     char reasons[sizeof err->message - 256];
@@ -138,7 +138,7 @@ int resume_find(Resume *resume, const Options *o, Error *err) {
         if (!code) code = find_newest(resume, o->output, err);
     }
     if (code && o->overwrite && resume->passed_over) {
-        say_passed_over(resume);
+        print_passed_over(resume);
         code = 0; // the damaged run is replaced
     }
     if (mode == RESUME_FOLDER) code = find_chosen(resume, o->resume, err);

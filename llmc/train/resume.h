@@ -28,8 +28,8 @@ typedef struct {
 } Resume;
 
 // Chooses a checkpoint as --resume says and reads its state; prints on stderr which newer checkpoints are not whole. Changes
-// nothing. Errors: 2 (no folder, no checkpoint, none that is whole, an output folder with
-// another run, newer checkpoints that would be in the way), 1.
+// nothing. Errors: 2 (no folder, no checkpoint, none that is whole, an output folder with another run, newer checkpoints that
+// would be in the way), 1.
 int resume_find(Resume *resume, const Options *options, Error *err);
 
 // Reads the checkpoint that rank 0 has chosen and verified. folder "": there is none. Errors: 2, 1.
@@ -44,11 +44,11 @@ StepBefore resume_step_before(const Resume *resume);
 typedef struct {
     uint64_t train_data;             // loader_fingerprint
     const uint8_t *tokenizer_sha256; // [SHA256_BYTES], owned by the tokenizer
-    uint64_t reference_model;  // fingerprint of the model that reference log-probabilities are of; 0: there are none
-    char base_model[PATH_MAX]; // of adapters: the folder of the model that they adapt; else ""
-    uint64_t base_fingerprint; // of its weights
+    uint64_t reference_model;        // fingerprint of DPO's reference model; 0: there is none
+    char base_model[PATH_MAX];       // of adapters: the folder of the model that they adapt; else ""
+    uint64_t base_fingerprint;       // of its weights
     char device[128];
-    int threads; // of the cpu target; else 1
+    int threads; // of the CPU target; else 1
     int ranks;
 } RunIdentity;
 

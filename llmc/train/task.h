@@ -18,10 +18,9 @@ typedef struct TaskKind TaskKind; // a row of the table
 
 typedef struct {
     const TaskKind *kind;
-    bool new_head; // the model gets a reward head that the weights it begins with lack
-    const char
-        *model_folder;  // of the model that training begins with or goes on from; NULL: --config describes a new one
-    const char *origin; // model_folder, if that model has the data's tokenizer; else NULL
+    bool new_head;            // the model gets a reward head, which the weights it begins with lack
+    const char *model_folder; // of the model that training begins with or resumes; NULL: --config describes a new one
+    const char *origin;       // model_folder, if that model has the data's tokenizer; else NULL
     RefLogprobs ref_logprobs; // of the answers that the loss compares; {NULL}: it needs none
 } Task;
 
