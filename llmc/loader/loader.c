@@ -177,8 +177,8 @@ int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err) {
     return overlap_refuse(train->files, train->num_files, val->files, val->num_files, err);
 }
 
-int loader_count_twins(const Loader *loader, const char **first, const char **twin) {
-    return overlap_count_twins(loader->files, loader->num_files, first, twin);
+int loader_count_duplicates(const Loader *loader, const char **first, const char **second) {
+    return overlap_count_duplicates(loader->files, loader->num_files, first, second);
 }
 
 bool loader_names_tokenizer(const Loader *loader) { return loader->files[0].tokenizer_sha256 != NULL; }

@@ -4,9 +4,9 @@
 //
 // A set is cut into windows of T positions. Window w of a shard is tokens [w*T, w*T + T]: T inputs and, shifted by
 // one, T targets; a shard of n tokens has (n-1)/T windows. A window of row files is a pack: several whole rows one
-// behind the other, chosen once when the set is opened (loader/packing.h).
+// after the other, chosen once when the set is opened (loader/packing.h).
 //
-// An epoch visits every window of the set once, in the order of a seeded permutation that is drawn anew for each
+// An epoch visits every window of the set once, in the order of a seeded permutation that is drawn again for each
 // epoch. Row `row` of a micro-batch is sample s = ((step*grad_accum + micro)*world + rank)*B + row of the run: window
 // s % windows of epoch s / windows. So a step's set of samples depends on the product grad_accum * world * B alone.
 //
@@ -55,14 +55,19 @@ uint64_t loader_num_skipped(const Loader *loader); // rows left out as too long
 
 // text = the first of them: its file, its number there, what it was made from, its positions. At least one was left out.
 void loader_describe_skipped(const Loader *loader, char *text, size_t capacity); // capacity: LOADER_SKIPPED_SIZE
+
 uint64_t loader_num_answers(const Loader *loader);        // of all rows, those left out included
 bool loader_has_token(const Loader *loader, uint32_t id); // in any row of the files
 double loader_fill(const Loader *loader);                 // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, and of rows' contents
+
 // Refuses (2) a validation set of which training would see a file (loader/overlap.h).
 int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err);
-// Files of the set that are others of it under another name, and two such names; 0: none.
-int loader_count_twins(const Loader *loader, const char **first, const char **twin);
+
+// How many files of the set it has already under another name. *first and *second (=): two names of one file; as before
+// if there is none.
+int loader_count_duplicates(const Loader *loader, const char **first, const char **second);
+
 bool loader_names_tokenizer(const Loader *loader); // false: shards of llm.c
 uint32_t loader_vocab_size(const Loader *loader);  // every id is below it
 uint32_t loader_bos_id(const Loader *loader);      // begins a document or text; SHARD_NO_ID: none

@@ -91,16 +91,16 @@ static int compare_inodes(const void *a, const void *b) {
     return x->inode < y->inode ? -1 : x->inode > y->inode;
 }
 
-int overlap_count_twins(const DataFile *files, int count, const char **first, const char **twin) {
+int overlap_count_duplicates(const DataFile *files, int count, const char **first, const char **second) {
     Identity *identities = identify_all(files, count, NULL);
-    int twins = 0;
+    int duplicates = 0;
     if (!identities) return 0;
     qsort(identities, (size_t)count, sizeof *identities, compare_inodes);
     for (int i = 1; i < count; i++) {
-        if (!is_same_file(&identities[i - 1], &identities[i]) || twins++ > 0) continue;
+        if (!is_same_file(&identities[i - 1], &identities[i]) || duplicates++ > 0) continue;
         *first = identities[i - 1].file->path;
-        *twin = identities[i].file->path;
+        *second = identities[i].file->path;
     }
     free(identities);
-    return twins;
+    return duplicates;
 }

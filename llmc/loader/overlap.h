@@ -13,8 +13,9 @@ extern "C" {
 // compared whole; of shards, which nobody reads whole, what the header says, the size, and the first and the last bytes.
 int overlap_refuse(const DataFile *train, int train_count, const DataFile *val, int val_count, Error *err);
 
-// How many files of a set are others of it under another name. *first (=): one of them; its twin.
-int overlap_count_twins(const DataFile *files, int count, const char **first, const char **twin);
+// How many files of a set it has already under another name. *first and *second (=): two names of one file; as before if
+// there is none.
+int overlap_count_duplicates(const DataFile *files, int count, const char **first, const char **second);
 
 #ifdef __cplusplus
 }

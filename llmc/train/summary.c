@@ -25,12 +25,12 @@ static void print_coverage(const Options *o, const Loader *val) {
 }
 
 // Prints whether links put a file into the set more than once.
-static void print_twins(const Loader *loader, const char *option) {
-    const char *first = "", *twin = "";
-    const int twins = loader_count_twins(loader, &first, &twin);
-    if (twins)
-        progress_say(stdout, SUMMARY_INDENT, "twice     %d file%s of %s under another name: %s is %s", twins,
-                     twins == 1 ? "" : "s", option, twin, first);
+static void print_duplicates(const Loader *loader, const char *option) {
+    const char *first = "", *second = "";
+    const int duplicates = loader_count_duplicates(loader, &first, &second);
+    if (duplicates)
+        progress_say(stdout, SUMMARY_INDENT, "twice     %d file%s of %s under another name: %s is %s", duplicates,
+                     duplicates == 1 ? "" : "s", option, second, first);
 }
 
 static void print_documents(const TrainData *data, const Options *o) {
@@ -65,7 +65,7 @@ static void print_data(const TrainData *data, const Options *o, const TaskKind *
         print_rows(data, o, task_rows(kind));
     else
         print_documents(data, o);
-    print_twins(data->train, "--train-data");
+    print_duplicates(data->train, "--train-data");
 }
 
 static void print_model(const LlamaConfig *config, const ParameterTable *table) {

@@ -10,8 +10,8 @@ import pytest
 from hostlib import INPUT, LoaderSpec, call, expect_refusal, fresh_random, library, path_bytes, write_shard
 from trainrun import ON_CPU, ROWS, T, Workplace, read_log
 
-library.loader_count_twins.argtypes = [c_void_p, POINTER(c_char_p), POINTER(c_char_p)]
-library.loader_count_twins.restype = c_int
+library.loader_count_duplicates.argtypes = [c_void_p, POINTER(c_char_p), POINTER(c_char_p)]
+library.loader_count_duplicates.restype = c_int
 
 
 def opened(pattern):
@@ -66,9 +66,9 @@ def test_twins_in_a_set(tmp_path):
     write_shard(tmp_path / "b.bin", np.zeros(100))
     os.symlink("a.bin", tmp_path / "c.bin")
     os.link(tmp_path / "a.bin", tmp_path / "d.bin")
-    loader, first, twin = opened(tmp_path / "*.bin"), c_char_p(), c_char_p()
-    assert library.loader_count_twins(loader, byref(first), byref(twin)) == 2
-    assert {first.value, twin.value} < {path_bytes(tmp_path / f"{x}.bin") for x in "acd"}
+    loader, first, second = opened(tmp_path / "*.bin"), c_char_p(), c_char_p()
+    assert library.loader_count_duplicates(loader, byref(first), byref(second)) == 2
+    assert {first.value, second.value} < {path_bytes(tmp_path / f"{x}.bin") for x in "acd"}
     library.loader_close(loader)
 
 
