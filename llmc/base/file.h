@@ -21,7 +21,7 @@ int file_open_read(const char *path, int *fd, uint64_t *size, Error *err);
 // data = bytes [offset, offset + bytes) of fd; a file that ends earlier is an error (1). path: for the message.
 int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *path, Error *err);
 
-// *data = the file's bytes and a zero byte behind them, to be freed by the caller; *bytes = how many, without that zero. A file
+// *data = the file's bytes and a zero byte after them, to be freed by the caller; *bytes = how many, without that zero. A file
 // of more than max_bytes is refused (2) before anything is allocated.
 int file_read_whole(const char *path, size_t max_bytes, char **data, size_t *bytes, Error *err);
 

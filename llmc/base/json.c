@@ -10,7 +10,7 @@ typedef struct {
     const char *text;
     size_t length, at;
     int depth;
-    size_t values; // at most so many: each but the root stands behind a bracket or a comma
+    size_t values; // at most so many: each but the root follows a bracket or a comma
     bool in_string;
 } Scan;
 

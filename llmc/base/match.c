@@ -17,7 +17,7 @@ typedef struct {
 
 static int fail_memory(const Match *m) { return fail_fault(m->err, "%s: no memory for the list of files", m->pattern); }
 
-// a with the first `length` bytes of b behind it; in a, what a pattern would read as more than itself is escaped if asked.
+// a with the first `length` bytes of b after it; in a, what a pattern would read as more than itself is escaped if asked.
 static char *join(const char *a, bool escape, const char *b, size_t length) {
     char *text = malloc(2 * strlen(a) + length + 1), *end = text;
     if (!text) return NULL;
@@ -42,7 +42,7 @@ static int add(const Match *m, const char *path) {
 
 static int expand(Match *m, const char *found, const char *rest); // found: a path that is there, rest: to go on with
 
-// found has the slashes behind it that stand there in the pattern.
+// found has the slashes that follow it in the pattern.
 static int go_on(Match *m, const char *found, const char *rest) {
     const size_t slashes = strspn(rest, "/");
     char *path = join(found, false, rest, slashes);

@@ -81,7 +81,7 @@ static int view(SafetensorsReader *reader, const SafetensorsTensor *tensor, size
     return 0;
 }
 
-// Have the two the same values, of whatever types? values[2 * PIECE]: to work with.
+// Whether the two have the same values, of whatever types. values[2 * PIECE]: scratch.
 static int compare(bool *same, SafetensorsReader *reader, const SafetensorsTensor *one, const SafetensorsTensor *other,
                    float *values, Error *err) {
     const size_t all = safetensors_elements(one);
@@ -192,7 +192,7 @@ int leftovers_drop(Leftovers *dropped, SafetensorsReader *reader, const char *fo
     return code || !extra ? code : leftovers_fail(folder, extra, first, err);
 }
 
-void leftovers_tell(const Leftovers *dropped, const char *folder) {
+void leftovers_print(const Leftovers *dropped, const char *folder) {
     if (!dropped->buffers && !dropped->head) return;
     printf("left out of %s:", folder);
     if (dropped->buffers) printf(" %d rotary_emb.inv_freq, which the configuration gives", dropped->buffers);

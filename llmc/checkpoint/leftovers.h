@@ -39,7 +39,7 @@ int leftovers_drop(Leftovers *dropped, SafetensorsReader *reader, const char *fo
                    Error *err);
 
 // Prints a line that says what was dropped, if anything.
-void leftovers_tell(const Leftovers *dropped, const char *folder);
+void leftovers_print(const Leftovers *dropped, const char *folder);
 
 #ifdef __cplusplus
 }

@@ -190,7 +190,7 @@ int model_folder_begin(ModelFolder *f, const ModelMaker *maker, const char *outp
     return code ? code : make_folder(f, err);
 }
 
-// What is there under the output's name has not come to the disk for certain: all is as it was again.
+// What has the output's name may not be on the disk: everything is put back as it was.
 static void take_back(const ModelFolder *f, const char *path) {
     if (access(f->folder, F_OK) == 0)
         store_exchange(f->folder, path, f->aside, NULL);

@@ -39,7 +39,7 @@ bool part_model_file(char name[PART_NAME_SIZE], const ParameterTable *table, int
 // "trainer/optimizer.safetensors", or "trainer/optimizer-00002-of-00004.safetensors" of part 1 of 4.
 void part_optimizer_file(char name[PART_NAME_SIZE], int part, int parts);
 
-// name = prefix "." the tensor's name, and behind it "[first:end]" where the piece is not the whole tensor.
+// name = prefix "." the tensor's name, and after it "[first:end]" where the piece is not the whole tensor.
 void piece_name(char name[PIECE_NAME_SIZE], const char *prefix, const ParameterTensor *tensor, size_t first,
                 size_t count);
 

@@ -48,7 +48,7 @@ int run_store_show(const char *folder, Error *err) {
     return code;
 }
 
-// Is `checkpoint` there, and no link of ours? Then it is a model that somebody put there.
+// Whether `checkpoint` is there but is no link of ours: a model that somebody put there.
 static bool is_model(const char *folder) {
     char path[PATH_MAX];
     struct stat status;

@@ -1,4 +1,4 @@
-// Safetensors files: named tensors behind a JSON header (huggingface/safetensors, "Format"). Knows nothing of
+// Safetensors files: named tensors after a JSON header (huggingface/safetensors, "Format"). Knows nothing of
 // a model.
 //
 //   8 bytes N (little endian) | N bytes JSON: {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}
@@ -57,7 +57,7 @@ const SafetensorsTensor *safetensors_find(const SafetensorsReader *reader,
 const char *safetensors_path(const SafetensorsReader *reader,
                              const SafetensorsTensor *tensor); // file it lies in
 
-// The set is without that tensor from now on; tensors behind it have other addresses.
+// The set is without that tensor from now on; tensors after it have other addresses.
 void safetensors_drop(SafetensorsReader *reader, int index);
 
 // What the metadata of the (first) file says under that key; NULL: nothing.

@@ -279,8 +279,8 @@ static void advise(const SafetensorsFile *file, uint64_t begin, uint64_t end, in
     if (first < end) madvise(file->map + first, end - first, advice);
 }
 
-// Brings pages in. A page that the disk cannot give, or that the file has no more, would be a SIGBUS to whoever
-// touches it; asked for like this it is an error. (Linux before 5.14 answers EINVAL: there the size is looked at.)
+// Brings pages in. A page that the disk cannot give, or that the file has no more, would be a SIGBUS when it
+// is touched; madvise makes it an error. (Linux before 5.14 answers EINVAL: there the size is looked at.)
 static int populate(const SafetensorsFile *file, uint64_t begin, uint64_t end, Error *err) {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = begin / page * page;
     struct stat status;

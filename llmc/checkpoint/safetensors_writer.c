@@ -48,7 +48,7 @@ static int make_header(char **text, uint64_t *data_bytes, const SafetensorsTenso
     return code;
 }
 
-// Spaces behind the JSON bring the data to a multiple of 8 bytes.
+// Spaces after the JSON bring the data to a multiple of 8 bytes.
 static int write_header(NewFile *file, const char *text, Error *err) {
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     if (padded > SAFETENSORS_MAX_HEADER) {

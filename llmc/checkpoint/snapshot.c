@@ -9,10 +9,10 @@
 
 struct Snapshot {
     size_t elements;    // of each array
-    float *memory;      // [arrays][elements], page-locked on a GPU, and behind them the parameters
+    float *memory;      // [arrays][elements], page-locked on a GPU, and after them the parameters
     int part, parts;    // whose parameters
     bool taken;         // once
-    floatX *parameters; // of the tensors that it holds, one behind the other
+    floatX *parameters; // of the tensors that it holds, one after the other
     const ParameterTable *table;
 };
 

@@ -20,7 +20,7 @@ void store_name(char name[STORE_NAME_SIZE], int64_t step) {
     snprintf(name, STORE_NAME_SIZE, "%s%0*lld", prefix, STEP_DIGITS, (long long)step);
 }
 
-// Is it a name that store_name gives, with `ending` behind it? Then *step =.
+// Is it a name that store_name gives, with `ending` after it? Then *step =.
 static bool parse_name(const char *name, const char *ending, int64_t *step) {
     char expected[STORE_NAME_SIZE + 8], *end;
     if (strncmp(name, prefix, strlen(prefix)) != 0) return false;

@@ -154,7 +154,7 @@ int checkpoint_write_part(const CheckpointContent *content, char **lines, uint64
     return code;
 }
 
-// The mean over steps, a model of its own.
+// The mean over steps, as a model.
 static int add_averaged(Writing *w, Error *err) {
     char folder[PATH_MAX];
     if (!w->content->averaged) return 0;

@@ -76,7 +76,7 @@ static int copy_content(Writer *writer, const CheckpointContent *content, const 
     return fail_fault(err, "%s: no memory to begin a checkpoint", content->store);
 }
 
-// What nobody has asked for.
+// Drops a result that was not taken.
 static void forget_result(Writer *writer) {
     if (writer->has_result) free(writer->result.lines);
     writer->has_result = false;

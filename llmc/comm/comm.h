@@ -1,6 +1,6 @@
 // What ranks exchange. A World is this process among all that train together; a Comm is a group of them.
 //
-// Collectives on device memory are asynchronous: they are queued behind what `after` holds at the call and run beside
+// Collectives on device memory are asynchronous: they are queued after what `after` holds at the call and run beside
 // what is queued later, on a stream (NCCL) or by a thread (MPI) of their own, in the order of the calls. All ranks of a
 // group make the same calls in the same order, also across groups. comm_op_wait makes later work wait for one.
 //
@@ -31,8 +31,8 @@ typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL, TRANSPORT_MPI } TransportChoice;
 // Finds out how the program was started (mpirun or srun with MPI; else RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
 // MASTER_PORT, or Slurm's variables), meets the other ranks and takes the rank's GPU. A program started alone is a
 // world of one and needs none of it; TRANSPORT_NCCL there gives groups of one that go through NCCL. Collective. Errors: 2
-// (a variable missing or malformed, more ranks than GPUs, a transport this build has not), 1 (the others were not met).
-// They are told by one rank: err->message is empty on those that shall not print. After error 2, which all ranks have,
+// (a variable missing or malformed, more ranks than GPUs, a transport that this build lacks), 1 (the others were not met).
+// One rank reports them: err->message is empty on those that must not print. After error 2, which all ranks have,
 // *out is to be closed once it was printed: launchers end all ranks when the first one exits, and where MPI has begun,
 // world_close waits for the others.
 int world_open(World **out, TransportChoice choice, Error *err);

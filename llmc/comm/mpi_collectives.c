@@ -75,7 +75,7 @@ static void meet(MPI_Comm group) {
     }
 }
 
-// A type of `count` elements, the next of which begins `stride` elements behind its beginning.
+// A type of `count` elements, the next of which begins `stride` elements after its beginning.
 static MPI_Datatype block_type(size_t count, size_t stride, MPI_Datatype element) {
     MPI_Datatype block, spaced;
     MPI_Aint low, extent;

@@ -23,7 +23,7 @@ typedef struct {
 // Reads, in this order: OpenMPI's variables; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and
 // MASTER_PORT (torchrun); SLURM_PROCID, SLURM_STEP_NUM_TASKS (else SLURM_NTASKS), SLURM_LOCALID of a Slurm step, with
 // MASTER_ADDR and MASTER_PORT, or PMIx where with_mpi. Errors: 2 (the variable, its value and what was expected). What
-// is wrong on all ranks alike is told by rank 0; the message is empty on the others.
+// is wrong on all ranks alike is reported by rank 0; the message is empty on the others.
 int start_read(Start *start, bool with_mpi, Error *err);
 
 // Leaves an error to another rank, which reports it: empties the message, and waits a second, as launchers end all ranks

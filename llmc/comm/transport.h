@@ -1,4 +1,4 @@
-// What stands behind comm.h. A transport carries collectives: in the order of the calls, each behind the work that the
+// What implements comm.h. A transport carries collectives: in the order of the calls, each after the work that the
 // caller's stream held, beside all that comes later. It numbers them from 1; a number stands for one collective below.
 #ifndef LLMC_COMM_TRANSPORT_H
 #define LLMC_COMM_TRANSPORT_H

@@ -1,4 +1,4 @@
-// What ThreadSanitizer is told of blocks.
+// Tells ThreadSanitizer how blocks are ordered.
 #include "races.h"
 
 #if RACE_BUILD

@@ -23,7 +23,7 @@ struct RaceTokens {
 };
 extern __thread RaceTokens *race_tokens; // fresh for each block
 extern __thread bool race_blocks_ordered;
-extern uint64_t race_launched, race_finished; // order a launch's blocks behind what was before it, before what follows
+extern uint64_t race_launched, race_finished; // order a launch's blocks after what was before it, before what follows
 
 inline void *race_token(Worker &w, Rendezvous &meeting) {
     if (&meeting == &w.barrier) return &race_tokens->barrier[meeting.round % 2];

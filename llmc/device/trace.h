@@ -17,7 +17,7 @@ typedef enum { LANE_STEP, LANE_COMPUTE, LANE_COMMUNICATION, LANES } TraceLane;
 int trace_open(int capacity, Error *err);
 
 // A span of what is queued on `stream` between the two calls (on the cpu target: of the time between them). name:
-// copied; index: shown behind it, -1: none. A NULL stream: the host's time at the calls.
+// copied; index: shown after it, -1: none. A NULL stream: the host's time at the calls.
 void trace_begin(TraceLane lane, const char *name, int index, cudaStream_t stream);
 void trace_end(TraceLane lane, cudaStream_t stream);
 

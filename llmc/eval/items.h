@@ -16,7 +16,7 @@
 //                    the tokens, u32: of each item its context, then its endings
 //
 // Multiple choice: the label is the index of the right ending; characters and bytes are the ending's as text.
-// Documents: an item has one ending, the document, behind a context of one token that begins it; the label is
+// Documents: an item has one ending, the document, after a context of one token that begins it; the label is
 // 0, and "characters" counts words. Contexts and endings have at least one token.
 #ifndef LLMC_EVAL_ITEMS_H
 #define LLMC_EVAL_ITEMS_H

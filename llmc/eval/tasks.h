@@ -1,5 +1,4 @@
-// The evaluations of a run: the files that a pattern finds, checked and packed once, scored as often as
-// asked.
+// The evaluations of a run: the files that a pattern finds. They are checked and packed once and can be scored many times.
 #ifndef LLMC_EVAL_TASKS_H
 #define LLMC_EVAL_TASKS_H
 
@@ -14,8 +13,8 @@ extern "C" {
 typedef struct EvalTasks EvalTasks;
 
 // Opens all files that the pattern names (file_match), in the byte order of their paths. T: tokens of a row of the
-// model. Their vocabulary must fit into the model's, and if tokenizer_sha256 is not NULL, their tokenizer
-// must be that one. Errors: 2 (no match, content, an ending longer than T), 1. *out is set on success only.
+// model. Their vocabulary must fit into the model's, and if tokenizer_sha256 is not NULL, their tokenizer must
+// be that one. Errors: 2 (no match, content, an ending longer than T), 1. *out is set on success only.
 int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size, const uint8_t *tokenizer_sha256,
                    Error *err);
 void evaltasks_close(EvalTasks *tasks); // NULL is allowed

@@ -1,4 +1,4 @@
-// Generates texts with the model of a Hugging Face directory, step by step; scripts/generate.py stands on it.
+// Generates texts with the model of a Hugging Face directory, step by step; scripts/generate.py calls it.
 //
 //   generator_open → generator_start for each text → generator_next until it gives nothing
 //   several texts of one prompt: generator_hold once → generator_fork for each
@@ -27,7 +27,7 @@ int generator_context(const Generator *g);    // tokens that a row can hold
 int generator_vocab_size(const Generator *g); // of the model
 bool generator_is_end(const Generator *g, int id);
 
-// Row `row` begins a new text behind the prompt of n tokens. The same prompt, options and seed give the same text; see
+// Row `row` begins a new text after the prompt of n tokens. The same prompt, options and seed give the same text; see
 // decoder.h about rows beside it. Errors: 2 (prompt empty, longer than the context or with an unknown id; options), as
 // before then.
 int generator_start(Generator *g, int row, const int32_t *prompt, int n, const SamplerOptions *options, uint64_t seed,
@@ -36,7 +36,7 @@ int generator_start(Generator *g, int row, const int32_t *prompt, int n, const S
 // Row `row` holds the prompt for generator_fork and has no text. Errors: as generator_start, as before then.
 int generator_hold(Generator *g, int row, const int32_t *prompt, int n, Error *err);
 
-// Row `row` begins a new text behind the prompt that row `from` holds, without computing it again: the text that
+// Row `row` begins a new text after the prompt that row `from` holds, without computing it again: the text that
 // generator_start would begin. Errors: 2 (options; `from` holds no prompt of generator_hold, or is `row`), as before then.
 int generator_fork(Generator *g, int row, int from, const SamplerOptions *options, uint64_t seed, Error *err);
 

@@ -106,7 +106,7 @@ static int count_shared(const Texts *texts) {
     return shared;
 }
 
-// ---- rows: what is shared stands at the begin, and each text's own tokens behind it do not see the others'
+// ---- rows: what is shared stands at the beginning, and each text's own tokens after it do not see the others'
 
 // A batch that is being filled, row by row.
 typedef struct {
@@ -133,7 +133,7 @@ static void begin_row(Pack *p, const Texts *texts) {
     for (int t = 0; t < texts->shared; t++) put(p, texts->tokens[t], 0, 0, 0);
 }
 
-// The text's own tokens: behind shared ones they are of the document that begins the row, and between lies what the texts
+// The text's own tokens: after shared ones they are of the document that begins the row, and between lies what the texts
 // before have; with nothing shared they are a document.
 static void put_text(Pack *p, const Texts *texts, const int32_t *text, int length) {
     const int first = p->used, shared = texts->shared;

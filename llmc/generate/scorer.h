@@ -1,5 +1,5 @@
 // Scores texts with the reward model of a Hugging Face directory (LlamaForSequenceClassification of one label);
-// scripts/rejection_sample.py stands on it.
+// scripts/rejection_sample.py calls it.
 //
 //   scorer_open → scorer_score again and again
 #ifndef LLMC_GENERATE_SCORER_H
@@ -24,7 +24,7 @@ void scorer_close(Scorer *s); // NULL is allowed
 int scorer_context(const Scorer *s); // tokens that a text can have
 int scorer_vocab_size(const Scorer *s);
 
-// scores [n] = the reward head's output on the last token of each of n texts, which stand one behind the other in `tokens`,
+// scores [n] = the reward head's output on the last token of each of n texts, which stand one after the other in `tokens`,
 // lengths[i] tokens each. Several texts share a row without seeing each other, and their common beginning is computed
 // once a row: so the other texts affect the rounding of a score, and nothing else. Errors: 2 (a text empty or longer than
 // the context, an id beyond the vocabulary: which text).

@@ -25,7 +25,7 @@ template <> struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16
 // What the dK, dV kernel needs to know of each query of a tile, in the order in which a lane holds the
 // columns of an Acc.
 struct QueryStats {
-    float *lse; // times log2(e); infinity, which makes p = 0, behind the last query
+    float *lse; // times log2(e); infinity, which makes p = 0, after the last query
     float *d;
     int *doc; // first position of the query's document
 };
@@ -120,7 +120,7 @@ __device__ __forceinline__ void store_gradient(floatX *to, size_t stride, Shared
 
 // ---- dK, dV
 
-// First query behind key_last that doesn't see it any more (T if there is none): doc_start doesn't decrease.
+// First query after key_last that doesn't see it any more (T if there is none): doc_start doesn't decrease.
 __device__ __forceinline__ int queries_end(const int *doc_start, int key_last, int T) {
     int low = key_last + 1, high = T;
     while (low < high) {

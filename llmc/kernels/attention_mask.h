@@ -45,8 +45,8 @@ struct SharedExclusion {
 // Of the warp's queries, N in each lane; queries may stand in several lanes.
 template <int N>
 __device__ __forceinline__ SharedExclusion shared_exclusion(const int *excluded, const int (&query)[N]) {
-    int largest[4] = {INT_MIN, INT_MIN, INT_MIN,
-                      INT_MIN}; // begin, -end; of intervals that are not empty -begin and end
+    // begin, -end; of intervals that are not empty also -begin, end
+    int largest[4] = {INT_MIN, INT_MIN, INT_MIN, INT_MIN};
 #pragma unroll
     for (int i = 0; i < N; i++) {
         const ExcludedKeys own(excluded, query[i]);

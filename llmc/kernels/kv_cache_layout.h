@@ -10,7 +10,7 @@
 enum { KV_CACHE_BLOCK = 64 };
 
 // shape: B rows (texts) with room for T tokens each, T a multiple of KV_CACHE_BLOCK. Keys are stored rotated. What lies
-// behind a row's last token is never used, whatever it is. Pointers are on the device and 16-byte aligned.
+// after a row's last token is never used, whatever it is. Pointers are on the device and 16-byte aligned.
 typedef struct {
     floatX *keys;   // [B, NKV, T/KV_CACHE_BLOCK, HD, KV_CACHE_BLOCK]: blocks of tokens, within one element by element,
                     // so that threads with a token each read neighbours

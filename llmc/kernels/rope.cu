@@ -15,7 +15,7 @@ __global__ void rope_kernel(floatX *qkv, const float *table, AttentionMask mask,
     const float *rotations = table + (size_t)(n % layout.T - mask.doc_start[n] - left_out) * HD;
     for (int i = threadIdx.x; i < (layout.NH + layout.NKV) * chunks; i += blockDim.x) {
         int head = i / chunks, at = i % chunks * CHUNK;
-        floatX *first = qkv + layout.query(0, head, n) + at; // keys stand behind the queries
+        floatX *first = qkv + layout.query(0, head, n) + at; // keys follow the queries
         float a[CHUNK], b[CHUNK];
         load_vec(a, first);
         load_vec(b, first + half);

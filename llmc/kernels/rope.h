@@ -23,7 +23,7 @@ typedef struct {
 void rope_table(float *table, int T, int HD, double theta, const RopeScaling *scaling);
 
 // Rotates the query and key heads of qkv [B, T, (NH + 2 NKV) HD] in place; values stay as they are. The position of token
-// t of a row is t - doc_start[t], less the number of keys that are excluded from it: so an answer stands right behind its
+// t of a row is t - doc_start[t], less the number of keys that are excluded from it: so an answer stands right after its
 // prompt, whatever other answers lie between them. table: as rope_table makes it, on the device.
 void rope_forward(floatX *qkv, const float *table, AttentionMask mask, AttentionShape shape, cudaStream_t stream);
 

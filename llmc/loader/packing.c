@@ -92,7 +92,7 @@ static bool collect(Packing *p, const uint32_t *pack_of, const uint32_t *order, 
     p->first = calloc(p->num_packs + 2, sizeof *p->first);
     p->items = malloc(((size_t)count + 1) * sizeof *p->items);
     if (!p->first || !p->items) return false;
-    uint64_t *place = p->first + 1; // of each pack's next item; behind its last it is where the next pack begins
+    uint64_t *place = p->first + 1; // of each pack's next item; after its last it is where the next pack begins
     for (uint32_t i = 0; i < count; i++) place[pack_of[i] + 1]++;
     for (uint64_t pack = 0; pack < p->num_packs; pack++) place[pack + 1] += place[pack];
     for (uint32_t i = 0; i < count; i++) p->items[place[pack_of[order[i]]]++] = order[i];

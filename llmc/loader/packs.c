@@ -229,7 +229,7 @@ static void put_conversation(Pen *pen, const Row *row, const uint32_t *tokens) {
     }
 }
 
-// The prompt's last token and the answer behind it.
+// The prompt's last token and the answer after it.
 static AnswerSpan put_answer(Pen *pen, uint32_t last_of_prompt, const uint32_t *answer, uint32_t length) {
     const AnswerSpan span = {.first = pen->base + pen->t, .last = pen->base + pen->t + (int)length};
     for (uint32_t i = 0; i <= length; i++) {

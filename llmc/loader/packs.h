@@ -1,4 +1,4 @@
-// Rows of a batch out of row files: several whole conversations or comparisons one behind the other (loader.h).
+// Rows of a batch out of row files: several whole conversations or comparisons one after the other (loader.h).
 #ifndef LLMC_LOADER_PACKS_H
 #define LLMC_LOADER_PACKS_H
 
@@ -36,7 +36,7 @@ uint64_t packs_num_answers(const Packs *packs); // of all files' rows
 bool packs_have_token(const Packs *packs, uint32_t id); // in any row
 double packs_share_filled(const Packs *packs);  // of all positions
 
-// Row `row` of the batch = that pack; num_targets, num_answers and num_groups +=, and what they count goes behind what
+// Row `row` of the batch = that pack; num_targets, num_answers and num_groups +=, and what they count goes after what
 // is there. Errors: 2 (id outside the vocabulary), 1 (read).
 int packs_fill(Packs *packs, uint64_t pack, int row, Batch *out, Error *err);
 

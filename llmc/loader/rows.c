@@ -99,7 +99,7 @@ static int check_shape(const RowFile *file, uint64_t index, Error *err) {
     return 0;
 }
 
-// `next`: the token behind the rows before.
+// `next`: the token after the rows before.
 static int check_place(const RowFile *file, uint64_t index, uint64_t next, Error *err) {
     const Row *row = &file->rows[index];
     if (row->first != next)

@@ -1,5 +1,5 @@
-// Row files: what finetuning is fed. Rows of token ids that are trained whole, each a conversation or a comparison of
-// answers to one prompt, and of each token whether it is a target. All little endian.
+// Row files, the data of finetuning: rows of token ids, each a conversation or a comparison of answers to one prompt, and
+// for each token whether it is a target. Rows are never cut. All numbers are little endian.
 //
 //   offset  type     field
 //        0  char[8]  magic "L3ROWS\0\0"
@@ -17,9 +17,9 @@
 //           32 bytes a row: u64 its first token; u32 length of its prompt; u32[3] lengths of its answers, best first (0:
 //           none); u32 source, an index into the list "sources" of meta.json beside; u32 line there, from 1 (0: unknown)
 //
-// In messages rows and their tokens are counted from 1. Rows stand in the order of their tokens, without gaps. A conversation is all prompt: at least 2 tokens, one of them,
-// not the first, trained. A comparison has a prompt of at least 1 token and 2 or 3 answers, each with a token that is
-// trained and not a header's or the end of a turn.
+// Messages count rows and their tokens from 1. Rows lie in the order of their tokens, without gaps. A conversation is all
+// prompt: it has at least 2 tokens, and at least one after the first is trained. A comparison has a prompt of at least 1
+// token and 2 or 3 answers, each with a trained token that is neither a header's nor the end of a turn.
 #ifndef LLMC_LOADER_ROWS_H
 #define LLMC_LOADER_ROWS_H
 
@@ -60,7 +60,7 @@ typedef struct {
     uint8_t tokenizer_sha256[32];
     Row *rows;     // [num_rows], owned
     uint8_t *seen; // a bit for each id below vocab_size, owned
-    Digest digest; // of all behind the header
+    Digest digest; // of everything after the header
 } RowFile;
 
 // Opens the file at path and checks all of it, every token included; the table of rows stays in memory. On failure

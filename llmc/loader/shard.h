@@ -1,4 +1,4 @@
-// A shard: a flat file of token ids behind a 256-byte header, both little endian.
+// A shard: a flat file of token ids after a 256-byte header, both little endian.
 //
 //   offset  type     field
 //        0  char[8]  magic "L3SHARD\0"

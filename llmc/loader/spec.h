@@ -1,4 +1,4 @@
-// What a loader is asked for.
+// The specification of a loader: which batches it makes.
 #ifndef LLMC_LOADER_SPEC_H
 #define LLMC_LOADER_SPEC_H
 
@@ -14,7 +14,7 @@ typedef struct {
     uint64_t seed;
     bool document_mask; // of documents: attention stays inside them, which begin at the shards' BOS token
     bool shuffle;       // false: windows in the order of the files, packs in that of their making, every epoch
-    // One epoch only: samples behind it are empty, so that loader_num_batches micro-batches have each window once.
+    // One epoch only: samples after it are empty, so that loader_num_batches micro-batches have each window once.
     bool once;
     LoaderKind kind;      // what the files must be
     bool shuffle_answers; // a comparison's answers stand in an order drawn from the seed and the row's number

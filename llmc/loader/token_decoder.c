@@ -41,7 +41,7 @@ static bool take_strip(TokenDecoder *decoder, const cJSON *part) {
     return strcmp(text_of(part, "content"), " ") == 0;
 }
 
-// Does the part fit behind those before it?
+// Does the part fit after those before it?
 static bool take_part(Reading *reading, const cJSON *part) {
     TokenDecoder *decoder = reading->decoder;
     const char *type = text_of(part, "type");

@@ -286,7 +286,7 @@ static bool is_text(Reader from, size_t count) {
     return length == 0;
 }
 
-// Writes a run of byte tokens, each as U+FFFD where they are no text, and moves the reader behind them.
+// Writes a run of byte tokens, each as U+FFFD where they are no text, and moves the reader past them.
 static void write_bytes(Writer *to, Reader *from) {
     Reader ahead = *from;
     size_t count = 0;

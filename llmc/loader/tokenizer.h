@@ -18,7 +18,7 @@ typedef struct Tokenizer Tokenizer;
 // Reads and checks the tokenizer.json at path. Errors: 2 (malformed, no BPE, or another decoder), 1 (cannot be read).
 int tokenizer_open(Tokenizer **out, const char *path, Error *err);
 
-// Writes the bytes of ids[0..count) to text, as much as fits into capacity - 1, and a zero byte behind them
+// Writes the bytes of ids[0..count) to text, as much as fits into capacity - 1, and a zero byte after them
 // (capacity 0: writes nothing). Returns the bytes that the whole text has, without the zero byte.
 // skip_special leaves out special tokens; other added tokens appear by their content. An id that the
 // tokenizer does not know appears as U+FFFD. A byte-level token may be a part of a UTF-8 character, and the text is

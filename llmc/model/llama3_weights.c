@@ -23,7 +23,7 @@ static float *training_array(const Llama3 *m, TrainingArray array) {
 // ---- initial values
 
 // Between a tensor's last element and the next tensor: padded rows, and gaps.
-static void clear_behind(Llama3 *m, const ParameterTensor *t) {
+static void clear_padding_of(Llama3 *m, const ParameterTensor *t) {
     const size_t begin = t->offset + parameter_elements(t);
     cuda_check(cudaMemsetAsync(m->params + begin, 0, (t->end - begin) * sizeof(floatX), m->stream));
 }
@@ -37,7 +37,7 @@ static void clear_training(Llama3 *m, TrainingArray first_array, size_t at, size
 static void clear_all_training(Llama3 *m) { clear_training(m, TRAINING_MASTER, 0, m->table.num_shard_elements); }
 
 void llama3_clear_padding(Llama3 *m) {
-    for (int i = 0; i < m->table.count; i++) clear_behind(m, &m->table.tensors[i]);
+    for (int i = 0; i < m->table.count; i++) clear_padding_of(m, &m->table.tensors[i]);
     if (m->shape.training) clear_all_training(m);
 }
 

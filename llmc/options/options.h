@@ -13,8 +13,8 @@
 extern "C" {
 #endif
 
-// Texts point into argv, or are NULL where an option was not given. Choices are indices into the table's
-// list.
+// Texts point into argv, or are NULL where an option was not given. Choices are indices into
+// the list of choices in the table.
 typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
     const char *train_only; // patterns
@@ -68,7 +68,7 @@ const char *options_task_name(const Options *options); // "sft"
 
 ResumeMode options_resume(const Options *options);
 
-// steps where --epochs gives them: of an epoch of so many rows. ranks: of this run. Behind options_settle_step. Errors: 2.
+// steps where --epochs gives them: of an epoch of so many rows. ranks: of this run. Call it after options_settle_step. Errors: 2.
 int options_settle_length(Options *options, uint64_t rows, int ranks, Error *err);
 
 // schedule_steps and warmup_steps where they were not given. kept: the schedule_steps of the checkpoint that

@@ -38,11 +38,11 @@ typedef struct {
 // The calling process: host, place, pid, started; the rest is zero.
 void rank_status_self(RankStatus *status);
 
-// Writes the whole file in one call, and gives it back so that NFS lets the other machines see it (a file is there
-// brought to the server when it is closed). Errors: 2, 1; *status is as before but for check.
+// Writes the whole file in one call, and closes it, as NFS shows a file to the other machines only when it is closed.
+// Errors: 2, 1; *status is as before but for check.
 int rank_status_write(RankStatus *status, const char *folder, Error *err);
 
-// Opens the file anew, as NFS asks the server for what is new only then. False: no such file, or none of this run and
+// Opens the file again, as NFS asks the server for what is new only then. False: no such file, or none of this run and
 // rank, or half-written.
 bool rank_status_read(RankStatus *status, const char *folder, uint64_t run, int rank);
 

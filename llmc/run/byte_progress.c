@@ -33,7 +33,7 @@ double byte_progress_end(ByteProgress *p) {
     return clock_seconds() - p->began;
 }
 
-void byte_progress_tell(const char *output, uint64_t bytes, double seconds) {
+void byte_progress_print(const char *output, uint64_t bytes, double seconds) {
     char size[24], span[24];
     progress_count(size, sizeof size, (double)bytes);
     progress_span(span, sizeof span, seconds);

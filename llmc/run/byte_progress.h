@@ -20,7 +20,7 @@ bool byte_progress_show(void *progress, uint64_t done, uint64_t all); // a Model
 double byte_progress_end(ByteProgress *p);                            // removes the line; seconds since the begin
 
 // A line on stdout: what was written, of how many bytes, in what time.
-void byte_progress_tell(const char *output, uint64_t bytes, double seconds);
+void byte_progress_print(const char *output, uint64_t bytes, double seconds);
 
 #ifdef __cplusplus
 }

@@ -136,7 +136,7 @@ static void add_float(cJSON *object, const char *name, double value) {
         cJSON_AddNullToObject(object, name);
 }
 
-// Each name behind `prefix`.
+// Each name after `prefix`.
 static void add_preference(cJSON *object, const char *prefix, const LogPreference *preference) {
     const struct {
         const char *name;

@@ -13,7 +13,7 @@ static void print_plan(const AverageSpec *spec, const Average *a) {
     progress_count(values, sizeof values, (double)average_num_values(a));
     printf("%s, weights normalised to sum 1:\n", average_is_adapter(a) ? "adapters" : "models");
     for (int i = 0; i < spec->count; i++) printf("  %.6g  %s\n", average_weight(a, i), spec->inputs[i]);
-    for (int i = 0; i < spec->count; i++) leftovers_tell(average_dropped(a, i), spec->inputs[i]);
+    for (int i = 0; i < spec->count; i++) leftovers_print(average_dropped(a, i), spec->inputs[i]);
     printf("%d tensors, %s values, summed in fp64 in this order, rounded to fp32 and then to %s\n",
            average_num_tensors(a), values, types[spec->type]);
     fflush(stdout);
@@ -24,7 +24,7 @@ static int write_average(const AverageSpec *spec, Average *a, Error *err) {
     byte_progress_begin(&progress);
     int code = average_write(a, byte_progress_show, &progress, err);
     const double seconds = byte_progress_end(&progress);
-    if (!code) byte_progress_tell(spec->output, average_write_bytes(a), seconds);
+    if (!code) byte_progress_print(spec->output, average_write_bytes(a), seconds);
     return code;
 }
 

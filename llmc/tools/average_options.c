@@ -44,7 +44,7 @@ static int add_input(AverageOptions *options, const char *folder) {
 static error_t take(int key, char *text, struct argp_state *state) {
     Parse *parse = state->input;
     AverageSpec *spec = &parse->options->spec;
-    if (parse->err->code) return 0; // the first mistake is told
+    if (parse->err->code) return 0; // the first mistake is reported
     switch (key) {
     case 'o':
         tool_take_folder(&spec->output, "--output", text, parse->err);

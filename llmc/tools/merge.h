@@ -19,7 +19,7 @@ typedef struct {
     const char *adapter; // folder with adapter_config.json and adapter_model.safetensors
     const char *base;    // folder of the model; NULL: the one that the adapter names
     const char *output;  // folder that is made
-    ModelType type;      // same: each tensor's of the base; of one that the base has not, the adapter's
+    ModelType type;      // same: each tensor's of the base; of one that the base lacks, the adapter's
     bool overwrite;      // allow an output that merge_write made, and replace it
 } MergeSpec;
 

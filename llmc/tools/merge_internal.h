@@ -43,7 +43,7 @@ int merge_read_config(AdapterFields *fields, const char *folder, Error *err);
 
 enum { MODULE_NAME = 512 };
 
-// NULL: the module has LoRA; else the field by which it has not.
+// NULL: the module has LoRA; else the field of adapter_config.json that leaves it out.
 const char *merge_leaves_out(const AdapterFields *fields, const char *module);
 
 // Is the module, or one that it is part of, among modules_to_save?

@@ -34,7 +34,7 @@ static void print_plan(const MergeSpec *spec, const Merge *m) {
     progress_count(bytes, sizeof bytes, (double)merge_write_bytes(m));
     print_adapter(spec, m);
     printf("base    %s\n", merge_base(m));
-    leftovers_tell(merge_dropped(m), merge_base(m));
+    leftovers_print(merge_dropped(m), merge_base(m));
     printf("%d tensors, %sB, merged in fp32, rounded to %s\n", merge_num_tensors(m), bytes, types[spec->type]);
     fflush(stdout);
 }
@@ -44,7 +44,7 @@ static int write_merged(const MergeSpec *spec, Merge *m, Error *err) {
     byte_progress_begin(&progress);
     int code = merge_write(m, byte_progress_show, &progress, err);
     const double seconds = byte_progress_end(&progress);
-    if (!code) byte_progress_tell(spec->output, merge_write_bytes(m), seconds);
+    if (!code) byte_progress_print(spec->output, merge_write_bytes(m), seconds);
     return code;
 }
 

@@ -19,7 +19,7 @@ static bool ends_at(const char *module, size_t length, const char *end) {
     return size <= length && strncmp(module + length - size, end, size) == 0;
 }
 
-// Is the module's name that, or does it end so behind a dot?
+// Is the module's name that, or does it end so after a dot?
 static bool is_called(const char *module, const char *name) {
     const size_t length = strlen(module), size = strlen(name);
     return ends_at(module, length, name) && (size == length || module[length - size - 1] == '.');

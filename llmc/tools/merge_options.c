@@ -36,7 +36,7 @@ typedef struct {
 static error_t take(int key, char *text, struct argp_state *state) {
     const Parse *parse = state->input;
     MergeSpec *spec = parse->spec;
-    if (parse->err->code) return 0; // the first mistake is told
+    if (parse->err->code) return 0; // the first mistake is reported
     switch (key) {
     case 'a':
         tool_take_folder(&spec->adapter, "--adapter", text, parse->err);

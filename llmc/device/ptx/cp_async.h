@@ -1,5 +1,5 @@
 // cp.async: 16 bytes from global to shared memory in the background. They have arrived, for the thread that asked, when
-// cp_async_wait returns; for the others after a barrier behind that. Source: PTX ISA, "cp.async".
+// cp_async_wait returns; for the others after a barrier that follows it. Source: PTX ISA, "cp.async".
 #ifndef LLMC_DEVICE_PTX_CP_ASYNC_H
 #define LLMC_DEVICE_PTX_CP_ASYNC_H
 
