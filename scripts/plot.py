@@ -28,10 +28,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from llmdata.errors import Fault, InputError
-from llmdata.options import add_version
+from llmdata.options import add_version, check_bounds
 from llmdata.text_file import read_lines, read_object
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
@@ -248,7 +249,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_options(options: argparse.Namespace) -> None:
+    check_bounds(options, {"dpi": (1, 2400)})
+    kinds, kind = FigureCanvasAgg.filetypes, options.output.suffix[1:].lower() if options.output else ""
+    if kind and kind not in kinds:
+        raise InputError(f"--output {options.output}: expected a name that ends in one of .{', .'.join(sorted(kinds))}")
+
+
 def run(options: argparse.Namespace) -> None:
+    check_options(options)
     runs = [read_run(name, options.x) for name in options.runs]
     references = find_references(options.reference, runs)
     options.output = options.output or runs[0].path.parent / "loss.png"

@@ -94,6 +94,9 @@ def test_bad_usage(tmp_path):
     assert "expected NAME=VALUE" in plot(run, "--reference", "x=y").stderr
     assert plot(run, "--reference", "6.5").returncode == 2
     assert plot(run, "--output", tmp_path / "none" / "x.png").returncode == 1
+    for option, value, expected in (("--dpi", "0", "expected 1 to"), ("--output", tmp_path / "x.bogus", ".png, ")):
+        result = plot(run, option, value)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1 and expected in result.stderr, result.stderr
 
 
 # ---- what the panel shows
