@@ -310,7 +310,7 @@ def test_state_comes_back(written):
     written[0].lib.c.cJSON_Delete(state)
 
 
-# ---- damage (row 19)
+# ---- damage
 
 FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", SUMS,
          "trainer/optimizer.safetensors", "trainer/state.json"]  # fmt: skip

@@ -1,4 +1,5 @@
-"""All fields of a row reach the chat template: ids are transformers', trained is what the assistant produces, formats of others are read."""
+"""All fields of a row reach the chat template: ids are those of transformers, what the
+assistant produces is trained, and formats of other programs are read."""
 
 import datetime
 import itertools

@@ -335,7 +335,7 @@ def test_expression_that_is_not_taken(source):
 
 
 def test_what_composes_with_neighbours():
-    """By Unicode's tables: no seam before a letter that composition may change."""
+    """By Unicode's tables: no cut point before a letter that composition may change."""
     parts = [unicodedata.decomposition(chr(code)).split() for code in range(sys.maxunicode + 1)]
     pairs = [[chr(int(part, 16)) for part in pair] for pair in parts if len(pair) == 2 and pair[0][0] != "<"]
     firsts = {pair[0] for pair in pairs} | set(map(chr, (*range(0xAC00, 0xD7A4), *range(0x1100, 0x1113))))

@@ -1,4 +1,4 @@
-"""data/prepare_chat.py: rows have transformers' ids, and trained is what the assistant said, whatever the template is."""
+"""data/prepare_chat.py: rows have the ids of transformers, and what the assistant said is trained, whatever the template."""
 
 import datetime
 import json

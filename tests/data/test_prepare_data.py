@@ -1,4 +1,4 @@
-"""data/prepare_data.py: what comes out of text is that text again, and bad text is refused with one line and code 2."""
+"""data/prepare_data.py: the tokens of a text decode to that text, and bad text is refused with one line and code 2."""
 
 import hashlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""data/llmdata/rows.py: the bytes of row files as llmc/loader/rows.h has them, and rows come back as they were."""
+"""data/llmdata/rows.py: row files have the format of llmc/loader/rows.h, and rows that are read equal those that were written."""
 
 import random
 import struct

@@ -1,4 +1,4 @@
-"""SentencePiece's tokenizer.model, converted: the ids of the library itself, and what has no counterpart is refused."""
+"""SentencePiece's tokenizer.model, converted: ids are those of the library itself, and a model without a counterpart is refused."""
 
 import json
 import random

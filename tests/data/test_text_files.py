@@ -1,5 +1,5 @@
-"""Files of text as people have them: the same content is the same rows and tokens whatever it is packed in, and what can't be
-read is refused with what to do."""
+"""Text in the formats that people have: the same content gives the same rows and tokens in every format, and a file that cannot be
+read is refused with advice."""
 
 import gzip
 import json

@@ -1,6 +1,6 @@
-"""Who holds what: the host's mma.sync and ldmatrix against the layouts that CuTe publishes, and the host's
-fast products against the GPU's sequence of instructions, run one by one on the host. Inputs are small integers:
-every result is exact.
+"""Which lane holds which element: mma.sync and ldmatrix of the CPU target are compared with the layouts that CuTe publishes,
+and its fast products with the GPU's sequence of instructions, run one by one on the CPU. Inputs are small integers, so every
+result is exact.
 
 Needs the CPU target; CuTe's comparison also PyPI `nvidia-cutlass` 4.2.0 and the CUDA toolkit's headers."""
 
@@ -25,7 +25,7 @@ def host(tmp_path_factory):
     """The wrappers compiled for the CPU target, beside the library that holds its scheduler."""
     lib = llmc.load("bf16")
     if not lib.on_cpu or lib.checked:
-        pytest.skip("the host's meaning of the instructions is tested in the plain cpu build")
+        pytest.skip("the CPU's meaning of the instructions is tested in the plain cpu build")
     out = tmp_path_factory.mktemp("mma") / "libmma_layout.so"
     folder = llmc.build_folders()["bf16"]
     compile_program(

@@ -1,4 +1,4 @@
-"""Options of train_llama3: --help lists them all, and a bad one gets exit code 2, one line, and nothing written (row 31)."""
+"""Options of train_llama3: --help lists them all, and a bad one gets exit code 2 and one line, and writes nothing."""
 
 import ctypes
 import json

@@ -31,7 +31,7 @@ def folder_besides(work, name):
     return copy
 
 
-# ---- ranks that are not of one mind (row 28)
+# ---- ranks that do not agree
 
 
 @pytest.mark.parametrize(

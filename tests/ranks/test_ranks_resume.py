@@ -147,7 +147,7 @@ def test_a_part_that_cannot_be_written(tmp_path):
     assert json.loads((work.output / "checkpoint/trainer/state.json").read_text())["step"] == 7
 
 
-# ---- checkpoints that lack something (row 20)
+# ---- checkpoints that lack something
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The data and the counting of scripts/finetune_demo.sh: questions are answered by what they say, and none is trained on."""
+"""The data of scripts/finetune_demo.sh and how it counts: the stories answer the questions, and no held-out one is trained on."""
 
 import json
 import random

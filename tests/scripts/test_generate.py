@@ -1,4 +1,4 @@
-"""scripts/generate.py: texts against transformers', chats, stops, streaming, and what it says to bad input."""
+"""scripts/generate.py: texts against transformers', chats, stops, streaming, and messages for bad input."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""scripts/plan.py: memory is what train_llama3 prints, bytes on the links are what hand computation gives, limits are said."""
+"""scripts/plan.py: memory is what train_llama3 prints, bytes on the links are those computed by hand, limits are stated."""
 
 import json
 import re

@@ -1,5 +1,5 @@
-"""One round of post-training: every stage really run with a very small model, killed in each and gone on with, its report, and what
-is said to a file that does not say what it must."""
+"""One round of post-training: every stage is really run with a very small model, killed and continued; the report; and messages for
+a bad file."""
 
 import contextlib
 import fcntl

@@ -1,5 +1,5 @@
 """Rejection sampling: scores against transformers' LlamaForSequenceClassification, texts that do not depend on what is computed
-beside them, the best of them, runs that are killed and go on, and what is said to bad input."""
+beside them, the best of them, runs that are killed and continued, and messages for bad input."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What scripts say where a package is missing, or where nobody takes what they print."""
+"""What scripts do when a package is missing, or when their output cannot be written."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""scripts/supervise.sh: with a command that fails as it is told, and with the program."""
+"""scripts/supervise.sh: with a command that fails on request, and with train_llama3."""
 
 import fcntl
 import os

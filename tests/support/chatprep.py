@@ -1,4 +1,4 @@
-"""data/prepare_chat.py, called in this process, with tokenizers, templates and conversations for it."""
+"""Calls data/prepare_chat.py in this process; makes tokenizers, templates and conversations for it."""
 
 import json
 import random
@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from tokenizers import AddedToken, Tokenizer
-
 
 from llmdata import rows  # noqa: E402
 from llmdata import tokenizer as tokenizers  # noqa: E402

@@ -1,4 +1,4 @@
-"""Chat templates in the manner of published ones, with tools, reasoning and parts, and conversations that have all of it."""
+"""Chat templates like published ones, with tools, reasoning and content parts, and conversations that use all of these."""
 
 import json
 import random

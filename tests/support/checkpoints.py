@@ -1,4 +1,4 @@
-"""A store of checkpoints (llmc/checkpoint) for tests: ctypes of its structures, and programs that write into one."""
+"""A store of checkpoints (llmc/checkpoint) for tests: structs and functions through ctypes, and programs that write one."""
 
 import ctypes
 import os

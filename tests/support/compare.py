@@ -1,13 +1,14 @@
-"""The rule of what is right. The reference is computed in float64 from the very inputs the kernel had (already rounded
-to floatX), so that only the kernel's own error is measured.
+"""The rule that says whether a kernel's result is right. The reference is computed in float64 from the same inputs that the
+kernel had (already rounded to floatX), so that only the kernel's own error is measured.
 
   bf16: the error is at most 1.5 times that of PyTorch's own bf16 operator on the same input, and small in itself.
   fp32: relative L2 error at most 1e-5.
 
-One draw of inputs does not tell the two errors' ratio: where a few roundings outweigh all others (one steep softmax in a
-small model does that), it is luck who made the larger ones. So a test in which some bf16 result is not clearly within
-the limit is run on new inputs (judged), and the rule is then asked of the root mean squares of all draws, the first
-among them: what is wrong in each draw is still found, and so is what is grossly wrong in one.
+A single draw of inputs does not determine the ratio of the two errors: where a few roundings outweigh all others (one steep
+softmax in a small model is enough), chance decides which side made the larger ones. So a test in which some bf16 result
+is not clearly within the limit is repeated with new inputs (see judged), and the rule is applied to the root mean
+squares of all draws, including the first. A fault that shows in every draw is still found, and so is a gross one in a
+single draw.
 """
 
 import collections

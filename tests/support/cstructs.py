@@ -1,4 +1,4 @@
-"""C structs as ctypes structures, read from llmc's headers, so that the tests have each field as soon as C has it.
+"""C structs as ctypes structures, read from llmc's headers, so that no test has a copy of a struct's fields.
 
     structs = cstructs.read("model/run_shape.h")   # {name: class}, also of the headers that it includes
     shape = structs["RunShape"](B=2, T=64)

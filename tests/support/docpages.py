@@ -1,4 +1,4 @@
-"""What README.md and docs/*.md hold: blocks of commands, names of programs, options, files and links.
+"""Reads README.md and docs/*.md: blocks of commands, names of programs, options, files and links.
 
     for block in blocks(text): ...           # .language, .text, .line, .reason (why it is not run, or None)
     options(block.text)                      # [(program, "--option"), ...] of the commands

@@ -1,4 +1,4 @@
-"""Judges the calls that tests/checkpoint/faulty_io.c records: whether what gets its final name is on the disk by then.
+"""Judges the calls that tests/checkpoint/faulty_io.c records: whether a file that gets its final name is on the disk by then.
 
 A file's bytes are on the disk after fsync of the file, its name after fsync of the folder. The rules:
 - what is renamed has no unsynced byte, and, where it is a folder, no unsynced name in it or below it;

@@ -1,4 +1,4 @@
-"""llmc/eval through ctypes, and what its tests evaluate: a tokenizer, a random model, questions and documents."""
+"""llmc/eval through ctypes, and what its tests need: a tokenizer, questions and documents."""
 
 import ctypes
 import json
@@ -17,7 +17,7 @@ from llmdata import tokenizer as tokenizers  # noqa: E402
 
 
 STRUCTS = cstructs.read("eval/items.h", "eval/pack.h", "eval/metrics.h")
-EvalItem, EvalEnding, EvalSet, EvalPacking, EvalResult = map(STRUCTS.get, "EvalItem EvalEnding EvalSet EvalPacking EvalResult".split())
+EvalSet, EvalPacking, EvalResult = map(STRUCTS.get, ("EvalSet", "EvalPacking", "EvalResult"))
 
 
 def file_bytes(items, kind=1, vocab=1000, sha=bytes(range(32)), magic=b"L3EVALS\0", version=1, byte_order=0x01020304,

@@ -1,5 +1,4 @@
-"""A small pretrained model and finetuning rows for it, for the tests at the program's boundary."""
-
+"""A small pretrained model, and rows to finetune it on, for the tests that run the program."""
 
 import numpy as np
 from trainrun import BOS, EOS, VOCAB, Workplace

@@ -1,4 +1,4 @@
-"""The host-only part of libllmc (no kernels, no device) through ctypes.
+"""Functions of libllmc that need no kernel and no device, through ctypes.
 
 LLMC_BUILD names the folder of the library (of several, separated by colons, the first is taken), else it is
 build/LLMC_TARGET.
@@ -28,7 +28,7 @@ Error, LlamaConfig, Shard, Row, RowFile, Packing, LoaderSpec, Batch, Safetensors
 
 
 class Failure(Exception):
-    """A library function returned an error; code and message are its."""
+    """A library function returned an error, with this code and message."""
 
     def __init__(self, code, message):
         super().__init__(message)
@@ -117,7 +117,7 @@ def fresh_random():
 
 
 def expect_refusal(code, words, name, *arguments):
-    """Asserts that the call fails with that code and a message that has all the words; returns the message."""
+    """Asserts that the call fails with that code and a message that contains all the words. Returns the message."""
     try:
         call(name, *arguments)
     except Failure as failure:
@@ -125,7 +125,7 @@ def expect_refusal(code, words, name, *arguments):
         for word in words:
             assert str(word) in failure.message, f"{word!r} not in: {failure.message}"
         return failure.message
-    raise AssertionError(f"{name} took what it had to refuse ({words})")
+    raise AssertionError(f"{name} accepted what it had to refuse ({words})")
 
 
 def shard_header(

@@ -1,4 +1,4 @@
-"""average_llama3 and merge_lora, run as a user runs them."""
+"""Runs average_llama3 and merge_lora as a user does."""
 
 import subprocess
 

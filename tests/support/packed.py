@@ -1,4 +1,4 @@
-"""Batches of packed choices: prompts with several answers each, as the loader has them, and the losses over them."""
+"""Batches of packed choices: prompts with several answers each, as the loader makes them, and the losses computed on them."""
 
 import torch
 

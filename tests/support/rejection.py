@@ -1,4 +1,4 @@
-"""A policy, a reward model and prompts, and scripts/rejection_sample.py run on them."""
+"""A policy, a reward model and prompts, and functions that run scripts/rejection_sample.py on them."""
 
 import contextlib
 import datetime

@@ -1,4 +1,4 @@
-"""data/prepare_data.py, run as a user runs it, and texts for it."""
+"""Runs data/prepare_data.py as a user does, and makes texts for it."""
 
 import json
 import random

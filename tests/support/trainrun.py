@@ -1,4 +1,4 @@
-"""A very small model, data for it, and train_llama3 run on them, for the tests at the program's boundary."""
+"""A very small model and data for it, and functions that run train_llama3 on them."""
 
 import hashlib
 import json
