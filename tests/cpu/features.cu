@@ -1,5 +1,5 @@
 // What the CPU target offers to kernels, each used once by a small kernel. Prints one line an array: name, then its
-// numbers (floats as %.17g). tests/cpu/test_host_target.py knows what they must be.
+// numbers (floats as %.17g). tests/cpu/test_cpu_target.py knows what they must be.
 #include "device/device.h"
 #include "device/launch.h"
 #include "device/reduce.h"
