@@ -192,7 +192,7 @@ static void print_wrapped(FILE *out, int indent, const char *format, va_list arg
     free(text);
 }
 
-void progress_say(FILE *out, int indent, const char *format, ...) {
+void progress_line(FILE *out, int indent, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     print_wrapped(out, indent, format, arguments);

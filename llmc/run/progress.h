@@ -53,7 +53,7 @@ void progress_print(Progress *progress, const char *format, ...) __attribute__((
 
 // Prints a line to an output that has no progress line. On a terminal a line that is too wide is broken between words, here as
 // in progress_print, and its rest is indented by `indent` columns.
-void progress_say(FILE *out, int indent, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void progress_line(FILE *out, int indent, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 // Leaves the last line standing.
 void progress_end(Progress *progress);

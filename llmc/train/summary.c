@@ -10,9 +10,9 @@ enum { SUMMARY_INDENT = 10 }; // of the text after a line's name
 static void print_ranks(const Run *run) {
     const Team *team = &run->team;
     if (team->size == 1) return;
-    progress_say(stdout, SUMMARY_INDENT, "ranks     %d over %s, ZeRO-%lld, shard group %d", team->size,
-                 world_transport(team->world), (long long)run->options.zero,
-                 options_shard_group(&run->options, team->size));
+    progress_line(stdout, SUMMARY_INDENT, "ranks     %d over %s, ZeRO-%lld, shard group %d", team->size,
+                  world_transport(team->world), (long long)run->options.zero,
+                  options_shard_group(&run->options, team->size));
 }
 
 // Prints how much of the validation data is evaluated, unless it is all.
@@ -20,8 +20,8 @@ static void print_coverage(const Options *o, const Loader *val) {
     char text[64];
     if (!val || !o->eval_every || evaluate_coverage(text, sizeof text, val, (int)o->batch_size, o->eval_batches))
         return;
-    progress_say(stdout, SUMMARY_INDENT, "validation on %s, always the same (--eval-batches %lld)", text,
-                 (long long)o->eval_batches);
+    progress_line(stdout, SUMMARY_INDENT, "validation on %s, always the same (--eval-batches %lld)", text,
+                  (long long)o->eval_batches);
 }
 
 // Prints whether links put a file into the set more than once.
@@ -29,19 +29,19 @@ static void print_duplicates(const Loader *loader, const char *option) {
     const char *first = "", *second = "";
     const int duplicates = loader_count_duplicates(loader, &first, &second);
     if (duplicates)
-        progress_say(stdout, SUMMARY_INDENT, "twice     %d file%s of %s under another name: %s is %s", duplicates,
-                     duplicates == 1 ? "" : "s", option, second, first);
+        progress_line(stdout, SUMMARY_INDENT, "twice     %d file%s of %s under another name: %s is %s", duplicates,
+                      duplicates == 1 ? "" : "s", option, second, first);
 }
 
 static void print_documents(const TrainData *data, const Options *o) {
     const int files = loader_num_shards(data->train);
     char tokens[16];
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(data->train));
-    progress_say(stdout, SUMMARY_INDENT, "data      %s tokens in %d shard%s, %llu windows of %lld", tokens, files,
-                 files == 1 ? "" : "s", (unsigned long long)loader_num_windows(data->train), (long long)o->seq_len);
+    progress_line(stdout, SUMMARY_INDENT, "data      %s tokens in %d shard%s, %llu windows of %lld", tokens, files,
+                  files == 1 ? "" : "s", (unsigned long long)loader_num_windows(data->train), (long long)o->seq_len);
     print_coverage(o, data->val);
     if (!data->tokenizer)
-        progress_say(
+        progress_line(
             stdout, SUMMARY_INDENT,
             "tokenizer none: llm.c's shards name none, and without --tokenizer FILE the checkpoints have none");
 }
@@ -51,10 +51,10 @@ static void print_rows(const TrainData *data, const Options *o, const char *rows
     char tokens[16], rows[16];
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(data->train));
     progress_count(rows, sizeof rows, (double)loader_num_rows(data->train));
-    progress_say(stdout, SUMMARY_INDENT, "task      %s", options_task_name(o));
-    progress_say(stdout, SUMMARY_INDENT, "data      %s %s, %s tokens in %d file%s, %llu packs of %d, %.1f %% full",
-                 rows, rows_name, tokens, files, files == 1 ? "" : "s",
-                 (unsigned long long)loader_num_windows(data->train), T, 100 * loader_fill(data->train));
+    progress_line(stdout, SUMMARY_INDENT, "task      %s", options_task_name(o));
+    progress_line(stdout, SUMMARY_INDENT, "data      %s %s, %s tokens in %d file%s, %llu packs of %d, %.1f %% full",
+                  rows, rows_name, tokens, files, files == 1 ? "" : "s",
+                  (unsigned long long)loader_num_windows(data->train), T, 100 * loader_fill(data->train));
     train_data_print_skipped(data->train, "--train-data", T);
     if (data->val) train_data_print_skipped(data->val, "--val-data", T);
     print_coverage(o, data->val);
@@ -71,14 +71,14 @@ static void print_data(const TrainData *data, const Options *o, const TaskKind *
 static void print_model(const LlamaConfig *config, const ParameterTable *table) {
     char parameters[16], trained[16];
     progress_count(parameters, sizeof parameters, (double)table->num_parameters);
-    progress_say(stdout, SUMMARY_INDENT,
-                 "model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d", parameters,
-                 config->num_hidden_layers, config->hidden_size, config->num_attention_heads,
-                 config->num_key_value_heads, config->vocab_size);
+    progress_line(stdout, SUMMARY_INDENT,
+                  "model     %s parameters: %d layers, hidden %d, %d heads over %d, vocabulary %d", parameters,
+                  config->num_hidden_layers, config->hidden_size, config->num_attention_heads,
+                  config->num_key_value_heads, config->vocab_size);
     if (table->num_trained == table->num_parameters) return;
     progress_count(trained, sizeof trained, (double)table->num_trained);
-    progress_say(stdout, SUMMARY_INDENT, "trained   %s of them, %.3g %%", trained,
-                 100 * (double)table->num_trained / (double)table->num_parameters);
+    progress_line(stdout, SUMMARY_INDENT, "trained   %s of them, %.3g %%", trained,
+                  100 * (double)table->num_trained / (double)table->num_parameters);
 }
 
 static void print_length(const Run *run, const Loader *train) {
@@ -88,15 +88,15 @@ static void print_length(const Run *run, const Loader *train) {
     const double rows = (double)(o->batch_size * o->grad_accum * run->team.size);
     const double epochs = (double)o->steps * rows / (double)loader_num_windows(train);
     if (run->team.size > 1) snprintf(among, sizeof among, " on each of %d ranks", run->team.size);
-    progress_say(stdout, SUMMARY_INDENT, "run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs",
-                 (long long)o->steps, step_tokens, (long long)o->grad_accum, (long long)o->batch_size,
-                 (long long)o->seq_len, among, epochs);
+    progress_line(stdout, SUMMARY_INDENT, "run       %lld steps of %s tokens (%lld x %lld rows of %lld%s), %.2f epochs",
+                  (long long)o->steps, step_tokens, (long long)o->grad_accum, (long long)o->batch_size,
+                  (long long)o->seq_len, among, epochs);
 }
 
 void summary_print(const Run *run, const RunIdentity *identity, const Resume *resume, const TrainData *data,
                    const TaskKind *kind, const Llama3 *model, const Sampling *sampling) {
-    progress_say(stdout, SUMMARY_INDENT, "version   %s, %s", LLMC_VERSION, version_precision());
-    progress_say(stdout, SUMMARY_INDENT, "device    %s", identity->device);
+    progress_line(stdout, SUMMARY_INDENT, "version   %s, %s", LLMC_VERSION, version_precision());
+    progress_line(stdout, SUMMARY_INDENT, "device    %s", identity->device);
     print_model(&run->config, llama3_parameters(model));
     print_data(data, &run->options, kind);
     print_length(run, data->train);
