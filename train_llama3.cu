@@ -2,7 +2,7 @@
 //
 // main: options → all ranks meet → run: set up → load the weights → THE LOOP (train) → save. The model side of a step is
 // llmc/model/llama3.h; what is measured, logged and saved after it is llmc/train/observe.h. read_batches, train_step and
-// finish are not static so that tests can take a run step by step.
+// finish_run are not static so that tests can take a run step by step.
 #include <math.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -76,7 +76,7 @@ void train_step(Trainer *t) {
 }
 
 // Prints how the run ended, waits for a checkpoint that is being written, and writes the last one.
-int finish(Trainer *t, Error *err) {
+int finish_run(Trainer *t, Error *err) {
     watchdog_phase("saving");
     pace_print_end(&t->pace, &t->run, t->state.step);
     pace_write_timeline(&t->pace, &t->run, t->state.step);
@@ -91,7 +91,7 @@ static int train(Trainer *t, Error *err) {
         train_step(t);                         // learning rate, forward, loss, backward, clipping, AdamW
         code = observe_step(t, err);           // log line, validation loss, sample, checkpoint
     }
-    return code ? code : finish(t, err); // the last checkpoint: a directory that transformers opens
+    return code ? code : finish_run(t, err); // the last checkpoint: a directory that transformers opens
 }
 
 static int run(const Options *options, const Team *team, Error *err) {

@@ -25,11 +25,16 @@
 
 static int layer_bucket(int l) { return 1 + l; }
 
-// The products of a linear layer y[N,OC] = x[N,IC] · w[OC,IC]^T, w at that offset of the parameters; backward: the weight's
-// gradient (+=, in that bucket; none where w is frozen) and dx (=; NULL: not needed).
-static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC);
-static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
-                            int OC, int IC);
+// A weight w[OC,IC] at an offset of the parameters.
+typedef struct {
+    size_t at;
+    int OC, IC;
+} Matrix;
+
+// The products of a linear layer y[N,OC] = x[N,IC] · w^T; backward: the weight's gradient (+=, in that bucket; none where w is
+// frozen) and dx (=; NULL: not needed).
+static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N);
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, int bucket, int N);
 
 // The backward pass of llama3_project: gradients of the matrices that are trained (+=), and dx (=).
 static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit);
@@ -115,9 +120,9 @@ static const floatX *chunk_input(const Llama3 *m, Chunk chunk) {
     return m->acts.final_norm + (size_t)chunk.first * (size_t)m->config.hidden_size;
 }
 
-void llama3_make_logits(Llama3 *m, const floatX *x, int rows) {
-    linear(m, m->classifier.logits, x, m->table.head, rows, m->table.padded_vocab, m->config.hidden_size);
-}
+static Matrix head(const Llama3 *m) { return (Matrix){m->table.head, m->table.padded_vocab, m->config.hidden_size}; }
+
+void llama3_make_logits(Llama3 *m, const floatX *x, int rows) { linear(m, m->classifier.logits, x, head(m), rows); }
 
 static void chunk_logits(Llama3 *m, Chunk chunk) { llama3_make_logits(m, chunk_input(m, chunk), chunk.count); }
 
@@ -134,8 +139,7 @@ static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
     cross_entropy_backward(m->classifier.losses + chunk.first, m->classifier.logits, m->batch.targets + chunk.first,
                            weights ? weights + chunk.first : NULL, &m->step.scalars->loss_scale, chunk.count,
                            m->config.vocab_size, VP, m->stream);
-    linear_backward(m, dnorm, m->classifier.logits, chunk_input(m, chunk), m->table.head_bucket, m->table.head,
-                    chunk.count, VP, C);
+    linear_backward(m, dnorm, m->classifier.logits, chunk_input(m, chunk), head(m), m->table.head_bucket, chunk.count);
 }
 
 // Gradients of the classifier's weights begin and end here; a tied classifier's are complete only with the embedding's.
@@ -372,34 +376,29 @@ bool llama3_update_applied(const Llama3 *m) { return m->step.host_result->apply 
 
 // ---- matrix products
 
-static void linear(Llama3 *m, floatX *y, const floatX *x, size_t w, int N, int OC, int IC) {
-    matmul(y, MATMUL_OUT_FLOATX, x, m->params + w, N, OC, IC, false, true, false, m->stream);
+static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N) {
+    matmul(y, MATMUL_OUT_FLOATX, x, m->params + w.at, N, w.OC, w.IC, false, true, false, m->stream);
 }
 
-static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int bucket, size_t w, int N,
-                            int OC, int IC) {
-    if (w < m->table.num_trained_elements)
-        matmul(bucket_gradient(m->zero, bucket, w), MATMUL_OUT_FP32, dy, x, OC, IC, N, true, false, true, m->stream);
-    if (dx) matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w, N, IC, OC, false, false, false, m->stream);
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, int bucket, int N) {
+    if (w.at < m->table.num_trained_elements)
+        matmul(bucket_gradient(m->zero, bucket, w.at), MATMUL_OUT_FP32, dy, x, w.OC, w.IC, N, true, false, true,
+               m->stream);
+    if (dx) matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w.at, N, w.IC, w.OC, false, false, false, m->stream);
 }
 
-typedef struct {
-    size_t w;
-    int OC, IC;
-} Unit;
-
-static Unit unit_of(const Llama3 *m, int layer, LayerUnit unit) {
+static Matrix unit_matrix(const Llama3 *m, int layer, LayerUnit unit) {
     const LayerOffsets *at = &m->table.layers[layer];
     const int C = m->config.hidden_size, F = m->config.intermediate_size;
     switch (unit) {
     case UNIT_QKV:
-        return (Unit){at->qkv, llama_config_qkv_width(&m->config), C};
+        return (Matrix){at->qkv, llama_config_qkv_width(&m->config), C};
     case UNIT_OUTPUT:
-        return (Unit){at->output, C, m->config.num_attention_heads * m->config.head_dim};
+        return (Matrix){at->output, C, m->config.num_attention_heads * m->config.head_dim};
     case UNIT_GATE_UP:
-        return (Unit){at->gate_up, 2 * F, C};
+        return (Matrix){at->gate_up, 2 * F, C};
     default:
-        return (Unit){at->down, C, F};
+        return (Matrix){at->down, C, F};
     }
 }
 
@@ -407,38 +406,41 @@ static Unit unit_of(const Llama3 *m, int layer, LayerUnit unit) {
 
 static float adapter_scale(const Llama3 *m) { return (float)(m->table.lora_alpha / m->table.lora_rank); }
 
+static Matrix adapter_a(const Llama3 *m, const LoraAdapter *a) { return (Matrix){a->a, m->table.lora_rank, a->in}; }
+static Matrix adapter_b(const Llama3 *m, const LoraAdapter *a) { return (Matrix){a->b, a->out, m->table.lora_rank}; }
+
 static void add_adapter(Llama3 *m, const LoraAdapter *a, floatX *y, const floatX *x, int N, int width) {
     const Activations *acts = &m->acts;
-    linear(m, acts->lora_low, x, a->a, N, m->table.lora_rank, a->in);
-    linear(m, acts->lora_wide, acts->lora_low, a->b, N, a->out, m->table.lora_rank);
+    linear(m, acts->lora_low, x, adapter_a(m, a), N);
+    linear(m, acts->lora_wide, acts->lora_low, adapter_b(m, a), N);
     lora_add(y, acts->lora_wide, adapter_scale(m), N, width, a->first, a->out, m->stream);
 }
 
 // x A^T is computed again, which costs less than keeping it for each projection.
 static void adapter_backward(Llama3 *m, const LoraAdapter *a, int bucket, floatX *dx, const floatX *dy, const floatX *x,
                              int width) {
-    const int N = num_positions(m), rank = m->table.lora_rank;
+    const int N = num_positions(m);
     floatX *low = m->acts.lora_low, *dlow = m->grads.lora_low, *wide = m->acts.lora_wide;
     lora_take(wide, dy, adapter_scale(m), N, width, a->first, a->out, m->stream);
-    linear(m, low, x, a->a, N, rank, a->in);
-    linear_backward(m, dlow, wide, low, bucket, a->b, N, a->out, rank);
-    linear_backward(m, wide, dlow, x, bucket, a->a, N, rank, a->in);
+    linear(m, low, x, adapter_a(m, a), N);
+    linear_backward(m, dlow, wide, low, adapter_b(m, a), bucket, N);
+    linear_backward(m, wide, dlow, x, adapter_a(m, a), bucket, N);
     lora_add(dx, wide, 1.0f, N, a->in, 0, a->in, m->stream);
 }
 
 void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N) {
     const LayerOffsets *at = &m->table.layers[layer];
-    const Unit u = unit_of(m, layer, unit);
-    linear(m, y, x, u.w, N, u.OC, u.IC);
+    const Matrix w = unit_matrix(m, layer, unit);
+    linear(m, y, x, w, N);
     for (int i = 0; i < at->num_adapters; i++)
-        if (at->adapters[i].unit == unit) add_adapter(m, &at->adapters[i], y, x, N, u.OC);
+        if (at->adapters[i].unit == unit) add_adapter(m, &at->adapters[i], y, x, N, w.OC);
 }
 
 static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit) {
     const LayerOffsets *at = &m->table.layers[layer];
-    const Unit u = unit_of(m, layer, unit);
+    const Matrix w = unit_matrix(m, layer, unit);
     const int N = num_positions(m), bucket = layer_bucket(layer);
-    linear_backward(m, dx, dy, x, bucket, u.w, N, u.OC, u.IC);
+    linear_backward(m, dx, dy, x, w, bucket, N);
     for (int i = 0; i < at->num_adapters; i++)
-        if (at->adapters[i].unit == unit) adapter_backward(m, &at->adapters[i], bucket, dx, dy, x, u.OC);
+        if (at->adapters[i].unit == unit) adapter_backward(m, &at->adapters[i], bucket, dx, dy, x, w.OC);
 }

@@ -304,5 +304,5 @@ def load_oracle(precision):
 
 
 def load_loop(precision):
-    """The library together with train_llama3.cu's read_batches, train_step and finish."""
+    """The library together with train_llama3.cu's read_batches, train_step and finish_run."""
     return Library(precision, build_folders()[precision], "libtrain_llama3.so")

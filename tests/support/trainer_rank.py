@@ -15,7 +15,7 @@ library = ctypes.CDLL(os.path.join(BUILD, "libtrain_llama3.so"))
 library.train_model.restype = c_void_p
 for function in (library.train_model, library.train_close, library.train_step):
     function.argtypes = [c_void_p]
-for function in (library.train_load, library.train_begin, library.observe_step, library.read_batches, library.finish):
+for function in (library.train_load, library.train_begin, library.observe_step, library.read_batches, library.finish_run):
     function.argtypes = [c_void_p, c_void_p]
 library.run_done.argtypes = [c_void_p, c_int64]  # a Trainer begins with its Run
 library.run_done.restype = ctypes.c_bool
@@ -92,7 +92,7 @@ def main(spoil, rank, step, *arguments):
         check(library.train_load(trainer, byref(error)))
         check(library.train_begin(trainer, byref(error)))
         train(spoil, int(rank), int(step))
-        check(library.finish(trainer, byref(error)))
+        check(library.finish_run(trainer, byref(error)))
     except Stopped as stopped:
         code = stopped.args[0]
         if team.rank == 0:
