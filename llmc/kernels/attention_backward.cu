@@ -99,6 +99,17 @@ template <int N, int M> __device__ __forceinline__ void zero_all(Acc<N> (&acc)[M
     for (int m = 0; m < M; m++) acc_zero(acc[m]);
 }
 
+template <int N, int M> __device__ __forceinline__ void zero_all(Acc<N> (&first)[M], Acc<N> (&second)[M]) {
+    zero_all(first);
+    zero_all(second);
+}
+
+template <int N, int M>
+__device__ __forceinline__ void all_frags_from_acc(FragA<floatX, N> (&frags)[M], const Acc<N> (&acc)[M]) {
+#pragma unroll
+    for (int m = 0; m < M; m++) frag_from_acc(frags[m], acc[m]);
+}
+
 // One gradient out through the warp's own rows of a tile that is not needed any more: 16-byte stores.
 template <int M, int N, int COLS>
 __device__ __forceinline__ void store_gradient(floatX *to, size_t stride, SharedTile<floatX, COLS> staging,
@@ -153,6 +164,15 @@ __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const 
     }
 }
 
+template <int N, int M>
+__device__ __forceinline__ void softmax_gradients(Acc<N> (&p)[M], Acc<N> (&ds)[M], ByColumn lse, ByColumn d,
+                                                  float scale) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) softmax_gradient(p[m].c[0][h], ds[m].c[0][h], lse, d, scale);
+}
+
 template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
@@ -200,8 +220,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const bool active = warp_key0 < T;
     const int warp_end = min(warp_key0 + 16 * M, T);
     Acc<OUT> dk[M], dv[M];
-    zero_all(dk);
-    zero_all(dv);
+    zero_all(dk, dv);
 
     for (int step = 0; step < steps; step++) {
         cp_async_wait<0>();
@@ -212,12 +231,10 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         const int query0 = (first_tile + step % tiles_each) * COLS;
         const QuerySpan span = {query0, min(query0 + COLS, T) - 1, stats.doc[0], stats.doc[COLS - 1]};
         if (!active || span.sees_none(warp_key0, warp_end)) continue;
-        SharedExclusion exclusion = {};
-        if (EXCLUDES) exclusion = tile_exclusion<COLS>(excluded, query0, T);
+        const SharedExclusion exclusion = EXCLUDES ? tile_exclusion<COLS>(excluded, query0, T) : SharedExclusion{};
         if (EXCLUDES && exclusion.has_all(warp_key0, warp_end)) continue;
         Acc<COLS> p[M], ds[M];
-        zero_all(p);
-        zero_all(ds);
+        zero_all(p, ds);
         FragA<floatX, HD> k[M], v[M];
         load_rows(k, k_tile, warp_row);
         load_rows(v, v_tile, warp_row);
@@ -226,18 +243,10 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (!span.sees_all(warp_key0, warp_end)) mask_keys_transposed(p, stats.doc + first_stat, warp_key0, query0);
         if (EXCLUDES && exclusion.has_any(warp_key0, warp_end))
             exclude_keys_transposed(p, excluded, warp_key0, query0, T);
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int h = 0; h < 2; h++)
-                softmax_gradient(p[m].c[0][h], ds[m].c[0][h], ByColumn{stats.lse + first_stat},
-                                 ByColumn{stats.d + first_stat}, scale);
+        softmax_gradients(p, ds, ByColumn{stats.lse + first_stat}, ByColumn{stats.d + first_stat}, scale);
         FragA<floatX, COLS> p_frag[M], ds_frag[M];
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-            frag_from_acc(p_frag[m], p[m]);
-            frag_from_acc(ds_frag[m], ds[m]);
-        }
+        all_frags_from_acc(p_frag, p);
+        all_frags_from_acc(ds_frag, ds);
         multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
     }
     if (!active) return;
@@ -246,6 +255,16 @@ __global__ void __launch_bounds__(Tiles::THREADS)
 }
 
 // ---- dQ
+
+template <int R>
+__device__ __forceinline__ void load_row_stats(float (&row_lse)[R], float (&row_d)[R], const float *lse, const float *d,
+                                               const int (&query)[R]) {
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        row_lse[r] = lse[query[r]] * LOG2E;
+        row_d[r] = d[query[r]];
+    }
+}
 
 template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
@@ -288,13 +307,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
     const LaneQueries<M> rows(doc_start, warp_row0, T); // those beyond T are not stored
     float row_lse[2 * M], row_d[2 * M];
-#pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
-        row_lse[r] = lse[rows.query[r]] * LOG2E;
-        row_d[r] = d[rows.query[r]];
-    }
-    SharedExclusion exclusion = {};
-    if (EXCLUDES) exclusion = shared_exclusion(excluded, rows.query);
+    load_row_stats(row_lse, row_d, lse, d, rows.query);
+    const SharedExclusion exclusion = EXCLUDES ? shared_exclusion(excluded, rows.query) : SharedExclusion{};
     FragA<floatX, HD> q[M], dout_frag[M];
     Acc<HD> dq[M];
     zero_all(dq);
@@ -307,13 +321,11 @@ __global__ void __launch_bounds__(Tiles::THREADS)
             load_rows(q, q_tile, warp_row);
             load_rows(dout_frag, dout_tile, warp_row);
         }
-
         const int key0 = tile * COLS, key_end = key0 + COLS;
         if (!active || span.sees_none(key0, key_end)) continue;
         if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
         Acc<COLS> p[M], ds[M];
-        zero_all(p);
-        zero_all(ds);
+        zero_all(p, ds);
         if (KEEP) {
             multiply_nt(p, q, key_tile(tile, 0), ds, dout_frag, key_tile(tile, 1));
         } else {
@@ -328,10 +340,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         for (int r = 0; r < 2 * M; r++)
             softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
                              scale);
-        FragA<floatX, COLS> left[M];
-#pragma unroll
-        for (int m = 0; m < M; m++) frag_from_acc(left[m], ds[m]);
-        multiply_nn(dq, left, key_tile(tile, 0), 0);
+        FragA<floatX, COLS> ds_frag[M];
+        all_frags_from_acc(ds_frag, ds);
+        multiply_nn(dq, ds_frag, key_tile(tile, 0), 0);
     }
     if (active) store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD, scale / LOG2E);
 }
