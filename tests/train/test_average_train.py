@@ -144,7 +144,7 @@ def test_skipped_steps_are_no_samples(lib, work):
         run.step()
         if step == 4:
             put(good)
-    run.check(run.lib.c.finish(run.trainer, ctypes.byref(run.error)))
+    run.check(run.lib.c.finish_run(run.trainer, ctypes.byref(run.error)))
     run.close()
     state = json.loads((work.output / "checkpoint/trainer/state.json").read_text())
     assert state["skipped_steps"] == 1 and state["average_samples"] == 4  # of steps 2, 3, 5, 6
