@@ -67,7 +67,7 @@ static int read_bool(const Fields *fields, const char *name, bool absent, bool *
     return 0;
 }
 
-// ---- what a file may say that is not implemented
+// ---- what a file may say that is refused, as the model has no such part
 
 static bool is_string(const cJSON *item, const char *text) {
     return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
