@@ -6,7 +6,8 @@
 #   make SANITIZE=address,undefined   (cpu) checked build
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
-#   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc, and nccl.h beside CUDA, are found (NCCL: cuda only)
+#   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc is found, and NCCL by scripts/find_nvidia.sh (NCCL: cuda only)
+#   make WERROR=1             a warning is an error, as in scripts/test.sh
 #   make V=1                  show whole commands
 #   make DEPS=FOLDER          where headers and libraries lie that are not installed (FOLDER/usr/include, FOLDER/usr/lib/...)
 #
@@ -36,7 +37,7 @@ comma := ,
 # $(call step,NAME): a short line in place of the command
 step = $(if $(V),,@printf '  %-5s %s\n' $(1) '$(patsubst $(BUILD)/%,%,$@)';)
 DEFINES  := -D_GNU_SOURCE -DLLMC_PRECISION_$(PRECISION)
-WARNINGS := -Wall -Wextra -Werror
+WARNINGS := -Wall -Wextra $(if $(WERROR),-Werror)
 # In quotes, as the folder's name may have a space. -isystem: no dependencies on its files, whose names make would split.
 # Old tags: the path then serves what these libraries need themselves, too.
 DEPS_INCLUDES := $(if $(DEPS),-isystem '$(DEPS)/usr/include')

@@ -6,16 +6,22 @@ CC   := gcc
 
 GENCODE    := $(foreach arch,$(ARCHS),-gencode=arch=compute_$(arch),code=sm_$(arch))
 CFLAGS     := -g -O3 -fPIC
-NVCCFLAGS  := -std=c++17 -O3 -lineinfo --threads 2 $(GENCODE) -Xptxas -v --use_fast_math -Werror all-warnings \
-              -Xcompiler -fPIC,-Wall,-Wextra
+NVCCFLAGS  := -std=c++17 -O3 -lineinfo --threads 2 $(GENCODE) -Xptxas -v --use_fast_math \
+              $(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-Wall,-Wextra
 
-NCCL     ?= $(if $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h),1,0)
+# $(call nvidia,compile or link,HEADER,LIBRARY): options, empty where it is not found
+nvidia = $(shell CUDA_HOME='$(CUDA_HOME)' DEPS='$(DEPS)' scripts/find_nvidia.sh $(1) $(2) $(3))
+LINK_NCCL := $(call nvidia,link,nccl.h,nccl)
+
+NCCL     ?= $(if $(LINK_NCCL),1,0)
 DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
-INCLUDES += -I$(CUDA_HOME)/include
-LIBS     := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcjson -lpcre2-8 -lm $(if $(filter 1,$(NCCL)),-lnccl)
+INCLUDES += -I$(CUDA_HOME)/include $(call nvidia,compile,cublasLt.h,cublasLt) \
+            $(if $(filter 1,$(NCCL)),$(call nvidia,compile,nccl.h,nccl))
+LIBS     := $(or $(call nvidia,link,cuda_runtime.h,cudart),-lcudart) $(or $(call nvidia,link,cublasLt.h,cublasLt),-lcublasLt) \
+            $(if $(filter 1,$(NCCL)),$(or $(LINK_NCCL),-lnccl)) -lcjson -lpcre2-8 -lm
 LINK     := g++
-SHARED_FLAGS := -Wl,-Bsymbolic -Wl,-rpath,$(CUDA_HOME)/lib64
-LINK_RPATH := -Wl,-rpath,'$$ORIGIN' -Wl,-rpath,$(CUDA_HOME)/lib64
+SHARED_FLAGS := -Wl,-Bsymbolic
+LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
 TARGET_SOURCES := $(sort $(wildcard llmc/device/*.cu))
 
 $(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)

@@ -26,7 +26,7 @@ build() {
     for settings in "$@"; do
         say "build $settings"
         # shellcheck disable=SC2086  # the settings are words for make
-        make -s -j "$JOBS" $settings || {
+        make -s -j "$JOBS" WERROR=1 $settings || {
             say "build $settings failed" >&2
             exit 1
         }
