@@ -2,9 +2,11 @@
 #
 #   make                      cuda where a GPU is visible, else cpu
 #   make TARGET=cpu|cuda      choose
+#   make TARGET=cuda-on-cpu   for developers without a GPU: the cuda target's host code, with stand-ins for NVIDIA's libraries
 #   make PRECISION=bf16|fp32  type of parameters and activations (fp32 serves the exact tests)
 #   make SANITIZE=address,undefined   (cpu) checked build
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
+#   make COVERAGE=1           (cuda-on-cpu) counts which lines run, for gcov; in a folder with -coverage behind it
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
 #   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc is found, and NCCL by scripts/find_nvidia.sh (NCCL: cuda only)
 #   make WERROR=1             a warning is an error, as in scripts/test.sh
@@ -16,13 +18,15 @@
 TARGET    ?= $(if $(wildcard /dev/nvidia0),cuda,cpu)
 PRECISION ?= bf16
 SANITIZE  ?=
+COVERAGE  ?=
 ARCHS     ?= 80 89 90a
 DEPS      ?=
 
-BUILD ?= build/$(TARGET)$(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-$(if $(filter thread,$(SANITIZE)),race,checked))
+VARIANT := $(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-$(if $(filter thread,$(SANITIZE)),race,checked))
+BUILD ?= build/$(TARGET)$(VARIANT)$(if $(COVERAGE),-coverage)
 
-ifeq ($(filter cpu cuda,$(TARGET)),)
-$(error TARGET is '$(TARGET)', expected cpu or cuda)
+ifeq ($(filter cpu cuda cuda-on-cpu,$(TARGET)),)
+$(error TARGET is '$(TARGET)', expected cpu, cuda or cuda-on-cpu)
 endif
 ifeq ($(filter bf16 fp32,$(PRECISION)),)
 $(error PRECISION is '$(PRECISION)', expected bf16 or fp32)
@@ -44,6 +48,8 @@ DEPS_INCLUDES := $(if $(DEPS),-isystem '$(DEPS)/usr/include')
 DEPS_LIB := $(DEPS)/usr/lib/$(shell uname -m)-linux-gnu
 INCLUDES := -Illmc $(DEPS_INCLUDES)
 LIBDIRS  := $(if $(DEPS),-L'$(DEPS_LIB)' -Xlinker --disable-new-dtags -Xlinker -rpath -Xlinker "$$(realpath '$(DEPS_LIB)')")
+
+.DEFAULT_GOAL := all
 
 # a change of flags rebuilds
 MAKEFILES_USED := Makefile $(TARGET).mk
@@ -68,6 +74,10 @@ ORACLE         := $(BUILD)/obj/dev/reference/oracle.o
 
 .PHONY: all clean FORCE
 all: $(LIBRARY) $(ROOT_PROGRAMS:%=$(BUILD)/%) $(TOOLS:%=$(BUILD)/%) $(BUILD)/liboracle.so $(BUILD)/libtrain_llama3.so
+
+# what TARGET=cuda-on-cpu takes from the cpu target
+.PHONY: device-objects
+device-objects: $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
 
 COMPILE_C = $(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c -x c $< -o $@
 

@@ -1,0 +1,63 @@
+# The cuda target's host code on a machine without a GPU: C files and llmc/device/*.cu are compiled as for cuda, against
+# NVIDIA's own headers; kernels and the CPU's stand-in for CUDA are those of the cpu target, and the libraries of NVIDIA
+# are stand-ins (dev/standins) that read what they are given and refuse what the real ones refuse.
+CC  := gcc
+CXX := g++
+
+# what the cpu target builds for us, and its names that stand-ins replace: X becomes host_X
+CPU_BUILD := build/cpu$(VARIANT)
+REPLACED  := cudaMalloc cudaFree cudaMemGetInfo cudaGetDeviceCount cudaSetDevice cudaGetDevice cudaGetDeviceProperties \
+             cudaGetLastError cudaGetErrorString matmul matmul_prepare
+
+# NVIDIA's headers: of a CUDA toolkit, else of PyTorch's packages in the virtual environment or beside python3
+CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))
+PIP_NVIDIA := $(firstword $(wildcard .venv/lib/python3*/site-packages/nvidia) \
+                          $(shell python3 -c 'import nvidia; print(nvidia.__path__[0])' 2>/dev/null))
+CUDA_INCLUDE := $(firstword $(patsubst %/cublasLt.h,%,$(wildcard $(CUDA_HOME)/include/cublasLt.h $(PIP_NVIDIA)/cu13/include/cublasLt.h)))
+NCCL_INCLUDE := $(firstword $(patsubst %/nccl.h,%,$(wildcard $(CUDA_HOME)/include/nccl.h $(PIP_NVIDIA)/nccl/include/nccl.h /usr/include/nccl.h)))
+ifeq ($(CUDA_INCLUDE),)
+$(error TARGET=cuda-on-cpu: no cublasLt.h in CUDA_HOME/include ('$(CUDA_HOME)') nor in PyTorch's packages (.venv: scripts/setup.sh test))
+endif
+
+OPTIMIZE := $(if $(COVERAGE),-O0 --coverage,-O3)
+CFLAGS   := -g $(OPTIMIZE) -fPIC
+CXXFLAGS := -std=c++17 $(CFLAGS)
+
+NCCL     ?= $(if $(and $(wildcard dev/standins/nccl.cpp),$(NCCL_INCLUDE)),1,0)
+DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
+INCLUDES += -I$(CUDA_INCLUDE) $(if $(filter 1,$(NCCL)),-I$(NCCL_INCLUDE))
+LIBS     := -ldnnl -lboost_context -lcjson -lpcre2-8 -lm
+LINK     := g++ -fopenmp $(if $(COVERAGE),--coverage) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+# the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)
+SHARED_FLAGS := -Wl,-Bsymbolic
+LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
+STANDINS := $(filter-out $(if $(filter 1,$(NCCL)),,dev/standins/nccl.cpp),$(sort $(wildcard dev/standins/*.cpp)))
+TARGET_SOURCES := $(sort $(wildcard llmc/device/*.cu)) $(STANDINS) $(sort $(wildcard llmc/cpu/*.cpp llmc/device/*.cpp))
+
+$(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
+	@mkdir -p $(@D)
+	$(call step,CXX)$(CXX) -x c++ $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/%.cpp.o: %.cpp $(MAKEFILES_USED)
+	@mkdir -p $(@D)
+	$(call step,CXX)$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
+
+CPU_OBJECTS := $(patsubst %,$(CPU_BUILD)/obj/%.o,$(KERNEL_SOURCES) $(wildcard llmc/cpu/*.cpp llmc/device/*.cpp))
+
+.PHONY: cpu-objects
+cpu-objects:
+	@+$(MAKE) TARGET=cpu BUILD=$(CPU_BUILD) NCCL=0 device-objects
+
+$(CPU_OBJECTS): cpu-objects
+	@:
+
+TAKE = $(call step,TAKE)mkdir -p $(@D) && objcopy $(foreach name,$(REPLACED),--redefine-sym $(name)=host_$(name)) $< $@
+
+$(BUILD)/obj/llmc/kernels/%.o: $(CPU_BUILD)/obj/llmc/kernels/%.o $(MAKEFILES_USED)
+	$(call step,TAKE)mkdir -p $(@D) && cp $< $@
+
+$(BUILD)/obj/llmc/cpu/%.o: $(CPU_BUILD)/obj/llmc/cpu/%.o $(MAKEFILES_USED)
+	$(TAKE)
+
+$(BUILD)/obj/llmc/device/%.cpp.o: $(CPU_BUILD)/obj/llmc/device/%.cpp.o $(MAKEFILES_USED)
+	$(TAKE)

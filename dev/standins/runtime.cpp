@@ -1,0 +1,166 @@
+// What the CUDA runtime says of the machine, for TARGET=cuda-on-cpu: GPUs that are not there, by NVIDIA's own declarations.
+// Memory, copies, streams and events are the CPU target's (llmc/cpu); its functions that are replaced here are called host_*.
+//
+//   LLMC_HOST_DEVICE=h100|a100|rtx4090   which GPU (default h100)
+//   LLMC_HOST_DEVICES=N                  how many (default 8)
+#include <cuda_runtime.h>
+#include <mutex>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unordered_map>
+
+// Figures of the compute capabilities' table in NVIDIA's CUDA C++ Programming Guide; names, multiprocessors, memory and L2
+// of NVIDIA's data sheets.
+struct Device {
+    const char *key, *name;
+    int major, minor, multiprocessors, l2_mib, shared_kib, threads;
+    size_t memory_gib;
+};
+
+static const Device DEVICES[] = {
+    {"h100", "NVIDIA H100 80GB HBM3", 9, 0, 132, 50, 228, 2048, 80},
+    {"a100", "NVIDIA A100-SXM4-80GB", 8, 0, 108, 40, 164, 2048, 80},
+    {"rtx4090", "NVIDIA GeForce RTX 4090", 8, 9, 128, 72, 100, 1536, 24},
+};
+
+static const size_t KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
+
+static std::mutex lock;
+static std::unordered_map<void *, size_t> allocations;
+static size_t allocated;
+static thread_local int current_device;
+static thread_local cudaError_t last_error = cudaSuccess;
+
+extern "C" cudaError_t host_cudaMalloc(void **pointer, size_t bytes);
+extern "C" cudaError_t host_cudaFree(void *pointer);
+extern "C" cudaError_t host_cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
+extern "C" cudaError_t host_cudaGetLastError(void);
+
+static cudaError_t keep(cudaError_t error) {
+    if (error != cudaSuccess) last_error = error;
+    return error;
+}
+
+static const Device &device() {
+    const char *wanted = getenv("LLMC_HOST_DEVICE");
+    for (const Device &d : DEVICES)
+        if (!wanted || strcmp(wanted, d.key) == 0) return d;
+    fprintf(stderr, "llmc: LLMC_HOST_DEVICE is '%s', expected h100, a100 or rtx4090\n", wanted);
+    exit(2);
+}
+
+static int device_count() {
+    const char *wanted = getenv("LLMC_HOST_DEVICES");
+    return wanted ? atoi(wanted) : 8;
+}
+
+// Free is what the GPU would have left, but no more than this machine has.
+static size_t free_bytes() {
+    size_t here = 0, all = 0;
+    host_cudaMemGetInfo(&here, &all);
+    const size_t left = device().memory_gib * GIB - allocated;
+    return left < here ? left : here;
+}
+
+extern "C" {
+
+cudaError_t cudaMalloc(void **pointer, size_t bytes) {
+    std::lock_guard<std::mutex> hold(lock);
+    if (bytes > free_bytes()) return keep(cudaErrorMemoryAllocation);
+    cudaError_t error = host_cudaMalloc(pointer, bytes);
+    if (error != cudaSuccess) return keep(error);
+    allocations[*pointer] = bytes;
+    allocated += bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *pointer) {
+    std::lock_guard<std::mutex> hold(lock);
+    auto known = allocations.find(pointer);
+    if (known == allocations.end()) return pointer ? keep(cudaErrorInvalidValue) : cudaSuccess;
+    allocated -= known->second;
+    allocations.erase(known);
+    return host_cudaFree(pointer);
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
+    std::lock_guard<std::mutex> hold(lock);
+    *free = free_bytes();
+    *total = device().memory_gib * GIB;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count) {
+    *count = device_count();
+    return *count > 0 ? cudaSuccess : keep(cudaErrorNoDevice);
+}
+
+cudaError_t cudaSetDevice(int number) {
+    if (number < 0 || number >= device_count()) return keep(cudaErrorInvalidDevice);
+    current_device = number;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *number) {
+    *number = current_device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int number) {
+    if (number < 0 || number >= device_count()) return keep(cudaErrorInvalidDevice);
+    const Device &d = device();
+    *properties = {};
+    snprintf(properties->name, sizeof properties->name, "%s", d.name);
+    properties->totalGlobalMem = d.memory_gib * GIB;
+    properties->major = d.major;
+    properties->minor = d.minor;
+    properties->multiProcessorCount = d.multiprocessors;
+    properties->l2CacheSize = (int)(d.l2_mib * MIB);
+    properties->sharedMemPerBlock = 48 * KIB;
+    properties->sharedMemPerBlockOptin = (d.shared_kib - 1) * KIB; // 1 KiB is the system's
+    properties->sharedMemPerMultiprocessor = d.shared_kib * KIB;
+    properties->reservedSharedMemPerBlock = KIB;
+    properties->regsPerBlock = properties->regsPerMultiprocessor = 64 * 1024;
+    properties->warpSize = 32;
+    properties->maxThreadsPerBlock = 1024;
+    properties->maxThreadsPerMultiProcessor = d.threads;
+    properties->pciBusID = number + 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *text, int length, int number) {
+    if (number < 0 || number >= device_count() || length < 13) return keep(cudaErrorInvalidValue);
+    snprintf(text, (size_t)length, "0000:%02X:00.0", (number + 1) & 0xff);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError(void) {
+    const cudaError_t error = last_error, host = host_cudaGetLastError();
+    last_error = cudaSuccess;
+    return error == cudaSuccess ? host : error;
+}
+
+const char *cudaGetErrorString(cudaError_t error) {
+    switch (error) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorInvalidValue:
+        return "invalid argument";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorInvalidResourceHandle:
+        return "invalid resource handle";
+    default:
+        return "unknown error";
+    }
+}
+}
