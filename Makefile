@@ -49,6 +49,9 @@ DEPS_LIB := $(DEPS)/usr/lib/$(shell uname -m)-linux-gnu
 INCLUDES := -Illmc $(DEPS_INCLUDES)
 LIBDIRS  := $(if $(DEPS),-L'$(DEPS_LIB)' -Xlinker --disable-new-dtags -Xlinker -rpath -Xlinker "$$(realpath '$(DEPS_LIB)')")
 
+# $(call nvidia,compile or link,HEADER,LIBRARY): options, empty where it is not found
+nvidia = $(shell CUDA_HOME='$(CUDA_HOME)' DEPS='$(DEPS)' scripts/find_nvidia.sh $(1) $(2) $(3))
+
 .DEFAULT_GOAL := all
 
 # a change of flags rebuilds

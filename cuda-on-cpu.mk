@@ -9,14 +9,11 @@ CPU_BUILD := build/cpu$(VARIANT)
 REPLACED  := cudaMalloc cudaFree cudaMemGetInfo cudaGetDeviceCount cudaSetDevice cudaGetDevice cudaGetDeviceProperties \
              cudaGetLastError cudaGetErrorString matmul matmul_prepare
 
-# NVIDIA's headers: of a CUDA toolkit, else of PyTorch's packages in the virtual environment or beside python3
-CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))
-PIP_NVIDIA := $(firstword $(wildcard .venv/lib/python3*/site-packages/nvidia) \
-                          $(shell python3 -c 'import nvidia; print(nvidia.__path__[0])' 2>/dev/null))
-CUDA_INCLUDE := $(firstword $(patsubst %/cublasLt.h,%,$(wildcard $(CUDA_HOME)/include/cublasLt.h $(PIP_NVIDIA)/cu13/include/cublasLt.h)))
-NCCL_INCLUDE := $(firstword $(patsubst %/nccl.h,%,$(wildcard $(CUDA_HOME)/include/nccl.h $(PIP_NVIDIA)/nccl/include/nccl.h /usr/include/nccl.h)))
+CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))
+CUDA_INCLUDE := $(call nvidia,compile,cublasLt.h)
+NCCL_INCLUDE := $(call nvidia,compile,nccl.h)
 ifeq ($(CUDA_INCLUDE),)
-$(error TARGET=cuda-on-cpu: no cublasLt.h in CUDA_HOME/include ('$(CUDA_HOME)') nor in PyTorch's packages (.venv: scripts/setup.sh test))
+$(error TARGET=cuda-on-cpu: scripts/find_nvidia.sh finds no cublasLt.h, which PyTorch's packages have (scripts/setup.sh test))
 endif
 
 OPTIMIZE := $(if $(COVERAGE),-O0 --coverage,-O3)
@@ -25,7 +22,7 @@ CXXFLAGS := -std=c++17 $(CFLAGS)
 
 NCCL     ?= $(if $(and $(wildcard dev/standins/nccl.cpp),$(NCCL_INCLUDE)),1,0)
 DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
-INCLUDES += -I$(CUDA_INCLUDE) $(if $(filter 1,$(NCCL)),-I$(NCCL_INCLUDE))
+INCLUDES += $(CUDA_INCLUDE) $(if $(filter 1,$(NCCL)),$(NCCL_INCLUDE))
 LIBS     := -ldnnl -lboost_context -lcjson -lpcre2-8 -lm
 LINK     := g++ -fopenmp $(if $(COVERAGE),--coverage) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 # the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)

@@ -9,8 +9,6 @@ CFLAGS     := -g -O3 -fPIC
 NVCCFLAGS  := -std=c++17 -O3 -lineinfo --threads 2 $(GENCODE) -Xptxas -v --use_fast_math \
               $(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-Wall,-Wextra
 
-# $(call nvidia,compile or link,HEADER,LIBRARY): options, empty where it is not found
-nvidia = $(shell CUDA_HOME='$(CUDA_HOME)' DEPS='$(DEPS)' scripts/find_nvidia.sh $(1) $(2) $(3))
 LINK_NCCL := $(call nvidia,link,nccl.h,nccl)
 
 NCCL     ?= $(if $(LINK_NCCL),1,0)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds a library of NVIDIA's with its header, wherever it is installed, and prints options for a compiler or a linker, quoted.
 #
-#   scripts/find_nvidia.sh compile HEADER [LIBRARY]   -isystem 'FOLDER', or an empty line where compilers look anyway
+#   scripts/find_nvidia.sh compile HEADER [LIBRARY]   -isystem 'FOLDER'
 #   scripts/find_nvidia.sh link HEADER LIBRARY        'FILE' -Wl,-rpath,'FOLDER'
 #
 # as in `compile nccl.h nccl`. Both mean the first of these places that has the header, and the library if one is named:
@@ -41,7 +41,7 @@ try() { # prefix: prints the options and ends this script if what is wanted is t
     [ -z "$LIBRARY" ] || library=$(find_library "$1") || return 0
     case $WHAT,$include in
         link,*) echo "'$library' -Wl,-rpath,'$(dirname "$library")'" ;;
-        compile,/usr/include | compile,"/usr/include/$MACHINE") echo ;; # -isystem there would hide the compiler's own headers
+        compile,/usr/include*) echo "-I'$include'" ;; # -isystem there would hide the compiler's own headers
         compile,*) echo "-isystem '$include'" ;;
     esac
     exit 0
