@@ -6,8 +6,8 @@ CXX := g++
 
 # what the cpu target builds for us, and its names that stand-ins replace: X becomes host_X
 CPU_BUILD := build/cpu$(VARIANT)
-REPLACED  := cudaMalloc cudaFree cudaMemGetInfo cudaGetDeviceCount cudaSetDevice cudaGetDevice cudaGetDeviceProperties \
-             cudaGetLastError cudaGetErrorString matmul matmul_prepare
+REPLACED  := cudaMalloc cudaFree cudaMallocHost cudaFreeHost cudaMemGetInfo cudaGetDeviceCount cudaSetDevice cudaGetDevice \
+             cudaGetDeviceProperties cudaDeviceGetPCIBusId cudaGetLastError cudaGetErrorString matmul matmul_prepare
 
 CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))
 CUDA_INCLUDE := $(call nvidia,compile,cublasLt.h)
@@ -16,7 +16,7 @@ ifeq ($(CUDA_INCLUDE),)
 $(error TARGET=cuda-on-cpu: scripts/find_nvidia.sh finds no cublasLt.h, which PyTorch's packages have (scripts/setup.sh test))
 endif
 
-OPTIMIZE := $(if $(COVERAGE),-O0 --coverage,-O3)
+OPTIMIZE := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(if $(COVERAGE),-O0 --coverage,-O3))
 CFLAGS   := -g $(OPTIMIZE) -fPIC
 CXXFLAGS := -std=c++17 $(CFLAGS)
 
@@ -28,7 +28,7 @@ LINK     := g++ -fopenmp $(if $(COVERAGE),--coverage) $(if $(SANITIZE),-fsanitiz
 # the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)
 SHARED_FLAGS := -Wl,-Bsymbolic
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
-STANDINS := $(filter-out $(if $(filter 1,$(NCCL)),,dev/standins/nccl.cpp),$(sort $(wildcard dev/standins/*.cpp)))
+STANDINS := $(filter-out $(if $(filter 1,$(NCCL)),,dev/standins/nccl%),$(sort $(wildcard dev/standins/*.cpp)))
 TARGET_SOURCES := $(sort $(wildcard llmc/device/*.cu)) $(STANDINS) $(sort $(wildcard llmc/cpu/*.cpp llmc/device/*.cpp))
 
 $(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)

@@ -3,12 +3,17 @@
 //
 //   LLMC_HOST_DEVICE=h100|a100|rtx4090   which GPU (default h100)
 //   LLMC_HOST_DEVICES=N                  how many (default 8)
+//   LLMC_STANDIN_NO_MEMORY=N             the N-th allocation on the device fails, and those after it
 #include <cuda_runtime.h>
+#include <limits.h>
+#include <map>
 #include <mutex>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unordered_map>
+
+#include "standins.h"
 
 // Figures of the compute capabilities' table in NVIDIA's CUDA C++ Programming Guide; names, multiprocessors, memory and L2
 // of NVIDIA's data sheets.
@@ -27,13 +32,16 @@ static const Device DEVICES[] = {
 static const size_t KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
 
 static std::mutex lock;
-static std::unordered_map<void *, size_t> allocations;
+static std::map<uintptr_t, size_t> allocations, pinned; // address: bytes
 static size_t allocated;
+static long allocations_asked;
 static thread_local int current_device;
 static thread_local cudaError_t last_error = cudaSuccess;
 
 extern "C" cudaError_t host_cudaMalloc(void **pointer, size_t bytes);
 extern "C" cudaError_t host_cudaFree(void *pointer);
+extern "C" cudaError_t host_cudaMallocHost(void **pointer, size_t bytes);
+extern "C" cudaError_t host_cudaFreeHost(void *pointer);
 extern "C" cudaError_t host_cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 extern "C" cudaError_t host_cudaGetLastError(void);
 
@@ -55,6 +63,8 @@ static int device_count() {
     return wanted ? atoi(wanted) : 8;
 }
 
+// ---- memory
+
 // Free is what the GPU would have left, but no more than this machine has.
 static size_t free_bytes() {
     size_t here = 0, all = 0;
@@ -63,25 +73,69 @@ static size_t free_bytes() {
     return left < here ? left : here;
 }
 
+static bool is_to_fail() {
+    const char *nth = getenv("LLMC_STANDIN_NO_MEMORY");
+    return ++allocations_asked >= (nth ? atol(nth) : LONG_MAX);
+}
+
+static bool holds(const std::map<uintptr_t, size_t> &memory, uintptr_t address, size_t bytes) {
+    auto after = memory.upper_bound(address);
+    if (after == memory.begin()) return false;
+    const auto &[start, size] = *--after;
+    return bytes <= size && address - start <= size - bytes;
+}
+
+bool standin_on_device(const void *address, size_t bytes) {
+    std::lock_guard<std::mutex> hold(lock);
+    return holds(allocations, (uintptr_t)address, bytes) || holds(pinned, (uintptr_t)address, bytes);
+}
+
+// Takes it out of the list; false: it is not there. NULL is nothing to free.
+static bool forget(std::map<uintptr_t, size_t> &memory, void *pointer, size_t *bytes) {
+    auto known = memory.find((uintptr_t)pointer);
+    if (known == memory.end()) return !pointer;
+    *bytes = known->second;
+    memory.erase(known);
+    return true;
+}
+
 extern "C" {
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
     std::lock_guard<std::mutex> hold(lock);
-    if (bytes > free_bytes()) return keep(cudaErrorMemoryAllocation);
-    cudaError_t error = host_cudaMalloc(pointer, bytes);
+    if (is_to_fail() || bytes > free_bytes()) return keep(cudaErrorMemoryAllocation);
+    const cudaError_t error = host_cudaMalloc(pointer, bytes);
     if (error != cudaSuccess) return keep(error);
-    allocations[*pointer] = bytes;
+    allocations[(uintptr_t)*pointer] = bytes;
     allocated += bytes;
     return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *pointer) {
+    size_t bytes = 0;
+    {
+        std::lock_guard<std::mutex> hold(lock);
+        if (!forget(allocations, pointer, &bytes)) return keep(cudaErrorInvalidValue);
+        allocated -= bytes;
+    }
+    return host_cudaFree(pointer); // may wait for streams
+}
+
+cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
+    const cudaError_t error = host_cudaMallocHost(pointer, bytes);
+    if (error != cudaSuccess) return keep(error);
     std::lock_guard<std::mutex> hold(lock);
-    auto known = allocations.find(pointer);
-    if (known == allocations.end()) return pointer ? keep(cudaErrorInvalidValue) : cudaSuccess;
-    allocated -= known->second;
-    allocations.erase(known);
-    return host_cudaFree(pointer);
+    pinned[(uintptr_t)*pointer] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *pointer) {
+    size_t bytes = 0;
+    {
+        std::lock_guard<std::mutex> hold(lock);
+        if (!forget(pinned, pointer, &bytes)) return keep(cudaErrorInvalidValue);
+    }
+    return host_cudaFreeHost(pointer);
 }
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
