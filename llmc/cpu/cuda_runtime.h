@@ -1,6 +1,6 @@
 // The CPU's stand-in for the part of <cuda_runtime.h> that this project uses: the same kernels compile with g++ and run on
-// the CPU. Streams and events are in order and at once: every call has finished when it returns. Device memory is the host's,
-// and is born poisoned (every byte 0xFF: NaN as bf16 and as float).
+// the CPU. Device memory is the host's, and is born poisoned (every byte 0xFF: NaN as bf16 and as float). Streams are CUDA's;
+// by default their work has been done when the call returns that queues it (streams.h has the other modes).
 #ifndef LLMC_CPU_CUDA_RUNTIME_H
 #define LLMC_CPU_CUDA_RUNTIME_H
 
@@ -15,6 +15,8 @@ typedef enum {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidResourceHandle = 400,
+    cudaErrorNotReady = 600,
 } cudaError_t;
 
 typedef enum {
@@ -27,8 +29,8 @@ typedef enum {
 
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
 
-typedef struct HostStream *cudaStream_t; // always NULL
-typedef struct HostEvent *cudaEvent_t;   // a point in time
+typedef struct HostStream *cudaStream_t;
+typedef struct HostEvent *cudaEvent_t;
 
 struct cudaDeviceProp {
     char name[256];
@@ -47,7 +49,9 @@ cudaError_t cudaMemsetAsync(void *pointer, int value, size_t bytes, cudaStream_t
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 cudaError_t cudaStreamCreate(cudaStream_t *stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreate(cudaEvent_t *event);
@@ -55,12 +59,15 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end);
 cudaError_t cudaDeviceSynchronize(void);
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
+cudaError_t cudaDeviceGetPCIBusId(char *text, int length, int device);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *lowest, int *highest);
 cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorString(cudaError_t error);
 
@@ -70,6 +77,7 @@ const char *cudaGetErrorString(cudaError_t error);
 // ---- what kernels see
 
 #include "fiber.h"
+#include "streams.h"
 #include "vector_types.h"
 
 #define __global__ inline __attribute__((always_inline)) // into the loop over threads

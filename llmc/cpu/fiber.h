@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "streams.h"
 #include "vector_types.h"
 
 struct HostBlock {
@@ -87,7 +88,6 @@ bool host_launch_shuffled(const HostKernel &kernel, dim3 grid, dim3 block);
 
 // For kernels whose threads exchange nothing: plain loops, no fibers, the kernel inlined into the loop.
 template <typename Body> inline void host_launch_pointwise(const char *name, dim3 grid, dim3 block, Body body) {
-    host_check_launch(name, grid, block, 0, false);
     const Body copy = body; // `body` itself stays in registers
     HostKernel kernel = {name, [](const void *self) { (*(const Body *)self)(); }, &copy};
     if (host_launch_shuffled(kernel, grid, block)) return;
@@ -107,6 +107,27 @@ template <typename Body> inline void host_launch_pointwise(const char *name, dim
                     for (self.index.x = 0; self.index.x < block.x; self.index.x++, self.linear++) body();
         }
     }
+}
+
+// What launch.h's launches are: a GPU's checks, arguments evaluated by now, and the kernel when the stream comes to it.
+template <typename Kernel, typename... Args>
+inline void host_submit(const char *name, dim3 grid, dim3 block, size_t dynamic_shared, HostStream *stream,
+                        Kernel kernel, Args... args) {
+    host_check_launch(name, grid, block, dynamic_shared, true);
+    host_queue(
+        stream, [=]() __attribute__((noinline)) {
+            host_launch(name, grid, block, dynamic_shared, [=] { kernel(args...); });
+        });
+}
+template <typename Kernel, typename... Args>
+inline void host_submit_pointwise(const char *name, dim3 grid, dim3 block, HostStream *stream, Kernel kernel,
+                                  Args... args) {
+    host_check_launch(name, grid, block, 0, false);
+    host_queue(
+        stream, [=]() __attribute__((noinline)) {
+            host_launch_pointwise(
+                name, grid, block, [=]() __attribute__((always_inline)) { kernel(args...); });
+        });
 }
 
 #endif

@@ -1,35 +1,38 @@
-// Device memory, copies, streams and events on the CPU: memory is the host's, and everything happens in order and at once.
+// Device memory, pinned memory and copies: all of it is the host's. Pinned memory is read and written when a copy runs, all
+// other host memory at the call.
+#include <list>
+#include <map>
+#include <mutex>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "cuda_runtime.h"
+#include "runtime.h"
 
-enum { DEVICE_ALIGN = 256, COPY_UNIT = 4096, PARALLEL_COPY = 8 << 20 };
+enum { DEVICE_ALIGN = 256, COPY_UNIT = 4096, PARALLEL_COPY = 8 << 20, POISON = 0xFF };
 
-static cudaError_t last_error = cudaSuccess;
+namespace {
 
-static cudaError_t keep(cudaError_t error) {
-    if (error != cudaSuccess) last_error = error;
-    return error;
-}
+enum Place { PAGEABLE, PINNED, ON_DEVICE };
 
-static size_t physical_bytes(int name) { return (size_t)sysconf(name) * (size_t)sysconf(_SC_PAGESIZE); }
+struct Block {
+    size_t bytes;
+    Place place;
+};
 
-// What the kernel can give without swapping: free pages and those of the page cache.
-static size_t available_bytes() {
-    size_t kib = 0;
-    char line[256];
-    FILE *file = fopen("/proc/meminfo", "r");
-    if (!file) return physical_bytes(_SC_AVPHYS_PAGES);
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) break;
-    fclose(file);
-    return kib ? kib * 1024 : physical_bytes(_SC_AVPHYS_PAGES);
-}
+struct Copy {
+    char *to;
+    const char *from;
+    size_t bytes;
+};
+
+} // namespace
+
+static std::mutex mutex; // guards what follows
+static std::map<const char *, Block> blocks;
+static std::list<Copy> pending; // copies that are queued
 
 // Large copies are shared among the threads, one long piece each: one thread alone does not fill the memory bus, and in
 // long pieces memcpy writes past the caches.
@@ -44,112 +47,144 @@ static void copy(char *to, const char *from, size_t bytes) {
         memcpy(to + i * piece, from + i * piece, i + 1 == threads ? bytes - i * piece : piece);
 }
 
-extern "C" {
+static bool overlap(const char *a, size_t a_bytes, const char *b, size_t b_bytes) {
+    return a < b + b_bytes && b < a + a_bytes;
+}
 
-cudaError_t cudaMalloc(void **pointer, size_t bytes) {
-    if (bytes > physical_bytes(_SC_PHYS_PAGES)) return keep(cudaErrorMemoryAllocation);
-    if (posix_memalign(pointer, DEVICE_ALIGN, bytes ? bytes : 1) != 0) return keep(cudaErrorMemoryAllocation);
-    memset(*pointer, 0xFF, bytes);
+// Whether a copy that has not run yet reads or writes the memory.
+static bool is_in_use(const char *pointer, size_t bytes) {
+    for (const Copy &c : pending)
+        if (overlap(c.to, c.bytes, pointer, bytes) || overlap(c.from, c.bytes, pointer, bytes)) return true;
+    return false;
+}
+
+static Place place_of(const void *pointer) {
+    std::lock_guard<std::mutex> lock(mutex);
+    auto above = blocks.upper_bound((const char *)pointer);
+    if (above == blocks.begin()) return PAGEABLE;
+    const auto &[start, block] = *--above;
+    return (const char *)pointer < start + block.bytes ? block.place : PAGEABLE;
+}
+
+// ---- memory
+
+static size_t physical_bytes() { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
+
+static cudaError_t allocate(void **pointer, size_t bytes, Place place) {
+    if (bytes > physical_bytes()) return host_keep_error(cudaErrorMemoryAllocation);
+    if (posix_memalign(pointer, DEVICE_ALIGN, bytes ? bytes : 1) != 0)
+        return host_keep_error(cudaErrorMemoryAllocation);
+    memset(*pointer, POISON, bytes);
+    std::lock_guard<std::mutex> lock(mutex);
+    blocks[(const char *)*pointer] = {bytes, place};
     return cudaSuccess;
 }
 
-cudaError_t cudaFree(void *pointer) {
+static cudaError_t release(void *pointer, Place place) {
+    if (!pointer) return cudaSuccess;
+    std::lock_guard<std::mutex> lock(mutex);
+    auto found = blocks.find((const char *)pointer);
+    if (found == blocks.end() || found->second.place != place) return host_keep_error(cudaErrorInvalidValue);
+    if (is_in_use(found->first, found->second.bytes)) {
+        fprintf(stderr, "llmc: pinned memory is freed while a copy that is queued needs it\n");
+        _Exit(1);
+    }
+    blocks.erase(found);
     free(pointer);
     return cudaSuccess;
 }
 
-cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return cudaMalloc(pointer, bytes); }
-cudaError_t cudaFreeHost(void *pointer) { return cudaFree(pointer); }
+// ---- copies
 
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {
-    copy((char *)to, (const char *)from, bytes);
+// Runs when its stream comes to it.
+static void copy_later(cudaStream_t stream, void *to, const void *from, size_t bytes) {
+    if (host_eager) return copy((char *)to, (const char *)from, bytes);
+    mutex.lock();
+    const auto place = pending.insert(pending.end(), {(char *)to, (const char *)from, bytes});
+    mutex.unlock();
+    host_queue(stream, [=] {
+        copy(place->to, place->from, place->bytes);
+        std::lock_guard<std::mutex> lock(mutex);
+        pending.erase(place);
+    });
+}
+
+static void copy_staged(cudaStream_t stream, void *to, const void *from, size_t bytes) {
+    char *staged = (char *)malloc(bytes ? bytes : 1);
+    if (!staged) {
+        fprintf(stderr, "llmc: no memory to stage a copy of %zu bytes\n", bytes);
+        _Exit(1);
+    }
+    memcpy(staged, from, bytes);
+    host_queue(stream, [=] {
+        memcpy(to, staged, bytes);
+        free(staged);
+    });
+}
+
+// Until the copy has run nobody may read its target.
+static void poison(void *to, size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!is_in_use((const char *)to, bytes)) memset(to, POISON, bytes);
+}
+
+// What the kind says must be where it says.
+static bool is_kind(cudaMemcpyKind kind, bool to_device, bool from_device) {
+    return kind == cudaMemcpyDefault || (kind == cudaMemcpyHostToDevice && to_device && !from_device) ||
+           (kind == cudaMemcpyDeviceToHost && !to_device && from_device) ||
+           (kind == cudaMemcpyDeviceToDevice && to_device && from_device) ||
+           (kind == cudaMemcpyHostToHost && !to_device && !from_device);
+}
+
+extern "C" {
+
+cudaError_t cudaMalloc(void **pointer, size_t bytes) { return allocate(pointer, bytes, ON_DEVICE); }
+cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return allocate(pointer, bytes, PINNED); }
+
+cudaError_t cudaFree(void *pointer) {
+    host_wait_all();
+    return release(pointer, ON_DEVICE);
+}
+cudaError_t cudaFreeHost(void *pointer) { return release(pointer, PINNED); }
+
+// The host waits for what reads or writes host memory, though a copy from pageable memory has only left that when it
+// returns. Between two places of the device it waits for nothing.
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+    const Place target = place_of(to), source = place_of(from);
+    if (!is_kind(kind, target == ON_DEVICE, source == ON_DEVICE)) return host_keep_error(cudaErrorInvalidValue);
+    const bool skipped = host_skips(__func__);
+    if (target == ON_DEVICE && source == ON_DEVICE && !skipped) {
+        copy_later(nullptr, to, from, bytes);
+        return cudaSuccess;
+    }
+    if (!skipped) host_wait_default_stream();
+    if (host_eager || skipped || target != ON_DEVICE || source != PAGEABLE)
+        copy((char *)to, (const char *)from, bytes);
+    else
+        copy_staged(nullptr, to, from, bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-    return cudaMemcpy(to, from, bytes, kind);
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    const Place target = place_of(to), source = place_of(from);
+    if (!is_kind(kind, target == ON_DEVICE, source == ON_DEVICE)) return host_keep_error(cudaErrorInvalidValue);
+    if (host_eager || (source != PAGEABLE && target != PAGEABLE)) {
+        if (!host_eager && target == PINNED) poison(to, bytes);
+        copy_later(stream, to, from, bytes);
+    } else if (target == ON_DEVICE) {
+        copy_staged(stream, to, from, bytes);
+    } else { // of pageable memory: done when it returns
+        host_wait_stream(stream);
+        copy((char *)to, (const char *)from, bytes);
+    }
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemset(void *pointer, int value, size_t bytes) {
-    memset(pointer, value, bytes);
+    return cudaMemsetAsync(pointer, value, bytes, nullptr);
+}
+cudaError_t cudaMemsetAsync(void *pointer, int value, size_t bytes, cudaStream_t stream) {
+    host_queue(stream, [=] { memset(pointer, value, bytes); });
     return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void *pointer, int value, size_t bytes, cudaStream_t) {
-    return cudaMemset(pointer, value, bytes);
-}
-
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
-    *free_bytes = available_bytes();
-    *total_bytes = physical_bytes(_SC_PHYS_PAGES);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreate(cudaStream_t *stream) {
-    *stream = nullptr;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return cudaStreamCreate(stream); }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-
-struct HostEvent {
-    struct timespec time;
-};
-
-cudaError_t cudaEventCreate(cudaEvent_t *event) {
-    *event = (cudaEvent_t)calloc(1, sizeof(HostEvent));
-    return *event ? cudaSuccess : keep(cudaErrorMemoryAllocation);
-}
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return cudaEventCreate(event); }
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    free(event);
-    return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-    clock_gettime(CLOCK_MONOTONIC, &event->time);
-    return cudaSuccess;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
-    *milliseconds = (float)((double)(end->time.tv_sec - start->time.tv_sec) * 1e3 +
-                            (double)(end->time.tv_nsec - start->time.tv_nsec) * 1e-6);
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int *count) {
-    *count = 1;
-    return cudaSuccess;
-}
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : keep(cudaErrorInvalidValue); }
-cudaError_t cudaGetDevice(int *device) {
-    *device = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
-    if (device != 0) return keep(cudaErrorInvalidValue);
-    *properties = {};
-    strcpy(properties->name, "CPU");
-    properties->totalGlobalMem = physical_bytes(_SC_PHYS_PAGES);
-    properties->multiProcessorCount = omp_get_max_threads();
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetLastError(void) {
-    cudaError_t error = last_error;
-    last_error = cudaSuccess;
-    return error;
-}
-
-const char *cudaGetErrorString(cudaError_t error) {
-    switch (error) {
-    case cudaSuccess:
-        return "no error";
-    case cudaErrorMemoryAllocation:
-        return "out of memory";
-    default:
-        return "invalid argument";
-    }
 }
 }

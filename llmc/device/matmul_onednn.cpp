@@ -376,12 +376,14 @@ extern "C" size_t matmul_prepare(void) {
 #endif
 
 extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
-                       bool transpose_b, bool accumulate, cudaStream_t) {
+                       bool transpose_b, bool accumulate, cudaStream_t stream) {
     Product p = {d, a, b, m, n, k, transpose_a, transpose_b, out == MATMUL_OUT_FP32, accumulate};
     if (accumulate && !p.fp32_out && sizeof(floatX) == 2) fail(p, "accumulates only into fp32");
     if (m <= 0 || n <= 0 || k <= 0) fail(p, "dimensions must be positive");
-    if (is_small(p))
-        small_product(p);
-    else
-        product(p);
+    host_queue(stream, [=] {
+        if (is_small(p))
+            small_product(p);
+        else
+            product(p);
+    });
 }

@@ -1,0 +1,83 @@
+// The device that the CPU target is, and errors.
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime.h"
+
+static cudaError_t last_error = cudaSuccess;
+
+cudaError_t host_keep_error(cudaError_t error) {
+    if (error != cudaSuccess) last_error = error;
+    return error;
+}
+
+static size_t physical_bytes(int name) { return (size_t)sysconf(name) * (size_t)sysconf(_SC_PAGESIZE); }
+
+// What the kernel can give without swapping: free pages and those of the page cache.
+static size_t available_bytes() {
+    size_t kib = 0;
+    char line[256];
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (!file) return physical_bytes(_SC_AVPHYS_PAGES);
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) break;
+    fclose(file);
+    return kib ? kib * 1024 : physical_bytes(_SC_AVPHYS_PAGES);
+}
+
+extern "C" {
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
+    *free_bytes = available_bytes();
+    *total_bytes = physical_bytes(_SC_PHYS_PAGES);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count) {
+    *count = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : host_keep_error(cudaErrorInvalidValue); }
+cudaError_t cudaGetDevice(int *device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
+    if (device != 0) return host_keep_error(cudaErrorInvalidValue);
+    *properties = {};
+    strcpy(properties->name, "CPU");
+    properties->totalGlobalMem = physical_bytes(_SC_PHYS_PAGES);
+    properties->multiProcessorCount = omp_get_max_threads();
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *text, int length, int device) {
+    if (device != 0) return host_keep_error(cudaErrorInvalidValue);
+    snprintf(text, (size_t)length, "0000:00:00.0");
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError(void) {
+    cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+const char *cudaGetErrorString(cudaError_t error) {
+    switch (error) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidResourceHandle:
+        return "invalid resource handle";
+    case cudaErrorNotReady:
+        return "device not ready";
+    default:
+        return "invalid argument";
+    }
+}
+}

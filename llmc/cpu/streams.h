@@ -1,0 +1,32 @@
+// Streams of the CPU target. Whatever executes on a stream (kernels, matrix products, copies, collectives) is queued here,
+// and the environment variable LLMC_HOST_STREAMS says when it runs:
+//
+//   eager          at once, in the call that queues it (default)
+//   lazy           when somebody waits for it, and then nothing that need not
+//   random:SEED    at moments, and with an interleaving of the streams, that the seed draws
+//
+// The last two are as asynchronous as CUDA allows, so that a missing synchronisation changes results.
+#ifndef LLMC_CPU_STREAMS_H
+#define LLMC_CPU_STREAMS_H
+
+#include <stdint.h>
+
+struct HostStream; // *cudaStream_t
+
+extern bool host_eager; // LLMC_HOST_STREAMS=eager
+
+// Queues run(work), which also frees `work`; NULL is the default stream.
+void host_queue_later(HostStream *stream, void (*run)(void *work), void *work);
+
+// Queues work(), with a copy of what it captured. One task runs at a time, in whatever thread waits for it; it must not
+// itself call anything that queues or waits.
+template <typename Work> inline void host_queue(HostStream *stream, Work work) {
+    if (host_eager) return work();
+    const auto run = [](void *copy) {
+        (*(Work *)copy)();
+        delete (Work *)copy;
+    };
+    host_queue_later(stream, run, new Work(work));
+}
+
+#endif
