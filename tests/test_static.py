@@ -19,6 +19,8 @@ HOST_C = PROGRAMS + sorted(p for p in [*ROOT.glob("llmc/*/*.c"), *ROOT.glob("dev
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
 TARGET_CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(?:LLMC_TARGET_\w+|__CUDACC__|__CUDA_ARCH__)\b", re.M)
 PTX = re.compile(r"\b(?:__)?asm(?:__)?\b")
+# several elements accessed as one without access_as, which checks their alignment on the CPU target
+WIDE_CAST = re.compile(r"\(\s*(?:const\s+)?(?:Pack<[^()]*>|Chunk|u?int[24]|float[24])\s*\*\s*\)")
 # a size in bytes that stands alone where a function that takes a count of elements expects one
 SIZE_AS_COUNT = re.compile(r"\b(?:nccl\w+|MPI_\w+|comm_(?!host_gather|host_broadcast)\w+)\([^;]*?,\s*sizeof\s*\(?\s*\w+\s*\)?\s*[,)]")
 
@@ -48,6 +50,10 @@ def test_ptx_stands_in_its_folder():
     assert offences(PTX, [p for p in CODE if p.parent != ROOT / "llmc/device/ptx"]) == []
 
 
+def test_wide_accesses_are_checked():
+    assert offences(WIDE_CAST, [*ROOT.glob("llmc/kernels/*"), *ROOT.glob("llmc/device/*.h")]) == []
+
+
 def test_counts_are_not_sizes():
     assert offences(SIZE_AS_COUNT, CODE) == []
 
@@ -58,6 +64,8 @@ def test_counts_are_not_sizes():
         (re.compile("<<<"), "kernel<<<1, 32>>>(x);", "launch(kernel, 1, 32, 0, stream, x); // not <<<>>>"),
         (TARGET_CONDITION, "#ifdef LLMC_TARGET_CPU\n", "#ifdef LLMC_PRECISION_fp32\n"),
         (PTX, "asm volatile(\"membar.gl;\");", "cp_async_commit(); // no asm"),
+        (WIDE_CAST, "x = *(const uint4 *)from;", "x = access_as<uint4>(from);"),
+        (WIDE_CAST, "*(Pack<floatX, CHUNK> *)to = x;", "access_as<Pack<floatX, CHUNK>>(to) = x;"),
         (SIZE_AS_COUNT, "ncclAllReduce(x, x, sizeof(float), t, op);", "ncclAllReduce(x, x, n, t, op);"),
         (SIZE_AS_COUNT, "MPI_Bcast(x, sizeof(float), t, 0, comm);", "MPI_Bcast(x, n, t, 0, comm);"),
     ],

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <vector>
 
+#include "alignment.h"
 #include "fiber.h"
 
 struct HostCopy {
@@ -29,6 +30,8 @@ inline void host_copy_now(HostCopy copy) {
 }
 
 inline void host_copy_async(void *shared, const void *global, bool valid) {
+    host_check_aligned(shared, 16, "cp.async writes");
+    host_check_aligned(global, 16, "cp.async reads");
     const HostCopy copy = {shared, valid ? global : nullptr};
     if (!host_seed()) return host_copy_now(copy);
     memset(shared, 0xFF, 16);

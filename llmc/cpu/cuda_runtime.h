@@ -76,6 +76,7 @@ const char *cudaGetErrorString(cudaError_t error);
 
 // ---- what kernels see
 
+#include "alignment.h"
 #include "fiber.h"
 #include "streams.h"
 #include "vector_types.h"

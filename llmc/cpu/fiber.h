@@ -15,6 +15,7 @@
 struct HostBlock {
     uint3 index;
     dim3 block_dim, grid_dim;
+    const char *kernel; // its name as written at the launch
 };
 
 struct HostThread {
@@ -94,7 +95,7 @@ template <typename Body> inline void host_launch_pointwise(const char *name, dim
     const long blocks = (long)grid.x * grid.y * grid.z;
 #pragma omp parallel if (blocks > 1)
     {
-        HostBlock here = {{0, 0, 0}, block, grid};
+        HostBlock here = {{0, 0, 0}, block, grid, name};
         HostThread self = {{0, 0, 0}, 0, 0, nullptr};
         host_block = &here;
         host_thread = &self;

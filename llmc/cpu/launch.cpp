@@ -47,6 +47,7 @@ static void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dyn
         w.exchange = exchange;
         w.block.block_dim = block;
         w.block.grid_dim = grid;
+        w.block.kernel = kernel.name;
         host_block = &w.block;
         for (int nth = 0;;) {
             long i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);

@@ -2,7 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "alignment.h"
 #include "worker.h"
+
+#if CHECKED_BUILD
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 namespace fibers {
 
@@ -61,3 +66,14 @@ void report_meeting() {
 }
 
 } // namespace fibers
+
+void host_report_misaligned(const void *address, size_t bytes, const char *access) {
+    const uint3 block = host_block->index, thread = host_thread->index;
+    fprintf(stderr, "llmc: kernel %s, block (%u,%u,%u): thread (%u,%u,%u): %s at %p, which is not a multiple of %zu",
+            host_block->kernel, block.x, block.y, block.z, thread.x, thread.y, thread.z, access, address, bytes);
+#if CHECKED_BUILD
+    fprintf(stderr, "\n");
+    __sanitizer_print_stack_trace();
+#endif
+    fibers::stop();
+}

@@ -82,7 +82,7 @@ __device__ __forceinline__ void store_acc(SharedTile<__nv_bfloat16, COLS> tile, 
             pack_row(packed, acc.c[b][h]);
 #pragma unroll
             for (int i = 0; i < W; i++)
-                *(uint32_t *)tile.at(row0 + 8 * h + lane / 4, Acc<N>::column(lane, b, i)) = packed[i];
+                access_as<uint32_t>(tile.at(row0 + 8 * h + lane / 4, Acc<N>::column(lane, b, i))) = packed[i];
         }
 }
 template <int N, int COLS>

@@ -198,6 +198,7 @@ __attribute__((noinline)) void host_multiply_all(void **lanes, int product, Shar
 template <bool BIsRowMajor, int M, int P, int N, int K, typename T, int COLS>
 inline void host_multiply(HostProducts<P, N, K, T> products, const SharedTile<T, COLS> (&b)[P], int col0,
                           const char *file, int line) {
+    for (int p = 0; p < P; p++) host_check_aligned(b[p].data, 16, "ldmatrix reads");
     host_warp_rendezvous(
         &products,
         [&b, col0](void **lanes) {
@@ -261,6 +262,7 @@ template <int N> inline float fold_max(const float (&x)[N]) { return host_fold_r
 template <int K, int COLS>
 inline void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile, int row0) {
     int lane = lane_id();
+    host_check_aligned(tile.data, 16, "ldmatrix reads");
     for (int h = 0; h < 2; h++) {
         int row = row0 + 8 * h + lane / 4;
         for (int i = 0; i < K / 8; i++) memcpy(&frag.a[h][i], tile.at(row, 8 * i + 2 * (lane % 4)), 4);

@@ -30,8 +30,10 @@ template <typename T, int COLS> struct SharedTile {
 template <int ROWS, typename T, int COLS>
 inline void host_copy_tile(SharedTile<T, COLS> tile, const T *from, size_t stride, int valid_rows, int valid_cols) {
     constexpr int CHUNK = SharedTile<T, COLS>::CHUNK;
+    host_check_aligned(tile.data, 16, "cp.async writes");
     for (int row = 0; row < ROWS; row++, from += stride) {
         const int valid = row < valid_rows ? valid_cols : 0;
+        host_check_aligned(from, 16, "cp.async reads");
         for (int col = 0; col < COLS; col += CHUNK)
             host_copy_now({tile.at(row, col), col < valid ? from + col : nullptr});
     }

@@ -3,7 +3,9 @@
 #ifndef LLMC_DEVICE_VEC_H
 #define LLMC_DEVICE_VEC_H
 
+#include <assert.h>
 #include <cuda_runtime.h>
+#include <stdint.h>
 
 #include "device/types.h"
 
@@ -35,6 +37,21 @@ template <int N, typename T> __device__ __forceinline__ void pack(Pack<T, N> &to
     for (int i = 0; i < N; i++) from_float(to.v[i], from[i]);
 }
 
+// Whether all pointers (NULL is) are multiples of so many bytes: for the asserts of launchers.
+template <typename... Pointers> inline bool are_aligned(size_t bytes, Pointers... pointers) {
+    return ((uintptr_t)0 | ... | (uintptr_t)pointers) % bytes == 0;
+}
+
+// What stands at p, read or written as one T: the only way to access several elements at once. In the CPU target's builds
+// with sanitizers an address that is not aligned for T ends the program, as it does on a GPU.
+template <typename T> __device__ __forceinline__ T &access_as(void *p) {
+#ifdef LLMC_TARGET_CPU
+    host_check_access(p, alignof(T));
+#endif
+    return *(T *)p;
+}
+template <typename T> __device__ __forceinline__ const T &access_as(const void *p) { return access_as<T>((void *)p); }
+
 #ifdef LLMC_TARGET_CPU
 template <int N> __forceinline__ void unpack(float (&to)[N], const Pack<__nv_bfloat16, N> &from) {
     host_bf16_to_float<N>(to, from.v);
@@ -45,13 +62,13 @@ template <int N> __forceinline__ void pack(Pack<__nv_bfloat16, N> &to, const flo
 #endif
 
 template <int N, typename T> __device__ __forceinline__ void load_vec(float (&to)[N], const T *from) {
-    unpack(to, *(const Pack<T, N> *)from);
+    unpack(to, access_as<Pack<T, N>>(from));
 }
 
 template <int N, typename T> __device__ __forceinline__ void store_vec(T *to, const float (&from)[N]) {
     Pack<T, N> packed;
     pack(packed, from);
-    *(Pack<T, N> *)to = packed;
+    access_as<Pack<T, N>>(to) = packed;
 }
 
 // The sum of a power of two of elements, halves added to each other.

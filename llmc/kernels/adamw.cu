@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(ADAMW_BLOCK)
 
 extern "C" void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads, const int *apply,
                              const float *grad_norm, const AdamWStep *step, bool decay, size_t n, cudaStream_t stream) {
+    assert(are_aligned(16, master, m, v, grads) && are_aligned(sizeof(floatX) * WIDTH, params));
     if (n == 0) return;
     unsigned blocks = (unsigned)((n + ADAMW_BLOCK * WIDTH - 1) / (ADAMW_BLOCK * WIDTH));
     launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads, apply,

@@ -381,6 +381,7 @@ void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out,
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
                                    const floatX *qkv, const float *lse, AttentionMask mask, AttentionShape shape,
                                    cudaStream_t stream) {
+    assert(are_aligned(16, dqkv, dout, out, qkv));
     const QkvLayout layout(shape);
 #define BACKWARD(D)                                                                                                    \
     (mask.excluded ? backward_for<D, true> : backward_for<D, false>)(dqkv, scratch, dout, out, qkv, lse, mask, layout, \

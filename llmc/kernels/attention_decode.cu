@@ -232,7 +232,7 @@ extern "C" void attention_decode(floatX *out, float *scratch, const floatX *qkv,
                                  int length, cudaStream_t stream) {
     const int n = tokens.n, NH = cache.shape.NH, NKV = cache.shape.NKV, HD = cache.shape.HD;
     assert(HD % 16 == 0 && HD <= 256 && NH % NKV == 0 && length <= cache.shape.T &&
-           cache.shape.T % KV_CACHE_BLOCK == 0);
+           cache.shape.T % KV_CACHE_BLOCK == 0 && are_aligned(16, out, scratch, qkv, cache.keys, cache.values));
     const CacheLayout layout(cache);
     const int splits = ceil_div(length, SPLIT), heads = NH / NKV;
     const Partial partial = {scratch, scratch + (size_t)n * NH * splits * HD, splits};

@@ -182,6 +182,7 @@ void forward_for(floatX *out, float *lse, const floatX *qkv, AttentionMask mask,
 
 extern "C" void attention_forward(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, AttentionShape shape,
                                   cudaStream_t stream) {
+    assert(are_aligned(16, out, qkv));
     const QkvLayout layout(shape);
 #define FORWARD(D) (mask.excluded ? forward_for<D, true> : forward_for<D, false>)(out, lse, qkv, mask, layout, stream)
     ATTENTION_DISPATCH(shape.HD, FORWARD);

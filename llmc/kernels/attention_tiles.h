@@ -57,7 +57,7 @@ __device__ __forceinline__ void store_rows(floatX *to, size_t stride, SharedTile
     for (int i = lane_id(); i < ROWS * Tile::CHUNKS; i += 32) {
         int row = i / Tile::CHUNKS, col = i % Tile::CHUNKS * Tile::CHUNK;
         if (row < count && col < valid_cols)
-            *(uint4 *)(to + (size_t)row * stride + col) = *(const uint4 *)tile.at(row0 + row, col);
+            access_as<uint4>(to + (size_t)row * stride + col) = access_as<uint4>(tile.at(row0 + row, col));
     }
 }
 

@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(AVERAGE_BLOCK) average_kernel(float *mean, con
 }
 
 extern "C" void average_update(float *mean, const float *x, int64_t samples, size_t n, cudaStream_t stream) {
+    assert(are_aligned(16, mean, x));
     if (n == 0) return;
     unsigned blocks = (unsigned)((n + AVERAGE_BLOCK * WIDTH - 1) / (AVERAGE_BLOCK * WIDTH));
     launch_pointwise(average_kernel, dim3(blocks), dim3(AVERAGE_BLOCK), stream, mean, x, (float)samples, n);

@@ -2,6 +2,8 @@
 // block adds the blocks. Addition modulo 2^64 gives the same in any order.
 #include "kernels/checksum.h"
 
+#include <assert.h>
+
 #include "device/reduce.h"
 
 enum { CHECKSUM_BLOCK = 256, MAX_CHECKSUM_BLOCKS = 1024 };
@@ -33,6 +35,7 @@ __global__ void __launch_bounds__(CHECKSUM_BLOCK)
 extern "C" size_t checksum_scratch(void) { return MAX_CHECKSUM_BLOCKS; }
 
 extern "C" void checksum(uint64_t *sum, uint64_t *scratch, const uint64_t *words, size_t n, cudaStream_t stream) {
+    assert((uintptr_t)words % sizeof *words == 0);
     const size_t wanted = (n + MIN_BLOCK_WORDS - 1) / MIN_BLOCK_WORDS;
     const int blocks = wanted < 1 ? 1 : wanted > MAX_CHECKSUM_BLOCKS ? (int)MAX_CHECKSUM_BLOCKS : (int)wanted;
     launch(checksum_kernel, dim3(blocks), dim3(CHECKSUM_BLOCK), 0, stream, scratch, words, n);

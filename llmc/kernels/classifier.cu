@@ -183,6 +183,7 @@ static const int SHORT_ROW = 4096, LONG_ROW = 16384, SHORT_ROWS = 4;
 
 extern "C" void cross_entropy_forward(float *losses, const floatX *logits, const int *targets, int n, int V, int VP,
                                       cudaStream_t stream) {
+    assert(VP % 16 == 0 && are_aligned(16, logits));
     if (n <= 0) return;
     if (V <= SHORT_ROW)
         launch(forward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, n, V, VP);
@@ -192,6 +193,7 @@ extern "C" void cross_entropy_forward(float *losses, const floatX *logits, const
 
 extern "C" void cross_entropy_backward(float *losses, floatX *logits, const int *targets, const float *weights,
                                        const float *dloss, int n, int V, int VP, cudaStream_t stream) {
+    assert(VP % 16 == 0 && are_aligned(16, logits));
     if (n <= 0) return;
     if (V <= SHORT_ROW)
         launch(backward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, weights,

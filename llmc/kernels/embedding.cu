@@ -13,7 +13,7 @@ __global__ void embedding_forward_kernel(floatX *out, const int *tokens, const f
     const floatX *from = weight + (size_t)tokens[n] * C;
     floatX *to = out + (size_t)n * C;
     for (int c = threadIdx.x * CHUNK; c < C; c += blockDim.x * CHUNK)
-        *(Pack<floatX, CHUNK> *)(to + c) = *(const Pack<floatX, CHUNK> *)(from + c);
+        access_as<Pack<floatX, CHUNK>>(to + c) = access_as<Pack<floatX, CHUNK>>(from + c);
 }
 
 // The end of the run that begins at `first`: binary search for the first later position with a larger token.
@@ -53,12 +53,14 @@ __global__ void embedding_backward_kernel(float *dweight, const floatX *dout, co
 
 extern "C" void embedding_forward(floatX *out, const int *tokens, const floatX *weight, int N, int C,
                                   cudaStream_t stream) {
+    assert(C % 16 == 0 && are_aligned(16, out, weight));
     dim3 block = rows_block(C / CHUNK);
     launch_pointwise(embedding_forward_kernel, rows_grid(N, block), block, stream, out, tokens, weight, N, C);
 }
 
 extern "C" void embedding_backward(float *dweight, const floatX *dout, const int *tokens, const int *order, int N,
                                    int C, cudaStream_t stream) {
+    assert(C % 16 == 0 && are_aligned(16, dweight, dout));
     dim3 block = rows_block(C / CHUNK);
     launch_pointwise(embedding_backward_kernel, rows_grid(N, block), block, stream, dweight, dout, tokens, order, N, C);
 }

@@ -59,6 +59,7 @@ __global__ void __launch_bounds__(SUM_BLOCK) sum_up_kernel(float *sum, const flo
 extern "C" size_t sum_squares_scratch(void) { return MAX_SUM_BLOCKS; }
 
 extern "C" void sum_squares(float *sum, float *scratch, const float *grads, size_t n, cudaStream_t stream) {
+    assert(are_aligned(16, grads));
     size_t wanted = (n + MIN_BLOCK_ELEMENTS - 1) / MIN_BLOCK_ELEMENTS;
     int blocks = wanted < 1 ? 1 : wanted > MAX_SUM_BLOCKS ? (int)MAX_SUM_BLOCKS : (int)wanted;
     size_t warps = (size_t)blocks * (SUM_BLOCK / 32);
@@ -72,6 +73,7 @@ extern "C" void norm_of_squares(float *norm, const float *sum, cudaStream_t stre
 }
 
 extern "C" void add_gradients(float *to, const float *from, size_t n, cudaStream_t stream) {
+    assert(are_aligned(16, to, from));
     if (n == 0) return;
     const unsigned blocks = (unsigned)((n + SUM_BLOCK * WIDTH - 1) / (SUM_BLOCK * WIDTH));
     launch_pointwise(add_gradients_kernel, dim3(blocks), dim3(SUM_BLOCK), stream, to, from, n);

@@ -27,16 +27,16 @@ __global__ void store_kernel(CacheLayout cache, const floatX *qkv, int row, int 
         for (int k = 0; k < CHUNK; k++) {
             if (k >= count) continue;
             const floatX *from = key + (size_t)k * stride;
-            const Pack<floatX, CHUNK> read = *(const Pack<floatX, CHUNK> *)from;
+            const Pack<floatX, CHUNK> read = access_as<Pack<floatX, CHUNK>>(from);
             for (int e = 0; e < CHUNK; e++) turned[e].v[k] = read.v[e];
-            *(Pack<floatX, CHUNK> *)(value_to + (size_t)k * HD) =
-                *(const Pack<floatX, CHUNK> *)(from + (size_t)NKV * HD);
+            access_as<Pack<floatX, CHUNK>>(value_to + (size_t)k * HD) =
+                access_as<Pack<floatX, CHUNK>>(from + (size_t)NKV * HD);
         }
 #pragma unroll
         for (int e = 0; e < CHUNK; e++) {
             floatX *to = key_to + (size_t)e * KV_CACHE_BLOCK;
             if (count == CHUNK)
-                *(Pack<floatX, CHUNK> *)to = turned[e];
+                access_as<Pack<floatX, CHUNK>>(to) = turned[e];
             else
                 for (int k = 0; k < count; k++) to[k] = turned[e].v[k];
         }
@@ -76,14 +76,16 @@ __global__ void append_kernel(floatX *qkv, CacheLayout cache, const float *table
 }
 
 extern "C" void kv_cache_store(KvCache cache, const floatX *qkv, int row, int T, cudaStream_t stream) {
-    assert(T <= cache.shape.T && cache.shape.T % KV_CACHE_BLOCK == 0 && cache.shape.HD % 16 == 0);
+    assert(T <= cache.shape.T && cache.shape.T % KV_CACHE_BLOCK == 0 && cache.shape.HD % 16 == 0 &&
+           are_aligned(16, qkv, cache.keys, cache.values));
     dim3 block = rows_block(cache.shape.NKV * (cache.shape.HD / CHUNK));
     launch_pointwise(store_kernel, rows_grid(ceil_div(T, (int)CHUNK), block), block, stream, CacheLayout(cache), qkv,
                      row, T);
 }
 
 extern "C" void kv_cache_append(floatX *qkv, KvCache cache, const float *table, NewTokens tokens, cudaStream_t stream) {
-    assert(cache.shape.T % KV_CACHE_BLOCK == 0 && cache.shape.HD % 16 == 0);
+    assert(cache.shape.T % KV_CACHE_BLOCK == 0 && cache.shape.HD % 16 == 0 &&
+           are_aligned(16, qkv, cache.keys, cache.values, table));
     dim3 block = rows_block((cache.shape.NH + 2 * cache.shape.NKV) * (cache.shape.HD / 2 / CHUNK));
     launch_pointwise(append_kernel, rows_grid(tokens.n, block), block, stream, qkv, CacheLayout(cache), table, tokens);
 }

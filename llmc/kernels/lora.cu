@@ -36,12 +36,14 @@ static __global__ void lora_take_kernel(floatX *x, const floatX *y, float scale,
 
 extern "C" void lora_add(floatX *y, const floatX *x, float scale, int N, int width, int first, int cols,
                          cudaStream_t stream) {
+    assert(width % 16 == 0 && first % 16 == 0 && cols % 16 == 0 && are_aligned(16, x, y));
     const dim3 block = rows_block(cols / CHUNK);
     launch_pointwise(lora_add_kernel, rows_grid(N, block), block, stream, y, x, scale, N, width, first, cols);
 }
 
 extern "C" void lora_take(floatX *x, const floatX *y, float scale, int N, int width, int first, int cols,
                           cudaStream_t stream) {
+    assert(width % 16 == 0 && first % 16 == 0 && cols % 16 == 0 && are_aligned(16, x, y));
     const dim3 block = rows_block(cols / CHUNK);
     launch_pointwise(lora_take_kernel, rows_grid(N, block), block, stream, x, y, scale, N, width, first, cols);
 }

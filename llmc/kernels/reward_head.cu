@@ -62,6 +62,7 @@ __global__ void reward_dw_kernel(float *dw, const float *dscores, const float *d
 
 extern "C" void reward_scores(float *scores, const floatX *x, const floatX *w, const int *spans, const int *counters,
                               int capacity, int C, cudaStream_t stream) {
+    assert(C % CHUNK == 0 && are_aligned(16, x, w));
     const int blocks = capacity < MAX_BLOCKS ? capacity : MAX_BLOCKS;
     launch(reward_scores_kernel, dim3((unsigned)blocks), dim3(HEAD_THREADS), 0, stream, scores, x, w, spans, counters,
            C);
@@ -70,6 +71,7 @@ extern "C" void reward_scores(float *scores, const floatX *x, const floatX *w, c
 extern "C" void reward_backward(floatX *dx, float *dw, const float *dscores, const float *dloss, const floatX *x,
                                 const floatX *w, const int *spans, const int *counters, int N, int C, int capacity,
                                 cudaStream_t stream) {
+    assert(C % CHUNK == 0 && are_aligned(16, dx, x, w));
     cuda_check(cudaMemsetAsync(dx, 0, (size_t)N * C * sizeof *dx, stream));
     const dim3 block = rows_block(C / CHUNK);
     launch_pointwise(reward_dx_kernel, rows_grid(capacity, block), block, stream, dx, dscores, dloss, w, spans,

@@ -87,8 +87,8 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
     Chunk row[ROWS][CHUNKS];
     float square[ROWS] = {}, scale[ROWS];
     each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&)[CHUNK]) {
-        row[r][k] = *(const Chunk *)(x + i);
-        if constexpr (ADD) *(Chunk *)(sum + i) = row[r][k] = add(row[r][k], *(const Chunk *)(branch_out + i));
+        row[r][k] = access_as<Chunk>(x + i);
+        if constexpr (ADD) access_as<Chunk>(sum + i) = row[r][k] = add(row[r][k], access_as<Chunk>(branch_out + i));
         square[r] += sum_of_squares(row[r][k]);
     });
     group_sum<BLOCK_ROW>(square);
@@ -140,8 +140,8 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
         Chunk row[ROWS][CHUNKS], drow[ROWS][CHUNKS];
         float dot[ROWS] = {}; // of g and n
         each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&w)[CHUNK]) {
-            row[r][k] = *(const Chunk *)(x + i);
-            drow[r][k] = *(const Chunk *)(dout + i);
+            row[r][k] = access_as<Chunk>(x + i);
+            drow[r][k] = access_as<Chunk>(dout + i);
             dot[r] += chunk_dot(dweight[k], row[r][k], drow[r][k], w, rstd[first + r]);
         });
         group_sum<BLOCK_ROW>(dot);
@@ -204,7 +204,7 @@ static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x
 template <bool ADD>
 static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
                     const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
-    assert(C % 16 == 0 && C <= MAX_C);
+    assert(C % 16 == 0 && C <= MAX_C && are_aligned(16, sum, out, x, branch_out, weight));
     if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
     if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
     if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
@@ -235,7 +235,7 @@ extern "C" size_t rmsnorm_backward_scratch(int C) { return (size_t)MAX_GROUPS * 
 extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout,
                                  const floatX *dresidual, const floatX *x, const floatX *weight, const float *rstd,
                                  int N, int C, cudaStream_t stream) {
-    assert(C % 16 == 0 && C <= MAX_C);
+    assert(C % 16 == 0 && C <= MAX_C && are_aligned(16, dx, dweight, scratch, dout, dresidual, x, weight));
     int groups = min(ceil_div(N, (int)MIN_GROUP_ROWS), (int)MAX_GROUPS);
     if (C <= 256)
         backward_warps<8, 1>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);

@@ -27,6 +27,7 @@ __global__ void rope_kernel(floatX *qkv, const float *table, AttentionMask mask,
 
 static void rotate(floatX *qkv, const float *table, AttentionMask mask, float direction, AttentionShape shape,
                    cudaStream_t stream) {
+    assert(shape.HD % 16 == 0 && are_aligned(16, qkv, table));
     dim3 block = rows_block((shape.NH + shape.NKV) * (shape.HD / 2 / CHUNK));
     launch_pointwise(rope_kernel, rows_grid(shape.B * shape.T, block), block, stream, qkv, table, mask, direction,
                      QkvLayout(shape));

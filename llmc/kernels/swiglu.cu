@@ -44,12 +44,14 @@ __global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, con
 }
 
 extern "C" void swiglu_forward(floatX *out, const floatX *gate_up, int N, int F, cudaStream_t stream) {
+    assert(F % 16 == 0 && are_aligned(16, out, gate_up));
     dim3 block = rows_block(F / CHUNK);
     launch_pointwise(swiglu_forward_kernel, rows_grid(N, block), block, stream, out, gate_up, N, F);
 }
 
 extern "C" void swiglu_backward(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F,
                                 cudaStream_t stream) {
+    assert(F % 16 == 0 && are_aligned(16, dgate_up, dout, gate_up));
     dim3 block = rows_block(F / CHUNK);
     launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N, F);
 }

@@ -3,6 +3,7 @@ kernel without the bug, about which it must say nothing.
 
   seeds      the output moves with the order of threads, or is not a number
   report     the CPU target stops with exit code 1 and a line that names kernel, block, thread and place
+  checked_report  the same in a build with sanitizers, the place in the stack that it prints
   address    AddressSanitizer names file and line (SANITIZE=address,undefined)
   undefined  UndefinedBehaviorSanitizer names file and line (the same build)
   race       ThreadSanitizer names file and line (SANITIZE=thread)
@@ -18,7 +19,7 @@ import torch
 import compare
 import programs
 
-FILES = ("missing_barrier", "divergent_barrier", "races", "memory")
+FILES = ("missing_barrier", "divergent_barrier", "races", "memory", "alignment")
 N = 130  # elements in races.cu
 
 # A missing barrier shows in each order in which some reader precedes its writer. Where one lane reads what one lane wrote
@@ -59,9 +60,15 @@ CAUGHT = [
     ("memory", "accumulate", "seeds", "not a number"),
     ("memory", "unwritten_sum", "seeds", "not a number"),
     ("memory", "unwritten_max", "seeds", "moves"),
-    ("memory", "misaligned", "undefined", "misaligned address"),
     ("memory", "int_offset", "undefined", "signed integer overflow"),
     ("memory", "unsigned_offset", "reference", "relative error"),
+    ("alignment", "async_from", "report", "cp.async reads at 0x.*, which is not a multiple of 16"),
+    ("alignment", "async_to", "report", "cp.async writes at 0x.*, which is not a multiple of 16"),
+    ("alignment", "ldmatrix", "report", "ldmatrix reads at 0x.*, which is not a multiple of 16"),
+    ("alignment", "load_16", "checked_report", "thread .0,0,0.: reads or writes at 0x.*, which is not a multiple of 16"),
+    ("alignment", "store_8", "checked_report", "thread .0,0,0.: reads or writes at 0x.*, which is not a multiple of 8"),
+    ("alignment", "four_words", "checked_report", "thread .0,0,0.: reads or writes at 0x.*, which is not a multiple of 16"),
+    ("alignment", "pointwise", "checked_report", "thread .1,0,0.: reads or writes at 0x.*, which is not a multiple of 16"),
 ]
 
 
@@ -114,6 +121,11 @@ def check_report(planted, file, bug, twin):
     return said
 
 
+def check_checked_report(planted, file, bug, twin):
+    done = programs.run(planted[file, "checked"], bug, twin)
+    return summary(done, REPORT.format(kernel=f"{bug}_kernel") + ".*", file, bug)
+
+
 def check_address(planted, file, bug, twin):
     done = programs.run(planted[file, "checked"], bug, twin)
     return summary(done, r"ERROR: AddressSanitizer.*", file, bug)
@@ -160,6 +172,7 @@ def check_reference(planted, file, bug, twin):
 CHECKS = {
     "seeds": check_seeds,
     "report": check_report,
+    "checked_report": check_checked_report,
     "address": check_address,
     "undefined": check_undefined,
     "race": check_race,

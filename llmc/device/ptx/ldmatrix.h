@@ -16,6 +16,7 @@
 #ifdef LLMC_TARGET_CPU
 
 template <bool Transposed> inline void host_ldmatrix_x4(uint32_t (&r)[4], const void *row, const char *file, int line) {
+    host_check_aligned(row, 16, "ldmatrix reads");
     struct Slot {
         const uint16_t *row;
         uint32_t r[4];

@@ -1,6 +1,5 @@
-// Memory that is not the kernel's, not yet written, or not where the access may be.
+// Memory that is not the kernel's, or not yet written.
 #include "planted.h"
-#include "device/vec.h"
 
 #include <math.h>
 #include <sys/mman.h>
@@ -88,15 +87,6 @@ static __global__ void unwritten_max_kernel(float *out, const float *in) {
     if (t < N) out[t] = most;
 }
 
-// Rows of 9 elements read 16 bytes at a time.
-template <bool BUG>
-static __global__ void misaligned_kernel(float *out, const float *in) {
-    int row = (int)threadIdx.x, length = BUG ? 9 : 12;
-    float x[4] = {};
-    if (row < 8) load_vec(x, in + row * length); // BUG misaligned
-    if (row < 8) out[row] = x[0] + x[1] + x[2] + x[3];
-}
-
 // A thread's own array, read beyond its end.
 template <bool BUG>
 static __global__ void local_array_kernel(float *out, const float *in) {
@@ -110,8 +100,6 @@ template <void (*KERNEL)(float *, const float *)>
 static void run() {
     float *in = device_array<float>(N), *out = device_array<float>(N);
     fill(in, N);
-    if (KERNEL == misaligned_kernel<true> || KERNEL == misaligned_kernel<false>)
-        cuda_check(cudaMemset(out, 0, N * sizeof(float)));
     launch(KERNEL, 1, THREADS, N * sizeof(float), nullptr, out, in);
     print_values(out, N);
     cuda_check(cudaFree(in));
@@ -162,6 +150,6 @@ static void run_offsets() {
 
 #define TWINS(name) {#name, run<name##_kernel<true>>, run<name##_kernel<false>>}
 PLANTED_MAIN(TWINS(greater), TWINS(greater_read), TWINS(static_shared), TWINS(dynamic_shared), TWINS(before_shared),
-             TWINS(accumulate), TWINS(unwritten_sum), TWINS(unwritten_max), TWINS(misaligned), TWINS(local_array),
+             TWINS(accumulate), TWINS(unwritten_sum), TWINS(unwritten_max), TWINS(local_array),
              {"int_offset", run_offsets<int_offset_kernel<true>>, run_offsets<int_offset_kernel<false>>},
              {"unsigned_offset", run_offsets<unsigned_offset_kernel<true>>, run_offsets<unsigned_offset_kernel<false>>})
