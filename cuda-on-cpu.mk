@@ -58,3 +58,10 @@ $(BUILD)/obj/llmc/cpu/%.o: $(CPU_BUILD)/obj/llmc/cpu/%.o $(MAKEFILES_USED)
 
 $(BUILD)/obj/llmc/device/%.cpp.o: $(CPU_BUILD)/obj/llmc/device/%.cpp.o $(MAKEFILES_USED)
 	$(TAKE)
+
+# Programs of the tests: make TARGET=cuda-on-cpu build/cuda-on-cpu/tests/standins/launch
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(BUILD)/libllmc.so
+	@mkdir -p $(@D)
+	$(call step,LINK)$(LINK) -o $@ $< -L$(BUILD) -lllmc -Wl,-rpath,'$$ORIGIN/../..'
+
+.PRECIOUS: $(BUILD)/obj/tests/%.cu.o

@@ -4,12 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if __has_include("cpu/streams.h")
 #include "cpu/streams.h"
-#else
-struct HostStream;
-template <typename Work> static void host_queue(HostStream *, Work work) { work(); }
-#endif
 #include "cublaslt.h"
 #include "device/matmul.h"
 #include "standins.h"

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices.h"
 #include "standins.h"
 
 // Figures of the compute capabilities' table in NVIDIA's CUDA C++ Programming Guide; names, multiprocessors, memory and L2
@@ -45,7 +46,7 @@ extern "C" cudaError_t host_cudaFreeHost(void *pointer);
 extern "C" cudaError_t host_cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 extern "C" cudaError_t host_cudaGetLastError(void);
 
-static cudaError_t keep(cudaError_t error) {
+cudaError_t standin_keep_error(cudaError_t error) {
     if (error != cudaSuccess) last_error = error;
     return error;
 }
@@ -103,9 +104,9 @@ extern "C" {
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
     std::lock_guard<std::mutex> hold(lock);
-    if (is_to_fail() || bytes > free_bytes()) return keep(cudaErrorMemoryAllocation);
+    if (is_to_fail() || bytes > free_bytes()) return standin_keep_error(cudaErrorMemoryAllocation);
     const cudaError_t error = host_cudaMalloc(pointer, bytes);
-    if (error != cudaSuccess) return keep(error);
+    if (error != cudaSuccess) return standin_keep_error(error);
     allocations[(uintptr_t)*pointer] = bytes;
     allocated += bytes;
     return cudaSuccess;
@@ -115,7 +116,7 @@ cudaError_t cudaFree(void *pointer) {
     size_t bytes = 0;
     {
         std::lock_guard<std::mutex> hold(lock);
-        if (!forget(allocations, pointer, &bytes)) return keep(cudaErrorInvalidValue);
+        if (!forget(allocations, pointer, &bytes)) return standin_keep_error(cudaErrorInvalidValue);
         allocated -= bytes;
     }
     return host_cudaFree(pointer); // may wait for streams
@@ -123,7 +124,7 @@ cudaError_t cudaFree(void *pointer) {
 
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
     const cudaError_t error = host_cudaMallocHost(pointer, bytes);
-    if (error != cudaSuccess) return keep(error);
+    if (error != cudaSuccess) return standin_keep_error(error);
     std::lock_guard<std::mutex> hold(lock);
     pinned[(uintptr_t)*pointer] = bytes;
     return cudaSuccess;
@@ -133,7 +134,7 @@ cudaError_t cudaFreeHost(void *pointer) {
     size_t bytes = 0;
     {
         std::lock_guard<std::mutex> hold(lock);
-        if (!forget(pinned, pointer, &bytes)) return keep(cudaErrorInvalidValue);
+        if (!forget(pinned, pointer, &bytes)) return standin_keep_error(cudaErrorInvalidValue);
     }
     return host_cudaFreeHost(pointer);
 }
@@ -147,11 +148,11 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 
 cudaError_t cudaGetDeviceCount(int *count) {
     *count = device_count();
-    return *count > 0 ? cudaSuccess : keep(cudaErrorNoDevice);
+    return *count > 0 ? cudaSuccess : standin_keep_error(cudaErrorNoDevice);
 }
 
 cudaError_t cudaSetDevice(int number) {
-    if (number < 0 || number >= device_count()) return keep(cudaErrorInvalidDevice);
+    if (number < 0 || number >= device_count()) return standin_keep_error(cudaErrorInvalidDevice);
     current_device = number;
     return cudaSuccess;
 }
@@ -162,7 +163,7 @@ cudaError_t cudaGetDevice(int *number) {
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int number) {
-    if (number < 0 || number >= device_count()) return keep(cudaErrorInvalidDevice);
+    if (number < 0 || number >= device_count()) return standin_keep_error(cudaErrorInvalidDevice);
     const Device &d = device();
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "%s", d.name);
@@ -184,7 +185,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int numbe
 }
 
 cudaError_t cudaDeviceGetPCIBusId(char *text, int length, int number) {
-    if (number < 0 || number >= device_count() || length < 13) return keep(cudaErrorInvalidValue);
+    if (number < 0 || number >= device_count() || length < 13) return standin_keep_error(cudaErrorInvalidValue);
     snprintf(text, (size_t)length, "0000:%02X:00.0", (number + 1) & 0xff);
     return cudaSuccess;
 }

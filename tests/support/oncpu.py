@@ -1,0 +1,35 @@
+"""The build of TARGET=cuda-on-cpu beside the cpu target's, for tests that compare them or look at the stand-ins."""
+
+import os
+import subprocess
+
+import pytest
+
+import llmc
+import programs
+
+CPU, ON_CPU = (llmc.ROOT / "build" / name for name in ("cpu", "cuda-on-cpu"))
+
+
+def need():
+    """Skips where it is not built."""
+    for folder in (CPU, ON_CPU):
+        if not (folder / "libllmc.so").exists():
+            pytest.skip(f"{folder.name} is not built (make TARGET={folder.name})")
+
+
+def build(name):
+    """The program tests/NAME.cu, linked with the stand-ins."""
+    need()
+    done = programs.make("TARGET=cuda-on-cpu", f"build/cuda-on-cpu/tests/{name}")
+    assert done.returncode == 0, done.stderr
+    return ON_CPU / "tests" / name
+
+
+def run(command, code=0, **environment):
+    """The finished process of the command, with one OpenMP thread and these variables beside the test's own."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "LLMC_STANDIN_TELL": "1"} | environment)  # fmt: skip
+    print(" ".join(map(str, command)), environment, done.stdout, done.stderr, sep="\n")
+    assert done.returncode == code, done.stderr
+    return done
