@@ -3,14 +3,18 @@
 # quickly, since each is a fixed function of the one before, but for one in ten, which is random. Needs perl alone, for
 # machines without Python.
 #
-#   dev/synthetic_shards.pl FOLDER [TOKENS]
+#   dev/synthetic_shards.pl FOLDER [TOKENS [VOCABULARY]]
+#
+# VOCABULARY (default 258): the ids, of which the last two stand around a document. Beyond the bytes they mean no text.
 use strict;
 use warnings;
 
-my ($folder, $count) = @ARGV;
-die "usage: synthetic_shards.pl FOLDER [TOKENS]\n" if !defined $folder;
+my ($folder, $count, $vocabulary) = @ARGV;
+die "usage: synthetic_shards.pl FOLDER [TOKENS [VOCABULARY]]\n" if !defined $folder;
 $count = 200_000 if !defined $count;
-my ($vocabulary, $bos, $eos) = (258, 256, 257); # the bytes, and the two tokens around a document
+$vocabulary = 258 if !defined $vocabulary; # the bytes, and the two tokens around a document
+my ($bos, $eos) = ($vocabulary - 2, $vocabulary - 1);
+my ($bits, $token) = $vocabulary > 65536 ? (32, 'L') : (16, 'S');
 
 sub write_file {
     my ($name, $content) = @_;
@@ -45,7 +49,7 @@ sub tokens {
     while (@ids < $count) {
         push(@ids, $bos);
         for (1 .. 20 + $random->(200)) {
-            $last = $random->(10) == 0 ? $random->(256) : ($last * 37 + 11) % 256;
+            $last = $random->(10) == 0 ? $random->($bos) : ($last * 37 + 11) % $bos;
             push(@ids, $last);
         }
         push(@ids, $eos);
@@ -58,5 +62,5 @@ write_file('tokenizer.json', tokenizer());
 write_file('tokenizer_config.json', '{"tokenizer_class":"PreTrainedTokenizerFast","bos_token":"<|begin|>",'
     . '"eos_token":"<|end|>"}');
 my ($digest) = split(' ', `sha256sum '$folder/tokenizer.json'`);
-my $header = pack('a8 L<4 Q< L<2 H64 x184', 'L3SHARD', 1, 0x01020304, 16, $vocabulary, $count, $bos, $eos, $digest);
-write_file('train_000.bin', $header . pack('S<*', tokens()));
+my $header = pack('a8 L<4 Q< L<2 H64 x184', 'L3SHARD', 1, 0x01020304, $bits, $vocabulary, $count, $bos, $eos, $digest);
+write_file('train_000.bin', $header . pack("$token<*", tokens()));

@@ -1,479 +1,287 @@
 #!/usr/bin/env bash
-# Builds, checks and measures everything that needs a GPU, in under 9 minutes and without a network.
+# Builds, checks and measures what needs a GPU, without a network, in two calls that end by themselves: the first within 340
+# seconds, the second within 240.
 #
-#   scripts/gpu_check.sh [--stages a,b,...] [--target cuda|cpu]
+#   scripts/gpu_check.sh [first|second] [--stages a,b,...] [--target cuda|cuda-on-cpu|cpu]
 #
-# Stages, in this order (all by default):
-#   device         name, memory, driver, compiler
-#   build          bf16 and fp32 for this GPU's architecture only; registers and spills by ptxas
-#   program        test_llama3 in both precisions: the whole model against the oracle
-#   kernels        tests of the kernels and of the model by pytest, on the device (needs python3 with torch and pytest)
-#   sanitizer      compute-sanitizer memcheck, racecheck and synccheck on test_llama3 --small
-#   training       a short run on synthetic tokens: the loss falls; a second run, and one stopped and resumed, give the same bits
-#   ranks          one rank through NCCL gives the same bits as without; two ranks: NCCL on two GPUs if there are, and MPI on one
+# first (the default), ordered by what it tells:
+#   device         names, memory, driver, compilers, NVIDIA's libraries
+#   build          bf16, for this GPU alone; registers and spills by ptxas. fp32 is built in the background from here on
+#   program        test_llama3: the whole model against the oracle
+#   accuracy       dev/bench/accuracy.py: attention and products at the shapes of 1B and 8B beside PyTorch's: errors, rates
+#   bench_kernels  dev/bench/kernels.py at the shapes of 8B: each kernel's share of the device's measured ceilings
+#   step_1b        15 steps of Llama 3.2 1B on rows of 4096 synthetic tokens: tokens per second, share of peak
+#   build_fp32     waits for the build in the background
+#   tests          tests of the kernels and of the model by pytest: each file a process, eight at once
+#   training       the loss falls; a second run, and one stopped and resumed, give the same bits
+#   nccl           one rank through NCCL gives the bits of one without; on several GPUs, two ranks
+# second:
+#   device         as above
+#   build_both     both precisions, where the first call has not built them on this machine
+#   program_fp32   test_llama3 in fp32
+#   memcheck, racecheck, synccheck    compute-sanitizer on test_llama3 --small
 #   finetuning     SFT, DPO, reward models, adapters: gradients, packed rows, short and resumed runs against transformers
-#   bench_kernels  dev/bench/kernels.py: each kernel's share of the device's measured ceilings
-#   bench_pytorch  dev/bench/vs_pytorch.py: tokens per second, compared with PyTorch
-#   bench_generate dev/bench/generate.py: new tokens per second, compared with transformers
+#   generation     dev/bench/generate.py: new tokens per second beside transformers'
+#   pytorch        dev/bench/vs_pytorch.py: tokens per second of Llama 3.2 1B beside PyTorch's, compiled
+#   ncu            Nsight Compute's counters of the attention kernels at the shapes of 8B
+#   cudnn          --attention cudnn, if it is built: losses near those of our attention, tokens per second
 #
-# A stage passes, fails, or is "not run", which never counts as passed: where no GPU is visible, the stages that need one are not
-# run and the exit code is 1. Exit codes: 0 no stage failed; 1 one did, or no GPU is visible; 2 bad usage.
+# A stage has at least the seconds that CALLS gives it, and besides them all that the stages before it have left. Its verdict is
+# pass, FAIL, cut (it was stopped), "not run", or partly (something in it was not run). Exit codes: 0 every stage has passed;
+# 1 one has failed or was cut; 2 bad usage; 3 none has, but not all of it was run.
 #
-# --target cpu runs the same stages on the cpu target (with the checked build in place of compute-sanitizer), to try this script
-# where there is no GPU.
+# --target cuda-on-cpu or cpu takes the same stages with small shapes and few tests, to try this script without a GPU.
 #
-# Results go to $OUT (default: dev/bench/results/DEVICE-COMMIT): stages.jsonl receives one object when a stage ends, log.txt all
-# output; bench_kernels.json, bench_pytorch.json and train_log.jsonl are what these stages leave.
+# Results go to $OUT (default: dev/bench/results/DEVICE-COMMIT): first.jsonl and second.jsonl receive an object as soon as
+# something begins, is known or ends; first.log and second.log all output; the benchmarks leave their own files. A call that is
+# killed loses only what it had not begun. dev/bench/report.py makes tables of such a folder.
 #
-# It needs a compiler (nvcc at CUDA_HOME or on PATH, gcc, make), cJSON (to read config.json), PCRE2, and xxHash's header (for
-# checksums). If they are not installed, DEPS=FOLDER names a folder with them (default: .deps if it exists). To make such a
-# folder, on any machine with a network and the same type of processor:
+# It needs a compiler (nvcc at CUDA_HOME or on PATH, gcc, make), perl, cJSON, PCRE2, and xxHash's header; python3 with torch,
+# pytest, numpy and transformers for what is compared with them. If libraries are not installed, DEPS=FOLDER names a folder with
+# them (default: .deps if it exists). To make such a folder, on any machine with a network and the same type of processor:
 #   mkdir .deps && cd .deps && apt-get download libcjson-dev libcjson1 \
 #     libpcre2-dev libpcre2-8-0 libxxhash-dev && for f in *.deb; do dpkg -x "$f" .; done
 #
-# More variables: ARCHS (default: that of the GPU), JOBS, PYTHON (default: python3, else .venv's), DEADLINE (seconds, default
-# 525), SEED, STEPS (of the short run).
+# More variables: ARCHS (default: that of the GPU), JOBS, PYTHON (default: python3, else .venv's), SEED, DEADLINE (seconds of
+# the whole call).
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
+export LC_ALL=C
 
-STAGES=(device build program kernels sanitizer training ranks finetuning bench_kernels bench_pytorch bench_generate)
-declare -A LIMITS=([device]=20 [build]=240 [program]=60 [kernels]=150 [sanitizer]=120 [training]=60 [ranks]=60 [finetuning]=60
-    [bench_kernels]=70 [bench_pytorch]=100 [bench_generate]=60) # seconds
-KERNEL_TESTS=(embedding rmsnorm rope attention attention_decode swiglu classifier preference reward_head matmul grad_norm
-    update_gate adamw average_kernel checksum model decoder)
-NOT_RUN=77 # exit code of a stage that could not run
+# stage:seconds, the seconds in which a killed stage ends included
+declare -A CALLS=(
+    [first]="device:10 build:60 program:20 accuracy:55 bench_kernels:35 step_1b:40 build_fp32:15 tests:60 training:25 nccl:15"
+    [second]="device:5 build_both:30 program_fp32:10 memcheck:30 racecheck:30 synccheck:15 finetuning:25 generation:20
+        pytorch:50 ncu:15 cudnn:10"
+)
+declare -A DEADLINES=([first]=340 [second]=240)
+GRACE=2 # seconds between the signals that ask a stage to end and that make it
+NOT_RUN=77 PARTLY=78 # exit codes of a stage
 
 usage() {
-    printf 'gpu_check: %s\nusage: scripts/gpu_check.sh [--stages %s] [--target cuda|cpu]\n' "$1" \
-        "$(IFS=,; echo "${STAGES[*]}")" >&2
+    printf 'gpu_check: %s\nusage: scripts/gpu_check.sh [first|second] [--stages %s] [--target cuda|cuda-on-cpu|cpu]\n' "$1" \
+        "a,b,..." >&2
     exit 2
 }
 
-# ---- inside a stage: facts for its JSON object, and ways to end early
-
-fact() { # key value
-    printf '%s\t%s\n' "$1" "$2" >>"$WORK/facts"
-    printf '   %s: %s\n' "$1" "$2"
-}
-end_with() { # exit code, reason
-    echo "$2" >"$WORK/reason"
-    echo "$2"
-    exit "$1"
-}
-fault() { end_with 1 "$1"; }
-not_run() { end_with "$NOT_RUN" "$1"; }
-
-need_gpu() { [ "$TARGET" = cpu ] || [ -n "$GPU" ] || not_run "no GPU visible"; }
-need_file() { [ -e "$1" ] || not_run "$1 is missing"; }
-need_python() { # modules
-    local module
-    [ -n "$PYTHON" ] || not_run "no python3"
-    for module in "$@"; do
-        "$PYTHON" -c "import $module" 2>/dev/null || not_run "$PYTHON has no $module"
-    done
-}
-
-# ---- stages
-
-stage_device() {
-    fact host "$(uname -srm), $(nproc) cores"
-    fact gcc "$(gcc --version 2>&1 | head -1)"
-    [ "$TARGET" = cuda ] || { fact device "$DEVICE" && return 0; }
-    fact nvcc "$("$NVCC" --version 2>&1 | tail -2 | head -1)"
-    [ -n "$GPU" ] || fault "no GPU visible (nvidia-smi names none)"
-    nvidia-smi
-    fact device "$GPU"
-    fact architectures "$ARCHS"
-    fact driver "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1)"
-    fact memory "$(nvidia-smi --query-gpu=memory.total --format=csv,noheader | head -1)"
-}
-
-# Removes objects that were built for other architectures, which would not run here.
-forget_other_architectures() {
-    local built="build/cuda-archs"
-    if [ -d build/cuda ] && [ "$(cat "$built" 2>/dev/null)" != "$ARCHS" ]; then rm -rf build/cuda build/cuda-fp32; fi
-    mkdir -p build && echo "$ARCHS" >"$built"
-}
-
-summarize_ptxas() {
-    local reports
-    mapfile -t reports < <(find build/cuda build/cuda-fp32 -name '*.ptxas')
-    [ ${#reports[@]} -gt 0 ] || return 0
-    awk '/Compiling entry function/ { split($0, part, "\047"); name = part[2] }
-         /bytes spill stores/ { kernels++; if ($5 > 0) { spilling++; printf "   %s bytes spilt: %s\n", $5, name } }
-         / registers/ { for (i = 2; i <= NF; i++) if ($i ~ /^registers/ && $(i - 1) > most) most = $(i - 1) }
-         END { printf "%d kernels, %d with spills, at most %d registers\n", kernels, spilling, most }' \
-        "${reports[@]}" >"$WORK/ptxas"
-    cat "$WORK/ptxas"
-    fact ptxas "$(tail -1 "$WORK/ptxas")"
-}
-
-stage_build() {
-    local precision failed=0 settings=("TARGET=$TARGET" "DEPS=$DEPS") job jobs=()
-    if [ "$TARGET" = cuda ]; then
-        [ -x "$NVCC" ] || not_run "no nvcc (set CUDA_HOME)"
-        [ -n "$ARCHS" ] || not_run "no GPU visible to build for (ARCHS=90a builds without one)"
-        forget_other_architectures
-        settings+=("ARCHS=$ARCHS" "CUDA_HOME=$CUDA_HOME")
-    fi
-    for precision in bf16 fp32; do
-        make -s -j "$JOBS" "${settings[@]}" "PRECISION=$precision" &
-        jobs+=($!)
-    done
-    [ "$TARGET" = cuda ] || { make -s -j "$JOBS" "${settings[@]}" PRECISION=fp32 SANITIZE=address,undefined & jobs+=($!); }
-    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
-    [ $failed = 0 ] || fault "a build failed"
-    [ "$TARGET" = cpu ] || summarize_ptxas
-}
-
-run_test_llama3() { # build folder, arguments...
-    local folder=$1 code=0
-    shift
-    "$folder/test_llama3" --seed "$SEED" "$@" | tee "$WORK/program" || code=1
-    fact "$(basename "$folder")" "$(tail -1 "$WORK/program") with --seed $SEED${*:+ $*}"
-    return $code
-}
-
-stage_program() {
-    local folder failed=0
-    need_gpu
-    for folder in "build/$TARGET" "build/$TARGET-fp32"; do
-        need_file "$folder/test_llama3"
-        run_test_llama3 "$folder" || failed=1
-    done
-    [ $failed = 0 ] || fault "test_llama3 failed"
-}
-
-stage_kernels() {
-    local name files=()
-    need_gpu
-    need_file "build/$TARGET/libllmc.so"
-    need_python torch pytest numpy
-    for name in "${KERNEL_TESTS[@]}"; do
-        if [[ $name = model || $name = decoder ]] && ! "$PYTHON" -c 'import transformers' 2>/dev/null; then
-            fact left_out "test_$name.py: $PYTHON has no transformers"
-            continue
-        fi
-        files+=(tests/*/"test_$name.py")
-    done
-    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider "${files[@]}" |
-        tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
-    fact pytest "$(tail -1 "$WORK/pytest")"
-}
-
-# Each tool gets a share of the stage's time, so that a slow one does not hide the verdicts of the others.
-sanitize() { # share, tool
-    local code=0
-    echo "--- $2"
-    timeout -k 5 "$1" "$SANITIZER" --tool "$2" --error-exitcode 9 "build/cuda/test_llama3" --small --seed "$SEED" \
-        >"$WORK/sanitizer" 2>&1 || code=$?
-    tail -40 "$WORK/sanitizer"
-    case $code in
-        0) fact "$2" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$WORK/sanitizer" | tail -1)" ;;
-        124 | 137) fact "$2" "cut off after $1 s" ;;
-        *) fact "$2" "exit code $code" ;;
-    esac
-    return $code
-}
-
-stage_sanitizer() {
-    local tool failed=()
-    need_gpu
-    if [ "$TARGET" = cpu ]; then
-        need_file build/cpu-fp32-checked/test_llama3
-        run_test_llama3 build/cpu-fp32-checked --small || fault "the checked build failed"
-        return 0
-    fi
-    need_file build/cuda/test_llama3
-    [ -n "$SANITIZER" ] || not_run "no compute-sanitizer"
-    for tool in memcheck racecheck synccheck; do
-        sanitize $((STAGE_SECONDS / 3 - 2)) "$tool" || failed+=("$tool")
-    done
-    [ ${#failed[@]} = 0 ] || fault "failed: ${failed[*]}"
-}
-
-LAUNCH=() # the launcher of train_once's ranks; empty for a single rank
-
-train_once() { # run's folder, steps, more options
-    local folder=$1 steps=$2
-    shift 2
-    "${LAUNCH[@]}" "build/$TARGET/train_llama3" --config configs/tiny.json \
-        --train-data "$WORK/data/train_*.bin" --output "$folder" \
-        --steps "$steps" --schedule-steps "$STEPS" --batch-size 8 --seq-len 128 --lr 1e-3 --warmup-steps 5 --eval-every 0 \
-        --seed "$SEED" "$@" || fault "train_llama3 ended with $?"
-}
-
-same_run() { # run's folder, what it is: its losses and weights must be those of run_a
-    local weights
-    cmp <(losses_of "$WORK/run_a") <(losses_of "$1") || fault "$2 has other losses"
-    for weights in "$WORK"/run_a/checkpoint/*.safetensors; do
-        cmp "$weights" "$1/checkpoint/$(basename "$weights")" || fault "$2 ends with other weights"
-    done
-}
-
-# The losses of the steps, one per line.
-losses_of() { sed -n 's/.*"loss": *\([0-9.eE+-]*\).*/\1/p' "$1/log.jsonl"; }
-
-stage_training() {
-    local first last run
-    need_gpu
-    need_file "build/$TARGET/train_llama3"
-    command -v perl >/dev/null || not_run "no perl, which makes the synthetic tokens"
-    perl dev/synthetic_shards.pl "$WORK/data" || fault "synthetic tokens could not be made"
-    for run in a b; do train_once "$WORK/run_$run" "$STEPS" --overwrite; done
-    train_once "$WORK/run_c" $((STEPS / 2)) --overwrite --save-every 5
-    train_once "$WORK/run_c" "$STEPS" --resume auto --save-every 5
-    cp "$WORK/run_a/log.jsonl" "$OUT/train_log.jsonl"
-    first=$(losses_of "$WORK/run_a" | head -1)
-    last=$(losses_of "$WORK/run_a" | tail -1)
-    fact loss "$first to $last in $STEPS steps"
-    awk -v first="$first" -v last="$last" 'BEGIN { exit !(last > 0 && last < 0.75 * first) }' ||
-        fault "the loss did not fall: $first to $last"
-    same_run "$WORK/run_b" "a second run with the same seed"
-    same_run "$WORK/run_c" "a run stopped half-way and resumed"
-    fact same_bits "losses and weights, of a second run and of one stopped and resumed"
-}
-
-# Makes all calls of NCCL on one GPU: a single rank that exchanges data with itself.
-one_rank_by_nccl() {
-    local refused zero
-    refused=$("build/$TARGET/train_llama3" --transport nccl --config configs/tiny.json --train-data none \
-        --output "$WORK/none" 2>&1)
-    if grep -q "built without NCCL" <<<"$refused"; then
-        fact nccl "not built: $(tail -1 <<<"$refused")"
-        return
-    fi
-    for zero in 0 1; do
-        train_once "$WORK/run_nccl_$zero" "$STEPS" --overwrite --transport nccl --zero "$zero"
-        same_run "$WORK/run_nccl_$zero" "one rank through NCCL (--zero $zero)"
-    done
-    fact nccl "one rank through NCCL: the bits of one rank without"
-}
-
-# The losses may differ by what another order of additions changes in bf16.
-near_run() { # run's folder, what it is
-    paste <(losses_of "$WORK/run_a") <(losses_of "$1") |
-        awk 'NF != 2 || $1 - $2 > 0.02 * $1 || $2 - $1 > 0.02 * $1 { exit 1 }' || fault "$2 has other losses"
-}
-
-two_ranks() { # what it is, options...
-    local name=$1 run="$WORK/run_ranks"
-    shift
-    LAUNCH=(env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 mpirun -q -np 2)
-    train_once "$run" "$STEPS" --overwrite --batch-size 4 "$@"
-    LAUNCH=()
-    near_run "$run" "$name"
-    fact "two ranks" "$name: losses within 2 % of one rank's"
-}
-
-stage_ranks() {
-    local gpus=1
-    need_gpu
-    need_file "$WORK/run_a/log.jsonl"
-    one_rank_by_nccl
-    if ! command -v mpirun >/dev/null; then
-        fact "two ranks" "not run: no mpirun"
-        return
-    fi
-    [ "$TARGET" = cpu ] || gpus=$(nvidia-smi -L | wc -l)
-    if [ "$gpus" -gt 1 ]; then two_ranks "NCCL, two GPUs" --transport nccl; fi
-    two_ranks "MPI" --transport mpi
-}
-
-stage_finetuning() {
-    need_gpu
-    need_file "build/$TARGET-fp32/train_llama3"
-    need_python torch pytest numpy transformers tokenizers
-    LLMC_TARGET=$TARGET LLMC_TEST_SEED=$SEED "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/train/test_finetune.py \
-        tests/model/test_packed_rows.py tests/model/test_lora.py \
-        -k "test_sft or test_dpo or test_reward or test_resume or in_bf16 or packed_rows or gradient or test_columns" |
-        tee "$WORK/pytest" || fault "pytest: $(tail -1 "$WORK/pytest")"
-    fact pytest "$(tail -1 "$WORK/pytest")"
-}
-
-bench() { # name, command...
-    local code=0 name=$1
-    shift
-    "$@" --json "$OUT/$name.json" || code=$?
-    [ $code = 0 ] || fault "$name ended with $code"
-    fact result "$name.json"
-}
-
-stage_bench_kernels() {
-    need_gpu
-    need_file "build/$TARGET/libllmc.so"
-    need_file dev/bench/kernels.py
-    need_python torch numpy
-    export LLMC_TARGET=$TARGET
-    if [ "$TARGET" = cpu ]; then bench bench_kernels "$PYTHON" dev/bench/kernels.py --only rms
-    else bench bench_kernels "$PYTHON" dev/bench/kernels.py; fi
-}
-
-stage_bench_pytorch() {
-    local options=(--config configs/small_124m.json --batch 8 --sequence 1024 --rounds 2 --precisions bf16)
-    need_gpu
-    need_file "build/$TARGET/train_llama3"
-    need_file dev/bench/vs_pytorch.py
-    need_python torch tokenizers
-    [ "$TARGET" = cuda ] || options=(--rounds 1 --steps 2 --models lean --modes eager --precisions fp32)
-    bench bench_pytorch "$PYTHON" dev/bench/vs_pytorch.py --target "$TARGET" "${options[@]}"
-}
-
-stage_bench_generate() {
-    local options=(--batches '1,8' --precisions bf16 --tokens 128)
-    need_gpu
-    need_file "build/$TARGET/libllmc.so"
-    need_file dev/bench/generate.py
-    need_python torch transformers safetensors tokenizers
-    [ "$TARGET" = cuda ] || options=(--batches 1 --precisions fp32 --rounds 1 --tokens 8)
-    bench bench_generate "$PYTHON" dev/bench/generate.py --target "$TARGET" "${options[@]}"
-}
-
-# ---- running the stages
+# ---- results
 
 json_text() { # as a JSON string
-    printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\010\013-\037' | sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/ /g' | tr '\n' ' ')"
+    local text=${1//[[:cntrl:]]/ }
+    text=${text//\\/\\\\}
+    printf '"%s"' "${text//\"/\\\"}"
 }
 
-write_object() { # stage, verdict, reason, seconds
-    local key value comma=""
-    {
-        printf '{"stage": %s, "verdict": %s, "reason": %s, "seconds": %d, ' "$(json_text "$1")" "$(json_text "$2")" \
-            "$(json_text "$3")" "$4"
-        printf '"device": %s, "target": "%s", "commit": "%s", "time": "%s", "facts": {' "$(json_text "$DEVICE")" "$TARGET" \
-            "$COMMIT" "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
-        while IFS=$'\t' read -r key value; do
-            printf '%s%s: %s' "$comma" "$(json_text "$key")" "$(json_text "$value")"
-            comma=", "
-        done <"$WORK/facts"
-        printf '}}\n'
-    } >>"$OUT/stages.jsonl"
+# Appends an object in one write, so that processes do not mix theirs. `seconds` is a number.
+event() { # key value...
+    local object
+    object="{\"call\": \"$CALL\", \"time\": \"$(date -u +%Y-%m-%dT%H:%M:%SZ)\""
+    while [ $# -gt 0 ]; do
+        object+=", \"$1\": "
+        if [ "$1" = seconds ]; then object+=$2; else object+=$(json_text "$2"); fi
+        shift 2
+    done
+    printf '%s}\n' "$object" >>"$OUT/$CALL.jsonl"
 }
 
 verdict_of() { # exit code
     case $1 in
         0) echo pass ;;
         "$NOT_RUN") echo "not run" ;;
+        "$PARTLY") echo partly ;;
+        124 | 137 | 143) echo cut ;;
         *) echo FAIL ;;
     esac
 }
 
-# The stage runs as a separate process, so that `timeout` can end it with everything that it started.
-run_stage() { # stage
-    local stage=$1 limit=${LIMITS[$1]} left=$((DEADLINE - SECONDS)) code=0 start=$SECONDS verdict reason log_start
-    : >"$WORK/facts"
+# ---- running the stages
+
+later_seconds() { # of the stages that follow the one just begun
+    local pair sum=0
+    for pair in "${PLAN[@]:$1}"; do sum=$((sum + ${pair#*:})); done
+    echo "$sum"
+}
+
+# The stage is a process, so that `timeout` can end it with everything that it started.
+run_stage() { # stage, seconds that belong to later ones
+    local left=$((DEADLINE - SECONDS)) start=$SECONDS log_start code=0 verdict
+    local limit=$((left - $2 - GRACE))
+    export STAGE=$1
     : >"$WORK/reason"
-    [ "$left" -ge "$limit" ] || limit=$left
-    printf '== %-13s (at %d s, limit %d s)\n' "$stage" "$SECONDS" "$limit" | tee -a "$OUT/log.txt"
-    log_start=$(wc -l <"$OUT/log.txt")
-    if [ "$limit" -lt 5 ]; then
+    : >"$WORK/items"
+    printf '== %-13s (at %d s: up to %d s of the %d s that are left)\n' "$STAGE" "$SECONDS" "$limit" "$left" | tee -a "$LOG"
+    event stage "$STAGE" verdict begun
+    log_start=$(wc -l <"$LOG")
+    if [ "$limit" -lt 2 ]; then
         code=$NOT_RUN
-        echo "the time of the whole run, $DEADLINE s, is used up" >"$WORK/reason"
+        echo "the time of the whole call, $DEADLINE s, is used up" >"$WORK/reason"
     else
-        STAGE_SECONDS=$limit timeout -k 5 "$limit" "$BASH" scripts/gpu_check.sh --inside "$stage" >>"$OUT/log.txt" 2>&1 || code=$?
+        STAGE_END=$(($(date +%s) + limit)) timeout -k "$GRACE" "$limit" "$BASH" scripts/gpu_check.sh --inside "$STAGE" \
+            >>"$LOG" 2>&1 &
+        RUNNING=$!
+        wait "$RUNNING" || code=$?
+        RUNNING=""
     fi
-    reason=$(cat "$WORK/reason")
-    case $code in 124 | 137) reason="cut off after $limit s" ;; esac
     verdict=$(verdict_of "$code")
-    write_object "$stage" "$verdict" "$reason" $((SECONDS - start))
-    sed 's/\t/: /; s/^/   /' "$WORK/facts"
-    [ "$verdict" != FAIL ] || tail -n "+$((log_start + 1))" "$OUT/log.txt" | tail -25 | sed 's/^/   | /'
-    printf '   %s%s\n' "$verdict" "${reason:+: $reason}"
-    VERDICTS+=("$(printf '%-13s  %-7s  %4d s  %s' "$stage" "$verdict" $((SECONDS - start)) "$reason")")
-    [ "$verdict" != FAIL ] || FAILED=1
+    [ "$verdict" != cut ] || echo "stopped after $limit s" >"$WORK/reason"
+    close_stage "$verdict" $((SECONDS - start)) "$log_start"
 }
 
-find_gpu() { # prints its name, or nothing
-    [ "$TARGET" = cuda ] || return 0
-    nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1
+close_stage() { # verdict, seconds, length of the log before
+    local reason
+    reason=$(cat "$WORK/reason")
+    event stage "$STAGE" verdict "$1" reason "$reason" seconds "$2"
+    tail -n "+$(($3 + 1))" "$LOG" | sed -n 's/^   = /   /p'
+    case $1 in FAIL | cut) tail -n "+$(($3 + 1))" "$LOG" | grep -v '^   = ' | tail -25 | sed 's/^/   | /' ;; esac
+    printf '   %s%s\n' "$1" "${reason:+: $reason}"
+    VERDICTS+=("$(printf '%-13s  %-7s  %4d s  %s' "$STAGE" "$1" "$2" "$reason")")
+    case $1 in FAIL | cut) FAILED=1 ;; "not run" | partly) LEFT_OUT=1 ;; esac
 }
 
-find_architecture() { # as nvcc names it; Hopper's special instructions need the "a"
-    local capability
-    [ -n "$GPU" ] || return 0
-    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
-    case $capability in 90) echo 90a ;; *) echo "$capability" ;; esac
+# Builds fp32 while other stages run, and not in their way; reads PyTorch from the disk once, as that can take long.
+begin_background() {
+    timeout -k "$GRACE" $((DEADLINE - SECONDS)) nice -n 19 "$BASH" scripts/gpu_check.sh --inside background \
+        >"$WORK/background" 2>&1 &
+    BACKGROUND=$!
+}
+
+end_background() {
+    [ -z "$BACKGROUND" ] || kill "$BACKGROUND" 2>/dev/null
+    BACKGROUND=""
+}
+
+# What the stage that was running has said is in the results already.
+stopped() {
+    [ -z "$RUNNING" ] || kill "$RUNNING" 2>/dev/null
+    event stage "$STAGE" verdict cut reason "this script was stopped"
+    echo "gpu_check: stopped in stage $STAGE; what was known is in $OUT"
+    exit 1
+}
+
+summary() {
+    printf '\n%s\n' "stage          verdict   time"
+    printf '%s\n' "${VERDICTS[@]}"
+    printf 'gpu_check: %s call, %d s, results in %s\n' "$CALL" "$SECONDS" "$OUT"
+    if [ "$TARGET" = cuda ] && [ -z "$GPU" ]; then
+        echo "gpu_check: no GPU visible: nothing was checked on one"
+        FAILED=1
+    fi
+}
+
+# ---- what is there
+
+# "name, compute capability, driver, memory" of the first GPU, or nothing. nvidia-smi writes its errors to standard output, and
+# containers may lack it: then PyTorch is asked.
+query_gpu() {
+    local found asked=name,compute_cap,driver_version,memory.total
+    found=$(timeout 20 nvidia-smi --query-gpu=$asked --format=csv,noheader 2>/dev/null | head -1)
+    if [[ ! $found =~ ^.+,\ [0-9]+\.[0-9]+,\ .+,\ .+$ ]] && [ -n "$PYTHON" ]; then
+        found=$(timeout 60 "$PYTHON" -c 'import torch
+p = torch.cuda.get_device_properties(0)
+print(f"{p.name}, {p.major}.{p.minor}, unknown driver, {p.total_memory >> 20} MiB")' 2>/dev/null)
+    fi
+    echo "$found"
+}
+
+has_module() {
+    "$PYTHON" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "$1" 2>/dev/null
 }
 
 find_python() { # the first with PyTorch, else the first
-    local python found
-    for python in ${PYTHON:+"$PYTHON"} python3 .venv/bin/python; do
-        command -v "$python" >/dev/null || continue
-        found=${found:-$python}
-        if "$python" -c 'import torch' 2>/dev/null; then
-            found=$python
-            break
-        fi
+    local PYTHON first=""
+    for PYTHON in "$@" python3 .venv/bin/python; do
+        command -v "$PYTHON" >/dev/null || continue
+        first=${first:-$PYTHON}
+        if has_module torch; then echo "$PYTHON" && return; fi
     done
-    echo "${found:-}"
+    echo "$first"
 }
 
 find_tool() { # name: beside nvcc, else on PATH
     if [ -x "$CUDA_HOME/bin/$1" ]; then echo "$CUDA_HOME/bin/$1"; else command -v "$1"; fi
 }
 
+default_jobs() { # processors, but a GiB for each job
+    local memory
+    memory=$(awk '/^MemAvailable/ { print int($2 / 1048576) + 1 }' /proc/meminfo)
+    echo $(($(nproc) < memory ? $(nproc) : memory))
+}
+
 look_around() {
-    local nvcc
+    local nvcc query="" capability=""
     nvcc=$(command -v nvcc)
     CUDA_HOME=${CUDA_HOME:-$(dirname "$(dirname "$(realpath "${nvcc:-/usr/local/cuda/bin/nvcc}")")")}
     NVCC=$CUDA_HOME/bin/nvcc
     SANITIZER=$(find_tool compute-sanitizer)
-    GPU=$(find_gpu)
-    ARCHS=${ARCHS:-$(find_architecture)}
-    PYTHON=$(find_python)
-    JOBS=${JOBS:-$(nproc)}
+    NCU=$(find_tool ncu)
+    PYTHON=$(find_python ${PYTHON:+"$PYTHON"})
+    [ "$TARGET" != cuda ] || query=$(query_gpu)
+    IFS=$'\t' read -r GPU capability DRIVER MEMORY <<<"${query//, /$'\t'}"
+    capability=${capability/./}
+    ARCHS=${ARCHS:-${capability/#90/90a}} # Hopper's special instructions need the "a"
+    JOBS=${JOBS:-$(default_jobs)}
     SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
-    STEPS=${STEPS:-$([ "$TARGET" = cuda ] && echo 60 || echo 15)}
-    DEADLINE=${DEADLINE:-525}
     if [ -z "${DEPS:-}" ] && [ -d .deps/usr ]; then DEPS=.deps; fi
     DEPS=${DEPS:-}
-    COMMIT=$(git describe --always --dirty 2>/dev/null || echo unknown)
+    COMMIT=$(git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown)
     DEVICE=${GPU:-no GPU}
     [ "$TARGET" = cuda ] || DEVICE="CPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
     OUT=${OUT:-dev/bench/results/$(tr -c 'A-Za-z0-9\n' _ <<<"$DEVICE")-$COMMIT}
-    # each stage is a separate process
-    export TARGET CUDA_HOME NVCC SANITIZER GPU ARCHS PYTHON JOBS SEED STEPS DEPS COMMIT DEVICE OUT
+    LOG=$OUT/$CALL.log
+    # each stage is a process
+    export CALL TARGET CUDA_HOME NVCC SANITIZER NCU GPU DRIVER MEMORY ARCHS PYTHON JOBS SEED DEPS COMMIT DEVICE OUT LOG
 }
 
 parse() {
-    TARGET=cuda
-    CHOSEN=("${STAGES[@]}")
+    local name
+    TARGET=cuda CALL=first CHOSEN=""
+    case ${1:-} in first | second) CALL=$1 && shift ;; esac
     while [ $# -gt 0 ]; do
-        [ $# -ge 2 ] || usage "option '$1': expected an option with a value"
+        [ $# -ge 2 ] || usage "'$1': expected first, second, or an option with a value"
         case $1 in
-            --stages) IFS=, read -ra CHOSEN <<<"$2" ;;
+            --stages) CHOSEN=$2 ;;
             --target) TARGET=$2 ;;
             *) usage "unknown option '$1'" ;;
         esac
         shift 2
     done
-    case $TARGET in cuda | cpu) ;; *) usage "--target: expected cuda or cpu, found '$TARGET'" ;; esac
-    local stage
-    for stage in "${CHOSEN[@]}"; do
-        [ -n "${LIMITS[$stage]:-}" ] || usage "--stages: no stage is called '$stage'"
+    case $TARGET in cuda | cuda-on-cpu | cpu) ;; *) usage "--target: expected cuda, cuda-on-cpu or cpu, found '$TARGET'" ;; esac
+    DEADLINE=${DEADLINE:-${DEADLINES[$CALL]}}
+    read -ra PLAN -d '' <<<"${CALLS[$CALL]}"
+    [ -n "$CHOSEN" ] || return 0
+    for name in ${CHOSEN//,/ }; do
+        [[ " ${PLAN[*]}" == *" $name:"* ]] || usage "--stages: the $CALL call has no stage '$name', only ${PLAN[*]%:*}"
     done
+    for name in "${!PLAN[@]}"; do [[ ,$CHOSEN, == *,${PLAN[name]%:*},* ]] || unset "PLAN[$name]"; done
+    PLAN=("${PLAN[@]}")
 }
 
 main() {
-    local stage
+    local i stage
     parse "$@"
     look_around
     WORK=$(mktemp -d) || exit 1
     export WORK
-    trap 'rm -rf "$WORK"' EXIT
-    if ! { mkdir -p "$OUT" && : >"$OUT/stages.jsonl" && : >"$OUT/log.txt"; }; then usage "OUT: cannot write to '$OUT'"; fi
-    FAILED=0
-    VERDICTS=()
-    echo "gpu_check: $DEVICE, target $TARGET, commit $COMMIT, SEED=$SEED, results in $OUT"
-    for stage in "${CHOSEN[@]}"; do run_stage "$stage"; done
-    printf '\n%s\n' "stage          verdict   time"
-    printf '%s\n' "${VERDICTS[@]}"
-    if [ "$TARGET" = cuda ] && [ -z "$GPU" ]; then
-        echo "gpu_check: no GPU visible: nothing was checked on one"
-        FAILED=1
-    fi
-    exit $FAILED
+    RUNNING="" BACKGROUND="" STAGE=start FAILED=0 LEFT_OUT=0 VERDICTS=()
+    if ! { mkdir -p "$OUT" && : >"$OUT/$CALL.jsonl" && : >"$LOG"; }; then usage "OUT: cannot write to '$OUT'"; fi
+    trap 'end_background; rm -rf "$WORK"' EXIT
+    trap stopped TERM INT HUP
+    event device "$DEVICE" target "$TARGET" commit "$COMMIT" seed "$SEED" plan "${PLAN[*]}" seconds "$DEADLINE"
+    echo "gpu_check: $CALL call on $DEVICE, target $TARGET, commit $COMMIT, SEED=$SEED, at most $DEADLINE s, results in $OUT"
+    for i in "${!PLAN[@]}"; do
+        stage=${PLAN[i]%:*}
+        [ "$stage" != build ] || begin_background
+        run_stage "$stage" "$(later_seconds $((i + 1)))"
+    done
+    summary
+    [ $FAILED = 0 ] || exit 1
+    [ $LEFT_OUT = 0 ] || exit 3
 }
 
-if [ "${1:-}" = --inside ] && [ -n "${WORK:-}" ]; then "stage_$2"
-else main "$@"; fi
+if [ "${1:-}" = --inside ] && [ -n "${WORK:-}" ]; then
+    # shellcheck source=scripts/gpu_stages.sh
+    . scripts/gpu_stages.sh
+    "stage_$2" "${@:3}"
+else
+    main "$@"
+fi

@@ -35,7 +35,7 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=32, help="new tokens per text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
-    parser.add_argument("--target", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
@@ -80,9 +80,10 @@ class Transformers:
         from transformers import LlamaForCausalLM
 
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype).to(options.target).eval()
+        device = "cuda" if options.target == "cuda" else "cpu"
+        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
         self.model.generation_config.eos_token_id, self.model.generation_config.pad_token_id = None, 0
-        self.ids, self.cuda = prompts.to(options.target), options.target == "cuda"
+        self.ids, self.cuda = prompts.to(device), device == "cuda"
 
     def run(self, tokens):
         with torch.inference_mode():
@@ -116,6 +117,15 @@ def measure(options, folder, vocabulary, batch, precision):
     return rates
 
 
+def save(options, results):
+    import transformers
+
+    head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(),
+            "torch": torch.__version__, "transformers": transformers.__version__, "config": options.config,
+            "threads": options.threads, "prompt": options.prompt, "tokens": options.tokens}  # fmt: skip
+    pathlib.Path(options.json).write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
+
+
 def main():
     options = arguments()
     torch.set_num_threads(options.threads)
@@ -130,13 +140,8 @@ def main():
                 print(f"{precision:12}{batch:6}{ours:10.1f}{theirs:14.1f}{ours / theirs:8.2f}", flush=True)
                 results.append({"precision": precision, "batch": batch, "ours": ours, "transformers": theirs,
                                 "ratio": ours / theirs, "rounds": rates})  # fmt: skip
-    if options.json:
-        import transformers
-
-        head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(),
-                "torch": torch.__version__, "transformers": transformers.__version__, "config": options.config,
-                "threads": options.threads, "prompt": options.prompt, "tokens": options.tokens}  # fmt: skip
-        pathlib.Path(options.json).write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
+                if options.json:  # at once, so that a run that is stopped leaves its results
+                    save(options, results)
 
 
 if __name__ == "__main__":

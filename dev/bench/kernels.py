@@ -30,12 +30,13 @@ FLOATX, FP32 = 0, 1  # MatmulOut
 
 # rows and length of a micro-batch, and sizes as in config.json: hidden C, FFN F, query heads, KV heads, head_dim, vocabulary
 MODELS = {
+    "tiny": dict(B=2, T=64, C=128, F=256, NH=4, NKV=2, HD=32, V=1024, on=""),
     "small": dict(B=8, T=256, C=256, F=768, NH=8, NKV=4, HD=32, V=2048, on="cpu cuda"),
-    "1B": dict(B=4, T=2048, C=2048, F=8192, NH=32, NKV=8, HD=64, V=128256, on="cuda"),
+    "1B": dict(B=2, T=4096, C=2048, F=8192, NH=32, NKV=8, HD=64, V=128256, on="cuda"),
     "8B": dict(B=2, T=4096, C=4096, F=14336, NH=32, NKV=8, HD=128, V=128256, on="cuda"),
 }
 CLASSIFIER_ROWS = 2048  # in a chunk of logits
-OPTIMIZER_ELEMENTS = {"small": 4_000_000, "1B": 256_000_000, "8B": 256_000_000}
+OPTIMIZER_ELEMENTS = {"tiny": 100_000, "small": 4_000_000, "1B": 256_000_000, "8B": 256_000_000}
 
 
 class Bench:
@@ -58,6 +59,7 @@ class Bench:
 
     def milliseconds(self, call, keep=None):
         """Median over samples of as many calls as take 20 ms or more. `keep` holds the buffers, so that they stay allocated."""
+        call()  # a first one may load the kernel, or choose it
         calls = 1
         while self.sample(call, calls) < 20 and calls < 1000:
             calls *= 2
@@ -106,18 +108,21 @@ def product_ceiling(bench):
     return 2 * n**3 / bench.milliseconds(call, (a, b, d)) / 1e9
 
 
+def linear_layers(s):
+    """{layer: (rows, outputs, inputs)}"""
+    N, C = s["B"] * s["T"], s["C"]
+    return {
+        "qkv": (N, (s["NH"] + 2 * s["NKV"]) * s["HD"], C),
+        "attention out": (N, C, s["NH"] * s["HD"]),
+        "gate, up": (N, 2 * s["F"], C),
+        "down": (N, C, s["F"]),
+        "classifier": (min(N, CLASSIFIER_ROWS), s["V"], C),
+    }
+
+
 def products(bench, s):
     """The products of linear layers: forward, gradient of the input, gradient of the weight."""
-    N, C = s["B"] * s["T"], s["C"]
-    layers = {
-        "qkv": ((s["NH"] + 2 * s["NKV"]) * s["HD"], C),
-        "attention out": (C, s["NH"] * s["HD"]),
-        "gate, up": (2 * s["F"], C),
-        "down": (C, s["F"]),
-        "classifier": (s["V"], C),
-    }
-    for layer, (out, inner) in layers.items():
-        rows = min(N, CLASSIFIER_ROWS) if layer == "classifier" else N
+    for layer, (rows, out, inner) in linear_layers(s).items():
         x, w, y, dw = bench.normal(rows, inner), bench.normal(out, inner), bench.normal(rows, out), bench.floats(out, inner)
         flops, keep = 2 * rows * out * inner, (x, w, y, dw)
         uses = {

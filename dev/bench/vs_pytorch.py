@@ -38,7 +38,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps per turn (default: %(default)s)")
-    parser.add_argument("--target", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", default="lean,transformers", help="PyTorch models (default: %(default)s)")
     parser.add_argument("--modes", default="eager,compiled", help="modes of PyTorch (default: %(default)s)")
     parser.add_argument("--precisions", default="fp32,bf16", help="precisions of PyTorch (default: %(default)s)")
@@ -52,7 +52,7 @@ class Pytorch:
 
     def __init__(self, options, config, model, mode, precision):
         self.options, self.name = options, f"PyTorch {model}, {mode}, {precision}"
-        self.device, self.autocast = options.target, precision == "bf16"
+        self.device, self.autocast = "cuda" if options.target == "cuda" else "cpu", precision == "bf16"
         torch.manual_seed(0)
         made = make_transformers(config) if model == "transformers" else Llama(config, options.sequence)
         self.model = made.to(self.device)
@@ -146,12 +146,13 @@ def sides(options, config, folder):
 
 
 def measure(options, found):
+    """{side: its rates}, after each round."""
     rates = {side.name: [] for side in found}
     for turn in range(options.rounds):
         print(f"round {turn + 1} of {options.rounds}", file=sys.stderr, flush=True)
         for side in found:
             rates[side.name].append(side.turn())
-    return {name: statistics.median(values) for name, values in rates.items()}, rates
+        yield rates
 
 
 def print_table(medians, rates):
@@ -167,14 +168,15 @@ def main():
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     config = {"tie_word_embeddings": False, **json.loads((ROOT / options.config).read_text())}
-    with tempfile.TemporaryDirectory() as folder:
-        medians, rates = measure(options, sides(options, config, folder))
-    print_table(medians, rates)
     head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(), "torch": torch.__version__}
     shape = {"config": options.config, "batch": options.batch, "sequence": options.sequence, "threads": options.threads}
-    if options.json:
-        text = json.dumps({**head, **shape, "tokens_per_second": medians, "rounds": rates}, indent=1)
-        pathlib.Path(options.json).write_text(text + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for rates in measure(options, sides(options, config, folder)):
+            medians = {name: statistics.median(values) for name, values in rates.items()}
+            if options.json:  # at once, so that a run that is stopped leaves its results
+                text = json.dumps({**head, **shape, "tokens_per_second": medians, "rounds": rates}, indent=1)
+                pathlib.Path(options.json).write_text(text + "\n")
+    print_table(medians, rates)
 
 
 if __name__ == "__main__":
