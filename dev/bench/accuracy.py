@@ -11,6 +11,7 @@ Exit code 1: an error is over its limit.
 """
 
 import argparse
+import ctypes
 import json
 import pathlib
 import sys
@@ -29,18 +30,27 @@ class Side:
         self.bench, self.lib = bench, bench.lib
         self.device = "cpu" if bench.lib.on_cpu else "cuda"
 
-    def normal(self, *shape, scale=1.0):
-        return (torch.randn(shape, device=self.device) * scale).to(torch.bfloat16)
+    def empty(self, shape, dtype=torch.bfloat16):
+        """PyTorch's memory on a GPU; else the build's own, as its stand-in for a GPU knows what is the device's."""
+        if self.device == "cuda":
+            return torch.empty(shape, dtype=dtype, device=self.device)
+        buffer = self.lib.empty(shape, dtype)
+        tensor = torch.frombuffer((ctypes.c_uint8 * buffer.nbytes).from_address(buffer.address), dtype=dtype).view(shape)
+        tensor.buffer = buffer  # lives as long
+        return tensor
 
-    def poisoned(self, *shape, dtype=torch.bfloat16):
-        return torch.full(shape, float("nan"), dtype=dtype, device=self.device)
+    def normal(self, *shape, scale=1.0):
+        return self.empty(shape).copy_(torch.randn(shape, device=self.device) * scale)
+
+    def poisoned(self, shape, dtype=torch.bfloat16):
+        return self.empty(shape, dtype).fill_(torch.nan)
 
 
 def attention(side, s):
     B, T, NH, NKV, HD = (s[k] for k in ("B", "T", "NH", "NKV", "HD"))
     qkv, dout = side.normal(B, T, (NH + 2 * NKV) * HD, scale=1.3), side.normal(B, T, NH * HD)
-    out, dqkv, lse, scratch = (side.poisoned(*shape, dtype=dtype) for shape, dtype in (
-        (dout.shape, dout.dtype), (qkv.shape, qkv.dtype), ((B, NH, T), torch.float32), ((B, NH, T), torch.float32)))  # fmt: skip
+    out, dqkv = side.poisoned(dout.shape), side.poisoned(qkv.shape)
+    lse, scratch = side.poisoned((B, NH, T), torch.float32), side.poisoned((B, NH, T), torch.float32)
     given = llmc.AttentionMask(side.lib.device(torch.zeros(B * T, dtype=torch.int64))), llmc.AttentionShape(B, T, NH, NKV, HD)
     forward = side.bench.call("attention_forward", out, lse, qkv, *given)
     backward = side.bench.call("attention_backward", dqkv, scratch, dout, out, qkv, lse, *given)
@@ -97,7 +107,7 @@ def products(side, s):
             "dw": (dy.T, x, (outputs, inputs, rows), (True, False), kernels.FP32),
         }
         for name, (a, b, (m, n, k), transposed, kind) in uses.items():
-            d = side.poisoned(m, n, dtype=torch.float32 if kind == kernels.FP32 else torch.bfloat16)
+            d = side.poisoned((m, n), torch.float32 if kind == kernels.FP32 else torch.bfloat16)
             stored = [t.T if turned else t for t, turned in zip((a, b), transposed)]
             ours = side.bench.call("matmul", d, kind, *stored, m, n, k, *transposed, False)
             ours()
