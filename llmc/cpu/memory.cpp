@@ -110,6 +110,7 @@ static void copy_later(cudaStream_t stream, void *to, const void *from, size_t b
 }
 
 static void copy_staged(cudaStream_t stream, void *to, const void *from, size_t bytes) {
+    if (host_eager) return copy((char *)to, (const char *)from, bytes);
     char *staged = (char *)malloc(bytes ? bytes : 1);
     if (!staged) {
         fprintf(stderr, "llmc: no memory to stage a copy of %zu bytes\n", bytes);
@@ -158,22 +159,26 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
         return cudaSuccess;
     }
     if (!skipped) host_wait_default_stream();
-    if (host_eager || skipped || target != ON_DEVICE || source != PAGEABLE)
+    if (skipped || target != ON_DEVICE || source != PAGEABLE)
         copy((char *)to, (const char *)from, bytes);
     else
         copy_staged(nullptr, to, from, bytes);
     return cudaSuccess;
 }
 
+// Pageable memory has been read, or written, when the call returns, as drivers do it; with a seed it is drawn, since CUDA's
+// documentation only says that the call might be synchronous.
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const Place target = place_of(to), source = place_of(from);
     if (!is_kind(kind, target == ON_DEVICE, source == ON_DEVICE)) return host_keep_error(cudaErrorInvalidValue);
-    if (host_eager || (source != PAGEABLE && target != PAGEABLE)) {
-        if (!host_eager && target == PINNED) poison(to, bytes);
+    const bool pageable = target == PAGEABLE || source == PAGEABLE,
+               on_device = target == ON_DEVICE || source == ON_DEVICE;
+    if (!pageable || (on_device && host_draws_late())) {
+        if (!host_eager && target != ON_DEVICE) poison(to, bytes);
         copy_later(stream, to, from, bytes);
     } else if (target == ON_DEVICE) {
         copy_staged(stream, to, from, bytes);
-    } else { // of pageable memory: done when it returns
+    } else {
         host_wait_stream(stream);
         copy((char *)to, (const char *)from, bytes);
     }

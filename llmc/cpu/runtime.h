@@ -16,6 +16,9 @@ void host_wait_default_stream();
 void host_wait_stream(cudaStream_t stream);
 void host_wait_all();
 
+// Whether to do late, in a seed's order, what CUDA need not do at once; drawn. False in the other modes.
+bool host_draws_late();
+
 // For tests of tests: whether the runtime's function `name` is to do nothing. LLMC_HOST_SKIP lists calls, separated by
 // commas: each as the offset, in this library, of the instruction after the call. It may be the call of the function
 // itself or one further up that led to it. Each is told once on stderr.

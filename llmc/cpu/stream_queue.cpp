@@ -50,7 +50,8 @@ static std::condition_variable progress; // a task has ended
 static bool busy;                        // a task is running
 static HostStream default_stream;
 static std::vector<HostStream *> streams = {&default_stream}; // destroyed ones stay: events may name them
-static uint64_t random_state;                                 // 0: lazy
+static bool random_order;                                     // else lazy
+static uint64_t random_state;
 static unsigned draws;
 static thread_local bool in_task; // this thread runs a task
 
@@ -121,7 +122,7 @@ static void reach(Lock &lock, Point point) {
             progress.wait(lock);
             continue;
         }
-        HostStream *drawn = random_state ? draw_next() : nullptr;
+        HostStream *drawn = random_order ? draw_next() : nullptr;
         run_next(lock, drawn ? drawn : next_for(point));
     }
 }
@@ -152,7 +153,7 @@ static void append(Lock &lock, HostStream *stream, void (*run)(void *), void *wo
     }
     stream->tasks.push_back(std::move(task));
     stream->queued++;
-    for (unsigned n = random_state ? draw(MOST_AT_ONCE) : 0; n > 0 && !busy; n--)
+    for (unsigned n = random_order ? draw(MOST_AT_ONCE) : 0; n > 0 && !busy; n--)
         if (HostStream *drawn = draw_next()) run_next(lock, drawn);
 }
 
@@ -178,6 +179,11 @@ void host_wait_all() {
     for (size_t i = 0; i < streams.size(); i++) reach(lock, end_of(streams[i]));
 }
 
+bool host_draws_late() {
+    Lock lock(mutex);
+    return random_order && draw(2);
+}
+
 // ---- modes
 
 static void refuse(const char *text) {
@@ -193,7 +199,8 @@ __attribute__((constructor)) static void read_mode() {
     if (strncmp(text, prefix, strlen(prefix)) != 0) refuse(text);
     const char *seed = text + strlen(prefix);
     if (!*seed || seed[strspn(seed, "0123456789")]) refuse(text);
-    random_state = strtoull(seed, nullptr, 10) * 2 + 1; // never 0: odd
+    random_order = true;
+    random_state = strtoull(seed, nullptr, 10) * 0x9E3779B97F4A7C15u;
 }
 
 // ---- the runtime's functions
