@@ -92,6 +92,8 @@ static cublasStatus_t set(void *descriptor, const Attribute (&attributes)[N], in
 extern "C" {
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess) return refuse(CUBLAS_STATUS_NOT_INITIALIZED, "there is no device");
     *handle = (cublasLtHandle_t) new Handle();
     return CUBLAS_STATUS_SUCCESS;
 }
