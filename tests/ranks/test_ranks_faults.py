@@ -12,10 +12,10 @@ import pytest
 
 import llmc
 import ranks
-from trainrun import BUILDS, ON_CPU, T, Workplace, documents, program
+from trainrun import BUILDS, MANY_RANKS, T, Workplace, documents, program
 from waiting import wait_until
 
-pytestmark = pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's tests")
+pytestmark = pytest.mark.skipif(not MANY_RANKS, reason="ranks that outnumber the GPUs: the cpu target's tests")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_shard_that_one_rank_cannot_read_any_more(work, tmp_path):
 def spoilt(work, output, count, spoil, rank, step, code, **changes):
     """A run whose weights are spoilt on one rank; its log and stderr."""
     script = llmc.ROOT / "tests/support" / "trainer_rank.py"
-    arguments = work.arguments(**{"steps": 8, "checksum_every": 1, "output": output, "threads": 1, **changes})
+    arguments = work.arguments(**{"steps": 8, "checksum_every": 1, "output": output, **changes})
     done = ranks.run([sys.executable, script, spoil, rank, step, *arguments], ranks=count, timeout=100)
     print(done.stdout, done.stderr)
     assert done.returncode == code, done.stderr

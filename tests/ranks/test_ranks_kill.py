@@ -21,7 +21,7 @@ from seeds import how_often
 from waiting import wait_until
 from watchdog import HOST, read_status
 
-pytestmark = pytest.mark.skipif(not trainrun.ON_CPU, reason="one machine's GPUs are not taken by several ranks: runs on the cpu target")
+pytestmark = pytest.mark.skipif(not trainrun.MANY_RANKS, reason="one machine's GPUs are not taken by several ranks: runs on the cpu target")
 RANKS, TIMEOUT = 3, 2
 ENDLESS, CHECKSUM_EVERY = 100000, 25  # steps
 KILLED = 128 + signal.SIGKILL

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import ranks
-from trainrun import ON_CPU, T, Workplace, losses, program, read_log, snapshot
+from trainrun import MANY_RANKS, T, Workplace, losses, program, read_log, snapshot
 from waiting import wait_until
 
-pytestmark = pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's tests")
+pytestmark = pytest.mark.skipif(not MANY_RANKS, reason="ranks that outnumber the GPUs: the cpu target's tests")
 
 ROWS, STEPS, STOP = 12, 12, 6
 COMMON = {"schedule_steps": STEPS, "checksum_every": 0}

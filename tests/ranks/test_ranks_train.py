@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from trainrun import ON_CPU, T, Workplace, documents
+from trainrun import MANY_RANKS, T, TRANSPORT, Workplace, documents
 
-pytestmark = pytest.mark.skipif(not ON_CPU, reason="ranks that outnumber the GPUs: the cpu target's tests")
+pytestmark = pytest.mark.skipif(not MANY_RANKS, reason="ranks that outnumber the GPUs: the cpu target's tests")
 
 ROWS, STEPS = 12, 20
 COMMON = {"steps": STEPS, "save": "off", "checksum_every": 1, "eval_every": 8, "eval_batches": 1000}
@@ -47,7 +47,7 @@ def results(work, ranks, precision, **changes):
         work.run(precision=precision, **options)
     else:
         out, err = work.run_ranks(ranks, precision=precision, **options)
-        assert err == "" and f"ranks     {ranks} over MPI" in out
+        assert err == "" and f"ranks     {ranks} over {TRANSPORT}" in out
     log = work.log(output)
     assert [line["step"] for line in log if "loss" in line] == list(range(1, STEPS + 1))
     assert [line["tokens"] for line in log if "loss" in line] == [ROWS * T * s for s in range(1, STEPS + 1)]

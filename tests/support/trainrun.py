@@ -17,6 +17,8 @@ from hostlib import write_shard
 BUILDS = llmc.build_folders()
 ON_CPU = all("cuda" not in folder.name for folder in BUILDS.values())
 TARGET = "cpu" if ON_CPU else "cuda"
+MANY_RANKS = ON_CPU or all("on-cpu" in folder.name for folder in BUILDS.values())  # more than this machine may have GPUs
+TRANSPORT = "MPI" if ON_CPU else "NCCL"
 BOS, EOS, VOCAB = 256, 257, 260
 T, ROWS = 32, 4
 STARTED = []  # processes, which conftest.py ends with the test that started them
