@@ -103,18 +103,15 @@ void run_ldmatrix(const uint16_t *memory, uint32_t *result, bool transposed) {
         launch((ldmatrix_kernel<true>), 1, 32, 0, nullptr, memory, result);
     else
         launch((ldmatrix_kernel<false>), 1, 32, 0, nullptr, memory, result);
-    cuda_check(cudaDeviceSynchronize());
 }
 void run_mma(float *c, const uint32_t *a, const uint32_t *b) {
     launch(mma_kernel, 1, 32, 0, nullptr, c, a, b);
-    cuda_check(cudaDeviceSynchronize());
 }
 
 #define PRODUCT(name, T, M, N, K, COLS, row_major)                                                           \
     void name(float *c, const T *a, const T *b, int col0, bool by_instructions) {                            \
         launch((product_kernel<T, M, N, K, COLS, row_major>), 1, 32, 0, nullptr, c, a, b, col0,              \
                by_instructions);                                                                             \
-        cuda_check(cudaDeviceSynchronize());                                                                 \
     }
 // name: type, row tiles, N, K, columns of B's tile
 PRODUCT(nt_bf16_2_64_32_32, bf16, 2, 64, 32, 32, false)
@@ -131,7 +128,6 @@ PRODUCT(nn_fp32_1_32_64_32, float, 1, 32, 64, 32, true)
 #define PASSING(name, T, N)                                                                                  \
     void name(T *to, float *again, const T *a, const T *b, const T *identity) {                              \
         launch((passing_kernel<T, N>), 1, 32, 0, nullptr, to, again, a, b, identity);                        \
-        cuda_check(cudaDeviceSynchronize());                                                                 \
     }
 PASSING(passing_bf16_32, bf16, 32)
 PASSING(passing_bf16_128, bf16, 128)

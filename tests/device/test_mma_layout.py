@@ -61,10 +61,11 @@ def compile_program(command):
 
 
 def call(function, *arguments):
-    """Tensors by address, other arguments as they are."""
+    """Tensors by address, other arguments as they are. Returns when the device has done it."""
     for argument in arguments:
         assert not isinstance(argument, torch.Tensor) or argument.is_contiguous()
     function(*(ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else a for a in arguments))
+    assert llmc.load("bf16").c.cudaDeviceSynchronize() == 0
 
 
 def integers(*shape):
