@@ -8,20 +8,22 @@ import pytest
 import llmc
 import programs
 
-CPU, ON_CPU = (llmc.ROOT / "build" / name for name in ("cpu", "cuda-on-cpu"))
+# LLMC_ON_CPU_BUILD: another of its builds, as of dev/coverage.py
+CPU, ON_CPU = (llmc.ROOT / "build" / name for name in ("cpu", os.environ.get("LLMC_ON_CPU_BUILD", "cuda-on-cpu")))
 
 
 def need():
     """Skips where it is not built."""
     for folder in (CPU, ON_CPU):
         if not (folder / "libllmc.so").exists():
-            pytest.skip(f"{folder.name} is not built (make TARGET={folder.name})")
+            pytest.skip(f"build/{folder.name} is missing: make TARGET={folder.name}")
 
 
 def build(name):
     """The program tests/NAME.cu, linked with the stand-ins."""
     need()
-    done = programs.make("TARGET=cuda-on-cpu", f"build/cuda-on-cpu/tests/{name}")
+    coverage = ["COVERAGE=1"] if "coverage" in ON_CPU.name else []
+    done = programs.make("TARGET=cuda-on-cpu", *coverage, f"build/{ON_CPU.name}/tests/{name}")
     assert done.returncode == 0, done.stderr
     return ON_CPU / "tests" / name
 
