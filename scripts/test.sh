@@ -18,6 +18,7 @@ BUILDS=(
     "TARGET=cpu PRECISION=fp32 SANITIZE=thread"
 )
 CUDA_BUILDS=("TARGET=cuda PRECISION=bf16")
+STANDIN_BUILDS=("TARGET=cuda-on-cpu PRECISION=bf16")
 
 say() { printf '== test: %s (at %d s)\n' "$*" "$SECONDS"; }
 
@@ -84,6 +85,11 @@ if command -v nvcc >/dev/null; then
     build "${CUDA_BUILDS[@]}"
 else
     say "no nvcc on PATH: the cuda target is not built"
+fi
+if scripts/find_nvidia.sh compile cublasLt.h >/dev/null; then
+    build "${STANDIN_BUILDS[@]}"
+else
+    say "no headers of NVIDIA's libraries: the cuda target's host code is not tested"
 fi
 say "pytest, $JOBS at a time"
 OMP_NUM_THREADS=1 run_pytest -m "not alone" "${BESIDE[@]}" "$@"

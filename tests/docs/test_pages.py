@@ -325,8 +325,9 @@ def missing_files(text):
 
 @functools.cache
 def sources():
-    """Makefiles, scripts, programs and the library, as one text."""
-    paths = [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("*.cu"), *ROOT.glob("scripts/**/*"), *ROOT.glob("llmc/**/*"), ROOT / "tests/support/ranks.py"]
+    """Makefiles, scripts, programs, the library and the stand-ins, as one text."""
+    paths = [ROOT / "Makefile", *ROOT.glob("*.mk"), *ROOT.glob("*.cu"), *ROOT.glob("scripts/**/*"), *ROOT.glob("llmc/**/*"), *ROOT.glob("dev/standins/*"),
+             ROOT / "tests/support/ranks.py"]  # fmt: skip
     return "\n".join(path.read_text() for path in paths if path.suffix in ("", ".mk", ".sh", ".sbatch", ".c", ".cu", ".cpp", ".h", ".py") and path.is_file())
 
 
