@@ -13,7 +13,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
-PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2)
+PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2 gdb)
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # a separate package in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing

@@ -161,6 +161,7 @@ static void start_threads(Worker &w) {
         HostThread &thread = w.fibers[t]->thread;
         thread.index = {t % size.x, t / size.x % size.y, t / size.x / size.y};
         thread.shared_next = 0;
+        w.fibers[t]->file = nullptr;
         thread.fiber = w.exchange ? w.fibers[t].get() : nullptr;
         make_ready(w, w.fibers[t].get());
     }

@@ -35,7 +35,7 @@ struct HostFiber {
     HostThread thread = {};
     void *context = nullptr; // a Boost fcontext_t, where it goes on
     fibers::State state = fibers::FINISHED;
-    const char *file = nullptr; // where it waits
+    const char *file = nullptr; // where it waits, or last did; NULL until it does in this block
     int line = 0;
     char *stack = nullptr;
     size_t stack_bytes = 0;

@@ -52,7 +52,7 @@ SMALL_MODEL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers":
 # members of docs/round_example.json, wherever they stand
 SMALL_ROUND = {"seq_len": 256, "batch_size": 2, "tokens_per_step": 1024, "samples": 3, "max_tokens": 16, "rows": 4, "val_fraction": 0.2}
 # options and files in the prose that are those of other programs
-FOREIGN = {"--mpi", "--gpus-per-node", "--use_fast_math"}
+FOREIGN = {"--mpi", "--gpus-per-node", "--use_fast_math", "--args"}
 FOREIGN_FILES = {"conversion/base.py", "convert_hf_to_gguf.py"}
 
 

@@ -14,7 +14,8 @@ import shlex
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-PROGRAM = re.compile(r"(?:build/\w+/(\w+)|((?:data|scripts|dev)/[\w/]+\.(?:py|sh|sbatch)))$")
+# dev/gdb_*.py are gdb's
+PROGRAM = re.compile(r"(?:build/[\w-]+/(\w+)|((?:data|scripts|dev)/(?!gdb_)[\w/]+\.(?:py|sh|sbatch)))$")
 FENCE = re.compile(r"(?:^<!-- not run: ([^\n]*?) -->\n\n?)?^```(\w*)\n(.*?)^```$", re.M | re.S)
 SOURCE = re.compile(r"[\w./-]+\.(?:c|h|cu|cpp|py|sh|sbatch|mk|md)$")
 TOP = re.compile(r"(?:llmc|dev|scripts|tests|docs|configs|recipes)/|data/(?:llmdata\b|\w+\.py$)")

@@ -15,6 +15,7 @@ BUILDS = {
     "checked": ("build/cpu-fp32-checked", ["PRECISION=fp32", "SANITIZE=address,undefined"]),
     "race": ("build/cpu-fp32-race", ["PRECISION=fp32", "SANITIZE=thread"]),
 }
+ALL_BUILDS = {**BUILDS, "debug": ("build/cpu-debug", ["OPTIMIZE=-O0"])}
 
 
 def make(*words):
@@ -26,7 +27,7 @@ def make(*words):
 
 def build_all(names, kind):
     """Folder in which the programs `names` (without .cu) now lie."""
-    folder, settings = BUILDS[kind]
+    folder, settings = ALL_BUILDS[kind]
     targets = [f"{folder}/tests/{name}" for name in names]
     done = make("TARGET=cpu", f"BUILD={folder}", *settings, *targets)
     assert done.returncode == 0, done.stderr
@@ -39,7 +40,7 @@ def build(name, kind):
 
 def compile_only(source, kind="plain"):
     """What the compiler says to a kernel's source text (completed process); nothing is kept."""
-    folder, settings = BUILDS[kind]
+    folder, settings = ALL_BUILDS[kind]
     scratch = ROOT / folder / "tests" / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / f"kernel_{os.getpid()}.cu"

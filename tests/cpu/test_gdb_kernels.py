@@ -1,0 +1,250 @@
+"""dev/gdb_kernels.py: planted bugs are found with its commands, in a program and in the library, and the session that
+docs/kernels.md shows goes as it says there."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+import docpages
+import programs
+
+SOURCE = programs.ROOT / "tests/cpu/planted/debugger.cu"
+COMMANDS = "dev/gdb_kernels.py"
+MARK = "(gdb) "
+
+
+def gdb(program, commands, **environment):
+    """What gdb says to each of the commands, in their order: [text]."""
+    script = [word for command in commands for word in ("-ex", f"echo {MARK}\\n", "-ex", command)]
+    words = ["gdb", "-q", "-nx", "-batch", "-ex", "set width 80", "-x", COMMANDS, *script, "--args", *map(str, program)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LLMC_HOST_SEED": "0", "DEBUGINFOD_URLS": "", **environment}
+    environment.pop("LD_PRELOAD", None)
+    done = subprocess.run(words, cwd=programs.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          stdin=subprocess.DEVNULL, text=True, timeout=600)  # fmt: skip
+    said = done.stdout.split(MARK + "\n")[1:]
+    assert len(said) == len(commands), done.stdout
+    return said
+
+
+def missing():
+    """Why gdb can't be used here, or None."""
+    if not shutil.which("gdb"):
+        return "gdb is missing"
+    tried = subprocess.run(["gdb", "-nx", "-batch", "-ex", "python print(6 * 7)", "-ex", "run", "/bin/true"], capture_output=True, text=True)
+    if "42" not in tried.stdout:
+        return "gdb has no Python"
+    return None if "exited normally" in tried.stdout else f"gdb can't run a program here: {(tried.stderr or tried.stdout).strip()[-200:]}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def usable_gdb():
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Folder of the planted programs, built for a debugger."""
+    return programs.build_all(["cpu/planted/debugger", "cpu/planted/divergent_barrier"], "debug") / "cpu/planted"
+
+
+def line_of(mark):
+    return next(number for number, line in enumerate(SOURCE.read_text().splitlines(), 1) if line.endswith(f"// {mark}"))
+
+
+def matrix(text):
+    """{(row, column): cell} of a printed matrix."""
+    cells, columns = {}, []
+    for line in text.splitlines():
+        words = line.split()
+        if line.startswith("  ") and all(word.isdigit() for word in words) and len(words) != len(columns) + 1:
+            columns = [int(word) for word in words]
+        elif columns and len(words) == len(columns) + 1 and words[0].isdigit():
+            cells.update({(int(words[0]), column): cell for column, cell in zip(columns, words[1:])})
+    return cells
+
+
+# --- planted bugs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, waiting, gone", [
+    ("loop", "warps 0-1: 64 threads waiting for the block", "warps 2-3: 64 threads returned"),
+    ("shuffle", "warp 2: 16 threads waiting for the warp", "warp 2: 16 threads returned\n      threads 80-95"),
+])  # fmt: skip
+def test_threads_that_do_not_meet(planted, name, waiting, gone):
+    *_, said = gdb([planted / "divergent_barrier", name, "bug"], ["break fibers::stop", "run", "kernel threads"])
+    assert f"{waiting} at divergent_barrier.cu:" in said and gone in said, said
+
+
+@pytest.mark.parametrize("kind, unwritten", [("bug", {(30, 17), (31, 17)}), ("fixed", set())])
+@pytest.mark.parametrize("seed", ["0", "1", "2"])  # each fills shared memory with another byte
+def test_unwritten_elements_of_a_tile(planted, kind, unwritten, seed):
+    shows = ["kernel shared", "kernel shared tile", "kernel shared x_memory as tile float 32 32"]
+    _, _, listed, tile, again = gdb([planted / "debugger", "tile", kind], [f"tbreak debugger.cu:{line_of('STOP sums')}", "run", *shows], LLMC_HOST_SEED=seed)
+    assert f"4096 bytes, {4 * len(unwritten)} never written: x_memory, tile" in listed or "tile, x_memory" in listed, listed
+    cells = matrix(tile)
+    assert len(cells) == 32 * 32 and {place for place, cell in cells.items() if cell == "--"} == unwritten, tile
+    assert ("2 of 1024 never written (--), the first in row 30, column 17" in tile) == bool(unwritten)
+    assert tile == again
+    # fill() of planted.h
+    expected = {(i // 32, i % 32): (i * 7919 + 13) % 1009 / 505 - 0.999 for i in range(1024)}
+    assert all(float(cell) == pytest.approx(expected[place], abs=6e-3) for place, cell in cells.items() if cell != "--")
+
+
+@pytest.mark.parametrize("kind", ["bug", "fixed"])
+def test_wrong_element_of_a_fragment(planted, kind):
+    """Found in the second warp's rows 16 to 31: row 5, column 4 of its fragment is 0, as if it were not seen."""
+    commands = [f"tbreak debugger.cu:{line_of('STOP sums')} if threadIdx.x == 40", "run", "kernel fragment scores", "kernel meet",
+                "kernel fragment scores", "kernel fragment t", "kernel fragment a[0] rows 2:4 columns 8:16"]  # fmt: skip
+    _, _, early, met, scores, numbers, left = gdb([planted / "debugger", "mask", kind], commands)
+    assert "These values are not of one moment (help kernel meet)" in early and "not of one moment" not in scores
+    assert f"warp 1: 32 threads at debugger.cu:{line_of('MEET')}" in met, met
+    hidden = {(row, column) for row in range(16) for column in range(32) if column > row + 16}
+    zeros = {place for place, cell in matrix(scores).items() if cell == "0"}
+    assert zeros - hidden == ({(5, 4)} if kind == "bug" else set()) and hidden <= zeros, scores
+    assert {row + column: int(cell) for (row, column), cell in matrix(numbers).items()} == {lane: 32 + lane for lane in range(32)}
+    x = {(row, column): ((32 * (16 + row) + column) * 7919 + 13) % 1009 / 505 - 0.999 for row in (2, 3) for column in range(8, 16)}
+    assert {place: float(cell) for place, cell in matrix(left).items()} == {place: pytest.approx(value, abs=6e-3) for place, value in x.items()}
+
+
+def test_variable_of_a_thread(planted):
+    """Thread 52 has a row that is thread 56's."""
+    commands = [f"tbreak debugger.cu:{line_of('STOP row')}", "run", "kernel meet", "kernel fragment row", "kernel thread 0 52", "print row",
+                "print threadIdx.x", "backtrace", "kernel thread 1,0,0", "print row", "next", "print threadIdx.x", "kernel thread", "print t"]  # fmt: skip
+    said = gdb([planted / "debugger", "row", "bug"], commands)
+    stack = said[4]
+    assert "thread (52,0,0), block (0,0,0): " in stack and re.search(r"^=> #\d+ debugger.cu:\d+ scores_kernel<", stack, re.M), stack
+    assert "\nrow = 22\n" in stack and "\nt = 52\n" in stack, stack
+    assert said[5].endswith("= 22\n") and said[6].endswith("= 52\n"), said
+    assert "scores_kernel" in said[7] and "host_block_release" not in said[7], said[7]
+    assert said[9].endswith("= 0\n"), said[9]
+    assert said[11] != said[6] and said[13].split()[-1] == said[11].split()[-1], said
+
+
+def test_steps_are_those_of_the_running_thread(planted):
+    """Whatever thread's stack is shown."""
+    commands = [f"tbreak debugger.cu:{line_of('STOP sums')} if threadIdx.x == 40", "run", "kernel thread 5", "next", "kernel thread 5", "finish", "print threadIdx.x"]
+    *_, stepped, _, finished, index = gdb([planted / "debugger", "row", "fixed"], commands)
+    assert stepped.startswith(f"{line_of('STOP sums') + 1}\t"), stepped
+    assert "launch(scores_kernel<BUG>" in finished and index.endswith("= 40\n"), finished + index
+
+
+def test_wide_accumulators():
+    """Acc of more than one block of columns, by the formula of llmc/device/fragments.h."""
+    (said,) = gdb(["/bin/true"], ["python print([list(held(lane, 4, 128, 8)) for lane in range(32)])"])
+    for lane, elements in enumerate(ast.literal_eval(said)):
+        expected = {(lane // 4 + 8 * h, 8 * (8 * b + i) + 2 * (lane % 4) + j, 4 * ((2 * b + h) * 16 + 8 * j + i))
+                    for b in range(2) for h in range(2) for i in range(8) for j in range(2)}  # fmt: skip
+        assert set(elements) == expected and len(elements) == len(expected)
+
+
+# --- the library: what docs/kernels.md shows -----------------------------------------------------------------------------
+
+
+def page():
+    """Of the page: the line that builds, the line that starts gdb, and [(command, what gdb says)]."""
+    blocks = docpages.blocks((programs.ROOT / "docs/kernels.md").read_text())
+    at = next(at for at, block in enumerate(blocks) if COMMANDS in block.text)
+    build, start = blocks[at].text.splitlines()
+    session = [step.split("\n", 1) for step in blocks[at + 1].text.split(MARK)[1:]]
+    return shlex.split(build), shlex.split(start), [(command, said) for command, said in session]
+
+
+@pytest.fixture(scope="module")
+def library():
+    """Folder of the library, built as the page says."""
+    folder, settings = programs.ALL_BUILDS["debug"]
+    build, _, _ = page()
+    assert build == ["make", "-j", "TARGET=cpu", *settings, f"BUILD={folder}"]
+    done = programs.make(*build[2:], f"{folder}/test_llama3")
+    assert done.returncode == 0, done.stderr
+    return programs.ROOT / folder
+
+
+def masked(text):
+    """Without line numbers and spaces, and without numbers that each CPU rounds in its own way."""
+    lines = []
+    for words in map(str.split, text.splitlines()):
+        is_row = all(re.fullmatch(r"-?(inf|[\d.]+(e-?\d+)?)", word) for word in words) and any("." in word or "inf" in word for word in words)
+        words[1:] = [re.sub(r"^-?\d.*", "x", word) if is_row else word for word in words[1:]]
+        lines.append(re.sub(r"(\.c|\.cu|\.h):\d+", r"\1:LINE", " ".join(words)) + "\n")
+    return "".join(lines)
+
+
+def test_session_of_the_page(library):
+    _, start, steps = page()
+    settings = dict(word.split("=") for word in start if "=" in word)
+    said = gdb(start[start.index("--args") + 1 :], [command for command, _ in steps], **settings)
+    for (command, shown), got in zip(steps, said):
+        if command not in ("tbreak attention_forward_kernel", "run"):
+            parts = [re.escape(part) for part in masked(shown).split("...\n")]
+            assert re.fullmatch("(.*\n)+".join(parts), masked(got)), f"{command} is shown as\n{shown}\nand is\n{got}"
+
+
+def test_fragment_of_bf16(library):
+    """The queries of attention, as a fragment and as the tile that they were read from."""
+    part = "rows 0:40 columns 0:32"
+    commands = ["tbreak attention_forward_kernel", "run", "kernel meet", "kernel meet", f"kernel fragment q {part}", f"kernel shared q_tile {part}"]
+    *_, fragment, tile = gdb([library / "test_llama3", "--small"], commands)
+    assert fragment == tile and len({cell for cell in matrix(tile).values()}) > 300, fragment + tile
+
+
+def test_several_workers(library):
+    """Each of two OpenMP threads is stopped in a block; gdb's commands reach both."""
+    other = "python next(t for t in gdb.selected_inferior().threads() if t.num != gdb.selected_thread().num).switch()"
+    commands = ["break attention_forward_kernel if threadIdx.x == 31", "run", "set scheduler-locking on", other, "continue", "kernel threads",
+                "kernel thread 0 5", "print blockIdx.x + 100 * threadIdx.x", "kernel thread 1,0,0 6,0,0", "print blockIdx.x + 100 * threadIdx.x",
+                "print block", "kernel thread 7 5", "kernel thread 0 32", "kernel thread 0 0,1", "kernel thread 1 2 3"]  # fmt: skip
+    said = gdb([library / "test_llama3", "--small", "--seed", "1"], commands, OMP_NUM_THREADS="2")
+    shown = said[5]
+    assert re.findall(r"^block \((\d),0,0\) of \(8,1,1\), thread \d of gdb: attention_forward", shown, re.M) in (["0", "1"], ["1", "0"]), shown
+    assert shown.count("  warp 0: 31 threads waiting for the block at attention_forward.cu:") == 2, shown
+    assert shown.count("      threads 0-30\n") == 2 and shown.count("  warp 0: 1 thread running at attention_forward.cu:") == 2, shown
+    assert said[7].endswith("= 500\n") and said[9].endswith("= 601\n") and said[10].endswith("= {tile = 0, head = 1, b = 0}\n"), said[6:11]
+    assert said[11].startswith("block 7 is not running; running: (") and "(0,0,0)" in said[11] and "(1,0,0)" in said[11]
+    assert said[12:] == ["thread 32: expected 0 to 31, or x,y,z below 32,1,1\n", "thread 0,1: expected 0 to 31, or x,y,z below 32,1,1\n",
+                         "usage: kernel thread [[BLOCK] THREAD]\n"]  # fmt: skip
+
+
+# --- what is said where a command can't do its work -----------------------------------------------------------------------
+
+
+def test_no_kernel(planted):
+    commands = ["kernel threads", "kernel shared", "break main", "run", "kernel threads", "kernel thread 3", "kernel fragment x", "kernel meet"]
+    said = gdb([planted / "debugger", "row", "fixed"], commands)
+    assert {*said[:2], *said[4:]} == {"no kernel is running here: break inside one first\n"}, said
+
+
+def test_pointwise_kernel(library):
+    *_, threads, index = gdb([library / "test_llama3", "--small"], ["tbreak rope_kernel if threadIdx.x == 3", "run", "kernel threads", "print threadIdx.x"])
+    assert threads == "launch_pointwise runs the threads of this kernel in a loop, now (3,0,0) of block (0,0,0)\n" and index.endswith("= 3\n")
+
+
+def test_what_is_no_fragment_or_tile(planted):
+    commands = [f"tbreak debugger.cu:{line_of('STOP sums')}", "run", "kernel fragment nobody", "kernel shared t", "kernel shared x", "kernel shared tile rows 32:40",
+                "kernel shared tile as llama 2 2", "kernel thread 60", "kernel fragment", "help kernel shared"]  # fmt: skip
+    said = gdb([planted / "debugger", "row", "fixed"], commands)
+    assert said[2:-1] == [
+        'No symbol "nobody" in current context.\n',
+        "t is neither a pointer nor a SharedTile\n",
+        "this is not in the block's shared memory: give `as TYPE ROWS COLUMNS`\n",
+        "rows are 0:32, columns 0:32\n",
+        "No type named llama.\n",
+        said[7],
+        "usage: kernel fragment NAME [rows A:B] [columns C:D]\n",
+    ]
+    assert said[7].startswith("thread (60,0,0), block (0,0,0): ") and said[-1].startswith("Shows shared memory"), said
+
+
+def test_optimized_kernel():
+    """Where variables are gone, gdb still says who waits where."""
+    program = programs.build("cpu/planted/divergent_barrier", "plain")
+    *_, threads, shown = gdb([program, "loop", "bug"], ["break fibers::stop", "run", "kernel threads", "kernel thread 40"])
+    assert "warps 0-1: 64 threads waiting for the block at divergent_barrier.cu:" in threads and "warps 2-3: 64 threads returned" in threads
+    assert re.search(r"^=> #\d+ divergent_barrier.cu:\d+ ", shown, re.M), shown
