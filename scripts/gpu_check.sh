@@ -102,6 +102,15 @@ later_seconds() { # of the stages that follow the one just begun
     echo "$sum"
 }
 
+# A group of processes that has been asked to end, if it has not.
+end_group() { # the number of `timeout`, which made it
+    local end=$((SECONDS + GRACE))
+    while kill -0 -- "-$1" 2>/dev/null; do
+        if [ "$SECONDS" -ge "$end" ]; then kill -KILL -- "-$1" && return; fi
+        sleep 0.1
+    done
+}
+
 # The stage is a process, so that `timeout` can end it with everything that it started.
 run_stage() { # stage, seconds that belong to later ones
     local left=$((DEADLINE - SECONDS)) start=$SECONDS log_start code=0 verdict
@@ -120,6 +129,7 @@ run_stage() { # stage, seconds that belong to later ones
             >>"$LOG" 2>&1 &
         RUNNING=$!
         wait "$RUNNING" || code=$?
+        end_group "$RUNNING"
         RUNNING=""
     fi
     verdict=$(verdict_of "$code")
@@ -152,8 +162,8 @@ end_background() {
 
 # What the stage that was running has said is in the results already.
 stopped() {
-    [ -z "$RUNNING" ] || kill "$RUNNING" 2>/dev/null
     event stage "$STAGE" verdict cut reason "this script was stopped"
+    [ -z "$RUNNING" ] || { kill "$RUNNING" 2>/dev/null && end_group "$RUNNING"; }
     echo "gpu_check: stopped in stage $STAGE; what was known is in $OUT"
     exit 1
 }

@@ -52,6 +52,12 @@ def pytest_report_header(config):
     return f"LLMC_TEST_SEED={SEED} builds: {', '.join(str(p) for p in llmc.build_folders().values())}"
 
 
+def pytest_runtest_logfinish():
+    """A GPU's error stays with the process, as that of a bad address, and would fail all later tests: xdist starts another one."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not llmc.device_works():
+        os._exit(1)
+
+
 @pytest.fixture(params=list(llmc.build_folders()))
 def lib(request):
     """The library in each precision."""

@@ -61,7 +61,8 @@ class Ours:
         library = library_path(options.target, precision)
         self.prompts = prompts.tolist()
         context = options.prompt + options.tokens
-        self.generator = Generator(library, pathlib.Path(folder), len(self.prompts), context, options.threads)
+        threads = options.threads if options.target == "cpu" else 0  # a GPU's build takes none
+        self.generator = Generator(library, pathlib.Path(folder), len(self.prompts), context, threads)
 
     def run(self, tokens):
         for row, prompt in enumerate(self.prompts):

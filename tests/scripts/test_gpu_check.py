@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from llmc import ROOT
+from seeds import how_often
 from trainrun import ON_CPU
 from waiting import wait_until
 
@@ -48,7 +49,7 @@ TESTS = {
     "test_swiglu.py": 'echo "tests/kernels/test_swiglu.py::test_few FAILED"; echo "== 1 failed, 2 passed =="; exit 1',
     "test_adamw.py": 'echo "== 2 skipped in 0.1s =="',
 }
-HANGS = "echo $$ >$FAKE/hanging; sleep 1000 & echo $! >>$FAKE/hanging; wait"
+HANGS = "trap '' TERM; echo $$ >$FAKE/hanging; sleep 1000 & echo $! >>$FAKE/hanging; wait"
 
 
 def script(path, text):
@@ -202,6 +203,29 @@ def test_the_call_is_cut(checkout, number):
             wait_until(lambda pid=pid: not is_alive(pid), f"process {pid} to end")
     for pid in filter(is_alive, hanging):
         os.kill(pid, signal.SIGKILL)
+
+
+LOST = """
+import os, types, llmc
+def test_that_loses_the_device():
+    llmc._loaded["bf16"] = types.SimpleNamespace(c=types.SimpleNamespace(cudaDeviceSynchronize=lambda: 700))
+    assert False
+def test_behind_it():
+    assert llmc.device_works()
+def test_that_ends_its_process():
+    os._exit(1)
+"""
+
+
+@pytest.mark.skipif(not how_often(False, True), reason="takes four processes with PyTorch: scripts/soak.sh runs it")
+def test_tests_behind_a_lost_device(tmp_path):
+    """They run in another process, as gpu_check.sh calls pytest."""
+    (tmp_path / "test_lost.py").write_text(LOST)
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pytest.ini", "--rootdir", ROOT, "-p", "conftest", "-n", "1", "--max-worker-restart", "8"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run([*command, tmp_path / "test_lost.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "1 passed" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    assert "crashed while running" in done.stdout and "test_that_ends_its_process" in done.stdout
 
 
 def test_usage(checkout):

@@ -298,6 +298,10 @@ def load(precision="bf16"):
     return _loaded[precision]
 
 
+def device_works():
+    return all(library.c.cudaDeviceSynchronize() == 0 for library in _loaded.values())
+
+
 def load_oracle(precision):
     """The oracle (dev/reference/oracle.h), which works in double precision whatever the build's is."""
     return Library(precision, build_folders()[precision], "liboracle.so")
