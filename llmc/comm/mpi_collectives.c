@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "device/device.h"
 
@@ -27,7 +26,7 @@ void mpi_check_at(int error, const char *call, const char *file, int line) {
     int length = 0;
     MPI_Error_string(error, text, &length);
     fprintf(stderr, "llmc: %s:%d: %s: %s\n", file, line, call, text);
-    _exit(1); // other threads are at work: no handlers
+    quick_exit(1); // other threads are at work: no handlers of exit()
 }
 
 void mpi_scratch_create(MpiScratch *scratch, bool staged) {

@@ -14,7 +14,7 @@
 
 _Static_assert(NCCL_ID_BYTES == sizeof(ncclUniqueId), "an id of NCCL travels as it is");
 
-enum { SLOTS = 256, WAITS = 256 };
+enum { SLOTS = 256, WAITS = 256, OTHERS_SECONDS = 5 };
 
 typedef struct {
     cudaEvent_t ready;         // what the caller's stream held is done
@@ -41,12 +41,25 @@ typedef struct {
     size_t room;
 } Nccl;
 
+// ---- errors
+
+static int own_rank; // for messages
+
+// One rank is to print what several ranks meet: of a rank that has died the watchdog, which names it; of what may be
+// every rank's, rank 0. Watchdog, or mpirun, end this process meanwhile.
+static void leave_to_others(ncclResult_t result) {
+    if (result == ncclRemoteError || own_rank > 0) sleep(OTHERS_SECONDS);
+}
+
 #define nccl_check(call) nccl_check_at((call), #call, __FILE__, __LINE__)
 
 static void nccl_check_at(ncclResult_t result, const char *call, const char *file, int line) {
     if (result == ncclSuccess) return;
-    fprintf(stderr, "llmc: %s:%d: %s: %s: %s\n", file, line, call, ncclGetErrorString(result), ncclGetLastError(NULL));
-    _exit(1); // handlers would wait for a device that waits for other ranks
+    const char *reason = ncclGetLastError(NULL);
+    leave_to_others(result);
+    fprintf(stderr, "llmc: rank %d: %s:%d: %s: %s: %s\n", own_rank, file, line, call, ncclGetErrorString(result),
+            reason);
+    quick_exit(1); // handlers of exit() would wait for a device that waits for other ranks
 }
 
 static ncclComm_t group_of(const Comm *comm) { return comm->group; }
@@ -366,6 +379,7 @@ int nccl_open(World *world, const unsigned char *id, Error *err) {
     world->comm->world = world;
     world->transport = &transport;
     world->state = nccl;
+    own_rank = world->start.rank;
     pthread_mutex_init(&nccl->lock, NULL);
     int low, high; // the lower the number, the higher the priority
     cuda_check(cudaDeviceGetStreamPriorityRange(&low, &high));

@@ -105,7 +105,7 @@ static _Noreturn void end(const char *line) {
     _exit(1);
 }
 
-// The program ends by exit() after an error that it has printed.
+// The program ends by exit() or quick_exit() after an error that it has printed.
 static void end_of_program(void) {
     if (!atomic_load(&running)) return;
     take_verdict("an error of its own\n");
@@ -273,7 +273,8 @@ int watchdog_start(const WatchdogSpec *spec, Error *err) {
         forget();
         return code;
     }
-    if (!at_exit) at_exit = atexit(end_of_program) == 0;
+    // quick_exit: a transport's error, after which nothing may wait for other ranks
+    if (!at_exit) at_exit = atexit(end_of_program) == 0 && at_quick_exit(end_of_program) == 0;
     if (pthread_create(&watchdog.thread, NULL, watch_ranks, NULL) != 0) {
         forget();
         return fail_fault(err, "no thread for the watchdog");

@@ -8,8 +8,8 @@
 //     "training" (in others, thirty times as long), or all wait in the same one for ten times as long;
 //   - the transport tells of an error (world_check).
 // The first to notice prints one line on stderr with the rank, its process, the last step, its last collective and
-// those in which the others wait; then all ranks end with code 1. A rank that ends by exit() with an error of its own,
-// which it has printed, ends the others without a further line.
+// those in which the others wait; then all ranks end with code 1. A rank that ends by exit() or quick_exit() with an
+// error of its own, which it has printed, ends the others without a further line.
 #ifndef LLMC_RANKS_WATCHDOG_H
 #define LLMC_RANKS_WATCHDOG_H
 

@@ -1,4 +1,4 @@
-"""Programs run as several ranks by mpirun on this machine.
+"""Programs run as several ranks on this machine, by mpirun, or as torchrun starts them.
 
     done = ranks.run([program, "--steps", "3"], ranks=3, timeout=60)     # .returncode, .stdout, .stderr
     process = ranks.start([program], ranks=3); ...; ranks.kill(process)  # for tests of ranks that die
@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -39,10 +40,27 @@ def mpirun(ranks):
     return ["mpirun", "-q", "-np", str(ranks)]
 
 
-def start(command, ranks=2, environment=None, options=(), before=(), **popen):
+# torchrun's variables; unlike mpirun it ends no rank because another one has ended
+BY_VARIABLES = """
+for ((rank = 0; rank < WORLD_SIZE; rank++)); do RANK=$rank LOCAL_RANK=$rank "$@" & done
+exec 2>/dev/null # bash tells of each that is killed
+for rank in $(jobs -p); do wait "$rank" || code=$?; done
+exit "${code:-0}"
+"""
+
+
+def by_variables(ranks):
+    """The same without MPI."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        variables = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": s.getsockname()[1]}
+    return ["env", *(f"{name}={value}" for name, value in variables.items()), "bash", "-c", BY_VARIABLES, "bash"]
+
+
+def start(command, ranks=2, environment=None, options=(), before=(), launcher=mpirun, **popen):
     """The Popen of mpirun, leader of a session of its own. options: further ones for mpirun; before: words before it."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    whole = [*before, *mpirun(ranks), *options, *map(str, command)]
+    whole = [*before, *launcher(ranks), *options, *map(str, command)]
     return subprocess.Popen(whole, env=alone({**SETTINGS, **(environment or {})}), start_new_session=True, **{**pipes, **popen})
 
 

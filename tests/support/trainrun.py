@@ -115,15 +115,16 @@ class Workplace:
         assert result.returncode == code, (result.returncode, err)
         return out, err
 
-    def run_ranks(self, count, *more, precision="fp32", code=0, different=None, **changes):
+    def run_ranks(self, count, *more, precision="fp32", code=0, different=None, build=None, start={}, **changes):
         """The same as `count` ranks. different: {rank: a line of bash in which "$@" stands for that rank's program and
-        arguments}, for the others it is exec "$@"."""
-        command = [program(precision), *self.arguments(**changes), *more]
+        arguments}, for the others it is exec "$@". build: another folder; start: more for ranks.run."""
+        command = [build / "train_llama3" if build else program(precision), *self.arguments(**changes), *more]
         if different:
-            lines = [f'[ "$OMPI_COMM_WORLD_RANK" = {rank} ] && {{ {line}; exit; }}' for rank, line in different.items()]
+            own_rank = '"${OMPI_COMM_WORLD_RANK:-$RANK}"'
+            lines = [f"[ {own_rank} = {rank} ] && {{ {line}; exit; }}" for rank, line in different.items()]
             command = ["bash", "-c", "\n".join([*lines, 'exec "$@"']), "bash", *command]
-        print(count, "ranks:", " ".join(map(str, command)))
-        result = ranks.run(command, ranks=count, timeout=120)
+        print(count, "ranks:", " ".join(map(str, command)), start)
+        result = ranks.run(command, ranks=count, timeout=120, **start)
         print(result.stdout, result.stderr, file=sys.stderr)
         assert result.returncode == code, (result.returncode, result.stderr)
         return result.stdout, result.stderr
