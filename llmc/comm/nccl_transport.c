@@ -362,9 +362,12 @@ static int join_all(World *world, const unsigned char *id, Error *err) {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 1;
     ncclResult_t result = ncclCommInitRankConfig(&all, world->start.size, unique, world->start.rank, &config);
-    if (result != ncclSuccess)
-        return fail_fault(err, "rank %d: NCCL did not start: %s: %s", world->start.rank, ncclGetErrorString(result),
-                          ncclGetLastError(NULL));
+    if (result != ncclSuccess) {
+        fail_fault(err, "rank %d: NCCL did not start: %s: %s", world->start.rank, ncclGetErrorString(result),
+                   ncclGetLastError(NULL));
+        leave_to_others(result);
+        return ERROR_FAULT;
+    }
     world->comm->group = all;
     world->comm->rank = world->start.rank;
     world->comm->size = world->start.size;
