@@ -5,6 +5,7 @@ registers of one that does not run stand on its stack, where Boost's jump_fconte
 """
 
 import re
+import struct
 
 import gdb
 import gdb.unwinder
@@ -12,9 +13,8 @@ import gdb.unwinder
 LANES = 32
 READY, AT_WARP, AT_BLOCK, FINISHED = range(4)  # fibers::State
 WAITING = {READY: "ready to go on from", AT_WARP: "waiting for the warp at", AT_BLOCK: "waiting for the block at"}
-# Offsets from the address that jump_fcontext returns, on x86-64
-SAVED = {"r12": 0x08, "r13": 0x10, "r14": 0x18, "r15": 0x20, "rbx": 0x28, "rbp": 0x30, "rip": 0x38}
-SAVED_BYTES = 0x40
+# In the order in which Boost's jump_fcontext leaves them on the stack on x86-64; how much stands before them is its version's
+REGISTERS = ("r12", "r13", "r14", "r15", "rbx", "rbp", "rip")
 NO_KERNEL = "no kernel is running here: break inside one first"
 
 
@@ -186,20 +186,31 @@ class FrameId:
         self.sp, self.pc = sp, pc
 
 
+def saved_registers(fiber):
+    """{register: value} with which it goes on."""
+    words = struct.unpack("<12Q", memory(fiber.context, 96))
+    for at in range(len(REGISTERS), len(words)):
+        symtab = gdb.find_pc_line(words[at]).symtab
+        if symtab and symtab.filename.endswith("llmc/cpu/scheduler.cpp"):  # it is where jump_fcontext returns to
+            first = at - len(REGISTERS) + 1
+            return dict(zip(REGISTERS, words[first : at + 1]), rsp=fiber.context + 8 * (at + 1))
+    raise gdb.GdbError("this version of Boost.Context keeps registers in an unknown way")
+
+
 class FiberUnwinder(gdb.unwinder.Unwinder):
     """Makes a fiber's stack follow on the innermost frame of its OpenMP thread. As this changes no register, the program can
     go on at any time."""
 
     def __init__(self):
         super().__init__("llmc fibers")
-        self.fiber, self.sp = None, 0
+        self.fiber, self.registers, self.sp = None, {}, 0
 
     def show(self, fiber):
         """A Thread of the selected one of gdb's threads; None: the one that runs."""
         self.fiber = None
         gdb.invalidate_cached_frames()
         if fiber and not fiber.is_current:
-            self.sp = int(gdb.newest_frame().read_register("rsp"))
+            self.registers, self.sp = saved_registers(fiber), int(gdb.newest_frame().read_register("rsp"))
             self.fiber = fiber
             gdb.invalidate_cached_frames()
 
@@ -210,12 +221,10 @@ class FiberUnwinder(gdb.unwinder.Unwinder):
     def __call__(self, pending):
         if not self.hides(pending):
             return None
-        word = gdb.lookup_type("unsigned long")
         # gdb takes only frames whose addresses rise
         info = pending.create_unwind_info(FrameId(gdb.Value(self.fiber.context), pending.read_register("rip")))
-        for register, offset in SAVED.items():
-            info.add_saved_register(register, gdb.Value(memory(self.fiber.context + offset, 8), word))
-        info.add_saved_register("rsp", gdb.Value(self.fiber.context + SAVED_BYTES).cast(word))
+        for register, value in self.registers.items():
+            info.add_saved_register(register, gdb.Value(value).cast(gdb.lookup_type("unsigned long")))
         return info
 
 
@@ -230,8 +239,18 @@ class FiberFilter:
 
 def stack_of(thread):
     """Its frames, which gdb shows from now on."""
+    if not thread.has_stack():
+        return []
     UNWINDER.show(thread)
-    return [frame for frame in frames(gdb.newest_frame()) if not UNWINDER.hides(frame)] if thread.has_stack() else []
+    return [frame for frame in frames(gdb.newest_frame()) if not UNWINDER.hides(frame)]
+
+
+def select(thread):
+    """Shows gdb its stack and selects the frame of the kernel that waits or runs; (frames, that one)."""
+    stack, (_, site) = stack_of(thread), thread.status()
+    chosen = next((frame for frame in stack if site_of(frame) == site), None) or kernel_frame(stack[0])
+    chosen.select()
+    return stack, chosen
 
 
 def in_lanes(threads, take):

@@ -7,24 +7,14 @@ shared memory, fragments of a warp as matrices. `help kernel` lists them, docs/k
 import linecache
 import os
 import re
-import struct
 import sys
 
 import gdb
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import gdb_fibers
-from gdb_fibers import LANES, by_status, in_lanes, is_in, kernel_frame, leave_scheduler, memory, running_blocks, site_of, this_block, this_thread, triple, variables
-
-UNWRITTEN = "--"
-
-
-def screen():
-    return gdb.parameter("width") or 1000
-
-
-def say(line):
-    print(line if len(line) <= screen() else line[: screen() - 3] + "...")
+from gdb_fibers import LANES, by_status, in_lanes, is_in, leave_scheduler, memory, running_blocks, select, site_of, this_block, this_thread, triple, variables
+from gdb_matrices import cut, fragment, held, offset, part_of, plain, pointer_of, poison, print_matrix, regions, say, shape_of, texts
 
 
 def plural(noun, numbers):
@@ -55,11 +45,6 @@ def say_group(status, threads, who, of):
         say("      " + plural("thread", [thread.number for thread in threads]))
 
 
-def plain(value):
-    """Not a reference."""
-    return value.referenced_value() if value.type.code == gdb.TYPE_CODE_REF else value
-
-
 def text_of(value):
     if value.is_optimized_out:
         return "<optimized out>"
@@ -67,138 +52,6 @@ def text_of(value):
     if value.type.strip_typedefs().code == gdb.TYPE_CODE_FLT:
         return f"{float(value):.3g}"
     return value.format_string(max_elements=4, static_members=False)
-
-
-# ---- matrices
-
-
-def texts(elements, kind):
-    """{place: text} of {place: bytes}, numbers of that type."""
-    kind = kind.strip_typedefs().unqualified()
-    unwritten = poison() * kind.sizeof
-    if kind.name == "__nv_bfloat16":
-        text = lambda raw: f"{struct.unpack('<f', bytes(2) + raw)[0]:.3g}"
-    elif kind.code == gdb.TYPE_CODE_FLT:
-        text = lambda raw: f"{float(gdb.Value(raw, kind)):.3g}"
-    elif kind.code in (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_CHAR, gdb.TYPE_CODE_ENUM):
-        text = lambda raw: str(int(gdb.Value(raw, kind)))
-    else:
-        raise gdb.GdbError(f"elements of type {kind}, expected numbers: give `as TYPE ROWS COLUMNS`")
-    return {place: UNWRITTEN if raw == unwritten else text(raw) for place, raw in elements.items()}
-
-
-def poison():
-    """The byte that shared memory is filled with (shared_poison() in llmc/cpu/shared_memory.cpp)."""
-    seed = int(gdb.lookup_static_symbol("order_seed").value())
-    return b"\xff" if not seed else b"\x7f" if seed % 2 else b"\xfe"
-
-
-def print_matrix(cells, rows, columns):
-    """{(row, column): text} of two ranges; as many columns side by side as the screen has room for."""
-    for mark, meaning in ((UNWRITTEN, "never written"), ("nan", "not a number")):
-        places = [(row, column) for row in rows for column in columns if cells.get((row, column)) == mark]
-        if places:
-            say(f"{len(places)} of {len(cells)} {meaning} ({mark}), the first in row {places[0][0]}, column {places[0][1]}")
-    size = max(map(len, cells.values()), default=1) + 1
-    label = len(str(rows[-1])) + 1
-    room = max(1, (screen() - label) // size)
-    room -= room % 8 if room > 8 else 0
-    for first in range(columns.start, columns.stop, room):
-        shown = range(first, min(first + room, columns.stop))
-        print(" " * label + "".join(f"{column:>{size}}" for column in shown))
-        for row in rows:
-            print(f"{row:>{label}}" + "".join(f"{cells.get((row, column), '?'):>{size}}" for column in shown))
-
-
-def cut(text):
-    """`WHAT [rows A:B] [columns C:D]` as (WHAT, function from numbers of rows and columns to two ranges)."""
-    what, *bounds = re.fullmatch(r"(.*?)(?:\s+rows\s+(\d+):(\d+))?(?:\s+columns\s+(\d+):(\d+))?", text).groups()
-    a, b, c, d = (bound and int(bound) for bound in bounds)
-
-    def ranges(rows, columns):
-        found = range(rows)[a:b], range(columns)[c:d]
-        if not all(found):
-            raise gdb.GdbError(f"rows are 0:{rows}, columns 0:{columns}")
-        return found
-
-    return what, ranges
-
-
-# ---- shared memory
-
-
-def regions(block):
-    """[(name, first address, end)] of what the block has declared."""
-    worker = block.worker
-    starts = [int(worker["shared_arrays"][k]) for k in range(int(worker["shared_count"]))]
-    arrays = [(f"array {k}", start, start + int(worker["shared_sizes"][k])) for k, start in enumerate(starts)]
-    first, guard = int(worker["dynamic"]), 128
-    end = min(starts, default=int(worker["shared"]) + int(worker["shared_used"])) - guard
-    return [("dynamic", first, end)] * (end > first) + arrays
-
-
-def pointer_of(value):
-    """Where a pointer, an array or a SharedTile points; None of anything else."""
-    kind = value.type.strip_typedefs()
-    if (kind.name or "").startswith("SharedTile<"):
-        return int(value["data"])
-    if kind.code == gdb.TYPE_CODE_ARRAY:
-        return int(value.address)
-    return int(value) if kind.code == gdb.TYPE_CODE_PTR else None
-
-
-def shape_of(value, block):
-    """(type of the elements, rows, columns, whether swizzled) from where it points to the end of what was declared there."""
-    kind, address = value.type.strip_typedefs(), pointer_of(value)
-    end = next((end for _, start, end in regions(block) if start <= address < end), None)
-    if end is None:
-        raise gdb.GdbError("this is not in the block's shared memory: give `as TYPE ROWS COLUMNS`")
-    if kind.code == gdb.TYPE_CODE_STRUCT:
-        element, columns = kind.template_argument(0), int(kind.template_argument(1))
-        return element, (end - address) // (columns * element.sizeof), columns, True
-    return kind.target(), 1, (end - address) // kind.target().sizeof, False
-
-
-def offset(row, column, columns, size, swizzled):
-    """Of an element in bytes; swizzled as in llmc/device/shared_tile.h."""
-    chunk = 16 // size
-    swizzle = (row & 7 if columns // chunk >= 8 else row >> 1 & 3) if swizzled else 0
-    return (row * columns + (column // chunk ^ swizzle) * chunk + column % chunk) * size
-
-
-# ---- fragments
-
-
-def fragment(kind):
-    """(type of the elements, columns, elements of a row that stand together) of Acc and FragA, else None."""
-    if (kind.name or "").startswith("Acc<"):
-        columns = int(kind.template_argument(0))
-        return gdb.lookup_type("float"), columns, min(8, columns // 8)
-    if (kind.name or "").startswith("FragA<"):
-        columns = int(kind.template_argument(1))
-        return kind.template_argument(0), columns, columns // 8
-    return None
-
-
-def part_of(kind):
-    """(type of an element, their number) of an array or a reference to one; of anything else it is one element."""
-    kind = (kind.target() if kind.code == gdb.TYPE_CODE_REF else kind).strip_typedefs()
-    if kind.code != gdb.TYPE_CODE_ARRAY:
-        return kind, 1
-    return kind.target().strip_typedefs(), kind.range()[1] + 1
-
-
-def held(lane, size, columns, wide):
-    """(row, column, offset in bytes) of the elements of 16 rows that a lane holds, as llmc/device/fragments.h has them."""
-    for h in range(2):
-        for i in range(columns // 8):
-            for j in range(2):
-                row = (i // wide * 2 + h) * 2 * wide
-                in_row = 2 * i + j if size == 2 else j * wide + i % wide  # two of bf16 make a word
-                yield lane // 4 + 8 * h, 8 * i + 2 * (lane % 4) + j, (row + in_row) * size
-
-
-# ---- commands
 
 
 class Command(gdb.Command):
@@ -225,7 +78,7 @@ on, but a block's threads run one at a time."""
     def run(self, argument):
         for block in running_blocks():
             say(f"block {triple(block.index)} of {triple(block.grid)}, thread {block.gdb_thread.num} of gdb: {block.kernel}")
-            warps = []  # [numbers of warps, groups of their threads]
+            warps = []  # (numbers of warps, groups of their threads)
             for first in range(0, len(block.threads), LANES):
                 groups = by_status(block.threads[first : first + LANES])
                 if warps and len(groups) == 1 and list(warps[-1][1]) == list(groups):
@@ -243,10 +96,11 @@ class MeetCommand(Command):
     """Goes on until all threads of this warp have come.
 Usage: kernel meet
 
-It stops when all threads of the warp of the running thread have come to one
-place: a barrier, shuffle, reduction or product. Their variables, as `kernel
-fragment` shows them, are then of one moment. A breakpoint on the way stops each
-thread that comes to it: use `tbreak`."""
+It stops when all threads of the running thread's warp have come to one place
+(a barrier, shuffle, reduction or product), what they met for is done, and none
+has gone on: their variables, as `kernel fragment` shows them, are of one
+moment. A breakpoint on the way stops each thread that comes to it: use
+`tbreak`."""
 
     def run(self, argument):
         block, warp = this_block(), this_block().running().number // LANES
@@ -256,16 +110,18 @@ thread that comes to it: use `tbreak`."""
         stops[1].condition = here
         for stop in stops:
             stop.silent = True
-        gdb.execute("continue")
-        met = any(stop.is_valid() and stop.hit_count for stop in stops)
-        for stop in stops:
-            if stop.is_valid():
+        try:
+            gdb.execute("continue")
+            met = any(stop.hit_count for stop in stops)
+        finally:
+            for stop in stops:
                 stop.delete()
         if not met:
             raise gdb.GdbError("it stopped before all threads of the warp met")
-        leave_scheduler()
-        threads = this_block().threads[warp * LANES :][:LANES]
-        say_group(("at", this_thread().status()[1]), threads, f"warp {warp}", LANES)
+        last = this_block().running()
+        threads = last.block.threads[warp * LANES :][:LANES]
+        say_group(("at", last.status()[1]), threads, f"warp {warp}", LANES)
+        select(last if last in threads else threads[0])
 
 
 class ThreadCommand(Command):
@@ -299,8 +155,7 @@ the thread that runs."""
     def show(self, thread):
         state, site = thread.status()
         print(f"{thread}: {state}{place(site)}")
-        stack = gdb_fibers.stack_of(thread)
-        chosen = next((frame for frame in stack if site_of(frame) == site), None) or kernel_frame(stack[0])
+        stack, chosen = select(thread)
         for frame in stack:
             name = (frame.name() or "?").replace("(anonymous namespace)::", "")
             if not is_in(frame, "llmc/cpu", "usr") and site_of(frame)[0] and not name.startswith("operator()"):
@@ -308,7 +163,6 @@ the thread that runs."""
         for name, value in variables(chosen):
             is_fragment = fragment(part_of(value.type)[0])
             say(f"{name} = {f'(see `kernel fragment {name}`)' if is_fragment else text_of(value)}")
-        chosen.select()
 
 
 class SharedCommand(Command):
@@ -375,6 +229,8 @@ are not in the function of the selected frame have ? instead."""
             for status, threads in groups.items():
                 say_group(status, threads, f"warp {first // LANES}", LANES)
         if not fragment(one):
+            if name != argument:
+                raise gdb.GdbError(f"{name} is no fragment, which alone has rows and columns")
             values = in_lanes(lanes, lambda: text_of(gdb.parse_and_eval(name)))
             cells = {(lane - lane % 8, lane % 8): text for lane, text in values.items()}
             return print_matrix(cells, range(0, LANES, 8), range(8))

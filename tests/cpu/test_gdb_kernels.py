@@ -127,6 +127,17 @@ def test_variable_of_a_thread(planted):
     assert said[11] != said[6] and said[13].split()[-1] == said[11].split()[-1], said
 
 
+def test_threads_meet_at_the_barrier(planted):
+    """The last to come is of another warp; the commands stay with the warp that met. There is no other barrier."""
+    commands = [f"tbreak debugger.cu:{line_of('BUG row')} if threadIdx.x == 8", "run", "kernel meet", "print threadIdx.x / 32", "kernel fragment t", "kernel thread",
+                "print threadIdx.x / 32", "kernel meet", "kernel threads"]  # fmt: skip
+    said = gdb([planted / "debugger", "row", "fixed"], commands)
+    assert said[2].startswith(f"  warp 0: 32 threads at debugger.cu:{line_of('STOP row')}\n") and said[3].endswith("= 0\n"), said
+    assert matrix(said[4])[24, 7] == "31", said[4]
+    assert said[6].endswith("= 1\n") and "exited normally" in said[7] and said[7].endswith("it stopped before all threads of the warp met\n"), said
+    assert said[8] == "no kernel is running here: break inside one first\n"
+
+
 def test_steps_are_those_of_the_running_thread(planted):
     """Whatever thread's stack is shown."""
     commands = [f"tbreak debugger.cu:{line_of('STOP sums')} if threadIdx.x == 40", "run", "kernel thread 5", "next", "kernel thread 5", "finish", "print threadIdx.x"]
@@ -137,7 +148,7 @@ def test_steps_are_those_of_the_running_thread(planted):
 
 def test_wide_accumulators():
     """Acc of more than one block of columns, by the formula of llmc/device/fragments.h."""
-    (said,) = gdb(["/bin/true"], ["python print([list(held(lane, 4, 128, 8)) for lane in range(32)])"])
+    (said,) = gdb(["/bin/true"], ["python import gdb_matrices; print([list(gdb_matrices.held(lane, 4, 128, 8)) for lane in range(32)])"])
     for lane, elements in enumerate(ast.literal_eval(said)):
         expected = {(lane // 4 + 8 * h, 8 * (8 * b + i) + 2 * (lane % 4) + j, 4 * ((2 * b + h) * 16 + 8 * j + i))
                     for b in range(2) for h in range(2) for i in range(8) for j in range(2)}  # fmt: skip
@@ -168,12 +179,12 @@ def library():
 
 
 def masked(text):
-    """Without line numbers and spaces, and without numbers that each CPU rounds in its own way."""
+    """Without numbers of lines and frames, spaces, and numbers that each CPU rounds in its own way."""
     lines = []
     for words in map(str.split, text.splitlines()):
         is_row = all(re.fullmatch(r"-?(inf|[\d.]+(e-?\d+)?)", word) for word in words) and any("." in word or "inf" in word for word in words)
         words[1:] = [re.sub(r"^-?\d.*", "x", word) if is_row else word for word in words[1:]]
-        lines.append(re.sub(r"(\.c|\.cu|\.h):\d+", r"\1:LINE", " ".join(words)) + "\n")
+        lines.append(re.sub(r"(\.(?:cu|h):|#)\d+", r"\1", " ".join(words)) + "\n")
     return "".join(lines)
 
 
@@ -228,7 +239,7 @@ def test_pointwise_kernel(library):
 
 def test_what_is_no_fragment_or_tile(planted):
     commands = [f"tbreak debugger.cu:{line_of('STOP sums')}", "run", "kernel fragment nobody", "kernel shared t", "kernel shared x", "kernel shared tile rows 32:40",
-                "kernel shared tile as llama 2 2", "kernel thread 60", "kernel fragment", "help kernel shared"]  # fmt: skip
+                "kernel shared tile as llama 2 2", "kernel thread 60", "kernel fragment", "kernel fragment t rows 0:2", "help kernel shared"]  # fmt: skip
     said = gdb([planted / "debugger", "row", "fixed"], commands)
     assert said[2:-1] == [
         'No symbol "nobody" in current context.\n',
@@ -238,7 +249,9 @@ def test_what_is_no_fragment_or_tile(planted):
         "No type named llama.\n",
         said[7],
         "usage: kernel fragment NAME [rows A:B] [columns C:D]\n",
+        said[9],
     ]
+    assert said[9].endswith("t is no fragment, which alone has rows and columns\n"), said[9]
     assert said[7].startswith("thread (60,0,0), block (0,0,0): ") and said[-1].startswith("Shows shared memory"), said
 
 
