@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import compare
-from modelchecks import LLAMA31, MODEL_LIMIT, check_loss, gradients_of
+from modelchecks import LLAMA31, MODEL_LIMIT, check_loss, run_reference
 from llmc import AdamWStep
-from model import TINY, Model, random_batch, reference_loss, reference_losses, transformers_model
+from model import TINY, Model, random_batch, reference_loss, transformers_model
 
 
 SHAPES = {
@@ -19,15 +19,6 @@ SHAPES = {
     "head_dim_128": dict(num_attention_heads=2, num_key_value_heads=2, head_dim=128, num_hidden_layers=1),
     "vocabulary_50257": dict(vocab_size=50257, num_hidden_layers=1, hidden_size=32, num_attention_heads=2),
 }
-
-
-def run_reference(fields, state, batch, dtype):
-    """(the loss of each target, {parameter: gradient of their mean})"""
-    model = transformers_model(fields, dtype)
-    model.load_state_dict(state)
-    losses = reference_losses(model, *batch)
-    (losses.sum() / int((batch[1] >= 0).sum())).backward()
-    return losses.detach(), gradients_of(model)
 
 
 @pytest.mark.parametrize("documents", [False, True], ids=["plain", "documents"])

@@ -1,6 +1,7 @@
 """How the loss and the gradients of a whole model are judged."""
 
 import compare
+from model import reference_losses, transformers_model
 
 # "Small in itself" for a whole model: PyTorch's bf16 gradients of these models are off by 1 to 4 %; a wrong term, by more.
 MODEL_LIMIT = 6e-2
@@ -9,6 +10,15 @@ LLAMA31 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_m
 
 def gradients_of(model):
     return {name: p.grad for name, p in model.named_parameters()}
+
+
+def run_reference(fields, state, batch, dtype):
+    """(the loss of each target, {parameter: gradient of their mean})"""
+    model = transformers_model(fields, dtype)
+    model.load_state_dict(state)
+    losses = reference_losses(model, *batch)
+    (losses.sum() / int((batch[1] >= 0).sum())).backward()
+    return losses.detach(), gradients_of(model)
 
 
 def check_loss(loss, batch, expected, theirs):
