@@ -9,6 +9,7 @@
 #   make COVERAGE=1           (cuda-on-cpu) counts which lines run, for gcov; in a folder with -coverage behind it
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
 #   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc is found, and NCCL by scripts/find_nvidia.sh (NCCL: cuda only)
+#   make USE_CUDNN=1          (cuda) attention by cuDNN too: see cudnn.mk
 #   make WERROR=1             a warning is an error, as in scripts/test.sh
 #   make V=1                  show whole commands
 #   make DEPS=FOLDER          where headers and libraries lie that are not installed (FOLDER/usr/include, FOLDER/usr/lib/...)
@@ -58,6 +59,7 @@ nvidia = $(shell CUDA_HOME='$(CUDA_HOME)' DEPS='$(DEPS)' scripts/find_nvidia.sh 
 MAKEFILES_USED := Makefile $(TARGET).mk
 
 include $(TARGET).mk
+USE_CUDNN ?= 0
 
 MPI ?= $(if $(shell command -v mpicc),1,0)
 ifeq ($(MPI),1)
@@ -66,12 +68,12 @@ INCLUDES += $(patsubst -I%,-isystem %,$(shell mpicc --showme:compile))
 LIBS     += $(shell mpicc --showme:link)
 endif
 
-# llmc/comm/mpi_*.c and nccl_*.c belong to what they are named after
-LEFT_OUT  := $(if $(filter 1,$(MPI)),,llmc/comm/mpi_%) $(if $(filter 1,$(NCCL)),,llmc/comm/nccl_%)
+# llmc/comm/mpi_*.c and nccl_*.c belong to what they are named after; without cuDNN, one file has its functions, which refuse
+LEFT_OUT  := $(if $(filter 1,$(MPI)),,llmc/comm/mpi_%) $(if $(filter 1,$(NCCL)),,llmc/comm/nccl_%) $(if $(filter 1,$(USE_CUDNN)),llmc/kernels/attention_cudnn_none.c)
 C_SOURCES := $(filter-out $(LEFT_OUT) $(TOOLS:%=llmc/tools/%.c),$(sort $(wildcard llmc/*/*.c)))
 C_OBJECTS      := $(C_SOURCES:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/obj/%.o)
-TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o)
+TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o) $(if $(filter 1,$(USE_CUDNN)),$(BUILD)/obj/llmc/kernels/attention_cudnn.cpp.o)
 LIBRARY        := $(BUILD)/libllmc.so
 ORACLE         := $(BUILD)/obj/dev/reference/oracle.o
 
@@ -81,6 +83,10 @@ all: $(LIBRARY) $(ROOT_PROGRAMS:%=$(BUILD)/%) $(TOOLS:%=$(BUILD)/%) $(BUILD)/lib
 # what TARGET=cuda-on-cpu takes from the cpu target
 .PHONY: device-objects
 device-objects: $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
+
+ifeq ($(USE_CUDNN),1)
+include cudnn.mk
+endif
 
 COMPILE_C = $(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c -x c $< -o $@
 
@@ -93,7 +99,7 @@ $(ROOT_PROGRAMS:%=$(BUILD)/obj/%.o): $(BUILD)/obj/%.o: %.cu $(MAKEFILES_USED)
 	$(COMPILE_C)
 
 # what --version says; it is compiled again when that has changed
-VERSION := $(shell scripts/version.sh), $(TARGET), $(PRECISION)
+VERSION := $(shell scripts/version.sh), $(TARGET), $(PRECISION)$(if $(filter 1,$(USE_CUDNN)),$(comma) cuDNN)
 $(BUILD)/version: FORCE
 	@mkdir -p $(@D) && echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
 $(BUILD)/obj/llmc/base/version.o: $(BUILD)/version

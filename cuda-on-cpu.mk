@@ -21,6 +21,8 @@ CFLAGS   := -g $(OPTIMIZE) -fPIC
 CXXFLAGS := -std=c++17 $(CFLAGS)
 
 NCCL     ?= $(if $(and $(wildcard dev/standins/nccl.cpp),$(NCCL_INCLUDE)),1,0)
+# cuDNN's attention knows bf16 alone
+USE_CUDNN ?= $(if $(and $(filter bf16,$(PRECISION)),$(call nvidia,link,cudnn.h,cudnn),$(call nvidia,compile,cudnn_frontend.h)),1,0)
 DEFINES  += -DLLMC_TARGET_CUDA $(if $(filter 1,$(NCCL)),-DLLMC_WITH_NCCL)
 INCLUDES += $(CUDA_INCLUDE) $(if $(filter 1,$(NCCL)),$(NCCL_INCLUDE))
 LIBS     := -ldnnl -lboost_context -lcjson -lpcre2-8 -lm
@@ -28,7 +30,7 @@ LINK     := g++ -fopenmp $(if $(COVERAGE),--coverage) $(if $(SANITIZE),-fsanitiz
 # the library keeps to its own cudaMalloc and so on, also in a process that has NVIDIA's loaded (PyTorch)
 SHARED_FLAGS := -Wl,-Bsymbolic
 LINK_RPATH := -Wl,-rpath,'$$ORIGIN'
-STANDINS := $(filter-out $(if $(filter 1,$(NCCL)),,dev/standins/nccl%),$(sort $(wildcard dev/standins/*.cpp)))
+STANDINS := $(filter-out $(if $(filter 1,$(USE_CUDNN)),,dev/standins/cudnn%) $(if $(filter 1,$(NCCL)),,dev/standins/nccl%),$(sort $(wildcard dev/standins/*.cpp)))
 TARGET_SOURCES := $(sort $(wildcard llmc/device/*.cu)) $(STANDINS) $(sort $(wildcard llmc/cpu/*.cpp llmc/device/*.cpp))
 
 $(BUILD)/obj/%.cu.o: %.cu $(MAKEFILES_USED)
@@ -43,7 +45,7 @@ CPU_OBJECTS := $(patsubst %,$(CPU_BUILD)/obj/%.o,$(KERNEL_SOURCES) $(wildcard ll
 
 .PHONY: cpu-objects
 cpu-objects:
-	@+$(MAKE) TARGET=cpu BUILD=$(CPU_BUILD) NCCL=0 device-objects
+	@+$(MAKE) TARGET=cpu BUILD=$(CPU_BUILD) NCCL=0 USE_CUDNN=0 device-objects
 
 $(CPU_OBJECTS): cpu-objects
 	@:

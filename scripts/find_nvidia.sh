@@ -50,6 +50,7 @@ try() { # prefix: prints the options and ends this script if what is wanted is t
 try_packages() { # folders of Python packages
     local folder prefix
     for folder in "$@"; do
+        try "$folder" # where nvidia-cudnn-frontend has its headers
         for prefix in "$folder"/nvidia/*/; do try "${prefix%/}"; done
     done
 }

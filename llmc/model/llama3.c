@@ -11,7 +11,6 @@
 
 #include "device/matmul.h"
 #include "device/trace.h"
-#include "kernels/attention.h"
 #include "kernels/classifier.h"
 #include "kernels/embedding.h"
 #include "kernels/grad_norm.h"
@@ -63,7 +62,7 @@ static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
     // 3. rotation by position
     rope_forward(a->qkv, m->rope, mask, shape, m->stream);
     // 4. attention
-    attention_forward(a->attention, a->lse, a->qkv, mask, shape, m->stream);
+    llama3_attention_forward(m, a, mask, shape);
     // 5. output projection
     llama3_project(m, branch_out, a->attention, l, UNIT_OUTPUT, N);
     // 6. residual sum and FFN norm
@@ -272,8 +271,7 @@ static void block_backward(Llama3 *m, int l) {
     if (m->table.lowest > 2 * l) return; // nothing is trained further down
     // 5 to 1: output projection, attention, rotation, queries, keys and values, attention norm
     project_backward(m, d->attention, d->residual, a->attention, l, UNIT_OUTPUT);
-    attention_backward(d->qkv, d->attention_scratch, d->attention, a->attention, a->qkv, a->lse, mask, shape,
-                       m->stream);
+    llama3_attention_backward(m, a, mask, shape);
     rope_backward(d->qkv, m->rope, mask, shape, m->stream);
     project_backward(m, d->norm, d->qkv, a->norm1, l, UNIT_QKV);
     norm_backward(m, w->attention_norm, a->residual1, a->rstd1, true);

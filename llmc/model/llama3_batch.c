@@ -87,6 +87,7 @@ static void upload_answers(Llama3 *m, int i) {
     AnswerBatch *a = &m->answers;
     int32_t *counters = m->host.counters + 2 * (size_t)i;
     m->batch.excluded = a->excluded;
+    m->batch.masked = true;
     counters[0] = batch->num_answers;
     counters[1] = batch->num_groups;
     upload(m, a->counters, counters, 2);
@@ -96,12 +97,19 @@ static void upload_answers(Llama3 *m, int i) {
     cuda_check(cudaMemcpyAsync(a->ref_logprobs, llama3_ref_logprobs(m, i), bytes, cudaMemcpyHostToDevice, m->stream));
 }
 
+static bool has_documents(const int32_t *doc_start, size_t count) {
+    for (size_t t = 0; t < count; t++)
+        if (doc_start[t]) return true;
+    return false;
+}
+
 void llama3_upload_tokens(Llama3 *m, int i) {
     const Batch *batch = &m->host.batches[i];
     DeviceBatch *b = &m->batch;
     const size_t N = (size_t)num_positions(m);
     b->last = i == m->shape.micro_batches - 1;
     b->excluded = NULL;
+    b->masked = has_documents(batch->doc_start, N);
     upload(m, b->tokens, batch->tokens, N);
     upload(m, b->targets, batch->targets, N);
     upload(m, b->doc_start, batch->doc_start, N);
@@ -127,6 +135,7 @@ void llama3_upload_rows(Llama3 *m, int rows, int length) {
 
 void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n) {
     m->batch.excluded = NULL;
+    m->batch.masked = false;
     upload(m, m->batch.tokens, tokens, (size_t)n);
     cuda_check(cudaMemsetAsync(m->batch.doc_start, 0, (size_t)n * sizeof *m->batch.doc_start, m->stream));
 }

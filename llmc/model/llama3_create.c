@@ -142,6 +142,7 @@ static void plan_workspace(Llama3 *m) {
     llama3_plan_batch(m);
     plan_adapters(m);
     if (m->shape.training) plan_gradients(m);
+    llama3_place_attention(m);
 }
 
 static void plan(Llama3 *m) {
@@ -186,12 +187,14 @@ static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, 
     m->acts.layers = calloc((size_t)config->num_hidden_layers, sizeof *m->acts.layers);
     if (!m->acts.layers) return fail_fault(err, "no memory for the model's tables");
     m->classifier.rows = choose_logits_rows(m);
-    plan(m);
-    return 0;
+    failed = llama3_plan_attention(m, err);
+    if (!failed) plan(m);
+    return failed;
 }
 
 static void free_tables(Llama3 *m) {
     zero_destroy(m->zero);
+    cudnn_attention_destroy(m->attention.cudnn);
     parameter_table_free(&m->table);
     free(m->acts.layers);
 }

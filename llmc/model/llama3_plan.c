@@ -17,7 +17,7 @@ typedef struct {
 } Field;
 
 // The names are those of the structs' members. Members on which memory does not depend (communicators, the preference) are
-// left out.
+// left out, and attention, whose library plans for the GPU at hand.
 static const Field fields[] = {
     {"B", WHOLE, offsetof(RunShape, B)},
     {"T", WHOLE, offsetof(RunShape, T)},

@@ -7,6 +7,7 @@
 
 #include "device/device.h"
 #include "kernels/adamw.h"
+#include "kernels/attention_cudnn.h"
 #include "loader/batch.h"
 #include "model/llama3_network.h"
 #include "model/memory.h"
@@ -60,6 +61,7 @@ typedef struct {
 typedef struct {
     int32_t *tokens, *targets, *doc_start, *order;
     const int *excluded; // AnswerBatch.excluded while comparisons run, else NULL: nothing is excluded
+    bool masked;         // attention has to look at doc_start or excluded: a row is not one document
     bool last;           // it is the step's last one
 } DeviceBatch;
 
@@ -74,6 +76,12 @@ typedef struct {
     float *dseq;         // [answers] derivative of the loss
     float *weights;      // [N] of each target's loss
 } AnswerBatch;
+
+// With shape.attention; else NULL.
+typedef struct {
+    CudnnAttention *cudnn; // for rows B and T of the shape
+    void *workspace;
+} LibraryAttention;
 
 typedef struct {
     float *master, *moment1, *moment2; // [num_shard_elements]
@@ -125,6 +133,7 @@ struct Llama3 {
     float *rope;    // [T, HD/2, 2]
     Activations acts;
     Gradients grads;
+    LibraryAttention attention;
     Classifier classifier;
     DeviceBatch batch;
     AnswerBatch answers;
@@ -150,6 +159,15 @@ void llama3_upload_tokens(Llama3 *m, int i);                      // what of it 
 void llama3_upload_targets(Llama3 *m, int i);                     // its targets alone
 void llama3_upload_rows(Llama3 *m, int rows, int length);         // of micro-batch 0: tokens of such rows, and answers
 void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n); // one row, one document
+
+// ---- llama3_attention.c
+
+int llama3_plan_attention(Llama3 *m, Error *err); // before memory is planned. Errors: those of cudnn_attention_create
+void llama3_place_attention(Llama3 *m);           // takes the device's memory
+
+// Step 4 of a block and its backward pass: a's attention and lse (=) from its qkv; grads.qkv (=) from grads.attention.
+void llama3_attention_forward(Llama3 *m, const LayerActivations *a, AttentionMask mask, AttentionShape shape);
+void llama3_attention_backward(Llama3 *m, const LayerActivations *a, AttentionMask mask, AttentionShape shape);
 
 // ---- llama3_weights.c
 

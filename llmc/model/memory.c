@@ -9,6 +9,7 @@ static const char *const kind_names[MEMORY_KINDS] = {
     [MEMORY_OPTIMIZER] = "optimizer state",   [MEMORY_AVERAGE] = "averaged weights",
     [MEMORY_COMMUNICATION] = "communication", [MEMORY_ACTIVATIONS] = "activations",
     [MEMORY_KV_CACHE] = "KV cache",           [MEMORY_WORKSPACE] = "workspace",
+    [MEMORY_CUDNN] = "cuDNN workspace",
 };
 
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {

@@ -17,6 +17,7 @@ typedef enum {
     MEMORY_ACTIVATIONS,
     MEMORY_KV_CACHE, // of a decoder
     MEMORY_WORKSPACE,
+    MEMORY_CUDNN, // of its attention
     MEMORY_KINDS,
 } MemoryKind;
 

@@ -8,6 +8,9 @@
 #include "model/parallel.h"
 #include "model/parameters.h"
 
+// Who computes attention. cuDNN does where rows are one document each; where documents are masked this program's kernels do.
+typedef enum { ATTENTION_OWN, ATTENTION_CUDNN, ATTENTION_CUDNN_NONDETERMINISTIC } AttentionBy;
+
 typedef struct {
     int B, T;          // rows of a micro-batch and tokens of a row
     int micro_batches; // of a step; so many host batches are kept
@@ -20,6 +23,7 @@ typedef struct {
     PreferenceLoss preference;
     bool average;     // keep a running mean of the master weights: llama3_average
     TrainedPart part; // {0}: everything is trained
+    AttentionBy attention;
 } RunShape;
 
 #endif

@@ -43,6 +43,7 @@ typedef struct {
     double spike_deviations;
     int64_t seed;
     int64_t recompute; // RECOMPUTE_*
+    int64_t attention; // an AttentionBy
     bool document_mask, save;
     int64_t threads;    // 0: as OpenMP decides
     double peak_tflops; // 0: by the device's name

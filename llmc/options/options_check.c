@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/attention_cudnn.h"
+#include "model/run_shape.h"
 #include "options/options_table.h"
 #include "options/options_task.h"
 
@@ -178,8 +180,23 @@ static int check_trace(const Options *options, Error *err) {
     return options_trace_steps(options, &first, &last, err);
 }
 
+static int check_attention(const Options *options, Error *err) {
+    Error why = {0};
+    char name[32];
+    if (options->attention == ATTENTION_OWN) return 0;
+    options_print_value(name, sizeof name, options_find("attention"), options);
+    if (cudnn_attention_check(&why)) return fail_input(err, "--attention %s: %s", name, why.message);
+    if (options->eval_only) return fail_input(err, "--attention %s: expected own with --eval-only", name);
+    if (options->task != TASK_PRETRAIN)
+        return fail_input(err, "--attention %s: cuDNN does not mask documents, expected own with --task %s", name,
+                          options_task_name(options));
+    if (!options->document_mask) return 0;
+    return fail_input(err, "--attention %s: cuDNN does not mask documents, expected --document-mask off", name);
+}
+
 int options_check(Options *options, Error *err) {
-    int code;
+    int code = check_attention(options, err);
+    if (code) return code;
     if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;
     if ((code = options_settle_task(options, err))) return code;

@@ -180,6 +180,11 @@ const OptionSpec options_table[] = {
     CHOICE(recompute, "recompute", NONE, "none", "none|block",
            "block: keep only each block's input and recompute its forward pass in the backward pass, which saves "
            "memory"),
+    CHOICE(
+        attention, "attention", RESULT, "own", "own|cudnn|cudnn-nondeterministic",
+        "who computes attention: this program's kernels, or cuDNN (make USE_CUDNN=1), which needs --document-mask off "
+        "and takes a workspace that grows with the square of --seq-len; with cudnn-nondeterministic it takes less, "
+        "but every run has other bits"),
     OPTION(threads, "threads", 0, NONE, TYPE_INTEGER, .value = "N", .unit = "threads", .initial = "0", .min = 0,
            .max = 4096, .own = true,
            .help = "for the cpu build; 0: OMP_NUM_THREADS, or one per processor, divided among the ranks of a machine"),

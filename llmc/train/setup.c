@@ -159,6 +159,7 @@ static int create_model(Trainer *t, Error *err) {
                       .training = true,
                       .recompute = o->recompute == RECOMPUTE_BLOCK,
                       .parallel = t->run.parallel,
+                      .attention = (AttentionBy)o->attention,
                       .average = o->average_from > 0,
                       .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
     task_set_loss(&shape, o);

@@ -15,6 +15,14 @@ static void print_ranks(const Run *run) {
                   options_shard_group(&run->options, team->size));
 }
 
+// Prints what is computed by cuDNN and what is not.
+static void print_attention(const Options *o) {
+    if (o->attention == ATTENTION_OWN) return;
+    progress_line(stdout, SUMMARY_INDENT, "attention by cuDNN in training and validation, %s; %s",
+                  o->attention == ATTENTION_CUDNN ? "deterministic" : "every run has other bits",
+                  "evaluations of --eval-tasks and samples by this program's kernels");
+}
+
 // Prints how much of the validation data is evaluated, unless it is all.
 static void print_coverage(const Options *o, const Loader *val) {
     char text[64];
@@ -101,6 +109,7 @@ void summary_print(const Run *run, const RunIdentity *identity, const Resume *re
     print_data(data, &run->options, kind);
     print_length(run, data->train);
     print_ranks(run);
+    print_attention(&run->options);
     resume_print(resume, &run->options, identity);
     if (sampling->decoder)
         decoder_print_memory(sampling->decoder, stdout);

@@ -73,6 +73,7 @@ OPTIONS = {
     "checksum-every": ("N", "100", "updates", "none"),
     "seed": ("N", "42", None, "result"),
     "recompute": ("none|block", "none", None, "none"),
+    "attention": ("own|cudnn|cudnn-nondeterministic", "own", None, "result"),
     "threads": ("N", "0", "threads", "none"),
     "peak-tflops": ("X", "0", "TFLOP/s", "none"),
     "zero": ("0|1|2", "1", None, "none"),

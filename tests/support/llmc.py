@@ -36,6 +36,7 @@ VALUE_TYPES = {
     "float": ctypes.c_float,
     "double": ctypes.c_double,
     "bool": ctypes.c_bool,
+    "CudnnBackward": ctypes.c_int,
     "EvalStop": ctypes.c_void_p,
     "MatmulOut": ctypes.c_int,
     "TrainingArray": ctypes.c_int,

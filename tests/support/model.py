@@ -48,9 +48,9 @@ def targets_of(batch):
 
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
-                 preference=None, only=None, lora=None):  # fmt: skip
+                 preference=None, only=None, lora=None, attention=0):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
-        None)."""
+        None). attention: an AttentionBy."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.compares = preference is not None
         self.handle = ctypes.c_void_p()
@@ -58,7 +58,7 @@ class Model:
         shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training, recompute=recompute,
                          parallel=parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
-                         part=part(only, lora))
+                         part=part(only, lora), attention=attention)
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()
