@@ -207,12 +207,17 @@ class FiberUnwinder(gdb.unwinder.Unwinder):
 
     def show(self, fiber):
         """A Thread of the selected one of gdb's threads; None: the one that runs."""
-        self.fiber = None
+        self.forget()
         gdb.invalidate_cached_frames()
         if fiber and not fiber.is_current:
             self.registers, self.sp = saved_registers(fiber), int(gdb.newest_frame().read_register("rsp"))
             self.fiber = fiber
+            gdb.set_convenience_variable("_chosen", fiber.value["thread"].address)
             gdb.invalidate_cached_frames()
+
+    def forget(self, event=None):
+        self.fiber = None
+        gdb.set_convenience_variable("_chosen", 0)  # for threadIdx
 
     def hides(self, frame):
         """Whether it is the innermost one, which is not the fiber's."""
@@ -270,14 +275,11 @@ def in_lanes(threads, take):
     return taken
 
 
-def forget(event):
-    UNWINDER.fiber = None
-
-
 UNWINDER = FiberUnwinder()
 gdb.unwinder.register_unwinder(None, UNWINDER, replace=True)
 gdb.frame_filters[FiberFilter.name] = FiberFilter()
-gdb.events.cont.connect(forget)
+UNWINDER.forget()
+gdb.events.cont.connect(UNWINDER.forget)
 # What these do depends on the innermost frame, before they start.
 for command in ("step", "next", "stepi", "nexti", "until", "advance", "finish"):
     gdb.execute(f"define hook-{command}\npython gdb_fibers.UNWINDER.show(None)\nend")

@@ -251,14 +251,6 @@ are not in the function of the selected frame have ? instead."""
         return memory(int(value.address), value.type.sizeof)
 
 
-class ThreadIndexFunction(gdb.Function):
-    """threadIdx of the thread that `kernel thread` has chosen, or of the one that runs."""
-
-    def invoke(self):
-        fiber = gdb_fibers.UNWINDER.fiber
-        return fiber.value["thread"]["index"] if fiber else gdb.parse_and_eval("host_thread->index")
-
-
 def linear(text, size, what):
     """The number of a thread or block that is given by its number or as x,y,z."""
     x, y, z = (int(size[axis]) for axis in "xyz")
@@ -276,8 +268,7 @@ MeetCommand("kernel meet", gdb.COMMAND_RUNNING)
 ThreadCommand("kernel thread", gdb.COMMAND_DATA)
 SharedCommand("kernel shared", gdb.COMMAND_DATA)
 FragmentCommand("kernel fragment", gdb.COMMAND_DATA)
-ThreadIndexFunction("_thread_index")
 gdb.execute("set breakpoint pending on")  # kernels are in a library that the program loads
-gdb.execute("macro define threadIdx $_thread_index()")
+gdb.execute("macro define threadIdx (($_chosen ? $_chosen : host_thread)->index)")
 for name, member in (("blockIdx", "index"), ("blockDim", "block_dim"), ("gridDim", "grid_dim")):
     gdb.execute(f"macro define {name} (host_block->{member})")

@@ -129,9 +129,10 @@ def test_variable_of_a_thread(planted):
 
 def test_threads_meet_at_the_barrier(planted):
     """The last to come is of another warp; the commands stay with the warp that met. There is no other barrier."""
-    commands = [f"tbreak debugger.cu:{line_of('BUG row')} if threadIdx.x == 8", "run", "kernel meet", "print threadIdx.x / 32", "kernel fragment t", "kernel thread",
+    commands = [f"tbreak debugger.cu:{line_of('BUG row')} if threadIdx.x >= 8 && threadIdx.x < 9", "run", "kernel meet", "print threadIdx.x / 32", "kernel fragment t", "kernel thread",
                 "print threadIdx.x / 32", "kernel meet", "kernel threads"]  # fmt: skip
     said = gdb([planted / "debugger", "row", "fixed"], commands)
+    assert "Error" not in said[1], said[1]
     assert said[2].startswith(f"  warp 0: 32 threads at debugger.cu:{line_of('STOP row')}\n") and said[3].endswith("= 0\n"), said
     assert matrix(said[4])[24, 7] == "31", said[4]
     assert said[6].endswith("= 1\n") and "exited normally" in said[7] and said[7].endswith("it stopped before all threads of the warp met\n"), said
