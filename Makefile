@@ -7,6 +7,7 @@
 #   make SANITIZE=address,undefined   (cpu) checked build
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make COVERAGE=1           (cuda-on-cpu) counts which lines run, for gcov; in a folder with -coverage behind it
+#   make OPTIMIZE=-O0 BUILD=build/cpu-debug   (cpu) build for a debugger: docs/kernels.md
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures
 #   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc is found, and NCCL by scripts/find_nvidia.sh (NCCL: cuda only)
 #   make USE_CUDNN=1          (cuda) attention by cuDNN too: see cudnn.mk

@@ -82,12 +82,12 @@ def test_threads_that_do_not_meet(planted, name, waiting, gone):
     assert f"{waiting} at divergent_barrier.cu:" in said and gone in said, said
 
 
-@pytest.mark.parametrize("kind, unwritten", [("bug", {(30, 17), (31, 17)}), ("fixed", set())])
-@pytest.mark.parametrize("seed", ["0", "1", "2"])  # each fills shared memory with another byte
-def test_unwritten_elements_of_a_tile(planted, kind, unwritten, seed):
+@pytest.mark.parametrize("kind, seed", [("bug", "0"), ("bug", "1"), ("bug", "2"), ("fixed", "0")])  # a seed fills shared memory with its byte
+def test_unwritten_elements_of_a_tile(planted, kind, seed):
+    unwritten = {(30, 17), (31, 17)} if kind == "bug" else set()
     shows = ["kernel shared", "kernel shared tile", "kernel shared x_memory as tile float 32 32"]
     _, _, listed, tile, again = gdb([planted / "debugger", "tile", kind], [f"tbreak debugger.cu:{line_of('STOP sums')}", "run", *shows], LLMC_HOST_SEED=seed)
-    assert f"4096 bytes, {4 * len(unwritten)} never written: x_memory, tile" in listed or "tile, x_memory" in listed, listed
+    assert listed == f"array 0: 4096 bytes, {4 * len(unwritten)} never written: x_memory, tile\n"
     cells = matrix(tile)
     assert len(cells) == 32 * 32 and {place for place, cell in cells.items() if cell == "--"} == unwritten, tile
     assert ("2 of 1024 never written (--), the first in row 30, column 17" in tile) == bool(unwritten)
