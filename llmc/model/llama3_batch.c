@@ -139,3 +139,10 @@ void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n) {
     upload(m, m->batch.tokens, tokens, (size_t)n);
     cuda_check(cudaMemsetAsync(m->batch.doc_start, 0, (size_t)n * sizeof *m->batch.doc_start, m->stream));
 }
+
+// ---- from the device
+
+void llama3_download(Llama3 *m, void *to, const void *from, size_t bytes) {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream));
+}

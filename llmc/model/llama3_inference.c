@@ -15,16 +15,11 @@ static float widen(floatX x) {
 #endif
 }
 
-static void download(Llama3 *m, void *to, const void *from, size_t bytes) {
-    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-}
-
 void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     const floatX *norm = llama3_forward_text(m, tokens, n, NULL, NULL);
     param_wait(m->zero, m->table.head_bucket);
     llama3_make_logits(m, norm + (size_t)(n - 1) * (size_t)m->config.hidden_size, 1);
-    download(m, m->host.logits, m->classifier.logits, (size_t)m->table.padded_vocab * sizeof(floatX));
+    llama3_download(m, m->host.logits, m->classifier.logits, (size_t)m->table.padded_vocab * sizeof(floatX));
     for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host.logits[i]);
 }
 
@@ -36,12 +31,12 @@ void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
         llama3_upload_targets(m, i);
     }
     llama3_next_token_loss(m, false);
-    download(m, losses, m->classifier.losses, (size_t)num_positions(m) * sizeof *losses);
+    llama3_download(m, losses, m->classifier.losses, (size_t)num_positions(m) * sizeof *losses);
 }
 
 static void download_values(Llama3 *m, int i, float *values) {
     llama3_value_answers(m);
-    download(m, values, m->answers.seq_logprobs, (size_t)m->host.batches[i].num_answers * sizeof *values);
+    llama3_download(m, values, m->answers.seq_logprobs, (size_t)m->host.batches[i].num_answers * sizeof *values);
 }
 
 void llama3_answer_values(Llama3 *m, int i, float *values) {

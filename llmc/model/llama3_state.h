@@ -160,6 +160,9 @@ void llama3_upload_targets(Llama3 *m, int i);                     // its targets
 void llama3_upload_rows(Llama3 *m, int rows, int length);         // of micro-batch 0: tokens of such rows, and answers
 void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n); // one row, one document
 
+// Bytes from the device, after what the model's stream holds; waits for them.
+void llama3_download(Llama3 *m, void *to, const void *from, size_t bytes);
+
 // ---- llama3_attention.c
 
 int llama3_plan_attention(Llama3 *m, Error *err); // before memory is planned. Errors: those of cudnn_attention_create

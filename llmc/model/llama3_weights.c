@@ -82,8 +82,7 @@ void llama3_set_parameter_piece(Llama3 *m, int index, size_t first, size_t count
 void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count, floatX *values) {
     const floatX *from = m->params + m->table.tensors[index].offset + first;
     param_wait_all(m->zero);
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, from, count * sizeof(floatX), cudaMemcpyDeviceToHost));
+    llama3_download(m, values, from, count * sizeof(floatX));
 }
 
 static void reset_training(Llama3 *m, int index) {
@@ -126,8 +125,7 @@ void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t
 void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values) {
     const ParameterPiece own = own_piece(m, index);
     const float *from = training_array(m, array) + own.at + (first - own.first);
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, from, count * sizeof(float), cudaMemcpyDeviceToHost));
+    llama3_download(m, values, from, count * sizeof(float));
 }
 
 void llama3_get_training(Llama3 *m, float *to) {
@@ -140,9 +138,7 @@ void llama3_get_training(Llama3 *m, float *to) {
 
 void llama3_get_gradient(Llama3 *m, int index, float *values) {
     const ParameterTensor *t = &m->table.tensors[index];
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(values, zero_whole_gradients(m->zero) + t->offset, parameter_elements(t) * sizeof(float),
-                          cudaMemcpyDeviceToHost));
+    llama3_download(m, values, zero_whole_gradients(m->zero) + t->offset, parameter_elements(t) * sizeof(float));
 }
 
 // ---- the mean over steps
@@ -171,8 +167,7 @@ void llama3_checksums(Llama3 *m, uint64_t *sums) {
         checksum(m->checksums.sums + i, m->checksums.scratch, (const uint64_t *)(m->params + t->offset),
                  parameter_elements(t) * sizeof(floatX) / sizeof(uint64_t), m->stream);
     }
-    cuda_check(cudaStreamSynchronize(m->stream));
-    cuda_check(cudaMemcpy(sums, m->checksums.sums, (size_t)m->table.count * sizeof *sums, cudaMemcpyDeviceToHost));
+    llama3_download(m, sums, m->checksums.sums, (size_t)m->table.count * sizeof *sums);
 }
 
 uint64_t llama3_checksum(Llama3 *m) {
