@@ -115,9 +115,12 @@ def loop():
 
 
 def this_block():
-    block = running_blocks()[0]
-    if block.gdb_thread.num != gdb.selected_thread().num:
-        raise gdb.GdbError(f"no kernel is running in this thread of gdb, but in `thread {block.gdb_thread.num}`")
+    """Of the selected one of gdb's threads."""
+    here = gdb.selected_thread()
+    block = here and running_block(here)
+    if not block:
+        other = running_blocks()[0]
+        raise gdb.GdbError(f"no kernel is running in this thread of gdb, but in `thread {other.gdb_thread.num}`")
     return block
 
 

@@ -13,8 +13,10 @@ import gdb
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import gdb_fibers
-from gdb_fibers import LANES, by_status, in_lanes, is_in, leave_scheduler, memory, running_blocks, select, site_of, this_block, this_thread, triple, variables
-from gdb_matrices import cut, fragment, held, offset, part_of, plain, pointer_of, poison, print_matrix, regions, say, shape_of, texts
+from gdb_fibers import LANES, by_status, in_lanes, is_in, leave_scheduler, memory, running_blocks, select, site_of, this_block
+from gdb_fibers import this_thread, triple, variables
+from gdb_matrices import cut, fragment, held, offset, part_of, plain, pointer_of, poison, print_matrix, regions, say, shape_of
+from gdb_matrices import texts
 
 
 def plural(noun, numbers):

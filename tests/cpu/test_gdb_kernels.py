@@ -224,6 +224,15 @@ def test_several_workers(library):
                          "usage: kernel thread [[BLOCK] THREAD]\n"]  # fmt: skip
 
 
+def test_thread_without_a_kernel(library):
+    """A kernel of one block leaves the second worker idle."""
+    commands = ["tbreak sum_up_kernel", "run", "thread 2", "kernel threads", "kernel fragment n", "kernel thread 0 0", "print threadIdx.x"]
+    *_, threads, fragment, shown, index = gdb([library / "test_llama3", "--small"], commands, OMP_NUM_THREADS="2")
+    assert threads.startswith("block (0,0,0) of (1,1,1), thread 1 of gdb: sum_up_kernel\n"), threads
+    assert fragment == "no kernel is running in this thread of gdb, but in `thread 1`\n"
+    assert shown.startswith("thread (0,0,0), block (0,0,0): running at grad_norm.cu:") and index.endswith("= 0\n"), shown + index
+
+
 # --- what is said where a command can't do its work -----------------------------------------------------------------------
 
 
