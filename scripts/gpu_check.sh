@@ -282,6 +282,7 @@ main() {
         stage=${PLAN[i]%:*}
         [ "$stage" != build ] || begin_background
         run_stage "$stage" "$(later_seconds $((i + 1)))"
+        [ "$stage" != build ] || touch "$WORK/prepared"
     done
     summary
     [ $FAILED = 0 ] || exit 1

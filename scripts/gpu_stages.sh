@@ -124,9 +124,8 @@ report_ptxas() { # build folders
 }
 
 stage_build() {
-    trap 'touch "$WORK/prepared"' EXIT # lets the background begin
     prepare_build
-    touch "$WORK/prepared"
+    touch "$WORK/prepared" # lets the background begin
     make_precision bf16 || fault "the build in bf16 failed"
     ! on_gpu || report_ptxas build/cuda
 }
@@ -198,6 +197,9 @@ stage_test_file() { # file, what pytest's -k chooses
         tee "$WORK/$name" | sed -u "s|^|$(basename "$1"): |"
     code=${PIPESTATUS[0]}
     last=$(tail -1 "$WORK/$name" | tr -d =)
+    if grep -qs ModuleNotFoundError "$WORK/$name"; then
+        code=5 last=$(grep -m1 -oE "No module named [^ ]+" "$WORK/$name")
+    fi
     case $code in
         0) [[ $last == *" passed"* ]] && item "$1" pass "$last" && return ;;
         5) ;; # no test was left

@@ -29,6 +29,7 @@ FAKES = {
     "python3": """for last; do :; done
         case "$*" in
             *find_spec*) case " $MISSING xdist " in *" $last "*) exit 1 ;; esac ;;
+            *get_device_properties*) echo "$TORCH_GPU" ;;
             *"-m pytest"*) sh "$last" ;;
             *dev/bench/*) echo '{"results": []}' >"$last"; echo "all is well" ;;
         esac""",
@@ -38,8 +39,9 @@ PROGRAMS = {
     "libllmc.so": "",
     "train_llama3": """if [ "$1" = --help ]; then echo "--attention=ours|cudnn"; exit; fi
         case "$*" in *"$NO_NCCL"*) echo "train_llama3: this program was built without NCCL"; exit 2 ;; esac
+        case "$*" in *--resume*) weights=$RESUMED ;; *) weights=1 ;; esac
         while [ "$1" != --output ]; do shift; done
-        mkdir -p "$2/checkpoint" && echo weights >"$2/checkpoint/model.safetensors"
+        mkdir -p "$2/checkpoint" && echo "$weights" >"$2/checkpoint/model.safetensors"
         for loss in 5.0 4.0 3.0 2.0; do echo "{\\"step\\":1,\\"loss\\":$loss,\\"tokens_per_second\\":100.5}"; done >"$2/log.jsonl"
         echo "  total   22.1 GiB 100.0 %"; echo "step 4/4 | 41.0% of peak" """,
 }
@@ -77,7 +79,7 @@ class Checkout:
 
     def start(self, *words, **environment):
         names = dict(FAKE=self.fake, OUT=self.out, CUDA_HOME=self.fake, PATH=f"{self.fake}/bin:/usr/bin:/bin",
-                     NO_NCCL="no such", MISSING="",
+                     NO_NCCL="no such", MISSING="", RESUMED=1,
                      TMPDIR=self.folder)  # fmt: skip
         command = [self.folder / "scripts/gpu_check.sh", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -144,10 +146,10 @@ def test_faults(checkout):
     """A program that fails, a test file that ends its process, one that fails and one that skips: the others are judged all the same."""
     for name, text in TESTS.items():
         script(checkout.folder / "tests/kernels" / name, text)
-    script(checkout.fake / "build/test_llama3", "echo 'FAIL gradient'; exit 1")
+    script(checkout.fake / "build/test_llama3", r"""printf 'FAIL "gra\\dient"\a\n'; exit 1""")
     output = checkout.run("--stages", "build,program,build_fp32,tests,training,nccl", code=1, NO_NCCL="--transport nccl")
     found = {name.rpartition("/")[2]: verdict for name, verdict in checkout.verdicts().items()}
-    assert found["program"] == "FAIL" and "FAIL gradient" in checkout.reason("program") and "| FAIL gradient" in output
+    assert found["program"] == "FAIL" and 'FAIL "gra\\dient"' in checkout.reason("program") and "| FAIL" in output
     assert found["test_attention.py"] == found["test_decoder.py"] == found["training"] == "pass"
     assert found["test_rope.py"] == found["test_swiglu.py"] == found["tests"] == "FAIL"
     assert "test_rope.py::test_bad" in checkout.reason("tests/kernels/test_rope.py")
@@ -156,11 +158,20 @@ def test_faults(checkout):
     assert found["nccl"] == "not run" and "built without NCCL" in checkout.reason("nccl")
 
 
+def test_other_bits(checkout):
+    checkout.run("--stages", "build,training", code=1, RESUMED=2)
+    assert checkout.verdicts()["training: second run"] == "pass"
+    assert "other losses or weights" in checkout.reason("stopped and resumed")
+
+
 def test_not_run_is_not_passed(checkout):
     """Neither a stage nor a part of one; the exit code tells."""
     script(checkout.folder / "tests/kernels/test_adamw.py", TESTS["test_adamw.py"])
+    script(checkout.folder / "tests/kernels/test_rope.py", """echo "ModuleNotFoundError: No module named 'peft'"; echo "1 error"; exit 2""")
     checkout.run("--stages", "build,tests", code=3)
-    assert checkout.verdicts()["tests"] == "partly" and "test_adamw" in checkout.reason("tests")
+    assert checkout.verdicts()["tests"] == "partly"
+    assert "test_adamw" in checkout.reason("tests") and "test_rope" in checkout.reason("tests")
+    assert "'peft'" in checkout.reason("tests/kernels/test_rope.py")
     checkout.run("second", "--stages", "memcheck,generation", code=3, MISSING="transformers")
     assert checkout.verdicts("second") == {"memcheck": "pass", "generation": "not run"}
     assert "no transformers" in checkout.reason("generation", "second")
@@ -175,12 +186,18 @@ def test_no_gpu(checkout, smi):
     assert "no GPU visible: nothing was checked" in output
 
 
+def test_a_gpu_that_pytorch_alone_sees(checkout):
+    script(checkout.fake / "bin/nvidia-smi", "exit 127")
+    checkout.run("--stages", "device,build", TORCH_GPU="NVIDIA A100-SXM4-80GB, 8.0, unknown driver, 81920 MiB")
+    assert checkout.verdicts() == {"device": "pass", "build": "pass"} and "ARCHS=80 " in (checkout.fake / "made").read_text()
+
+
 def test_a_stage_that_hangs(checkout):
     """It is stopped with what it started, when only the time of later stages is left. What it had found is kept, and they run."""
     checkout.run("--stages", "build")
     script(checkout.folder / "build/cuda/test_llama3", HANGS)
-    checkout.run("--stages", "program,nccl", code=1, DEADLINE=15 + 4)
-    assert checkout.verdicts() == {"program": "cut", "nccl": "not run"}
+    checkout.run("--stages", "program,step_1b", code=1, DEADLINE=40 + 6)
+    assert checkout.verdicts() == {"program": "cut", "step_1b": "pass"}
     assert "stopped after" in checkout.reason("program")
     for pid in (checkout.fake / "hanging").read_text().split():
         wait_until(lambda pid=pid: not is_alive(pid), f"process {pid} to end")
