@@ -12,7 +12,7 @@
 //
 // The same bits in every run: of the ways to split k, only the one that adds fp32 partial results from the workspace in
 // a second pass is allowed. The algorithm is asked for once a shape; a step then allocates and waits for nothing, and
-// can be captured as a graph. The workspace is one, so all products go to one stream.
+// can be captured as a graph. The workspace is one, so products of one stream wait for another's.
 #include <cublasLt.h>
 #include <unordered_map>
 
@@ -140,12 +140,21 @@ static const Plan &plan_of(const Product &p) {
     return known->second;
 }
 
+// Streams change rarely: a process has more than one only if it has more than one model.
+static void take_workspace(cudaStream_t stream) {
+    static cudaStream_t user;
+    if (stream == user) return;
+    cuda_check(cudaDeviceSynchronize());
+    user = stream;
+}
+
 extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
                        bool transpose_b, bool accumulate, cudaStream_t stream) {
     Product p = {d, a, b, m, n, k, transpose_a, transpose_b, out == MATMUL_OUT_FP32, accumulate};
     if (accumulate && !p.fp32_out && sizeof(floatX) == 2)
         check(CUBLAS_STATUS_INVALID_VALUE, p, "accumulates only into fp32");
     matmul_prepare();
+    take_workspace(stream);
     const Plan &plan = plan_of(p);
     const float one = 1.0f, beta = accumulate ? 1.0f : 0.0f;
     check(cublasLtMatmul(handle, plan.operation, &one, b, plan.a, a, plan.b, &beta, d, plan.d, d, plan.d,
