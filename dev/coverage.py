@@ -3,7 +3,7 @@
 
     dev/coverage.py [--quick] [--report] [--lines] [--json FILE]
 
-Builds TARGET=cuda-on-cpu COVERAGE=1, runs the tests on it, and prints a line for each file and two sums:
+Builds TARGET=cuda-on-cpu COVERAGE=1 in both precisions, runs the tests on it, and prints a line for each file and two sums:
 
     cuda   what only the cuda target compiles: llmc/device/*.cu, llmc/comm/nccl_*.c, and device.h and launch.h as it compiles them
     host   these, and all of llmc's C and both programs, as the cuda target compiles them
@@ -14,7 +14,6 @@ the last call left. --lines prints the numbers of the lines of `cuda` that never
 
 import argparse
 import collections
-import glob
 import json
 import os
 import pathlib
@@ -22,9 +21,9 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "cuda-on-cpu-coverage"
+BUILDS = [f"build/cuda-on-cpu{kind}-coverage" for kind in ("", "-fp32")]
 HEADERS = ("llmc/device/device.h", "llmc/device/launch.h")
-QUICK = ["tests/standins", *sorted(glob.glob("tests/*/*nccl*.py", root_dir=ROOT))]
+QUICK = ["tests/standins", "tests/comm", "tests/ranks/test_ranks_train.py", "tests/ranks/test_ranks_faults.py"]
 # kernels are the cpu target's, so its tests and those of kernels add nothing; scripts and data are Python
 ALL = [f"tests/{name}" for name in ("standins comm ranks device model train checkpoint eval generate loader options recipe run tools "
                                     "test_program.py").split()]  # fmt: skip
@@ -32,17 +31,23 @@ ALL = [f"tests/{name}" for name in ("standins comm ranks device model train chec
 
 def in_group(path):
     """(whether only the cuda target compiles it, whether it is host code of that target at all)"""
-    cuda = path in HEADERS or (path.startswith("llmc/device/") and path.endswith(".cu")) or pathlib.Path(path).name.startswith("nccl_")
+    cuda = path in HEADERS or (path.startswith("llmc/device/") and path.endswith(".cu")) or path.startswith("llmc/comm/nccl_")
     return cuda, cuda or (path.startswith("llmc/") and path.endswith(".c")) or path in ("train_llama3.cu", "test_llama3.cu")
+
+
+def left(pattern):
+    return sorted(path for build in BUILDS for path in (ROOT / build).rglob(pattern))
 
 
 def run_tests(quick):
     environment = os.environ | {
         "CCACHE_DISABLE": "1",  # a cached object would count in another folder
-        "LLMC_BUILD": str(BUILD.relative_to(ROOT)), "LLMC_ON_CPU_BUILD": BUILD.name, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
+        "LLMC_BUILD": ":".join(BUILDS), "LLMC_ON_CPU_BUILD": pathlib.Path(BUILDS[0]).name, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
     }  # fmt: skip
-    subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "TARGET=cuda-on-cpu", "COVERAGE=1"], cwd=ROOT, env=environment, check=True)
-    for path in BUILD.rglob("*.gcda"):
+    for precision in ("bf16", "fp32"):
+        command = ["make", "-s", f"-j{os.cpu_count()}", "TARGET=cuda-on-cpu", "COVERAGE=1", f"PRECISION={precision}"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    for path in left("*.gcda"):
         path.unlink()
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-n", str(os.cpu_count()), "--dist", "worksteal", *(QUICK if quick else ALL)]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
@@ -51,7 +56,7 @@ def run_tests(quick):
 def count_lines():
     """{file: {line: how often it ran}} over all objects that have it."""
     counts = collections.defaultdict(collections.Counter)
-    for notes in sorted(BUILD.rglob("*.gcno")):
+    for notes in left("*.gcno"):
         done = subprocess.run(["gcov", "--json-format", "--stdout", notes], cwd=ROOT, capture_output=True, text=True, check=True)
         for text in done.stdout.splitlines():
             for file in json.loads(text)["files"]:
