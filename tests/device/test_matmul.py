@@ -72,6 +72,23 @@ def test_small(way, shape, transposes):
         check_product(way, shape, transposes, kind)
 
 
+def test_alignments(way):
+    """Operands and results that begin anywhere, one shape after the other, so that nothing is taken over from an aligned call."""
+    m, n, k = 24, 40, 48
+
+    def place(values, offset):
+        """values behind `offset` elements; (address of the first, everything)"""
+        memory = way.empty(values.numel() + offset, values.dtype)
+        memory.set(torch.cat([torch.zeros(offset, dtype=values.dtype), values.reshape(-1)]))
+        return memory.address + offset * values.element_size(), memory
+
+    for of_a, of_b, of_d in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 4, 8), (8, 2, 4), (0, 0, 0)]:
+        a, b = torch.randn(m, k).to(way.floatX), torch.randn(n, k).to(way.floatX)
+        (at_a, _a), (at_b, _b), (at_d, d) = place(a, of_a), place(b, of_b), place(torch.zeros(m * n), of_d)
+        way.matmul(at_d, FP32, at_a, at_b, m, n, k, False, True, False)
+        check("product", d.get()[of_d:].reshape(m, n), a.double() @ b.double().T)
+
+
 def test_prepared(way):
     """Preparing twice is as good as once, and products after it are right."""
     assert way.matmul_prepare() == way.matmul_prepare()

@@ -2,6 +2,7 @@
 documentation of cublasLtMatmul() gives, what does not fit together. A stand-in that took everything would prove nothing."""
 
 import ctypes
+import sys
 
 import pytest
 import torch
@@ -283,3 +284,56 @@ def test_why(lib, monkeypatch, capfd):
     monkeypatch.setenv("LLMC_STANDIN_TELL", "1")
     lt.choose()
     assert capfd.readouterr().err == "llmc: cuBLASLt refuses: A: leading dimension 8 of 24 rows\n"
+
+
+# a and b of ones, copied on a stream that the default stream does not wait for
+ON_STREAMS = """
+import ctypes
+lib, size, m, n, k = ctypes.CDLL({library!r}), ctypes.c_size_t, 24, 40, 48
+def memory(call, count):
+    address = ctypes.c_void_p()
+    assert getattr(lib, call)(ctypes.byref(address), size(4 * count)) == 0
+    return address
+def new_stream():
+    stream = ctypes.c_void_p()
+    assert lib.cudaStreamCreateWithFlags(ctypes.byref(stream), 1) == 0
+    return stream
+a, b, d, e, ones, out = (memory(*words) for words in (
+    ("cudaMalloc", m * k), ("cudaMalloc", n * k), ("cudaMalloc", m * n), ("cudaMalloc", m * n), ("cudaMallocHost", n * k), ("cudaMallocHost", m * n)))
+ctypes.memmove(ones, b"\\x80\\x3f" * (n * k), 2 * n * k)
+stream, other = new_stream(), new_stream()
+for to, count in ((a, m * k), (b, n * k)):
+    lib.cudaMemcpyAsync(to, ones, size(2 * count), 1, stream)
+"""
+# their product on it, and what d holds then
+PRODUCT = """
+lib.matmul(d, 1, a, b, m, n, k, False, True, False, stream)
+lib.cudaMemcpyAsync(out, d, size(4 * m * n), 2, stream)
+lib.cudaStreamSynchronize(stream)
+print(set((ctypes.c_float * (m * n)).from_address(out.value)))
+"""
+# products on two streams, which have one workspace
+TWO_STREAMS = """
+lib.cudaStreamSynchronize(stream)
+for _ in range(50):
+    lib.matmul(d, 1, a, b, m, n, k, False, True, False, stream)
+    lib.matmul(e, 1, a, b, m, n, k, False, True, False, other)
+lib.cudaDeviceSynchronize()
+"""
+
+
+def run_on_streams(text, streams):
+    oncpu.need()
+    text = ON_STREAMS.format(library=str(oncpu.ON_CPU / "libllmc.so")) + text
+    return oncpu.run([sys.executable, "-c", text], LLMC_HOST_STREAMS=streams)
+
+
+@pytest.mark.parametrize("streams", ["eager", "lazy", "random:5"])
+def test_products_wait_for_their_stream(streams):
+    assert run_on_streams(PRODUCT, streams).stdout == "{48.0}\n"
+
+
+def test_products_share_the_workspace_of_one_stream():
+    """With a seed that lets the streams interleave, the stand-in sees that a product's workspace was written meanwhile."""
+    assert "another stream has used the workspace" in run_on_streams(TWO_STREAMS, "random:5").stderr
+    assert run_on_streams(TWO_STREAMS, "eager").stderr == ""
