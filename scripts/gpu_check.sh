@@ -24,7 +24,7 @@
 #   generation     dev/bench/generate.py: new tokens per second beside transformers'
 #   pytorch        dev/bench/vs_pytorch.py: tokens per second of Llama 3.2 1B beside PyTorch's, compiled
 #   ncu            Nsight Compute's counters of the attention kernels at the shapes of 8B
-#   cudnn          --attention cudnn, if it is built: losses near those of our attention, tokens per second
+#   cudnn          --attention cudnn, where cuDNN and its frontend are found: losses near those of ours, tokens per second
 #
 # A stage has at least the seconds that CALLS gives it, and besides them all that the stages before it have left. Its verdict is
 # pass, FAIL, cut (it was stopped), "not run", or partly (something in it was not run). Exit codes: 0 every stage has passed;
@@ -51,8 +51,8 @@ export LC_ALL=C
 # stage:seconds, the seconds in which a killed stage ends included
 declare -A CALLS=(
     [first]="device:10 build:60 program:20 accuracy:55 bench_kernels:35 step_1b:40 build_fp32:15 tests:60 training:25 nccl:15"
-    [second]="device:5 build_both:30 program_fp32:10 memcheck:30 racecheck:30 synccheck:15 finetuning:25 generation:20
-        pytorch:50 ncu:15 cudnn:10"
+    [second]="device:5 build_both:25 program_fp32:10 memcheck:25 racecheck:25 synccheck:15 finetuning:25 generation:15
+        pytorch:50 ncu:15 cudnn:30"
 )
 declare -A DEADLINES=([first]=340 [second]=240)
 GRACE=2 # seconds between the signals that ask a stage to end and that make it
