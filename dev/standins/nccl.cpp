@@ -141,7 +141,7 @@ static bool is_under_way(const ncclComm *comm) { return comm->finished < comm->c
 
 extern "C" ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     FAIL_IF_PLANTED("ncclGetUniqueId");
-    if (!id) return nccl_fail(ncclInvalidArgument, "GetUniqueId : uniqueId argument is NULL");
+    if (!id) return nccl_fail(ncclInvalidArgument, "GetUniqueId : out argument is NULL");
     memset(id, 0, sizeof *id);
     return meeting_create((MeetingId *)id);
 }

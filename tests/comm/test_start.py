@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import hostlib
 import llmc
 import ranks
 from meeting import gather, read_start
@@ -121,7 +122,7 @@ def start_alone(variables):
     return subprocess.run(command, env=ranks.alone(variables), capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.skipif(os.environ.get("LLMC_TARGET", "cpu") != "cpu", reason="the cuda target has NCCL for this")
+@pytest.mark.skipif("cuda" in hostlib.BUILD, reason="the cuda target has NCCL for this")
 def test_ranks_without_mpi_on_the_cpu_target():
     done = start_alone({**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"})
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1

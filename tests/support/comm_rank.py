@@ -7,7 +7,9 @@ Needs neither torch nor a model. LLMC_BUILD names the build.
 import ctypes
 import json
 import os
+import pathlib
 import resource
+import signal
 import sys
 import time
 import zlib
@@ -249,6 +251,35 @@ def waits(world, seed):
     assert world.times() < (1e-3, 1e-3)
 
 
+def late(world, seed):
+    """Rank 0 calls only when all others have called and waited on their stream: over NCCL neither holds up the host."""
+    data, op, marks = Device(np.ones(1000, np.float32)), Op(), pathlib.Path(os.environ["COMM_RANK_FOLDER"])
+    if world.rank == 0:
+        wait_until(lambda: len(list(marks.iterdir())) == world.size - 1, "the others' calls")
+    used = time.process_time()
+    c.comm_all_reduce(world.comm, data.address, c_size_t(1000), op.op, None)
+    op.wait()
+    if world.rank > 0:
+        (marks / str(world.rank)).touch()
+    equal(data.get(), np.full(1000, world.size, np.float32))
+    return time.process_time() - used
+
+
+def lost(world, seed):
+    """Rank 1 dies in a collective. The others learn of it from NCCL, and can close the world: what is under way is broken off."""
+    group, data, error = world.split(0), Device(np.ones(1000, np.float32)), hostlib.Error()
+    marks = pathlib.Path(os.environ["COMM_RANK_FOLDER"])
+    if world.rank == 1:
+        wait_until(lambda: len(list(marks.iterdir())) == world.size - 1, "the others' calls")
+        os.kill(os.getpid(), signal.SIGKILL)
+    op = c_void_p(c.comm_op_create(b"lost"))  # never destroyed, nor is the memory freed before: both wait for the collective
+    world.kept = data
+    c.comm_all_reduce(group, data.address, c_size_t(1000), op, None)
+    (marks / str(world.rank)).touch()
+    wait_until(lambda: c.world_check(world.world, byref(error)), "the transport's error")
+    return error.message.decode()
+
+
 def hidden(world, seed):
     """A collective that is over before it is waited for costs nothing."""
     data, op = Device(np.ones(100_000, np.float32)), Op()
@@ -309,7 +340,8 @@ def ranks_of_machine(world, seed):
     return [world.rank, world.size, c.world_local_rank(world.world), c.world_local_size(world.world), name]
 
 
-CASES = [reduce_scatter, all_reduce, all_gather, broadcast, groups, order, full_queue, waits, hidden, host, bits, ranks_of_machine]
+CASES = [reduce_scatter, all_reduce, all_gather, broadcast, groups, order, full_queue, waits, late, lost, hidden, host, bits,
+         ranks_of_machine]  # fmt: skip
 
 if __name__ == "__main__":
     chosen = [next(f for f in CASES if f.__name__ == name) for name in sys.argv[1].split(",")]
