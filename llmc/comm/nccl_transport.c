@@ -3,6 +3,7 @@
 // same ranks on the same machines give the same bits.
 #include <nccl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +36,10 @@ typedef struct {
     uint64_t queued, begun, ended;
     uint64_t waits_queued, waits_ended;
     const char *calling; // label of a collective that is being handed to NCCL, which may wait for other ranks there
-    bool failed;
     double busy, exposed;
     char *host, *device; // what host collectives travel through
     size_t room;
+    atomic_bool failed;
 } Nccl;
 
 // ---- errors

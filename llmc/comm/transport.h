@@ -52,7 +52,7 @@ struct World {
     const Transport *transport; // NULL: a world of one
     void *state;                // the transport's
     Comm *comm;                 // all ranks
-    Comm *groups;               // made by world_split
+    _Atomic(Comm *) groups;     // made by world_split, while other threads ask of errors
     World *meeting;             // the MPI through which the ranks met, where another transport carries collectives
 };
 
