@@ -60,8 +60,12 @@ def pytest_runtest_logfinish():
 
 @pytest.fixture(params=list(llmc.build_folders()))
 def lib(request):
-    """The library in each precision."""
-    return llmc.load(request.param)
+    """The library in each precision. Kernels' tests in a build with sanitizers have the errors of a GPU's fast functions."""
+    library = llmc.load(request.param)
+    seed = library.checked and request.node.nodeid.startswith("tests/kernels/") and seed_of(request.node.name)
+    library.set_fast_math(int(seed))
+    yield library
+    library.set_fast_math(0)
 
 
 @pytest.fixture(autouse=True)

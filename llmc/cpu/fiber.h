@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fast_math.h"
 #include "streams.h"
 #include "vector_types.h"
 
@@ -75,9 +76,15 @@ inline void host_block_rendezvous(void *slot, Work work, const char *file = __bu
     host_block_release();
 }
 
+// One thread of a kernel.
+template <typename Body> inline void host_run_thread(const void *body) {
+    const HostFlushing flushing;
+    (*(const Body *)body)();
+}
+
 template <typename Body>
 inline void host_launch(const char *name, dim3 grid, dim3 block, size_t dynamic_shared, Body body) {
-    HostKernel kernel = {name, [](const void *self) { (*(const Body *)self)(); }, &body};
+    HostKernel kernel = {name, host_run_thread<Body>, &body};
     host_launch(kernel, grid, block, dynamic_shared);
 }
 
@@ -90,11 +97,12 @@ bool host_launch_shuffled(const HostKernel &kernel, dim3 grid, dim3 block);
 // For kernels whose threads exchange nothing: plain loops, no fibers, the kernel inlined into the loop.
 template <typename Body> inline void host_launch_pointwise(const char *name, dim3 grid, dim3 block, Body body) {
     const Body copy = body; // `body` itself stays in registers
-    HostKernel kernel = {name, [](const void *self) { (*(const Body *)self)(); }, &copy};
+    HostKernel kernel = {name, host_run_thread<Body>, &copy};
     if (host_launch_shuffled(kernel, grid, block)) return;
     const long blocks = (long)grid.x * grid.y * grid.z;
 #pragma omp parallel if (blocks > 1)
     {
+        const HostFlushing flushing;
         HostBlock here = {{0, 0, 0}, block, grid, name};
         HostThread self = {{0, 0, 0}, 0, 0, nullptr};
         host_block = &here;

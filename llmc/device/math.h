@@ -1,17 +1,25 @@
-// exp and its relatives as kernels use them. On a GPU they are the special-function unit's; on the CPU a polynomial that
-// the compiler can vectorise, right to 2 units in the last place of a float.
+// Functions and divisions of floats as kernels use them: nothing else in a kernel may call the like or divide, because
+// --use_fast_math makes all of them approximations on a GPU. There fast_... are the special-function unit's, whose errors
+// stand in cpu/fast_math.h; on the CPU they are right to 2 units in the last place. What the kernels' arguments can be is in
+// docs/kernels.md.
 #ifndef LLMC_DEVICE_MATH_H
 #define LLMC_DEVICE_MATH_H
 
 #include <cuda_runtime.h>
 #include <math.h>
 
+#include "device/types.h"
+#ifdef LLMC_TARGET_CPU
+#include "cpu/fast_math.h"
+#endif
+
 constexpr float LOG2E = 1.4426950408889634f;
 
 #ifdef LLMC_TARGET_CPU
 
-// 2^x. Below -126 the result is 0 (no subnormals), -infinity included; above 127.49 it saturates; NaN stays NaN.
-inline float fast_exp2(float x) {
+// 2^x by a polynomial that the compiler can vectorise. Below -126 the result is 0 (no subnormals), -infinity included; above
+// 127.49 it saturates; NaN stays NaN.
+inline float polynomial_exp2(float x) {
     float clamped = x < -126.0f ? -126.0f : x;
     clamped = clamped > 127.49f ? 127.49f : clamped;
     // round to the nearest integer by pushing the fraction out of the mantissa
@@ -31,18 +39,41 @@ inline float fast_exp2(float x) {
     p = p * f + 1.0f;
     return x < -126.0f ? 0.0f : p * scale;
 }
-inline float fast_rsqrt(float x) { return 1.0f / sqrtf(x); }
-inline float fast_divide(float a, float b) { return a / b; }
+inline float fast_exp2(float x) { return HOST_AS_FAST_MATH(exp2, x) polynomial_exp2(x); }
+inline float fast_log2(float x) { return HOST_AS_FAST_MATH(log2, x) log2f(x); }
+inline float fast_log(float x) { return HOST_AS_FAST_MATH(log, x) logf(x); }
+inline float fast_sin(float x) { return HOST_AS_FAST_MATH(sin, x) sinf(x); }
+inline float fast_cos(float x) { return HOST_AS_FAST_MATH(cos, x) cosf(x); }
+inline float fast_sqrt(float x) { return HOST_AS_FAST_MATH(sqrt, x) sqrtf(x); }
+inline float fast_rsqrt(float x) { return HOST_AS_FAST_MATH(rsqrt, x) 1.0f / sqrtf(x); }
+inline float fast_divide(float a, float b) { return HOST_AS_FAST_MATH(divide, a, b) a / b; }
+inline float precise_exp(float x) { return expf(x); }
+inline float precise_divide(float a, float b) { return a / b; }
 
 #else
 
 __device__ __forceinline__ float fast_exp2(float x) { return exp2f(x); } // ex2.approx.ftz under --use_fast_math
+__device__ __forceinline__ float fast_log2(float x) { return __log2f(x); }
+__device__ __forceinline__ float fast_log(float x) { return __logf(x); }
+__device__ __forceinline__ float fast_sin(float x) { return __sinf(x); }
+__device__ __forceinline__ float fast_cos(float x) { return __cosf(x); }
+__device__ __forceinline__ float fast_sqrt(float x) { return sqrtf(x); } // sqrt.approx.ftz, likewise
 __device__ __forceinline__ float fast_rsqrt(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float fast_divide(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ float precise_divide(float a, float b) { return __fdiv_rn(a, b); } // correctly rounded
+// by way of double, which --use_fast_math leaves as it is: the error of __expf grows with |x|, to 1e-5 at -80
+__device__ __forceinline__ float precise_exp(float x) { return (float)exp((double)x); }
 
 #endif
 
+// log(1 + x). --use_fast_math has no approximation of it.
+__device__ __forceinline__ float precise_log1p(float x) { return log1pf(x); }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LOG2E); }
-__device__ __forceinline__ float sigmoid(float x) { return fast_divide(1.0f, 1.0f + fast_exp(-x)); }
+
+// In the fp32 build the division is exact: for large x the gradient of SwiGLU is x (1 - sigmoid), where 2 ulp would show.
+__device__ __forceinline__ float sigmoid(float x) {
+    const float e = fast_exp(-x);
+    return sizeof(floatX) == 4 ? precise_divide(1.0f, 1.0f + e) : fast_divide(1.0f, 1.0f + e);
+}
 
 #endif

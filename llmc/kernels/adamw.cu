@@ -17,13 +17,13 @@ struct Factors { // of one step, the same for all weights
 
 __device__ __forceinline__ Factors step_factors(const AdamWStep &step, float grad_norm, bool decay) {
     Factors f;
-    f.clip = step.max_grad_norm > 0.0f ? fminf(1.0f, step.max_grad_norm / (grad_norm + 1e-6f)) : 1.0f;
+    f.clip = step.max_grad_norm > 0.0f ? fminf(1.0f, fast_divide(step.max_grad_norm, grad_norm + 1e-6f)) : 1.0f;
     f.keep = decay ? 1.0f - step.learning_rate * step.weight_decay : 1.0f;
     f.mean_rate = (float)(1.0 - step.beta1);
     f.square_keep = (float)step.beta2;
     f.square_rate = (float)(1.0 - step.beta2);
-    f.rate = step.learning_rate / step.bias_correction1;
-    f.root_scale = 1.0f / sqrtf(step.bias_correction2);
+    f.rate = fast_divide(step.learning_rate, step.bias_correction1);
+    f.root_scale = fast_rsqrt(step.bias_correction2);
     f.eps = step.eps;
     return f;
 }
@@ -32,7 +32,7 @@ __device__ __forceinline__ void update(float &master, float &m, float &v, float 
     float g = grad * f.clip;
     m += f.mean_rate * (g - m);
     v = f.square_keep * v + f.square_rate * g * g;
-    master = master * f.keep - f.rate * m / (sqrtf(v) * f.root_scale + f.eps);
+    master = master * f.keep - fast_divide(f.rate * m, fast_sqrt(v) * f.root_scale + f.eps);
 }
 
 __device__ __forceinline__ void update_vec(floatX *params, float *master, float *m, float *v, const float *grads,

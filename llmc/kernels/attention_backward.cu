@@ -250,7 +250,8 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
     }
     if (!active) return;
-    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, layout.HD - col0, scale / LOG2E);
+    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, layout.HD - col0,
+                   fast_divide(scale, LOG2E));
     store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, layout.HD - col0, 1.0f);
 }
 
@@ -344,13 +345,14 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         all_frags_from_acc(ds_frag, ds);
         multiply_nn(dq, ds_frag, key_tile(tile, 0), 0);
     }
-    if (active) store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD, scale / LOG2E);
+    if (active)
+        store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD, fast_divide(scale, LOG2E));
 }
 
 template <typename Tiles, bool EXCLUDES>
 void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
               AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
-    const float scale = LOG2E / sqrtf((float)layout.HD);
+    const float scale = layout.log2_scale();
     const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
 
     constexpr int LANES = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;

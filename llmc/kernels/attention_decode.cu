@@ -203,7 +203,7 @@ __global__ void combine_kernel(floatX *out, Partial partial, const int *position
             EACH_ELEMENT
             for (int e = 0; e < CHUNK; e++) sum[e] += weight * o[e];
         }
-        const float factor = 1.0f / l;
+        const float factor = fast_divide(1.0f, l);
         EACH_ELEMENT
         for (int e = 0; e < CHUNK; e++) sum[e] *= factor;
         store_vec(out + (size_t)row * HD + at, sum);
@@ -214,7 +214,7 @@ template <int G>
 void split_for(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, cudaStream_t stream) {
     const dim3 grid(partial.splits, cache.shape.NKV, tokens.n);
     const size_t bytes = Shared<G>::bytes(cache.shape.HD);
-    const float scale = LOG2E / sqrtf((float)cache.shape.HD);
+    const float scale = QkvLayout(cache.shape).log2_scale();
     if constexpr (HAS_WIDE_WARPS)
         if (wide_warps())
             return (void)launch((split_kernel<G, 32>), grid, dim3(32), bytes, stream, partial, qkv, cache, tokens,

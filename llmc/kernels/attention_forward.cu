@@ -75,12 +75,13 @@ __device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile
     quad_sum(rows.sum);
 #pragma unroll
     for (int r = 0; r < 2 * M; r++) {
-        float factor = 1.0f / rows.sum[r];
+        float factor = fast_divide(1.0f, rows.sum[r]);
 #pragma unroll
         for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++) EACH_ELEMENT
         for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
         int t = row0 + warp_row + 8 * r + lane_id() / 4;
-        if (lane_id() % 4 == 0 && t < layout.T) lse[t] = (rows.max[r] * scale + log2f(rows.sum[r])) * (1.0f / LOG2E);
+        if (lane_id() % 4 == 0 && t < layout.T)
+            lse[t] = (rows.max[r] * scale + fast_log2(rows.sum[r])) * (1.0f / LOG2E);
     }
 #pragma unroll
     for (int m = 0; m < M; m++) store_acc(staging, warp_row + 16 * m, o[m]);
@@ -165,7 +166,7 @@ void forward(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, Qkv
     const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
     const unsigned blocks = (unsigned)tiles * (unsigned)layout.NH * (unsigned)layout.B;
     launch((attention_forward_kernel<Tiles, EXCLUDES>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
-           stream, out, lse, qkv, mask, layout, tiles, LOG2E / sqrtf((float)layout.HD));
+           stream, out, lse, qkv, mask, layout, tiles, layout.log2_scale());
 }
 
 template <int HD, bool EXCLUDES>

@@ -2,12 +2,13 @@
 #include "kernels/average.h"
 
 #include "device/launch.h"
+#include "device/math.h"
 #include "device/vec.h"
 
 enum { AVERAGE_BLOCK = 256, WIDTH = 4 };
 
 __device__ __forceinline__ void add_sample(float &mean, float x, float samples) {
-    mean = samples == 1.0f ? x : mean + (x - mean) / samples;
+    mean = samples == 1.0f ? x : mean + precise_divide(x - mean, samples);
 }
 
 __global__ void __launch_bounds__(AVERAGE_BLOCK) average_kernel(float *mean, const float *x, float samples, size_t n) {

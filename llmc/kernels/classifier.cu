@@ -96,7 +96,7 @@ template <int ROWS> __device__ __forceinline__ void join_threads(float (&max)[RO
 }
 
 __device__ __forceinline__ void write_gradient(floatX *row, RowSum total, int target, float dloss, int V, int VP) {
-    const float factor = dloss / total.sum;
+    const float factor = fast_divide(dloss, total.sum);
     const int packs = VP / VEC;
     // this thread's last pack first
     const int last = (packs - 1 - (int)threadIdx.x) / (int)blockDim.x * (int)blockDim.x + (int)threadIdx.x;
@@ -148,7 +148,7 @@ __device__ __forceinline__ Rows<ROWS> write_losses(float *losses, const floatX *
     for (int r = 0; r < ROWS; r++) {
         if (threadIdx.x != 0 || r >= rows.count) continue;
         const bool ignored = targets[rows.first + r] < 0;
-        losses[rows.first + r] = ignored ? 0.0f : logf(rows.sum[r]) + (rows.max[r] - target_logit[r]);
+        losses[rows.first + r] = ignored ? 0.0f : fast_log(rows.sum[r]) + (rows.max[r] - target_logit[r]);
     }
     return rows;
 }

@@ -34,7 +34,7 @@ __device__ __forceinline__ float sum_in_block(const float *x, int n) {
     return block_sum(sum);
 }
 
-__global__ void norm_of_squares_kernel(float *norm, const float *sum) { *norm = sqrtf(*sum); }
+__global__ void norm_of_squares_kernel(float *norm, const float *sum) { *norm = fast_sqrt(*sum); }
 
 __global__ void __launch_bounds__(SUM_BLOCK) add_gradients_kernel(float *to, const float *from, size_t n) {
     const size_t i = ((size_t)blockIdx.x * SUM_BLOCK + threadIdx.x) * WIDTH;

@@ -28,11 +28,11 @@ __global__ void __launch_bounds__(32)
 }
 
 // log(1 + e^x), exp of negative numbers only.
-__device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+__device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + precise_log1p(precise_exp(-fabsf(x))); }
 // 1 / (1 + e^-x), likewise.
 __device__ __forceinline__ float safe_sigmoid(float x) {
-    const float e = expf(-fabsf(x));
-    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+    const float e = precise_exp(-fabsf(x));
+    return precise_divide(x < 0.0f ? e : 1.0f, 1.0f + e);
 }
 
 // The loss of a margin h with smoothed labels, and its derivative.
@@ -57,9 +57,9 @@ struct Answers {
 __device__ __forceinline__ MarginLoss pair_loss(const Answers &answers, int chosen, int rejected,
                                                 const PreferenceLoss &spec) {
     if (spec.kind == PREFERENCE_IPO) {
-        const float difference =
-            answers.gain(chosen) / answers.length(chosen) - answers.gain(rejected) / answers.length(rejected);
-        const float error = difference - 0.5f / spec.beta;
+        const float difference = precise_divide(answers.gain(chosen), answers.length(chosen)) -
+                                 precise_divide(answers.gain(rejected), answers.length(rejected));
+        const float error = difference - precise_divide(0.5f, spec.beta);
         return {error * error, 2.0f * error};
     }
     const float factor = spec.kind == PREFERENCE_DPO ? spec.beta : 1.0f;
@@ -71,7 +71,7 @@ __device__ __forceinline__ MarginLoss pair_loss(const Answers &answers, int chos
 // What one target's loss, or the score, adds to the answer's gain as the margin counts it.
 __device__ __forceinline__ float unit(const Answers &answers, int a, const PreferenceLoss &spec) {
     if (spec.kind == PREFERENCE_REWARD) return 1.0f;
-    return spec.kind == PREFERENCE_IPO ? -1.0f / answers.length(a) : -1.0f;
+    return spec.kind == PREFERENCE_IPO ? precise_divide(-1.0f, answers.length(a)) : -1.0f;
 }
 
 __device__ __forceinline__ void add_pair(float (&sums)[PREFERENCE_SUMS], float *dseq, const Answers &answers,
@@ -81,7 +81,7 @@ __device__ __forceinline__ void add_pair(float (&sums)[PREFERENCE_SUMS], float *
     dseq[rejected] -= pair.slope * unit(answers, rejected, spec);
     sums[PREFERENCE_LOSS] += pair.loss;
     if (spec.kind != PREFERENCE_REWARD) {
-        const float share = spec.nll_summed ? 1.0f : 1.0f / answers.length(chosen);
+        const float share = spec.nll_summed ? 1.0f : precise_divide(1.0f, answers.length(chosen));
         const float nll = -answers.seq_logprobs[chosen] * share;
         dseq[chosen] += spec.nll * share;
         sums[PREFERENCE_LOSS] += spec.nll * nll;

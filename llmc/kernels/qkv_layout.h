@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include "device/math.h"
 #include "kernels/attention_shape.h"
 
 struct QkvLayout : AttentionShape {
@@ -11,6 +12,8 @@ struct QkvLayout : AttentionShape {
 
     __host__ __device__ int qkv_stride() const { return (NH + 2 * NKV) * HD; } // elements from one token to the next
     __host__ __device__ int out_stride() const { return NH * HD; }
+    // A score times this is the exponent of 2 in the softmax: log2(e) / sqrt(HD). For launchers.
+    float log2_scale() const { return LOG2E / sqrtf((float)HD); }
     __device__ int kv_head(int head) const { return head / (NH / NKV); }
     __device__ size_t query(int b, int head, int t) const { return at(b, t, head); }
     __device__ size_t key(int b, int kv, int t) const { return at(b, t, NH + kv); }

@@ -93,7 +93,7 @@ __global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floa
     });
     group_sum<BLOCK_ROW>(square);
     EACH_ELEMENT
-    for (int r = 0; r < ROWS; r++) scale[r] = fast_rsqrt(square[r] / C + eps);
+    for (int r = 0; r < ROWS; r++) scale[r] = fast_rsqrt(fast_divide(square[r], (float)C) + eps);
     each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&w)[CHUNK]) {
         if (at.column(k) == 0) rstd[first + r] = scale[r];
         float value[CHUNK];
@@ -146,7 +146,7 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
         });
         group_sum<BLOCK_ROW>(dot);
         each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, size_t i, const float(&w)[CHUNK]) {
-            const float scale = rstd[first + r], along = scale * scale * dot[r] / C;
+            const float scale = rstd[first + r], along = fast_divide(scale * scale * dot[r], (float)C);
             float result[CHUNK] = {};
             if (dresidual) load_vec(result, dresidual + i);
             add_gradient(result, row[r][k], drow[r][k], w, scale, along);

@@ -2,9 +2,8 @@
 // "Parallel random numbers: as easy as 1, 2, 3", 2011) gives 4 words for each counter, Box-Muller makes 4 normals of them.
 #include "kernels/weights.h"
 
-#include <math.h>
-
 #include "device/launch.h"
+#include "device/math.h"
 #include "device/vec.h"
 
 enum { THREADS = 256, PHILOX_ROUNDS = 10, NORMALS = 4 };
@@ -27,12 +26,13 @@ static __device__ void philox(uint32_t (&x)[4], uint64_t key) {
     }
 }
 
-// Two independent normals from two words; the first is never log(0).
+// Two independent normals from two words. The logarithm is never that of 0; next to 1 a GPU's may be above 0.
 static __device__ void box_muller(float &a, float &b, uint32_t u, uint32_t v) {
-    float radius = sqrtf(-2.0f * logf(((float)(u >> 8) + 1.0f) * (1.0f / 16777216.0f)));
+    float log_uniform = fast_log(((float)(u >> 8) + 1.0f) * (1.0f / 16777216.0f));
+    float radius = fast_sqrt(-2.0f * fminf(log_uniform, 0.0f));
     float angle = 6.283185307179586f * ((float)(v >> 8) * (1.0f / 16777216.0f));
-    a = radius * cosf(angle);
-    b = radius * sinf(angle);
+    a = radius * fast_cos(angle);
+    b = radius * fast_sin(angle);
 }
 
 struct Master { // of elements [first, first + count)

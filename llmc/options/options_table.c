@@ -75,7 +75,7 @@ const OptionSpec options_table[] = {
          "decoupled weight decay; applies to matrices only"),
     REAL(beta1, "beta1", RESULT, NULL, "0.9", 0, BELOW_ONE, "decay of the first moment"),
     REAL(beta2, "beta2", RESULT, NULL, "0.95", 0, BELOW_ONE, "decay of the second moment"),
-    REAL(eps, "eps", RESULT, NULL, "1e-8", POSITIVE, 1, "added to the root of the second moment"),
+    REAL(eps, "eps", RESULT, NULL, "1e-8", 1e-30, 1, "added to the root of the second moment"),
     REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
          "a gradient longer than this is scaled down to it; 0: no clipping"),
 

@@ -153,7 +153,7 @@ def test_saved_options(work, tmp_path):
         (["--lr", "1e999"], ["--lr", "'1e999'"]),
         (["--lr=-1"], ["--lr", "'-1'"]),
         (["--beta1", "1"], ["--beta1", "'1'", "below 1"]),
-        (["--eps", "0"], ["--eps", "'0'", "above 0"]),
+        (["--eps", "0"], ["--eps", "'0'", "1e-30 to 1"]),
         (["--final-lr-fraction", "1.1"], ["--final-lr-fraction", "0 to 1"]),
         (["--recompute", "all"], ["--recompute", "none|block", "'all'"]),
         (["--recompute", "bloc"], ["--recompute", "'bloc'"]),

@@ -268,6 +268,10 @@ class Library:
         if self.on_cpu:
             self.c.host_set_seed(ctypes.c_uint64(seed))
 
+    def set_fast_math(self, seed):
+        """Functions with errors as large as a GPU's may be (llmc/cpu/fast_math.h); 0: without. False where that can't be had."""
+        return self.on_cpu and bool(self.c.host_set_fast_math(ctypes.c_uint64(seed)) & 1)
+
     def same_bits(self, run, seeds=(0, 1, 12345)):
         """run() → tensor or tuple of tensors, once for each thread order; all must have the same bits. The first's."""
         first = None
