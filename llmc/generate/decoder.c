@@ -79,6 +79,7 @@ static int allocate(Decoder *d, Error *err) {
     d->lengths = calloc((size_t)d->rows, sizeof *d->lengths);
     if (!d->lengths) return fail_fault(err, "no memory for a decoder of %d rows", d->rows);
     d->memory.advice = "a shorter context, or fewer texts at once,";
+    d->memory.reserve_bytes = llama3_memory(d->m)->reserve_bytes;
     plan(d);
     int failed = memory_allocate(&d->memory, err);
     if (failed) return failed;

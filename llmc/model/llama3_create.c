@@ -192,6 +192,11 @@ static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, 
     return failed;
 }
 
+// Of the world, of the rank's shard group and of its replicas.
+static int communicators(const Parallel *p) {
+    return (p->shards * p->replicas > 1) + (p->shards > 1) + (p->replicas > 1);
+}
+
 static void free_tables(Llama3 *m) {
     zero_destroy(m->zero);
     cudnn_attention_destroy(m->attention.cudnn);
@@ -204,6 +209,7 @@ int llama3_plan_memory(MemoryPlan *to, const LlamaConfig *config, const RunShape
     if (!m) return fail_fault(err, "no memory for the model");
     int failed = measure(m, config, shape, err);
     *to = m->memory;
+    to->reserve_bytes = memory_gpu_reserve(communicators(&m->shape.parallel));
     free_tables(m);
     free(m);
     return failed;
@@ -232,12 +238,13 @@ static int allocate_host(Llama3 *m, Error *err) {
 static int allocate(Llama3 *m, Error *err) {
     float *rope = malloc((size_t)m->shape.T * (size_t)m->config.head_dim * sizeof *rope);
     if (!rope) return fail_fault(err, "no memory for the model's tables");
+    m->memory.library_bytes = matmul_prepare();
+    m->memory.reserve_bytes = device_memory_is_host() ? 0 : memory_gpu_reserve(communicators(&m->shape.parallel));
     int failed = memory_allocate(&m->memory, err);
     if (!failed) {
         plan(m);
         upload_rope(m, rope);
         llama3_clear_padding(m);
-        m->memory.library_bytes = matmul_prepare();
         failed = allocate_host(m, err);
     }
     if (!failed && m->zero) zero_start(m->zero, m->params, m->stream);

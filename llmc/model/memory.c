@@ -3,6 +3,7 @@
 #include "device/device.h"
 
 enum { ARENA_ALIGN = 256 };
+enum { KERNELS_MIB = 256, NCCL_BUFFER_MIB = 4, NCCL_CHANNELS = 32 };
 
 static const char *const kind_names[MEMORY_KINDS] = {
     [MEMORY_PARAMETERS] = "parameters",       [MEMORY_GRADIENTS] = "gradients",
@@ -11,6 +12,10 @@ static const char *const kind_names[MEMORY_KINDS] = {
     [MEMORY_KV_CACHE] = "KV cache",           [MEMORY_WORKSPACE] = "workspace",
     [MEMORY_CUDNN] = "cuDNN workspace",
 };
+
+size_t memory_gpu_reserve(int communicators) {
+    return (size_t)(KERNELS_MIB + communicators * 2 * NCCL_CHANNELS * NCCL_BUFFER_MIB) << 20;
+}
 
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {
     Arena *arena = &plan->arenas[kind];
@@ -27,14 +32,18 @@ static size_t arena_total(const MemoryPlan *plan) {
 
 static int out_of_memory(const MemoryPlan *plan, size_t free_bytes, Error *err) {
     const char *advice = plan->advice ? plan->advice : "a smaller --batch-size or --seq-len, or --recompute block,";
-    return fail_fault(err, "out of memory: %.1f MiB needed, %.1f MiB free; %s needs less",
-                      (double)arena_total(plan) / 1048576.0, (double)free_bytes / 1048576.0, advice);
+    char reserve[80] = "";
+    if (plan->reserve_bytes)
+        snprintf(reserve, sizeof reserve, ", of which %.1f MiB are for kernels and communication",
+                 (double)plan->reserve_bytes / 1048576.0);
+    return fail_fault(err, "out of memory: %.1f MiB needed, %.1f MiB free%s; %s needs less",
+                      (double)arena_total(plan) / 1048576.0, (double)free_bytes / 1048576.0, reserve, advice);
 }
 
 int memory_allocate(MemoryPlan *plan, Error *err) {
     size_t free_bytes = 0, total_bytes = 0;
     cuda_check(cudaMemGetInfo(&free_bytes, &total_bytes));
-    if (arena_total(plan) > free_bytes) return out_of_memory(plan, free_bytes, err);
+    if (arena_total(plan) + plan->reserve_bytes > free_bytes) return out_of_memory(plan, free_bytes, err);
     for (int kind = 0; kind < MEMORY_KINDS; kind++) {
         Arena *arena = &plan->arenas[kind];
         if (arena->bytes == 0) continue;
@@ -57,7 +66,8 @@ void memory_free(MemoryPlan *plan) {
 }
 
 MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
-    MemoryPlan sum = {.library_bytes = a->library_bytes + b->library_bytes};
+    MemoryPlan sum = {.library_bytes = a->library_bytes + b->library_bytes,
+                      .reserve_bytes = a->reserve_bytes > b->reserve_bytes ? a->reserve_bytes : b->reserve_bytes};
     for (int kind = 0; kind < MEMORY_KINDS; kind++)
         sum.arenas[kind].bytes = a->arenas[kind].bytes + b->arenas[kind].bytes;
     return sum;
@@ -68,11 +78,12 @@ static void print_line(FILE *to, const char *name, size_t bytes, size_t total) {
 }
 
 void memory_print(const MemoryPlan *plan, FILE *to) {
-    const size_t total = arena_total(plan) + plan->library_bytes;
+    const size_t total = arena_total(plan) + plan->library_bytes + plan->reserve_bytes;
     fprintf(to, "memory\n");
     for (int kind = 0; kind < MEMORY_KINDS; kind++)
         if (plan->arenas[kind].bytes) print_line(to, kind_names[kind], plan->arenas[kind].bytes, total);
     if (plan->library_bytes) print_line(to, "matrix library", plan->library_bytes, total);
+    if (plan->reserve_bytes) print_line(to, "reserve", plan->reserve_bytes, total);
     print_line(to, "total", total, total);
 }
 
@@ -82,6 +93,7 @@ int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err)
         length += (size_t)snprintf(text + length, capacity - length, "%s\"%s\": %zu", kind ? ", " : "{",
                                    kind_names[kind], plan->arenas[kind].bytes);
     if (length < capacity)
-        length += (size_t)snprintf(text + length, capacity - length, ", \"matrix library\": %zu}", plan->library_bytes);
+        length += (size_t)snprintf(text + length, capacity - length, ", \"matrix library\": %zu, \"reserve\": %zu}",
+                                   plan->library_bytes, plan->reserve_bytes);
     return length < capacity ? 0 : fail_fault(err, "a memory plan takes more than %zu bytes of text", capacity);
 }

@@ -38,13 +38,15 @@ KEY = f"{'':3}  {'ZeRO':>4} {'group':>5} {'recomp':>6} {'rows x M':>8}"
 
 def print_memory(shown: list[Choice], plan: Plan, marked: Choice | None) -> None:
     print(f"Memory of each GPU, GiB (at most {plan.budget / GIB:.1f}: {plan.gpu.memory_gib:g} less "
-          f"{plan.options.reserve_gib:g} for CUDA and NCCL)")  # fmt: skip
+          f"{plan.options.reserve_gib:g} for CUDA's context)")  # fmt: skip
     print(KEY + "".join(f" {name:>7}" for name in [*MEMORY_COLUMNS, "other", "total"]) + "  fits")
     for number, c in enumerate(shown, 1):
         named = [c.memory[name] for name in MEMORY_COLUMNS.values()]
         sizes = [*named, c.bytes - sum(named), c.bytes]
         fits = "best" if c is marked else "yes" if c.fits else "no"
         print(key(number, c, c.gpus) + "".join(f" {gib(size):>7}" for size in sizes) + f"  {fits}")
+    say(f"other: workspace, matrix library, and what the trainer reserves for kernels and NCCL (in the first row "
+        f"{gib(shown[0].memory['reserve'])})")  # fmt: skip
 
 
 def print_times(shown: list[Choice], plan: Plan) -> None:

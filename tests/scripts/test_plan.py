@@ -70,7 +70,7 @@ def compare_memory(work, world, zero, group, recompute, precision="bf16"):
     table = printed(work, world, precision, zero=zero, shard_group=group, recompute=recompute)
     table.pop("total")
     table.pop("matrix library", None)  # of the cpu target; the GPU's stands in the plan
-    sizes = {name: size / MIB for name, size in expected.items() if size and name != "matrix library"}
+    sizes = {name: size / MIB for name, size in expected.items() if size and name not in ("matrix library", "reserve")}
     assert table == {name: pytest.approx(size, abs=0.0501) for name, size in sizes.items()}
 
 
@@ -95,6 +95,15 @@ def test_the_gpu_workspace_is_the_library_s():
     source = (llmc.ROOT / "llmc/device/matmul_cublaslt.cu").read_text()
     megabytes = re.search(r"WORKSPACE_BYTES = (\d+) << 20;", source)[1]
     assert library.CUBLASLT_WORKSPACE == int(megabytes) << 20
+
+
+def test_the_reserve_is_part_of_the_plan():
+    """256 MiB for kernels, and as much for each of the communicators: of the world, the shard group, the replicas."""
+    choices = as_json(llmc.ROOT / "configs" / "llama3_8b.json", 16)["runs"][0]["choices"]
+    found = {(c["zero"], c["group"]): c["memory"]["reserve"] / MIB for c in choices}
+    assert found == {(0, 1): 3 * 256, (1, 8): 4 * 256, (1, 16): 3 * 256, (2, 8): 4 * 256, (2, 16): 3 * 256}
+    assert all(c["bytes"] == sum(c["memory"].values()) for c in choices)
+    assert as_json(llmc.ROOT / "configs" / "llama3_8b.json", 1)["runs"][0]["choices"][0]["memory"]["reserve"] == 256 * MIB
 
 
 def test_memory_falls_with_the_ranks():

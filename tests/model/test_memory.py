@@ -1,0 +1,72 @@
+"""The reserve of the memory plan: what has to stay free for kernels and communication."""
+
+import ctypes
+import re
+
+import pytest
+
+import model as models
+
+KINDS = 8  # MEMORY_KINDS
+MIB = 1 << 20
+
+
+class Arena(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("bytes", ctypes.c_size_t)]
+
+
+class MemoryPlan(ctypes.Structure):
+    """llmc/model/memory.h"""
+
+    _fields_ = [("arenas", Arena * KINDS), ("library_bytes", ctypes.c_size_t), ("reserve_bytes", ctypes.c_size_t), ("advice", ctypes.c_char_p)]
+
+
+def make_plan(lib, arena=MIB, reserve=0, advice=None):
+    plan = MemoryPlan(reserve_bytes=reserve, advice=advice)
+    lib.c.memory_take(ctypes.byref(plan), 0, ctypes.c_size_t(arena))
+    return plan
+
+
+def allocate(lib, plan):
+    """(code, message); what was allocated is freed."""
+    error = models.Error()
+    code = lib.c.memory_allocate(ctypes.byref(plan), ctypes.byref(error))
+    lib.c.memory_free(ctypes.byref(plan))
+    return code, error.message.decode()
+
+
+def free_bytes(lib):
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    lib.check(lib.c.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)), "cudaMemGetInfo")
+    return free.value
+
+
+def test_a_plan_that_would_leave_less_is_refused(lib):
+    assert allocate(lib, make_plan(lib, reserve=MIB))[0] == 0
+    code, message = allocate(lib, make_plan(lib, reserve=2 * free_bytes(lib)))
+    assert code == 1
+    found = re.fullmatch(r"out of memory: 1.0 MiB needed, ([\d.]+) MiB free, of which ([\d.]+) MiB are for kernels and communication; "
+                         r"a smaller --batch-size or --seq-len, or --recompute block, needs less", message)  # fmt: skip
+    assert found and 0 < float(found[1]) < float(found[2])
+    code, message = allocate(lib, make_plan(lib, reserve=2 * free_bytes(lib), advice=b"a shorter context"))
+    assert code == 1 and message.endswith("; a shorter context needs less")
+
+
+def table(lib, plan, path):
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    file = ctypes.c_void_p(libc.fopen(bytes(path), b"w"))
+    lib.c.memory_print(ctypes.byref(plan), file)
+    libc.fclose(file)
+    return dict(re.findall(r"^  (\S.*?) +([\d.]+) MiB", path.read_text(), re.M))
+
+
+def test_the_table_has_a_line_for_it(lib, tmp_path):
+    assert table(lib, make_plan(lib, reserve=3 * MIB), tmp_path / "table") == {"parameters": "1.0", "reserve": "3.0", "total": "4.0"}
+    assert table(lib, make_plan(lib), tmp_path / "table") == {"parameters": "1.0", "total": "1.0"}
+
+
+@pytest.mark.parametrize("communicators, mib", [(0, 256), (1, 512), (3, 1024)])
+def test_size_of_a_gpu_s_reserve(lib, communicators, mib):
+    lib.c.memory_gpu_reserve.restype = ctypes.c_size_t
+    assert lib.c.memory_gpu_reserve(communicators) == mib * MIB
