@@ -111,10 +111,17 @@ end_group() { # the number of `timeout`, which made it
     done
 }
 
+# The seconds of a stage: its own, what the ones before it have left, and no more than there are.
+seconds_for() { # its own, those of later ones, those left of the call
+    local limit=$(($3 - $2))
+    limit=$((limit > $1 ? limit : $1))
+    echo $(((limit < $3 ? limit : $3) - GRACE))
+}
+
 # The stage is a process, so that `timeout` can end it with everything that it started.
-run_stage() { # stage, seconds that belong to later ones
-    local left=$((DEADLINE - SECONDS)) start=$SECONDS log_start code=0 verdict
-    local limit=$((left - $2 - GRACE))
+run_stage() { # stage, its seconds, those of later ones
+    local left=$((DEADLINE - SECONDS)) start=$SECONDS limit log_start code=0 verdict
+    limit=$(seconds_for "$2" "$3" "$left")
     export STAGE=$1
     : >"$WORK/reason"
     : >"$WORK/items"
@@ -281,7 +288,7 @@ main() {
     for i in "${!PLAN[@]}"; do
         stage=${PLAN[i]%:*}
         [ "$stage" != build ] || begin_background
-        run_stage "$stage" "$(later_seconds $((i + 1)))"
+        run_stage "$stage" "${PLAN[i]#*:}" "$(later_seconds $((i + 1)))"
         [ "$stage" != build ] || touch "$WORK/prepared"
     done
     summary

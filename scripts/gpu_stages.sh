@@ -377,6 +377,10 @@ bench() { # name, command...
     else item "$name" FAIL "ended with $code: $(grep -m1 '^FAIL' "$WORK/bench" || tail -1 "$WORK/bench")"; fi
 }
 
+need_torch_on_gpu() {
+    ! on_gpu || "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || not_run "PyTorch sees no GPU"
+}
+
 need_bench() { # modules
     need_gpu
     need_file "build/$TARGET/libllmc.so"
@@ -388,6 +392,7 @@ stage_accuracy() {
     local only models
     models=$(on_gpu && echo 1B,8B || echo tiny)
     need_bench
+    need_torch_on_gpu
     for only in attention products; do
         bench "accuracy_$only" "$PYTHON" dev/bench/accuracy.py --models "$models" --only "$only" --seed "$SEED"
     done
@@ -404,6 +409,7 @@ stage_bench_kernels() {
 stage_generation() {
     local options=(--batches '1,8' --precisions bf16 --tokens 128)
     need_bench transformers safetensors tokenizers
+    need_torch_on_gpu
     on_gpu || options=(--batches 1 --precisions bf16 --rounds 1 --tokens 4)
     bench generate "$PYTHON" dev/bench/generate.py --target "$TARGET" "${options[@]}"
     judge_items
@@ -412,6 +418,7 @@ stage_generation() {
 stage_pytorch() {
     local options=(--config configs/llama3.2_1b.json --batch 4 --sequence 4096 --rounds 2 --models lean --modes compiled)
     need_bench tokenizers
+    need_torch_on_gpu
     on_gpu || options=(--rounds 1 --steps 1 --batch 1 --models lean --modes eager)
     bench pytorch "$PYTHON" dev/bench/vs_pytorch.py --target "$TARGET" --precisions bf16 "${options[@]}"
     judge_items

@@ -194,12 +194,12 @@ def test_a_gpu_that_pytorch_alone_sees(checkout):
 
 
 def test_a_stage_that_hangs(checkout):
-    """It is stopped with what it started, when only the time of later stages is left. What it had found is kept, and they run."""
-    checkout.run("--stages", "build")
-    script(checkout.folder / "build/cuda/test_llama3", HANGS)
-    checkout.run("--stages", "program,step_1b", code=1, DEADLINE=40 + 6)
-    assert checkout.verdicts() == {"program": "cut", "step_1b": "pass"}
-    assert "stopped after" in checkout.reason("program")
+    """It is stopped with what it started, in its own time. What it had found is kept, and later stages have theirs."""
+    checkout.run("--stages", "build,build_fp32")
+    script(checkout.fake / "bin/python3", f'case "$*" in *importlib.metadata*) {HANGS} ;; esac')
+    checkout.run("second", "--stages", "device,program_fp32", code=1, DEADLINE=10)
+    assert checkout.verdicts("second") == {"device": "cut", "program_fp32": "pass"}
+    assert "stopped after" in checkout.reason("device", "second") and "host" in str(checkout.events("second"))
     for pid in (checkout.fake / "hanging").read_text().split():
         wait_until(lambda pid=pid: not is_alive(pid), f"process {pid} to end")
 
@@ -244,6 +244,14 @@ def test_tests_behind_a_lost_device(tmp_path):
     done = subprocess.run([*command, tmp_path / "test_lost.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "1 passed" in done.stdout.splitlines()[-1], done.stdout + done.stderr
     assert "crashed while running" in done.stdout and "test_that_ends_its_process" in done.stdout
+
+
+@pytest.mark.parametrize("own, later, left, seconds", [(10, 300, 340, 38), (10, 330, 335, 8), (60, 10, 30, 28), (15, 0, 100, 98)])
+def test_seconds_of_a_stage(own, later, left, seconds):
+    """Its own and those that were left over; no fewer if the call is late, as far as there are any."""
+    functions = (ROOT / "scripts/gpu_check.sh").read_text().partition("seconds_for() {")[2].partition("\n}")[0]
+    text = f"GRACE=2; seconds_for() {{ {functions}\n}}; seconds_for {own} {later} {left}"
+    assert subprocess.run(["bash", "-c", text], capture_output=True, text=True).stdout == f"{seconds}\n"
 
 
 def test_usage(checkout):
