@@ -3,22 +3,12 @@
 import ctypes
 import re
 
+import cstructs
+import model as models
 import pytest
 
-import model as models
-
-KINDS = 8  # MEMORY_KINDS
+MemoryPlan = cstructs.read("model/memory.h")["MemoryPlan"]
 MIB = 1 << 20
-
-
-class Arena(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("bytes", ctypes.c_size_t)]
-
-
-class MemoryPlan(ctypes.Structure):
-    """llmc/model/memory.h"""
-
-    _fields_ = [("arenas", Arena * KINDS), ("library_bytes", ctypes.c_size_t), ("reserve_bytes", ctypes.c_size_t), ("advice", ctypes.c_char_p)]
 
 
 def make_plan(lib, arena=MIB, reserve=0, advice=None):
