@@ -47,6 +47,7 @@
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 export LC_ALL=C
+shopt -s extglob
 
 # stage:seconds, the seconds in which a killed stage ends included
 declare -A CALLS=(
@@ -67,7 +68,7 @@ usage() {
 # ---- results
 
 json_text() { # as a JSON string
-    local text=${1//[[:cntrl:]]/ }
+    local text=${1//+([[:cntrl:] ])/ }
     text=${text//\\/\\\\}
     printf '"%s"' "${text//\"/\\\"}"
 }
@@ -294,12 +295,16 @@ main() {
     summary
     [ $FAILED = 0 ] || exit 1
     [ $LEFT_OUT = 0 ] || exit 3
+    exit 0
 }
 
 if [ "${1:-}" = --inside ] && [ -n "${WORK:-}" ]; then
     # shellcheck source=scripts/gpu_stages.sh
     . scripts/gpu_stages.sh
+    # shellcheck source=scripts/gpu_runs.sh
+    . scripts/gpu_runs.sh
     "stage_$2" "${@:3}"
+    exit # without reading on, as this file may have been changed meanwhile
 else
     main "$@"
 fi

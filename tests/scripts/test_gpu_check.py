@@ -62,7 +62,7 @@ def script(path, text):
 class Checkout:
     def __init__(self, folder):
         self.folder, self.fake, self.out = folder / "a copy", folder / "fake", folder / "results"
-        for name in ("gpu_check.sh", "gpu_stages.sh", "find_nvidia.sh"):
+        for name in ("gpu_check.sh", "gpu_stages.sh", "gpu_runs.sh", "find_nvidia.sh"):
             (self.folder / "scripts").mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / "scripts" / name, self.folder / "scripts")
         (self.folder / "dev").mkdir()
