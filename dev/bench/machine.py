@@ -25,7 +25,10 @@ def instructions():
 
 
 def commit():
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    try:
+        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    except OSError:  # images with CUDA often have no git
+        return "unknown"
     return done.stdout.strip() or "unknown"
 
 

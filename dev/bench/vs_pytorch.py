@@ -111,6 +111,8 @@ class Ours:
         command += ["--batch-size", str(o.batch), "--seq-len", str(o.sequence), "--steps", str(o.steps + 2)]
         if o.target == "cpu":
             command += ["--threads", str(o.threads)]
+        if o.target == "cuda":
+            torch.cuda.empty_cache()  # what PyTorch keeps for its next turn is ours in between
         run_quietly(command)
         steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         rates = [s["tokens_per_second"] for s in steps if "tokens_per_second" in s][2:]  # the first ones set up

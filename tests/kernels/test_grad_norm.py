@@ -42,7 +42,7 @@ def test_every_element_counts_once(lib, n):
     for i in {0, 1, 3, n // 2, n - 2, n - 1}:
         grads.zero_()
         grads[i] = 3.0
-        assert norm_of(lib, grads).item() == 3.0, i
+        assert norm_of(lib, grads).item() == pytest.approx(3.0, rel=1e-6), i  # a GPU's square root may be 1 ulp off
 
 
 def test_more_than_all_blocks_take_at_first(lib):

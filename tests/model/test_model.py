@@ -99,10 +99,12 @@ def test_accumulation_one_by_eight_equals_eight_by_one(lib):
         model.accumulate(micro_batches)
         found.append((model.result()[0], model.gradients()))
     (loss_a, a), (loss_b, b) = found
-    assert abs(loss_a - loss_b) <= 1e-6 * abs(loss_a)  # the forward pass has the same bits row by row, sums differ
+    # On the CPU activations and their gradients are the same bits in both, row by row, bf16 or not, and only fp32 sums over
+    # the rows have another order. cuBLASLt chooses an algorithm by the number of rows, so there all may be rounded otherwise.
+    loss_limit, limit = (1e-6, 2e-6) if lib.on_cpu else (1e-5, 1e-5) if lib.precision == "fp32" else (1e-2, MODEL_LIMIT)
+    assert abs(loss_a - loss_b) <= loss_limit * abs(loss_a)
     for name in a:
-        # fp32 sums in another order. Activations and their gradients are the same bits in both, bf16 or not.
-        assert compare.relative_error(b[name], a[name]) <= 2e-6, name
+        assert compare.relative_error(b[name], a[name]) <= limit, name
 
 
 def test_same_seed_same_bits(lib):

@@ -283,3 +283,10 @@ def test_accuracy(monkeypatch, tmp_path):
     monkeypatch.setattr(accuracy.kernels.Bench, "call", lambda bench, name, result, *given: lambda: result.fill_(torch.nan))
     code, results = code_of(["--only", "attention"])
     assert code == 1 and [row["error"] for row in results] == [None, None]
+
+
+def test_results_without_git(monkeypatch):
+    """Images with CUDA often have no git."""
+    monkeypatch.syspath_prepend(str(ROOT / "dev/bench"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert importlib.import_module("machine").commit() == "unknown"
