@@ -163,12 +163,14 @@ begin_background() {
     BACKGROUND=$!
 }
 
+# shellcheck disable=SC2317  # a trap calls it
 end_background() {
     [ -z "$BACKGROUND" ] || kill "$BACKGROUND" 2>/dev/null
     BACKGROUND=""
 }
 
 # What the stage that was running has said is in the results already.
+# shellcheck disable=SC2317  # a trap calls it
 stopped() {
     event stage "$STAGE" verdict cut reason "this script was stopped"
     [ -z "$RUNNING" ] || { kill "$RUNNING" 2>/dev/null && end_group "$RUNNING"; }
@@ -295,7 +297,6 @@ main() {
     summary
     [ $FAILED = 0 ] || exit 1
     [ $LEFT_OUT = 0 ] || exit 3
-    exit 0
 }
 
 if [ "${1:-}" = --inside ] && [ -n "${WORK:-}" ]; then
@@ -304,7 +305,6 @@ if [ "${1:-}" = --inside ] && [ -n "${WORK:-}" ]; then
     # shellcheck source=scripts/gpu_runs.sh
     . scripts/gpu_runs.sh
     "stage_$2" "${@:3}"
-    exit # without reading on, as this file may have been changed meanwhile
 else
     main "$@"
-fi
+fi; exit # in the same line, which is read at once: this file may be changed while it runs
