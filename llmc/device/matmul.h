@@ -24,6 +24,14 @@ typedef enum { MATMUL_OUT_FLOATX, MATMUL_OUT_FP32 } MatmulOut;
 void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
             bool transpose_b, bool accumulate, cudaStream_t stream);
 
+// The same by a kernel of our own (kernels/matmul_plain.cu), which takes any shape and is slow. On the cuda target matmul()
+// falls back on it for a shape that cuBLASLt has no algorithm for, and says so once. Its documentation demands no alignment
+// of bf16 and fp32 operands, but does not promise an algorithm for each shape either. The shapes that occur in training
+// have leading dimensions of whole 16 bytes, as fast algorithms want them; adapters of a rank that is no multiple of 8 do
+// not.
+void matmul_plain(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
+                  bool transpose_b, bool accumulate, cudaStream_t stream);
+
 // Allocates the library's handle and workspace (once; later calls do nothing), so that no step does. Returns bytes taken
 // on the device.
 size_t matmul_prepare(void);

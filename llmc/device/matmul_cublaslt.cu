@@ -32,6 +32,7 @@ struct Plan {
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t a, b, d; // in cuBLASLt's naming
     cublasLtMatmulAlgo_t algorithm;
+    bool supported; // else matmul_plain takes its place
 };
 
 struct Shape {
@@ -97,7 +98,16 @@ static void prefer(const Product &p, cublasLtMatmulPreference_t preference, cubl
     check(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof(value)), p, "preference");
 }
 
-static cublasLtMatmulAlgo_t choose_algorithm(const Product &p, const Plan &plan) {
+static void say_plain(const Product &p) {
+    static bool said;
+    if (!said)
+        fprintf(stderr, "llmc: matmul of m=%d n=%d k=%d%s%s: cuBLASLt has no algorithm, a slow kernel is used\n", p.m,
+                p.n, p.k, p.transpose_a ? " a^T" : "", p.transpose_b ? " b^T" : "");
+    said = true;
+}
+
+// Sets the plan's algorithm and whether there is one.
+static void choose_algorithm(const Product &p, Plan &plan) {
     cublasLtMatmulPreference_t preference;
     check(cublasLtMatmulPreferenceCreate(&preference), p, "preference");
     prefer(p, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)WORKSPACE_BYTES);
@@ -108,12 +118,15 @@ static cublasLtMatmulAlgo_t choose_algorithm(const Product &p, const Plan &plan)
     prefer(p, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.d));
     cublasLtMatmulHeuristicResult_t best;
     int found = 0;
-    check(cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.a, plan.b, plan.d, plan.d, preference, 1, &best,
-                                         &found),
-          p, "choice of an algorithm");
-    check(found > 0 ? best.state : CUBLAS_STATUS_NOT_SUPPORTED, p, "choice of an algorithm");
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.a, plan.b, plan.d, plan.d,
+                                                                 preference, 1, &best, &found);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, p, "choice of an algorithm");
+    plan.supported = status == CUBLAS_STATUS_SUCCESS && found > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+    if (plan.supported)
+        plan.algorithm = best.algo;
+    else
+        say_plain(p);
     check(cublasLtMatmulPreferenceDestroy(preference), p, "preference");
-    return best.algo;
 }
 
 static Plan make_plan(const Product &p) {
@@ -123,7 +136,7 @@ static Plan make_plan(const Product &p) {
     plan.a = p.transpose_b ? make_layout(p, in, p.k, p.n) : make_layout(p, in, p.n, p.k);
     plan.b = p.transpose_a ? make_layout(p, in, p.m, p.k) : make_layout(p, in, p.k, p.m);
     plan.d = make_layout(p, out, p.n, p.m);
-    plan.algorithm = choose_algorithm(p, plan);
+    choose_algorithm(p, plan);
     return plan;
 }
 
@@ -156,6 +169,7 @@ extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b,
     matmul_prepare();
     take_workspace(stream);
     const Plan &plan = plan_of(p);
+    if (!plan.supported) return matmul_plain(d, out, a, b, m, n, k, transpose_a, transpose_b, accumulate, stream);
     const float one = 1.0f, beta = accumulate ? 1.0f : 0.0f;
     check(cublasLtMatmul(handle, plan.operation, &one, b, plan.a, a, plan.b, &beta, d, plan.d, d, plan.d,
                          &plan.algorithm, workspace, WORKSPACE_BYTES, stream),
