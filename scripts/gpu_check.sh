@@ -24,7 +24,7 @@
 #   generation     dev/bench/generate.py: new tokens per second beside transformers'
 #   pytorch        dev/bench/vs_pytorch.py: tokens per second of Llama 3.2 1B beside PyTorch's, compiled
 #   ncu            Nsight Compute's counters of the attention kernels at the shapes of 8B
-#   cudnn          --attention cudnn, where cuDNN and its frontend are found: losses near those of ours, tokens per second
+#   cudnn          --attention cudnn, where cuDNN and its frontend are found: losses near those of ours, tokens per second, tests
 #
 # A stage has at least the seconds that CALLS gives it, and besides them all that the stages before it have left. Its verdict is
 # pass, FAIL, cut (it was stopped), "not run", or partly (something in it was not run). Exit codes: 0 every stage has passed;

@@ -182,9 +182,11 @@ stage_ncu() {
         --section ComputeWorkloadAnalysis --section WarpStateStats)
     need_tool ncu "$NCU"
     need_bench
+    need_torch_on_gpu
     LLMC_TARGET=$TARGET "$NCU" --clock-control none --target-processes all --kernel-name regex:attention --launch-count 4 \
         "${sections[@]}" --csv --log-file "$OUT/ncu_attention.csv" \
-        "$PYTHON" dev/bench/accuracy.py --models 8B --only attention --errors-only 2>&1 | tee "$WORK/ncu"
+        "$PYTHON" dev/bench/accuracy.py --models "$(on_gpu && echo 8B || echo tiny)" --only attention --errors-only 2>&1 |
+        tee "$WORK/ncu"
     local code=${PIPESTATUS[0]}
     if grep -qs ERR_NVGPUCTRPERM "$WORK/ncu" "$OUT/ncu_attention.csv"; then not_run "the GPU's counters are for root alone"; fi
     [ "$code" = 0 ] || fault "ncu ended with $code: $(tail -1 "$WORK/ncu")"
@@ -206,4 +208,5 @@ stage_cudnn() {
         fact "tokens_per_second $kind" "$(median_rate "$WORK/step_$kind")"
         near_losses "$WORK/step_own" "$WORK/step_$kind" || fault "--attention $kind: losses more than 2 % from ours"
     done
+    run_tests "" tests/kernels/test_attention_cudnn.py
 }

@@ -6,7 +6,8 @@
 BESIDE=$(($(nproc) < 8 ? $(nproc) : 8)) # test files that run at a time
 TEST_FILES=(tests/kernels/test_attention.py tests/model/test_model.py tests/device/test_matmul.py tests/kernels/test_*.py
     tests/generate/test_decoder.py)
-NO_GPU_TESTS=" tests/kernels/test_machine_code.py " # which look at compiled files alone
+# what looks at compiled files alone, and what belongs to the stage cudnn
+LEFT_OUT_TESTS=" tests/kernels/test_machine_code.py tests/kernels/test_attention_cudnn.py "
 
 # ---- what a stage says
 
@@ -236,7 +237,7 @@ run_tests() { # what pytest's -k chooses, files
 stage_tests() {
     local file files=()
     for file in "${TEST_FILES[@]}"; do
-        [[ " ${files[*]} $NO_GPU_TESTS" == *" $file "* ]] || files+=("$file")
+        [[ " ${files[*]} $LEFT_OUT_TESTS" == *" $file "* ]] || files+=("$file")
     done
     on_gpu || files=("${files[@]:0:4}")
     run_tests "" "${files[@]}"

@@ -75,7 +75,7 @@ class Checkout:
             script(self.fake / "build" / name, text)
         for name in ("tests/kernels/test_attention.py", "tests/model/test_model.py", "tests/device/test_matmul.py",
                      "tests/generate/test_decoder.py", "tests/train/test_finetune.py", "tests/model/test_packed_rows.py",
-                     "tests/model/test_lora.py"):  # fmt: skip
+                     "tests/model/test_lora.py", "tests/kernels/test_attention_cudnn.py"):  # fmt: skip
             script(self.folder / name, TESTS["test_attention.py"])
 
     def start(self, *words, **environment):
@@ -163,6 +163,17 @@ def test_other_bits(checkout):
     checkout.run("--stages", "build,training", code=1, RESUMED=2)
     assert checkout.verdicts()["training: second run"] == "pass"
     assert "other losses or weights" in checkout.reason("stopped and resumed")
+
+
+def test_two_gpus(checkout):
+    """Two ranks need a launcher, which PyTorch brings."""
+    two = FAKES["nvidia-smi"].replace('echo "GPU 0: NVIDIA H200"', 'echo "GPU 0: NVIDIA H200"; echo "GPU 1: NVIDIA H200"')
+    script(checkout.fake / "bin/nvidia-smi", two)
+    checkout.run("--stages", "build,training,nccl", code=3)
+    assert checkout.verdicts()["nccl"] == "partly" and "no torchrun" in checkout.reason("two ranks, two GPUs")
+    script(checkout.fake / "bin/torchrun", 'shift 3; exec "$@"')
+    checkout.run("--stages", "build,training,nccl")
+    assert "within 2 %" in checkout.reason("two ranks, two GPUs")
 
 
 def test_not_run_is_not_passed(checkout):
