@@ -41,6 +41,7 @@
 # them (default: .deps if it exists). To make such a folder, on any machine with a network and the same type of processor:
 #   mkdir .deps && cd .deps && apt-get download libcjson-dev libcjson1 \
 #     libpcre2-dev libpcre2-8-0 libxxhash-dev && for f in *.deb; do dpkg -x "$f" .; done
+#   pip download --no-deps nvidia-cudnn-frontend==1.18.0 && unzip -d usr nvidia_cudnn_frontend*.whl 'include/*'   # for cudnn
 #
 # More variables: ARCHS (default: that of the GPU), JOBS, PYTHON (default: python3, else .venv's), SEED, DEADLINE (seconds of
 # the whole call).
