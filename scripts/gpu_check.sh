@@ -244,6 +244,7 @@ look_around() {
     SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
     if [ -z "${DEPS:-}" ] && [ -d .deps/usr ]; then DEPS=.deps; fi
     DEPS=${DEPS:-}
+    [ -z "$DEPS" ] || PATH=$PATH:$(realpath "$DEPS")/usr/bin # make or perl, where the machine has none
     COMMIT=$(git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown)
     DEVICE=${GPU:-no GPU}
     [ "$TARGET" = cuda ] || DEVICE="CPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
