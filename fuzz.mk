@@ -8,7 +8,7 @@ FUZZ_NAMES   := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fu
 FUZZ_SOURCES := $(sort $(wildcard llmc/base/*.c llmc/loader/*.c llmc/model/config_*.c)) llmc/model/no_model.c \
                 llmc/model/parameters.c llmc/eval/items.c tests/fuzz/common.c \
                 $(filter-out %_writer.c,$(sort $(wildcard llmc/checkpoint/safetensors_*.c)))
-FUZZ_FLAGS   := -std=c11 -pedantic -Wall -Wextra -Werror -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all \
+FUZZ_FLAGS   := -std=c11 -pedantic $(WARNINGS) -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all \
                 -D_GNU_SOURCE -DLLMC_PRECISION_bf16 -Illmc -Itests/fuzz $(DEPS_INCLUDES) -MMD -MP
 FUZZ_LIBS    := $(LIBDIRS) -lcjson -lpcre2-8 -lxxhash -lm
 

@@ -68,7 +68,7 @@ run_sanitized() {
 run_fuzz() {
     local log=build/fuzz.log
     say "fuzz, $FUZZ_SECONDS seconds each"
-    JOBS=$JOBS scripts/fuzz.sh --seconds "$FUZZ_SECONDS" 2>&1 | tee "$log" || FAILED=1
+    WERROR=1 JOBS=$JOBS scripts/fuzz.sh --seconds "$FUZZ_SECONDS" 2>&1 | tee "$log" || FAILED=1
     LAST_LINES+="$(tail -n 1 "$log")"$'\n'
 }
 
