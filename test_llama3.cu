@@ -568,6 +568,29 @@ static void check_same_bits(const Case *c, int steps, uint64_t seed, Random r) {
     llama3_destroy(other);
 }
 
+// The optimizer's state as a checkpoint takes it, at once into page-locked memory, against its pieces.
+static void check_snapshot(const Case *c, Random r) {
+    Llama3 *m = train(c, 1, 1, r);
+    const ParameterTable *table = llama3_parameters(m);
+    const size_t n = table->num_shard_elements, count = (size_t)llama3_training_arrays(m) * n;
+    float *locked, *found = allocate(count, sizeof *found), *piece = allocate(n, sizeof *piece);
+    bool same = true;
+    cuda_check(cudaMallocHost((void **)&locked, count * sizeof *locked));
+    llama3_get_training(m, locked);
+    memcpy(found, locked, count * sizeof *found); // all of it has come when the call returns
+    for (int array = 0; array < llama3_training_arrays(m); array++)
+        for (int i = 0; i < table->count; i++) {
+            const float *at = found + (size_t)array * n + parameter_piece(table, i, 0).at;
+            llama3_get_training_piece(m, (TrainingArray)array, i, 0, size_of(&table->tensors[i]), piece);
+            same = same && memcmp(at, piece, size_of(&table->tensors[i]) * sizeof *piece) == 0;
+        }
+    verdict(same, "%s: the optimizer's state at once is %s its pieces", c->name, same ? "that of" : "NOT that of");
+    cuda_check(cudaFreeHost(locked));
+    free(found);
+    free(piece);
+    llama3_destroy(m);
+}
+
 // ---- program
 
 typedef struct {
@@ -620,6 +643,7 @@ static void run_checks(const Arguments *arguments) {
     check_no_targets(c, random_for(seed, 101));
     check_logits(c, random_for(seed, 102));
     check_same_bits(c, 3, seed, random_for(seed, 103));
+    check_snapshot(c, random_for(seed, 106));
     check_curve(c, steps, random_for(seed, 104));
     if (!arguments->small) check_curve(&cases[1], steps, random_for(seed, 105));
 }

@@ -5,6 +5,7 @@
 #     seeds    every test, with other inputs
 #     kills    processes killed, stopped and hung at random moments, more often than the usual tests do
 #     faults   every call that fails or is the last one, and damaged files
+#     streams  streams that run late, and every call that orders them left out in turn
 #     fuzz     every reader of foreign files, an hour's tenth each
 #
 # What failed is in build/soak/ROUND-WHAT.log with the seed that repeats it (LLMC_TEST_SEED). The last line counts: N passed,
@@ -15,7 +16,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 HOURS=8
-ALL=(seeds kills faults fuzz)
+ALL=(seeds kills faults streams fuzz)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -31,6 +32,7 @@ run_one() {
         seeds) run_pytest ;;
         kills) run_pytest -k "kill or killed or stopped or hung or signal" ;;
         faults) run_pytest -k "fault or fails or wrong or damage or broken or refused" ;;
+        streams) run_pytest -k test_streams ;;
         fuzz) scripts/fuzz.sh --seconds 360 ;;
     esac
 }
