@@ -5,7 +5,8 @@
 //   O, dO                                [B, T, NH HD]             likewise with W = NH HD
 //   stats, natural logarithm             [B, NH, T]
 //
-// The composite form of SDPA is asked for, since its graph is the same in every version of cuDNN that we build with.
+// The composite form of SDPA is asked for: with cudnn-frontend 1.18 it is the same graph of plain operations for every cuDNN 9,
+// which a stand-in computes where there is no GPU (dev/standins/cudnn.h).
 #include "kernels/attention_cudnn.h"
 
 #include <cudnn_frontend.h>
@@ -128,12 +129,19 @@ int cudnn_attention_check(Error *err) {
     return fail_input(err, "cuDNN's attention computes in bf16, and this program was built with PRECISION=fp32");
 }
 
+const char *cudnn_attention_version(void) {
+    static char text[32];
+    const size_t version = cudnnGetVersion();
+    snprintf(text, sizeof text, "%zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
+    return text;
+}
+
 // cuDNN's messages have several lines, of which the first says what.
 static int fail_plan(AttentionShape s, Failure why, Error *err) {
     const std::string text = why.get_message();
-    return fail_input(err, "cuDNN %zu has no attention for rows of %d tokens with %d heads over %d of %d here: %.*s",
-                      fe::detail::get_backend_version(), s.T, s.NH, s.NKV, s.HD,
-                      (int)std::min<size_t>(text.find('\n'), 400), text.c_str());
+    return fail_input(err, "cuDNN %s has no attention for rows of %d tokens with %d heads over %d of %d here: %.*s",
+                      cudnn_attention_version(), s.T, s.NH, s.NKV, s.HD, (int)std::min<size_t>(text.find('\n'), 400),
+                      text.c_str());
 }
 
 int cudnn_attention_create(CudnnAttention **out, AttentionShape shape, CudnnBackward backward,

@@ -28,6 +28,9 @@ typedef enum {
 // Errors: 2 (built without cuDNN, or in fp32).
 int cudnn_attention_check(Error *err);
 
+// The version of cuDNN that computes: "9.19.0".
+const char *cudnn_attention_version(void);
+
 // A device that is not here.
 typedef struct {
     int sm;                 // 90

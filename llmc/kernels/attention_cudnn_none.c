@@ -14,6 +14,8 @@ int cudnn_attention_create(CudnnAttention **out, AttentionShape shape, CudnnBack
     return cudnn_attention_check(err);
 }
 
+const char *cudnn_attention_version(void) { return "none"; }
+
 // No attention was created: the others are never called.
 void cudnn_attention_destroy(CudnnAttention *a) { (void)a; }
 size_t cudnn_attention_workspace(const CudnnAttention *a) {

@@ -268,8 +268,8 @@ int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape
 
 void llama3_destroy(Llama3 *m) {
     if (!m) return;
-    free_tables(m);
     cuda_check(cudaStreamSynchronize(m->stream));
+    free_tables(m);
     memory_free(&m->memory);
     llama3_free_batches(m);
     cuda_check(cudaFreeHost(m->step.host_scalars));

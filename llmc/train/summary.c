@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/version.h"
+#include "kernels/attention_cudnn.h"
 #include "train/evaluate.h"
 
 enum { SUMMARY_INDENT = 10 }; // of the text after a line's name
@@ -18,7 +19,8 @@ static void print_ranks(const Run *run) {
 // Prints what is computed by cuDNN and what is not.
 static void print_attention(const Options *o) {
     if (o->attention == ATTENTION_OWN) return;
-    progress_line(stdout, SUMMARY_INDENT, "attention by cuDNN in training and validation, %s; %s",
+    progress_line(stdout, SUMMARY_INDENT, "attention by cuDNN %s in training and validation, %s; %s",
+                  cudnn_attention_version(),
                   o->attention == ATTENTION_CUDNN ? "deterministic" : "every run has other bits",
                   "evaluations of --eval-tasks and samples by this program's kernels");
 }
