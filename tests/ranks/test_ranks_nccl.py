@@ -144,7 +144,7 @@ def test_a_call_that_fails(place, call, where, words):
 
 # ---- a rank dies
 
-LINE = r"train_llama3: rank {rank} \(\S+/{pid}\) {words}; last step \d+; training, last seen (in|after) #\d+ .*; ranks? .*wait.*\n"
+LINE = r"train_llama3: rank {rank} \(\S+/{pid}\) {words}; last step \d+; \w+, last seen (in|after) #\d+ .*; ranks? .*\n"
 
 
 @pytest.mark.parametrize("launcher, number, words", [
