@@ -23,7 +23,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILDS = [f"build/cuda-on-cpu{kind}-coverage" for kind in ("", "-fp32")]
 HEADERS = ("llmc/device/device.h", "llmc/device/launch.h")
-QUICK = ["tests/standins", "tests/comm", "tests/ranks/test_ranks_train.py", "tests/ranks/test_ranks_faults.py"]
+QUICK = ["tests/standins", "tests/comm", "tests/ranks/test_ranks_train.py", "tests/ranks/test_ranks_faults.py",
+         "tests/ranks/test_ranks_nccl.py"]
 # kernels are the cpu target's, so its tests and those of kernels add nothing; scripts and data are Python
 ALL = [f"tests/{name}" for name in ("standins comm ranks device model train checkpoint eval generate loader options recipe run tools "
                                     "test_program.py").split()]  # fmt: skip

@@ -6,6 +6,7 @@
 #     kills    processes killed, stopped and hung at random moments, more often than the usual tests do
 #     faults   every call that fails or is the last one, and damaged files
 #     streams  streams that run late, and every call that orders them left out in turn
+#     nccl     many ranks by NCCL instead of MPI, on its stand-in, with streams that run at once, late, and in a seed's order
 #     fuzz     every reader of foreign files, an hour's tenth each
 #
 # What failed is in build/soak/ROUND-WHAT.log with the seed that repeats it (LLMC_TEST_SEED). The last line counts: N passed,
@@ -16,7 +17,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 HOURS=8
-ALL=(seeds kills faults streams fuzz)
+ALL=(seeds kills faults streams nccl fuzz)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -27,12 +28,24 @@ fail() {
 
 run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest tests -q -rs -n "$JOBS" --dist worksteal "$@"; }
 
+run_nccl() {
+    local mode status=0
+    make -s -j "$JOBS" TARGET=cuda-on-cpu PRECISION=fp32 || return
+    export LLMC_BUILD=build/cuda-on-cpu:build/cuda-on-cpu-fp32
+    for mode in eager lazy "random:$LLMC_TEST_SEED"; do
+        LLMC_HOST_STREAMS=$mode run_pytest -k "(test_ranks_ or test_comm or test_start) and not nccl" || status=1
+    done
+    unset LLMC_BUILD
+    return "$status"
+}
+
 run_one() {
     case $1 in
         seeds) run_pytest ;;
         kills) run_pytest -k "kill or killed or stopped or hung or signal" ;;
         faults) run_pytest -k "fault or fails or wrong or damage or broken or refused" ;;
         streams) run_pytest -k test_streams ;;
+        nccl) run_nccl ;;
         fuzz) scripts/fuzz.sh --seconds 360 ;;
     esac
 }

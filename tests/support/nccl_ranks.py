@@ -16,7 +16,7 @@ from ctypes import byref, c_int, c_size_t, c_void_p
 
 from waiting import wait_until
 
-BUILD = pathlib.Path(__file__).resolve().parents[2] / "build/cuda-on-cpu"
+BUILD = pathlib.Path(__file__).resolve().parents[2] / "build" / os.environ.get("LLMC_ON_CPU_BUILD", "cuda-on-cpu")
 SUM, MAX = 0, 2
 UINT8, INT64, FLOAT, BFLOAT16 = 1, 4, 7, 9
 WIDTH = {UINT8: 1, INT64: 8, FLOAT: 4, BFLOAT16: 2}
