@@ -143,7 +143,8 @@ def checksums(place, steps):
 
 def check_bits(place):
     """The run goes on to the next step whose weights are told. All that it told are those of a run that nobody disturbed."""
-    saved = int(os.readlink(place.output / "checkpoints" / "latest").removeprefix("step_"))
+    latest = place.output / "checkpoints" / "latest"
+    saved = int(os.readlink(latest).removeprefix("step_")) if latest.is_symlink() else 0  # each attempt was ended before
     steps = (saved // CHECKSUM_EVERY + 2) * CHECKSUM_EVERY
     found = checksums(place, steps)
     place.output = place.folder / "undisturbed"

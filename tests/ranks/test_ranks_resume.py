@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ranks
-from trainrun import MANY_RANKS, T, Workplace, losses, program, read_log, snapshot
+from trainrun import MANY_RANKS, ON_CPU, T, Workplace, losses, program, read_log, snapshot
 from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not MANY_RANKS, reason="ranks that outnumber the GPUs: the cpu target's tests")
@@ -128,6 +128,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path, rank, numb
 # ---- writes that fail
 
 
+@pytest.mark.skipif(not ON_CPU, reason="a limit for files is one for the memory that NCCL's ranks share")
 def test_a_part_that_cannot_be_written(tmp_path):
     """The disk of one rank is full: no checkpoint, training goes on, the last failure is the run's; what was there stays."""
     work = Workplace(tmp_path)
