@@ -112,7 +112,8 @@ def products(side, s):
             ours = side.bench.call("matmul", d, kind, *stored, m, n, k, *transposed, False)
             ours()
             side.lib.check(side.lib.c.cudaDeviceSynchronize(), "matmul")
-            yield f"{layer} {name}", (m, n, k), 2 * m * n * k, ours, lambda a=a, b=b: a @ b, [(name, d, a @ b, a.double() @ b.double())]
+            judged = [(name, d, a @ b, a.double() @ b.double())]
+            yield f"{layer} {name}", (m, n, k), 2 * m * n * k, ours, lambda a=a, b=b: a @ b, judged
 
 
 def judge(outputs):
@@ -145,7 +146,8 @@ def print_row(row):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="1B,8B", help=f"whose shapes to use, of {', '.join(kernels.MODELS)} (default: %(default)s)")
+    known = ", ".join(kernels.MODELS)
+    parser.add_argument("--models", default="1B,8B", help=f"whose shapes to use, of {known} (default: %(default)s)")
     parser.add_argument("--only", choices=["attention", "products"], help="default: both")
     parser.add_argument("--errors-only", action="store_true", help="measure no rates: each function runs once")
     parser.add_argument("--seed", type=int, default=1, help="of the inputs (default: %(default)s)")

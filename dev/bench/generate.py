@@ -35,7 +35,8 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=32, help="new tokens per text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
-    parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default=default)
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 

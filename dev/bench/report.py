@@ -60,8 +60,8 @@ def shape(row):
 
 def show_benchmarks(folder):
     for name in ("accuracy_attention", "accuracy_products"):
-        rows = [(r["model"], r["case"], shape(r), f"{r['error'] or float('nan'):.2e}", f"{r['torch_error']:.2e}", "yes" if r["ok"] else "NO",
-                 f"{r.get('tflops', float('nan')):.3g}", f"{r.get('torch_tflops', float('nan')):.3g}")
+        rows = [(r["model"], r["case"], shape(r), f"{r['error'] or float('nan'):.2e}", f"{r['torch_error']:.2e}",
+                 "yes" if r["ok"] else "NO", f"{r.get('tflops', float('nan')):.3g}", f"{r.get('torch_tflops', float('nan')):.3g}")
                 for r in load(folder, name).get("results", [])]  # fmt: skip
         head = ("model", "case", "shape", "error", "PyTorch's", "within limit", "TFLOP/s", "PyTorch's")
         table(name.replace("_", ": "), head, rows)
@@ -74,6 +74,9 @@ def show_benchmarks(folder):
     ours = next((rate for name, rate in rates.items() if name.startswith("train_llama3")), None)
     rows = [(name, f"{rate:.0f}", f"{ours / rate:.2f}" if ours else "") for name, rate in rates.items()]
     table("Training steps", ("side", "tokens/s", "ours / theirs"), rows)
+    rows = [(r["precision"], r["batch"], f"{r['ours']:.1f}", f"{r['transformers']:.1f}", f"{r['ratio']:.2f}")
+            for r in load(folder, "generate").get("results", [])]  # fmt: skip
+    table("Generation, tokens/s", ("dtype", "batch", "ours", "transformers", "ours / theirs"), rows)
 
 
 def main():

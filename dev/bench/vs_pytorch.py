@@ -38,7 +38,8 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps per turn (default: %(default)s)")
-    parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default=default)
     parser.add_argument("--models", default="lean,transformers", help="PyTorch models (default: %(default)s)")
     parser.add_argument("--modes", default="eager,compiled", help="modes of PyTorch (default: %(default)s)")
     parser.add_argument("--precisions", default="fp32,bf16", help="precisions of PyTorch (default: %(default)s)")

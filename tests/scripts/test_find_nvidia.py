@@ -41,7 +41,8 @@ def value_of_program(folder, **environment):
     """What a program that is built with the options prints: the header's value and the library's."""
     compiling = find(folder, "compile", "odd.h", "odd", **environment)
     linking = find(folder, "link", "odd.h", "odd", **environment)
-    (folder / "main.c").write_text('#include <odd.h>\n#include <stdio.h>\nint main(void) { printf("%d %d", ODD, odd_value()); }\n')
+    source = '#include <odd.h>\n#include <stdio.h>\nint main(void) { printf("%d %d", ODD, odd_value()); }\n'
+    (folder / "main.c").write_text(source)
     subprocess.run(f"gcc {compiling} -o main main.c {linking}", shell=True, cwd=folder, check=True)
     return subprocess.run([folder / "main"], capture_output=True, text=True, check=True).stdout
 
@@ -73,7 +74,8 @@ def test_usage(checkout):
 def test_warnings(target, tmp_path):
     """A warning stops our own tests, not the build of somebody whose compiler warns of more."""
     make = ["make", "-n", f"TARGET={target}", f"BUILD={tmp_path}", "CUDA_HOME=/usr"]
-    as_user, as_test = (subprocess.run([*make, *more], cwd=ROOT, capture_output=True, text=True).stdout for more in ([], ["WERROR=1"]))
+    as_user, as_test = (subprocess.run([*make, *more], cwd=ROOT, capture_output=True, text=True).stdout
+                        for more in ([], ["WERROR=1"]))  # fmt: skip
     compiling = [line for line in as_test.splitlines() if " -c " in line]
     assert compiling and all("-Werror" in line for line in compiling)
     assert "-Werror" not in as_user

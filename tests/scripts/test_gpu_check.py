@@ -1,4 +1,4 @@
-"""scripts/gpu_check.sh in a checkout whose programs are fakes: what it calls, what it concludes, and what it leaves when it is cut."""
+"""scripts/gpu_check.sh in a checkout whose programs are fakes: what it calls and concludes, and what it leaves when it is cut."""
 
 import importlib
 import json
@@ -144,7 +144,7 @@ def test_both_calls(checkout):
 
 
 def test_faults(checkout):
-    """A program that fails, a test file that ends its process, one that fails and one that skips: the others are judged all the same."""
+    """A program that fails, a test file that ends its process, one that fails, one that skips: the others are judged all the same."""
     for name, text in TESTS.items():
         script(checkout.folder / "tests/kernels" / name, text)
     script(checkout.fake / "build/test_llama3", r"""printf 'FAIL "gra\\dient"\a\n'; exit 1""")
@@ -179,7 +179,7 @@ def test_two_gpus(checkout):
 def test_not_run_is_not_passed(checkout):
     """Neither a stage nor a part of one; the exit code tells."""
     script(checkout.folder / "tests/kernels/test_adamw.py", TESTS["test_adamw.py"])
-    script(checkout.folder / "tests/kernels/test_rope.py", """echo "ModuleNotFoundError: No module named 'peft'"; echo "1 error"; exit 2""")
+    script(checkout.folder / "tests/kernels/test_rope.py", """echo "ModuleNotFoundError: No module named 'peft'"; exit 2""")
     checkout.run("--stages", "build,tests", code=3)
     assert checkout.verdicts()["tests"] == "partly"
     assert "test_adamw" in checkout.reason("tests") and "test_rope" in checkout.reason("tests")
@@ -220,17 +220,18 @@ def test_the_call_is_cut(checkout, number):
     """What was known by then is in the results, in whole lines; a signal that can be seen stops everything."""
     script(checkout.folder / "tests/kernels/test_rope.py", HANGS)
     process = checkout.start("--stages", "device,build,tests,training")
-    wait_until(lambda: (checkout.fake / "hanging").exists() and "tests: tests/model/test_model.py" in checkout.verdicts(), "a test that hangs")
+    hanging = checkout.fake / "hanging"
+    wait_until(lambda: hanging.exists() and "tests: tests/model/test_model.py" in checkout.verdicts(), "a test that hangs")
     process.send_signal(number)
     process.wait()
     found = checkout.verdicts()
     assert found["device"] == found["build"] == "pass" and found["tests: tests/kernels/test_attention.py"] == "pass"
     assert found["tests"] == ("cut" if number == signal.SIGTERM else "begun") and "training" not in found
-    hanging = [int(pid) for pid in (checkout.fake / "hanging").read_text().split()]
+    pids = [int(pid) for pid in hanging.read_text().split()]
     if number == signal.SIGTERM:
-        for pid in hanging:
+        for pid in pids:
             wait_until(lambda pid=pid: not is_alive(pid), f"process {pid} to end")
-    for pid in filter(is_alive, hanging):
+    for pid in filter(is_alive, pids):
         os.kill(pid, signal.SIGKILL)
 
 
@@ -250,7 +251,8 @@ def test_that_ends_its_process():
 def test_tests_behind_a_lost_device(tmp_path):
     """They run in another process, as gpu_check.sh calls pytest."""
     (tmp_path / "test_lost.py").write_text(LOST)
-    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pytest.ini", "--rootdir", ROOT, "-p", "conftest", "-n", "1", "--max-worker-restart", "8"]
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pytest.ini", "--rootdir", ROOT, "-p", "conftest"]
+    command += ["-n", "1", "--max-worker-restart", "8"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run([*command, tmp_path / "test_lost.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "1 passed" in done.stdout.splitlines()[-1], done.stdout + done.stderr
@@ -279,7 +281,8 @@ def test_accuracy(monkeypatch, tmp_path):
     accuracy = importlib.import_module("accuracy")
 
     def code_of(words):
-        monkeypatch.setattr(sys, "argv", ["accuracy.py", "--models", "tiny", "--errors-only", "--json", f"{tmp_path}/found.json", *words])
+        given = ["accuracy.py", "--models", "tiny", "--errors-only", "--json", f"{tmp_path}/found.json", *words]
+        monkeypatch.setattr(sys, "argv", given)
         with pytest.raises(SystemExit) as end:
             accuracy.main()
         return end.value.code, json.loads((tmp_path / "found.json").read_text())["results"]
