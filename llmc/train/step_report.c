@@ -39,8 +39,9 @@ static void show(Pace *pace, const StepReport *report, const Run *run, int64_t s
     s->loss = report->loss;
     s->lr = report->lr;
     s->grad_norm = report->grad_norm;
-    // smoothed over about the last ten steps to be readable; the log has each step's own
-    const double weight = here <= 2 ? 1 : 0.1;
+    // smoothed over about the last ten steps to be readable, without the first two, in which libraries choose and kernels
+    // are loaded; the log has each step's own
+    const double weight = here <= 3 ? 1 : 0.1;
     s->tokens_per_second = (here == 1 ? 0 : (1 - weight) * s->tokens_per_second) + weight * report->tokens_per_second;
     if (pace->peak_flops > 0)
         s->share_of_peak = s->tokens_per_second * pace->flops_per_token / (pace->peak_flops * run->team.size);
