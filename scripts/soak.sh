@@ -7,6 +7,7 @@
 #     faults   every call that fails or is the last one, and damaged files
 #     streams  streams that run late, and every call that orders them left out in turn
 #     nccl     many ranks by NCCL instead of MPI, on its stand-in, with streams that run at once, late, and in a seed's order
+#     gpu      both calls of scripts/gpu_check.sh, rehearsed without a GPU
 #     fuzz     every reader of foreign files, an hour's tenth each
 #
 # What failed is in build/soak/ROUND-WHAT.log with the seed that repeats it (LLMC_TEST_SEED). The last line counts: N passed,
@@ -17,7 +18,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 HOURS=8
-ALL=(seeds kills faults streams nccl fuzz)
+ALL=(seeds kills faults streams nccl gpu fuzz)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -39,6 +40,18 @@ run_nccl() {
     return "$status"
 }
 
+# Where tools of CUDA are missing, some stages are not run, which is exit code 3.
+run_gpu() {
+    local call status=0 code
+    for call in first second; do
+        code=0
+        env -u LLMC_SOAK DEADLINE=1200 SEED="$LLMC_TEST_SEED" OUT=build/soak/gpu \
+            scripts/gpu_check.sh "$call" --target cuda-on-cpu || code=$?
+        [ $code = 0 ] || [ $code = 3 ] || status=1
+    done
+    return $status
+}
+
 run_one() {
     case $1 in
         seeds) run_pytest ;;
@@ -46,6 +59,7 @@ run_one() {
         faults) run_pytest -k "fault or fails or wrong or damage or broken or refused" ;;
         streams) run_pytest -k test_streams ;;
         nccl) run_nccl ;;
+        gpu) run_gpu ;;
         fuzz) scripts/fuzz.sh --seconds 360 ;;
     esac
 }
