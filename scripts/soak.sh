@@ -32,6 +32,7 @@ run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest tests -q -rs -n "$
 run_nccl() {
     local mode status=0
     make -s -j "$JOBS" TARGET=cuda-on-cpu PRECISION=fp32 || return
+    make -s -j "$JOBS" TARGET=cuda-on-cpu PRECISION=fp32 SANITIZE=thread || return
     export LLMC_BUILD=build/cuda-on-cpu:build/cuda-on-cpu-fp32
     for mode in eager lazy "random:$LLMC_TEST_SEED"; do
         LLMC_HOST_STREAMS=$mode run_pytest -k "(test_ranks_ or test_comm or test_start) and not nccl" || status=1

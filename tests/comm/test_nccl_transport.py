@@ -3,6 +3,7 @@ names that build."""
 
 import json
 import random
+import subprocess
 import sys
 
 import pytest
@@ -18,11 +19,11 @@ RANDOM = f"random:{random.Random(SEED).randrange(1, 1 << 30)}"
 MODES = {"eager": "eager", "lazy": "lazy", "random": RANDOM}
 
 
-def run(cases, count, mode="eager", launcher=ranks.mpirun, build=oncpu.ON_CPU, folder="", code=0, ended=0):
-    """What each rank's cases returned. ended: ranks that say nothing."""
+def run(cases, count, mode="eager", launcher=ranks.mpirun, build=oncpu.ON_CPU, folder="", code=0, ended=0, before=()):
+    """What each rank's cases returned. ended: ranks that say nothing; before: words before a rank's command."""
     oncpu.need()
     environment = {"LLMC_BUILD": str(build), "LLMC_HOST_STREAMS": MODES[mode], "COMM_RANK_FOLDER": str(folder)}
-    done = ranks.run([sys.executable, RANK, cases, SEED], count, 120, environment, launcher=launcher)
+    done = ranks.run([*before, sys.executable, RANK, cases, SEED], count, 120, environment, launcher=launcher)
     assert done.returncode == code and done.stderr == "", (done.returncode, done.stderr)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == count - ended
@@ -43,6 +44,18 @@ def test_bits_and_places():
 
 def test_the_host_is_not_held_up(tmp_path):
     run("late", 3, "lazy", folder=tmp_path)
+
+
+@pytest.mark.parametrize("build", ["cuda-on-cpu", "cuda-on-cpu-fp32-race"])
+def test_a_watchdog_asks_meanwhile(build):
+    """With ThreadSanitizer too, where scripts/soak.sh has built that."""
+    folder, before = llmc.ROOT / "build" / build, []
+    if build != "cuda-on-cpu":
+        if not (folder / "libllmc.so").exists():
+            pytest.skip(f"build/{build} is missing: make TARGET=cuda-on-cpu PRECISION=fp32 SANITIZE=thread")
+        library = subprocess.run(["gcc", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True).stdout.strip()
+        before = ["env", f"LD_PRELOAD={library}", "TSAN_OPTIONS=ignore_noninstrumented_modules=1"]
+    run("watched", 2, "random", ranks.by_variables, folder, before=before)
 
 
 def test_a_rank_that_died(tmp_path):

@@ -11,6 +11,7 @@ import pathlib
 import resource
 import signal
 import sys
+import threading
 import time
 import zlib
 from ctypes import byref, c_char, c_char_p, c_double, c_int64, c_size_t, c_uint64, c_void_p
@@ -265,6 +266,23 @@ def late(world, seed):
     return time.process_time() - used
 
 
+def watched(world, seed):
+    """Another thread asks all the time, as the watchdog's does: while groups are made and collectives are queued."""
+    ended, error = threading.Event(), hostlib.Error()
+
+    def ask():
+        while not ended.wait(0.001):
+            status = world.status()
+            assert status.ended <= status.begun and c.world_check(world.world, byref(error)) == 0, error.message
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for case in (groups, order, full_queue):
+        case(world, seed)
+    ended.set()
+    thread.join()
+
+
 def lost(world, seed):
     """Rank 1 dies in a collective. The others learn of it from NCCL, and can close the world: what is under way is broken off."""
     group, data, error = world.split(0), Device(np.ones(1000, np.float32)), hostlib.Error()
@@ -340,7 +358,7 @@ def ranks_of_machine(world, seed):
     return [world.rank, world.size, c.world_local_rank(world.world), c.world_local_size(world.world), name]
 
 
-CASES = [reduce_scatter, all_reduce, all_gather, broadcast, groups, order, full_queue, waits, late, lost, hidden, host, bits,
+CASES = [reduce_scatter, all_reduce, all_gather, broadcast, groups, order, full_queue, waits, late, watched, lost, hidden, host, bits,
          ranks_of_machine]  # fmt: skip
 
 if __name__ == "__main__":
