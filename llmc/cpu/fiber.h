@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "fast_math.h"
+#include "launch_record.h"
 #include "streams.h"
 #include "vector_types.h"
 
@@ -31,7 +32,7 @@ extern __thread HostThread *host_thread;
 
 // A kernel with its arguments bound.
 struct HostKernel {
-    const char *name; // as written at the launch
+    const char *name; // with its template arguments
     void (*call)(const void *self);
     const void *self;
 };

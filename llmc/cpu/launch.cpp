@@ -65,16 +65,17 @@ static void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dyn
 void host_check_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, bool fibers) {
     const long threads = (long)block.x * block.y * block.z;
     const bool grid_fits = grid.x && grid.y && grid.z && grid.x < 1u << 31 && grid.y < 1u << 16 && grid.z < 1u << 16;
-    if (threads > 0 && threads <= MAX_THREADS && (!fibers || threads % LANES == 0) && grid_fits &&
-        shared_bytes <= SHARED_LIMIT)
-        return;
+    const bool block_fits = threads > 0 && threads <= MAX_THREADS && block.z <= MAX_BLOCK_Z;
+    if (block_fits && (!fibers || threads % LANES == 0) && grid_fits && shared_bytes <= SHARED_LIMIT)
+        return host_record_launch(name, threads, shared_bytes);
     fprintf(stderr, "llmc: kernel %s: ", name);
     if (!grid_fits)
         fprintf(stderr, "grid of %ux%ux%u blocks, expected 1 to 2147483647 x 65535 x 65535\n", grid.x, grid.y, grid.z);
     else if (shared_bytes > SHARED_LIMIT)
         fprintf(stderr, "%zu bytes of shared memory, expected at most %d\n", shared_bytes, SHARED_LIMIT);
     else
-        fprintf(stderr, "block of %ld threads, expected a multiple of 32 up to 1024\n", threads);
+        fprintf(stderr, "block of %ux%ux%u threads, expected a multiple of 32 up to 1024, at most 64 of them along z\n",
+                block.x, block.y, block.z);
     _Exit(1);
 }
 

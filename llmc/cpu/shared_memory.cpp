@@ -20,7 +20,7 @@ static int shared_poison() { return !host_seed() ? 0xFF : host_seed() % 2 ? 0x7F
 
 static void *take_shared(Worker &w, size_t bytes) {
     size_t rounded = (bytes + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
-    if (w.shared_used + rounded + SHARED_GUARD > SHARED_BYTES) report(w, "more than 227 KiB of shared memory");
+    if (w.shared_used + rounded + SHARED_GUARD > SHARED_BYTES) report(w, "more than 99 KiB of shared memory");
     char *start = w.shared + w.shared_used;
     w.shared_used += rounded + SHARED_GUARD;
 #if CHECKED_BUILD

@@ -23,9 +23,9 @@ __host__ __device__ constexpr long ceil_div(long a, long b) { return (a + b - 1)
 #define HOST_KERNEL(kernel)                                                                                            \
     [](const auto &...host_args) __attribute__((always_inline)) { kernel(host_args...); }
 #define launch(kernel, grid, block, shared_bytes, stream, ...)                                                         \
-    host_submit(#kernel, grid, block, shared_bytes, stream, HOST_KERNEL(kernel), ##__VA_ARGS__)
+    host_submit(host_kernel_name<kernel>(), grid, block, shared_bytes, stream, HOST_KERNEL(kernel), ##__VA_ARGS__)
 #define launch_pointwise(kernel, grid, block, stream, ...)                                                             \
-    host_submit_pointwise(#kernel, grid, block, stream, HOST_KERNEL(kernel), ##__VA_ARGS__)
+    host_submit_pointwise(host_kernel_name<kernel>(), grid, block, stream, HOST_KERNEL(kernel), ##__VA_ARGS__)
 #define SHARED(type, name, count) type *const name = (type *)host_shared(sizeof(type) * (count))
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)host_shared_dynamic()
 

@@ -18,7 +18,8 @@ typedef Pack<floatX, CHUNK> Chunk;
 
 enum { WARPS = 4 };            // of a block, where a warp has a row
 enum { BLOCK_ROW_CHUNKS = 4 }; // a thread's chunks of a row that a block has
-enum { MAX_C = 1024 * CHUNK * BLOCK_ROW_CHUNKS };
+enum { MAX_BLOCK = 1024, MAX_C = MAX_BLOCK * CHUNK * BLOCK_ROW_CHUNKS };
+enum { KEEPING_BLOCK = 512 }; // the largest whose threads have the registers to keep x and dout in the backward pass
 enum { MAX_GROUPS = 512, MIN_GROUP_ROWS = 32, SEGMENT = 32 }; // of the backward pass
 
 // Which rows and chunks are this thread's: a group of `width` threads, of which it is number `rank`.
@@ -79,8 +80,9 @@ __device__ __forceinline__ float sum_of_squares(const Chunk &x) {
 
 // ADD: the norm of x + branch_out, which is written to `sum`.
 template <bool ADD, bool BLOCK_ROW, int ROWS, int CHUNKS>
-__global__ void forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
-                               const floatX *weight, int N, int C, float eps) {
+__global__ void __launch_bounds__(BLOCK_ROW ? MAX_BLOCK : WARPS * 32)
+    forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
+                   const floatX *weight, int N, int C, float eps) {
     const Place at = place<BLOCK_ROW>();
     const int first = at.group * ROWS;
     if (first >= N) return; // all threads of a group together
@@ -130,9 +132,11 @@ __device__ __forceinline__ void add_gradient(float (&dx)[CHUNK], const Chunk &x,
 }
 
 // partial [groups, C] = each group's part of dweight.
-template <bool BLOCK_ROW, int ROWS, int CHUNKS>
-__global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual,
-                                const floatX *x, const floatX *weight, const float *rstd, int N, int C, int groups) {
+template <bool BLOCK_ROW, int ROWS, int CHUNKS, int THREADS>
+__global__ void __launch_bounds__(THREADS)
+    backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
+                    const floatX *weight, const float *rstd, int N, int C, int groups) {
+    constexpr bool KEEP = THREADS <= KEEPING_BLOCK; // else they are read again, from the cache
     const Place at = place<BLOCK_ROW>();
     if (at.group >= groups) return;
     float dweight[CHUNKS][CHUNK] = {};
@@ -149,7 +153,8 @@ __global__ void backward_kernel(floatX *dx, float *partial, const floatX *dout, 
             const float scale = rstd[first + r], along = fast_divide(scale * scale * dot[r], (float)C);
             float result[CHUNK] = {};
             if (dresidual) load_vec(result, dresidual + i);
-            add_gradient(result, row[r][k], drow[r][k], w, scale, along);
+            add_gradient(result, KEEP ? row[r][k] : access_as<Chunk>(x + i),
+                         KEEP ? drow[r][k] : access_as<Chunk>(dout + i), w, scale, along);
             store_vec(dx + i, result);
         });
     }
@@ -215,7 +220,14 @@ static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, cons
 template <int ROWS, int CHUNKS>
 static void backward_warps(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
                            const floatX *weight, const float *rstd, int N, int C, int groups, cudaStream_t stream) {
-    launch((backward_kernel<false, ROWS, CHUNKS>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0, stream, dx,
+    launch((backward_kernel<false, ROWS, CHUNKS, WARPS * 32>), dim3(ceil_div(groups, (int)WARPS)), dim3(WARPS * 32), 0,
+           stream, dx, partial, dout, dresidual, x, weight, rstd, N, C, groups);
+}
+
+template <int THREADS>
+static void backward_block(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
+                           const floatX *weight, const float *rstd, int N, int C, int groups, cudaStream_t stream) {
+    launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS, THREADS>), dim3(groups), dim3(row_threads(C)), 0, stream, dx,
            partial, dout, dresidual, x, weight, rstd, N, C, groups);
 }
 
@@ -243,8 +255,9 @@ extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, con
         backward_warps<4, 2>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
     else if (C <= 1024)
         backward_warps<2, 4>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+    else if (row_threads(C) <= KEEPING_BLOCK)
+        backward_block<KEEPING_BLOCK>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
     else
-        launch((backward_kernel<true, 1, BLOCK_ROW_CHUNKS>), dim3(groups), dim3(row_threads(C)), 0, stream, dx, scratch,
-               dout, dresidual, x, weight, rstd, N, C, groups);
+        backward_block<MAX_BLOCK>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
     sum_groups(dweight, scratch, groups, C, stream);
 }

@@ -6,7 +6,7 @@
     { #name, offsetof(LlamaConfig, name), min, max, multiple, absent }
 const IntField llama_int_fields[INT_FIELDS] = {
     INT_FIELD(vocab_size, 2, 1 << 24, 1, REQUIRED),
-    INT_FIELD(hidden_size, 8, 1 << 18, 8, REQUIRED),
+    INT_FIELD(hidden_size, 8, 1 << 15, 8, REQUIRED),
     INT_FIELD(intermediate_size, 8, 1 << 20, 8, REQUIRED),
     INT_FIELD(num_hidden_layers, 1, 1 << 12, 1, REQUIRED),
     INT_FIELD(num_attention_heads, 1, 1 << 12, 1, REQUIRED),

@@ -153,13 +153,14 @@ def launcher():
 @pytest.mark.parametrize(
     "case, words",
     [
-        (0, "block of 48 threads"),
-        (1, "block of 2048 threads"),
-        (2, "block of 0 threads"),
+        (0, "block of 48x1x1 threads"),
+        (1, "block of 2048x1x1 threads"),
+        (2, "block of 0x1x1 threads"),
         (3, "grid of 1x65536x1 blocks"),
         (4, "grid of 1x1x65536 blocks"),
         (5, "grid of 0x1x1 blocks"),
-        (6, "233472 bytes of shared memory"),
+        (6, "102400 bytes of shared memory"),
+        (8, "block of 1x1x96 threads"),
     ],
 )
 def test_launch_refused(launcher, case, words):

@@ -271,6 +271,7 @@ REFUSED = [
     ({"head_dim": 272}, ["head_dim", "272", "256"]),
     ({"head_dim": 0}, ["head_dim", "0"]),
     ({"hidden_size": 2047}, ["hidden_size", "2047"]),
+    ({"hidden_size": 32784}, ["hidden_size", "32784", "to 32768"]),
     ({"intermediate_size": 8190}, ["intermediate_size", "8190"]),
     ({"vocab_size": 0}, ["vocab_size", "0"]),
     ({"vocab_size": -5}, ["vocab_size", "-5"]),

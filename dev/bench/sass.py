@@ -1,0 +1,126 @@
+"""Machine code as cuobjdump prints it: instructions of each kernel, what they read and write, and the hottest loop."""
+
+import collections
+import functools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sysconfig
+
+WHEEL = "triton/backends/nvidia/bin/cuobjdump"  # PyPI's triton has the program
+HEADING = re.compile(r"^\t(?:code for (sm_\w+)|\tFunction : (\S+))$", re.M)
+INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@\S+\s+)?([^;\s]+)\s*([^;]*?)\s*;", re.M)
+MEMORY = re.compile(r"(LDGSTS|LDSM|LDG|STG|LDS|STS|LDL|STL|LD|ST)(?:\.|$)")
+MATRIX = re.compile(r"[A-Z]*MMA\.\d")  # HMMA.16816.F32.BF16, not HFMA2.MMA
+WIDTHS = {"U8": "8", "S8": "8", "U16": "16", "S16": "16", "64": "64", "128": "128"}  # bits a thread; none: 32
+
+# One instruction: its address, whether a predicate guards it, the operation with its suffixes, the operands.
+Instruction = collections.namedtuple("Instruction", "address guarded operation operands")
+
+
+def find_cuobjdump():
+    """Beside nvcc, or in triton's package; None if it is in neither."""
+    nvcc = shutil.which("nvcc")
+    home = os.environ.get("CUDA_HOME") or (nvcc and pathlib.Path(nvcc).resolve().parents[1])
+    folders = [pathlib.Path(home) / "bin/cuobjdump"] if home else []
+    folders.append(pathlib.Path(sysconfig.get_paths()["purelib"]) / WHEEL)
+    return next((path for path in folders if path.exists()), None)
+
+
+def cuobjdump(*arguments):
+    return subprocess.run([find_cuobjdump(), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@functools.cache
+def kernel_name(symbol):
+    """forward_kernel<true, 1, 4>, of a symbol or of what c++filt made of it: no result, scope or parameters."""
+    if symbol.startswith("_Z"):
+        symbol = subprocess.run(["c++filt", symbol], capture_output=True, text=True, check=True).stdout.strip()
+    name = symbol.replace("(anonymous namespace)::", "").removeprefix("static ").removeprefix("void ")
+    return name[: name.index("(")]
+
+
+def read(path, wanted):
+    """{(kernel, architecture): [Instruction]} of the kernels in an object file for which wanted(kernel)."""
+    found, arch = {}, None
+    _, *parts = HEADING.split(cuobjdump("--dump-sass", path))
+    for new_arch, symbol, text in zip(parts[::3], parts[1::3], parts[2::3]):
+        arch = new_arch or arch
+        if symbol and wanted(kernel_name(symbol)):
+            found[kernel_name(symbol), arch] = [
+                Instruction(int(address, 16), bool(guard), operation, operands)
+                for address, guard, operation, operands in INSTRUCTION.findall(text)
+            ]
+    return found
+
+
+def memory_kind(operation):
+    """LDG.128, STS.32, LDSM.x4...; None: it does not touch memory."""
+    kind = MEMORY.match(operation)
+    if not kind:
+        return None
+    parts = operation.split(".")
+    if kind[1] == "LDSM":
+        return f"LDSM.x{parts[-1]}"
+    return f"{kind[1]}.{next((WIDTHS[part] for part in parts if part in WIDTHS), '32')}"
+
+
+# ---- loops
+
+
+def successors(body):
+    """The instructions, as indices, that may be next after each. A call returns to the next one."""
+    place = {instruction.address: i for i, instruction in enumerate(body)}
+    after = []
+    for i, (_, guarded, operation, operands) in enumerate(body):
+        kind = operation.split(".")
+        goes_on = guarded or kind[0] not in ("BRA", "EXIT", "RET", "BRX", "JMP") or "," in operands
+        target = re.search(r"0x([0-9a-f]+)", operands) if kind[0] == "BRA" else None
+        after.append([i + 1] * (goes_on and i + 1 < len(body)) + ([place[int(target[1], 16)]] if target else []))
+    return after
+
+
+def reached(start, edges, without=None):
+    """The nodes that a walk along edges from start comes to, never through `without`."""
+    seen, todo = set(), [start]
+    while todo:
+        node = todo.pop()
+        if node in seen or node == without:
+            continue
+        seen.add(node)
+        todo += edges[node]
+    return seen
+
+
+def loops(body):
+    """Natural loops, as sets of indices: a branch goes back to an instruction without which it could not be reached."""
+    after = successors(body)
+    before = [[] for _ in body]
+    alive = sorted(reached(0, after))
+    for i in alive:
+        for j in after[i]:
+            before[j].append(i)
+    found = {}
+    for i in alive:
+        for head in after[i]:
+            if head < i and i not in reached(0, after, without=head):
+                found.setdefault(head, {head}).update(reached(i, before, without=head))
+    return list(found.values())
+
+
+def hottest_loop(body):
+    """The indices of the innermost loop with the most matrix instructions, or without any of the longest; of all instructions
+    where nothing is repeated."""
+    found = loops(body)
+    if not found:
+        return set(range(len(body)))
+    most = max(matrix_count(body, loop) for loop in found)
+    if most:
+        return min((loop for loop in found if matrix_count(body, loop) == most), key=len)
+    return max(found, key=len)
+
+
+def matrix_count(body, indices):
+    return sum(bool(MATRIX.match(body[i].operation)) for i in indices)
