@@ -1,0 +1,159 @@
+"""The hot kernels' machine code has not become worse than the record in dev/bench/results/machine-code, which
+dev/bench/machine_code.py writes. Another version of nvcc than the record's may choose other registers, loads and loops: then
+only that matrix instructions are there is checked."""
+
+import functools
+import pathlib
+import re
+
+import pytest
+
+import machine_code
+import sass
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build/cuda"
+SLACK = 1.02  # of the instructions in a loop
+# Bytes of local memory that a bf16 kernel may take, for spilled registers: this table may only shrink
+FRAMES = {
+    "attention_dq_kernel<Backward<32>, true>": 48,
+    "attention_forward_kernel<ForwardTiles<256>, true>": 24,
+    "backward_kernel<1>": 8,
+    "forward_kernel<1>": 8,
+}
+MATRIX_KERNEL = re.compile(r"attention_(forward|dq|dkv)_kernel")
+built = pytest.mark.skipif(not any(BUILD.glob("obj/**/*.cu.o")), reason="no build/cuda: make TARGET=cuda")
+
+
+@functools.cache
+def rows():
+    if not sass.find_cuobjdump():
+        pytest.skip("no cuobjdump, which the CUDA toolkit and PyPI's triton have")
+    return machine_code.read_build(BUILD)
+
+
+def same_nvcc():
+    recorded, _ = machine_code.read_record()
+    if machine_code.nvcc_version() != recorded:
+        pytest.skip(f"the record is nvcc {recorded}'s, this is {machine_code.nvcc_version()}")
+
+
+def narrow(memory):
+    """{operation: [accesses of at most 8, 16, 32, 64 bits]}"""
+    counts = {}
+    for kind, count in memory.items():
+        operation, width = kind.split(".")
+        if operation != "LDSM":
+            of_operation = counts.setdefault(operation, [0] * 4)
+            for i, limit in enumerate((8, 16, 32, 64)):
+                of_operation[i] += count if int(width) <= limit else 0
+    return counts
+
+
+def losses(before, now):
+    """What has become worse in a row of the table."""
+    found = [f"{kind} is gone" for kind in before["matrix"] if kind not in now["matrix"]]
+    if now["loop"] > before["loop"] * SLACK:
+        found.append(f"{now['loop']} instructions in the loop, {before['loop']} before")
+    recorded = narrow(before["memory"])
+    for operation, counts in narrow(now["memory"]).items():
+        old = recorded.get(operation, [0] * 4)
+        if any(new > most for new, most in zip(counts, old)):
+            found.append(f"{operation} of at most 8, 16, 32, 64 bits: {counts}, {old} before")
+    return found
+
+
+@built
+def test_hot_kernels_lose_nothing():
+    same_nvcc()
+    _, recorded = machine_code.read_record()
+    archs = {arch for _, arch in rows()}
+    assert archs & {arch for _, arch in recorded}, f"the record has none of {archs}"
+    missing = [key for key in recorded if key[1] in archs and key not in rows()]
+    assert missing == [], "gone or renamed: dev/bench/machine_code.py makes a new record"
+    unknown = [key for key in rows() if key not in recorded and key[1] in {arch for _, arch in recorded}]
+    assert unknown == [], "not in the record: dev/bench/machine_code.py makes a new one"
+    worse = {key: found for key, row in rows().items() if key in recorded and (found := losses(recorded[key], row))}
+    assert worse == {}
+
+
+@built
+def test_attention_has_matrix_instructions():
+    """On any architecture, by any nvcc; in the loop, not beside it."""
+    attention = {key: row for key, row in rows().items() if MATRIX_KERNEL.match(key[0])}
+    assert len(attention) >= 6
+    assert [key for key, row in attention.items() if not row["loop_matrix"]] == []
+
+
+@built
+def test_local_memory():
+    """Of every kernel, spilled registers and arrays that registers do not hold."""
+    same_nvcc()
+    usage = machine_code.read_usage(BUILD)
+    assert len(usage) > 50, "the reports are not read"
+    assert {key: used.frame for key, used in usage.items() if used.frame > FRAMES.get(key[0], 0)} == {}
+
+
+@built
+def test_kernels_call_nothing():
+    """No assert and no printf: they would take registers and a stack from every thread."""
+    symbols = [sass.cuobjdump("--dump-elf-symbols", path) for path in BUILD.glob("obj/llmc/kernels/*.cu.o")]
+    assert len(symbols) > 10 and all("STO_ENTRY" in text for text in symbols)
+    assert re.findall(r"\S*(?:assertfail|vprintf|malloc)\S*", "".join(symbols)) == []
+
+
+# ---- the reader
+
+LISTING = """
+\tcode for sm_90a
+\t\tFunction : _Z11some_kernelPf
+        /*0000*/                   LDG.E.U16 R1, desc[UR4][R2.64] ;   /* 0x0 */
+        /*0010*/                   BSSY B0, 0x60 ;                    /* 0x0 */
+        /*0020*/                   LDSM.16.MT88.4 R4, [R1] ;          /* 0x0 */
+        /*0030*/                   HMMA.16816.F32.BF16 R4, R4, R8, R4 ;/* 0x0 */
+        /*0040*/               @P0 BRA 0x30 ;                         /* 0x0 */
+        /*0050*/              @!P1 BRA 0x10 ;                         /* 0x0 */
+        /*0060*/                   STG.E.128 desc[UR4][R2.64], R4 ;   /* 0x0 */
+        /*0070*/               @P2 BRA 0xa0 ;                         /* 0x0 */
+        /*0080*/                   EXIT ;                             /* 0x0 */
+        /*0090*/                   HFMA2.MMA R9, -RZ, RZ, 0, 2.3 ;    /* 0x0 */
+        /*00a0*/                   LDGSTS.E.BYPASS.LTC128B.128 [R1], desc[UR4][R2.64] ;  /* 0x0 */
+        /*00b0*/                   BRA 0x60 ;                         /* 0x0 */
+        /*00c0*/                   BRA 0xc0 ;                         /* 0x0 */
+"""
+
+
+def test_listing_is_read(monkeypatch):
+    monkeypatch.setattr(sass, "cuobjdump", lambda *_: LISTING)
+    read = sass.read("any.o", lambda kernel: kernel == "some_kernel")
+    assert list(read) == [("some_kernel", "sm_90a")]
+    row = machine_code.describe(read["some_kernel", "sm_90a"])
+    assert row["instructions"] == 13
+    assert row["matrix"] == {"HMMA.16816.F32.BF16": 1}
+    assert row["memory"] == {"LDG.16": 1, "LDGSTS.128": 1, "LDSM.x4": 1, "STG.128": 1}
+    assert (row["loop"], row["loop_matrix"]) == (2, 1)
+    assert sass.read("any.o", lambda kernel: False) == {}
+
+
+def test_loops_are_those_of_the_control_flow(monkeypatch):
+    monkeypatch.setattr(sass, "cuobjdump", lambda *_: LISTING)
+    body = sass.read("any.o", lambda kernel: True)["some_kernel", "sm_90a"]
+    # one in another, and one whose end lies behind the way out; 80 leaves it, and nothing comes to 90 and c0
+    assert sorted(map(sorted, sass.loops(body))) == [[1, 2, 3, 4, 5], [3, 4], [6, 7, 10, 11]]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"matrix": {}}, "HMMA.16816 is gone"),
+        ({"loop": 103}, "103 instructions in the loop"),
+        ({"memory": {"LDG.128": 1, "LDG.16": 8, "STG.64": 1}}, "LDG of at most"),
+        ({"memory": {"LDG.128": 2, "STG.64": 1, "STL.32": 1}}, "STL of at most"),
+        ({"memory": {"LDG.128": 2, "STG.16": 1}}, "STG of at most"),
+        ({"memory": {"LDG.128": 9, "STG.128": 9}, "loop": 102, "matrix": {"HMMA.16816": 1, "IMMA.16816": 1}}, None),
+    ],
+)
+def test_losses_are_found(change, words):
+    before = {"matrix": {"HMMA.16816": 2}, "loop": 100, "memory": {"LDG.128": 2, "STG.64": 1}}
+    found = losses(before, before | change)
+    assert len(found) == (words is not None) and all(words in text for text in found), found
