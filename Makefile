@@ -8,7 +8,7 @@
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make COVERAGE=1           (cuda-on-cpu) counts which lines run, for gcov; in a folder with -coverage behind it
 #   make OPTIMIZE=-O0 BUILD=build/cpu-debug   (cpu) build for a debugger: docs/kernels.md
-#   make ARCHS="80 89 90a"    (cuda) GPU architectures
+#   make ARCHS="80 89 90a"    (cuda) GPU architectures; default: those of the visible GPUs, else these three
 #   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc is found, and NCCL by scripts/find_nvidia.sh (NCCL: cuda only)
 #   make USE_CUDNN=1          (cuda) attention by cuDNN too: see cudnn.mk
 #   make WERROR=1             a warning is an error, as in scripts/test.sh
@@ -21,7 +21,6 @@ TARGET    ?= $(if $(wildcard /dev/nvidia0),cuda,cpu)
 PRECISION ?= bf16
 SANITIZE  ?=
 COVERAGE  ?=
-ARCHS     ?= 80 89 90a
 DEPS      ?=
 
 VARIANT := $(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-$(if $(filter thread,$(SANITIZE)),race,checked))
