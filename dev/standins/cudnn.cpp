@@ -109,7 +109,7 @@ static cudnnStatus_t finish(Descriptor &d) {
 
 // ---- execution
 
-// Addresses by the ids of tensors; texts of numbers by value are copied, as they may be gone when the stream comes to them.
+// Addresses by the ids of tensors. Numbers that are given by value are copied: they may be gone when the stream comes to them.
 struct Call {
     std::map<int64_t, void *> memory;
     std::map<int64_t, std::vector<char>> numbers;

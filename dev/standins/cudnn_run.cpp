@@ -1,10 +1,9 @@
 // Computes an operation graph, each operation in fp32. A tensor of the caller's lies in memory as its strides say; a virtual
 // one never has memory on a GPU, and what frontends say of its strides may overlap: here it lies without gaps.
 #include <cuda_bf16.h>
-#include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cudnn.h"
 

@@ -32,10 +32,14 @@ class CudnnCase(Case):
             self.lib.cudnn_attention_destroy(self.plan)
 
     def forward(self, qkv, out, lse):
-        self.lib.cudnn_attention_forward(self.plan, out, lse, qkv, self.lib.empty(self.workspace_bytes, torch.uint8))
+        workspace = self.lib.empty(self.workspace_bytes, torch.uint8)
+        self.lib.cudnn_attention_forward(self.plan, out, lse, qkv, workspace)
+        workspace.get()  # nothing was written around it
 
     def backward(self, dqkv, *given):
-        self.lib.cudnn_attention_backward(self.plan, dqkv, *given, self.lib.empty(self.workspace_bytes, torch.uint8))
+        workspace = self.lib.empty(self.workspace_bytes, torch.uint8)
+        self.lib.cudnn_attention_backward(self.plan, dqkv, *given, workspace)
+        workspace.get()
 
     def run(self):
         lib, stats = self.lib, (self.B, self.NH, self.T)
