@@ -6,8 +6,8 @@ CXX := g++
 
 # what the cpu target builds for us, and its names that stand-ins replace: X becomes host_X
 CPU_BUILD := build/cpu$(VARIANT)
-REPLACED  := cudaMalloc cudaFree cudaMallocHost cudaFreeHost cudaMemGetInfo cudaGetDeviceCount cudaSetDevice cudaGetDevice \
-             cudaGetDeviceProperties cudaDeviceGetPCIBusId cudaGetLastError cudaGetErrorString matmul matmul_prepare
+REPLACED  := cudaMalloc cudaFree cudaMallocHost cudaFreeHost cudaMemcpy cudaMemcpyAsync cudaMemGetInfo cudaGetDeviceCount cudaSetDevice \
+             cudaGetDevice cudaGetDeviceProperties cudaDeviceGetPCIBusId cudaGetLastError cudaGetErrorString matmul matmul_prepare
 
 CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))
 CUDA_INCLUDE := $(call nvidia,compile,cublasLt.h)
@@ -16,7 +16,7 @@ ifeq ($(CUDA_INCLUDE),)
 $(error TARGET=cuda-on-cpu: scripts/find_nvidia.sh finds no cublasLt.h, which PyTorch's packages have (scripts/setup.sh test))
 endif
 
-OPTIMIZE := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(if $(COVERAGE),-O0 --coverage,-O3))
+OPTIMIZE := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(if $(COVERAGE),-Og --coverage,-O3))
 CFLAGS   := -g $(OPTIMIZE) -fPIC
 CXXFLAGS := -std=c++17 $(CFLAGS)
 

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "devices.h"
+#include "guard.h"
 #include "standins.h"
 
 // Figures of the compute capabilities' table in NVIDIA's CUDA C++ Programming Guide; names, multiprocessors, memory and L2
@@ -33,7 +34,14 @@ static const Device DEVICES[] = {
 static const size_t KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
 
 static std::mutex lock;
-static std::map<uintptr_t, size_t> allocations, pinned; // address: bytes
+struct Block {
+    size_t bytes;
+    void *raw; // what llmc/cpu allocated
+};
+
+typedef std::map<uintptr_t, Block> Blocks; // by address
+
+static Blocks allocations, pinned;
 static size_t allocated;
 static long allocations_asked;
 static thread_local int current_device;
@@ -43,6 +51,9 @@ extern "C" cudaError_t host_cudaMalloc(void **pointer, size_t bytes);
 extern "C" cudaError_t host_cudaFree(void *pointer);
 extern "C" cudaError_t host_cudaMallocHost(void **pointer, size_t bytes);
 extern "C" cudaError_t host_cudaFreeHost(void *pointer);
+extern "C" cudaError_t host_cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
+extern "C" cudaError_t host_cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                                            cudaStream_t stream);
 extern "C" cudaError_t host_cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 extern "C" cudaError_t host_cudaGetLastError(void);
 
@@ -79,11 +90,11 @@ static bool is_to_fail() {
     return ++allocations_asked >= (nth ? atol(nth) : LONG_MAX);
 }
 
-static bool holds(const std::map<uintptr_t, size_t> &memory, uintptr_t address, size_t bytes) {
+static bool holds(const Blocks &memory, uintptr_t address, size_t bytes) {
     auto after = memory.upper_bound(address);
     if (after == memory.begin()) return false;
-    const auto &[start, size] = *--after;
-    return bytes <= size && address - start <= size - bytes;
+    const auto &[start, block] = *--after;
+    return bytes <= block.bytes && address - start <= block.bytes - bytes;
 }
 
 bool standin_on_device(const void *address, size_t bytes) {
@@ -92,10 +103,10 @@ bool standin_on_device(const void *address, size_t bytes) {
 }
 
 // Takes it out of the list; false: it is not there. NULL is nothing to free.
-static bool forget(std::map<uintptr_t, size_t> &memory, void *pointer, size_t *bytes) {
+static bool forget(Blocks &memory, void *pointer, Block *block) {
     auto known = memory.find((uintptr_t)pointer);
     if (known == memory.end()) return !pointer;
-    *bytes = known->second;
+    *block = known->second;
     memory.erase(known);
     return true;
 }
@@ -104,39 +115,58 @@ extern "C" {
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
     std::lock_guard<std::mutex> hold(lock);
+    void *raw = nullptr;
     if (is_to_fail() || bytes > free_bytes()) return standin_keep_error(cudaErrorMemoryAllocation);
-    const cudaError_t error = host_cudaMalloc(pointer, bytes);
+    const cudaError_t error = host_cudaMalloc(&raw, guard_is_on() ? guard_room(bytes) : bytes);
     if (error != cudaSuccess) return standin_keep_error(error);
-    allocations[(uintptr_t)*pointer] = bytes;
+    *pointer = guard_is_on() ? guard_begin(raw) : raw;
+    if (guard_is_on()) guard_add(*pointer, bytes);
+    allocations[(uintptr_t)*pointer] = {bytes, raw};
     allocated += bytes;
     return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *pointer) {
-    size_t bytes = 0;
+    Block block = {0, nullptr};
     {
         std::lock_guard<std::mutex> hold(lock);
-        if (!forget(allocations, pointer, &bytes)) return standin_keep_error(cudaErrorInvalidValue);
-        allocated -= bytes;
+        if (!forget(allocations, pointer, &block)) return standin_keep_error(cudaErrorInvalidValue);
+        allocated -= block.bytes;
     }
-    return host_cudaFree(pointer); // may wait for streams
+    cudaDeviceSynchronize(); // as CUDA does; later nothing needs it
+    if (guard_is_on() && pointer) guard_remove(pointer);
+    return host_cudaFree(block.raw);
 }
 
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
     const cudaError_t error = host_cudaMallocHost(pointer, bytes);
     if (error != cudaSuccess) return standin_keep_error(error);
     std::lock_guard<std::mutex> hold(lock);
-    pinned[(uintptr_t)*pointer] = bytes;
+    pinned[(uintptr_t)*pointer] = {bytes, *pointer};
     return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *pointer) {
-    size_t bytes = 0;
+    Block block;
     {
         std::lock_guard<std::mutex> hold(lock);
-        if (!forget(pinned, pointer, &bytes)) return standin_keep_error(cudaErrorInvalidValue);
+        if (!forget(pinned, pointer, &block)) return standin_keep_error(cudaErrorInvalidValue);
     }
     return host_cudaFreeHost(pointer);
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+    guard_open();
+    const cudaError_t error = host_cudaMemcpy(to, from, bytes, kind);
+    guard_close();
+    return error;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    guard_open();
+    const cudaError_t error = host_cudaMemcpyAsync(to, from, bytes, kind, stream);
+    guard_close();
+    return error;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {

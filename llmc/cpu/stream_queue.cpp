@@ -42,12 +42,14 @@ struct HostEvent {
 };
 
 bool host_eager = true;
+void (*host_around_tasks)(bool begin);
 
 typedef std::unique_lock<std::mutex> Lock;
 
 static std::mutex mutex;                 // guards what follows, but is not held while a task runs
 static std::condition_variable progress; // a task has ended
 static bool busy;                        // a task is running
+static bool around;                      // host_around_tasks has been told that tasks begin
 static HostStream default_stream;
 static std::vector<HostStream *> streams = {&default_stream}; // destroyed ones stay: events may name them
 static bool random_order;                                     // else lazy
@@ -106,6 +108,7 @@ static void run_next(Lock &lock, HostStream *stream) {
     stream->tasks.pop_front();
     busy = true;
     in_task = true;
+    if (host_around_tasks && !around) host_around_tasks(around = true);
     lock.unlock();
     task.run(task.work);
     lock.lock();
@@ -113,6 +116,11 @@ static void run_next(Lock &lock, HostStream *stream) {
     busy = false;
     stream->done++;
     progress.notify_all();
+}
+
+// Before the host goes on.
+static void end_tasks() {
+    if (around && !busy) host_around_tasks(around = false);
 }
 
 static void reach(Lock &lock, Point point) {
@@ -125,6 +133,7 @@ static void reach(Lock &lock, Point point) {
         HostStream *drawn = random_order ? draw_next() : nullptr;
         run_next(lock, drawn ? drawn : next_for(point));
     }
+    end_tasks();
 }
 
 // ---- queueing
@@ -155,6 +164,7 @@ static void append(Lock &lock, HostStream *stream, void (*run)(void *), void *wo
     stream->queued++;
     for (unsigned n = random_order ? draw(MOST_AT_ONCE) : 0; n > 0 && !busy; n--)
         if (HostStream *drawn = draw_next()) run_next(lock, drawn);
+    end_tasks();
 }
 
 void host_queue_later(HostStream *stream, void (*run)(void *), void *work) {

@@ -15,6 +15,10 @@ struct HostStream; // *cudaStream_t
 
 extern bool host_eager; // LLMC_HOST_STREAMS=eager
 
+// For a stand-in that hides device memory from the host: called before tasks run, and after them before the host goes on,
+// unless streams are eager. May be NULL.
+extern void (*host_around_tasks)(bool begin);
+
 // Queues run(work), which also frees `work`; NULL is the default stream.
 void host_queue_later(HostStream *stream, void (*run)(void *work), void *work);
 

@@ -17,7 +17,7 @@ def device(count):
     assert lib.cudaMalloc(ctypes.byref(memory), ctypes.c_size_t(2 * count)) == 0
     return memory
 a, b, d, host = device(24 * 48), device(40 * 48), device(24 * 40), ctypes.create_string_buffer(4096)
-lib.matmul({arguments}, None)
+lib.matmul({arguments})
 print("a product was made")
 """
 
@@ -25,10 +25,24 @@ print("a product was made")
 def product(arguments, code=1, **environment):
     """The lines that matmul(arguments) ends its process with."""
     oncpu.need()
+    arguments += ", None" if arguments.count(",") == 9 else ""
     text = PRODUCT.format(library=str(oncpu.ON_CPU / "libllmc.so"), arguments=arguments)
     done = oncpu.run([sys.executable, "-c", text], code=code, **environment)
     assert (done.stdout == "a product was made\n") == (code == 0)
     return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("access", ["ctypes.memset(a, 0, 1)", "ctypes.string_at(b, 1)", "ctypes.string_at(d.value + 24 * 40 * 2 - 1, 1)"])
+def test_the_host_cannot_touch_device_memory(access):
+    """Its first and last bytes, and only where the guard is on."""
+    arguments = f"d, 0, a, b, 24, 40, 48, False, True, False, {access} and None"
+    lines = product(arguments, LLMC_HOST_STREAMS="lazy", LLMC_STANDIN_GUARD="1")
+    assert lines[0].startswith("llmc: the host touches device memory at 0x")
+    assert product(arguments, code=0, LLMC_HOST_STREAMS="lazy") == []
+
+
+def test_guard_wants_streams_that_wait():
+    assert product("", code=2, LLMC_HOST_STREAMS="eager", LLMC_STANDIN_GUARD="1") == ["llmc: LLMC_STANDIN_GUARD wants LLMC_HOST_STREAMS=lazy or random:SEED"]
 
 
 def test_product_is_made():

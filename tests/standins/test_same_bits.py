@@ -1,5 +1,5 @@
 """TARGET=cuda-on-cpu, the cuda target's host code over stand-ins, computes the cpu target's bits: losses, weights, moments,
-evaluations, samples; with streams that run at once and with streams that run late and interleaved."""
+evaluations, samples; with streams that run at once, late, and interleaved, and with device memory that the host cannot touch."""
 
 import random
 
@@ -11,11 +11,11 @@ from finetuning import LORA, Finetuning
 from oncpu import CPU, ON_CPU, need, run
 from seeds import SEED
 
-# the cpu target, at once; the cuda target's host code at once, and in two orders that streams allow
 WAYS = {
     "cpu": (CPU, {}),
     "eager": (ON_CPU, {"LLMC_HOST_STREAMS": "eager"}),
     "random": (ON_CPU, {"LLMC_HOST_STREAMS": f"random:{random.Random(SEED).randrange(1, 1 << 30)}"}),
+    "hidden": (ON_CPU, {"LLMC_HOST_STREAMS": "lazy", "LLMC_STANDIN_GUARD": "1"}),
 }
 # what the log says of times, and the checkpoint's size: its files name the build
 OWN = {"tokens_per_second", "wait_seconds", "write_seconds", "bytes"}
