@@ -16,7 +16,7 @@ ifeq ($(CUDA_INCLUDE),)
 $(error TARGET=cuda-on-cpu: scripts/find_nvidia.sh finds no cublasLt.h, which PyTorch's packages have (scripts/setup.sh test))
 endif
 
-OPTIMIZE := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(if $(COVERAGE),-Og --coverage,-O3))
+OPTIMIZE := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(if $(COVERAGE),-O1 --coverage,-O3))
 CFLAGS   := -g $(OPTIMIZE) -fPIC
 CXXFLAGS := -std=c++17 $(CFLAGS)
 

@@ -29,8 +29,8 @@ CUDA = ("llmc/device/*.cu", "llmc/comm/nccl_*.c", "llmc/kernels/*_cudnn.cpp")
 QUICK = ["tests/standins", "tests/comm", "tests/ranks/test_ranks_train.py", "tests/ranks/test_ranks_faults.py", "tests/ranks/test_ranks_nccl.py",
          *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/*/test_*cudnn*.py"))]  # fmt: skip
 # kernels are the cpu target's, so its tests and those of kernels add nothing; scripts and data are Python
-ALL = [f"tests/{name}" for name in ("standins comm ranks device model train kernels/test_attention_cudnn.py checkpoint eval generate loader options recipe run tools "
-                                    "test_program.py").split()]  # fmt: skip
+ALL = [f"tests/{name}" for name in ("standins comm ranks device model train kernels/test_attention_cudnn.py checkpoint eval generate "
+                                    "loader options recipe run tools test_program.py").split()]  # fmt: skip
 
 
 def in_group(path):
