@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
         help="GPUs in a node, joined by NVLink (default: %(default)s)")  # fmt: skip
     add("--link-gbps", type=number(0.001, 1e6), metavar="X",
         help="network rate of each GPU in each direction, in Gbit/s (default: 200 for a100, else 400, as in DGX)")  # fmt: skip
-    add("--reserve-gib", type=number(0, 1e4), default=1.0, metavar="X",
+    add("--reserve-gib", type=number(0, 1e4), default=1.5, metavar="X",
         help="GiB of each GPU that CUDA's context and the driver take; assumed (default: %(default)s)")  # fmt: skip
     add("--efficiency", type=number(0.001, 1), default=0.5, metavar="X",
         help="share of peak that computation reaches by itself; assumed (default: %(default)s)")  # fmt: skip

@@ -5,7 +5,9 @@ import re
 
 import cstructs
 import model as models
+import oncpu
 import pytest
+import trainrun
 
 MemoryPlan = cstructs.read("model/memory.h")["MemoryPlan"]
 MIB = 1 << 20
@@ -60,3 +62,13 @@ def test_the_table_has_a_line_for_it(lib, tmp_path):
 def test_size_of_a_gpu_s_reserve(lib, communicators, mib):
     lib.c.memory_gpu_reserve.restype = ctypes.c_size_t
     assert lib.c.memory_gpu_reserve(communicators) == mib * MIB
+
+
+def test_the_cuda_target_reserves_it(tmp_path):
+    """Its host code, without a GPU: 256 MiB for one rank, beside the workspace that was there before."""
+    oncpu.need()
+    work = trainrun.Workplace(tmp_path)
+    arguments = work.arguments(steps=1, eval_every=0, save="off", output=tmp_path / "run", threads=None)
+    done = oncpu.run([oncpu.ON_CPU / "train_llama3", *arguments])
+    sizes = dict(re.findall(r"^  (\S.*?) +([\d.]+) MiB", done.stdout, re.M))
+    assert sizes["reserve"] == "256.0" and sizes["matrix library"] == "64.0" and float(sizes["total"]) > 320
