@@ -28,6 +28,6 @@ $(BUILD)/obj/dev/standins/cudnn%.cpp.o: INCLUDES += $(CUDNN_COMPILE)
 
 # for the test that plans with the real library: the shipped file with it, in place of the stand-in
 all: $(BUILD)/libcudnn_plans.so
-$(BUILD)/libcudnn_plans.so: $(CUDNN_OBJECT) $(BUILD)/obj/llmc/base/error.o $(filter $(BUILD)/obj/llmc/cpu/% %/runtime.cpp.o,$(TARGET_OBJECTS))
-	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(CUDNN_LINK) $(LIBDIRS) -lboost_context
+$(BUILD)/libcudnn_plans.so: $(CUDNN_OBJECT) $(BUILD)/obj/llmc/base/error.o $(filter $(BUILD)/obj/llmc/cpu/% %/runtime.cpp.o %/guard.cpp.o,$(TARGET_OBJECTS))
+	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -Wl,--no-undefined -o $@ $^ $(CUDNN_LINK) $(LIBDIRS) -lboost_context
 endif

@@ -284,7 +284,7 @@ def known_options(program):
 def wrong_options(text):
     found = [f"{program} {option}" for program, option in docpages.options("".join(b.text for b in docpages.blocks(text) if b.language == "sh"))
              if option not in known_options(program)]  # fmt: skip
-    programs = {*ALL_PROGRAMS, *(str(path.relative_to(ROOT)) for path in ROOT.glob("dev/bench/*.py"))}
+    programs = {*ALL_PROGRAMS, *(str(path.relative_to(ROOT)) for path in [*ROOT.glob("dev/bench/*.py"), ROOT / "dev/coverage.py"])}
     known = set().union(*(known_options(program) for program in programs if pathlib.Path(program).stem in text), FOREIGN)
     return found + [option for option in docpages.options_named(text) if option not in known]
 
