@@ -90,11 +90,15 @@ endif
 
 COMPILE_C = $(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c -x c $< -o $@
 
-$(BUILD)/obj/%.o: %.c $(MAKEFILES_USED)
+# a change of what is left out rebuilds
+$(BUILD)/settings: FORCE
+	@mkdir -p $(@D) && echo 'MPI=$(MPI) NCCL=$(NCCL)' | cmp -s - $@ || echo 'MPI=$(MPI) NCCL=$(NCCL)' >$@
+
+$(BUILD)/obj/%.o: %.c $(MAKEFILES_USED) $(BUILD)/settings
 	@mkdir -p $(@D)
 	$(COMPILE_C)
 
-$(ROOT_PROGRAMS:%=$(BUILD)/obj/%.o): $(BUILD)/obj/%.o: %.cu $(MAKEFILES_USED)
+$(ROOT_PROGRAMS:%=$(BUILD)/obj/%.o): $(BUILD)/obj/%.o: %.cu $(MAKEFILES_USED) $(BUILD)/settings
 	@mkdir -p $(@D)
 	$(COMPILE_C)
 
