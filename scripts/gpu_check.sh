@@ -231,7 +231,9 @@ default_jobs() { # processors, but a GiB for each job
 look_around() {
     local nvcc query="" capability=""
     nvcc=$(command -v nvcc)
-    CUDA_HOME=${CUDA_HOME:-$(dirname "$(dirname "$(realpath "${nvcc:-/usr/local/cuda/bin/nvcc}")")")}
+    [ -z "$nvcc" ] || nvcc=$(realpath "$nvcc")
+    CUDA_HOME=${CUDA_HOME:-${nvcc:+${nvcc%/bin/nvcc}}}
+    CUDA_HOME=${CUDA_HOME:-/usr/local/cuda}
     NVCC=$CUDA_HOME/bin/nvcc
     SANITIZER=$(find_tool compute-sanitizer)
     NCU=$(find_tool ncu)
