@@ -15,7 +15,7 @@ endif
 CUDNN_COMPILE := $(call nvidia,compile,cudnn.h,cudnn)
 
 # Only calls of the library are made here, and the headers take long: little is optimized, and nothing is kept for debuggers. At
-# -O0, functions of the headers stay that nobody calls, and what they call is wanted of the stand-in.
+# -O0, uncalled functions of the headers stay, and the stand-in would have to define what they call.
 CUDNN_OBJECT := $(BUILD)/obj/llmc/kernels/attention_cudnn.cpp.o
 $(CUDNN_OBJECT): llmc/kernels/attention_cudnn.cpp $(MAKEFILES_USED)
 	@mkdir -p $(@D)
@@ -28,6 +28,6 @@ $(BUILD)/obj/dev/standins/cudnn%.cpp.o: INCLUDES += $(CUDNN_COMPILE)
 
 # for the test that plans with the real library: the shipped file with it, in place of the stand-in
 all: $(BUILD)/libcudnn_plans.so
-$(BUILD)/libcudnn_plans.so: $(CUDNN_OBJECT) $(BUILD)/obj/llmc/base/error.o $(filter $(BUILD)/obj/llmc/cpu/% %/runtime.cpp.o %/guard.cpp.o,$(TARGET_OBJECTS))
+$(BUILD)/libcudnn_plans.so: $(CUDNN_OBJECT) $(BUILD)/obj/llmc/base/error.o $(filter $(BUILD)/obj/llmc/cpu/% %/runtime.cpp.o %/guard.cpp.o %/standins.cpp.o,$(TARGET_OBJECTS))
 	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -Wl,--no-undefined -o $@ $^ $(CUDNN_LINK) $(LIBDIRS) -lboost_context
 endif

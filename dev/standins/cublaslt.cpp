@@ -116,18 +116,6 @@ static uint64_t workspace_of(const Problem &p, const Preference &preference) {
     return splits && wanted <= preference.workspace ? wanted : 0;
 }
 
-// LLMC_STANDIN_STRICT=1: as a library that has only algorithms for leading dimensions of whole 16 bytes.
-static bool is_strict() {
-    const char *text = getenv("LLMC_STANDIN_STRICT");
-    return text && *text == '1';
-}
-
-static bool has_whole_chunks(const Problem &p) {
-    for (const Layout *l : {p.a, p.b, p.c, p.d})
-        if ((uint64_t)l->ld * element_bytes(l->type) % 16) return false;
-    return true;
-}
-
 static Algorithm choose(const Problem &p, const Preference &preference) {
     Algorithm chosen = {ALGORITHM, hash_of(p), workspace_of(p, preference), {}};
     memcpy(chosen.alignment, preference.alignment, sizeof chosen.alignment);
@@ -165,7 +153,6 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "%d algorithms, or no preference", wanted);
     const Problem p = problem_of(operation, a, b, c, d);
     if (cublasStatus_t status = check_problem(p)) return status;
-    if (is_strict() && !has_whole_chunks(p)) return CUBLAS_STATUS_NOT_SUPPORTED;
     const Algorithm chosen = choose(p, *preferred);
     results[0] = {};
     memcpy(&results[0].algo, &chosen, sizeof chosen);

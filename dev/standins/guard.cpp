@@ -11,15 +11,16 @@
 #include <unistd.h>
 
 #include "cpu/streams.h"
+#include "standins.h"
 
-static const size_t PAGE = 4096;
+static const size_t PAGE = (size_t)sysconf(_SC_PAGESIZE);
 
 static std::mutex lock;
 static std::map<uintptr_t, size_t> guarded; // address: bytes, in whole pages
 static int opened;
 
 bool guard_is_on() {
-    static const bool on = getenv("LLMC_STANDIN_GUARD") != nullptr;
+    static const bool on = standin_is_set("LLMC_STANDIN_GUARD");
     return on;
 }
 

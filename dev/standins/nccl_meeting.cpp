@@ -80,8 +80,11 @@ ncclResult_t meeting_create(MeetingId *id) {
     id->pid = getpid();
     id->fd = memfd_create("nccl", MFD_CLOEXEC);
     if (id->fd < 0 || ftruncate(id->fd, (off_t)BYTES) != 0 || getrandom(&id->nonce, sizeof id->nonce, 0) < 0 ||
-        pwrite(id->fd, &id->nonce, sizeof id->nonce, offsetof(Shared, nonce)) < 0)
-        return nccl_fail(ncclSystemError, "no shared memory: %s", strerror(errno));
+        pwrite(id->fd, &id->nonce, sizeof id->nonce, offsetof(Shared, nonce)) < 0) {
+        const int why = errno;
+        if (id->fd >= 0) close(id->fd);
+        return nccl_fail(ncclSystemError, "no shared memory: %s", strerror(why));
+    }
     return ncclSuccess;
 }
 
@@ -111,12 +114,13 @@ ncclResult_t meeting_join(Meeting *meeting, const MeetingId *id, int size, int r
     // the lock first: a place that is taken without it is one whose rank has died
     if (fcntl(meeting->fd, F_OFD_SETLK, &lock) != 0 || meeting->shared->places[rank].taken.exchange(1))
         return nccl_fail(ncclInternalError, "rank %d of %d ranks has already checked in", rank, size);
+    meeting->joined = true;
     return ncclSuccess;
 }
 
 void meeting_leave(Meeting *meeting) {
     if (meeting->shared) {
-        meeting->shared->places[meeting->rank].left = 1;
+        if (meeting->joined) meeting->shared->places[meeting->rank].left = 1;
         munmap(meeting->shared, BYTES);
     }
     if (meeting->fd >= 0) close(meeting->fd);

@@ -52,6 +52,7 @@ struct Shared {
 struct Meeting {
     Shared *shared;
     int fd, rank, size;
+    bool joined;                     // the place is this process's
     uint32_t host_turn, stream_turn; // of two halves of each buffer, the one that is used next
     std::atomic<bool> aborted;
 };

@@ -147,7 +147,7 @@ cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
 }
 
 cudaError_t cudaFreeHost(void *pointer) {
-    Block block;
+    Block block = {0, nullptr};
     {
         std::lock_guard<std::mutex> hold(lock);
         if (!forget(pinned, pointer, &block)) return standin_keep_error(cudaErrorInvalidValue);

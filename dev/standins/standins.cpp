@@ -4,15 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool is_set(const char *name) {
+bool standin_is_set(const char *name) {
     const char *value = getenv(name);
     return value && *value && *value != '0';
 }
 
-bool standin_strict() { return is_set("LLMC_STANDIN_STRICT"); }
+bool standin_strict() { return standin_is_set("LLMC_STANDIN_STRICT"); }
 
 void standin_tell(const char *library, const char *format, ...) {
-    if (!is_set("LLMC_STANDIN_TELL")) return;
+    if (!standin_is_set("LLMC_STANDIN_TELL")) return;
     char text[512];
     va_list arguments;
     va_start(arguments, format);

@@ -10,6 +10,9 @@
 // Whether a kernel may read and write these bytes: they lie in one allocation of cudaMalloc or cudaMallocHost.
 bool standin_on_device(const void *address, size_t bytes);
 
+// Whether the environment has the variable, neither empty nor 0.
+bool standin_is_set(const char *name);
+
 bool standin_strict();
 
 // Prints "llmc: LIBRARY refuses: ..." if it is wanted.

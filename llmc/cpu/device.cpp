@@ -6,7 +6,7 @@
 
 #include "runtime.h"
 
-static cudaError_t last_error = cudaSuccess;
+static thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t host_keep_error(cudaError_t error) {
     if (error != cudaSuccess) last_error = error;
