@@ -9,8 +9,15 @@
 // which a stand-in computes where there is no GPU (dev/standins/cudnn.h).
 #include "kernels/attention_cudnn.h"
 
+#include <algorithm>
 #include <cudnn_frontend.h>
 #include <math.h>
+#include <memory>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string>
+#include <string.h>
+#include <unordered_map>
 
 namespace fe = cudnn_frontend;
 using fe::graph::Graph;
