@@ -9,7 +9,7 @@ Builds TARGET=cuda-on-cpu COVERAGE=1 in both precisions, runs the tests on it, a
            launch.h as it compiles them
     host   these, and all of llmc's C and both programs, as the cuda target compiles them
 
---quick runs the tests of the stand-ins and of ranks over NCCL only, which is what `cuda` needs. --report runs nothing and counts what
+--quick runs the tests of the stand-ins, of collectives, of ranks and of cuDNN only, which is what `cuda` needs. --report runs nothing and counts what
 the last call left. --lines prints the numbers of the lines of `cuda` that never ran. Exit code 1: a test failed.
 """
 

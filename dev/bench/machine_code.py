@@ -88,7 +88,8 @@ def read_build(build):
 
 
 def nvcc_version():
-    said = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    home = os.environ.get("CUDA_HOME")
+    said = subprocess.run([f"{home}/bin/nvcc" if home else "nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     return re.search(r"V([\d.]+)", said)[1]
 
 

@@ -1,6 +1,6 @@
 // The CPU's stand-in for the part of <cuda_runtime.h> that this project uses: the same kernels compile with g++ and run on
 // the CPU. Device memory is the host's, and is born poisoned (every byte 0xFF: NaN as bf16 and as float). Streams are CUDA's;
-// by default their work has been done when the call returns that queues it (streams.h has the other modes).
+// by default the call that queues work returns after it is done (streams.h has the other modes).
 #ifndef LLMC_CPU_CUDA_RUNTIME_H
 #define LLMC_CPU_CUDA_RUNTIME_H
 

@@ -12,7 +12,7 @@
 //
 // The same bits in every run: of the ways to split k, only the one that adds fp32 partial results from the workspace in
 // a second pass is allowed. The algorithm is asked for once a shape; a step then allocates and waits for nothing, and
-// can be captured as a graph. The workspace is one, so products of one stream wait for another's.
+// can be captured as a graph. The workspace is one: when the stream changes, the host waits for the device.
 #include <cublasLt.h>
 #include <unordered_map>
 
