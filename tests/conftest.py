@@ -68,13 +68,24 @@ def lib(request):
     library.set_fast_math(0)
 
 
+def draw_from(name):
+    seed = seed_of(name)
+    torch.manual_seed(seed)
+    random.seed(seed)
+
+
 @pytest.fixture(autouse=True)
 def seeded(request):
     """Fresh inputs for each test, drawn from the printed seed and the test's name."""
-    seed = seed_of(request.node.name)
-    torch.manual_seed(seed)
-    random.seed(seed)
+    draw_from(request.node.name)
     print(f"LLMC_TEST_SEED={SEED}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    """What many tests share is drawn from the seed too, not from what the test before it left."""
+    if fixturedef.scope != "function":
+        draw_from(f"{request.node.nodeid} {fixturedef.argname} {request.param_index}")
 
 
 @pytest.fixture(scope="session")

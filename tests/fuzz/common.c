@@ -149,7 +149,10 @@ size_t fuzz_change_number(uint8_t *text, size_t size, size_t max_size, unsigned 
         return replace(text, size, max_size, begin, end, border, strlen(border));
     }
     case 1: { // a neighbour
-        long long value = begin == end ? 0 : strtoll((char *)text + begin, NULL, 10);
+        size_t digits = end - begin < sizeof text_of ? end - begin : sizeof text_of - 1;
+        memcpy(text_of, text + begin, digits); // a copy, as nothing ends a number that ends the text
+        text_of[digits] = 0;
+        long long value = strtoll(text_of, NULL, 10);
         long long step = (long long)fuzz_random(random, 9) - 4;
         int length = snprintf(text_of, sizeof text_of, "%lld", (long long)((uint64_t)value + (uint64_t)step));
         return replace(text, size, max_size, begin, end, text_of, (size_t)length);

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import programs
+from seeds import seed_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FUZZ = ROOT / "tests" / "fuzz"
@@ -34,6 +35,14 @@ def test_seeds_and_old_crashes(replay, name):
     done = subprocess.run([replay / name, *files], capture_output=True, text=True, env=env, timeout=60)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines() == [str(path) for path in files]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mutators(replay, name):
+    """They would end the fuzzing where they read or write past the text, which may fill its buffer."""
+    command = [replay / name, "--mutate", str(seed_of(name) % 2**32), *inputs(name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_a_broken_promise_ends_the_process(replay, tmp_path):

@@ -12,6 +12,9 @@ import peft  # noqa: E402
 import transformers  # noqa: E402
 
 PREFIX = "base_model.model."
+# Two models' logits, computed in fp64, so that the weights' rounding to fp32 alone differs: by 1e-6, or 1e-5 in 1 of 300 draws, where a
+# steep softmax makes more of it. A wrong scale or a matrix left out changes a hundredth or more.
+SAME_LOGITS = 1e-3
 
 
 def randomise(model):
@@ -48,6 +51,11 @@ def edit_adapter(folder, change):
 def edit_fields(folder, **fields):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def logits(model, tokens):
+    with torch.no_grad():
+        return model.double()(tokens).logits
 
 
 def random_tokens():
