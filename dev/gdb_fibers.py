@@ -1,6 +1,6 @@
 """Shows gdb the threads of the kernels that the cpu target runs, for dev/gdb_kernels.py.
 
-The threads of a block are fibers of one OpenMP thread, which alone gdb sees. What they do stands in llmc/cpu/worker.h; the
+The threads of a block are fibers of one CPU thread, which alone gdb sees. What they do stands in llmc/cpu/worker.h; the
 registers of one that does not run stand on its stack, where Boost's jump_fcontext puts them.
 """
 
@@ -201,7 +201,7 @@ def saved_registers(fiber):
 
 
 class FiberUnwinder(gdb.unwinder.Unwinder):
-    """Makes a fiber's stack follow on the innermost frame of its OpenMP thread. As this changes no register, the program can
+    """Makes a fiber's stack follow on the innermost frame of its CPU thread. As this changes no register, the program can
     go on at any time."""
 
     def __init__(self):

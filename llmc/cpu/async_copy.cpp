@@ -1,4 +1,4 @@
-// Where the copies under way are kept: for each thread of the block that an OpenMP thread runs.
+// Where the copies under way are kept: for each thread of the block that a CPU thread runs.
 #include "async_copy.h"
 #include "cuda_runtime.h"
 

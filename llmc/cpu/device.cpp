@@ -1,9 +1,9 @@
 // The device that the CPU target is, and errors.
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "parallel.h"
 #include "runtime.h"
 
 static thread_local cudaError_t last_error = cudaSuccess;
@@ -50,7 +50,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     *properties = {};
     strcpy(properties->name, "CPU");
     properties->totalGlobalMem = physical_bytes(_SC_PHYS_PAGES);
-    properties->multiProcessorCount = omp_get_max_threads();
+    properties->multiProcessorCount = host_threads();
     return cudaSuccess;
 }
 

@@ -1,4 +1,4 @@
-// Runs kernels on the CPU: blocks over OpenMP threads, and each thread of a block as a fiber.
+// Runs kernels on the CPU: blocks over threads, and each thread of a block as a fiber.
 //
 // Threads meet at a *rendezvous*: each gives a pointer to its own data; the last to arrive works for all and then
 // everybody goes on. A barrier is a rendezvous without work; a shuffle, a reduction or a tensor-core product is one with.
@@ -11,6 +11,7 @@
 
 #include "fast_math.h"
 #include "launch_record.h"
+#include "parallel.h"
 #include "streams.h"
 #include "vector_types.h"
 
@@ -100,23 +101,22 @@ template <typename Body> inline void host_launch_pointwise(const char *name, dim
     const Body copy = body; // `body` itself stays in registers
     HostKernel kernel = {name, host_run_thread<Body>, &copy};
     if (host_launch_shuffled(kernel, grid, block)) return;
-    const long blocks = (long)grid.x * grid.y * grid.z;
-#pragma omp parallel if (blocks > 1)
-    {
+    host_parallel_runs((long)grid.x * grid.y * grid.z, [&](long begin, long end) {
         const HostFlushing flushing;
         HostBlock here = {{0, 0, 0}, block, grid, name};
         HostThread self = {{0, 0, 0}, 0, 0, nullptr};
         host_block = &here;
         host_thread = &self;
-#pragma omp for schedule(static)
-        for (long b = 0; b < blocks; b++) {
+        for (long b = begin; b < end; b++) {
             here.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
             self.linear = 0;
             for (self.index.z = 0; self.index.z < block.z; self.index.z++)
                 for (self.index.y = 0; self.index.y < block.y; self.index.y++)
                     for (self.index.x = 0; self.index.x < block.x; self.index.x++, self.linear++) body();
         }
-    }
+        host_block = nullptr;
+        host_thread = nullptr;
+    });
 }
 
 // What launch.h's launches are: a GPU's checks, arguments evaluated by now, and the kernel when the stream comes to it.

@@ -1,5 +1,4 @@
 // Launches: what a GPU would refuse, and the blocks of a grid over the workers, in their natural order or a seed's.
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -36,29 +35,22 @@ static long shuffled_block(long i, long blocks, uint64_t seed) {
 
 static void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic_shared, bool exchange) {
     const long blocks = (long)grid.x * grid.y * grid.z;
-    long next = 0;
     race_start_launch();
-#pragma omp parallel if (blocks > 1)
-    {
-        race_join_launch();
+    host_parallel(blocks, [&](long i) {
+        const long b = order_seed ? shuffled_block(i, blocks, order_seed) : i;
         Worker &w = worker();
         w.kernel = &kernel;
         w.num_threads = (int)(block.x * block.y * block.z);
         w.exchange = exchange;
+        w.random = order_seed ? order_seed * 0x9E3779B97F4A7C15ull + (uint64_t)b + 1 : 0;
         w.block.block_dim = block;
         w.block.grid_dim = grid;
         w.block.kernel = kernel.name;
+        w.block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
         host_block = &w.block;
-        for (int nth = 0;;) {
-            long i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
-            if (i >= blocks) break;
-            long b = order_seed ? shuffled_block(i, blocks, order_seed) : i;
-            w.random = order_seed ? order_seed * 0x9E3779B97F4A7C15ull + (uint64_t)b + 1 : 0;
-            w.block.index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
-            race_start_block(w, nth++);
-            run_block(w, dynamic_shared);
-        }
-    }
+        race_start_block(w);
+        run_block(w, dynamic_shared);
+    });
     race_finish_launch();
 }
 

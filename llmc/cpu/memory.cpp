@@ -3,15 +3,15 @@
 #include <list>
 #include <map>
 #include <mutex>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "parallel.h"
 #include "runtime.h"
 
-enum { DEVICE_ALIGN = 256, COPY_UNIT = 4096, PARALLEL_COPY = 8 << 20, POISON = 0xFF };
+enum { DEVICE_ALIGN = 256, UNIT = 4096, PARALLEL = 8 << 20, POISON = 0xFF };
 
 namespace {
 
@@ -34,17 +34,19 @@ static std::mutex mutex; // guards what follows
 static std::map<const char *, Block> blocks;
 static std::list<Copy> pending; // copies that are queued
 
-// Large copies are shared among the threads, one long piece each: one thread alone does not fill the memory bus, and in
-// long pieces memcpy writes past the caches.
+// work(offset, length) for all of `bytes`. Much is shared among the threads, one long piece each: one thread alone does not
+// fill the memory bus, and in long pieces memcpy and memset write past the caches.
+template <typename Work> static void share_out(size_t bytes, Work work) {
+    const size_t threads = bytes < PARALLEL ? 1 : (size_t)host_threads(), piece = bytes / threads / UNIT * UNIT;
+    host_parallel((long)threads, [=](size_t i) { work(i * piece, i + 1 == threads ? bytes - i * piece : piece); });
+}
+
 static void copy(char *to, const char *from, size_t bytes) {
-    const size_t threads = (size_t)omp_get_max_threads(), piece = bytes / threads / COPY_UNIT * COPY_UNIT;
-    if (bytes < PARALLEL_COPY || threads == 1) {
-        memmove(to, from, bytes);
-        return;
-    }
-#pragma omp parallel for schedule(static) num_threads((int)threads)
-    for (size_t i = 0; i < threads; i++)
-        memcpy(to + i * piece, from + i * piece, i + 1 == threads ? bytes - i * piece : piece);
+    share_out(bytes, [=](size_t at, size_t length) { memmove(to + at, from + at, length); });
+}
+
+static void fill(char *to, int value, size_t bytes) {
+    share_out(bytes, [=](size_t at, size_t length) { memset(to + at, value, length); });
 }
 
 static bool overlap(const char *a, size_t a_bytes, const char *b, size_t b_bytes) {
@@ -74,7 +76,7 @@ static cudaError_t allocate(void **pointer, size_t bytes, Place place) {
     if (bytes > physical_bytes()) return host_keep_error(cudaErrorMemoryAllocation);
     if (posix_memalign(pointer, DEVICE_ALIGN, bytes ? bytes : 1) != 0)
         return host_keep_error(cudaErrorMemoryAllocation);
-    memset(*pointer, POISON, bytes);
+    fill((char *)*pointer, POISON, bytes);
     std::lock_guard<std::mutex> lock(mutex);
     blocks[(const char *)*pointer] = {bytes, place};
     return cudaSuccess;
@@ -189,7 +191,7 @@ cudaError_t cudaMemset(void *pointer, int value, size_t bytes) {
     return cudaMemsetAsync(pointer, value, bytes, nullptr);
 }
 cudaError_t cudaMemsetAsync(void *pointer, int value, size_t bytes, cudaStream_t stream) {
-    host_queue(stream, [=] { memset(pointer, value, bytes); });
+    host_queue(stream, [=] { fill((char *)pointer, value, bytes); });
     return cudaSuccess;
 }
 }

@@ -23,7 +23,7 @@ struct RaceTokens {
 };
 extern __thread RaceTokens *race_tokens; // fresh for each block
 extern __thread bool race_blocks_ordered;
-extern uint64_t race_launched, race_finished; // order a launch's blocks after what was before it, before what follows
+extern uint64_t race_finished; // orders what follows a launch after its blocks
 
 inline void *race_token(Worker &w, Rendezvous &meeting) {
     if (&meeting == &w.barrier) return &race_tokens->barrier[meeting.round % 2];
@@ -39,9 +39,8 @@ inline void race_end_thread() { race_give(&race_finished); }
 inline void race_switch(HostFiber *to) { __tsan_switch_to_fiber(to->race_fiber, __tsan_switch_to_fiber_no_sync); }
 inline void race_create(HostFiber &fiber) { fiber.race_fiber = __tsan_create_fiber(0); }
 inline void race_destroy(HostFiber &fiber) { __tsan_destroy_fiber(fiber.race_fiber); }
-void race_start_block(Worker &w, int nth);
-inline void race_start_launch() { race_give(&race_launched); }
-inline void race_join_launch() { race_take(&race_launched); }
+void race_start_block(Worker &w);
+void race_start_launch();
 inline void race_finish_launch() { race_take(&race_finished); }
 #else
 inline void *race_token(Worker &, Rendezvous &) { return nullptr; }
@@ -52,9 +51,8 @@ inline void race_end_thread() {}
 inline void race_switch(HostFiber *) {}
 inline void race_create(HostFiber &) {}
 inline void race_destroy(HostFiber &) {}
-inline void race_start_block(Worker &, int) {}
+inline void race_start_block(Worker &) {}
 inline void race_start_launch() {}
-inline void race_join_launch() {}
 inline void race_finish_launch() {}
 #endif
 

@@ -1,4 +1,4 @@
-// What the files behind fiber.h share: the state of a worker, which is an OpenMP thread that runs one block at a time.
+// What the files behind fiber.h share: the state of a worker, which is a thread that runs one block at a time.
 #ifndef LLMC_CPU_WORKER_H
 #define LLMC_CPU_WORKER_H
 
@@ -82,7 +82,7 @@ struct Worker {
     ~Worker();
 };
 
-Worker &worker(); // of the calling OpenMP thread
+Worker &worker(); // of the calling thread
 
 void *map_memory(size_t bytes, const char *what); // or ends the program
 

@@ -1,10 +1,11 @@
-// Matrix products of the cpu target, by oneDNN (2.6 and later).
+// Matrix products of the cpu target, by oneDNN (2.6 and later), which computes with one thread: the result is cut into tiles,
+// and our own threads take them.
 //
 // A CPU with bf16 instructions (AVX512_BF16, AMX) multiplies bf16 as it stands, through a oneDNN primitive kept per
 // shape. Without them oneDNN's bf16 product is five times slower than its fp32 one, so there the operands are widened:
-// the result is cut into tiles, and each thread widens the part of a and b that its tile needs, a chunk of k at a time,
-// into scratch that stays in its L2 cache, multiplies in fp32 and rounds the finished tile. Widening bf16 loses nothing,
-// so both ways compute the same sums, in another order.
+// each thread widens the part of a and b that its tile needs, a chunk of k at a time, into scratch that stays in its L2
+// cache, multiplies in fp32 and rounds the finished tile. Widening bf16 loses nothing, so both ways compute the same sums,
+// in another order.
 //
 // Few rows times a weight matrix, as when text is generated, are bound by reading the weights once: that product is our own
 // (small_product), and a row's result has the same bits however many rows there are and however many threads.
@@ -13,10 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <array>
 #include <unordered_map>
 
 #include "device/matmul.h"
 #include "device/vec.h"
+#include "parallel.h"
 
 struct Product {
     void *d;
@@ -30,6 +34,15 @@ struct Product {
             p.transpose_b ? " b^T" : "", reason);
     exit(1);
 }
+
+// Keeps oneDNN to the calling thread.
+class OneThread {
+    int before = omp_get_max_threads();
+
+  public:
+    OneThread() { omp_set_num_threads(1); }
+    ~OneThread() { omp_set_num_threads(before); }
+};
 
 // d = a·b + beta·d in fp32, row-major, `lda`, `ldb`, `ldd` elements from one stored row to the next.
 static void product_fp32(const Product &p, int m, int n, int k, const float *a, long lda, const float *b, long ldb,
@@ -158,25 +171,82 @@ static void small_tile_of(int rows, const Product &p, const float *x, int row, i
 static void small_product(const Product &p) {
     const float *x = spread_rows(p);
     const int groups = (p.n + ROWS_W - 1) / ROWS_W;
-#pragma omp parallel for schedule(static) if ((long)p.n * p.k > SMALL_ALONE)
-    for (int group = 0; group < groups; group++)
+    const auto take = [&](long group) {
         for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
-            const int column = group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
+            const int column = (int)group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
             if (p.n - column >= ROWS_W)
                 small_tile_of<ROWS_W>(rows, p, x, row, column);
             else
                 for (int rest = column; rest < p.n; rest++) small_tile_of<1>(rows, p, x, row, rest);
         }
+    };
+    if ((long)p.n * p.k > SMALL_ALONE)
+        host_parallel(groups, take);
+    else
+        for (long group = 0; group < groups; group++) take(group);
 }
 
 static bool is_small(const Product &p) { return p.m <= SMALL_M && !p.transpose_a && p.transpose_b && !p.accumulate; }
 
+// ---- tiles of the result
+
+// The largest tile whose operands are used where they are, and the smallest that is worth a thread.
+enum { TILE_M = 512, TILE_N = 2048, TILE_MIN = 64 };
+
+struct Tile {
+    int row, column, rows, columns;
+};
+
+struct Tiling {
+    int rows, columns; // of a tile
+    int down, across;  // tiles
+};
+
+static Tiling tiling_of(int m, int n, int rows, int columns) {
+    return {rows, columns, (m + rows - 1) / rows, (n + columns - 1) / columns};
+}
+
+// Tiles as large as allowed, halved until they keep the threads evenly busy.
+static Tiling choose_tiling(int m, int n, int most_rows, int most_columns, int threads) {
+    Tiling t = tiling_of(m, n, m < most_rows ? m : most_rows, n < most_columns ? n : most_columns);
+    for (;;) {
+        long tiles = (long)t.down * t.across, rounds = (tiles + threads - 1) / threads;
+        if (tiles * 10 >= rounds * threads * 9) return t;
+        if (t.rows >= t.columns && t.rows > TILE_MIN)
+            t = tiling_of(m, n, (t.rows / 2 + 15) / 16 * 16, t.columns);
+        else if (t.columns > TILE_MIN)
+            t = tiling_of(m, n, t.rows, (t.columns / 2 + 15) / 16 * 16);
+        else
+            return t;
+    }
+}
+
+// Where a tile's rows of a and columns of b begin, and elements from one stored row to the next.
+static long pitch_a(const Product &p) { return p.transpose_a ? p.m : p.k; }
+static long pitch_b(const Product &p) { return p.transpose_b ? p.k : p.n; }
+static const floatX *first_a(const Product &p, Tile t) { return p.a + (p.transpose_a ? t.row : (long)t.row * p.k); }
+static const floatX *first_b(const Product &p, Tile t) {
+    return p.b + (p.transpose_b ? (long)t.column * p.k : t.column);
+}
+
+static void for_each_tile(const Product &p, int most_rows, int most_columns, void (*compute)(const Product &, Tile)) {
+    const Tiling t = choose_tiling(p.m, p.n, most_rows, most_columns, host_threads());
+    host_parallel((long)t.down * t.across, [&](long i) {
+        const OneThread alone;
+        const int row = (int)(i / t.across) * t.rows, column = (int)(i % t.across) * t.columns;
+        compute(p, {row, column, p.m - row < t.rows ? p.m - row : t.rows,
+                    p.n - column < t.columns ? p.n - column : t.columns});
+    });
+}
+
 #ifdef LLMC_PRECISION_fp32
 
-static void product(const Product &p) {
-    long lda = p.transpose_a ? p.m : p.k, ldb = p.transpose_b ? p.k : p.n;
-    product_fp32(p, p.m, p.n, p.k, p.a, lda, p.b, ldb, (float *)p.d, p.n, p.accumulate);
+static void compute_tile(const Product &p, Tile t) {
+    product_fp32(p, t.rows, t.columns, p.k, first_a(p, t), pitch_a(p), first_b(p, t), pitch_b(p),
+                 (float *)p.d + (long)t.row * p.n + t.column, p.n, p.accumulate);
 }
+
+static void product(const Product &p) { for_each_tile(p, TILE_M, TILE_N, compute_tile); }
 
 extern "C" size_t matmul_prepare(void) { return 0; }
 
@@ -184,14 +254,14 @@ extern "C" size_t matmul_prepare(void) { return 0; }
 
 // ---- without bf16 instructions: widened tiles
 
-// The largest tile of the result, and how much of k is widened at once: 1.3 MB of scratch a thread, which an L2 holds.
-enum { TILE_M = 256, TILE_N = 512, TILE_K = 256, TILE_MIN = 64 };
+// The largest tile, and how much of k is widened at once: 1.3 MB of scratch a thread, which an L2 holds.
+enum { WIDE_M = 256, WIDE_N = 512, WIDE_K = 256 };
 enum { PAD = 16 }; // rows of a power of two of bytes would fall into the same cache sets
 
 struct Scratch {
-    alignas(64) float a[TILE_M * TILE_K + PAD * (TILE_M > TILE_K ? TILE_M : TILE_K)];
-    alignas(64) float b[TILE_K * TILE_N + PAD * TILE_N];
-    alignas(64) float d[TILE_M * (TILE_N + PAD)];
+    alignas(64) float a[WIDE_M * WIDE_K + PAD * (WIDE_M > WIDE_K ? WIDE_M : WIDE_K)];
+    alignas(64) float b[WIDE_K * WIDE_N + PAD * WIDE_N];
+    alignas(64) float d[WIDE_M * (WIDE_N + PAD)];
 };
 
 static Scratch *scratch_of_thread() {
@@ -220,61 +290,24 @@ static void round_to_bf16(floatX *to, long to_pitch, const float *from, long fro
     }
 }
 
-// d[row..row+rows, column..column+columns]
-static void product_tile(const Product &p, int row, int column, int rows, int columns) {
+static void compute_widened(const Product &p, Tile t) {
     Scratch *scratch = scratch_of_thread();
-    float *d = p.fp32_out ? (float *)p.d + (long)row * p.n + column : scratch->d;
-    long ldd = p.fp32_out ? p.n : TILE_N + PAD;
-    for (int start = 0; start < p.k; start += TILE_K) {
-        int depth = p.k - start < TILE_K ? p.k - start : TILE_K;
-        long lda = (p.transpose_a ? rows : depth) + PAD, ldb = (p.transpose_b ? depth : columns) + PAD;
+    float *d = p.fp32_out ? (float *)p.d + (long)t.row * p.n + t.column : scratch->d;
+    const long ldd = p.fp32_out ? p.n : WIDE_N + PAD;
+    for (int start = 0; start < p.k; start += WIDE_K) {
+        const int depth = p.k - start < WIDE_K ? p.k - start : WIDE_K;
+        const long lda = (p.transpose_a ? t.rows : depth) + PAD, ldb = (p.transpose_b ? depth : t.columns) + PAD;
         if (p.transpose_a)
-            widen(scratch->a, lda, p.a + (long)start * p.m + row, p.m, depth, rows);
+            widen(scratch->a, lda, first_a(p, t) + (long)start * p.m, p.m, depth, t.rows);
         else
-            widen(scratch->a, lda, p.a + (long)row * p.k + start, p.k, rows, depth);
+            widen(scratch->a, lda, first_a(p, t) + start, p.k, t.rows, depth);
         if (p.transpose_b)
-            widen(scratch->b, ldb, p.b + (long)column * p.k + start, p.k, columns, depth);
+            widen(scratch->b, ldb, first_b(p, t) + start, p.k, t.columns, depth);
         else
-            widen(scratch->b, ldb, p.b + (long)start * p.n + column, p.n, depth, columns);
-        product_fp32(p, rows, columns, depth, scratch->a, lda, scratch->b, ldb, d, ldd, p.accumulate || start > 0);
+            widen(scratch->b, ldb, first_b(p, t) + (long)start * p.n, p.n, depth, t.columns);
+        product_fp32(p, t.rows, t.columns, depth, scratch->a, lda, scratch->b, ldb, d, ldd, p.accumulate || start > 0);
     }
-    if (!p.fp32_out) round_to_bf16((floatX *)p.d + (long)row * p.n + column, p.n, d, ldd, rows, columns);
-}
-
-struct Tiling {
-    int rows, columns; // of a tile
-    int down, across;  // tiles
-};
-
-static Tiling tiling_of(int m, int n, int rows, int columns) {
-    return {rows, columns, (m + rows - 1) / rows, (n + columns - 1) / columns};
-}
-
-// Tiles as large as the scratch allows, halved until they keep the threads evenly busy.
-static Tiling choose_tiling(int m, int n, int threads) {
-    Tiling t = tiling_of(m, n, m < TILE_M ? m : TILE_M, n < TILE_N ? n : TILE_N);
-    for (;;) {
-        long tiles = (long)t.down * t.across, rounds = (tiles + threads - 1) / threads;
-        if (tiles * 10 >= rounds * threads * 9) return t;
-        if (t.rows >= t.columns && t.rows > TILE_MIN)
-            t = tiling_of(m, n, (t.rows / 2 + 15) / 16 * 16, t.columns);
-        else if (t.columns > TILE_MIN)
-            t = tiling_of(m, n, t.rows, (t.columns / 2 + 15) / 16 * 16);
-        else
-            return t;
-    }
-}
-
-static void product_widened(const Product &p) {
-    Tiling t = choose_tiling(p.m, p.n, omp_get_max_threads());
-    long tiles = (long)t.down * t.across;
-#pragma omp parallel for schedule(static)
-    for (long tile = 0; tile < tiles; tile++) {
-        int row = (int)(tile / t.across) * t.rows, column = (int)(tile % t.across) * t.columns;
-        int rows = p.m - row < t.rows ? p.m - row : t.rows;
-        int columns = p.n - column < t.columns ? p.n - column : t.columns;
-        product_tile(p, row, column, rows, columns);
-    }
+    if (!p.fp32_out) round_to_bf16((floatX *)p.d + (long)t.row * p.n + t.column, p.n, d, ldd, t.rows, t.columns);
 }
 
 // ---- with bf16 instructions: a primitive for each shape
@@ -289,15 +322,16 @@ static dnnl::engine &engine() {
     return cpu;
 }
 
-static dnnl::memory::desc describe(int rows, int columns, bool transposed, bool fp32) {
+static dnnl::memory::desc describe(int rows, int columns, long pitch, bool transposed, bool fp32) {
     using dnnl::memory;
     return memory::desc({rows, columns}, fp32 ? memory::data_type::f32 : memory::data_type::bf16,
-                        transposed ? memory::dims{1, rows} : memory::dims{columns, 1});
+                        transposed ? memory::dims{1, pitch} : memory::dims{pitch, 1});
 }
 
-static Primitive make_primitive(const Product &p) {
-    dnnl::memory::desc a = describe(p.m, p.k, p.transpose_a, false), b = describe(p.k, p.n, p.transpose_b, false);
-    dnnl::memory::desc d = describe(p.m, p.n, false, p.fp32_out);
+static Primitive make_primitive(const Product &p, Tile t) {
+    const dnnl::memory::desc a = describe(t.rows, p.k, pitch_a(p), p.transpose_a, false),
+                             b = describe(p.k, t.columns, pitch_b(p), p.transpose_b, false),
+                             d = describe(t.rows, t.columns, p.n, false, p.fp32_out);
     dnnl::primitive_attr attributes;
     dnnl::post_ops add;
     if (p.accumulate) add.append_sum(1.0f);
@@ -313,30 +347,30 @@ static Primitive make_primitive(const Product &p) {
              {DNNL_ARG_DST, dnnl::memory(d, engine(), nullptr)}}};
 }
 
-struct Shape {
-    int m, n, k, flags;
-    bool operator==(const Shape &o) const { return m == o.m && n == o.n && k == o.k && flags == o.flags; }
-};
+// What a primitive is made for: the product's m, n and k, the tile's rows and columns, and flags.
+typedef std::array<int, 6> Shape;
 
 struct ShapeHash {
     size_t operator()(const Shape &s) const {
-        size_t h = (size_t)s.m;
-        for (int next : {s.n, s.k, s.flags}) h = h * 1000003 + (size_t)next;
+        size_t h = 0;
+        for (int next : s) h = h * 1000003 + (size_t)next;
         return h;
     }
 };
 
-static void product_bf16(const Product &p) {
-    static std::unordered_map<Shape, Primitive, ShapeHash> cache;
-    static dnnl::stream stream(engine());
+static void compute_bf16(const Product &p, Tile t) {
+    static thread_local std::unordered_map<Shape, Primitive, ShapeHash> cache;
+    static thread_local dnnl::stream stream(engine());
     try {
-        Shape shape = {p.m, p.n, p.k, p.transpose_a | p.transpose_b << 1 | p.fp32_out << 2 | p.accumulate << 3};
+        const int flags = p.transpose_a | p.transpose_b << 1 | p.fp32_out << 2 | p.accumulate << 3;
+        const Shape shape = {p.m, p.n, p.k, t.rows, t.columns, flags};
         auto found = cache.find(shape);
-        if (found == cache.end()) found = cache.emplace(shape, make_primitive(p)).first;
+        if (found == cache.end()) found = cache.emplace(shape, make_primitive(p, t)).first;
         Primitive &primitive = found->second;
-        primitive.arguments.at(DNNL_ARG_SRC).set_data_handle((void *)p.a);
-        primitive.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle((void *)p.b);
-        primitive.arguments.at(DNNL_ARG_DST).set_data_handle(p.d);
+        const size_t at = ((size_t)t.row * (size_t)p.n + (size_t)t.column) * (p.fp32_out ? sizeof(float) : sizeof *p.a);
+        primitive.arguments.at(DNNL_ARG_SRC).set_data_handle((void *)first_a(p, t));
+        primitive.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle((void *)first_b(p, t));
+        primitive.arguments.at(DNNL_ARG_DST).set_data_handle((char *)p.d + at);
         primitive.matmul.execute(stream, primitive.arguments);
         stream.wait();
     } catch (const dnnl::error &error) {
@@ -351,7 +385,7 @@ static bool cpu_has_bf16() {
 
 // oneDNN 2.6's AMX product of fewer than 32 rows ends in an illegal instruction for some odd k, however a and b are stored
 // (seen: m 8 to 24, n 112, k 63). Gradients of adapters have such products: their rank is the number of rows.
-static bool is_broken(const Product &p) { return p.m < 32 && p.k % 2; }
+static bool is_broken(const Product &p) { return p.k % 2; }
 
 static int use_bf16 = -1; // not asked yet
 
@@ -361,17 +395,12 @@ extern "C" void matmul_use_bf16(int choice) { use_bf16 = choice; }
 static void product(const Product &p) {
     if (use_bf16 < 0) use_bf16 = cpu_has_bf16();
     if (use_bf16 && !is_broken(p))
-        product_bf16(p);
+        for_each_tile(p, TILE_M, TILE_N, compute_bf16);
     else
-        product_widened(p);
+        for_each_tile(p, WIDE_M, WIDE_N, compute_widened);
 }
 
-extern "C" size_t matmul_prepare(void) {
-    if (cpu_has_bf16()) return 0;
-#pragma omp parallel
-    memset(scratch_of_thread(), 0, sizeof(Scratch)); // touched by its thread, so that the pages lie near it
-    return sizeof(Scratch) * (size_t)omp_get_max_threads();
-}
+extern "C" size_t matmul_prepare(void) { return cpu_has_bf16() ? 0 : sizeof(Scratch) * (size_t)host_threads(); }
 
 #endif
 

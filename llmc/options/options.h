@@ -45,7 +45,7 @@ typedef struct {
     int64_t recompute; // RECOMPUTE_*
     int64_t attention; // an AttentionBy
     bool document_mask, save;
-    int64_t threads;    // 0: as OpenMP decides
+    int64_t threads;    // 0: OMP_NUM_THREADS, or one for each processor
     double peak_tflops; // 0: by the device's name
     int64_t zero, shard_group /* 0: all ranks */, transport /* a TransportChoice */, rank_timeout;
     bool overlap;

@@ -192,3 +192,9 @@ def test_atomics_are_for_integers(function, type_, compiles):
     assert (done.returncode == 0) == compiles, done.stderr
     if not compiles:
         assert f"{function} is for integers" in done.stderr
+
+
+@pytest.mark.parametrize("kind", programs.BUILDS)
+def test_loops_over_threads(kind):
+    done = programs.run(programs.build("cpu/parallel", kind))
+    assert (done.returncode, done.stdout) == (0, "0 0 0\n"), done.stderr  # loops that missed a piece or ran one twice

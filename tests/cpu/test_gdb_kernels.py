@@ -208,18 +208,18 @@ def test_fragment_of_bf16(library):
 
 
 def test_several_workers(library):
-    """Each of two OpenMP threads is stopped in a block; gdb's commands reach both."""
+    """Each of two threads is stopped in the first block of its half; gdb's commands reach both."""
     other = "python next(t for t in gdb.selected_inferior().threads() if t.num != gdb.selected_thread().num).switch()"
     commands = ["break attention_forward_kernel if threadIdx.x == 31", "run", "set scheduler-locking on", other, "continue", "kernel threads",
-                "kernel thread 0 5", "print blockIdx.x + 100 * threadIdx.x", "kernel thread 1,0,0 6,0,0", "print blockIdx.x + 100 * threadIdx.x",
-                "print block", "kernel thread 7 5", "kernel thread 0 32", "kernel thread 0 0,1", "kernel thread 1 2 3"]  # fmt: skip
+                "kernel thread 0 5", "print blockIdx.x + 100 * threadIdx.x", "kernel thread 4,0,0 6,0,0", "print blockIdx.x + 100 * threadIdx.x",
+                "print block", "kernel thread 7 5", "kernel thread 0 32", "kernel thread 0 0,1", "kernel thread 4 2 3"]  # fmt: skip
     said = gdb([library / "test_llama3", "--small", "--seed", "1"], commands, OMP_NUM_THREADS="2")
     shown = said[5]
-    assert re.findall(r"^block \((\d),0,0\) of \(8,1,1\), thread \d of gdb: attention_forward", shown, re.M) in (["0", "1"], ["1", "0"]), shown
+    assert re.findall(r"^block \((\d),0,0\) of \(8,1,1\), thread \d of gdb: attention_forward", shown, re.M) in (["0", "4"], ["4", "0"]), shown
     assert shown.count("  warp 0: 31 threads waiting for the block at attention_forward.cu:") == 2, shown
     assert shown.count("      threads 0-30\n") == 2 and shown.count("  warp 0: 1 thread running at attention_forward.cu:") == 2, shown
-    assert said[7].endswith("= 500\n") and said[9].endswith("= 601\n") and said[10].endswith("= {tile = 0, head = 1, b = 0}\n"), said[6:11]
-    assert said[11].startswith("block 7 is not running; running: (") and "(0,0,0)" in said[11] and "(1,0,0)" in said[11]
+    assert said[7].endswith("= 500\n") and said[9].endswith("= 604\n") and said[10].endswith("= {tile = 0, head = 0, b = 1}\n"), said[6:11]
+    assert said[11].startswith("block 7 is not running; running: (") and "(0,0,0)" in said[11] and "(4,0,0)" in said[11]
     assert said[12:] == ["thread 32: expected 0 to 31, or x,y,z below 32,1,1\n", "thread 0,1: expected 0 to 31, or x,y,z below 32,1,1\n",
                          "usage: kernel thread [[BLOCK] THREAD]\n"]  # fmt: skip
 

@@ -3,7 +3,7 @@
     done = ranks.run([program, "--steps", "3"], ranks=3, timeout=60)     # .returncode, .stdout, .stderr
     process = ranks.start([program], ranks=3); ...; ranks.kill(process)  # for tests of ranks that die
 
-Ranks may outnumber cores: OpenMP has one thread a rank and waiting gives the core away, unless `environment` says otherwise.
+Ranks may outnumber cores: a rank has one thread and waiting gives the core away, unless `environment` says otherwise.
 No process of a run outlives run() or kill().
 """
 

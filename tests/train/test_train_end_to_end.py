@@ -160,7 +160,7 @@ def test_checkpoint_comes_back(trained, tmp_path):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_same_seed_same_bits(work, precision):
-    """Two runs are equal in all but their speed, whatever the number of threads; another seed gives another run."""
+    """Two runs are equal in all but their speed, with products this small for any number of threads; another seed gives another run."""
 
     def run(seed, **more):
         work.run(precision=precision, steps=4, seed=seed, overwrite=True, sample_every=2, sample_tokens=12, **more)
