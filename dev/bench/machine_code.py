@@ -27,7 +27,7 @@ HOT = re.compile(
     r"attention_d_kernel<(8|16)>|split_kernel<(1|4|8), 128>|combine_kernel|append_kernel|"
     r"forward_kernel<(false|true), true, 1, 4>|backward_kernel<true, 1, 4, 512>|sum_segment_kernel<(false|true)>|"
     r"(forward|backward)_kernel<1>|swiglu_(forward|backward)_kernel|rope_kernel|embedding_(forward|backward)_kernel|"
-    r"adamw_kernel|sum_squares_kernel|add_gradients_kernel"
+    r"adamw_kernel|sum_squares_kernel<256>|add_gradients_kernel"
 )
 USAGE = re.compile(
     r"Compiling entry function '(?P<kernel>.*?)' for '(?P<arch>\w+)'\n.*\n\s+(?P<frame>\d+) bytes stack frame, "

@@ -17,27 +17,23 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 #ifdef LLMC_TARGET_CPU
 
-// 2^x by a polynomial that the compiler can vectorise. Below -126 the result is 0 (no subnormals), -infinity included; above
-// 127.49 it saturates; NaN stays NaN.
+// 2^x, off by 1.2 units in the last place at most, by a polynomial that the compiler can vectorise. Below -126 it is 0 (no
+// subnormals), from 127.5 on infinite; both are chosen at the end, so that no lane works with what would be subnormal.
 inline float polynomial_exp2(float x) {
-    float clamped = x < -126.0f ? -126.0f : x;
-    clamped = clamped > 127.49f ? 127.49f : clamped;
-    // round to the nearest integer by pushing the fraction out of the mantissa
-    const float magic = 12582912.0f; // 1.5 * 2^23
-    float shifted = clamped + magic;
-    float f = clamped - (shifted - magic);                                // in [-0.5, 0.5]
-    uint32_t integer = __float_as_uint(shifted) - __float_as_uint(magic); // -126 to 127
-    float scale = __uint_as_float((integer + 127) << 23);
-    // 2^f: Taylor series of exp(f ln 2), each coefficient (ln 2)^n / n!; the term of f^8 is below 2^-29
-    float p = 1.5252733804e-5f;
-    p = p * f + 1.5403530394e-4f;
-    p = p * f + 1.3333558146e-3f;
-    p = p * f + 9.6181291076e-3f;
-    p = p * f + 5.5504108665e-2f;
-    p = p * f + 2.4022650696e-1f;
-    p = p * f + 6.9314718056e-1f;
+    // round to the nearest integer by pushing the fraction out of the mantissa, whose low bits are then the exponent of 2^n
+    const float magic = 12582912.0f + 127.0f; // 1.5 * 2^23
+    const float shifted = x + magic;
+    const float f = x - (shifted - magic); // in [-0.5, 0.5]
+    const float power = __uint_as_float(__float_as_uint(shifted) << 23);
+    // 2^f: the coefficients whose largest relative error is least, 2^-28.9, with 2^0 = 1 exactly
+    float p = 1.5353361960e-4f;
+    p = p * f + 1.3398875017e-3f;
+    p = p * f + 9.6184369177e-3f;
+    p = p * f + 5.5503323674e-2f;
+    p = p * f + 2.4022647738e-1f;
+    p = p * f + 6.9314718246e-1f;
     p = p * f + 1.0f;
-    return x < -126.0f ? 0.0f : p * scale;
+    return x < -126.0f ? 0.0f : x < 128.0f ? p * power : x + INFINITY; // NaN stays NaN
 }
 inline float fast_exp2(float x) { return HOST_AS_FAST_MATH(exp2, x) polynomial_exp2(x); }
 inline float fast_log2(float x) { return HOST_AS_FAST_MATH(log2, x) log2f(x); }

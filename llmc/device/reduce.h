@@ -27,6 +27,7 @@ template <typename Op, int Width, typename T> inline void reduce_tree(T *value) 
 
 // x[i] over groups of `Width` consecutive lanes.
 template <typename Op, int Width, int N, typename T> inline void lanes_reduce(T (&x)[N], const char *file, int line) {
+    if constexpr (Width == 1) return;
     host_warp_rendezvous(
         x,
         [](void **lanes) {
@@ -95,7 +96,7 @@ template <int N, typename T> __device__ __forceinline__ void warp_sum(T (&x)[N],
 template <int N, typename T> __device__ __forceinline__ void warp_max(T (&x)[N], LLMC_SITE) {
     lanes_reduce<MaxOp, 32>(x, LLMC_SITE_ARGS);
 }
-// Over groups of `Width` consecutive lanes.
+// Over groups of `Width` consecutive lanes, a power of two; with 1 each keeps its own.
 template <int Width, int N, typename T> __device__ __forceinline__ void group_sum(T (&x)[N], LLMC_SITE) {
     lanes_reduce<AddOp, Width>(x, LLMC_SITE_ARGS);
 }
@@ -118,7 +119,11 @@ __device__ __forceinline__ float warp_max(float x, LLMC_SITE) {
     return own[0];
 }
 __device__ __forceinline__ float block_sum(float x, LLMC_SITE) { return block_reduce<AddOp>(x, LLMC_SITE_ARGS); }
-__device__ __forceinline__ uint64_t block_sum(uint64_t x, LLMC_SITE) { return block_reduce<AddOp>(x, LLMC_SITE_ARGS); }
+// Over the block that launch_block gives a kernel: one thread's sum is its own.
+template <int THREADS, typename T> __device__ __forceinline__ T block_sum(T x, LLMC_SITE) {
+    if constexpr (THREADS == 1) return x;
+    return block_reduce<AddOp>(x, LLMC_SITE_ARGS);
+}
 __device__ __forceinline__ float block_max(float x, LLMC_SITE) { return block_reduce<MaxOp>(x, LLMC_SITE_ARGS); }
 
 #endif

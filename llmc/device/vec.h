@@ -73,13 +73,14 @@ template <int N, typename T> __device__ __forceinline__ void store_vec(T *to, co
 
 // The sum of a power of two of elements, halves added to each other.
 template <int N> __device__ __forceinline__ float sum_vec(const float (&x)[N]) {
-    float half[N / 2];
-    EACH_ELEMENT
-    for (int i = 0; i < N / 2; i++) half[i] = x[i] + x[i + N / 2];
-    if constexpr (N == 2)
-        return half[0];
-    else
+    if constexpr (N == 1) {
+        return x[0];
+    } else {
+        float half[N / 2];
+        EACH_ELEMENT
+        for (int i = 0; i < N / 2; i++) half[i] = x[i] + x[i + N / 2];
         return sum_vec(half);
+    }
 }
 
 #endif

@@ -1,7 +1,7 @@
-// Fused softmax and cross-entropy (classifier.h), one block a row, or one warp for four short rows.
+// Fused softmax and cross-entropy (classifier.h), one block a row, or one warp for four short rows; on the CPU one thread a row.
 //
-// One pass finds the row's maximum m and s = sum exp(x - m) together: each thread keeps m and s for each of the VEC
-// elements of its 16-byte loads, and a new x costs one exponential, e = exp(-|x - m|):
+// One pass finds the row's maximum m and s = sum exp(x - m) together: each thread keeps m and s for each of the elements that it
+// loads at once, and a new x costs one exponential, e = exp(-|x - m|):
 //     x <= m:  s += e            x > m:  s = s e + 1,  m = x
 // Two reductions join the threads. A second pass, backwards through the row to meet what the caches still hold,
 // writes the gradient. Logits are read twice and written once; the second reading is the cache's.
@@ -14,15 +14,26 @@
 #include "device/reduce.h"
 #include "device/vec.h"
 
-static const int MAX_THREADS = 1024;
+// Short rows: one warp for several, so that they share the reductions. Long rows: a block each, the longest with all
+// threads, so that the rows in flight fit into a GPU's L2 until they are read again.
+static const int SHORT_ROW = 4096, LONG_ROW = 16384, SHORT_ROWS = 4, MAX_THREADS = 1024;
 
-struct RunningSum {
-    float max[VEC], sum[VEC];
+// For the template parameter ROWS, the rows of a block: one, by a thread that is alone in the block.
+enum { ALONE = 0 };
+
+// How the threads of a block share a row: in packs, of which each takes every `threads`-th.
+template <int ROWS> struct Share {
+    static constexpr int COUNT = ROWS == ALONE ? 1 : ROWS; // rows of a block
+    static constexpr int PACK = ROWS == ALONE ? 16 : VEC;
+    static __device__ __forceinline__ unsigned threads() { return ROWS == ALONE ? 1 : blockDim.x; }
+    static __device__ __forceinline__ unsigned thread() { return ROWS == ALONE ? 0 : threadIdx.x; }
 };
 
-__device__ __forceinline__ void include(RunningSum &r, const float (&x)[VEC]) {
-#pragma unroll
-    for (int i = 0; i < VEC; i++) {
+template <int PACK> struct RunningSum { float max[PACK], sum[PACK]; };
+
+template <int PACK> __device__ __forceinline__ void include(RunningSum<PACK> &r, const float (&x)[PACK]) {
+    EACH_ELEMENT
+    for (int i = 0; i < PACK; i++) {
         float difference = x[i] - r.max[i];
         float e = fast_exp(-fabsf(difference));
         r.sum[i] = difference > 0.0f ? r.sum[i] * e + 1.0f : r.sum[i] + e;
@@ -31,121 +42,126 @@ __device__ __forceinline__ void include(RunningSum &r, const float (&x)[VEC]) {
 }
 
 // The columns from `first` on; those beyond V count as -infinity.
-__device__ __forceinline__ void load_masked(float (&x)[VEC], const floatX *row, int first, int V) {
+template <int PACK> __device__ __forceinline__ void load_masked(float (&x)[PACK], const floatX *row, int first, int V) {
     load_vec(x, row + first);
-#pragma unroll
-    for (int i = 0; i < VEC; i++) x[i] = first + i < V ? x[i] : -INFINITY;
+    EACH_ELEMENT
+    for (int i = 0; i < PACK; i++) x[i] = first + i < V ? x[i] : -INFINITY;
 }
 
-// This thread's share of the row: packs threadIdx.x, threadIdx.x + blockDim.x, ...; the last one may be partly padding.
-__device__ __forceinline__ RunningSum sum_of_thread(const floatX *row, int V) {
-    RunningSum r;
-#pragma unroll
-    for (int i = 0; i < VEC; i++) r.max[i] = -FLT_MAX, r.sum[i] = 0.0f;
-    const int full = V / VEC;
-    float x[VEC];
+// This thread's share of the row; the last pack may be partly padding.
+template <int ROWS> __device__ __forceinline__ RunningSum<Share<ROWS>::PACK> sum_of_thread(const floatX *row, int V) {
+    typedef Share<ROWS> By;
+    RunningSum<By::PACK> r;
+    EACH_ELEMENT
+    for (int i = 0; i < By::PACK; i++) r.max[i] = -FLT_MAX, r.sum[i] = 0.0f;
+    const int full = V / By::PACK;
+    float x[By::PACK];
 #pragma unroll 2
-    for (int pack = threadIdx.x; pack < full; pack += blockDim.x) {
-        load_vec(x, row + pack * VEC);
+    for (int pack = By::thread(); pack < full; pack += By::threads()) {
+        load_vec(x, row + pack * By::PACK);
         include(r, x);
     }
-    if (V % VEC && full % blockDim.x == threadIdx.x) {
-        load_masked(x, row, full * VEC, V);
+    if (V % By::PACK && full % By::threads() == By::thread()) {
+        load_masked(x, row, full * By::PACK, V);
         include(r, x);
     }
     return r;
 }
 
-template <typename Op> __device__ __forceinline__ float fold(const float (&x)[VEC]) {
-    float folded[VEC];
-#pragma unroll
-    for (int i = 0; i < VEC; i++) folded[i] = x[i];
-#pragma unroll
-    for (int half = VEC / 2; half > 0; half /= 2)
-#pragma unroll
-        for (int i = 0; i < half; i++) folded[i] = Op::combine(folded[i], folded[i + half]);
-    return folded[0];
+template <int N> __device__ __forceinline__ float max_vec(const float (&x)[N]) {
+    float half[N / 2];
+    EACH_ELEMENT
+    for (int i = 0; i < N / 2; i++) half[i] = MaxOp::combine(x[i], x[i + N / 2]);
+    if constexpr (N == 2)
+        return half[0];
+    else
+        return max_vec(half);
 }
 
 struct RowSum {
     float max, sum; // sum of exp(x - max)
 };
 
-__device__ __forceinline__ RowSum fold_slots(RunningSum r) {
-    const float max = fold<MaxOp>(r.max);
-#pragma unroll
-    for (int i = 0; i < VEC; i++) r.sum[i] *= fast_exp(r.max[i] - max);
-    return {max, fold<AddOp>(r.sum)};
+template <int PACK> __device__ __forceinline__ RowSum fold_slots(RunningSum<PACK> r) {
+    const float max = max_vec(r.max);
+    EACH_ELEMENT
+    for (int i = 0; i < PACK; i++) r.sum[i] *= fast_exp(r.max[i] - max);
+    return {max, sum_vec(r.sum)};
 }
 
-// Joins the threads' sums of each of ROWS rows: over the block, or, for several rows, over the warp that is the block.
-template <int ROWS> __device__ __forceinline__ void join_threads(float (&max)[ROWS], float (&sum)[ROWS]) {
-    float own[ROWS];
+// Joins the threads' sums of each of the block's rows: over the block, or, for several rows, over the warp that is the block.
+template <int ROWS, int COUNT> __device__ __forceinline__ void join_threads(float (&max)[COUNT], float (&sum)[COUNT]) {
+    if constexpr (ROWS == ALONE) return;
+    float own[COUNT];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) own[r] = max[r];
+    for (int r = 0; r < COUNT; r++) own[r] = max[r];
     if constexpr (ROWS == 1)
         max[0] = block_max(max[0]);
     else
         warp_max(max);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) sum[r] *= fast_exp(own[r] - max[r]);
+    for (int r = 0; r < COUNT; r++) sum[r] *= fast_exp(own[r] - max[r]);
     if constexpr (ROWS == 1)
         sum[0] = block_sum(sum[0]);
     else
         warp_sum(sum);
 }
 
+template <int ROWS>
 __device__ __forceinline__ void write_gradient(floatX *row, RowSum total, int target, float dloss, int V, int VP) {
+    typedef Share<ROWS> By;
     const float factor = fast_divide(dloss, total.sum);
-    const int packs = VP / VEC;
+    const int packs = VP / By::PACK, threads = (int)By::threads(), thread = (int)By::thread();
     // this thread's last pack first
-    const int last = (packs - 1 - (int)threadIdx.x) / (int)blockDim.x * (int)blockDim.x + (int)threadIdx.x;
-    for (int pack = (int)threadIdx.x < packs ? last : -1; pack >= 0; pack -= blockDim.x) {
-        float x[VEC];
-        load_vec(x, row + pack * VEC);
-#pragma unroll
-        for (int i = 0; i < VEC; i++) {
-            const int column = pack * VEC + i;
+    const int last = (packs - 1 - thread) / threads * threads + thread;
+    for (int pack = thread < packs ? last : -1; pack >= 0; pack -= threads) {
+        float x[By::PACK];
+        load_vec(x, row + pack * By::PACK);
+        EACH_ELEMENT
+        for (int i = 0; i < By::PACK; i++) {
+            const int column = pack * By::PACK + i;
             float gradient = fast_exp(x[i] - total.max) * factor - (column == target ? dloss : 0.0f);
             x[i] = column < V ? gradient : 0.0f;
         }
-        store_vec(row + pack * VEC, x);
+        store_vec(row + pack * By::PACK, x);
     }
 }
 
-__device__ __forceinline__ void write_zeros(floatX *row, int VP) {
-    const float zeros[VEC] = {};
-    for (int pack = threadIdx.x; pack < VP / VEC; pack += blockDim.x) store_vec(row + pack * VEC, zeros);
+template <int ROWS> __device__ __forceinline__ void write_zeros(floatX *row, int VP) {
+    typedef Share<ROWS> By;
+    const float zeros[By::PACK] = {};
+    for (int pack = By::thread(); pack < VP / By::PACK; pack += By::threads()) store_vec(row + pack * By::PACK, zeros);
 }
 
-// What a block works on: ROWS rows, fewer at the end.
-template <int ROWS> struct Rows {
+// What a block works on: COUNT rows, fewer at the end.
+template <int COUNT> struct Rows {
     int first, count;
-    float max[ROWS], sum[ROWS];
+    float max[COUNT], sum[COUNT];
 };
 
 // The targets' logits are read before the reductions, so that no thread has written yet.
 template <int ROWS>
-__device__ __forceinline__ Rows<ROWS> write_losses(float *losses, const floatX *logits, const int *targets, int n,
-                                                   int V, int VP) {
-    Rows<ROWS> rows;
-    rows.first = blockIdx.x * ROWS;
-    rows.count = min(ROWS, n - rows.first);
-    float target_logit[ROWS];
+__device__ __forceinline__ Rows<Share<ROWS>::COUNT> write_losses(float *losses, const floatX *logits,
+                                                                 const int *targets, int n, int V, int VP) {
+    constexpr int COUNT = Share<ROWS>::COUNT;
+    Rows<COUNT> rows;
+    rows.first = blockIdx.x * COUNT;
+    rows.count = min(COUNT, n - rows.first);
+    float target_logit[COUNT];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < COUNT; r++) {
         rows.max[r] = -FLT_MAX, rows.sum[r] = 0.0f, target_logit[r] = 0.0f;
         if (r >= rows.count) continue;
         const int target = targets[rows.first + r];
         const floatX *row = logits + (size_t)(rows.first + r) * VP;
         if (target < 0) continue;
         if (threadIdx.x == 0) target_logit[r] = to_float(row[target]);
-        const RowSum own = fold_slots(sum_of_thread(row, V));
+        const RowSum own = fold_slots(sum_of_thread<ROWS>(row, V));
         rows.max[r] = own.max, rows.sum[r] = own.sum;
     }
-    join_threads(rows.max, rows.sum);
+    join_threads<ROWS>(rows.max, rows.sum);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < COUNT; r++) {
         if (threadIdx.x != 0 || r >= rows.count) continue;
         const bool ignored = targets[rows.first + r] < 0;
         losses[rows.first + r] = ignored ? 0.0f : fast_log(rows.sum[r]) + (rows.max[r] - target_logit[r]);
@@ -154,37 +170,33 @@ __device__ __forceinline__ Rows<ROWS> write_losses(float *losses, const floatX *
 }
 
 template <int ROWS>
-static __global__ void __launch_bounds__(ROWS == 1 ? MAX_THREADS : 32)
+static __global__ void __launch_bounds__(ROWS == SHORT_ROWS ? 32 : MAX_THREADS)
     forward_kernel(float *losses, const floatX *logits, const int *targets, int n, int V, int VP) {
     write_losses<ROWS>(losses, logits, targets, n, V, VP);
 }
 
 template <int ROWS>
-static __global__ void __launch_bounds__(ROWS == 1 ? MAX_THREADS : 32)
+static __global__ void __launch_bounds__(ROWS == SHORT_ROWS ? 32 : MAX_THREADS)
     backward_kernel(float *losses, floatX *logits, const int *targets, const float *weights, const float *dloss, int n,
                     int V, int VP) {
-    const Rows<ROWS> rows = write_losses<ROWS>(losses, logits, targets, n, V, VP);
+    const auto rows = write_losses<ROWS>(losses, logits, targets, n, V, VP);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < Share<ROWS>::COUNT; r++) {
         if (r >= rows.count) continue;
         floatX *row = logits + (size_t)(rows.first + r) * VP;
         const int target = targets[rows.first + r];
         if (target < 0)
-            write_zeros(row, VP);
+            write_zeros<ROWS>(row, VP);
         else
-            write_gradient(row, {rows.max[r], rows.sum[r]}, target, weights ? *dloss * weights[rows.first + r] : *dloss,
-                           V, VP);
+            write_gradient<ROWS>(row, {rows.max[r], rows.sum[r]}, target,
+                                 weights ? *dloss * weights[rows.first + r] : *dloss, V, VP);
     }
 }
-
-// Short rows: one warp for several, so that they share the reductions. Long rows: a block each, the longest with all
-// threads, so that the rows in flight fit into a GPU's L2 until they are read again.
-static const int SHORT_ROW = 4096, LONG_ROW = 16384, SHORT_ROWS = 4;
 
 extern "C" void cross_entropy_forward(float *losses, const floatX *logits, const int *targets, int n, int V, int VP,
                                       cudaStream_t stream) {
     assert(VP % 16 == 0 && are_aligned(16, logits));
-    if (n <= 0) return;
+    if (n <= 0 || launch_alone(forward_kernel<ALONE>, dim3(n), stream, losses, logits, targets, n, V, VP)) return;
     if (V <= SHORT_ROW)
         launch(forward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, n, V, VP);
     else
@@ -194,7 +206,9 @@ extern "C" void cross_entropy_forward(float *losses, const floatX *logits, const
 extern "C" void cross_entropy_backward(float *losses, floatX *logits, const int *targets, const float *weights,
                                        const float *dloss, int n, int V, int VP, cudaStream_t stream) {
     assert(VP % 16 == 0 && are_aligned(16, logits));
-    if (n <= 0) return;
+    if (n <= 0 ||
+        launch_alone(backward_kernel<ALONE>, dim3(n), stream, losses, logits, targets, weights, dloss, n, V, VP))
+        return;
     if (V <= SHORT_ROW)
         launch(backward_kernel<SHORT_ROWS>, ceil_div(n, SHORT_ROWS), 32, 0, stream, losses, logits, targets, weights,
                dloss, n, V, VP);

@@ -1,5 +1,5 @@
-// Sums over all gradients, or all losses, in a fixed order. Each warp sums a contiguous piece, each block adds its warps, and
-// at last one block adds the blocks.
+// Sums over all gradients, or all losses, in a fixed order. Each block sums a contiguous piece, and at last one block adds the
+// blocks.
 #include "kernels/grad_norm.h"
 
 #include "device/math.h"
@@ -7,31 +7,32 @@
 #include "device/vec.h"
 
 enum { SUM_BLOCK = 256, MAX_SUM_BLOCKS = 1024, WIDTH = 4 };
-enum { STEP = 32 * WIDTH };            // elements a warp reads at once
+enum { STEP = SUM_BLOCK * WIDTH };     // elements a block reads at once
 enum { MIN_BLOCK_ELEMENTS = 1 << 16 }; // less than this is not worth another block
 
-__global__ void __launch_bounds__(SUM_BLOCK)
-    sum_squares_kernel(float *partial, const float *x, size_t n, size_t piece) {
-    size_t warp = (size_t)blockIdx.x * (SUM_BLOCK / 32) + threadIdx.x / 32;
-    size_t begin = warp * piece, end = min(begin + piece, n);
-    float sum[WIDTH] = {};
-    size_t i = begin + threadIdx.x % 32 * WIDTH;
+// The sum of term(x[i]), begin <= i < end, by the THREADS of a block. A thread has COUNT sums beside each other: one that is
+// alone has some vectors of them.
+template <int THREADS, typename Term>
+__device__ __forceinline__ float sum_in_block(const float *x, size_t begin, size_t end, Term term) {
+    constexpr int COUNT = THREADS == 1 ? 64 : WIDTH;
+    float sum[COUNT] = {};
+    size_t i = begin + threadIdx.x * COUNT;
 #pragma unroll 4
-    for (; i + WIDTH <= end; i += STEP) {
-        float value[WIDTH];
+    for (; i + COUNT <= end; i += THREADS * COUNT) {
+        float value[COUNT];
         load_vec(value, x + i);
         EACH_ELEMENT
-        for (int k = 0; k < WIDTH; k++) sum[k] += value[k] * value[k];
+        for (int k = 0; k < COUNT; k++) sum[k] += term(value[k]);
     }
-    for (; i < end; i++) sum[0] += x[i] * x[i]; // the last n % WIDTH, by one thread: the others are past the end
-    float total = block_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    if (threadIdx.x == 0) partial[blockIdx.x] = total;
+    for (; i < end; i++) sum[0] += term(x[i]); // what is left, by one thread: the others are past the end
+    return block_sum<THREADS>(sum_vec(sum));
 }
 
-__device__ __forceinline__ float sum_in_block(const float *x, int n) {
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < n; i += SUM_BLOCK) sum += x[i];
-    return block_sum(sum);
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) sum_squares_kernel(float *partial, const float *x, size_t n, size_t piece) {
+    const size_t begin = blockIdx.x * piece;
+    const float total = sum_in_block<THREADS>(x, begin, min(begin + piece, n), [](float g) { return g * g; });
+    if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
 __global__ void norm_of_squares_kernel(float *norm, const float *sum) { *norm = fast_sqrt(*sum); }
@@ -51,21 +52,20 @@ __global__ void __launch_bounds__(SUM_BLOCK) add_gradients_kernel(float *to, con
 }
 
 // Adds the parts of a first stage, or a batch's losses.
-__global__ void __launch_bounds__(SUM_BLOCK) sum_up_kernel(float *sum, const float *x, int n) {
-    float total = sum_in_block(x, n);
+template <int THREADS> __global__ void __launch_bounds__(THREADS) sum_up_kernel(float *sum, const float *x, int n) {
+    const float total = sum_in_block<THREADS>(x, 0, (size_t)n, [](float part) { return part; });
     if (threadIdx.x == 0) *sum += total;
 }
 
 extern "C" size_t sum_squares_scratch(void) { return MAX_SUM_BLOCKS; }
 
 extern "C" void sum_squares(float *sum, float *scratch, const float *grads, size_t n, cudaStream_t stream) {
-    assert(are_aligned(16, grads));
+    assert(are_aligned(16, scratch, grads));
     size_t wanted = (n + MIN_BLOCK_ELEMENTS - 1) / MIN_BLOCK_ELEMENTS;
-    int blocks = wanted < 1 ? 1 : wanted > MAX_SUM_BLOCKS ? (int)MAX_SUM_BLOCKS : (int)wanted;
-    size_t warps = (size_t)blocks * (SUM_BLOCK / 32);
-    size_t piece = (n + warps * STEP - 1) / (warps * STEP) * STEP;
-    launch(sum_squares_kernel, dim3(blocks), dim3(SUM_BLOCK), 0, stream, scratch, grads, n, piece);
-    launch(sum_up_kernel, dim3(1), dim3(SUM_BLOCK), 0, stream, sum, scratch, blocks);
+    size_t blocks = wanted < 1 ? 1 : wanted > MAX_SUM_BLOCKS ? (size_t)MAX_SUM_BLOCKS : wanted;
+    size_t piece = (n + blocks * STEP - 1) / (blocks * STEP) * STEP;
+    launch_block(sum_squares_kernel, SUM_BLOCK, dim3((unsigned)blocks), stream, scratch, grads, n, piece);
+    launch_block(sum_up_kernel, SUM_BLOCK, dim3(1), stream, sum, scratch, (int)blocks);
 }
 
 extern "C" void norm_of_squares(float *norm, const float *sum, cudaStream_t stream) {
@@ -80,5 +80,6 @@ extern "C" void add_gradients(float *to, const float *from, size_t n, cudaStream
 }
 
 extern "C" void sum_losses(float *sum, const float *losses, int n, cudaStream_t stream) {
-    launch(sum_up_kernel, dim3(1), dim3(SUM_BLOCK), 0, stream, sum, losses, n);
+    assert(are_aligned(16, losses));
+    launch_block(sum_up_kernel, SUM_BLOCK, dim3(1), stream, sum, losses, n);
 }

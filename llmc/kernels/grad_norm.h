@@ -12,7 +12,7 @@ extern "C" {
 // Floats that sum_squares needs as scratch.
 size_t sum_squares_scratch(void);
 
-// sum [1] += sum of grads[i]^2, i < n. Not finite if a gradient is not. grads 16-byte aligned.
+// sum [1] += sum of grads[i]^2, i < n. Not finite if a gradient is not. 16-byte aligned.
 void sum_squares(float *sum, float *scratch, const float *grads, size_t n, cudaStream_t stream);
 
 // norm [1] = sqrt(*sum).
@@ -21,7 +21,7 @@ void norm_of_squares(float *norm, const float *sum, cudaStream_t stream);
 // to [n] += from [n]. 16-byte aligned.
 void add_gradients(float *to, const float *from, size_t n, cudaStream_t stream);
 
-// sum [1] += sum of losses [n].
+// sum [1] += sum of losses [n]. 16-byte aligned.
 void sum_losses(float *sum, const float *losses, int n, cudaStream_t stream);
 
 #ifdef __cplusplus

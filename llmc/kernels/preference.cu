@@ -8,19 +8,20 @@
 #include "device/math.h"
 #include "device/reduce.h"
 
-enum { GROUP_THREADS = 256, WEIGHT_THREADS = 128 };
+enum { ANSWER_THREADS = 32, GROUP_THREADS = 256, WEIGHT_THREADS = 128 };
 enum { MAX_BLOCKS = 256 }; // a batch has room for far more answers than it holds: blocks take them in turn
 
-__global__ void __launch_bounds__(32)
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS)
     answer_logprobs_kernel(float *logprobs, float *counts, const float *losses, const int *targets, const int *spans,
                            const int *counters) {
     for (int answer = blockIdx.x; answer < counters[0]; answer += gridDim.x) {
         float sums[2] = {}; // losses, targets
-        for (int t = spans[2 * answer] + (int)threadIdx.x; t <= spans[2 * answer + 1]; t += 32) {
+        for (int t = spans[2 * answer] + (int)threadIdx.x; t <= spans[2 * answer + 1]; t += THREADS) {
             sums[0] += losses[t];
             sums[1] += targets[t] >= 0 ? 1.0f : 0.0f;
         }
-        warp_sum(sums);
+        group_sum<THREADS>(sums);
         if (threadIdx.x != 0) continue;
         logprobs[answer] = -sums[0];
         counts[answer] = sums[1];
@@ -95,11 +96,12 @@ __device__ __forceinline__ void add_pair(float (&sums)[PREFERENCE_SUMS], float *
 }
 
 // The answers of a group are one thread's alone.
-__global__ void __launch_bounds__(GROUP_THREADS)
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS)
     preference_loss_kernel(float *sums, float *dseq, Answers answers, const int *groups, const int *counters,
                            PreferenceLoss spec) {
     float own[PREFERENCE_SUMS] = {};
-    for (int g = threadIdx.x; g < counters[1]; g += GROUP_THREADS) {
+    for (int g = threadIdx.x; g < counters[1]; g += THREADS) {
         const int first = groups[2 * g], end = first + groups[2 * g + 1];
         for (int a = first; a < end; a++) dseq[a] = 0.0f;
         for (int chosen = first; chosen < end; chosen++)
@@ -107,7 +109,7 @@ __global__ void __launch_bounds__(GROUP_THREADS)
                 add_pair(own, dseq, answers, chosen, rejected, spec);
     }
     for (int i = 0; i < PREFERENCE_SUMS; i++) {
-        const float total = block_sum(own[i]);
+        const float total = block_sum<THREADS>(own[i]);
         if (threadIdx.x == 0) sums[i] += total;
     }
 }
@@ -123,8 +125,8 @@ static dim3 answers_grid(int capacity) { return dim3((unsigned)(capacity < MAX_B
 
 extern "C" void answer_logprobs(float *logprobs, float *counts, const float *losses, const int *targets,
                                 const int *spans, const int *counters, int capacity, cudaStream_t stream) {
-    launch(answer_logprobs_kernel, answers_grid(capacity), dim3(32), 0, stream, logprobs, counts, losses, targets,
-           spans, counters);
+    launch_block(answer_logprobs_kernel, ANSWER_THREADS, answers_grid(capacity), stream, logprobs, counts, losses,
+                 targets, spans, counters);
 }
 
 extern "C" void preference_loss(float *sums, float *dseq, const float *seq_logprobs, const float *ref_logprobs,
@@ -133,8 +135,7 @@ extern "C" void preference_loss(float *sums, float *dseq, const float *seq_logpr
     (void)capacity; // one block, whatever the number
     const bool scores = spec->kind == PREFERENCE_REWARD;
     const Answers answers = {seq_logprobs, scores ? NULL : ref_logprobs, scores ? NULL : counts};
-    launch(preference_loss_kernel, dim3(1), dim3(GROUP_THREADS), 0, stream, sums, dseq, answers, groups, counters,
-           *spec);
+    launch_block(preference_loss_kernel, GROUP_THREADS, dim3(1), stream, sums, dseq, answers, groups, counters, *spec);
 }
 
 extern "C" void answer_weights(float *weights, const float *dseq, const int *spans, const int *counters, int n,

@@ -1,5 +1,5 @@
 // The head of a reward model: the score of an answer is the dot product of its last token's normed residual with one
-// vector of weights. spans, counters, capacity: as in kernels/preference.h. C: a multiple of 8. Device memory throughout.
+// vector of weights. spans, counters, capacity: as in kernels/preference.h. C: a multiple of 16. Device memory throughout.
 #ifndef LLMC_KERNELS_REWARD_HEAD_H
 #define LLMC_KERNELS_REWARD_HEAD_H
 

@@ -10,12 +10,12 @@ __global__ void swiglu_forward_kernel(floatX *out, const floatX *gate_up, int N,
     int n = blockIdx.x * blockDim.y + threadIdx.y;
     if (n >= N) return;
     const floatX *row = gate_up + (size_t)n * 2 * F;
-    for (int f = threadIdx.x * CHUNK; f < F; f += blockDim.x * CHUNK) {
-        float gate[CHUNK], up[CHUNK];
+    for (int f = threadIdx.x * SPAN; f < F; f += blockDim.x * SPAN) {
+        float gate[SPAN], up[SPAN];
         load_vec(gate, row + f);
         load_vec(up, row + F + f);
         EACH_ELEMENT
-        for (int k = 0; k < CHUNK; k++) up[k] *= gate[k] * sigmoid(gate[k]);
+        for (int k = 0; k < SPAN; k++) up[k] *= gate[k] * sigmoid(gate[k]);
         store_vec(out + (size_t)n * F + f, up);
     }
 }
@@ -26,13 +26,13 @@ __global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, con
     if (n >= N) return;
     const floatX *row = gate_up + (size_t)n * 2 * F;
     floatX *drow = dgate_up + (size_t)n * 2 * F;
-    for (int f = threadIdx.x * CHUNK; f < F; f += blockDim.x * CHUNK) {
-        float gate[CHUNK], up[CHUNK], d[CHUNK];
+    for (int f = threadIdx.x * SPAN; f < F; f += blockDim.x * SPAN) {
+        float gate[SPAN], up[SPAN], d[SPAN];
         load_vec(gate, row + f);
         load_vec(up, row + F + f);
         load_vec(d, dout + (size_t)n * F + f);
         EACH_ELEMENT
-        for (int k = 0; k < CHUNK; k++) {
+        for (int k = 0; k < SPAN; k++) {
             float s = sigmoid(gate[k]);
             float silu = gate[k] * s;
             gate[k] = d[k] * up[k] * (s + silu * (1.0f - s));
@@ -45,13 +45,13 @@ __global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, con
 
 extern "C" void swiglu_forward(floatX *out, const floatX *gate_up, int N, int F, cudaStream_t stream) {
     assert(F % 16 == 0 && are_aligned(16, out, gate_up));
-    dim3 block = rows_block(F / CHUNK);
+    dim3 block = rows_block(F / SPAN);
     launch_pointwise(swiglu_forward_kernel, rows_grid(N, block), block, stream, out, gate_up, N, F);
 }
 
 extern "C" void swiglu_backward(floatX *dgate_up, const floatX *dout, const floatX *gate_up, int N, int F,
                                 cudaStream_t stream) {
     assert(F % 16 == 0 && are_aligned(16, dgate_up, dout, gate_up));
-    dim3 block = rows_block(F / CHUNK);
+    dim3 block = rows_block(F / SPAN);
     launch_pointwise(swiglu_backward_kernel, rows_grid(N, block), block, stream, dgate_up, dout, gate_up, N, F);
 }

@@ -191,7 +191,7 @@ def test_same_bits_in_any_order_of_threads(lib):
         found = [decoder.prefill(row, prompt) for row, prompt in enumerate(prompts)]
         return torch.stack(found + [logits for t in range(3) for logits in decoder.step([1, 0], [t, t + 1])])
 
-    lib.same_bits(run)
+    lib.forms(run)
 
 
 def test_copied_row(lib):

@@ -37,7 +37,8 @@ LAUNCHERS = {
     "rmsnorm_forward": "out x weight",
     "rope_backward": "dqkv table",
     "rope_forward": "qkv table",
-    "sum_squares": "grads",
+    "sum_losses": "losses",
+    "sum_squares": "scratch grads",
     "swiglu_backward": "dgate_up dout gate_up",
     "swiglu_forward": "out gate_up",
 }

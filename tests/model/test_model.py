@@ -120,7 +120,7 @@ def test_same_seed_same_bits(lib):
         losses, weights = small_run(lib, fields, batches, 1, 3)
         return (torch.tensor(losses), *weights.values())
 
-    lib.same_bits(run)
+    lib.forms(run)
 
 
 def test_recomputation_changes_no_bit(lib):

@@ -292,6 +292,23 @@ class Library:
         return first
 
 
+    def each_form(self):
+        """for form in lib.each_form(): on the CPU first the form of kernels in which one thread does what a group of threads does on a
+        GPU (llmc/device/wide_warps.h), then the GPU's."""
+        try:
+            for seed in (0, 12345) if self.on_cpu and not self.race else (0,):
+                self.set_seed(seed)
+                yield seed
+        finally:
+            self.set_seed(0)
+
+    def forms(self, run):
+        """The results of run() in each form, which add in different orders, so that a test checks both. Of each the bits must be the
+        same again, those of the GPU's in another order of threads."""
+        orders = [(0, 0), (1, 12345)] if self.on_cpu and not self.race else [(0, 1)]
+        return [self.same_bits(run, seeds) for seeds in orders]
+
+
 VALUE_TYPES |= {kind.__name__: kind for kind in (AttentionShape, AttentionMask, KvCache, NewTokens)}
 PROTOTYPES = read_prototypes()
 _loaded = {}
