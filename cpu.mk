@@ -32,7 +32,7 @@ $(BUILD)/obj/%.cpp.o: %.cpp $(MAKEFILES_USED)
 	$(call step,CXX)$(CXX) $(WARNINGS) $(CXXFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c $< -o $@
 
 # Programs of the tests: a kernel beside the CPU target, without the library (make build/cpu/tests/cpu/planted/NAME).
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/llmc/cpu/%,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.cu.o $(filter $(BUILD)/obj/llmc/cpu/% %/matrix_cpu.cpp.o,$(TARGET_SOURCES:%=$(BUILD)/obj/%.o))
 	@mkdir -p $(@D)
 	$(call step,LINK)$(LINK) -o $@ $^ $(LIBDIRS) -lboost_context
 

@@ -46,6 +46,8 @@ void host_launch(const HostKernel &kernel, dim3 grid, dim3 block, size_t dynamic
 // moves with the seed is a race. The environment variable LLMC_HOST_SEED sets it at start.
 extern "C" void host_set_seed(uint64_t seed);
 uint64_t host_seed();
+// Whether warps are to have lanes where they need none (device/wide_warps.h): LLMC_HOST_LANES=1.
+bool host_lanes();
 
 // Shared memory of the running block, poisoned when the block begins, with guards that AddressSanitizer knows.
 void *host_shared(size_t bytes);

@@ -1,6 +1,7 @@
 // Launches: what a GPU would refuse, and the blocks of a grid over the workers, in their natural order or a seed's.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "races.h"
 #include "worker.h"
@@ -8,17 +9,22 @@
 using namespace fibers;
 
 static uint64_t order_seed;
+static bool lanes;
 
 uint64_t host_seed() { return order_seed; }
 extern "C" void host_set_seed(uint64_t seed) { order_seed = seed; }
+bool host_lanes() { return lanes; }
 
-__attribute__((constructor)) static void read_seed() {
+__attribute__((constructor)) static void read_environment() {
     const char *text = getenv("LLMC_HOST_SEED");
     if (text) order_seed = strtoull(text, nullptr, 10);
+    text = getenv("LLMC_HOST_LANES");
+    lanes = text && strcmp(text, "0") != 0;
 }
 
 static void run_block(Worker &w, size_t dynamic_shared) {
     reset_shared(w, dynamic_shared);
+    if (w.num_threads == 1 && !RACE_BUILD) return run_alone(w);
     add_fibers(w, w.num_threads);
     run_fibers(w);
 }
@@ -56,9 +62,10 @@ static void run_grid(const HostKernel &kernel, dim3 grid, dim3 block, size_t dyn
 
 void host_check_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, bool fibers) {
     const long threads = (long)block.x * block.y * block.z;
+    const bool alone = threads == 1; // never on a GPU: see wide_warps
     const bool grid_fits = grid.x && grid.y && grid.z && grid.x < 1u << 31 && grid.y < 1u << 16 && grid.z < 1u << 16;
     const bool block_fits = threads > 0 && threads <= MAX_THREADS && block.z <= MAX_BLOCK_Z;
-    if (block_fits && (!fibers || threads % LANES == 0) && grid_fits && shared_bytes <= SHARED_LIMIT)
+    if (grid_fits && (alone || (block_fits && (!fibers || threads % LANES == 0) && shared_bytes <= SHARED_LIMIT)))
         return host_record_launch(name, threads, shared_bytes);
     fprintf(stderr, "llmc: kernel %s: ", name);
     if (!grid_fits)

@@ -1,5 +1,5 @@
 // The fibers behind fiber.h. A block's threads are fibers that a worker keeps from block to block. A fiber runs until it
-// must wait at a rendezvous, then jumps straight to the next one that is ready.
+// must wait at a rendezvous, then jumps straight to the next one that is ready. The thread of a block of one needs none.
 #include <boost/context/detail/fcontext.hpp>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +173,14 @@ void run_fibers(Worker &w) {
     switch_to(w, take_ready(w));
 }
 
+void run_alone(Worker &w) {
+    w.current = &w.outside;
+    w.outside.thread = {};
+    w.outside.thread.fiber = w.exchange ? &w.outside : nullptr;
+    host_thread = &w.outside.thread;
+    w.kernel->call(w.kernel->self);
+}
+
 } // namespace fibers
 
 // ---- what running threads call
@@ -182,13 +190,14 @@ using namespace fibers;
 static bool arrive(Rendezvous &meeting, int expected, int place, State state, void *slot, const char *file, int line) {
     Worker &w = worker();
     HostFiber *self = w.current;
+    meeting.slots[place] = slot;
+    if (self == &w.outside) return true; // the block's only thread
     if (meeting.arrived == 0) {
         meeting.file = file;
         meeting.line = line;
     } else if (line != meeting.line || (file != meeting.file && strcmp(file, meeting.file) != 0)) {
         report_sites(w, meeting, file, line);
     }
-    meeting.slots[place] = slot;
     void *token = race_token(w, meeting);
     race_give(token);
     if (++meeting.arrived == expected) {
@@ -205,6 +214,7 @@ static bool arrive(Rendezvous &meeting, int expected, int place, State state, vo
 
 static void release(Rendezvous &meeting, int first, int count) {
     Worker &w = worker();
+    if (w.current == &w.outside) return;
     race_give(race_token(w, meeting)); // what the last one wrote for the others
     meeting.round++;
     meeting.arrived = 0;

@@ -1,4 +1,5 @@
 // Shared memory of the block that a worker runs: arrays between guards that AddressSanitizer knows, born poisoned.
+#include <algorithm>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -12,7 +13,7 @@
 namespace fibers {
 
 enum { SHARED_ALIGN = 128, SHARED_GUARD = 128 };
-enum { SHARED_BYTES = SHARED_LIMIT + (MAX_SHARED_ARRAYS + 1) * (SHARED_ALIGN + SHARED_GUARD) };
+enum { SHARED_ROOM = (MAX_SHARED_ARRAYS + 1) * (SHARED_ALIGN + SHARED_GUARD) }; // for what lies between arrays
 
 // NaN in natural order. A maximum may swallow NaN, so other orders find huge numbers of either sign (3.4e38, -1.7e38 in
 // both types): a result that uses them moves with the seed.
@@ -20,7 +21,7 @@ static int shared_poison() { return !host_seed() ? 0xFF : host_seed() % 2 ? 0x7F
 
 static void *take_shared(Worker &w, size_t bytes) {
     size_t rounded = (bytes + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
-    if (w.shared_used + rounded + SHARED_GUARD > SHARED_BYTES) report(w, "more than 99 KiB of shared memory");
+    if (w.shared_used + rounded + SHARED_GUARD > w.shared_bytes) report(w, "more than 99 KiB of shared memory");
     char *start = w.shared + w.shared_used;
     w.shared_used += rounded + SHARED_GUARD;
 #if CHECKED_BUILD
@@ -31,12 +32,18 @@ static void *take_shared(Worker &w, size_t bytes) {
 }
 
 void reset_shared(Worker &w, size_t dynamic_bytes) {
-    if (!w.shared) w.shared = (char *)map_memory(SHARED_BYTES, "shared memory");
+    // a block of one thread, which stands for a warp of a GPU, may have more than a GPU's block
+    const size_t bytes = SHARED_ROOM + std::max(dynamic_bytes, (size_t)SHARED_LIMIT);
+    if (bytes > w.shared_bytes) {
+        drop_shared(w);
+        w.shared = (char *)map_memory(bytes, "shared memory");
+        w.shared_bytes = bytes;
+    }
 #if CHECKED_BUILD
-    ASAN_POISON_MEMORY_REGION(w.shared, SHARED_BYTES);
+    ASAN_POISON_MEMORY_REGION(w.shared, w.shared_bytes);
 #endif
 #if RACE_BUILD // at once, before there are threads that it could race
-    memset(w.shared, shared_poison(), SHARED_BYTES);
+    memset(w.shared, shared_poison(), w.shared_bytes);
     race_end_thread(); // see race_start_block
 #endif
     w.shared_used = SHARED_GUARD;
@@ -45,8 +52,9 @@ void reset_shared(Worker &w, size_t dynamic_bytes) {
 }
 
 void drop_shared(Worker &w) {
-    if (w.shared) munmap(w.shared, SHARED_BYTES);
+    if (w.shared) munmap(w.shared, w.shared_bytes);
     w.shared = nullptr;
+    w.shared_bytes = 0;
 }
 
 } // namespace fibers

@@ -73,7 +73,7 @@ struct Worker {
     HostFiber *current = nullptr;
 
     char *shared = nullptr;
-    size_t shared_used = 0;
+    size_t shared_bytes = 0, shared_used = 0;
     void *dynamic = nullptr;
     void *shared_arrays[MAX_SHARED_ARRAYS];
     size_t shared_sizes[MAX_SHARED_ARRAYS];
@@ -90,6 +90,7 @@ void *map_memory(size_t bytes, const char *what); // or ends the program
 
 void add_fibers(Worker &w, int count); // as many as `count`, with stacks
 void run_fibers(Worker &w);            // all threads of w.block, to their end
+void run_alone(Worker &w);             // the only thread of w.block
 void drop_stacks(Worker &w);
 
 // ---- shared_memory.cpp

@@ -6,33 +6,28 @@
 //   load_a(a, tile, row)  A = rows row to row + 15 of a tile
 //   multiply_nt(c, a, b)  C[16 x N] += A[16 x K] · B^T, B stands as [n][k]   (for an array of
 //   multiply_nn(c, a, b)  C[16 x N] += A[16 x K] · B,   B stands as [k][n]    row tiles at once)
+//   product_nt(c, a, b)   C[16 x N] = A[16 x K] · B^T
 //
 // With T = bf16 a product is ldmatrix and mma.sync on a GPU (device/mma_instructions.h); with T = float (the exact build) it
 // is fp32 arithmetic. On the CPU a product is one rendezvous of the warp, whatever its size, worked off by vector code
 // (device/mma_cpu.h). Two products of the same shape may be given to one call, which saves the CPU a rendezvous.
+//
+// Kernels name the types by way of the form that their warps have: LaneWarp, or on the CPU WholeWarp (device/whole_warp.h).
 #ifndef LLMC_DEVICE_MMA_H
 #define LLMC_DEVICE_MMA_H
 
 #ifdef LLMC_TARGET_CPU
 #include "device/mma_cpu.h"
+#include "device/whole_warp.h"
 #else
 #include "device/mma_instructions.h"
-
-// Sum and maximum of the values that this lane holds of a row, pairwise: x[i] with x[i + N/2] first.
-template <int N> __device__ __forceinline__ float fold_sum(const float (&x)[N]) { return sum_vec(x); }
-template <int N> __device__ __forceinline__ float fold_max(const float (&x)[N]) {
-    float y = x[0];
-#pragma unroll
-    for (int i = 1; i < N; i++) y = fmaxf(y, x[i]);
-    return y;
-}
 
 template <typename T, int K, int COLS>
 __device__ __forceinline__ void load_a(FragA<T, K> &frag, SharedTile<T, COLS> tile, int row0) {
     by_instruction::load_a(frag, tile, row0);
 }
 template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b) {
+__device__ __forceinline__ void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, int = 0) {
     by_instruction::multiply<false>(c, a, b, 0);
 }
 template <int M, int N, int K, typename T, int COLS>
@@ -42,7 +37,8 @@ __device__ __forceinline__ void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&
 }
 template <int M, int N, int K, typename T, int COLS>
 __device__ __forceinline__ void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
-                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1) {
+                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
+                                            int = 0) {
     by_instruction::multiply<false>(c0, a0, b0, 0);
     by_instruction::multiply<false>(c1, a1, b1, 0);
 }
@@ -54,4 +50,34 @@ __device__ __forceinline__ void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (
     by_instruction::multiply<true>(c1, a1, b1, col0);
 }
 #endif
+
+template <int M, int N, int K, typename T, int COLS>
+__device__ __forceinline__ void product_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b,
+                                           LLMC_SITE) {
+    zero_all(c);
+    multiply_nt(c, a, b, LLMC_SITE_ARGS);
+}
+template <int M, int N, int K, typename T, int COLS>
+__device__ __forceinline__ void product_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
+                                           Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
+                                           LLMC_SITE) {
+    zero_all(c0);
+    zero_all(c1);
+    multiply_nt(c0, a0, b0, c1, a1, b1, LLMC_SITE_ARGS);
+}
+
+struct LaneWarp {
+    enum { LANES = 32 };
+    template <int M, int N> using Acc = ::Acc<N>[M];
+    template <typename T, int M, int K> using Left = FragA<T, K>[M];
+    template <typename T, int COLS> using Tile = SharedTile<T, COLS>;
+};
+
+// The 16 M rows from row0 of a tile as left operands.
+template <typename T, int M, int K, int COLS>
+__device__ __forceinline__ void load_rows(FragA<T, K> (&frag)[M], SharedTile<T, COLS> tile, int row0) {
+#pragma unroll
+    for (int m = 0; m < M; m++) load_a(frag[m], tile, row0 + 16 * m);
+}
+
 #endif

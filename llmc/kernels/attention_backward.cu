@@ -3,9 +3,11 @@
 // P is recomputed from S and the log-sum-exp that the forward pass kept: p = exp(s scale - lse).
 //
 // Three kernels, none with atomics: D; dK and dV by tiles of keys, which walk over the queries that see them,
-// of all query heads of the group; dQ by tiles of queries, which walk over the keys they see.
+// of all query heads of the group; dQ by tiles of queries, which walk over the keys they see. Where blocks are wide
+// (device/wide_warps.h) and enough, a block does all tiles of keys one after the other and sums dQ as well: the same additions
+// in the same order.
 #include "kernels/attention.h"
-#include "kernels/attention_tiles.h"
+#include "kernels/attention_gradients.h"
 
 namespace {
 
@@ -14,13 +16,18 @@ constexpr bool FP32 = sizeof(floatX) == 4;
 // OUT: columns of dK and dV that a block computes; with a head dimension of 256 two blocks share the work,
 // since the accumulators of one would not fit the registers.
 template <int HeadDim, int M, int Warps, int Cols> struct BackwardTiles : AttentionTiles<HeadDim, M, Warps, Cols> {
-    enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT };
+    enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT, ALL_KEYS = 0 };
 };
 template <int HD> struct Backward;
 template <> struct Backward<32> : BackwardTiles<32, 2, 4, 64> {};
 template <> struct Backward<64> : BackwardTiles<64, 1, 4, 64> {};
 template <> struct Backward<128> : BackwardTiles<128, 1, FP32 ? 2 : 4, 32> {};
 template <> struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16 : 32> {};
+
+// AllKeys: a block owns all keys of a head, and so can sum dQ too. Five products in place of seven, but fewer blocks.
+template <typename Tiles, bool AllKeys> struct WideBackward : WideWarp<Tiles> {
+    enum { COLS = 64, ALL_KEYS = AllKeys };
+};
 
 // What the dK, dV kernel needs to know of each query of a tile, in the order in which a lane holds the
 // columns of an Acc.
@@ -42,9 +49,11 @@ template <typename Tiles> constexpr size_t key_shared() {
 // A group of LANES lanes for each of ROWS_EACH rows (token and head) of HD elements.
 enum { D_THREADS = 128, D_ROWS = 4 };
 
+// One lane does as 32 do, so that it adds in their order.
 template <int LANES>
 __global__ void __launch_bounds__(D_THREADS)
     attention_d_kernel(float *d, const floatX *dout, const floatX *out, QkvLayout layout, long rows) {
+    constexpr int PARTS = LANES == 1 ? 32 : 1;
     const int groups = D_THREADS / LANES, lane = (int)threadIdx.x % LANES;
     const long row0 = (long)blockIdx.x * groups * D_ROWS + threadIdx.x / LANES;
     float sum[D_ROWS];
@@ -53,16 +62,18 @@ __global__ void __launch_bounds__(D_THREADS)
         const long row = row0 + r * groups;
         sum[r] = 0.0f;
         if (row >= rows) continue;
+        float parts[PARTS] = {};
         for (int col = lane * VEC; col < layout.HD; col += LANES * VEC) {
             float a[VEC], b[VEC];
             load_vec(a, dout + row * layout.HD + col);
             load_vec(b, out + row * layout.HD + col);
             EACH_ELEMENT
             for (int i = 0; i < VEC; i++) a[i] *= b[i];
-            sum[r] += sum_vec(a);
+            parts[col / VEC % PARTS] += sum_vec(a);
         }
+        sum[r] = sum_vec(parts);
     }
-    group_sum<LANES>(sum);
+    if (LANES > 1) group_sum<LANES>(sum);
 #pragma unroll
     for (int r = 0; r < D_ROWS; r++) {
         const long row = row0 + r * groups; // row = (b * T + t) * NH + head
@@ -70,63 +81,6 @@ __global__ void __launch_bounds__(D_THREADS)
         const long token = row / layout.NH;
         d[layout.stat((int)(token / layout.T), (int)(row % layout.NH), (int)(token % layout.T))] = sum[r];
     }
-}
-
-// ---- what both kernels share
-
-// A statistic of the row, or of each column, of an accumulator.
-struct SameForAll {
-    float value;
-    __device__ __forceinline__ float operator[](int) const { return value; }
-};
-struct ByColumn {
-    const float *values;
-    __device__ __forceinline__ float operator[](int e) const { return values[e]; }
-};
-
-// s := p = 2^(s scale - lse), and dp := ds = p (dp - D).
-template <int N, typename Stat>
-__device__ __forceinline__ void softmax_gradient(float (&s)[N], float (&dp)[N], Stat lse, Stat d, float scale) {
-    EACH_ELEMENT
-    for (int e = 0; e < N; e++) {
-        s[e] = fast_exp2(s[e] * scale - lse[e]);
-        dp[e] = s[e] * (dp[e] - d[e]);
-    }
-}
-
-template <int N, int M> __device__ __forceinline__ void zero_all(Acc<N> (&acc)[M]) {
-#pragma unroll
-    for (int m = 0; m < M; m++) acc_zero(acc[m]);
-}
-
-template <int N, int M> __device__ __forceinline__ void zero_all(Acc<N> (&first)[M], Acc<N> (&second)[M]) {
-    zero_all(first);
-    zero_all(second);
-}
-
-template <int N, int M>
-__device__ __forceinline__ void all_frags_from_acc(FragA<floatX, N> (&frags)[M], const Acc<N> (&acc)[M]) {
-#pragma unroll
-    for (int m = 0; m < M; m++) frag_from_acc(frags[m], acc[m]);
-}
-
-// One gradient out through the warp's own rows of a tile that is not needed any more: 16-byte stores.
-template <int M, int N, int COLS>
-__device__ __forceinline__ void store_gradient(floatX *to, size_t stride, SharedTile<floatX, COLS> staging,
-                                               Acc<N> (&acc)[M], int warp_row, int valid_rows, int valid_cols,
-                                               float factor) {
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-#pragma unroll
-        for (int b = 0; b < Acc<N>::BLOCKS; b++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<N>::W; e++) acc[m].c[b][h][e] *= factor;
-        store_acc(staging, warp_row + 16 * m, acc[m]);
-    }
-    __syncwarp();
-    store_rows<16 * M>(to + (size_t)warp_row * stride, stride, staging, warp_row, valid_rows - warp_row,
-                       min(valid_cols, N));
 }
 
 // ---- dK, dV
@@ -145,54 +99,52 @@ __device__ __forceinline__ int queries_end(const int *doc_start, int key_last, i
 }
 
 // What is excluded from the queries of a tile.
-template <int COLS> __device__ __forceinline__ SharedExclusion tile_exclusion(const int *excluded, int query0, int T) {
-    int query[ceil_div(COLS, 32)];
+template <int LANES, int COLS>
+__device__ __forceinline__ SharedExclusion tile_exclusion(const int *excluded, int query0, int T) {
+    constexpr int EACH = ceil_div(COLS, LANES);
+    int query[EACH];
 #pragma unroll
-    for (int i = 0; i < ceil_div(COLS, 32); i++) query[i] = min(query0 + (32 * i + lane_id()) % COLS, T - 1);
-    return shared_exclusion(excluded, query);
+    for (int i = 0; i < EACH; i++) query[i] = min(query0 + (LANES * i + lane_id()) % COLS, T - 1);
+    return shared_exclusion<LANES>(excluded, query);
 }
 
-template <int COLS>
+template <typename Scores>
 __device__ __forceinline__ void load_query_stats(const QueryStats &stats, const float *lse, const float *d,
                                                  const int *doc_start, int query0, int T) {
-    constexpr int E = 2 * Acc<COLS>::W;
-    for (int i = (int)threadIdx.x; i < COLS; i += (int)blockDim.x) {
-        int query = query0 + Acc<COLS>::column(i / E, 0, i % E);
+    for (int i = (int)threadIdx.x; i < Held<Scores>::COLUMNS; i += (int)blockDim.x) {
+        int query = query0 + Held<Scores>::listed(i);
         stats.lse[i] = query < T ? lse[query] * LOG2E : INFINITY;
         stats.d[i] = query < T ? d[query] : 0.0f;
         stats.doc[i] = doc_start[min(query, T - 1)];
     }
 }
 
-template <int N, int M>
-__device__ __forceinline__ void softmax_gradients(Acc<N> (&p)[M], Acc<N> (&ds)[M], ByColumn lse, ByColumn d,
-                                                  float scale) {
+template <typename Scores>
+__device__ __forceinline__ void softmax_gradients(Scores &p, Scores &ds, ByColumn lse, ByColumn d, float scale) {
+    using Of = Held<Scores>;
 #pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) softmax_gradient(p[m].c[0][h], ds[m].c[0][h], lse, d, scale);
+    for (int r = 0; r < Of::ROWS; r++) softmax_gradient(Of::row(p, r, 0), Of::row(ds, r, 0), lse, d, scale);
 }
 
-template <typename Tiles, bool EXCLUDES>
-__global__ void __launch_bounds__(Tiles::THREADS)
-    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                         AttentionMask mask, QkvLayout layout, int tiles, float scale) {
-    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS,
-                  OUT = Tiles::OUT;
-    constexpr int E = 2 * Acc<COLS>::W;
-    SHARED_DYNAMIC(floatX, shared);
-    const SharedTile<floatX, HD> k_tile = {shared}, v_tile = {shared + ROWS * HD};
+// Gradients of the keys and values of one tile, and what they add to those of the queries if dq sums these.
+template <typename Tiles, bool EXCLUDES, typename DqSums>
+__device__ __forceinline__ void
+key_tile_gradients(floatX *dqkv, DqSums dq, floatX *shared, const floatX *dout, const floatX *qkv, const float *lse,
+                   const float *d, AttentionMask mask, QkvLayout layout, AttentionBlock block, int col0, float scale) {
+    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    using Warp = typename Tiles::Warp;
+    using Tile = typename Warp::template Tile<floatX, HD>;
+    using Scores = typename Warp::template Acc<M, COLS>;
+    const Tile k_tile = {shared}, v_tile = {shared + ROWS * HD};
     // two buffers, each with a tile of queries (which = 0) and one of dout (1)
     auto query_tile = [=](int step, int which) {
-        return SharedTile<floatX, HD>{shared + (2 * ROWS + (2 * (step & 1) + which) * COLS) * HD};
+        return Tile{shared + (2 * ROWS + (2 * (step & 1) + which) * COLS) * HD};
     };
     auto query_stats = [=](int step) {
         float *start = (float *)(shared + (2 * ROWS + 4 * COLS) * HD) + (step & 1) * 3 * COLS;
         return QueryStats{start, start + COLS, (int *)(start + 2 * COLS)};
     };
 
-    const int part = (int)(blockIdx.x % Tiles::PARTS), col0 = part * OUT;
-    const AttentionBlock block(blockIdx.x / Tiles::PARTS, tiles, layout.NKV, false);
     const int T = layout.T, stride = layout.qkv_stride(), group = layout.NH / layout.NKV;
     const int key0 = block.tile * ROWS, key_last = min(key0 + ROWS, T) - 1;
     const size_t keys = layout.key(block.b, block.head, key0), values = layout.value(block.b, block.head, key0);
@@ -210,7 +162,7 @@ __global__ void __launch_bounds__(Tiles::THREADS)
                                        layout.out_stride(), T - query0, layout.HD);
         cp_async_commit();
         const size_t row = layout.stat(block.b, head, 0);
-        load_query_stats<COLS>(query_stats(step), lse + row, d + row, doc_start, query0, T);
+        load_query_stats<Scores>(query_stats(step), lse + row, d + row, doc_start, query0, T);
     };
     load_tile_async<ROWS, THREADS>(k_tile, qkv + keys, stride, T - key0, layout.HD);
     load_tile_async<ROWS, THREADS>(v_tile, qkv + values, stride, T - key0, layout.HD);
@@ -219,8 +171,9 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_key0 = key0 + warp_row;
     const bool active = warp_key0 < T;
     const int warp_end = min(warp_key0 + 16 * M, T);
-    Acc<OUT> dk[M], dv[M];
-    zero_all(dk, dv);
+    typename Warp::template Acc<M, Tiles::OUT> dk, dv;
+    zero_all(dk);
+    zero_all(dv);
 
     for (int step = 0; step < steps; step++) {
         cp_async_wait<0>();
@@ -231,28 +184,49 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         const int query0 = (first_tile + step % tiles_each) * COLS;
         const QuerySpan span = {query0, min(query0 + COLS, T) - 1, stats.doc[0], stats.doc[COLS - 1]};
         if (!active || span.sees_none(warp_key0, warp_end)) continue;
-        const SharedExclusion exclusion = EXCLUDES ? tile_exclusion<COLS>(excluded, query0, T) : SharedExclusion{};
+        const SharedExclusion exclusion =
+            EXCLUDES ? tile_exclusion<Warp::LANES, COLS>(excluded, query0, T) : SharedExclusion{};
         if (EXCLUDES && exclusion.has_all(warp_key0, warp_end)) continue;
-        Acc<COLS> p[M], ds[M];
-        zero_all(p, ds);
-        FragA<floatX, HD> k[M], v[M];
+        Scores p, ds;
+        typename Warp::template Left<floatX, M, HD> k, v;
         load_rows(k, k_tile, warp_row);
         load_rows(v, v_tile, warp_row);
-        multiply_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
-        const int first_stat = lane_id() % 4 * E;
+        product_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
+        const int first_stat = Held<Scores>::first_listed();
         if (!span.sees_all(warp_key0, warp_end)) mask_keys_transposed(p, stats.doc + first_stat, warp_key0, query0);
         if (EXCLUDES && exclusion.has_any(warp_key0, warp_end))
             exclude_keys_transposed(p, excluded, warp_key0, query0, T);
         softmax_gradients(p, ds, ByColumn{stats.lse + first_stat}, ByColumn{stats.d + first_stat}, scale);
-        FragA<floatX, COLS> p_frag[M], ds_frag[M];
-        all_frags_from_acc(p_frag, p);
-        all_frags_from_acc(ds_frag, ds);
-        multiply_nn(dv, p_frag, query_tile(step, 1), dk, ds_frag, query_tile(step, 0), col0);
+        typename Warp::template Left<floatX, M, COLS> p_left, ds_left;
+        left_from_acc(p_left, p);
+        left_from_acc(ds_left, ds);
+        multiply_nn(dv, p_left, query_tile(step, 1), dk, ds_left, query_tile(step, 0), col0);
+        dq.add(step / tiles_each, query0, ds_left, k_tile, col0);
     }
     if (!active) return;
-    store_gradient(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, layout.HD - col0,
-                   fast_divide(scale, LOG2E));
-    store_gradient(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, layout.HD - col0, 1.0f);
+    store_gradient<Warp::LANES>(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, layout.HD - col0,
+                                fast_divide(scale, LOG2E));
+    store_gradient<Warp::LANES>(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, layout.HD - col0, 1.0f);
+}
+
+template <typename Tiles, bool EXCLUDES>
+__global__ void __launch_bounds__(Tiles::THREADS)
+    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
+                         AttentionMask mask, QkvLayout layout, int tiles, float scale) {
+    SHARED_DYNAMIC(floatX, shared);
+    const int col0 = (int)(blockIdx.x % Tiles::PARTS) * Tiles::OUT;
+    AttentionBlock block(blockIdx.x / Tiles::PARTS, Tiles::ALL_KEYS ? 1 : tiles, layout.NKV, false);
+    if constexpr (Tiles::ALL_KEYS) {
+        const GroupDqSums<Tiles> dq = {(float *)((char *)shared + key_shared<Tiles>()),
+                                       GroupDqSums<Tiles>::padded(layout.T)};
+        dq.clear(layout);
+        for (; block.tile < tiles; block.tile++)
+            key_tile_gradients<Tiles, EXCLUDES>(dqkv, dq, shared, dout, qkv, lse, d, mask, layout, block, col0, scale);
+        dq.store(dqkv, layout, block, col0, fast_divide(scale, LOG2E));
+    } else {
+        key_tile_gradients<Tiles, EXCLUDES>(dqkv, NoDqSums{}, shared, dout, qkv, lse, d, mask, layout, block, col0,
+                                            scale);
+    }
 }
 
 // ---- dQ
@@ -273,10 +247,13 @@ __global__ void __launch_bounds__(Tiles::THREADS)
                         AttentionMask mask, QkvLayout layout, int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
+    using Warp = typename Tiles::Warp;
+    using Tile = typename Warp::template Tile<floatX, HD>;
+    using Scores = typename Warp::template Acc<M, COLS>;
     SHARED_DYNAMIC(floatX, shared);
-    const SharedTile<floatX, HD> q_tile = {shared}, dout_tile = {shared + ROWS * HD};
+    const Tile q_tile = {shared}, dout_tile = {shared + ROWS * HD};
     auto key_tile = [=](int tile, int which) { // keys (0), values (1), in two buffers
-        return SharedTile<floatX, HD>{shared + (2 * ROWS + (2 * (tile & 1) + which) * COLS) * HD};
+        return Tile{shared + (2 * ROWS + (2 * (tile & 1) + which) * COLS) * HD};
     };
 
     const AttentionBlock block(blockIdx.x, tiles, layout.NH, true);
@@ -306,12 +283,13 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const bool active = warp_row0 < T;
     const int warp_last = min(warp_row0 + 16 * M, T) - 1;
     const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
-    const LaneQueries<M> rows(doc_start, warp_row0, T); // those beyond T are not stored
-    float row_lse[2 * M], row_d[2 * M];
+    const HeldQueries<Scores> rows(doc_start, warp_row0, T); // those beyond T are not stored
+    float row_lse[rows.ROWS], row_d[rows.ROWS];
     load_row_stats(row_lse, row_d, lse, d, rows.query);
-    const SharedExclusion exclusion = EXCLUDES ? shared_exclusion(excluded, rows.query) : SharedExclusion{};
-    FragA<floatX, HD> q[M], dout_frag[M];
-    Acc<HD> dq[M];
+    const SharedExclusion exclusion =
+        EXCLUDES ? shared_exclusion<Warp::LANES>(excluded, rows.query) : SharedExclusion{};
+    typename Warp::template Left<floatX, M, HD> q, dout_left;
+    typename Warp::template Acc<M, HD> dq;
     zero_all(dq);
 
     for (int tile = first_tile; tile <= last_tile; tile++) {
@@ -320,33 +298,33 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         if (tile < last_tile) load_keys(tile + 1);
         if (KEEP && tile == first_tile) {
             load_rows(q, q_tile, warp_row);
-            load_rows(dout_frag, dout_tile, warp_row);
+            load_rows(dout_left, dout_tile, warp_row);
         }
         const int key0 = tile * COLS, key_end = key0 + COLS;
         if (!active || span.sees_none(key0, key_end)) continue;
         if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
-        Acc<COLS> p[M], ds[M];
-        zero_all(p, ds);
+        Scores p, ds;
         if (KEEP) {
-            multiply_nt(p, q, key_tile(tile, 0), ds, dout_frag, key_tile(tile, 1));
+            product_nt(p, q, key_tile(tile, 0), ds, dout_left, key_tile(tile, 1));
         } else {
             load_rows(q, q_tile, warp_row);
-            multiply_nt(p, q, key_tile(tile, 0));
-            load_rows(dout_frag, dout_tile, warp_row);
-            multiply_nt(ds, dout_frag, key_tile(tile, 1));
+            product_nt(p, q, key_tile(tile, 0));
+            load_rows(dout_left, dout_tile, warp_row);
+            product_nt(ds, dout_left, key_tile(tile, 1));
         }
         if (!span.sees_all(key0, key_end)) mask_keys(p, rows, key0);
         if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(p, rows, excluded, key0);
 #pragma unroll
-        for (int r = 0; r < 2 * M; r++)
-            softmax_gradient(p[r / 2].c[0][r % 2], ds[r / 2].c[0][r % 2], SameForAll{row_lse[r]}, SameForAll{row_d[r]},
-                             scale);
-        FragA<floatX, COLS> ds_frag[M];
-        all_frags_from_acc(ds_frag, ds);
-        multiply_nn(dq, ds_frag, key_tile(tile, 0), 0);
+        for (int r = 0; r < rows.ROWS; r++)
+            softmax_gradient(Held<Scores>::row(p, r, 0), Held<Scores>::row(ds, r, 0), SameForAll{row_lse[r]},
+                             SameForAll{row_d[r]}, scale);
+        typename Warp::template Left<floatX, M, COLS> ds_left;
+        left_from_acc(ds_left, ds);
+        multiply_nn(dq, ds_left, key_tile(tile, 0), 0);
     }
     if (active)
-        store_gradient(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD, fast_divide(scale, LOG2E));
+        store_gradient<Warp::LANES>(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD,
+                                    fast_divide(scale, LOG2E));
 }
 
 template <typename Tiles, bool EXCLUDES>
@@ -355,13 +333,21 @@ void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, con
     const float scale = layout.log2_scale();
     const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
 
-    constexpr int LANES = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
+    constexpr int PARTS = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
+    constexpr int LANES = Tiles::Warp::LANES < PARTS ? Tiles::Warp::LANES : PARTS, ROWS = D_THREADS / LANES * D_ROWS;
     const long rows = (long)layout.B * layout.T * layout.NH;
-    const long rows_a_block = D_THREADS / LANES * D_ROWS;
-    launch((attention_d_kernel<LANES>), dim3((unsigned)ceil_div(rows, rows_a_block)), dim3(D_THREADS), 0, stream, d,
-           dout, out, layout, rows);
-    launch((attention_dkv_kernel<Tiles, EXCLUDES>),
-           dim3((unsigned)tiles * Tiles::PARTS * (unsigned)layout.NKV * (unsigned)layout.B), dim3(Tiles::THREADS),
+    const dim3 d_blocks((unsigned)ceil_div(rows, (long)ROWS));
+    if constexpr (LANES == 1)
+        launch_pointwise(attention_d_kernel<1>, d_blocks, dim3(D_THREADS), stream, d, dout, out, layout, rows);
+    else
+        launch((attention_d_kernel<LANES>), d_blocks, dim3(D_THREADS), 0, stream, d, dout, out, layout, rows);
+
+    const unsigned groups = (unsigned)Tiles::PARTS * (unsigned)layout.NKV * (unsigned)layout.B;
+    if constexpr (Tiles::ALL_KEYS)
+        return launch((attention_dkv_kernel<Tiles, EXCLUDES>), dim3(groups), dim3(Tiles::THREADS),
+                      key_shared<Tiles>() + GroupDqSums<Tiles>::bytes(layout), stream, dqkv, dout, qkv, lse, d, mask,
+                      layout, tiles, scale);
+    launch((attention_dkv_kernel<Tiles, EXCLUDES>), dim3(groups * (unsigned)tiles), dim3(Tiles::THREADS),
            key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, mask, layout, tiles, scale);
     launch((attention_dq_kernel<Tiles, EXCLUDES>), dim3((unsigned)tiles * (unsigned)layout.NH * (unsigned)layout.B),
            dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, mask, layout, tiles, scale);
@@ -372,9 +358,13 @@ void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out,
                   AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
     using Tiles = Backward<HD>;
     static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
-    if constexpr (HAS_WIDE_WARPS)
+    if constexpr (HAS_WIDE_WARPS) {
+        const long groups = (long)layout.B * layout.NKV;
         if (wide_warps())
-            return backward<WideWarp<Tiles>, EXCLUDES>(dqkv, d, dout, out, qkv, lse, mask, layout, stream);
+            return (fill_cores(groups) ? backward<WideBackward<Tiles, true>, EXCLUDES>
+                                       : backward<WideBackward<Tiles, false>, EXCLUDES>)(dqkv, d, dout, out, qkv, lse,
+                                                                                         mask, layout, stream);
+    }
     backward<Tiles, EXCLUDES>(dqkv, d, dout, out, qkv, lse, mask, layout, stream);
 }
 

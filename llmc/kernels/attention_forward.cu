@@ -27,67 +27,64 @@ template <> struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32
 
 template <typename Tiles> constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS); }
 
-// Softmax state of the rows of one lane: rows 16m + 8h + lane/4 of the warp's.
-template <int M> struct RowState {
-    float max[2 * M], sum[2 * M]; // index 2m + h; sum: over this lane's columns only
+// Softmax state of the rows of Scores that this thread holds.
+template <typename Scores> struct RowState {
+    enum { ROWS = Held<Scores>::ROWS };
+    float max[ROWS];
+    typename Held<Scores>::Sum sum[ROWS];
 };
 
-template <int M> __device__ __forceinline__ void init_rows(RowState<M> &rows) {
+template <typename Scores> __device__ __forceinline__ void init_rows(RowState<Scores> &rows) {
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
+    for (int r = 0; r < rows.ROWS; r++) {
         rows.max[r] = -INFINITY;
-        rows.sum[r] = 0.0f;
+        rows.sum[r] = typename Held<Scores>::Sum{};
     }
 }
 
 // s := p, sums and output rescaled to the new maxima. scale: log2(e)/sqrt(HD).
-template <int M, int COLS, int HD>
-__device__ __forceinline__ void online_softmax(Acc<COLS> (&s)[M], Acc<HD> (&o)[M], RowState<M> &rows, float scale) {
-    static_assert(Acc<COLS>::BLOCKS == 1, "");
-    float tile_max[2 * M];
+template <typename Scores, typename Output>
+__device__ __forceinline__ void online_softmax(Scores &s, Output &o, RowState<Scores> &rows, float scale) {
+    using Of = Held<Scores>;
+    static_assert(Of::BLOCKS == 1, "");
+    float tile_max[Of::ROWS];
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) tile_max[r] = fold_max(s[r / 2].c[0][r % 2]);
-    quad_max(tile_max);
+    for (int r = 0; r < Of::ROWS; r++) tile_max[r] = Of::row_max(Of::row(s, r, 0));
+    Of::share_max(tile_max);
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
-        float(&p)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+    for (int r = 0; r < Of::ROWS; r++) {
+        typename Of::Row &p = Of::row(s, r, 0);
         float next = max(rows.max[r], tile_max[r]);
         float finite = next == -INFINITY ? 0.0f : next;               // nothing seen yet: p must be 0, not NaN
         float correction = fast_exp2((rows.max[r] - finite) * scale); // exactly 1 where the maximum stays
         float base = finite * scale;
         EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<COLS>::W; e++) p[e] = fast_exp2(p[e] * scale - base);
+        for (int e = 0; e < Of::ELEMENTS; e++) p[e] = fast_exp2(p[e] * scale - base);
         rows.max[r] = next;
-        rows.sum[r] = rows.sum[r] * correction + fold_sum(p);
-#pragma unroll
-        for (int b = 0; b < Acc<HD>::BLOCKS; b++) EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<HD>::W; e++) o[r / 2].c[b][r % 2][e] *= correction;
+        Of::add_row(rows.sum[r], correction, p);
+        scale_row(o, r, correction);
     }
 }
 
-// out = o / l through the warp's own rows of the query tile (16-byte stores), lse by the first lane of each
-// four.
-template <typename Tiles>
-__device__ __forceinline__ void store_output(floatX *out, float *lse, SharedTile<floatX, Tiles::HD> staging,
-                                             Acc<Tiles::HD> (&o)[Tiles::M], RowState<Tiles::M> &rows, int warp_row,
-                                             int row0, QkvLayout layout, float scale) {
-    constexpr int M = Tiles::M;
-    quad_sum(rows.sum);
+// out = o / l through the warp's own rows of the query tile (16-byte stores), lse by the first lane of those that share a row.
+template <typename Tiles, typename Output, typename Scores>
+__device__ __forceinline__ void
+store_output(floatX *out, float *lse, typename Tiles::Warp::template Tile<floatX, Tiles::HD> staging, Output &o,
+             RowState<Scores> &rows, int warp_row, int row0, QkvLayout layout, float scale) {
+    using Of = Held<Scores>;
+    float sum[Of::ROWS];
+    Of::share_sums(sum, rows.sum);
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
-        float factor = fast_divide(1.0f, rows.sum[r]);
-#pragma unroll
-        for (int b = 0; b < Acc<Tiles::HD>::BLOCKS; b++) EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<Tiles::HD>::W; e++) o[r / 2].c[b][r % 2][e] *= factor;
-        int t = row0 + warp_row + 8 * r + lane_id() / 4;
-        if (lane_id() % 4 == 0 && t < layout.T)
-            lse[t] = (rows.max[r] * scale + fast_log2(rows.sum[r])) * (1.0f / LOG2E);
+    for (int r = 0; r < Of::ROWS; r++) {
+        scale_row(o, r, fast_divide(1.0f, sum[r]));
+        int t = row0 + warp_row + Of::row_of(r);
+        if (lane_id() % 4 == 0 && t < layout.T) lse[t] = (rows.max[r] * scale + fast_log2(sum[r])) * (1.0f / LOG2E);
     }
-#pragma unroll
-    for (int m = 0; m < M; m++) store_acc(staging, warp_row + 16 * m, o[m]);
+    store_acc(staging, warp_row, o);
     __syncwarp();
-    store_rows<16 * M>(out + (size_t)(row0 + warp_row) * layout.out_stride(), layout.out_stride(), staging, warp_row,
-                       layout.T - row0 - warp_row, layout.HD);
+    store_rows<16 * Tiles::M, Tiles::Warp::LANES>(out + (size_t)(row0 + warp_row) * layout.out_stride(),
+                                                  layout.out_stride(), staging, warp_row, layout.T - row0 - warp_row,
+                                                  layout.HD);
 }
 
 template <typename Tiles, bool EXCLUDES>
@@ -95,11 +92,14 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, QkvLayout layout,
                              int tiles, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
+    using Warp = typename Tiles::Warp;
+    using Tile = typename Warp::template Tile<floatX, HD>;
+    using Scores = typename Warp::template Acc<M, COLS>;
     SHARED_DYNAMIC(floatX, shared);
-    SharedTile<floatX, HD> q_tile = {shared};
+    Tile q_tile = {shared};
     // two buffers, each with a tile of keys (which = 0) and one of values (1)
     auto kv_tile = [=](int tile, int which) {
-        return SharedTile<floatX, HD>{shared + (Tiles::ROWS + (2 * (tile & 1) + which) * COLS) * HD};
+        return Tile{shared + (Tiles::ROWS + (2 * (tile & 1) + which) * COLS) * HD};
     };
     const AttentionBlock block(blockIdx.x, tiles, layout.NH, true);
     const int T = layout.T, kv_head = layout.kv_head(block.head), stride = layout.qkv_stride();
@@ -124,16 +124,15 @@ __global__ void __launch_bounds__(Tiles::THREADS)
     const bool active = warp_row0 < T;
     const int warp_last = min(warp_row0 + 16 * M, T) - 1;
     const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
-    const LaneQueries<M> queries(doc_start, warp_row0, T);
+    const HeldQueries<Scores> queries(doc_start, warp_row0, T);
     SharedExclusion exclusion = {};
-    if (EXCLUDES) exclusion = shared_exclusion(excluded, queries.query);
-    RowState<M> rows;
+    if (EXCLUDES) exclusion = shared_exclusion<Warp::LANES>(excluded, queries.query);
+    RowState<Scores> rows;
     init_rows(rows);
 
-    FragA<floatX, HD> q[M];
-    Acc<HD> o[M];
-#pragma unroll
-    for (int m = 0; m < M; m++) acc_zero(o[m]);
+    typename Warp::template Left<floatX, M, HD> q;
+    typename Warp::template Acc<M, HD> o;
+    zero_all(o);
 
     for (int tile = first_tile; tile <= last_tile; tile++) {
         cp_async_wait<0>();
@@ -144,16 +143,13 @@ __global__ void __launch_bounds__(Tiles::THREADS)
         const int key0 = tile * COLS, key_end = key0 + COLS;
         if (!active || span.sees_none(key0, key_end)) continue;
         if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
-        Acc<COLS> s[M];
-#pragma unroll
-        for (int m = 0; m < M; m++) acc_zero(s[m]);
-        multiply_nt(s, q, kv_tile(tile, 0));
+        Scores s;
+        product_nt(s, q, kv_tile(tile, 0));
         if (!span.sees_all(key0, key_end)) mask_keys(s, queries, key0);
         if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(s, queries, excluded, key0);
         online_softmax(s, o, rows, scale);
-        FragA<floatX, COLS> p[M];
-#pragma unroll
-        for (int m = 0; m < M; m++) frag_from_acc(p[m], s[m]);
+        typename Warp::template Left<floatX, M, COLS> p;
+        left_from_acc(p, s);
         multiply_nn(o, p, kv_tile(tile, 1), 0);
     }
     if (active)

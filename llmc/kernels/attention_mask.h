@@ -42,8 +42,8 @@ struct SharedExclusion {
     __device__ bool has_any(int key, int end) const { return end > any_begin && key < any_end; }
 };
 
-// Of the warp's queries, N in each lane; queries may stand in several lanes.
-template <int N>
+// Of the warp's queries, N in each of its LANES; queries may stand in several lanes.
+template <int LANES, int N>
 __device__ __forceinline__ SharedExclusion shared_exclusion(const int *excluded, const int (&query)[N]) {
     // begin, -end; of intervals that are not empty also -begin, end
     int largest[4] = {INT_MIN, INT_MIN, INT_MIN, INT_MIN};
@@ -55,79 +55,78 @@ __device__ __forceinline__ SharedExclusion shared_exclusion(const int *excluded,
         largest[2] = max(largest[2], own.begin < own.end ? -own.begin : -INT_MAX);
         largest[3] = max(largest[3], own.begin < own.end ? own.end : 0);
     }
-    warp_max(largest);
+    if (LANES > 1) warp_max(largest);
     return {largest[0], -largest[1], -largest[2], largest[3]};
 }
 
 // ---- scores whose rows are queries and whose columns are keys
 
-// The queries of this lane's rows, from row0 on; those beyond T are copies of the last query.
-template <int M> struct LaneQueries {
-    int query[2 * M], doc[2 * M];
+// The queries of the rows that this thread holds of Scores, from row0 on; those beyond T are copies of the last query.
+template <typename Scores> struct HeldQueries {
+    enum { ROWS = Held<Scores>::ROWS };
+    int query[ROWS], doc[ROWS];
 
-    __device__ __forceinline__ LaneQueries(const int *doc_start, int row0, int T) {
+    __device__ __forceinline__ HeldQueries(const int *doc_start, int row0, int T) {
 #pragma unroll
-        for (int r = 0; r < 2 * M; r++) {
-            query[r] = min(row0 + 8 * r + lane_id() / 4, T - 1);
+        for (int r = 0; r < ROWS; r++) {
+            query[r] = min(row0 + Held<Scores>::row_of(r), T - 1);
             doc[r] = doc_start[query[r]];
         }
     }
 };
 
 // key0: the first column's key.
-template <int M, int COLS>
-__device__ __forceinline__ void mask_keys(Acc<COLS> (&s)[M], const LaneQueries<M> &rows, int key0) {
-    const int lane = lane_id();
+template <typename Scores>
+__device__ __forceinline__ void mask_keys(Scores &s, const HeldQueries<Scores> &rows, int key0) {
+    using Of = Held<Scores>;
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
-        float(&score)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+    for (int r = 0; r < Of::ROWS; r++) {
+        typename Of::Row &score = Of::row(s, r, 0);
         EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<COLS>::W; e++)
-            score[e] = sees(rows.query[r], rows.doc[r], key0 + Acc<COLS>::column(lane, 0, e)) ? score[e] : -INFINITY;
+        for (int e = 0; e < Of::ELEMENTS; e++)
+            score[e] = sees(rows.query[r], rows.doc[r], key0 + Of::column(0, e)) ? score[e] : -INFINITY;
     }
 }
 
-template <int M, int COLS>
-__device__ __forceinline__ void exclude_keys(Acc<COLS> (&s)[M], const LaneQueries<M> &rows, const int *excluded,
+template <typename Scores>
+__device__ __forceinline__ void exclude_keys(Scores &s, const HeldQueries<Scores> &rows, const int *excluded,
                                              int key0) {
-    const int lane = lane_id();
+    using Of = Held<Scores>;
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
+    for (int r = 0; r < Of::ROWS; r++) {
         const ExcludedKeys own(excluded, rows.query[r]);
-        float(&score)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+        typename Of::Row &score = Of::row(s, r, 0);
         EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<COLS>::W; e++)
-            score[e] = own.has(key0 + Acc<COLS>::column(lane, 0, e)) ? -INFINITY : score[e];
+        for (int e = 0; e < Of::ELEMENTS; e++) score[e] = own.has(key0 + Of::column(0, e)) ? -INFINITY : score[e];
     }
 }
 
 // ---- scores whose rows are keys and whose columns are queries
 
-// docs: doc_start of this lane's columns; key0 and query0: of the first row and column.
-template <int M, int COLS>
-__device__ __forceinline__ void mask_keys_transposed(Acc<COLS> (&s)[M], const int *docs, int key0, int query0) {
-    const int lane = lane_id();
+// docs: doc_start of the columns that this thread holds; key0 and query0: of the first row and column.
+template <typename Scores>
+__device__ __forceinline__ void mask_keys_transposed(Scores &s, const int *docs, int key0, int query0) {
+    using Of = Held<Scores>;
 #pragma unroll
-    for (int r = 0; r < 2 * M; r++) {
-        const int key = key0 + 8 * r + lane / 4;
-        float(&score)[2 * Acc<COLS>::W] = s[r / 2].c[0][r % 2];
+    for (int r = 0; r < Of::ROWS; r++) {
+        const int key = key0 + Of::row_of(r);
+        typename Of::Row &score = Of::row(s, r, 0);
         EACH_ELEMENT
-        for (int e = 0; e < 2 * Acc<COLS>::W; e++)
-            score[e] = sees(query0 + Acc<COLS>::column(lane, 0, e), docs[e], key) ? score[e] : -INFINITY;
+        for (int e = 0; e < Of::ELEMENTS; e++)
+            score[e] = sees(query0 + Of::column(0, e), docs[e], key) ? score[e] : -INFINITY;
     }
 }
 
-template <int M, int COLS>
-__device__ __forceinline__ void exclude_keys_transposed(Acc<COLS> (&s)[M], const int *excluded, int key0, int query0,
-                                                        int T) {
-    const int lane = lane_id();
+template <typename Scores>
+__device__ __forceinline__ void exclude_keys_transposed(Scores &s, const int *excluded, int key0, int query0, int T) {
+    using Of = Held<Scores>;
     EACH_ELEMENT
-    for (int e = 0; e < 2 * Acc<COLS>::W; e++) {
-        const ExcludedKeys own(excluded, min(query0 + Acc<COLS>::column(lane, 0, e), T - 1));
+    for (int e = 0; e < Of::ELEMENTS; e++) {
+        const ExcludedKeys own(excluded, min(query0 + Of::column(0, e), T - 1));
 #pragma unroll
-        for (int r = 0; r < 2 * M; r++) {
-            float &score = s[r / 2].c[0][r % 2][e];
-            score = own.has(key0 + 8 * r + lane / 4) ? -INFINITY : score;
+        for (int r = 0; r < Of::ROWS; r++) {
+            float &score = Of::row(s, r, 0)[e];
+            score = own.has(key0 + Of::row_of(r)) ? -INFINITY : score;
         }
     }
 }

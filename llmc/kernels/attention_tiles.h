@@ -7,6 +7,7 @@
 #include "device/launch.h"
 #include "device/math.h"
 #include "device/mma.h"
+#include "device/wide_warps.h"
 #include "kernels/attention_mask.h"
 #include "kernels/qkv_layout.h"
 
@@ -14,14 +15,16 @@
 // COLS rows of the other side through two buffers. Sizes keep the accumulators in registers and shared memory
 // within the 99 KB of sm_89.
 template <int HeadDim, int M_, int Warps, int Cols> struct AttentionTiles {
+    typedef LaneWarp Warp;
     enum { HD = HeadDim, M = M_, WARPS = Warps, COLS = Cols };
     enum { THREADS = 32 * WARPS, ROWS = 16 * M * WARPS };
     static_assert(HD % 32 == 0 && COLS % 16 == 0, "");
 };
 
-// The same for one warp that works on up to 64 rows (wide_warps in device/mma.h).
+// The same for a block of one warp that is one thread (device/wide_warps.h).
 template <typename Tiles> struct WideWarp : Tiles {
-    enum { M = Tiles::ROWS < 64 ? Tiles::ROWS / 16 : 4, WARPS = 1, THREADS = 32, ROWS = 16 * M };
+    typedef WholeWarp Warp;
+    enum { M = 4, WARPS = 1, THREADS = 1, ROWS = 64 };
 };
 
 // floatX elements of `rows` rows of a tile.
@@ -40,21 +43,12 @@ struct AttentionBlock {
     }
 };
 
-// The 16 * M rows from row0 of a tile as left operands.
-template <int M, int K, int COLS>
-__device__ __forceinline__ void load_rows(FragA<floatX, K> (&frag)[M], SharedTile<floatX, COLS> tile, int row0) {
+// Copies rows of a tile to global memory, 16 bytes a thread: `count` rows from row0 of the tile to `to`. For one warp of LANES
+// threads, which wrote these rows.
+template <int ROWS, int LANES, typename Tile>
+__device__ __forceinline__ void store_rows(floatX *to, size_t stride, Tile tile, int row0, int count, int valid_cols) {
 #pragma unroll
-    for (int m = 0; m < M; m++) load_a(frag[m], tile, row0 + 16 * m);
-}
-
-// Copies rows of a shared tile to global memory, 16 bytes a thread: `count` rows from row0 of the tile to
-// `to`. For one warp, which wrote these rows.
-template <int ROWS, int COLS>
-__device__ __forceinline__ void store_rows(floatX *to, size_t stride, SharedTile<floatX, COLS> tile, int row0,
-                                           int count, int valid_cols) {
-    using Tile = SharedTile<floatX, COLS>;
-#pragma unroll
-    for (int i = lane_id(); i < ROWS * Tile::CHUNKS; i += 32) {
+    for (int i = lane_id(); i < ROWS * Tile::CHUNKS; i += LANES) {
         int row = i / Tile::CHUNKS, col = i % Tile::CHUNKS * Tile::CHUNK;
         if (row < count && col < valid_cols)
             access_as<uint4>(to + (size_t)row * stride + col) = access_as<uint4>(tile.at(row0 + row, col));

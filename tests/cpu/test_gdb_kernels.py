@@ -194,16 +194,16 @@ def test_session_of_the_page(library):
     settings = dict(word.split("=") for word in start if "=" in word)
     said = gdb(start[start.index("--args") + 1 :], [command for command, _ in steps], **settings)
     for (command, shown), got in zip(steps, said):
-        if command not in ("tbreak attention_forward_kernel", "run"):
+        if not command.startswith(("tbreak", "run", "continue")):
             parts = [re.escape(part) for part in masked(shown).split("...\n")]
             assert re.fullmatch("(.*\n)+".join(parts), masked(got)), f"{command} is shown as\n{shown}\nand is\n{got}"
 
 
 def test_fragment_of_bf16(library):
     """The queries of attention, as a fragment and as the tile that they were read from."""
-    part = "rows 0:40 columns 0:32"
-    commands = ["tbreak attention_forward_kernel", "run", "kernel meet", "kernel meet", f"kernel fragment q {part}", f"kernel shared q_tile {part}"]
-    *_, fragment, tile = gdb([library / "test_llama3", "--small"], commands)
+    part = "rows 0:32 columns 0:32"
+    commands = ["tbreak attention_forward_kernel", "run", "tbreak online_softmax", "continue", "kernel meet", "up", f"kernel fragment q {part}", f"kernel shared q_tile {part}"]
+    *_, fragment, tile = gdb([library / "test_llama3", "--small"], commands, LLMC_HOST_LANES="1")
     assert fragment == tile and len({cell for cell in matrix(tile).values()}) > 300, fragment + tile
 
 
@@ -212,15 +212,15 @@ def test_several_workers(library):
     other = "python next(t for t in gdb.selected_inferior().threads() if t.num != gdb.selected_thread().num).switch()"
     commands = ["break attention_forward_kernel if threadIdx.x == 31", "run", "set scheduler-locking on", other, "continue", "kernel threads",
                 "kernel thread 0 5", "print blockIdx.x + 100 * threadIdx.x", "kernel thread 4,0,0 6,0,0", "print blockIdx.x + 100 * threadIdx.x",
-                "print block", "kernel thread 7 5", "kernel thread 0 32", "kernel thread 0 0,1", "kernel thread 4 2 3"]  # fmt: skip
-    said = gdb([library / "test_llama3", "--small", "--seed", "1"], commands, OMP_NUM_THREADS="2")
+                "print block", "kernel thread 7 5", "kernel thread 0 128", "kernel thread 0 0,1", "kernel thread 4 2 3"]  # fmt: skip
+    said = gdb([library / "test_llama3", "--small", "--seed", "1"], commands, OMP_NUM_THREADS="2", LLMC_HOST_LANES="1")
     shown = said[5]
     assert re.findall(r"^block \((\d),0,0\) of \(8,1,1\), thread \d of gdb: attention_forward", shown, re.M) in (["0", "4"], ["4", "0"]), shown
     assert shown.count("  warp 0: 31 threads waiting for the block at attention_forward.cu:") == 2, shown
     assert shown.count("      threads 0-30\n") == 2 and shown.count("  warp 0: 1 thread running at attention_forward.cu:") == 2, shown
     assert said[7].endswith("= 500\n") and said[9].endswith("= 604\n") and said[10].endswith("= {tile = 0, head = 0, b = 1}\n"), said[6:11]
     assert said[11].startswith("block 7 is not running; running: (") and "(0,0,0)" in said[11] and "(4,0,0)" in said[11]
-    assert said[12:] == ["thread 32: expected 0 to 31, or x,y,z below 32,1,1\n", "thread 0,1: expected 0 to 31, or x,y,z below 32,1,1\n",
+    assert said[12:] == ["thread 128: expected 0 to 127, or x,y,z below 128,1,1\n", "thread 0,1: expected 0 to 127, or x,y,z below 128,1,1\n",
                          "usage: kernel thread [[BLOCK] THREAD]\n"]  # fmt: skip
 
 

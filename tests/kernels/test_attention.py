@@ -131,6 +131,26 @@ def test_answers_as_documents(lib, shape):
         assert relative_error(ours, want) <= limit, name
 
 
+# every instantiation; a row that ends within a tile, groups of 1 to 3 heads
+@pytest.mark.parametrize("shape", [(257, 4, 2, 32, 1), (200, 3, 1, 64, 2), (130, 2, 2, 80, 1), (130, 2, 1, 208, 1)], ids=str)
+def test_any_number_of_threads(lib, shape):
+    """On the CPU, blocks that sum dQ beside dK and dV, or two kernels where those blocks are too few: the same bits."""
+    if not lib.on_cpu:
+        pytest.skip("a GPU has no threads to choose")
+    for answers in (False, True):
+        case = Case(lib, (*shape, not answers))
+        if answers:
+            case.exclude(*make_groups(case.B, case.T)[:2])
+        before, found = lib.c.host_threads(), []
+        try:
+            for threads in (1, 7):
+                lib.c.host_set_threads(threads)
+                found.append(case.run()[2])
+        finally:
+            lib.c.host_set_threads(before)
+        assert torch.equal(*found)
+
+
 def test_large_scores(lib):
     """Scores far apart: the running maximum moves, nothing overflows."""
     case = Case(lib, (130, 2, 1, 64, 1, True))

@@ -1,0 +1,144 @@
+// The CPU's own form of what device/mma.h speaks of: a warp is one thread, which holds operands and results whole, as rows in
+// memory, in place of 32 lanes that each hold a part. The results have the bits of the lanes'.
+#ifndef LLMC_DEVICE_WHOLE_WARP_H
+#define LLMC_DEVICE_WHOLE_WARP_H
+
+#include <string.h>
+
+#include "device/fragments.h"
+#include "device/matrix_cpu.h"
+
+template <int M, int N> struct WholeAcc { alignas(64) float c[16 * M][N]; };
+template <typename T, int M, int K> struct WholeA { alignas(64) T a[16 * M][K]; };
+
+// Rows one after the other.
+template <typename T, int COLS> struct PlainTile {
+    static constexpr int CHUNK = 16 / (int)sizeof(T), CHUNKS = COLS / CHUNK;
+    T *data;
+    T *at(int row, int col) const { return data + row * COLS + col; }
+};
+
+struct WholeWarp {
+    enum { LANES = 1 };
+    template <int M, int N> using Acc = WholeAcc<M, N>;
+    template <typename T, int M, int K> using Left = WholeA<T, M, K>;
+    template <typename T, int COLS> using Tile = PlainTile<T, COLS>;
+};
+
+// ---- rows
+
+// The columns of a row that are equal modulo 16, halves of the row combined with each other.
+template <typename Op, int N> __forceinline__ void host_fold(HostV16 &folded, const float (&row)[N]) {
+    HostV16 v[N / 16];
+    memcpy(v, row, sizeof v);
+#pragma GCC unroll 4
+    for (int half = N / 32; half > 0; half /= 2)
+#pragma GCC unroll 4
+        for (int i = 0; i < half; i++) v[i] = Op::combine(v[i], v[i + half]);
+    folded = v[0];
+}
+
+template <int M, int N> struct Held<WholeAcc<M, N>> {
+    enum { WARP_ROWS = 16 * M, COLUMNS = N, ROWS = WARP_ROWS, BLOCKS = 1, ELEMENTS = N };
+    typedef float Row[N];
+    typedef float Four __attribute__((vector_size(16)));
+    typedef Four Sum; // of each lane's columns, as Acc has them: then additions keep the lanes' order
+
+    static Row &row(WholeAcc<M, N> &acc, int r, int) { return acc.c[r]; }
+    static int row_of(int r) { return r; }
+    static int column(int, int e) { return e; }
+    static int first_listed() { return 0; }
+    static int listed(int i) { return i; }
+
+    static __forceinline__ float row_max(const Row &row) {
+        HostV16 v;
+        host_fold<MaxOp>(v, row);
+#define FOLD(...) v = MaxOp::combine(v, __builtin_shufflevector(v, v, __VA_ARGS__))
+        FOLD(8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+        FOLD(4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+        FOLD(2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3);
+        FOLD(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1);
+#undef FOLD
+        return v[0];
+    }
+    static __forceinline__ void add_row(Sum &sum, float correction, const Row &row) {
+        HostV16 v;
+        host_fold<AddOp>(v, row);
+        v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+        sum =
+            sum * correction + (__builtin_shufflevector(v, v, 0, 2, 4, 6) + __builtin_shufflevector(v, v, 1, 3, 5, 7));
+    }
+    static void share_max(float (&)[ROWS]) {}
+    static void share_sums(float (&total)[ROWS], const Sum (&sums)[ROWS]) {
+        for (int r = 0; r < ROWS; r++) total[r] = (sums[r][0] + sums[r][2]) + (sums[r][1] + sums[r][3]);
+    }
+};
+
+template <int M, int N> inline void zero_all(WholeAcc<M, N> &acc) { memset(&acc, 0, sizeof acc); }
+
+// ---- operands
+
+template <typename T, int M, int K> inline void load_rows(WholeA<T, M, K> &to, PlainTile<T, K> tile, int row0) {
+    memcpy(to.a, tile.at(row0, 0), sizeof to.a);
+}
+
+template <int M, int N> inline void left_from_acc(WholeA<__nv_bfloat16, M, N> &to, const WholeAcc<M, N> &acc) {
+    host_round(to.a[0], acc.c[0], 16 * M * N);
+}
+template <int M, int N> inline void left_from_acc(WholeA<float, M, N> &to, const WholeAcc<M, N> &acc) {
+    memcpy(to.a, acc.c, sizeof to.a);
+}
+template <typename T, int COLS, int M, int N>
+inline void store_acc(PlainTile<T, COLS> tile, int row0, const WholeAcc<M, N> &acc) {
+    for (int r = 0; r < 16 * M; r++)
+        for (int col = 0; col < N; col += 8) store_vec(tile.at(row0 + r, col), (const float(&)[8])acc.c[r][col]);
+}
+
+// As of SharedTile, by the block's only thread.
+template <int ROWS, int THREADS, typename T, int COLS>
+inline void load_tile_async(PlainTile<T, COLS> tile, const T *from, size_t stride, int valid_rows, int valid_cols) {
+    const int valid = valid_cols < COLS ? valid_cols : COLS;
+    for (int row = 0; row < ROWS; row++, from += stride) {
+        T *to = tile.at(row, 0);
+        if (row >= valid_rows) {
+            memset(to, 0, sizeof(T) * COLS);
+        } else if (valid == COLS) {
+            memcpy(to, from, sizeof(T) * COLS);
+        } else {
+            memcpy(to, from, sizeof(T) * (size_t)valid);
+            memset(to + valid, 0, sizeof(T) * (size_t)(COLS - valid));
+        }
+    }
+}
+
+// ---- products
+
+template <typename T, int M, int N, int K, int COLS>
+inline void product_nt(WholeAcc<M, N> &c, const WholeA<T, M, K> &a, PlainTile<T, COLS> b) {
+    host_multiply({c.c[0], N, false}, HostMatrix<T>{a.a[0], K, false}, HostMatrix<T>{b.data, COLS, true}, 16 * M, N, K);
+}
+template <typename T, int M, int N, int K, int COLS>
+inline void product_nt(WholeAcc<M, N> &c0, const WholeA<T, M, K> &a0, PlainTile<T, COLS> b0, WholeAcc<M, N> &c1,
+                       const WholeA<T, M, K> &a1, PlainTile<T, COLS> b1) {
+    product_nt(c0, a0, b0);
+    product_nt(c1, a1, b1);
+}
+template <typename T, int M, int N, int K, int COLS>
+inline void multiply_nn(WholeAcc<M, N> &c, const WholeA<T, M, K> &a, PlainTile<T, COLS> b, int col0) {
+    host_multiply({c.c[0], N, true}, HostMatrix<T>{a.a[0], K, false}, HostMatrix<T>{b.data + col0, COLS, false}, 16 * M,
+                  N, K);
+}
+template <typename T, int M, int N, int K, int COLS>
+inline void multiply_nn(WholeAcc<M, N> &c0, const WholeA<T, M, K> &a0, PlainTile<T, COLS> b0, WholeAcc<M, N> &c1,
+                        const WholeA<T, M, K> &a1, PlainTile<T, COLS> b1, int col0) {
+    multiply_nn(c0, a0, b0, col0);
+    multiply_nn(c1, a1, b1, col0);
+}
+// C [K x n] += A^T · B, with B's columns from col0 on
+template <typename T, int M, int K, int COLS>
+inline void multiply_tn(float *c, int n, const WholeA<T, M, K> &a, PlainTile<T, COLS> b, int col0) {
+    host_multiply({c, n, true}, HostMatrix<T>{a.a[0], K, true}, HostMatrix<T>{b.data + col0, COLS, false}, K, n,
+                  16 * M);
+}
+
+#endif
