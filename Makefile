@@ -7,6 +7,8 @@
 #   make SANITIZE=address,undefined   (cpu) checked build
 #   make SANITIZE=thread      (cpu) build that finds races between the threads of a kernel
 #   make COVERAGE=1           (cuda-on-cpu) counts which lines run, for gcov; in a folder with -coverage behind it
+#   make MACHINE=portable     (cpu) runs on any x86-64, at the speed of the processor it is started on; into a folder with
+#                             -portable behind it. Default: this processor's level; or x86-64, x86-64-v3, x86-64-v4
 #   make OPTIMIZE=-O0 BUILD=build/cpu-debug   (cpu) build for a debugger: docs/kernels.md
 #   make ARCHS="80 89 90a"    (cuda) GPU architectures; default: those of the visible GPUs, else these three
 #   make MPI=0|1 NCCL=0|1     how ranks exchange; default: 1 where mpicc is found, and NCCL by scripts/find_nvidia.sh (NCCL: cuda only)
@@ -24,7 +26,7 @@ COVERAGE  ?=
 DEPS      ?=
 
 VARIANT := $(if $(filter fp32,$(PRECISION)),-fp32)$(if $(SANITIZE),-$(if $(filter thread,$(SANITIZE)),race,checked))
-BUILD ?= build/$(TARGET)$(VARIANT)$(if $(COVERAGE),-coverage)
+BUILD ?= build/$(TARGET)$(VARIANT)$(if $(COVERAGE),-coverage)$(if $(filter portable,$(MACHINE)),-portable)
 
 ifeq ($(filter cpu cuda cuda-on-cpu,$(TARGET)),)
 $(error TARGET is '$(TARGET)', expected cpu, cuda or cuda-on-cpu)
@@ -46,9 +48,11 @@ WARNINGS := -Wall -Wextra $(if $(WERROR),-Werror)
 # In quotes, as the folder's name may have a space. -isystem: no dependencies on its files, whose names make would split.
 # Old tags: the path then serves what these libraries need themselves, too.
 DEPS_INCLUDES := $(if $(DEPS),-isystem '$(DEPS)/usr/include')
-DEPS_LIB := $(DEPS)/usr/lib/$(shell uname -m)-linux-gnu
+# what the compiler compiles for, as x86_64 or aarch64
+ARCHITECTURE = $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+DEPS_LIB = $(DEPS)/usr/lib/$(ARCHITECTURE)-linux-gnu
 INCLUDES := -Illmc $(DEPS_INCLUDES)
-LIBDIRS  := $(if $(DEPS),-L'$(DEPS_LIB)' -Xlinker --disable-new-dtags -Xlinker -rpath -Xlinker "$$(realpath '$(DEPS_LIB)')")
+LIBDIRS   = $(if $(DEPS),-L'$(DEPS_LIB)' -Xlinker --disable-new-dtags -Xlinker -rpath -Xlinker "$$(realpath '$(DEPS_LIB)')")
 
 # $(call nvidia,compile or link,HEADER,LIBRARY): options, empty where it is not found
 nvidia = $(shell CUDA_HOME='$(CUDA_HOME)' DEPS='$(DEPS)' scripts/find_nvidia.sh $(1) $(2) $(3))
@@ -74,6 +78,7 @@ C_SOURCES := $(filter-out $(LEFT_OUT) $(TOOLS:%=llmc/tools/%.c),$(sort $(wildcar
 C_OBJECTS      := $(C_SOURCES:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/obj/%.o)
 TARGET_OBJECTS := $(TARGET_SOURCES:%=$(BUILD)/obj/%.o) $(if $(filter 1,$(USE_CUDNN)),$(BUILD)/obj/llmc/kernels/attention_cudnn.cpp.o)
+KERNELS        ?= $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
 LIBRARY        := $(BUILD)/libllmc.so
 ORACLE         := $(BUILD)/obj/dev/reference/oracle.o
 
@@ -90,9 +95,10 @@ endif
 
 COMPILE_C = $(call step,CC)$(CC) -std=c11 -pedantic $(WARNINGS) $(CFLAGS) $(DEFINES) $(INCLUDES) -MMD -MP -c -x c $< -o $@
 
-# a change of what is left out rebuilds
+# a change of what is left out rebuilds, and of the processor
+SETTINGS := MPI=$(MPI) NCCL=$(NCCL) MACHINE=$(MACHINE)
 $(BUILD)/settings: FORCE
-	@mkdir -p $(@D) && echo 'MPI=$(MPI) NCCL=$(NCCL)' | cmp -s - $@ || echo 'MPI=$(MPI) NCCL=$(NCCL)' >$@
+	@mkdir -p $(@D) && echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' >$@
 
 $(BUILD)/obj/%.o: %.c $(MAKEFILES_USED) $(BUILD)/settings
 	@mkdir -p $(@D)
@@ -109,8 +115,12 @@ $(BUILD)/version: FORCE
 $(BUILD)/obj/llmc/base/version.o: $(BUILD)/version
 $(BUILD)/obj/llmc/base/version.o: DEFINES += -DLLMC_BUILD='"$(VERSION)"'
 
-$(LIBRARY) $(BUILD)/libtrain_llama3.so: $(C_OBJECTS) $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
-	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(LIBS)
+$(LIBRARY) $(BUILD)/libtrain_llama3.so: $(C_OBJECTS) $(KERNELS)
+	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $(filter %.o,$^) $(LIBDIRS) $(LIBS)
+
+# a part of MACHINE=portable: see cpu.mk
+$(BUILD)/libllmc_kernels.so: $(KERNEL_OBJECTS) $(TARGET_OBJECTS)
+	$(call step,LINK)$(LINK) -shared $(SHARED_FLAGS) -o $@ $^ $(LIBDIRS) $(KERNEL_LIBS)
 
 # the library with the training loop, for the tests that take a run step by step
 $(BUILD)/libtrain_llama3.so: $(BUILD)/obj/train_llama3.o

@@ -16,8 +16,9 @@ PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev l
 PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2 gdb)
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
-# a separate package in Debian, part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing
-PACKAGES_TEST_IF_THERE=(libclang-rt-dev)
+# libclang-rt-dev is part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing. qemu-user emulates
+# older processors, and not every architecture has it.
+PACKAGES_TEST_IF_THERE=(libclang-rt-dev qemu-user)
 PACKAGES_IF_THERE=()
 
 # Packages of which only the files are used (text, headers, a tokenizer); their dependencies are not installed.

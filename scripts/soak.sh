@@ -7,6 +7,8 @@
 #     faults   every call that fails or is the last one, and damaged files
 #     streams  streams that run late, and every call that orders them left out in turn
 #     nccl     many ranks by NCCL instead of MPI, on its stand-in, with streams that run at once, late, and in a seed's order
+#     processors  a portable build at each level of x86-64 and on emulated processors, and ARM64, cross-compiled (Debian's
+#              g++-aarch64-linux-gnu, qemu-user)
 #     gpu      both calls of scripts/gpu_check.sh, rehearsed without a GPU
 #     fuzz     every reader of foreign files, an hour's tenth each
 #
@@ -18,7 +20,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 HOURS=8
-ALL=(seeds kills faults streams nccl gpu fuzz)
+ALL=(seeds kills faults streams nccl processors gpu fuzz)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -27,7 +29,7 @@ fail() {
     exit 2
 }
 
-run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest tests -q -rs -n "$JOBS" --dist worksteal "$@"; }
+run_pytest() { OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest "${WHERE:-tests}" -q -rs -n "$JOBS" --dist worksteal "$@"; }
 
 run_nccl() {
     local mode status=0
@@ -39,6 +41,13 @@ run_nccl() {
     done
     unset LLMC_BUILD
     return "$status"
+}
+
+# The kernels' tests too, on a processor that seems to have AVX2 alone.
+run_processors() {
+    run_pytest -k test_processor || return
+    GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL LLMC_BUILD=build/cpu-portable WHERE=tests/kernels \
+        run_pytest -k "not fp32"
 }
 
 # Where tools of CUDA are missing, some stages are not run, which is exit code 3.
@@ -60,6 +69,7 @@ run_one() {
         faults) run_pytest -k "fault or fails or wrong or damage or broken or refused" ;;
         streams) run_pytest -k test_streams ;;
         nccl) run_nccl ;;
+        processors) run_processors ;;
         gpu) run_gpu ;;
         fuzz) scripts/fuzz.sh --seconds 360 ;;
     esac

@@ -27,6 +27,33 @@ static size_t available_bytes() {
     return kib ? kib * 1024 : physical_bytes(_SC_AVPHYS_PAGES);
 }
 
+// The value of the first line of /proc/cpuinfo with this key, or "".
+static void read_cpuinfo(char *value, size_t capacity, const char *key) {
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    value[0] = '\0';
+    while (file && fgets(line, sizeof line, file)) {
+        const char *found = strstr(line, ": ");
+        if (strncmp(line, key, strlen(key)) != 0 || !found) continue;
+        snprintf(value, capacity, "%.*s", (int)strcspn(found + 2, "\n"), found + 2);
+        break;
+    }
+    if (file) fclose(file);
+}
+
+// "CPU (MODEL, WHAT KERNELS ARE COMPILED FOR)": what results may depend on. ARM's processors have numbers for names.
+static void name_processor(char *text, size_t capacity) {
+    char model[100], part[20];
+    read_cpuinfo(model, sizeof model, "model name");
+    if (model[0]) {
+        snprintf(text, capacity, "CPU (%s, " LLMC_MACHINE ")", model);
+        return;
+    }
+    read_cpuinfo(model, sizeof model, "CPU implementer");
+    read_cpuinfo(part, sizeof part, "CPU part");
+    snprintf(text, capacity, "CPU (" LLMC_MACHINE " %s %s)", model, part);
+}
+
 extern "C" {
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
@@ -48,7 +75,7 @@ cudaError_t cudaGetDevice(int *device) {
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
     if (device != 0) return host_keep_error(cudaErrorInvalidValue);
     *properties = {};
-    strcpy(properties->name, "CPU");
+    name_processor(properties->name, sizeof properties->name);
     properties->totalGlobalMem = physical_bytes(_SC_PHYS_PAGES);
     properties->multiProcessorCount = host_threads();
     return cudaSuccess;

@@ -27,7 +27,6 @@ extern "C" bool host_set_fast_math(uint64_t seed);
 #include <float.h>
 #include <math.h>
 #include <string.h>
-#include <xmmintrin.h>
 
 extern uint64_t host_fast_math_seed;
 
@@ -98,13 +97,23 @@ inline float host_fast_cos(float x) {
     return size == 0.0f ? 1.0f : host_off_by(cos((double)x), size <= 3.1415927f ? exp2(-21.19) : exp2(-20.5), x);
 }
 
+#ifdef __x86_64__
+enum { HOST_FLUSH = 0x8040 }; // of MXCSR: flush to zero, denormals are zero
+inline unsigned host_float_control() { return __builtin_ia32_stmxcsr(); }
+inline void host_set_float_control(unsigned control) { __builtin_ia32_ldmxcsr(control); }
+#else
+enum { HOST_FLUSH = 1 << 24 }; // of FPCR: FZ
+inline unsigned host_float_control() { return __builtin_aarch64_get_fpcr(); }
+inline void host_set_float_control(unsigned control) { __builtin_aarch64_set_fpcr(control); }
+#endif
+
 // While it lives, the thread (a fiber has its own) reads and writes numbers below 2^-126 as zero.
 struct HostFlushing {
-    const unsigned before = _mm_getcsr();
+    const unsigned before = host_float_control();
     HostFlushing() {
-        if (host_fast_math_seed) _mm_setcsr(before | 0x8040); // flush to zero, denormals are zero
+        if (host_fast_math_seed) host_set_float_control(before | HOST_FLUSH);
     }
-    ~HostFlushing() { _mm_setcsr(before); }
+    ~HostFlushing() { host_set_float_control(before); }
 };
 
 // return HOST_AS_FAST_MATH(log, x) logf(x);

@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/path.h"
@@ -28,28 +27,13 @@ static int set_threads(Trainer *t, Error *err) {
     return code;
 }
 
-// Appends the processor's name, as the system tells it, in brackets.
-static void append_processor(char *text, size_t capacity) {
-    char line[256];
-    FILE *file = fopen("/proc/cpuinfo", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        const char *value = strstr(line, ": ");
-        if (strncmp(line, "model name", 10) != 0 || !value) continue;
-        size_t length = strlen(text);
-        snprintf(text + length, capacity - length, " (%.*s)", (int)strcspn(value + 2, "\n"), value + 2);
-        break;
-    }
-    if (file) fclose(file);
-}
-
 static void find_device(RunIdentity *identity, double *peak_flops) {
     int device;
     struct cudaDeviceProp properties;
     cuda_check(cudaGetDevice(&device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
     *peak_flops = flops_peak_of_device(properties.name);
-    snprintf(identity->device, sizeof identity->device, "%.100s", properties.name);
-    if (strcmp(identity->device, "CPU") == 0) append_processor(identity->device, sizeof identity->device);
+    snprintf(identity->device, sizeof identity->device, "%.127s", properties.name);
 }
 
 // ---- configuration and data
