@@ -47,7 +47,8 @@ def test_targets_differ_in_the_seam_only():
 
 
 def test_ptx_stands_in_its_folder():
-    assert offences(PTX, [p for p in CODE if p.parent != ROOT / "llmc/device/ptx"]) == []
+    """What is the CPU's alone may have its instructions."""
+    assert offences(PTX, [p for p in CODE if p.parent != ROOT / "llmc/device/ptx" and not p.stem.endswith("_cpu")]) == []
 
 
 def test_wide_accesses_are_checked():
