@@ -35,11 +35,46 @@ inline float polynomial_exp2(float x) {
     p = p * f + 1.0f;
     return x < -126.0f ? 0.0f : x < 128.0f ? p * power : x + INFINITY; // NaN stays NaN
 }
+
+// The logarithm of a positive number that is not denormal, likewise; infinity and NaN stay what they are. Polynomials of this and
+// the next function: Cephes (S. L. Moshier), logf.c and sinf.c.
+inline float polynomial_log(float x) {
+    const uint32_t bits = __float_as_uint(x), half = __float_as_uint(0.70710678f);
+    const float exponent = (float)((int32_t)(bits - half) >> 23);
+    const float f = __uint_as_float(bits - ((bits - half) & 0xff800000u)) - 1.0f; // x = 2^exponent (1 + f)
+    float p = 7.0376836292e-2f;
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    p = p * f * f * f - 2.12194440e-4f * exponent - 0.5f * f * f; // ln 2 in two parts
+    return x < INFINITY ? f + p + 0.693359375f * exponent : x;
+}
+
+// sin(x + quadrants pi/2) for x in [-2 pi, 2 pi], likewise. Near its zeros the error is 2^-23.5, not 2 units in the last place.
+inline float polynomial_sin(float x, uint32_t quadrants) {
+    const float magic = 12582912.0f, shifted = x * 0.63661977f + magic, nearest = shifted - magic;
+    const uint32_t quadrant = __float_as_uint(shifted) + quadrants; // but for a multiple of 4
+    const float r =
+        ((x - nearest * 1.5703125f) - nearest * 4.83751297e-4f) - nearest * 7.54978995e-8f; // pi/2 in three parts
+    const float square = r * r;
+    const float sine = ((-1.9515295891e-4f * square + 8.3321608736e-3f) * square - 1.6666654611e-1f) * square * r + r;
+    const float cosine =
+        ((2.4433157118e-5f * square - 1.3887316255e-3f) * square + 4.1666645683e-2f) * square * square - 0.5f * square +
+        1.0f;
+    const float size = quadrant & 1 ? cosine : sine;
+    return __uint_as_float(__float_as_uint(size) ^ (quadrant & 2) << 30);
+}
+
 inline float fast_exp2(float x) { return HOST_AS_FAST_MATH(exp2, x) polynomial_exp2(x); }
 inline float fast_log2(float x) { return HOST_AS_FAST_MATH(log2, x) log2f(x); }
-inline float fast_log(float x) { return HOST_AS_FAST_MATH(log, x) logf(x); }
-inline float fast_sin(float x) { return HOST_AS_FAST_MATH(sin, x) sinf(x); }
-inline float fast_cos(float x) { return HOST_AS_FAST_MATH(cos, x) cosf(x); }
+inline float fast_log(float x) { return HOST_AS_FAST_MATH(log, x) polynomial_log(x); }
+inline float fast_sin(float x) { return HOST_AS_FAST_MATH(sin, x) polynomial_sin(x, 0); }
+inline float fast_cos(float x) { return HOST_AS_FAST_MATH(cos, x) polynomial_sin(x, 1); }
 inline float fast_sqrt(float x) { return HOST_AS_FAST_MATH(sqrt, x) sqrtf(x); }
 inline float fast_rsqrt(float x) { return HOST_AS_FAST_MATH(rsqrt, x) 1.0f / sqrtf(x); }
 inline float fast_divide(float a, float b) { return HOST_AS_FAST_MATH(divide, a, b) a / b; }

@@ -5,31 +5,47 @@
 #include "device/launch.h"
 #include "device/math.h"
 #include "device/vec.h"
+#include "device/wide_warps.h"
 
 enum { THREADS = 256, PHILOX_ROUNDS = 10, NORMALS = 4 };
+// Counters of a thread, and the elements that it makes of them: on the CPU a vector of counters.
+enum { COUNTERS = HAS_WIDE_WARPS ? 16 : 1, DRAWN = COUNTERS * NORMALS };
 
 static __device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) {
     return (uint32_t)(((uint64_t)a * b) >> 32);
 }
 
-static __device__ void philox(uint32_t (&x)[4], uint64_t key) {
+typedef uint32_t Words[NORMALS][COUNTERS];
+
+// The words of the counters from `counter` on.
+static __device__ __forceinline__ void philox(Words &x, size_t counter, uint32_t stream_id, uint64_t key) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    EACH_ELEMENT
+    for (int c = 0; c < COUNTERS; c++) {
+        x[0][c] = (uint32_t)(counter + c);
+        x[1][c] = (uint32_t)((counter + c) >> 32);
+        x[2][c] = stream_id;
+        x[3][c] = 0;
+    }
     for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        uint32_t h0 = multiply_high(0xD2511F53u, x[0]), l0 = 0xD2511F53u * x[0];
-        uint32_t h1 = multiply_high(0xCD9E8D57u, x[2]), l1 = 0xCD9E8D57u * x[2];
-        x[0] = h1 ^ x[1] ^ k0;
-        x[1] = l1;
-        x[2] = h0 ^ x[3] ^ k1;
-        x[3] = l0;
+        EACH_ELEMENT
+        for (int c = 0; c < COUNTERS; c++) {
+            uint32_t h0 = multiply_high(0xD2511F53u, x[0][c]), l0 = 0xD2511F53u * x[0][c];
+            uint32_t h1 = multiply_high(0xCD9E8D57u, x[2][c]), l1 = 0xCD9E8D57u * x[2][c];
+            x[0][c] = h1 ^ x[1][c] ^ k0;
+            x[1][c] = l1;
+            x[2][c] = h0 ^ x[3][c] ^ k1;
+            x[3][c] = l0;
+        }
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
 }
 
-// Two independent normals from two words. The logarithm is never that of 0; next to 1 a GPU's may be above 0.
-static __device__ void box_muller(float &a, float &b, uint32_t u, uint32_t v) {
+// Two independent normals from two words. The logarithm is never that of 0; next to 1 a GPU's may be above 0, by next to nothing.
+static __device__ __forceinline__ void box_muller(float &a, float &b, uint32_t u, uint32_t v) {
     float log_uniform = fast_log(((float)(u >> 8) + 1.0f) * (1.0f / 16777216.0f));
-    float radius = fast_sqrt(-2.0f * fminf(log_uniform, 0.0f));
+    float radius = fast_sqrt(2.0f * fabsf(log_uniform));
     float angle = 6.283185307179586f * ((float)(v >> 8) * (1.0f / 16777216.0f));
     a = radius * fast_cos(angle);
     b = radius * fast_sin(angle);
@@ -45,17 +61,38 @@ static __device__ __forceinline__ void put(floatX *params, const Master &master,
     if (i - master.first < master.count) master.at[i - master.first] = value; // i < first wraps around
 }
 
+// values[DRAWN] are the elements from `first` on, those below n.
+static __device__ __forceinline__ void put_drawn(floatX *params, const Master &master, size_t first, size_t n,
+                                                 const float (&values)[DRAWN]) {
+    const size_t at = first - master.first; // in the master weights
+    if (first + DRAWN > n || at >= master.count || at + DRAWN > master.count) {
+        for (int k = 0; k < DRAWN && first + k < n; k++) put(params, master, first + k, values[k]);
+        return;
+    }
+    EACH_ELEMENT
+    for (int k = 0; k < DRAWN; k++) from_float(params[first + k], values[k]);
+    EACH_ELEMENT
+    for (int k = 0; k < DRAWN; k++) master.at[at + k] = values[k];
+}
+
 static __global__ void init_normal_kernel(floatX *params, Master master, size_t n, float std, uint64_t seed,
                                           uint32_t stream_id) {
-    size_t counter = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    size_t first = counter * NORMALS;
+    const size_t counter = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * COUNTERS, first = counter * NORMALS;
+    Words x;
+    float values[DRAWN];
     if (first >= n) return;
-    uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), stream_id, 0};
-    philox(x, seed);
-    float normal[NORMALS];
-    box_muller(normal[0], normal[1], x[0], x[1]);
-    box_muller(normal[2], normal[3], x[2], x[3]);
-    for (int k = 0; k < NORMALS && first + k < n; k++) put(params, master, first + k, std * normal[k]);
+    philox(x, counter, stream_id, seed);
+    EACH_ELEMENT
+    for (int c = 0; c < COUNTERS; c++) {
+        float a0, b0, a1, b1;
+        box_muller(a0, b0, x[0][c], x[1][c]);
+        box_muller(a1, b1, x[2][c], x[3][c]);
+        values[NORMALS * c] = std * a0;
+        values[NORMALS * c + 1] = std * b0;
+        values[NORMALS * c + 2] = std * a1;
+        values[NORMALS * c + 3] = std * b1;
+    }
+    put_drawn(params, master, first, n, values);
 }
 
 // The middle of one of 2^23 equal parts of (-1, 1): as many as have a middle in fp32.
@@ -65,12 +102,13 @@ static __device__ __forceinline__ float uniform(uint32_t word) {
 
 static __global__ void init_uniform_kernel(floatX *params, Master master, size_t n, float bound, uint64_t seed,
                                            uint32_t stream_id) {
-    size_t counter = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    size_t first = counter * NORMALS;
+    const size_t counter = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * COUNTERS, first = counter * NORMALS;
+    Words x;
+    float values[DRAWN];
     if (first >= n) return;
-    uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), stream_id, 0};
-    philox(x, seed);
-    for (int k = 0; k < NORMALS && first + k < n; k++) put(params, master, first + k, bound * uniform(x[k]));
+    philox(x, counter, stream_id, seed);
+    for (int k = 0; k < DRAWN; k++) values[k] = bound * uniform(x[k % NORMALS][k / NORMALS]);
+    put_drawn(params, master, first, n, values);
 }
 
 static __global__ void init_constant_kernel(floatX *params, Master master, size_t n, float value) {
@@ -92,13 +130,13 @@ static dim3 blocks_for(size_t threads) { return dim3((unsigned)((threads + THREA
 
 extern "C" void weights_init_normal(floatX *params, float *master, size_t first, size_t count, size_t n, float std,
                                     uint64_t seed, uint32_t stream_id, cudaStream_t stream) {
-    launch_pointwise(init_normal_kernel, blocks_for((n + NORMALS - 1) / NORMALS), THREADS, stream, params,
+    launch_pointwise(init_normal_kernel, blocks_for((n + DRAWN - 1) / DRAWN), THREADS, stream, params,
                      (Master{master, first, count}), n, std, seed, stream_id);
 }
 
 extern "C" void weights_init_uniform(floatX *params, float *master, size_t first, size_t count, size_t n, float bound,
                                      uint64_t seed, uint32_t stream_id, cudaStream_t stream) {
-    launch_pointwise(init_uniform_kernel, blocks_for((n + NORMALS - 1) / NORMALS), THREADS, stream, params,
+    launch_pointwise(init_uniform_kernel, blocks_for((n + DRAWN - 1) / DRAWN), THREADS, stream, params,
                      (Master{master, first, count}), n, bound, seed, stream_id);
 }
 
