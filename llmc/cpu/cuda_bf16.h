@@ -18,18 +18,35 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
     return {(uint16_t)((rounded & ~is_nan) | (0x7fff & is_nan))};
 }
 
+// Floats in the longest vector register that the kernels are compiled for. Of a longer vector type compilers keep values in memory.
+#ifdef __AVX512F__
+enum { HOST_LANES = 16 };
+#elif defined(__AVX__)
+enum { HOST_LANES = 8 };
+#else
+enum { HOST_LANES = 4 };
+#endif
+
 // N (a power of two) at once, as SIMD instructions: compilers make less of the loop, because it mixes widths.
 template <int N> struct HostVectors {
     typedef uint16_t Half __attribute__((vector_size(2 * N)));
     typedef uint32_t Full __attribute__((vector_size(4 * N)));
 };
 template <int N> __forceinline__ void host_bf16_to_float(float *to, const __nv_bfloat16 *from) {
+    if constexpr (N > HOST_LANES) {
+        host_bf16_to_float<N / 2>(to, from);
+        return host_bf16_to_float<N / 2>(to + N / 2, from + N / 2);
+    }
     typename HostVectors<N>::Half bits;
     __builtin_memcpy(&bits, from, sizeof bits);
     typename HostVectors<N>::Full wide = __builtin_convertvector(bits, typename HostVectors<N>::Full) << 16;
     __builtin_memcpy(to, &wide, sizeof wide);
 }
 template <int N> __forceinline__ void host_float_to_bf16(__nv_bfloat16 *to, const float *from) {
+    if constexpr (N > HOST_LANES) {
+        host_float_to_bf16<N / 2>(to, from);
+        return host_float_to_bf16<N / 2>(to + N / 2, from + N / 2);
+    }
     typename HostVectors<N>::Full bits;
     __builtin_memcpy(&bits, from, sizeof bits);
     typename HostVectors<N>::Full rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;

@@ -6,34 +6,43 @@
 
 namespace {
 
-// ---- one step along k, of 16 columns: sum += a · b
+// ---- one step along k, of as many columns as a register holds: sum += a · b
+
+typedef float Sums __attribute__((vector_size(4 * HOST_LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * HOST_LANES)));
 
 struct Floats {
     typedef float Element;
-    typedef HostV16 Vector;
-    static __forceinline__ void add(HostV16 &sum, const HostV16 &a, const HostV16 &b) { sum += a * b; }
+    typedef Sums Vector;
+    static __forceinline__ void add(Sums &sum, const Sums &a, const Sums &b) { sum += a * b; }
 };
 
 // Two bf16 of neighbouring k in a word, the first in its lower half.
 struct WidenedPairs {
     typedef uint32_t Element;
-    typedef HostU16 Vector;
-    static __forceinline__ void add(HostV16 &sum, const HostU16 &a, const HostU16 &b) {
-        sum += (HostV16)(a << 16) * (HostV16)(b << 16);
-        sum += (HostV16)(a & 0xffff0000u) * (HostV16)(b & 0xffff0000u);
+    typedef Words Vector;
+    static __forceinline__ void add(Sums &sum, const Words &a, const Words &b) {
+        sum += (Sums)(a << 16) * (Sums)(b << 16);
+        sum += (Sums)(a & 0xffff0000u) * (Sums)(b & 0xffff0000u);
     }
 };
 
 #ifdef __AVX512F__
 struct Bf16Pairs : WidenedPairs {
-    static __forceinline__ void add(HostV16 &sum, const HostU16 &a, const HostU16 &b) {
+    static __forceinline__ void add(Sums &sum, const Words &a, const Words &b) {
         asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     }
 };
 const bool has_bf16 = __builtin_cpu_supports("avx512bf16");
-enum { SUMS = 16 }; // vectors of C that stay in registers
+#endif
+
+// Vectors of C that stay in registers, and how many of them lie in a row: a square as far as possible, which loads least.
+#if defined(__AVX512F__)
+enum { SUMS = 16, ACROSS = 2 };
+#elif defined(__aarch64__)
+enum { SUMS = 16, ACROSS = 4 };
 #else
-enum { SUMS = 4 };
+enum { SUMS = 8, ACROSS = 2 };
 #endif
 
 // ---- C from packed operands
@@ -44,38 +53,38 @@ template <typename Element> struct PackedA {
     int row_step, k_step;
 };
 
-// SUMS / V rows and 16 V columns of C. b: rows of the packed B, b_stride apart.
+// SUMS / V rows and V vectors of columns of C. b: rows of the packed B, b_stride apart.
 template <typename Step, int V, typename Element = typename Step::Element>
 __forceinline__ void multiply_block(HostResult c, PackedA<Element> a, const Element *b, int b_stride, int depth) {
     constexpr int R = SUMS / V;
-    HostV16 sum[R][V];
+    Sums sum[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < V; v++)
             if (c.add)
-                memcpy(&sum[r][v], c.data + r * c.stride + 16 * v, 64);
+                memcpy(&sum[r][v], c.data + r * c.stride + HOST_LANES * v, sizeof(Sums));
             else
-                sum[r][v] = HostV16{};
+                sum[r][v] = Sums{};
     for (int k = 0; k < depth; k++) {
         typename Step::Vector columns[V];
         memcpy(columns, b + (size_t)k * b_stride, sizeof columns);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
             const typename Step::Vector row = a.data[r * a.row_step + k * a.k_step] - typename Step::Vector{};
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int v = 0; v < V; v++) Step::add(sum[r][v], row, columns[v]);
         }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++) memcpy(c.data + r * c.stride + 16 * v, &sum[r][v], 64);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) memcpy(c.data + r * c.stride + HOST_LANES * v, &sum[r][v], sizeof(Sums));
 }
 
 template <typename Step, int V, typename Element = typename Step::Element>
 void multiply_columns(HostResult c, PackedA<Element> a, const Element *b, int b_stride, int rows, int n, int depth) {
-    for (int col = 0; col < n; col += 16 * V)
+    for (int col = 0; col < n; col += HOST_LANES * V)
         for (int row = 0; row < rows; row += SUMS / V)
             multiply_block<Step, V>({c.data + row * c.stride + col, c.stride, c.add},
                                     {a.data + row * a.row_step, a.row_step, a.k_step}, b + col, b_stride, depth);
@@ -83,8 +92,8 @@ void multiply_columns(HostResult c, PackedA<Element> a, const Element *b, int b_
 
 template <typename Step, typename Element = typename Step::Element>
 void multiply_packed(HostResult c, PackedA<Element> a, const Element *b, int b_stride, int rows, int n, int depth) {
-    if (n % 32 == 0)
-        multiply_columns<Step, 2>(c, a, b, b_stride, rows, n, depth);
+    if (n % (HOST_LANES * ACROSS) == 0)
+        multiply_columns<Step, ACROSS>(c, a, b, b_stride, rows, n, depth);
     else
         multiply_columns<Step, 1>(c, a, b, b_stride, rows, n, depth);
 }
