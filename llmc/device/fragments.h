@@ -44,11 +44,15 @@ struct Held<Acc<N>[M]> {
     static __device__ __forceinline__ int first_listed() { return lane_id() % 4 * ELEMENTS; }
     static __device__ __forceinline__ int listed(int i) { return Acc<N>::column(i / ELEMENTS, 0, i % ELEMENTS); }
 
-    static __device__ __forceinline__ float row_max(const Row &row) {
-        float y = row[0];
+    // Of this lane's columns.
+    static __device__ __forceinline__ void row_maxima(float(&y)[ROWS], Acc<N>(&acc)[M]) {
 #pragma unroll
-        for (int e = 1; e < ELEMENTS; e++) y = max(y, row[e]);
-        return y;
+        for (int r = 0; r < ROWS; r++) {
+            const Row &values = row(acc, r, 0);
+            y[r] = values[0];
+#pragma unroll
+            for (int e = 1; e < ELEMENTS; e++) y[r] = max(y[r], values[e]);
+        }
     }
     // sum = sum * correction + the row's values: columns of equal parity pairwise, then both.
     static __device__ __forceinline__ void add_row(Sum & sum, float correction, const Row &row) {

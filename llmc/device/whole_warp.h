@@ -50,16 +50,24 @@ template <int M, int N> struct Held<WholeAcc<M, N>> {
     static int first_listed() { return 0; }
     static int listed(int i) { return i; }
 
-    static __forceinline__ float row_max(const Row &row) {
-        HostV16 v;
-        host_fold<MaxOp>(v, row);
-#define FOLD(...) v = MaxOp::combine(v, __builtin_shufflevector(v, v, __VA_ARGS__))
-        FOLD(8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
-        FOLD(4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
-        FOLD(2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3);
-        FOLD(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1);
-#undef FOLD
-        return v[0];
+    static __forceinline__ void row_maxima(float (&y)[ROWS], WholeAcc<M, N> &acc) {
+        for (int row = 0; row < ROWS; row += 16) {
+            HostV16 v[16];
+#pragma GCC unroll 16
+            for (int r = 0; r < 16; r++) host_fold<MaxOp>(v[r], acc.c[row + r]);
+                // Two vectors become one: of two lanes, D apart, each keeps the larger value of one of the two rows.
+#define MERGE(D, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                                                       \
+    _Pragma("GCC unroll 8") for (int r = 0; r < D; r++) v[r] =                                                         \
+        MaxOp::combine(__builtin_shufflevector(v[r], v[r + D], a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p),        \
+                       __builtin_shufflevector(v[r], v[r + D], a + D, b + D, c + D, d + D, e + D, f + D, g + D, h + D, \
+                                               i + D, j + D, k + D, l + D, m + D, n + D, o + D, p + D))
+            MERGE(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+            MERGE(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+            MERGE(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+            MERGE(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+#undef MERGE
+            memcpy(y + row, &v[0], sizeof v[0]);
+        }
     }
     static __forceinline__ void add_row(Sum &sum, float correction, const Row &row) {
         HostV16 v;

@@ -47,22 +47,25 @@ template <typename Scores, typename Output>
 __device__ __forceinline__ void online_softmax(Scores &s, Output &o, RowState<Scores> &rows, float scale) {
     using Of = Held<Scores>;
     static_assert(Of::BLOCKS == 1, "");
-    float tile_max[Of::ROWS];
-#pragma unroll
-    for (int r = 0; r < Of::ROWS; r++) tile_max[r] = Of::row_max(Of::row(s, r, 0));
+    float tile_max[Of::ROWS], correction[Of::ROWS], base[Of::ROWS];
+    Of::row_maxima(tile_max, s);
     Of::share_max(tile_max);
+    EACH_ELEMENT
+    for (int r = 0; r < Of::ROWS; r++) {
+        float next = max(rows.max[r], tile_max[r]);
+        float finite = next == -INFINITY ? 0.0f : next;            // nothing seen yet: p must be 0, not NaN
+        correction[r] = fast_exp2((rows.max[r] - finite) * scale); // exactly 1 where the maximum stays
+        base[r] = finite * scale;
+        rows.max[r] = next;
+    }
 #pragma unroll
     for (int r = 0; r < Of::ROWS; r++) {
         typename Of::Row &p = Of::row(s, r, 0);
-        float next = max(rows.max[r], tile_max[r]);
-        float finite = next == -INFINITY ? 0.0f : next;               // nothing seen yet: p must be 0, not NaN
-        float correction = fast_exp2((rows.max[r] - finite) * scale); // exactly 1 where the maximum stays
-        float base = finite * scale;
+        const float row_base = base[r];
         EACH_ELEMENT
-        for (int e = 0; e < Of::ELEMENTS; e++) p[e] = fast_exp2(p[e] * scale - base);
-        rows.max[r] = next;
-        Of::add_row(rows.sum[r], correction, p);
-        scale_row(o, r, correction);
+        for (int e = 0; e < Of::ELEMENTS; e++) p[e] = fast_exp2(p[e] * scale - row_base);
+        Of::add_row(rows.sum[r], correction[r], p);
+        scale_row(o, r, correction[r]);
     }
 }
 
