@@ -8,6 +8,9 @@ A step is forward, backward, clipping to norm 1 and AdamW. PyTorch is measured i
 and bf16 autocast, a lean Llama (torch_llama.py) and transformers' LlamaForCausalLM, always with fused AdamW. Ours is
 build/TARGET/train_llama3 on synthetic text. The sides take turns, round by round, so that a machine that slows down slows
 both. The medians of the rounds are compared.
+
+With --start each turn is a program of its own, and what is compared are the seconds from its start to the end of its first step
+(from random weights, the tokens prepared; compiled code of PyTorch may lie in its cache).
 """
 
 import argparse
@@ -44,6 +47,8 @@ def arguments():
     parser.add_argument("--modes", default="eager,compiled", help="modes of PyTorch (default: %(default)s)")
     parser.add_argument("--precisions", default="fp32,bf16", help="precisions of PyTorch (default: %(default)s)")
     parser.add_argument("--without-ours", action="store_true", help="measure PyTorch only")
+    parser.add_argument("--start", action="store_true", help="compare seconds to the end of the first step")
+    parser.add_argument("--first-step", action="store_true", help=argparse.SUPPRESS)  # a turn of PyTorch with --start
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     return parser.parse_args()
 
@@ -84,6 +89,19 @@ class Pytorch:
         return self.options.steps * self.options.batch * self.options.sequence / (time.perf_counter() - start)
 
 
+class PytorchStart:
+    """A process that makes one step of PyTorch in one setting."""
+
+    def __init__(self, options, model, mode, precision):
+        self.name = f"PyTorch {model}, {mode}, {precision}"
+        self.command = [sys.executable, __file__, "--first-step", "--models", model, "--modes", mode, "--precisions", precision]
+        for name in ("config", "batch", "sequence", "threads", "target"):
+            self.command += [f"--{name}", str(getattr(options, name))]
+
+    def first_step(self):
+        run_quietly(self.command)
+
+
 def make_transformers(config):
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -105,19 +123,26 @@ class Ours:
         prepare = [sys.executable, str(ROOT / "data" / "prepare_data.py"), str(text), "--output", str(self.folder / "data")]
         run_quietly([*prepare, "--vocab-size", str(min(vocabulary, 2048))])
 
-    def turn(self):
+    def train(self, steps):
         o, run = self.options, self.folder / "run"
         command = [str(self.program), "--config", o.config, "--train-data", str(self.folder / "data" / "train_*.bin")]
         command += ["--output", str(run), "--overwrite", "--save", "off", "--eval-every", "0", "--document-mask", "off"]
-        command += ["--batch-size", str(o.batch), "--seq-len", str(o.sequence), "--steps", str(o.steps + 2)]
+        command += ["--batch-size", str(o.batch), "--seq-len", str(o.sequence), "--steps", str(steps)]
         if o.target == "cpu":
             command += ["--threads", str(o.threads)]
         if o.target == "cuda":
             torch.cuda.empty_cache()  # what PyTorch keeps for its next turn is ours in between
         run_quietly(command)
+        return run
+
+    def turn(self):
+        run = self.train(self.options.steps + 2)
         steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         rates = [s["tokens_per_second"] for s in steps if "tokens_per_second" in s][2:]  # the first ones set up
         return len(rates) / sum(1 / r for r in rates)
+
+    def first_step(self):
+        self.train(1)
 
 
 def synthetic_text(letters):
@@ -141,6 +166,9 @@ def sides(options, config, folder):
     for model in options.models.split(","):
         for mode in options.modes.split(","):
             for precision in options.precisions.split(","):
+                if options.start:
+                    found.append(PytorchStart(options, model, mode, precision))
+                    continue
                 side = Pytorch(options, config, model, mode, precision)
                 print(f"warming up {side.name}", file=sys.stderr, flush=True)
                 side.step(), side.step()
@@ -148,22 +176,28 @@ def sides(options, config, folder):
     return found
 
 
+def seconds(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def measure(options, found):
-    """{side: its rates}, after each round."""
+    """{side: its rates, or seconds}, after each round."""
     rates = {side.name: [] for side in found}
     for turn in range(options.rounds):
         print(f"round {turn + 1} of {options.rounds}", file=sys.stderr, flush=True)
         for side in found:
-            rates[side.name].append(side.turn())
+            rates[side.name].append(seconds(side.first_step) if options.start else side.turn())
         yield rates
 
 
-def print_table(medians, rates):
-    ours = medians.get("train_llama3, bf16")
-    print(f"{'':40}{'tokens/s':>10}{'range':>18}{'ours is':>10}")
-    for name, value in sorted(medians.items(), key=lambda item: -item[1]):
-        ratio = f"{ours / value:9.2f}x" if ours else ""
-        print(f"{name:40}{value:10.0f}{min(rates[name]):9.0f}{max(rates[name]):9.0f}{ratio:>10}")
+def print_table(medians, rates, unit):
+    ours, digits = medians.get("train_llama3, bf16"), 0 if unit == "tokens/s" else 2
+    print(f"{'':40}{unit:>10}{'range':>18}{'ours is':>10}")
+    for name, value in sorted(medians.items(), key=lambda item: item[1], reverse=unit == "tokens/s"):
+        ratio = f"{ours / value if unit == 'tokens/s' else value / ours:9.2f}x" if ours else ""
+        print(f"{name:40}{value:10.{digits}f}{min(rates[name]):9.{digits}f}{max(rates[name]):9.{digits}f}{ratio:>10}")
 
 
 def main():
@@ -171,15 +205,19 @@ def main():
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     config = {"tie_word_embeddings": False, **json.loads((ROOT / options.config).read_text())}
+    if options.first_step:
+        Pytorch(options, config, options.models, options.modes, options.precisions).step()
+        return
+    unit = "seconds" if options.start else "tokens/s"
     head = {"device": device_name(options.target), "instructions": instructions(), "commit": commit(), "torch": torch.__version__}
     shape = {"config": options.config, "batch": options.batch, "sequence": options.sequence, "threads": options.threads}
     with tempfile.TemporaryDirectory() as folder:
         for rates in measure(options, sides(options, config, folder)):
             medians = {name: statistics.median(values) for name, values in rates.items()}
             if options.json:  # at once, so that a run that is stopped leaves its results
-                text = json.dumps({**head, **shape, "tokens_per_second": medians, "rounds": rates}, indent=1)
+                text = json.dumps({**head, **shape, unit.replace("tokens/s", "tokens_per_second"): medians, "rounds": rates}, indent=1)
                 pathlib.Path(options.json).write_text(text + "\n")
-    print_table(medians, rates)
+    print_table(medians, rates, unit)
 
 
 if __name__ == "__main__":
