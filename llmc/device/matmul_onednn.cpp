@@ -7,8 +7,7 @@
 // cache, multiplies in fp32 and rounds the finished tile. Widening bf16 loses nothing, so both ways compute the same sums,
 // in another order.
 //
-// Few rows times a weight matrix, as when text is generated, are bound by reading the weights once: that product is our own
-// (small_product), and a row's result has the same bits however many rows there are and however many threads.
+// Few rows times a weight matrix are a product of our own (matmul_few_rows.h).
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <stdio.h>
@@ -19,17 +18,11 @@
 #include <unordered_map>
 
 #include "device/matmul.h"
+#include "device/matmul_few_rows.h"
 #include "device/vec.h"
 #include "parallel.h"
 
-struct Product {
-    void *d;
-    const floatX *a, *b;
-    int m, n, k;
-    bool transpose_a, transpose_b, fp32_out, accumulate;
-};
-
-[[noreturn]] static void fail(const Product &p, const char *reason) {
+void matmul_fail(const Product &p, const char *reason) {
     fprintf(stderr, "llmc: matmul of m=%d n=%d k=%d%s%s: oneDNN: %s\n", p.m, p.n, p.k, p.transpose_a ? " a^T" : "",
             p.transpose_b ? " b^T" : "", reason);
     exit(1);
@@ -49,144 +42,8 @@ static void product_fp32(const Product &p, int m, int n, int k, const float *a, 
                          float *d, long ldd, bool add) {
     dnnl_status_t status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b,
                                       ldb, add ? 1.0f : 0.0f, d, ldd);
-    if (status != dnnl_success) fail(p, "sgemm failed");
+    if (status != dnnl_success) matmul_fail(p, "sgemm failed");
 }
-
-// ---- few rows: y[m,n] = x[m,k] · w[n,k]^T
-
-// Products of at most so many rows are done here. With more of them arithmetic takes longer than reading w, and oneDNN's tiles
-// are better at that.
-enum { SMALL_M = 12 };
-// Rows of x and of w whose products are summed at once: as many as the vector registers hold.
-enum { ROWS_X = 8, ROWS_W = 3 };
-// Elements of k taken at once, two vectors. In bf16 those are the even and the odd ones, each a single operation away from
-// the stored pairs; x is put into that order before.
-enum { STEP = 32 };
-enum { SMALL_ALONE = 1 << 16 }; // weights: fewer are not worth waking the other threads
-
-typedef float V16 __attribute__((vector_size(64)));
-typedef uint32_t U16 __attribute__((vector_size(64)));
-
-template <typename V> static inline V load(const void *from) {
-    V v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
-static inline void load_step(V16 (&to)[2], const float *from) {
-    to[0] = load<V16>(from);
-    to[1] = load<V16>(from + 16);
-}
-
-static inline void load_step(V16 (&to)[2], const __nv_bfloat16 *from) {
-    const U16 pairs = load<U16>(from);
-    to[0] = (V16)(pairs << 16);
-    to[1] = (V16)(pairs & 0xffff0000u);
-}
-
-static inline float sum_lanes(V16 v) {
-    typedef float V8 __attribute__((vector_size(32)));
-    typedef float V4 __attribute__((vector_size(16)));
-    const V8 a = load<V8>(&v) + load<V8>((const char *)&v + sizeof(V8));
-    const V4 b = load<V4>(&a) + load<V4>((const char *)&a + sizeof(V4));
-    return (b[0] + b[2]) + (b[1] + b[3]);
-}
-
-static long pitch_of(const Product &p) { return ((long)p.k + STEP - 1) / STEP * STEP; }
-
-// The rows of x as small_tile reads them: floats in the order of load_step, filled up with zeros to whole steps.
-static float *spread_rows(const Product &p) {
-    static float *rows = nullptr;
-    static size_t size = 0; // grows to the largest that was needed
-    const long pitch = pitch_of(p);
-    const size_t wanted = sizeof(float) * (size_t)p.m * (size_t)pitch;
-    if (wanted > size) {
-        free(rows);
-        rows = (float *)aligned_alloc(64, size = wanted);
-    }
-    if (!rows) fail(p, "out of memory for the rows");
-    for (int i = 0; i < p.m; i++)
-        for (int k = 0; k < p.k; k += STEP) {
-            floatX step[STEP] = {};
-            memcpy((void *)step, p.a + (long)i * p.k + k, sizeof(floatX) * (size_t)(p.k - k < STEP ? p.k - k : STEP));
-            V16 halves[2];
-            load_step(halves, step);
-            memcpy(rows + i * pitch + k, halves, sizeof halves);
-        }
-    return rows;
-}
-
-template <int M, int N>
-static inline __attribute__((always_inline)) void add_step(V16 (&sum)[M][N], const float *x, long pitch,
-                                                           const floatX *w, long stride) {
-    V16 b[N][2];
-    for (int j = 0; j < N; j++) load_step(b[j], w + j * stride);
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < M; i++) {
-            const V16 a = load<V16>(x + i * pitch + 16 * half);
-            for (int j = 0; j < N; j++) sum[i][j] += a * b[j][half];
-        }
-}
-
-// Asks for a step of the N rows after these. Nothing is read, so it may lie behind the matrix.
-template <int N> static inline void prefetch_step(const floatX *w, long stride) {
-    for (int j = N; j < 2 * N; j++)
-        for (int byte = 0; byte < STEP * (int)sizeof(floatX); byte += 64)
-            __builtin_prefetch((const void *)((uintptr_t)w + sizeof(floatX) * (size_t)(j * stride) + (size_t)byte));
-}
-
-// M rows of the result from `row` on, N columns from `column` on.
-template <int M, int N> static void small_tile(const Product &p, const float *x, int row, int column) {
-    const long pitch = pitch_of(p);
-    const floatX *w = p.b + (long)column * p.k;
-    const int whole = p.k / STEP * STEP;
-    V16 sum[M][N] = {};
-    x += row * pitch;
-    for (int k = 0; k < whole; k += STEP) {
-        prefetch_step<N>(w + k, p.k);
-        add_step(sum, x + k, pitch, w + k, p.k);
-    }
-    if (whole < p.k) {
-        floatX rest[N][STEP] = {};
-        for (int j = 0; j < N; j++)
-            memcpy((void *)rest[j], w + (long)j * p.k + whole, sizeof(floatX) * (size_t)(p.k - whole));
-        add_step(sum, x + whole, pitch, rest[0], STEP);
-    }
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < N; j++) {
-            const long at = (long)(row + i) * p.n + column + j;
-            if (p.fp32_out)
-                ((float *)p.d)[at] = sum_lanes(sum[i][j]);
-            else
-                from_float(((floatX *)p.d)[at], sum_lanes(sum[i][j]));
-        }
-}
-
-template <int N, int M = ROWS_X>
-static void small_tile_of(int rows, const Product &p, const float *x, int row, int column) {
-    if (rows == M) return small_tile<M, N>(p, x, row, column);
-    if constexpr (M > 1) small_tile_of<N, M - 1>(rows, p, x, row, column);
-}
-
-static void small_product(const Product &p) {
-    const float *x = spread_rows(p);
-    const int groups = (p.n + ROWS_W - 1) / ROWS_W;
-    const auto take = [&](long group) {
-        for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
-            const int column = (int)group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
-            if (p.n - column >= ROWS_W)
-                small_tile_of<ROWS_W>(rows, p, x, row, column);
-            else
-                for (int rest = column; rest < p.n; rest++) small_tile_of<1>(rows, p, x, row, rest);
-        }
-    };
-    if ((long)p.n * p.k > SMALL_ALONE)
-        host_parallel(groups, take);
-    else
-        for (long group = 0; group < groups; group++) take(group);
-}
-
-static bool is_small(const Product &p) { return p.m <= SMALL_M && !p.transpose_a && p.transpose_b && !p.accumulate; }
 
 // ---- tiles of the result
 
@@ -240,6 +97,8 @@ static void for_each_tile(const Product &p, int most_rows, int most_columns, voi
 }
 
 #ifdef LLMC_PRECISION_fp32
+
+static bool multiplies_bf16() { return false; }
 
 static void compute_tile(const Product &p, Tile t) {
     product_fp32(p, t.rows, t.columns, p.k, first_a(p, t), pitch_a(p), first_b(p, t), pitch_b(p),
@@ -374,7 +233,7 @@ static void compute_bf16(const Product &p, Tile t) {
         primitive.matmul.execute(stream, primitive.arguments);
         stream.wait();
     } catch (const dnnl::error &error) {
-        fail(p, error.what());
+        matmul_fail(p, error.what());
     }
 }
 
@@ -392,9 +251,13 @@ static int use_bf16 = -1; // not asked yet
 // For tests: multiplies as CPUs with bf16 instructions do (1), as the others do (0), or as this CPU can (-1).
 extern "C" void matmul_use_bf16(int choice) { use_bf16 = choice; }
 
-static void product(const Product &p) {
+static bool multiplies_bf16() {
     if (use_bf16 < 0) use_bf16 = cpu_has_bf16();
-    if (use_bf16 && !is_broken(p))
+    return use_bf16;
+}
+
+static void product(const Product &p) {
+    if (multiplies_bf16() && !is_broken(p))
         for_each_tile(p, TILE_M, TILE_N, compute_bf16);
     else
         for_each_tile(p, WIDE_M, WIDE_N, compute_widened);
@@ -407,11 +270,11 @@ extern "C" size_t matmul_prepare(void) { return cpu_has_bf16() ? 0 : sizeof(Scra
 extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
                        bool transpose_b, bool accumulate, cudaStream_t stream) {
     Product p = {d, a, b, m, n, k, transpose_a, transpose_b, out == MATMUL_OUT_FP32, accumulate};
-    if (accumulate && !p.fp32_out && sizeof(floatX) == 2) fail(p, "accumulates only into fp32");
-    if (m <= 0 || n <= 0 || k <= 0) fail(p, "dimensions must be positive");
+    if (accumulate && !p.fp32_out && sizeof(floatX) == 2) matmul_fail(p, "accumulates only into fp32");
+    if (m <= 0 || n <= 0 || k <= 0) matmul_fail(p, "dimensions must be positive");
     host_queue(stream, [=] {
-        if (is_small(p))
-            small_product(p);
+        if (is_few_rows(p))
+            few_rows_product(p, multiplies_bf16());
         else
             product(p);
     });

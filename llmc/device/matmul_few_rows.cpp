@@ -1,0 +1,208 @@
+#include "device/matmul_few_rows.h"
+
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__) && defined(LLMC_PRECISION_bf16)
+#include <immintrin.h>
+#define HAS_DOTS 1
+#endif
+
+#include "device/vec.h"
+
+// With more rows arithmetic takes longer than reading w, and oneDNN's tiles are better at that.
+enum { MOST_ROWS = 12 };
+// Rows of x and of w whose products are summed at once: as many as the vector registers hold.
+enum { ROWS_X = 8, ROWS_W = 3 };
+enum { STEP = 32 };       // elements of k taken at once
+enum { ALONE = 1 << 16 }; // weights: fewer are not worth waking the other threads
+
+typedef float V16 __attribute__((vector_size(64)));
+typedef uint32_t U16 __attribute__((vector_size(64)));
+
+template <typename V> static inline V load(const void *from) {
+    V v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+static inline float sum_lanes(const V16 &v) {
+    typedef float V8 __attribute__((vector_size(32)));
+    typedef float V4 __attribute__((vector_size(16)));
+    const V8 a = load<V8>(&v) + load<V8>((const char *)&v + sizeof(V8));
+    const V4 b = load<V4>(&a) + load<V4>((const char *)&a + sizeof(V4));
+    return (b[0] + b[2]) + (b[1] + b[3]);
+}
+
+// ---- tiles: M rows of x and N of w, T the type that x is read in
+
+template <typename T> struct Operands {
+    const T *x; // first row, filled up with zeros to whole steps
+    long x_pitch;
+    const floatX *w; // first row
+    long w_pitch;
+};
+
+// Asks for the step at w of the N rows after these. Nothing is read, so it may lie behind the matrix.
+template <int N> static inline __attribute__((always_inline)) void prefetch_step(const floatX *w, long pitch) {
+    for (int j = N; j < 2 * N; j++)
+        for (int byte = 0; byte < STEP * (int)sizeof(floatX); byte += 64)
+            __builtin_prefetch((const void *)((uintptr_t)w + sizeof(floatX) * (size_t)(j * pitch) + (size_t)byte));
+}
+
+// The last, incomplete step of w's rows, filled up with zeros.
+template <int N> struct Rest {
+    floatX w[N][STEP] = {};
+
+    template <typename T> Operands<T> operands(const Operands<T> &o, int k, int whole) {
+        for (int j = 0; j < N; j++)
+            memcpy((void *)w[j], o.w + j * o.w_pitch + whole, sizeof(floatX) * (size_t)(k - whole));
+        return {o.x + whole, o.x_pitch, w[0], STEP};
+    }
+};
+
+template <int M, int N> static inline void add_tile(V16 (&to)[M][N], const V16 (&sum)[M][N]) {
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) to[i][j] += sum[i][j];
+}
+
+template <int M, int N> static void store_tile(const Product &p, const V16 (&sum)[M][N], int row, int column) {
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            const long at = (long)(row + i) * p.n + column + j;
+            if (p.fp32_out)
+                ((float *)p.d)[at] = sum_lanes(sum[i][j]);
+            else
+                from_float(((floatX *)p.d)[at], sum_lanes(sum[i][j]));
+        }
+}
+
+// fp32 products. Of a step in bf16, the even and the odd elements are a vector each, a single operation away from the stored
+// pairs; x has been put into that order.
+struct Floats {
+    typedef float X;
+
+    static inline void load_step(V16 (&to)[2], const float *from) {
+        to[0] = load<V16>(from);
+        to[1] = load<V16>(from + 16);
+    }
+    static inline void load_step(V16 (&to)[2], const __nv_bfloat16 *from) {
+        const U16 pairs = load<U16>(from);
+        to[0] = (V16)(pairs << 16);
+        to[1] = (V16)(pairs & 0xffff0000u);
+    }
+
+    static void spread(float *to, const floatX (&step)[STEP]) {
+        V16 halves[2];
+        load_step(halves, step);
+        memcpy(to, halves, sizeof halves);
+    }
+
+    template <int M, int N> static void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps) {
+        V16 sum[M][N] = {};
+        for (int k = 0; k < steps * STEP; k += STEP) {
+            prefetch_step<N>(o.w + k, o.w_pitch);
+            V16 b[N][2];
+            for (int j = 0; j < N; j++) load_step(b[j], o.w + j * o.w_pitch + k);
+            for (int half = 0; half < 2; half++)
+                for (int i = 0; i < M; i++) {
+                    const V16 a = load<V16>(o.x + i * o.x_pitch + k + 16 * half);
+                    for (int j = 0; j < N; j++) sum[i][j] += a * b[j][half];
+                }
+        }
+        add_tile(total, sum);
+    }
+};
+
+#ifdef HAS_DOTS
+
+#define TARGET_DOTS __attribute__((target("avx512f,avx512bf16")))
+
+// A step is one vector, and an instruction adds the products of its pairs to 16 sums.
+struct Dots {
+    typedef __nv_bfloat16 X;
+
+    static void spread(__nv_bfloat16 *to, const __nv_bfloat16 (&step)[STEP]) { memcpy((void *)to, step, sizeof step); }
+
+    template <int M, int N> static TARGET_DOTS void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps) {
+        V16 sum[M][N] = {};
+        for (int k = 0; k < steps * STEP; k += STEP) {
+            prefetch_step<N>(o.w + k, o.w_pitch);
+            __m512bh b[N];
+            for (int j = 0; j < N; j++) b[j] = load<__m512bh>(o.w + j * o.w_pitch + k);
+            for (int i = 0; i < M; i++) {
+                const __m512bh a = load<__m512bh>(o.x + i * o.x_pitch + k);
+                for (int j = 0; j < N; j++) sum[i][j] = (V16)_mm512_dpbf16_ps((__m512)sum[i][j], a, b[j]);
+            }
+        }
+        add_tile(total, sum);
+    }
+};
+
+#endif
+
+// ---- products
+
+// x's rows in whole steps of Way::X.
+template <typename Way> static Operands<typename Way::X> prepare_rows(const Product &p) {
+    typedef typename Way::X X;
+    static X *rows = nullptr;
+    static size_t size = 0; // grows to the largest that was needed
+    const long pitch = ((long)p.k + STEP - 1) / STEP * STEP;
+    const size_t wanted = sizeof(X) * (size_t)p.m * (size_t)pitch;
+    if (wanted > size) {
+        free(rows);
+        rows = (X *)aligned_alloc(64, size = wanted);
+    }
+    if (!rows) matmul_fail(p, "out of memory for the rows");
+    for (int i = 0; i < p.m; i++)
+        for (int k = 0; k < p.k; k += STEP) {
+            floatX step[STEP] = {};
+            memcpy((void *)step, p.a + (long)i * p.k + k, sizeof(floatX) * (size_t)(p.k - k < STEP ? p.k - k : STEP));
+            Way::spread(rows + i * pitch + k, step);
+        }
+    return {rows, pitch, p.b, p.k};
+}
+
+template <typename Way, int M, int N>
+static void tile(const Product &p, const Operands<typename Way::X> &o, int row, int column) {
+    const int steps = p.k / STEP;
+    V16 sum[M][N] = {};
+    Way::add_steps(sum, o, steps);
+    if (steps * STEP < p.k) {
+        Rest<N> rest;
+        Way::add_steps(sum, rest.operands(o, p.k, steps * STEP), 1);
+    }
+    store_tile(p, sum, row, column);
+}
+
+template <typename Way, int N, int M = ROWS_X>
+static void tile_of(int rows, const Product &p, const Operands<typename Way::X> &all, int row, int column) {
+    if (rows == M)
+        return tile<Way, M, N>(p, {all.x + row * all.x_pitch, all.x_pitch, all.w + column * all.w_pitch, all.w_pitch},
+                               row, column);
+    if constexpr (M > 1) tile_of<Way, N, M - 1>(rows, p, all, row, column);
+}
+
+template <typename Way> static void product(const Product &p) {
+    const auto all = prepare_rows<Way>(p);
+    const int groups = (p.n + ROWS_W - 1) / ROWS_W;
+#pragma omp parallel for schedule(static) if ((long)p.n * p.k > ALONE)
+    for (int group = 0; group < groups; group++)
+        for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
+            const int column = group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
+            if (p.n - column >= ROWS_W)
+                tile_of<Way, ROWS_W>(rows, p, all, row, column);
+            else
+                for (int rest = column; rest < p.n; rest++) tile_of<Way, 1>(rows, p, all, row, rest);
+        }
+}
+
+bool is_few_rows(const Product &p) { return p.m <= MOST_ROWS && !p.transpose_a && p.transpose_b && !p.accumulate; }
+
+void few_rows_product(const Product &p, bool use_bf16) {
+#ifdef HAS_DOTS
+    if (use_bf16 && __builtin_cpu_supports("avx512bf16")) return product<Dots>(p);
+#endif
+    (void)use_bf16;
+    product<Floats>(p);
+}
