@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""New tokens per second: ours and those of transformers' generate, in one run with the same dtype and number of threads.
+"""Tokens per second of our decoder, of transformers' generate and of llama.cpp, in one run with the same dtype and threads.
 
     python dev/bench/generate.py                                   # configs/small_124m.json, batch 1 and 8, bf16 and fp32
-    python dev/bench/generate.py --target cuda --batches 1,8,64
+    python dev/bench/generate.py --target cuda --batches 1,8,64 --against transformers
+    pip install llama-cpp-python gguf                              # the second one, which llama.cpp is measured through
 
 Weights and prompts are random, decoding is greedy, and there are no end tokens. The sides take turns, round by round, so that a
-machine that slows down slows both. A turn writes --tokens tokens after prompts of --prompt tokens. The prompt's own time is not
-counted: the time of the first token is measured by itself and subtracted on both sides. Medians of the rounds are compared.
+machine that slows down slows both. A turn writes one token after each prompt of --prompt tokens, whose time is the prompts', and
+then again with --tokens tokens; what that takes longer is the time of the new tokens. Medians of the rounds are compared. `same` is
+how many new tokens of a text agree with ours before the first that differs, on average: bf16 rounds differently on each side.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(pathlib.Path(__file__).parent)]
+import llamacpp  # noqa: E402
 from llmtext.generator import Generator, SamplerOptions, library_path  # noqa: E402
 from machine import commit, device_name, instructions  # noqa: E402
 
@@ -35,6 +38,7 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=32, help="new tokens per text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each side (default: one per core)")
+    parser.add_argument("--against", default="transformers,llama.cpp", help="the other sides (default: %(default)s)")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--target", choices=["cpu", "cuda", "cuda-on-cpu"], default=default)
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
@@ -68,8 +72,8 @@ class Ours:
     def run(self, tokens):
         for row, prompt in enumerate(self.prompts):
             self.generator.start(row, prompt, SamplerOptions(0.0, 0, 1.0), 0)
-        for _ in range(tokens):
-            assert len(self.generator.next()) == len(self.prompts)
+        steps = [[token for _, token in self.generator.next()] for _ in range(tokens)]
+        return list(zip(*steps, strict=True))
 
     def close(self):
         self.generator.close()
@@ -85,38 +89,72 @@ class Transformers:
         device = "cuda" if options.target == "cuda" else "cpu"
         self.model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
         self.model.generation_config.eos_token_id, self.model.generation_config.pad_token_id = None, 0
-        self.ids, self.cuda = prompts.to(device), device == "cuda"
+        self.ids = prompts.to(device)
 
     def run(self, tokens):
         with torch.inference_mode():
-            self.model.generate(self.ids, attention_mask=torch.ones_like(self.ids), max_new_tokens=tokens, do_sample=False)
-        if self.cuda:
-            torch.cuda.synchronize()
+            mask = torch.ones_like(self.ids)
+            texts = self.model.generate(self.ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False)
+        return texts[:, self.ids.shape[1] :].tolist()  # waits for the GPU
 
     def close(self):
         pass
 
 
 def seconds(side, tokens):
+    """Of a run, and the texts it wrote."""
     start = time.perf_counter()
-    side.run(tokens)
-    return time.perf_counter() - start
+    texts = side.run(tokens)
+    return time.perf_counter() - start, texts
 
 
-def measure(options, folder, vocabulary, batch, precision):
+def agreement(texts, others):
+    same = [[a == b for a, b in zip(*pair, strict=True)] + [False] for pair in zip(texts, others, strict=True)]
+    return statistics.mean(row.index(False) for row in same)
+
+
+def kinds(options):
+    """The classes of the sides."""
+    wanted = options.against.split(",")
+    if llamacpp.LlamaCpp.name in wanted and not llamacpp.installed():
+        wanted.remove(llamacpp.LlamaCpp.name)
+        print(llamacpp.INSTALL)
+    known = {kind.name: kind for kind in (Transformers, llamacpp.LlamaCpp)}
+    return [Ours, *(known[name] for name in wanted)]
+
+
+def measure(options, folder, vocabulary, batch, precision, sides):
+    """{side: {"prompt": tokens/s of each round, "new": tokens/s of each round, "same": agreement}}"""
     prompts = torch.randint(vocabulary, (batch, options.prompt))
-    sides = [kind(options, folder, precision, prompts) for kind in (Ours, Transformers)]
-    rates = {side.name: [] for side in sides}
+    sides = [kind(options, folder, precision, prompts) for kind in sides]
+    rates = {side.name: {"prompt": [], "new": []} for side in sides}
     for side in sides:
         side.run(2)
     for _ in range(options.rounds):
         for side in sides:
-            first = seconds(side, 1)
-            spent = seconds(side, options.tokens) - first
-            rates[side.name].append(batch * (options.tokens - 1) / spent)
+            rate = rates[side.name]
+            first, _ = seconds(side, 1)
+            spent, texts = seconds(side, options.tokens)
+            rate["prompt"].append(batch * options.prompt / first)
+            rate["new"].append(batch * (options.tokens - 1) / (spent - first))
+            ours = texts if side is sides[0] else ours
+            rate["same"] = agreement(ours, texts)
     for side in sides:
         side.close()
     return rates
+
+
+def report(rates, precision, batch):
+    """Prints a line for each side; returns them for --json."""
+    lines = []
+    for name, rate in rates.items():
+        prompt, new = (statistics.median(rate[what]) for what in ("prompt", "new"))
+        ours = lines[0] if lines else {"prompt": prompt, "new": new}
+        print(f"{precision:6}{batch:6} {name:14}{prompt:10.1f}{ours['prompt'] / prompt:7.2f}{new:12.1f}{ours['new'] / new:7.2f}"
+              f"{rate['same']:8.1f}", flush=True)  # fmt: skip
+        lines.append({"precision": precision, "batch": batch, "side": name, "prompt": prompt, "new": new,
+                      "ours_prompt": ours["prompt"] / prompt, "ours_new": ours["new"] / new, "rounds": rate})  # fmt: skip
+    return lines
 
 
 def save(options, results):
@@ -131,17 +169,14 @@ def save(options, results):
 def main():
     options = arguments()
     torch.set_num_threads(options.threads)
-    results = []
+    sides, results = kinds(options), []
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = make_model(options, folder)
-        print(f"{'':12}{'batch':>6}{'ours':>10}{'transformers':>14}{'ratio':>8}   new tokens/s, medians", flush=True)
+        print(f"{'':6}{'batch':>6} {'':14}{'prompt':>10}{'ratio':>7}{'new':>12}{'ratio':>7}{'same':>8}   "
+              "tokens/s, medians; ratio: ours to it", flush=True)  # fmt: skip
         for precision in options.precisions.split(","):
             for batch in map(int, options.batches.split(",")):
-                rates = measure(options, folder, vocabulary, batch, precision)
-                ours, theirs = (statistics.median(rates[name]) for name in ("ours", "transformers"))
-                print(f"{precision:12}{batch:6}{ours:10.1f}{theirs:14.1f}{ours / theirs:8.2f}", flush=True)
-                results.append({"precision": precision, "batch": batch, "ours": ours, "transformers": theirs,
-                                "ratio": ours / theirs, "rounds": rates})  # fmt: skip
+                results += report(measure(options, folder, vocabulary, batch, precision, sides), precision, batch)
                 if options.json:  # at once, so that a run that is stopped leaves its results
                     save(options, results)
 
