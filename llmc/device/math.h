@@ -1,7 +1,7 @@
 // Functions and divisions of floats as kernels use them: nothing else in a kernel may call the like or divide, because
 // --use_fast_math makes all of them approximations on a GPU. There fast_... are the special-function unit's, whose errors
 // stand in cpu/fast_math.h; on the CPU they are right to 2 units in the last place. What the kernels' arguments can be is in
-// docs/kernels.md.
+// docs/kernels.md. multiply_add is rounded once; in `a * b + c` g++ chooses, and not in all forms of a kernel alike.
 #ifndef LLMC_DEVICE_MATH_H
 #define LLMC_DEVICE_MATH_H
 
@@ -79,6 +79,7 @@ inline float fast_sqrt(float x) { return HOST_AS_FAST_MATH(sqrt, x) sqrtf(x); }
 inline float fast_rsqrt(float x) { return HOST_AS_FAST_MATH(rsqrt, x) 1.0f / sqrtf(x); }
 inline float fast_divide(float a, float b) { return HOST_AS_FAST_MATH(divide, a, b) a / b; }
 inline float precise_exp(float x) { return expf(x); }
+inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 inline float precise_divide(float a, float b) { return a / b; }
 
 #else
@@ -94,6 +95,7 @@ __device__ __forceinline__ float fast_divide(float a, float b) { return __fdivid
 __device__ __forceinline__ float precise_divide(float a, float b) { return __fdiv_rn(a, b); } // correctly rounded
 // by way of double, which --use_fast_math leaves as it is: the error of __expf grows with |x|, to 1e-5 at -80
 __device__ __forceinline__ float precise_exp(float x) { return (float)exp((double)x); }
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return a * b + c; } // nvcc makes it one
 
 #endif
 

@@ -25,12 +25,22 @@ template <typename V> static inline V load(const void *from) {
     return v;
 }
 
-static inline float sum_lanes(const V16 &v) {
+typedef float V4 __attribute__((vector_size(16)));
+
+static inline V4 sum_quarters(const V16 &v) {
     typedef float V8 __attribute__((vector_size(32)));
-    typedef float V4 __attribute__((vector_size(16)));
     const V8 a = load<V8>(&v) + load<V8>((const char *)&v + sizeof(V8));
-    const V4 b = load<V4>(&a) + load<V4>((const char *)&a + sizeof(V4));
-    return (b[0] + b[2]) + (b[1] + b[3]);
+    return load<V4>(&a) + load<V4>((const char *)&a + sizeof(V4));
+}
+
+// The sums over the lanes of four vectors, each (q0 + q2) + (q1 + q3) of the sums of its quarters.
+static inline V4 sum_lanes(const V16 &a, const V16 &b, const V16 &c, const V16 &d) {
+    typedef int I4 __attribute__((vector_size(16)));
+    const I4 low = {0, 4, 1, 5}, high = {2, 6, 3, 7};
+    const V4 qa = sum_quarters(a), qb = sum_quarters(b), qc = sum_quarters(c), qd = sum_quarters(d);
+    const V4 ab = __builtin_shuffle(qa, qb, low) + __builtin_shuffle(qa, qb, high);
+    const V4 cd = __builtin_shuffle(qc, qd, low) + __builtin_shuffle(qc, qd, high);
+    return __builtin_shuffle(ab, cd, I4{0, 1, 4, 5}) + __builtin_shuffle(ab, cd, I4{2, 3, 6, 7});
 }
 
 // ---- tiles: M rows of x and N of w, T the type that x is read in
@@ -60,21 +70,29 @@ template <int N> struct Rest {
     }
 };
 
-template <int M, int N> static inline void add_tile(V16 (&to)[M][N], const V16 (&sum)[M][N]) {
+template <int M, int N, typename D>
+static inline void store_rows(D *d, const D *sums, const Product &p, int row, int column) {
     for (int i = 0; i < M; i++)
-        for (int j = 0; j < N; j++) to[i][j] += sum[i][j];
+        memcpy((void *)(d + (long)(row + i) * p.n + column), (const void *)(sums + i * N), sizeof(D) * N);
 }
 
 template <int M, int N> static void store_tile(const Product &p, const V16 (&sum)[M][N], int row, int column) {
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < N; j++) {
-            const long at = (long)(row + i) * p.n + column + j;
-            if (p.fp32_out)
-                ((float *)p.d)[at] = sum_lanes(sum[i][j]);
-            else
-                from_float(((floatX *)p.d)[at], sum_lanes(sum[i][j]));
-        }
+    constexpr int COUNT = (M * N + 3) / 4 * 4;
+    alignas(64) float sums[COUNT];
+    const V16 *v = sum[0];
+    for (int s = 0; s < COUNT; s += 4) {
+        const V4 four =
+            sum_lanes(v[s], v[s + 1 < M * N ? s + 1 : s], v[s + 2 < M * N ? s + 2 : s], v[s + 3 < M * N ? s + 3 : s]);
+        memcpy(sums + s, &four, sizeof four);
+    }
+    if (p.fp32_out) return store_rows<M, N>((float *)p.d, sums, p, row, column);
+    floatX rounded[COUNT];
+    EACH_ELEMENT
+    for (int s = 0; s < COUNT; s++) from_float(rounded[s], sums[s]);
+    store_rows<M, N>((floatX *)p.d, rounded, p, row, column);
 }
+
+// total = (with go_on: +=) the products of so many steps, by add_steps of either:
 
 // fp32 products. Of a step in bf16, the even and the odd elements are a vector each, a single operation away from the stored
 // pairs; x has been put into that order.
@@ -97,8 +115,10 @@ struct Floats {
         memcpy(to, halves, sizeof halves);
     }
 
-    template <int M, int N> static void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps) {
-        V16 sum[M][N] = {};
+    template <int M, int N> static void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps, bool go_on) {
+        V16 sum[M][N];
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < N; j++) sum[i][j] = go_on ? total[i][j] : V16{};
         for (int k = 0; k < steps * STEP; k += STEP) {
             prefetch_step<N>(o.w + k, o.w_pitch);
             V16 b[N][2];
@@ -109,7 +129,7 @@ struct Floats {
                     for (int j = 0; j < N; j++) sum[i][j] += a * b[j][half];
                 }
         }
-        add_tile(total, sum);
+        memcpy(total, sum, sizeof sum);
     }
 };
 
@@ -123,8 +143,11 @@ struct Dots {
 
     static void spread(__nv_bfloat16 *to, const __nv_bfloat16 (&step)[STEP]) { memcpy((void *)to, step, sizeof step); }
 
-    template <int M, int N> static TARGET_DOTS void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps) {
-        V16 sum[M][N] = {};
+    template <int M, int N>
+    static TARGET_DOTS void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps, bool go_on) {
+        V16 sum[M][N];
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < N; j++) sum[i][j] = go_on ? total[i][j] : V16{};
         for (int k = 0; k < steps * STEP; k += STEP) {
             prefetch_step<N>(o.w + k, o.w_pitch);
             __m512bh b[N];
@@ -134,7 +157,7 @@ struct Dots {
                 for (int j = 0; j < N; j++) sum[i][j] = (V16)_mm512_dpbf16_ps((__m512)sum[i][j], a, b[j]);
             }
         }
-        add_tile(total, sum);
+        memcpy(total, sum, sizeof sum);
     }
 };
 
@@ -166,11 +189,11 @@ template <typename Way> static Operands<typename Way::X> prepare_rows(const Prod
 template <typename Way, int M, int N>
 static void tile(const Product &p, const Operands<typename Way::X> &o, int row, int column) {
     const int steps = p.k / STEP;
-    V16 sum[M][N] = {};
-    Way::add_steps(sum, o, steps);
+    V16 sum[M][N];
+    Way::add_steps(sum, o, steps, false);
     if (steps * STEP < p.k) {
         Rest<N> rest;
-        Way::add_steps(sum, rest.operands(o, p.k, steps * STEP), 1);
+        Way::add_steps(sum, rest.operands(o, p.k, steps * STEP), 1, true);
     }
     store_tile(p, sum, row, column);
 }

@@ -71,6 +71,22 @@ template <int N, typename T> __device__ __forceinline__ void store_vec(T *to, co
     access_as<Pack<T, N>>(to) = packed;
 }
 
+// On the CPU: asks for what will be read soon, in an order that the processor does not foresee.
+template <typename T> inline void prefetch(const T *from, size_t count) {
+    for (const char *at = (const char *)from; at < (const char *)(from + count); at += 64) __builtin_prefetch(at);
+}
+
+// The largest of a power of two of elements.
+template <int N> __device__ __forceinline__ float max_vec(const float (&x)[N]) {
+    float half[N / 2];
+    EACH_ELEMENT
+    for (int i = 0; i < N / 2; i++) half[i] = max(x[i], x[i + N / 2]);
+    if constexpr (N == 2)
+        return half[0];
+    else
+        return max_vec(half);
+}
+
 // The sum of a power of two of elements, halves added to each other.
 template <int N> __device__ __forceinline__ float sum_vec(const float (&x)[N]) {
     if constexpr (N == 1) {

@@ -8,7 +8,8 @@
 //   softmax   a warp has a head: adds the quarters; maximum and sum over the split
 //   values    a slot has 8 elements of HD and every `subsets`-th key
 //   sum       of the slots' outputs
-// On the CPU one warp takes all slots in turn (see wide_warps): the same sums in the same order, fewer fibers to switch.
+// On the CPU one thread takes all slots in turn (see wide_warps), several of them at once as long vectors: the same sums in
+// the same order, and nobody to wait for.
 #include "kernels/attention_decode.h"
 
 #include <assert.h>
@@ -21,7 +22,7 @@
 
 namespace {
 
-constexpr int SPLIT = 256, SLOTS = 128, PARTS = 4, LANE_KEYS = SPLIT / 32;
+constexpr int SPLIT = 256, SLOTS = 128, PARTS = 4, LANE_KEYS = SPLIT / 32, MAX_HD = 256;
 constexpr int BUFFER = SLOTS * CHUNK; // floats a head: SPLIT scores of each part, or an output of each subset of keys
 static_assert(LANE_KEYS == (int)CHUNK && SLOTS == 32 * PARTS && SPLIT * PARTS == BUFFER, "a lane's keys are one chunk");
 static_assert(SPLIT % (int)KV_CACHE_BLOCK == 0, "a split is made of whole blocks");
@@ -36,13 +37,21 @@ struct Partial {
     }
 };
 
+// What a thread takes at once of keys to score and of elements of the output; all slots' together are the same.
+template <int G, int THREADS> constexpr int KEYS = THREADS > 1 ? LANE_KEYS : G <= 4 ? 64 : 32;
+template <int THREADS> constexpr int WIDTH = THREADS > 1 ? (int)CHUNK : 16;
+
+template <int THREADS> __device__ __forceinline__ void sync() {
+    if constexpr (THREADS > 1) __syncthreads();
+}
+
 // Shared memory of a block: for each head of a pass its query, the buffer, and the probabilities.
 template <int G> struct Shared {
     float *query, *buffer, *probability;
 
     __device__ explicit Shared(float *base)
         : query(base + G * (BUFFER + SPLIT)), buffer(base), probability(base + G * BUFFER) {}
-    static size_t bytes(int HD) { return sizeof(float) * G * (BUFFER + SPLIT + HD); }
+    static constexpr size_t floats(int HD) { return (size_t)G * (BUFFER + SPLIT + HD); }
 };
 
 // query[g] = query head head0 + g in fp32; heads from `heads` on repeat the last one and are never stored.
@@ -60,23 +69,24 @@ __device__ __forceinline__ void load_queries(Shared<G> shared, const floatX *que
 // buffer[part][g][key] = the product over a quarter of HD. keys: element 0 of the split's first key.
 template <int G, int THREADS>
 __device__ __forceinline__ void score(Shared<G> shared, const floatX *keys, int count, int HD) {
+    constexpr int N = KEYS<G, THREADS>, NEIGHBOURS = SPLIT / N;
     const int depth = HD / PARTS;
-    for (int slot = threadIdx.x; slot < SLOTS; slot += THREADS) {
-        const int part = slot / 32, key = slot % 32 * LANE_KEYS;
+    for (int slot = threadIdx.x; slot < PARTS * NEIGHBOURS; slot += THREADS) {
+        const int part = slot / NEIGHBOURS, key = slot % NEIGHBOURS * N;
         if (key >= count) continue;
         const floatX *from = keys + (size_t)(key / KV_CACHE_BLOCK) * HD * KV_CACHE_BLOCK + key % KV_CACHE_BLOCK +
                              (size_t)part * depth * KV_CACHE_BLOCK;
         const float *query = shared.query + part * depth;
-        float sum[G][LANE_KEYS] = {};
+        float sum[G][N] = {};
 #pragma unroll 4
         for (int d = 0; d < depth; d++) {
-            float k[LANE_KEYS];
+            float k[N];
             load_vec(k, from + d * KV_CACHE_BLOCK);
 #pragma unroll
             for (int g = 0; g < G; g++) {
                 const float q = query[g * HD + d];
                 EACH_ELEMENT
-                for (int e = 0; e < LANE_KEYS; e++) sum[g][e] += q * k[e];
+                for (int e = 0; e < N; e++) sum[g][e] = multiply_add(q, k[e], sum[g][e]);
             }
         }
 #pragma unroll
@@ -84,31 +94,40 @@ __device__ __forceinline__ void score(Shared<G> shared, const floatX *keys, int 
     }
 }
 
+// The sum of the lanes' sums, of which a thread that is alone has all.
+template <int LANES> __device__ __forceinline__ float sum_of_lanes(float (&x)[LANES]) {
+    if constexpr (LANES == 1)
+        return warp_sum(x[0]);
+    else
+        return sum_vec(x); // in the order of warp_sum
+}
+
 // probability[g] = p, and m and l of head g by its warp's first lane. Keys from `count` on get p = 0.
 template <int G, int THREADS>
 __device__ __forceinline__ void softmax(Shared<G> shared, float *stats, size_t stats_stride, int count, int heads,
                                         float scale) {
-    const int lane = lane_id(), key = lane * LANE_KEYS;
-    for (int g = threadIdx.x / 32; g < G; g += THREADS / 32) {
-        float s[LANE_KEYS], largest = -INFINITY;
+    constexpr int LANES = THREADS > 1 ? 1 : 32, N = LANES * LANE_KEYS; // that a thread is, its keys
+    const int lane = THREADS > 1 ? lane_id() : 0, key = lane * LANE_KEYS;
+    for (int g = threadIdx.x / 32; g < G; g += ceil_div(THREADS, 32)) {
+        float s[N], sums[LANES];
         load_vec(s, shared.buffer + g * SPLIT + key);
 #pragma unroll
         for (int part = 1; part < PARTS; part++) {
-            float more[LANE_KEYS];
+            float more[N];
             load_vec(more, shared.buffer + (part * G + g) * SPLIT + key);
             EACH_ELEMENT
-            for (int e = 0; e < LANE_KEYS; e++) s[e] += more[e];
+            for (int e = 0; e < N; e++) s[e] += more[e];
         }
-#pragma unroll
-        for (int e = 0; e < LANE_KEYS; e++) {
-            s[e] = key + e < count ? s[e] * scale : -INFINITY;
-            largest = max(largest, s[e]);
-        }
-        const float m = warp_max(largest);
         EACH_ELEMENT
-        for (int e = 0; e < LANE_KEYS; e++) s[e] = fast_exp2(s[e] - m);
+        for (int e = 0; e < N; e++) s[e] = key + e < count ? s[e] * scale : -INFINITY;
+        const float largest = max_vec(s);
+        const float m = THREADS > 1 ? warp_max(largest) : largest;
+        EACH_ELEMENT
+        for (int e = 0; e < N; e++) s[e] = fast_exp2(s[e] - m);
         store_vec(shared.probability + g * SPLIT + key, s);
-        const float l = warp_sum(sum_vec(s));
+#pragma unroll
+        for (int i = 0; i < LANES; i++) sums[i] = sum_vec(*(float(*)[LANE_KEYS])(s + i * LANE_KEYS));
+        const float l = sum_of_lanes(sums);
         if (lane == 0 && g < heads) {
             stats[g * stats_stride] = m;
             stats[g * stats_stride + 1] = l;
@@ -119,19 +138,20 @@ __device__ __forceinline__ void softmax(Shared<G> shared, float *stats, size_t s
 // buffer[subset][g] = the output of the keys subset, subset + subsets, ... values: the split's first.
 template <int G, int THREADS>
 __device__ __forceinline__ void weigh_values(Shared<G> shared, const floatX *values, int count, int HD, int subsets) {
-    const int chunks = HD / CHUNK;
+    constexpr int N = WIDTH<THREADS>;
+    const int chunks = HD / N;
     for (int slot = threadIdx.x; slot < subsets * chunks; slot += THREADS) {
-        const int subset = slot / chunks, at = slot % chunks * CHUNK;
-        float sum[G][CHUNK] = {};
+        const int subset = slot / chunks, at = slot % chunks * N;
+        float sum[G][N] = {};
 #pragma unroll 4
         for (int key = subset; key < count; key += subsets) {
-            float v[CHUNK];
+            float v[N];
             load_vec(v, values + (size_t)key * HD + at);
 #pragma unroll
             for (int g = 0; g < G; g++) {
                 const float p = shared.probability[g * SPLIT + key];
                 EACH_ELEMENT
-                for (int e = 0; e < CHUNK; e++) sum[g][e] += p * v[e];
+                for (int e = 0; e < N; e++) sum[g][e] = multiply_add(p, v[e], sum[g][e]);
             }
         }
 #pragma unroll
@@ -143,15 +163,16 @@ __device__ __forceinline__ void weigh_values(Shared<G> shared, const floatX *val
 template <int G, int THREADS>
 __device__ __forceinline__ void sum_subsets(float *to, size_t stride, Shared<G> shared, int heads, int HD,
                                             int subsets) {
-    const int chunks = HD / CHUNK;
+    constexpr int N = WIDTH<THREADS>;
+    const int chunks = HD / N;
     for (int i = threadIdx.x; i < min(heads, G) * chunks; i += THREADS) {
-        const int g = i / chunks, at = i % chunks * CHUNK;
-        float sum[CHUNK] = {};
+        const int g = i / chunks, at = i % chunks * N;
+        float sum[N] = {};
         for (int subset = 0; subset < subsets; subset++) {
-            float more[CHUNK];
+            float more[N];
             load_vec(more, shared.buffer + (subset * G + g) * HD + at);
             EACH_ELEMENT
-            for (int e = 0; e < CHUNK; e++) sum[e] += more[e];
+            for (int e = 0; e < N; e++) sum[e] += more[e];
         }
         store_vec(to + g * stride + at, sum);
     }
@@ -160,9 +181,8 @@ __device__ __forceinline__ void sum_subsets(float *to, size_t stride, Shared<G> 
 // Grid: splits, NKV, n. More than G query heads of one key/value head take several passes; the split's keys and values
 // then come from the cache near the multiprocessor.
 template <int G, int THREADS>
-__global__ void __launch_bounds__(THREADS)
-    split_kernel(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, float scale) {
-    SHARED_DYNAMIC(float, memory);
+__device__ __forceinline__ void attend_split(float *memory, Partial partial, const floatX *qkv, CacheLayout cache,
+                                             NewTokens tokens, float scale) {
     const Shared<G> shared(memory);
     const int split = blockIdx.x, kv = blockIdx.y, i = blockIdx.z, first = split * SPLIT;
     const int count = min(tokens.positions[i] + 1 - first, SPLIT); // keys of this split
@@ -170,18 +190,34 @@ __global__ void __launch_bounds__(THREADS)
     const QkvLayout layout(cache.shape);
     const int HD = layout.HD, heads = layout.NH / layout.NKV, subsets = SLOTS / (HD / CHUNK), row = tokens.rows[i];
     const floatX *queries = qkv + layout.query(0, kv * heads, i);
+    if constexpr (THREADS == 1) {
+        prefetch(cache.key(row, kv, first), (size_t)ceil_div(count, (int)KV_CACHE_BLOCK) * KV_CACHE_BLOCK * HD);
+        prefetch(cache.value(row, kv, first), (size_t)count * HD);
+    }
     for (int head = 0; head < heads; head += G) {
         const size_t at = partial.index(i, kv * heads + head, layout.NH, split);
         load_queries<G, THREADS>(shared, queries, head, heads, HD);
-        __syncthreads();
+        sync<THREADS>();
         score<G, THREADS>(shared, cache.key(row, kv, first), count, HD);
-        __syncthreads();
+        sync<THREADS>();
         softmax<G, THREADS>(shared, partial.stats + at * 2, (size_t)partial.splits * 2, count, heads - head, scale);
-        __syncthreads();
+        sync<THREADS>();
         weigh_values<G, THREADS>(shared, cache.value(row, kv, first), count, HD, subsets);
-        __syncthreads();
+        sync<THREADS>();
         sum_subsets<G, THREADS>(partial.outputs + at * HD, (size_t)partial.splits * HD, shared, heads - head, HD,
                                 subsets);
+    }
+}
+
+template <int G, int THREADS>
+__global__ void __launch_bounds__(THREADS)
+    split_kernel(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, float scale) {
+    if constexpr (THREADS > 1) {
+        SHARED_DYNAMIC(float, memory);
+        attend_split<G, THREADS>(memory, partial, qkv, cache, tokens, scale);
+    } else {
+        alignas(64) float memory[Shared<G>::floats(MAX_HD)];
+        attend_split<G, THREADS>(memory, partial, qkv, cache, tokens, scale);
     }
 }
 
@@ -213,12 +249,12 @@ __global__ void combine_kernel(floatX *out, Partial partial, const int *position
 template <int G>
 void split_for(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, cudaStream_t stream) {
     const dim3 grid(partial.splits, cache.shape.NKV, tokens.n);
-    const size_t bytes = Shared<G>::bytes(cache.shape.HD);
+    const size_t bytes = sizeof(float) * Shared<G>::floats(cache.shape.HD);
     const float scale = QkvLayout(cache.shape).log2_scale();
     if constexpr (HAS_WIDE_WARPS)
         if (wide_warps())
-            return (void)launch((split_kernel<G, 32>), grid, dim3(32), bytes, stream, partial, qkv, cache, tokens,
-                                scale);
+            return (void)launch_pointwise((split_kernel<G, 1>), grid, dim3(1), stream, partial, qkv, cache, tokens,
+                                          scale);
     launch((split_kernel<G, SLOTS>), grid, dim3(SLOTS), bytes, stream, partial, qkv, cache, tokens, scale);
 }
 
@@ -231,7 +267,7 @@ extern "C" size_t attention_decode_scratch(int n, int length, AttentionShape sha
 extern "C" void attention_decode(floatX *out, float *scratch, const floatX *qkv, KvCache cache, NewTokens tokens,
                                  int length, cudaStream_t stream) {
     const int n = tokens.n, NH = cache.shape.NH, NKV = cache.shape.NKV, HD = cache.shape.HD;
-    assert(HD % 16 == 0 && HD <= 256 && NH % NKV == 0 && length <= cache.shape.T &&
+    assert(HD % 16 == 0 && HD <= MAX_HD && NH % NKV == 0 && length <= cache.shape.T &&
            cache.shape.T % KV_CACHE_BLOCK == 0 && are_aligned(16, out, scratch, qkv, cache.keys, cache.values));
     const CacheLayout layout(cache);
     const int splits = ceil_div(length, SPLIT), heads = NH / NKV;
