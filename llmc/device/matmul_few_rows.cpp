@@ -8,6 +8,7 @@
 #endif
 
 #include "device/vec.h"
+#include "parallel.h"
 
 // With more rows arithmetic takes longer than reading w, and oneDNN's tiles are better at that.
 enum { MOST_ROWS = 12 };
@@ -209,15 +210,20 @@ static void tile_of(int rows, const Product &p, const Operands<typename Way::X> 
 template <typename Way> static void product(const Product &p) {
     const auto all = prepare_rows<Way>(p);
     const int groups = (p.n + ROWS_W - 1) / ROWS_W;
-#pragma omp parallel for schedule(static) if ((long)p.n * p.k > ALONE)
-    for (int group = 0; group < groups; group++)
-        for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
-            const int column = group * ROWS_W, rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
-            if (p.n - column >= ROWS_W)
-                tile_of<Way, ROWS_W>(rows, p, all, row, column);
-            else
-                for (int rest = column; rest < p.n; rest++) tile_of<Way, 1>(rows, p, all, row, rest);
-        }
+    const auto take = [&](long begin, long end) {
+        for (int column = (int)begin * ROWS_W; column < (int)end * ROWS_W; column += ROWS_W)
+            for (int row = 0; row < p.m; row += ROWS_X) { // the weights come from cache from the second time on
+                const int rows = p.m - row < ROWS_X ? p.m - row : ROWS_X;
+                if (p.n - column >= ROWS_W)
+                    tile_of<Way, ROWS_W>(rows, p, all, row, column);
+                else
+                    for (int rest = column; rest < p.n; rest++) tile_of<Way, 1>(rows, p, all, row, rest);
+            }
+    };
+    if ((long)p.n * p.k > ALONE)
+        host_parallel_runs(groups, take);
+    else
+        take(0, groups);
 }
 
 bool is_few_rows(const Product &p) { return p.m <= MOST_ROWS && !p.transpose_a && p.transpose_b && !p.accumulate; }
