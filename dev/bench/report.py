@@ -74,9 +74,9 @@ def show_benchmarks(folder):
     ours = next((rate for name, rate in rates.items() if name.startswith("train_llama3")), None)
     rows = [(name, f"{rate:.0f}", f"{ours / rate:.2f}" if ours else "") for name, rate in rates.items()]
     table("Training steps", ("side", "tokens/s", "ours / theirs"), rows)
-    rows = [(r["precision"], r["batch"], f"{r['ours']:.1f}", f"{r['transformers']:.1f}", f"{r['ratio']:.2f}")
+    rows = [(r["precision"], r["batch"], r["side"], *(f"{r[what]:.1f}" for what in ("prompt", "new")), f"{r['ours_new']:.2f}")
             for r in load(folder, "generate").get("results", [])]  # fmt: skip
-    table("Generation, tokens/s", ("dtype", "batch", "ours", "transformers", "ours / theirs"), rows)
+    table("Generation, tokens/s", ("dtype", "batch", "side", "of prompts", "new", "ours / theirs, new"), rows)
 
 
 def main():

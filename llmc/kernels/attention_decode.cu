@@ -16,7 +16,6 @@
 
 #include "device/math.h"
 #include "device/reduce.h"
-#include "device/wide_warps.h"
 #include "kernels/qkv_layout.h"
 #include "kernels/rows.h"
 
@@ -249,13 +248,10 @@ __global__ void combine_kernel(floatX *out, Partial partial, const int *position
 template <int G>
 void split_for(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, cudaStream_t stream) {
     const dim3 grid(partial.splits, cache.shape.NKV, tokens.n);
-    const size_t bytes = sizeof(float) * Shared<G>::floats(cache.shape.HD);
     const float scale = QkvLayout(cache.shape).log2_scale();
-    if constexpr (HAS_WIDE_WARPS)
-        if (wide_warps())
-            return (void)launch_pointwise((split_kernel<G, 1>), grid, dim3(1), stream, partial, qkv, cache, tokens,
-                                          scale);
-    launch((split_kernel<G, SLOTS>), grid, dim3(SLOTS), bytes, stream, partial, qkv, cache, tokens, scale);
+    if (launch_alone((split_kernel<G, 1>), grid, stream, partial, qkv, cache, tokens, scale)) return;
+    launch((split_kernel<G, SLOTS>), grid, dim3(SLOTS), sizeof(float) * Shared<G>::floats(cache.shape.HD), stream,
+           partial, qkv, cache, tokens, scale);
 }
 
 } // namespace

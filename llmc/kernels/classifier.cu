@@ -68,16 +68,6 @@ template <int ROWS> __device__ __forceinline__ RunningSum<Share<ROWS>::PACK> sum
     return r;
 }
 
-template <int N> __device__ __forceinline__ float max_vec(const float (&x)[N]) {
-    float half[N / 2];
-    EACH_ELEMENT
-    for (int i = 0; i < N / 2; i++) half[i] = MaxOp::combine(x[i], x[i + N / 2]);
-    if constexpr (N == 2)
-        return half[0];
-    else
-        return max_vec(half);
-}
-
 struct RowSum {
     float max, sum; // sum of exp(x - max)
 };
