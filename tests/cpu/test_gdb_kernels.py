@@ -227,8 +227,8 @@ def test_several_workers(library):
 def test_thread_without_a_kernel(library):
     """A kernel of one block leaves the second worker idle."""
     commands = ["tbreak sum_up_kernel", "run", "thread 2", "kernel threads", "kernel fragment n", "kernel thread 0 0", "print threadIdx.x"]
-    *_, threads, fragment, shown, index = gdb([library / "test_llama3", "--small"], commands, OMP_NUM_THREADS="2")
-    assert threads.startswith("block (0,0,0) of (1,1,1), thread 1 of gdb: sum_up_kernel\n"), threads
+    *_, threads, fragment, shown, index = gdb([library / "test_llama3", "--small"], commands, OMP_NUM_THREADS="2", LLMC_HOST_LANES="1")
+    assert threads.startswith("block (0,0,0) of (1,1,1), thread 1 of gdb: sum_up_kernel<256>\n"), threads
     assert fragment == "no kernel is running in this thread of gdb, but in `thread 1`\n"
     assert shown.startswith("thread (0,0,0), block (0,0,0): running at grad_norm.cu:") and index.endswith("= 0\n"), shown + index
 
@@ -243,7 +243,8 @@ def test_no_kernel(planted):
 
 
 def test_pointwise_kernel(library):
-    *_, threads, index = gdb([library / "test_llama3", "--small"], ["tbreak rope_kernel if threadIdx.x == 3", "run", "kernel threads", "print threadIdx.x"])
+    *_, threads, index = gdb([library / "test_llama3", "--small"], ["tbreak rope_kernel if threadIdx.x == 3", "run", "kernel threads", "print threadIdx.x"],
+                           LLMC_HOST_LANES="1")  # fmt: skip
     assert threads == "launch_pointwise runs the threads of this kernel in a loop, now (3,0,0) of block (0,0,0)\n" and index.endswith("= 3\n")
 
 
