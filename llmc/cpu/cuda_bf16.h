@@ -3,6 +3,9 @@
 #define LLMC_CPU_CUDA_BF16_H
 
 #include "cuda_runtime.h"
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 struct alignas(2) __nv_bfloat16 {
     uint16_t bits;
@@ -37,6 +40,13 @@ template <int N> __forceinline__ void host_bf16_to_float(float *to, const __nv_b
         host_bf16_to_float<N / 2>(to, from);
         return host_bf16_to_float<N / 2>(to + N / 2, from + N / 2);
     }
+#ifdef __AVX512F__
+    if constexpr (N == 16) {
+        const __m256i bits = _mm256_loadu_si256((const __m256i *)from);
+        const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, bits);
+        return _mm512_storeu_si512(to, _mm512_maskz_slli_epi32(0xffff, wide, 16));
+    }
+#endif
     typename HostVectors<N>::Half bits;
     __builtin_memcpy(&bits, from, sizeof bits);
     typename HostVectors<N>::Full wide = __builtin_convertvector(bits, typename HostVectors<N>::Full) << 16;
@@ -51,6 +61,10 @@ template <int N> __forceinline__ void host_float_to_bf16(__nv_bfloat16 *to, cons
     __builtin_memcpy(&bits, from, sizeof bits);
     typename HostVectors<N>::Full rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     rounded = (bits & 0x7fffffff) > 0x7f800000 ? (rounded & 0) + 0x7fff : rounded; // NaN
+#ifdef __AVX512F__
+    if constexpr (N == 16)
+        return _mm256_storeu_si256((__m256i *)to, _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)rounded));
+#endif
     typename HostVectors<N>::Half narrow = __builtin_convertvector(rounded, typename HostVectors<N>::Half);
     __builtin_memcpy(to, &narrow, sizeof narrow);
 }

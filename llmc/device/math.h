@@ -9,7 +9,9 @@
 #include <math.h>
 
 #include "device/types.h"
+#include "device/vec.h"
 #ifdef LLMC_TARGET_CPU
+#include "cpu/exp2.h"
 #include "cpu/fast_math.h"
 #endif
 
@@ -17,26 +19,7 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 #ifdef LLMC_TARGET_CPU
 
-// 2^x, off by 1.2 units in the last place at most, by a polynomial that the compiler can vectorise. Below -126 it is 0 (no
-// subnormals), from 127.5 on infinite; both are chosen at the end, so that no lane works with what would be subnormal.
-inline float polynomial_exp2(float x) {
-    // round to the nearest integer by pushing the fraction out of the mantissa, whose low bits are then the exponent of 2^n
-    const float magic = 12582912.0f + 127.0f; // 1.5 * 2^23
-    const float shifted = x + magic;
-    const float f = x - (shifted - magic); // in [-0.5, 0.5]
-    const float power = __uint_as_float(__float_as_uint(shifted) << 23);
-    // 2^f: the coefficients whose largest relative error is least, 2^-28.9, with 2^0 = 1 exactly
-    float p = 1.5353361960e-4f;
-    p = p * f + 1.3398875017e-3f;
-    p = p * f + 9.6184369177e-3f;
-    p = p * f + 5.5503323674e-2f;
-    p = p * f + 2.4022647738e-1f;
-    p = p * f + 6.9314718246e-1f;
-    p = p * f + 1.0f;
-    return x < -126.0f ? 0.0f : x < 128.0f ? p * power : x + INFINITY; // NaN stays NaN
-}
-
-// The logarithm of a positive number that is not denormal, likewise; infinity and NaN stay what they are. Polynomials of this and
+// The logarithm of a positive number that is not denormal, as the compiler can vectorise it; infinity and NaN stay what they are. Polynomials of this and
 // the next function: Cephes (S. L. Moshier), logf.c and sinf.c.
 inline float polynomial_log(float x) {
     const uint32_t bits = __float_as_uint(x), half = __float_as_uint(0.70710678f);
@@ -70,7 +53,7 @@ inline float polynomial_sin(float x, uint32_t quadrants) {
     return __uint_as_float(__float_as_uint(size) ^ (quadrant & 2) << 30);
 }
 
-inline float fast_exp2(float x) { return HOST_AS_FAST_MATH(exp2, x) polynomial_exp2(x); }
+inline float fast_exp2(float x) { return HOST_AS_FAST_MATH(exp2, x) host_exp2(x); }
 inline float fast_log2(float x) { return HOST_AS_FAST_MATH(log2, x) log2f(x); }
 inline float fast_log(float x) { return HOST_AS_FAST_MATH(log, x) polynomial_log(x); }
 inline float fast_sin(float x) { return HOST_AS_FAST_MATH(sin, x) polynomial_sin(x, 0); }
@@ -103,10 +86,36 @@ __device__ __forceinline__ float multiply_add(float a, float b, float c) { retur
 __device__ __forceinline__ float precise_log1p(float x) { return log1pf(x); }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LOG2E); }
 
-// In the fp32 build the division is exact: for large x the gradient of SwiGLU is x (1 - sigmoid), where 2 ulp would show.
-__device__ __forceinline__ float sigmoid(float x) {
-    const float e = fast_exp(-x);
+// x[i] = 2^x[i]
+template <int N> __device__ __forceinline__ void fast_exp2(float (&x)[N]) {
+#if defined(LLMC_TARGET_CPU) && defined(__AVX512F__) && !defined(HOST_FAST_MATH)
+    if constexpr (N % 16 == 0) {
+        for (int i = 0; i < N; i += 16) host_exp2_16(x + i);
+        return;
+    }
+#endif
+    EACH_ELEMENT
+    for (int i = 0; i < N; i++) x[i] = fast_exp2(x[i]);
+}
+
+// Of a number e^-x. In the fp32 build the division is exact: for large x the gradient of SwiGLU is x (1 - sigmoid), where 2 ulp
+// would show.
+__device__ __forceinline__ float sigmoid_of_exp(float e) {
     return sizeof(floatX) == 4 ? precise_divide(1.0f, 1.0f + e) : fast_divide(1.0f, 1.0f + e);
+}
+
+// s[i] = sigmoid of x[i]
+template <int N> __device__ __forceinline__ void sigmoid(float (&s)[N], const float (&x)[N]) {
+#ifdef LLMC_TARGET_CPU
+    EACH_ELEMENT
+    for (int i = 0; i < N; i++) s[i] = -x[i] * LOG2E;
+    fast_exp2(s);
+    EACH_ELEMENT
+    for (int i = 0; i < N; i++) s[i] = sigmoid_of_exp(s[i]);
+#else
+    EACH_ELEMENT
+    for (int i = 0; i < N; i++) s[i] = sigmoid_of_exp(fast_exp(-x[i]));
+#endif
 }
 
 #endif

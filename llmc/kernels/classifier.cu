@@ -32,12 +32,15 @@ template <int ROWS> struct Share {
 template <int PACK> struct RunningSum { float max[PACK], sum[PACK]; };
 
 template <int PACK> __device__ __forceinline__ void include(RunningSum<PACK> &r, const float (&x)[PACK]) {
+    float e[PACK];
+    EACH_ELEMENT
+    for (int i = 0; i < PACK; i++) e[i] = fabsf(x[i] - r.max[i]) * -LOG2E;
+    fast_exp2(e);
     EACH_ELEMENT
     for (int i = 0; i < PACK; i++) {
-        float difference = x[i] - r.max[i];
-        float e = fast_exp(-fabsf(difference));
-        r.sum[i] = difference > 0.0f ? r.sum[i] * e + 1.0f : r.sum[i] + e;
-        r.max[i] = difference > 0.0f ? x[i] : r.max[i];
+        const bool larger = x[i] > r.max[i];
+        r.sum[i] = larger ? r.sum[i] * e[i] + 1.0f : r.sum[i] + e[i];
+        r.max[i] = larger ? x[i] : r.max[i];
     }
 }
 
@@ -74,8 +77,12 @@ struct RowSum {
 
 template <int PACK> __device__ __forceinline__ RowSum fold_slots(RunningSum<PACK> r) {
     const float max = max_vec(r.max);
+    float e[PACK];
     EACH_ELEMENT
-    for (int i = 0; i < PACK; i++) r.sum[i] *= fast_exp(r.max[i] - max);
+    for (int i = 0; i < PACK; i++) e[i] = (r.max[i] - max) * LOG2E;
+    fast_exp2(e);
+    EACH_ELEMENT
+    for (int i = 0; i < PACK; i++) r.sum[i] *= e[i];
     return {max, sum_vec(r.sum)};
 }
 
@@ -108,9 +115,12 @@ __device__ __forceinline__ void write_gradient(floatX *row, RowSum total, int ta
         float x[By::PACK];
         load_vec(x, row + pack * By::PACK);
         EACH_ELEMENT
+        for (int i = 0; i < By::PACK; i++) x[i] = (x[i] - total.max) * LOG2E;
+        fast_exp2(x);
+        EACH_ELEMENT
         for (int i = 0; i < By::PACK; i++) {
             const int column = pack * By::PACK + i;
-            float gradient = fast_exp(x[i] - total.max) * factor - (column == target ? dloss : 0.0f);
+            float gradient = x[i] * factor - (column == target ? dloss : 0.0f);
             x[i] = column < V ? gradient : 0.0f;
         }
         store_vec(row + pack * By::PACK, x);

@@ -11,11 +11,12 @@ __global__ void swiglu_forward_kernel(floatX *out, const floatX *gate_up, int N,
     if (n >= N) return;
     const floatX *row = gate_up + (size_t)n * 2 * F;
     for (int f = threadIdx.x * SPAN; f < F; f += blockDim.x * SPAN) {
-        float gate[SPAN], up[SPAN];
+        float gate[SPAN], up[SPAN], s[SPAN];
         load_vec(gate, row + f);
         load_vec(up, row + F + f);
+        sigmoid(s, gate);
         EACH_ELEMENT
-        for (int k = 0; k < SPAN; k++) up[k] *= gate[k] * sigmoid(gate[k]);
+        for (int k = 0; k < SPAN; k++) up[k] *= gate[k] * s[k];
         store_vec(out + (size_t)n * F + f, up);
     }
 }
@@ -27,15 +28,15 @@ __global__ void swiglu_backward_kernel(floatX *dgate_up, const floatX *dout, con
     const floatX *row = gate_up + (size_t)n * 2 * F;
     floatX *drow = dgate_up + (size_t)n * 2 * F;
     for (int f = threadIdx.x * SPAN; f < F; f += blockDim.x * SPAN) {
-        float gate[SPAN], up[SPAN], d[SPAN];
+        float gate[SPAN], up[SPAN], d[SPAN], s[SPAN];
         load_vec(gate, row + f);
         load_vec(up, row + F + f);
         load_vec(d, dout + (size_t)n * F + f);
+        sigmoid(s, gate);
         EACH_ELEMENT
         for (int k = 0; k < SPAN; k++) {
-            float s = sigmoid(gate[k]);
-            float silu = gate[k] * s;
-            gate[k] = d[k] * up[k] * (s + silu * (1.0f - s));
+            float silu = gate[k] * s[k];
+            gate[k] = d[k] * up[k] * (s[k] + silu * (1.0f - s[k]));
             up[k] = d[k] * silu;
         }
         store_vec(drow + f, gate);
