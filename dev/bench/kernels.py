@@ -32,11 +32,12 @@ FLOATX, FP32 = 0, 1  # MatmulOut
 MODELS = {
     "tiny": dict(B=2, T=64, C=128, F=256, NH=4, NKV=2, HD=32, V=1024, on=""),
     "small": dict(B=8, T=256, C=256, F=768, NH=8, NKV=4, HD=32, V=2048, on="cpu cuda"),
+    "124M": dict(B=4, T=128, C=768, F=2048, NH=12, NKV=12, HD=64, V=50304, on=""),
     "1B": dict(B=2, T=4096, C=2048, F=8192, NH=32, NKV=8, HD=64, V=128256, on="cuda"),
     "8B": dict(B=2, T=4096, C=4096, F=14336, NH=32, NKV=8, HD=128, V=128256, on="cuda"),
 }
 CLASSIFIER_ROWS = 2048  # in a chunk of logits
-OPTIMIZER_ELEMENTS = {"tiny": 100_000, "small": 4_000_000, "1B": 256_000_000, "8B": 256_000_000}
+OPTIMIZER_ELEMENTS = {"tiny": 100_000, "small": 4_000_000, "124M": 124_000_000, "1B": 256_000_000, "8B": 256_000_000}
 
 
 class Bench:
