@@ -1,8 +1,6 @@
 #include "eval/pack.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 int32_t evalpack_token(const EvalSet *set, const EvalItem *item, const EvalEnding *ending, int64_t position) {
     if (position < item->context_tokens) return set->tokens[item->context + position];
@@ -11,36 +9,41 @@ int32_t evalpack_token(const EvalSet *set, const EvalItem *item, const EvalEndin
 
 // ---- sequences
 
-// Do two endings of an item differ in the last token only?
-static bool same_input(const EvalSet *set, const EvalEnding *a, const EvalEnding *b) {
-    const size_t shared = (size_t)a->num_tokens - 1;
-    return a->num_tokens == b->num_tokens &&
-           memcmp(set->tokens + a->tokens, set->tokens + b->tokens, shared * sizeof *set->tokens) == 0;
+static int targets_from(int64_t predicted, const EvalEnding *ending, int T) {
+    const int64_t left = ending->num_tokens - predicted;
+    return left < T ? (int)left : T;
 }
 
-// How many endings from the i-th of the item on share one input.
-static int sharing(const EvalSet *set, const EvalItem *item, int i) {
+int evalpack_targets(const EvalPacking *packing, const EvalSequence *sequence, const EvalEnding *ending) {
+    return targets_from(sequence->predicted, ending, packing->T);
+}
+
+// How many endings from the i-th of the item on fit into a sequence with the whole context (length =: of that), or 0.
+static int fitting(const EvalSet *set, const EvalItem *item, int i, int T, int *length) {
     const EvalEnding *endings = set->endings + item->first_ending;
-    int count = 1;
-    while (i + count < item->num_endings && same_input(set, &endings[i], &endings[i + count])) count++;
+    int64_t all = item->context_tokens;
+    int count = 0;
+    for (; i + count < item->num_endings && all + endings[i + count].num_tokens - 1 <= T; count++)
+        all += endings[i + count].num_tokens - 1;
+    *length = (int)all;
     return count;
 }
 
-// Appends the sequences of one ending to `out` (NULL: only counts them) and returns their number.
-static int64_t cut_ending(const EvalSet *set, int64_t item, int64_t ending, int num_endings, int T, EvalSequence *out) {
-    const int64_t tokens = set->endings[ending].num_tokens;
+// Appends the sequences of one ending, cut to T, to `out` (NULL: only counts them) and returns their number.
+static int64_t cut_ending(const EvalSet *set, int64_t item, int64_t ending, int T, EvalSequence *out) {
+    const EvalEnding *cut = &set->endings[ending];
     int64_t count = 0;
-    for (int64_t predicted = 0; predicted < tokens; count++) {
-        const int targets = tokens - predicted < T ? (int)(tokens - predicted) : T;
+    for (int64_t predicted = 0; predicted < cut->num_tokens; count++) {
+        const int targets = targets_from(predicted, cut, T);
         const int64_t end = set->items[item].context_tokens - 1 + predicted + targets; // of the input
         const int64_t first = end > T ? end - T : 0;
         if (out)
             out[count] = (EvalSequence){.item = item,
                                         .ending = ending,
-                                        .num_endings = num_endings,
+                                        .num_endings = 1,
+                                        .predicted = predicted,
                                         .first = first,
-                                        .length = (int)(end - first),
-                                        .targets = targets};
+                                        .length = (int)(end - first)};
         predicted += targets;
     }
     return count;
@@ -50,9 +53,16 @@ static int64_t cut_all(const EvalSet *set, int T, EvalSequence *out) {
     int64_t count = 0;
     for (int64_t i = 0; i < set->num_items; i++) {
         const EvalItem *item = &set->items[i];
-        for (int e = 0, share; e < item->num_endings; e += share) {
-            share = sharing(set, item, e);
-            count += cut_ending(set, i, item->first_ending + e, share, T, out ? out + count : NULL);
+        for (int e = 0, length, share; e < item->num_endings; e += share) {
+            const int64_t ending = item->first_ending + e;
+            share = fitting(set, item, e, T, &length);
+            if (share == 0) {
+                share = 1;
+                count += cut_ending(set, i, ending, T, out ? out + count : NULL);
+                continue;
+            }
+            if (out) out[count] = (EvalSequence){.item = i, .ending = ending, .num_endings = share, .length = length};
+            count++;
         }
     }
     return count;

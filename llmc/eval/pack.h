@@ -5,7 +5,8 @@
 // cut from the left. A document longer than T takes several sequences: the first T tokens after the beginning
 // token, then T more with the T inputs before them, and the rest again with T inputs.
 //
-// Consecutive endings of an item that differ in the last token only have the same input, and share a sequence.
+// Consecutive endings of an item share a sequence where they fit: their context stands once, and after it what each of them
+// has of its own, which does not see the others'. Endings of one token have nothing of their own.
 #ifndef LLMC_EVAL_PACK_H
 #define LLMC_EVAL_PACK_H
 
@@ -19,10 +20,11 @@ extern "C" {
 #endif
 
 typedef struct {
-    int64_t item, ending; // ending: the first one of those that share the input
+    int64_t item, ending; // ending: the first one of those that share it
     int num_endings;      // that share it
+    int64_t predicted;    // tokens of its ending that sequences before predict; 0 for several endings
     int64_t first;        // position of its first token in context and ending joined
-    int length, targets;  // inputs; the last `targets` of them predict
+    int length;           // inputs
     int64_t row;
     int start; // where in the row
 } EvalSequence;
@@ -40,6 +42,9 @@ void evalpack_free(EvalPacking *packing);
 
 // The token at a position of the item's context and that ending, joined.
 int32_t evalpack_token(const EvalSet *set, const EvalItem *item, const EvalEnding *ending, int64_t position);
+
+// How many of the ending's tokens the sequence predicts, from the one that `predicted` counts on.
+int evalpack_targets(const EvalPacking *packing, const EvalSequence *sequence, const EvalEnding *ending);
 
 #ifdef __cplusplus
 }

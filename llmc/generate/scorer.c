@@ -6,6 +6,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "device/threads.h"
+#include "loader/packs.h"
 #include "model/llama3_inference.h"
 
 // Rows are as long as the longest text, or so long that several fit where the model's context allows it.
@@ -117,10 +118,7 @@ typedef struct {
 
 static void put(Pack *p, int32_t token, int doc_start, int excluded_begin, int excluded_end) {
     const size_t at = (size_t)p->row * (size_t)p->length + (size_t)p->used++;
-    p->batch->tokens[at] = token;
-    p->batch->doc_start[at] = doc_start;
-    p->batch->excluded[2 * at] = excluded_begin;
-    p->batch->excluded[2 * at + 1] = excluded_end;
+    batch_put(p->batch, at, token, doc_start, excluded_begin, excluded_end);
 }
 
 static void fill_row(Pack *p) {

@@ -299,6 +299,13 @@ void batch_clear(Batch *out, int T, int row, int from, bool excluded) {
     }
 }
 
+void batch_put(Batch *out, size_t at, int32_t token, int doc_start, int excluded_begin, int excluded_end) {
+    out->tokens[at] = token;
+    out->doc_start[at] = doc_start;
+    out->excluded[2 * at] = excluded_begin;
+    out->excluded[2 * at + 1] = excluded_end;
+}
+
 void packs_close(Packs *p) {
     if (!p) return;
     for (int i = 0; i < p->num_files; i++) rows_close(&p->files[i]);

@@ -43,6 +43,9 @@ int packs_fill(Packs *packs, uint64_t pack, int row, Batch *out, Error *err);
 // Positions [from, T) of the batch's row = positions left over.
 void batch_clear(Batch *out, int T, int row, int from, bool excluded);
 
+// A token to be read alone, without a target, at one of the B*T positions; what it sees: loader/batch.h.
+void batch_put(Batch *out, size_t at, int32_t token, int doc_start, int excluded_begin, int excluded_end);
+
 void packs_close(Packs *packs); // NULL is allowed
 
 #ifdef __cplusplus

@@ -149,7 +149,9 @@ static void end_head(Llama3 *m) {
 
 // ---- loss: cross-entropy of the next token (pretraining, SFT)
 
-void llama3_next_token_loss(Llama3 *m, bool with_gradient) {
+// From final_norm to the losses, whose sum is added (+=) to the step's; with_gradient: grads.norm = their gradient, and
+// that of the classifier's weights (+=).
+static void next_token_loss(Llama3 *m, bool with_gradient) {
     const int N = num_positions(m);
     param_wait(m->zero, m->table.head_bucket);
     trace_begin(LANE_COMPUTE, "classifier", -1, m->stream);
@@ -235,7 +237,7 @@ static void add_loss(Llama3 *m, bool with_gradient) {
     if (m->shape.comparisons)
         answers_loss(m, with_gradient);
     else
-        llama3_next_token_loss(m, with_gradient);
+        next_token_loss(m, with_gradient);
 }
 
 void llama3_loss(Llama3 *m) { add_loss(m, true); }

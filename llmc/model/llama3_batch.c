@@ -16,8 +16,8 @@ void llama3_plan_batch(Llama3 *m) {
     b->targets = memory_take(&m->memory, kind, N * word);
     b->doc_start = memory_take(&m->memory, kind, N * word);
     b->order = memory_take(&m->memory, kind, N * word);
+    b->all_excluded = memory_take(&m->memory, kind, 2 * N * word);
     if (!m->shape.comparisons) return;
-    a->excluded = memory_take(&m->memory, kind, 2 * N * word);
     a->spans = memory_take(&m->memory, kind, 2 * answers * word);
     a->groups = memory_take(&m->memory, kind, 2 * answers * word);
     a->counters = memory_take(&m->memory, kind, 2 * word);
@@ -81,17 +81,14 @@ static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
     cuda_check(cudaMemcpyAsync(to, from, count * sizeof *to, cudaMemcpyHostToDevice, m->stream));
 }
 
-static void upload_answers(Llama3 *m, int i) {
+void llama3_upload_answers(Llama3 *m, int i) {
     const Batch *batch = &m->host.batches[i];
     const size_t bytes = (size_t)batch->num_answers * sizeof(float);
     AnswerBatch *a = &m->answers;
     int32_t *counters = m->host.counters + 2 * (size_t)i;
-    m->batch.excluded = a->excluded;
-    m->batch.masked = true;
     counters[0] = batch->num_answers;
     counters[1] = batch->num_groups;
     upload(m, a->counters, counters, 2);
-    upload(m, a->excluded, batch->excluded, 2 * (size_t)num_positions(m));
     upload(m, a->spans, &batch->answers->first, 2 * (size_t)batch->num_answers);
     upload(m, a->groups, &batch->groups->first, 2 * (size_t)batch->num_groups);
     cuda_check(cudaMemcpyAsync(a->ref_logprobs, llama3_ref_logprobs(m, i), bytes, cudaMemcpyHostToDevice, m->stream));
@@ -103,34 +100,40 @@ static bool has_documents(const int32_t *doc_start, size_t count) {
     return false;
 }
 
-void llama3_upload_tokens(Llama3 *m, int i) {
-    const Batch *batch = &m->host.batches[i];
+static bool has_excluded(const int32_t *excluded, size_t count) {
+    for (size_t t = 0; t < count; t++)
+        if (excluded[2 * t] != excluded[2 * t + 1]) return true;
+    return false;
+}
+
+static void upload_inputs(Llama3 *m, const Batch *batch, size_t N, bool excluding) {
     DeviceBatch *b = &m->batch;
-    const size_t N = (size_t)num_positions(m);
-    b->last = i == m->shape.micro_batches - 1;
-    b->excluded = NULL;
-    b->masked = has_documents(batch->doc_start, N);
+    b->excluded = excluding ? b->all_excluded : NULL;
+    b->masked = excluding || has_documents(batch->doc_start, N);
     upload(m, b->tokens, batch->tokens, N);
-    upload(m, b->targets, batch->targets, N);
     upload(m, b->doc_start, batch->doc_start, N);
-    upload(m, b->order, batch->order, N);
+    if (excluding) upload(m, b->all_excluded, batch->excluded, 2 * N);
 }
 
 void llama3_upload_batch(Llama3 *m, int i) {
-    llama3_upload_tokens(m, i);
-    if (m->shape.comparisons) upload_answers(m, i);
-}
-
-void llama3_upload_targets(Llama3 *m, int i) {
-    upload(m, m->batch.targets, m->host.batches[i].targets, (size_t)num_positions(m));
+    const Batch *batch = &m->host.batches[i];
+    const size_t N = (size_t)num_positions(m);
+    m->batch.last = i == m->shape.micro_batches - 1;
+    upload_inputs(m, batch, N, m->shape.comparisons);
+    upload(m, m->batch.targets, batch->targets, N);
+    upload(m, m->batch.order, batch->order, N);
+    if (m->shape.comparisons) llama3_upload_answers(m, i);
 }
 
 void llama3_upload_rows(Llama3 *m, int rows, int length) {
     const Batch *batch = &m->host.batches[0];
     const size_t N = (size_t)rows * (size_t)length;
-    upload(m, m->batch.tokens, batch->tokens, N);
-    upload(m, m->batch.doc_start, batch->doc_start, N);
-    upload_answers(m, 0);
+    upload_inputs(m, batch, N, has_excluded(batch->excluded, N));
+}
+
+void llama3_upload_targets(Llama3 *m, const int32_t *positions, const int32_t *targets, int n) {
+    upload(m, m->batch.order, positions, (size_t)n);
+    upload(m, m->batch.targets, targets, (size_t)n);
 }
 
 void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n) {

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/classifier.h"
+#include "kernels/embedding.h"
 #include "model/llama3_state.h"
 
 static float widen(floatX x) {
@@ -23,15 +25,24 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host.logits[i]);
 }
 
-void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses) {
-    if (forward) {
-        llama3_upload_tokens(m, i);
-        llama3_run_forward(m, m->shape.B, m->shape.T, NULL, NULL);
-    } else {
-        llama3_upload_targets(m, i);
-    }
-    llama3_next_token_loss(m, false);
-    llama3_download(m, losses, m->classifier.losses, (size_t)num_positions(m) * sizeof *losses);
+// Of at most classifier.rows targets. Only their positions' rows of final_norm become logits.
+static void losses_after(Llama3 *m, const int32_t *positions, const int32_t *targets, int n, float *losses) {
+    floatX *rows = m->acts.branch_out;
+    llama3_upload_targets(m, positions, targets, n);
+    embedding_forward(rows, m->batch.order, m->acts.final_norm, n, m->config.hidden_size, m->stream);
+    llama3_make_logits(m, rows, n);
+    cross_entropy_forward(m->classifier.losses, m->classifier.logits, m->batch.targets, n, m->config.vocab_size,
+                          m->table.padded_vocab, m->stream);
+    llama3_download(m, losses, m->classifier.losses, (size_t)n * sizeof *losses);
+}
+
+void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const int32_t *targets, int n, float *losses) {
+    const int most = m->classifier.rows;
+    llama3_upload_rows(m, rows, m->shape.T);
+    llama3_run_forward(m, rows, m->shape.T, NULL, NULL);
+    param_wait(m->zero, m->table.head_bucket);
+    for (int i = 0; i < n; i += most)
+        losses_after(m, positions + i, targets + i, n - i < most ? n - i : most, losses + i);
 }
 
 static void download_values(Llama3 *m, int i, float *values) {
@@ -47,6 +58,7 @@ void llama3_answer_values(Llama3 *m, int i, float *values) {
 
 void llama3_scores(Llama3 *m, int rows, int length, float *scores) {
     llama3_upload_rows(m, rows, length);
+    llama3_upload_answers(m, 0);
     llama3_run_forward(m, rows, length, NULL, NULL);
     download_values(m, 0, scores);
 }

@@ -3,7 +3,6 @@
 #ifndef LLMC_MODEL_LLAMA3_INFERENCE_H
 #define LLMC_MODEL_LLAMA3_INFERENCE_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "model/llama3_batch.h"
@@ -16,9 +15,10 @@ extern "C" {
 // Of a language model: logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary).
 void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
 
-// Of a language model: losses: host, [B*T] = the loss of each target of micro-batch i, in nats, and 0 where the target is
-// -1. forward false: the model has run forward over the same tokens just before, and only the targets are others.
-void llama3_token_losses(Llama3 *m, int i, bool forward, float *losses);
+// Of a language model, over micro-batch 0 of `rows` rows (<= B) of T tokens: losses: host, [n] = the loss, in nats, of
+// targets[k] as the token after positions[k], which is in [0, rows*T) and may occur again. Of the batch, tokens, doc_start
+// and excluded are read.
+void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const int32_t *targets, int n, float *losses);
 
 // Of comparisons: values: host, [num_answers] of micro-batch i = the log-probability of each answer's targets given what is
 // before them, in nats; of a reward model the answer's score.

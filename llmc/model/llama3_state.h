@@ -60,14 +60,14 @@ typedef struct {
 // The running micro-batch on the device (loader/batch.h).
 typedef struct {
     int32_t *tokens, *targets, *doc_start, *order;
-    const int *excluded; // AnswerBatch.excluded while comparisons run, else NULL: nothing is excluded
+    int *all_excluded;   // [N, 2]
+    const int *excluded; // all_excluded, or NULL: nothing is excluded
     bool masked;         // attention has to look at doc_start or excluded: a row is not one document
     bool last;           // it is the step's last one
 } DeviceBatch;
 
 // What of comparisons is on the device, for up to B*T/2 answers.
 typedef struct {
-    int *excluded;       // [N, 2]
     int *spans, *groups; // [answers, 2]
     int *counters;       // [2] answers, groups
     float *seq_logprobs; // [answers] log-probabilities, or a reward model's scores
@@ -154,11 +154,13 @@ int llama3_allocate_batches(Llama3 *m, Error *err);
 void llama3_free_batches(Llama3 *m);
 
 // These queue copies to the device; what they set is the running micro-batch.
-void llama3_upload_batch(Llama3 *m, int i);                       // micro-batch i
-void llama3_upload_tokens(Llama3 *m, int i);                      // what of it are tokens and targets, without answers
-void llama3_upload_targets(Llama3 *m, int i);                     // its targets alone
-void llama3_upload_rows(Llama3 *m, int rows, int length);         // of micro-batch 0: tokens of such rows, and answers
+void llama3_upload_batch(Llama3 *m, int i);               // micro-batch i
+void llama3_upload_rows(Llama3 *m, int rows, int length); // of micro-batch 0: tokens of such rows, and their masks
+void llama3_upload_answers(Llama3 *m, int i);             // of micro-batch i
 void llama3_upload_text(Llama3 *m, const int32_t *tokens, int n); // one row, one document
+
+// n <= N targets, and in place of `order` the positions that predict them.
+void llama3_upload_targets(Llama3 *m, const int32_t *positions, const int32_t *targets, int n);
 
 // Bytes from the device, after what the model's stream holds; waits for them.
 void llama3_download(Llama3 *m, void *to, const void *from, size_t bytes);
@@ -182,10 +184,7 @@ void llama3_clear_padding(Llama3 *m); // of the parameters, and the training arr
 // after each block with its rotated qkv; NULL is allowed.
 void llama3_run_forward(Llama3 *m, int rows, int length, LayerVisit visit, void *context);
 
-// From final_norm to the losses, whose sum is added (+=) to the step's; with_gradient: grads.norm = their gradient, and
-// that of the classifier's weights (+=).
-void llama3_next_token_loss(Llama3 *m, bool with_gradient); // whatever the step's loss is
-void llama3_value_answers(Llama3 *m);                       // from final_norm to answers.seq_logprobs
+void llama3_value_answers(Llama3 *m); // from final_norm to answers.seq_logprobs
 
 // classifier.logits [rows, VP] = of x [rows, C]; rows is at most classifier.rows.
 void llama3_make_logits(Llama3 *m, const floatX *x, int rows);

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from lmeval import COMPLETION, MMLU, T, Place, lm_task, run_lm_eval
+from hostlib import fresh_random
+from lmeval import COMPLETION, FIELDS, MMLU, T, Place, lm_task, run_lm_eval
 import llmc  # noqa: E402
-from evaluation import Evaluation, completions, questions, run_task, text, write_rows  # noqa: E402
+from evaluation import Evaluation, completions, file_bytes, questions, run_task, text, write_rows  # noqa: E402
 
 # Sums of up to T float losses, each good to about 1e-5 of its logits' size (around 10), on both sides.
 TOLERANCE = 2e-3
@@ -55,8 +56,54 @@ def test_each_ending_against_transformers(place, kind):
         assert opened.packing.num_sequences == len(rows)
 
 
+# (tokens of the context, tokens of each ending)
+EDGES = {
+    "more targets than positions": (1, [1] * 150),
+    "fills a row": (T - 14, [8, 8, 1]),
+    "one token too long": (T - 14, [8, 1, 9, 1]),
+    "one letter after a row": (T, [1, 1]),
+    "one letter after more": (T + 1, [1, 2, 1]),
+    "an ending of a row": (1, [T, 1, T]),
+}
+
+
+def write_items(path, shapes, rng):
+    """Random tokens; every third item ends twice in the same way."""
+
+    def ending(tokens):
+        return rng.integers(0, FIELDS["vocab_size"], tokens).tolist(), 1, 1
+
+    items = [(ending(context)[0], [ending(tokens) for tokens in endings], 0) for context, endings in shapes]
+    for _, endings, _ in items[::3]:
+        endings.append(endings[0])
+    path.write_bytes(file_bytes(items, vocab=FIELDS["vocab_size"]))
+    return path
+
+
+@needs_fp32
+def test_endings_together(place):
+    """Endings of one token and of several, which share a context, see it and themselves, wherever a row ends."""
+    rng = fresh_random()
+    drawn = [(rng.integers(1, T), rng.integers(1, 1 + rng.choice([1, 3, T // 2]), rng.integers(1, 6))) for _ in range(30)]
+    opened = Evaluation(place.lib, write_items(place.folder / "items.eval", [*EDGES.values(), *drawn], rng), T)
+    expected = [loglikelihood(place.reference, context, e) for context, endings in tokens_of(opened) for e in endings]
+    for B in (1, 3):
+        np.testing.assert_allclose(opened.score(place.model(B)), expected, atol=TOLERANCE)
+
+
+def test_endings_share_a_context_where_they_fit(place):
+    opened = Evaluation(place.lib, write_items(place.folder / "items.eval", [(2, [1]), *EDGES.values()], fresh_random()), T)
+    p = opened.packing
+    found = sorted((s.item, s.ending, s.num_endings, s.length) for s in p.sequences[: p.num_sequences])
+    first = opened.set.contents.items[1].first_ending
+    lengths = [(item, ending - first, count, length) for item, ending, count, length in found if item > 0]
+    assert lengths == [(1, 0, 150, 1), (2, 150, 3, T), (3, 153, 2, T - 7), (3, 155, 2, T - 6), (3, 157, 1, T - 7),
+                       (4, 158, 2, T), (5, 160, 1, T), (5, 161, 1, T), (5, 162, 1, T),
+                       (6, 163, 2, T), (6, 165, 1, T), (6, 166, 1, T)]  # fmt: skip
+
+
 def test_packing_fills_rows(place):
-    opened = Evaluation(place.lib, place.file("items", completions(60)), T)
+    opened = Evaluation(place.lib, place.file("items", completions(60, 14, 6)), T)
     p = opened.packing
     used = np.zeros((p.num_rows, T), int)
     for row in range(p.num_rows):

@@ -104,7 +104,9 @@ class Model:
         batch = ctypes.cast(self.lib.llama3_batch(self.handle, micro), ctypes.POINTER(Batch)).contents
         doc_start = torch.zeros_like(tokens) if doc_start is None else doc_start
         order = torch.sort(tokens.reshape(-1), stable=True).indices
-        for name, values in (("tokens", tokens), ("targets", targets), ("doc_start", doc_start), ("order", order)):
+        excluded = torch.zeros(2 * tokens.numel())
+        filled = dict(tokens=tokens, targets=targets, doc_start=doc_start, order=order, excluded=excluded)
+        for name, values in filled.items():
             flat = values.reshape(-1).to(torch.int32).contiguous()
             ctypes.memmove(getattr(batch, name), flat.data_ptr(), flat.numel() * 4)
 
