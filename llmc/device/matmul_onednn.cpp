@@ -59,7 +59,14 @@ struct Tiling {
     int down, across;  // tiles
 };
 
-static Tiling tiling_of(int m, int n, int rows, int columns) {
+// Pieces of `total`, as many as pieces of at most `most` are needed, about equal.
+static int even_piece(int total, int most) {
+    const int pieces = (total + most - 1) / most;
+    return ((total + pieces - 1) / pieces + 15) / 16 * 16;
+}
+
+static Tiling tiling_of(int m, int n, int most_rows, int most_columns) {
+    const int rows = even_piece(m, most_rows), columns = even_piece(n, most_columns);
     return {rows, columns, (m + rows - 1) / rows, (n + columns - 1) / columns};
 }
 
