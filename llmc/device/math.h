@@ -19,8 +19,8 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 #ifdef LLMC_TARGET_CPU
 
-// The logarithm of a positive number that is not denormal, as the compiler can vectorise it; infinity and NaN stay what they are. Polynomials of this and
-// the next function: Cephes (S. L. Moshier), logf.c and sinf.c.
+// The logarithm of a positive number that is not denormal, as the compiler can vectorise it; infinity and NaN stay what they
+// are. Coefficients of this and the next function: Cephes (S. L. Moshier), logf and sinf.
 inline float polynomial_log(float x) {
     const uint32_t bits = __float_as_uint(x), half = __float_as_uint(0.70710678f);
     const float exponent = (float)((int32_t)(bits - half) >> 23);

@@ -29,7 +29,7 @@ def build(name):
 
 
 def run(command, code=0, **environment):
-    """The finished process of the command, with one OpenMP thread and these variables beside the test's own. code: None for any."""
+    """The finished process of the command, with one thread and these variables beside the test's own. code: None for any."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300,
                           env=os.environ | {"OMP_NUM_THREADS": "1", "LLMC_STANDIN_TELL": "1"} | environment)  # fmt: skip
     print(" ".join(map(str, command)), environment, done.stdout, done.stderr, sep="\n")
