@@ -257,6 +257,25 @@ def test_rule_over_several_draws(errors, draws, passes):
     assert len(made) == draws
 
 
+@pytest.mark.parametrize("scale, passes", [(1.0, True), (1 + 1e-6, True), (1.0001, False)])
+def test_single_numbers_that_cancel(scale, passes):
+    """A fp32 number next to nothing, made of terms that cancel, is judged together with those of other draws."""
+    made = []
+
+    @compare.judged
+    def check():
+        terms = torch.randn(2, dtype=torch.float64) if made else torch.tensor([1.0, -1.0 + 1e-4], dtype=torch.float64)
+        made.append(1)
+        compare.check("sum", (terms.sum(0, keepdim=True) * scale + terms[:1] * 1e-8).float(), terms.sum(0, keepdim=True))
+
+    if passes:
+        check()
+    else:
+        with pytest.raises(AssertionError, match=f"sum: relative error .* of {compare.FEW_DRAWS} draws"):
+            check()
+    assert len(made) > 1
+
+
 def test_nan_and_shape_are_rejected():
     exact = torch.ones(4, 4, dtype=torch.float64)
     bad = exact.float()
