@@ -50,15 +50,18 @@ template <typename T> __device__ __forceinline__ T &access_as(void *p) {
 #endif
     return *(T *)p;
 }
-template <typename T> __device__ __forceinline__ const T &access_as(const void *p) { return access_as<T>((void *)p); }
 
 #ifdef LLMC_TARGET_CPU
+template <typename T> __forceinline__ const T &access_as(const void *p) { return access_as<T>((void *)p); }
 template <int N> __forceinline__ void unpack(float (&to)[N], const Pack<__nv_bfloat16, N> &from) {
     host_bf16_to_float<N>(to, from.v);
 }
 template <int N> __forceinline__ void pack(Pack<__nv_bfloat16, N> &to, const float (&from)[N]) {
     host_float_to_bf16<N>(to.v, from);
 }
+#else
+// a copy, which is one access: what stands behind a reference nvcc reads element by element
+template <typename T> __device__ __forceinline__ T access_as(const void *p) { return *(const T *)p; }
 #endif
 
 template <int N, typename T> __device__ __forceinline__ void load_vec(float (&to)[N], const T *from) {

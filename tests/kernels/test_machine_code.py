@@ -18,8 +18,9 @@ SLACK = 1.02  # of the instructions in a loop
 FRAMES = {
     "attention_dq_kernel<Backward<32>, true>": 48,
     "attention_forward_kernel<ForwardTiles<256>, true>": 24,
-    "backward_kernel<1>": 8,
-    "forward_kernel<1>": 8,
+    "backward_kernel<true, 1, 4, 1024>": 8,
+    "split_kernel<2, 128>": 8,
+    "split_kernel<3, 128>": 8,
 }
 MATRIX_KERNEL = re.compile(r"attention_(forward|dq|dkv)_kernel")
 built = pytest.mark.skipif(not any(BUILD.glob("obj/**/*.cu.o")), reason="no build/cuda: make TARGET=cuda")
