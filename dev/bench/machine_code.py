@@ -64,10 +64,12 @@ def read_bounds(build):
 
 
 def describe(body):
-    """Of a kernel's instructions: how often each kind of access and of matrix instruction stands there, and the loop."""
+    """Of a kernel's instructions: how often each kind of access and of matrix instruction stands there, the loop, and, where it
+    has matrix instructions, a usual trip through it."""
     kinds = collections.Counter(filter(None, (sass.memory_kind(i.operation) for i in body)))
     matrix = collections.Counter(i.operation for i in body if sass.MATRIX.match(i.operation))
     loop = sass.hottest_loop(body)
+    trip = {"trip": sass.usual_trip(body, loop)._asdict()} if sass.matrix_count(body, loop) else {}
     return {
         "instructions": len(body),
         "loop": len(loop),
@@ -75,7 +77,7 @@ def describe(body):
         "divisions": sum(i.operation.startswith("I2F") and ".RP" in i.operation for i in body),  # of integers
         "matrix": dict(sorted(matrix.items())),
         "memory": dict(sorted(kinds.items())),
-    }
+    } | trip
 
 
 def read_build(build):

@@ -124,3 +124,54 @@ def hottest_loop(body):
 
 def matrix_count(body, indices):
     return sum(bool(MATRIX.match(body[i].operation)) for i in indices)
+
+
+# ---- a usual trip through a loop
+
+USEFUL = re.compile(r"[A-Z]*MMA\.\d|MUFU|LDGSTS")
+# slots: instructions, each of which takes an issue slot; matrix, mufu: those of the tensor cores and of the special function unit;
+# shared: bytes that a thread moves to and from shared memory; copies: LDGSTS among them; copy_loop: instructions of inner loops
+# that copy, which count once however often they run
+Trip = collections.namedtuple("Trip", "slots matrix mufu shared copies copy_loop")
+
+
+def usual_trip(body, loop):
+    """What a warp does in a usual trip through a loop. Of the ways through, it is the one with the most useful work, and of these
+    the shortest: masks, which only tiles at an edge need, are jumped over, and so is what an unrolled inner loop leaves."""
+    copying = [inner for inner in loops(body) if inner < loop and any(is_copy(body[i]) for i in inner)]
+    looped = set().union(*copying)
+    useful = {i for i in loop if USEFUL.match(body[i].operation)}
+    if copying:
+        useful -= {i for i in loop - looped if is_copy(body[i])}
+    path = best_path(body, loop, useful)
+    kinds = [memory_kind(body[i].operation) or "" for i in path]
+    mufu = sum(body[i].operation.startswith("MUFU") for i in path)
+    copies = sum(is_copy(body[i]) for i in path)
+    return Trip(len(path), matrix_count(body, path), mufu, sum(map(shared_bytes, kinds)), copies, len(looped.intersection(path)))
+
+
+def best_path(body, loop, useful):
+    """From the loop's head to a branch back to it: the most useful instructions, then the fewest; inner loops once."""
+    after, head = successors(body), min(loop)
+    best = {}  # (useful ones from here on, less all of them, the next one)
+    for i in sorted(loop, reverse=True):
+        ways = [(*best[j][:2], j) for j in after[i] if j > i and j in best] + [(0, 0, None)] * (head in after[i])
+        if ways:
+            most, fewest, following = max(ways, key=lambda way: way[:2])
+            best[i] = (most + (i in useful), fewest - 1, following)
+    path = [head]
+    while (following := best[path[-1]][2]) is not None:
+        path.append(following)
+    return path
+
+
+def is_copy(instruction):
+    return instruction.operation.startswith("LDGSTS")
+
+
+def shared_bytes(kind):
+    """Bytes a thread of an access as memory_kind() calls it, if it is one to shared memory; LDSM.x4 gives a thread 16."""
+    name, _, width = kind.partition(".")
+    if name == "LDSM":
+        return 4 * int(width[1:])
+    return int(width) // 8 if name in ("LDS", "STS", "LDGSTS") else 0

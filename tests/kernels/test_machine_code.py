@@ -143,6 +143,40 @@ def test_loops_are_those_of_the_control_flow(monkeypatch):
     assert sorted(map(sorted, sass.loops(body))) == [[1, 2, 3, 4, 5], [3, 4], [6, 7, 10, 11]]
 
 
+# 10 to c0 is the loop; 20 jumps over a mask at 30; a copy loop at 50 and 60, what it leaves at 80; 90 is the work
+TRIPS = """
+\tcode for sm_80
+\t\tFunction : _Z11some_kernelPf
+        /*0000*/                   MOV R1, R2 ;
+        /*0010*/                   LDSM.16.M88.4 R4, [R1] ;
+        /*0020*/               @P0 BRA 0x40 ;
+        /*0030*/                   LDS R9, [R1] ;
+        /*0040*/               @P1 BRA 0x90 ;
+        /*0050*/                   LDGSTS.E.BYPASS.128 [R1], desc[UR4][R2.64] ;
+        /*0060*/               @P2 BRA 0x50 ;
+        /*0070*/               @P3 BRA 0x90 ;
+        /*0080*/                   LDGSTS.E.BYPASS.128 [R1], desc[UR4][R2.64] ;
+        /*0090*/                   HMMA.16816.F32.BF16 R4, R4, R8, R4 ;
+        /*00a0*/                   MUFU.EX2 R4, R4 ;
+        /*00b0*/                   STS [R1], R4 ;
+        /*00c0*/               @P4 BRA 0x10 ;
+        /*00d0*/                   EXIT ;
+"""
+
+
+def trip_of(monkeypatch, listing):
+    monkeypatch.setattr(sass, "cuobjdump", lambda *_: listing)
+    body = sass.read("any.o", lambda kernel: True)["some_kernel", "sm_80"]
+    return sass.usual_trip(body, sass.hottest_loop(body))
+
+
+def test_a_usual_trip(monkeypatch):
+    trip = trip_of(monkeypatch, TRIPS)
+    assert trip == sass.Trip(slots=10, matrix=1, mufu=1, shared=16 + 16 + 4, copies=1, copy_loop=2)
+    without_loop = TRIPS.replace("@P2 BRA 0x50", "@P2 MOV R1, R1")  # then the second copy is one like the first
+    assert trip_of(monkeypatch, without_loop) == sass.Trip(slots=11, matrix=1, mufu=1, shared=16 + 2 * 16 + 4, copies=2, copy_loop=0)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
