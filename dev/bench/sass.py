@@ -129,15 +129,15 @@ def matrix_count(body, indices):
 # ---- a usual trip through a loop
 
 USEFUL = re.compile(r"[A-Z]*MMA\.\d|MUFU|LDGSTS")
-# slots: instructions, each of which takes an issue slot; matrix, mufu: those of the tensor cores and of the special function unit;
-# shared: bytes that a thread moves to and from shared memory; copies: LDGSTS among them; copy_loop: instructions of inner loops
-# that copy, which count once however often they run
+# slots: instructions, each of which takes an issue slot; matrix, mufu: those of the tensor cores and of the special function
+# unit; shared: bytes that a thread moves to and from shared memory; copies: LDGSTS among them; copy_loop: instructions of inner
+# loops that copy, which count once however often they run
 Trip = collections.namedtuple("Trip", "slots matrix mufu shared copies copy_loop")
 
 
 def usual_trip(body, loop):
-    """What a warp does in a usual trip through a loop. Of the ways through, it is the one with the most useful work, and of these
-    the shortest: masks, which only tiles at an edge need, are jumped over, and so is what an unrolled inner loop leaves."""
+    """What a warp does in a usual trip through a loop. Of the ways through, it is the one with the most useful work, and of
+    these the shortest: masks, which only tiles at an edge need, are jumped over, and so is what an unrolled inner loop leaves."""
     copying = [inner for inner in loops(body) if inner < loop and any(is_copy(body[i]) for i in inner)]
     looped = set().union(*copying)
     useful = {i for i in loop if USEFUL.match(body[i].operation)}
@@ -147,7 +147,8 @@ def usual_trip(body, loop):
     kinds = [memory_kind(body[i].operation) or "" for i in path]
     mufu = sum(body[i].operation.startswith("MUFU") for i in path)
     copies = sum(is_copy(body[i]) for i in path)
-    return Trip(len(path), matrix_count(body, path), mufu, sum(map(shared_bytes, kinds)), copies, len(looped.intersection(path)))
+    shared, of_loops = sum(map(shared_bytes, kinds)), len(looped.intersection(path))
+    return Trip(len(path), matrix_count(body, path), mufu, shared, copies, of_loops)
 
 
 def best_path(body, loop, useful):

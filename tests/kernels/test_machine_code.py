@@ -173,8 +173,8 @@ def trip_of(monkeypatch, listing):
 def test_a_usual_trip(monkeypatch):
     trip = trip_of(monkeypatch, TRIPS)
     assert trip == sass.Trip(slots=10, matrix=1, mufu=1, shared=16 + 16 + 4, copies=1, copy_loop=2)
-    without_loop = TRIPS.replace("@P2 BRA 0x50", "@P2 MOV R1, R1")  # then the second copy is one like the first
-    assert trip_of(monkeypatch, without_loop) == sass.Trip(slots=11, matrix=1, mufu=1, shared=16 + 2 * 16 + 4, copies=2, copy_loop=0)
+    trip = trip_of(monkeypatch, TRIPS.replace("@P2 BRA 0x50", "@P2 MOV R1, R1"))  # then the second copy is one like the first
+    assert trip == sass.Trip(slots=11, matrix=1, mufu=1, shared=16 + 2 * 16 + 4, copies=2, copy_loop=0)
 
 
 @pytest.mark.parametrize(
