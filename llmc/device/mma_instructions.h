@@ -21,11 +21,12 @@ __device__ __forceinline__ int cols_first_col(int lane) { return lane / 8 % 2 * 
 // Rows row0 to row0 + 15, columns 0 to K - 1.
 template <int K, int COLS>
 __device__ __forceinline__ void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile, int row0) {
-    int lane = lane_id();
+    const int lane = lane_id();
+    const auto place = tile.place(row0 + rows_first_row(lane), rows_first_col(lane));
 #pragma unroll
     for (int k = 0; k < K; k += 16) {
         uint32_t r[4];
-        ldmatrix_x4(r, tile.at(row0 + rows_first_row(lane), k + rows_first_col(lane)));
+        ldmatrix_x4(r, place.at(0, k));
         frag.a[0][k / 8] = r[0];
         frag.a[1][k / 8] = r[1];
         frag.a[0][k / 8 + 1] = r[2];
@@ -47,16 +48,18 @@ __device__ __forceinline__ void mma_tile(Acc<N> &acc, const FragA<__nv_bfloat16,
 template <bool BIsRowMajor, int M, int N, int K, int COLS>
 __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<__nv_bfloat16, K> (&frag)[M],
                                          SharedTile<__nv_bfloat16, COLS> b, int col0) {
-    int lane = lane_id();
+    const int lane = lane_id();
+    const auto place = BIsRowMajor ? b.place(rows_first_row(lane), col0 + rows_first_col(lane))
+                                   : b.place(cols_first_row(lane), cols_first_col(lane));
 #pragma unroll
     for (int k = 0; k < K; k += 16)
 #pragma unroll
         for (int n = 0; n < N; n += 16) {
             uint32_t r[4];
             if (BIsRowMajor)
-                ldmatrix_x4_trans(r, b.at(k + rows_first_row(lane), col0 + n + rows_first_col(lane)));
+                ldmatrix_x4_trans(r, place.at(k, n));
             else
-                ldmatrix_x4(r, b.at(n + cols_first_row(lane), k + cols_first_col(lane)));
+                ldmatrix_x4(r, place.at(n, k));
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 mma_tile(acc[m], frag[m], n, k, r[0], r[1]);

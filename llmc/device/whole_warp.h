@@ -104,7 +104,7 @@ inline void store_acc(PlainTile<T, COLS> tile, int row0, const WholeAcc<M, N> &a
 
 // As of SharedTile, by the block's only thread.
 template <int ROWS, int THREADS, typename T, int COLS>
-inline void load_tile_async(PlainTile<T, COLS> tile, const T *from, size_t stride, int valid_rows, int valid_cols) {
+inline void load_tile_async(PlainTile<T, COLS> tile, const T *from, int stride, int valid_rows, int valid_cols) {
     const int valid = valid_cols < COLS ? valid_cols : COLS;
     for (int row = 0; row < ROWS; row++, from += stride) {
         T *to = tile.at(row, 0);
