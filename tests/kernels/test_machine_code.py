@@ -16,8 +16,8 @@ BUILD = ROOT / "build/cuda"
 SLACK = 1.02  # of the instructions in a loop
 # Bytes of local memory that a bf16 kernel may take, for spilled registers: this table may only shrink
 FRAMES = {
-    "attention_dq_kernel<Backward<32>, true>": 48,
-    "attention_forward_kernel<ForwardTiles<256>, true>": 24,
+    "attention_dkv_kernel<Backward<32>, true>": 8,
+    "attention_dq_kernel<Backward<32>, true>": 24,
     "backward_kernel<true, 1, 4, 1024>": 8,
     "split_kernel<2, 128>": 8,
     "split_kernel<3, 128>": 8,
