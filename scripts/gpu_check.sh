@@ -22,7 +22,8 @@
 #   memcheck, racecheck, synccheck    compute-sanitizer on test_llama3 --small
 #   finetuning     SFT, DPO, reward models, adapters: gradients, packed rows, short and resumed runs against transformers
 #   generation     dev/bench/generate.py: new tokens per second beside transformers'
-#   pytorch        dev/bench/vs_pytorch.py: tokens per second of Llama 3.2 1B beside PyTorch's, compiled
+#   pytorch        dev/bench/vs_pytorch.py: tokens per second of Llama 3.2 1B beside PyTorch's, compiled, with its fused attention
+#   llmq           dev/bench/vs_llmq.py: tokens per second of the shapes of LLM.Q's published table, beside the figures there
 #   ncu            Nsight Compute's counters of the attention kernels at the shapes of 8B
 #   cudnn          --attention cudnn, where cuDNN and its frontend are found: losses near those of ours, tokens per second, tests
 #
@@ -53,8 +54,8 @@ shopt -s extglob
 # stage:seconds, the seconds in which a killed stage ends included
 declare -A CALLS=(
     [first]="device:10 build:60 program:20 accuracy:55 bench_kernels:35 step_1b:40 build_fp32:15 tests:60 training:25 nccl:15"
-    [second]="device:5 build_both:25 program_fp32:10 memcheck:25 racecheck:25 synccheck:15 finetuning:25 generation:15
-        pytorch:50 ncu:15 cudnn:30"
+    [second]="device:5 build_both:25 program_fp32:10 memcheck:20 racecheck:20 synccheck:15 finetuning:20 generation:15
+        pytorch:50 llmq:20 ncu:15 cudnn:25"
 )
 declare -A DEADLINES=([first]=340 [second]=240)
 GRACE=2 # seconds between the signals that ask a stage to end and that make it

@@ -177,6 +177,28 @@ stage_pytorch() {
     judge_items
 }
 
+# Shapes of LLM.Q's published table. A shape that does not fit the memory or the time is not run.
+stage_llmq() {
+    local code line shapes=(--shapes 0.5B,1.5B)
+    need_gpu
+    need_file "build/$TARGET/train_llama3"
+    need_python
+    command -v perl >/dev/null || not_run "no perl, which makes the synthetic tokens"
+    on_gpu || shapes=(--shapes tiny --sequence 64 --steps 3)
+    "$PYTHON" dev/bench/vs_llmq.py --target "$TARGET" "${shapes[@]}" --device "$DEVICE" --seconds "$(seconds_left)" \
+        --json "$OUT/llmq.json" 2>&1 | tee "$WORK/llmq"
+    code=${PIPESTATUS[0]}
+    while read -r line; do
+        case $line in
+            *" tokens/s"*) item "${line%%:*}" pass "${line#*: }" ;;
+            *": FAIL"*) item "${line%%:*}" FAIL "${line#*: FAIL: }" ;;
+            *": "*) item "${line%%:*}" "not run" "${line#*: }" ;;
+        esac
+    done <"$WORK/llmq"
+    [ "$code" = 0 ] || [ -n "$(items_of FAIL)" ] || fault "vs_llmq.py ended with $code: $(tail -1 "$WORK/llmq")"
+    judge_items
+}
+
 # The first four launches of attention: forward and the three kernels of the backward pass. Clocks are left as they are.
 stage_ncu() {
     local sections=(--section SpeedOfLight --section Occupancy --section LaunchStats --section MemoryWorkloadAnalysis

@@ -35,6 +35,7 @@ import sys
 import textwrap
 
 import machine_code
+import vs_llmq
 from machine import commit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -92,10 +93,10 @@ def memory_rate(d):
 
 # ---- models
 
-# 0.5B has the shapes of Qwen2.5-0.5B (its config.json), which LLM.Q publishes rates of. rows: tokens of a micro-batch that are
-# aimed at, at least one row; ranks: that divide the optimizer state, as it does not fit one GPU of 80 GB
+# tokens: of a micro-batch, as far as rows divide them, at least one row; ranks: that divide the optimizer state, as it does not fit
+# one GPU of 80 GB. 0.5B has the shapes of Qwen2.5-0.5B, of which LLM.Q publishes rates
 Model = collections.namedtuple("Model", "C F L NH NKV HD V tied tokens ranks")
-SMALL = Model(896, 4864, 24, 14, 2, 64, 151936, True, 16384, 1)
+SMALL = Model(*vs_llmq.SHAPES["0.5B"][0], 16384, 1)
 
 
 def read_model(path, tokens, ranks):

@@ -74,6 +74,11 @@ def show_benchmarks(folder):
     ours = next((rate for name, rate in rates.items() if name.startswith("train_llama3")), None)
     rows = [(name, f"{rate:.0f}", f"{ours / rate:.2f}" if ours else "") for name, rate in rates.items()]
     table("Training steps", ("side", "tokens/s", "ours / theirs"), rows)
+    found = load(folder, "llmq")
+    rows = [(r["shape"], f"{r['tokens_per_second']:.0f}" if r["tokens_per_second"] else r["why"], r["published_on"] or "", r["published"] or "")
+            for r in found.get("results", [])]  # fmt: skip
+    source = f"LLM.Q's is published, not measured here ({found.get('published')})"
+    table(f"Shapes of LLM.Q's table, rows of {found.get('sequence')}; {source}", ("shape", "tokens/s", "LLM.Q on", "tokens/s"), rows)
     rows = [(r["precision"], r["batch"], r["side"], *(f"{r[what]:.1f}" for what in ("prompt", "new")), f"{r['ours_new']:.2f}")
             for r in load(folder, "generate").get("results", [])]  # fmt: skip
     table("Generation, tokens/s", ("dtype", "batch", "side", "of prompts", "new", "ours / theirs, new"), rows)

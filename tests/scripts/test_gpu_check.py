@@ -31,6 +31,7 @@ FAKES = {
             *find_spec*) case " $MISSING xdist " in *" $last "*) exit 1 ;; esac ;;
             *get_device_properties*) echo "$TORCH_GPU" ;;
             *"-m pytest"*) sh "$last" ;;
+            *vs_llmq*) echo "${LLMQ:-0.5B: 1000 tokens/s}"; exit ${LLMQ_CODE:-0} ;;
             *dev/bench/*) echo '{"results": []}' >"$last"; echo "all is well" ;;
         esac""",
 }
@@ -157,6 +158,35 @@ def test_faults(checkout):
     assert "test_swiglu.py::test_few" in checkout.reason("tests/kernels/test_swiglu.py")
     assert found["test_adamw.py"] == "not run" and "2 skipped" in checkout.reason("tests/kernels/test_adamw.py")
     assert found["nccl"] == "not run" and "built without NCCL" in checkout.reason("nccl")
+
+
+def test_shapes_of_llmq(checkout):
+    """Each is judged by itself: one that was measured, one that does not fit, one that failed."""
+    checkout.run("--stages", "build")
+    lines = "0.5B: 149000 tokens/s, 1.00 of the 149000 that LLM.Q published\n1.5B: train_llama3: out of memory: 9 MiB needed"
+    checkout.run("second", "--stages", "llmq", code=3, LLMQ=lines)
+    assert checkout.verdicts("second") == {"llmq": "partly", "llmq: 0.5B": "pass", "llmq: 1.5B": "not run"}
+    assert "1.00 of the 149000" in checkout.reason("0.5B", "second") and "out of memory" in checkout.reason("1.5B", "second")
+    checkout.run("second", "--stages", "llmq", code=1, LLMQ=lines.replace("train_llama3: out of memory", "FAIL: NaN"), LLMQ_CODE=1)
+    assert checkout.verdicts("second")["llmq: 1.5B"] == checkout.verdicts("second")["llmq"] == "FAIL"
+    checkout.run("second", "--stages", "llmq", code=1, LLMQ="Traceback", LLMQ_CODE=1)
+    assert "ended with 1: Traceback" in checkout.reason("llmq", "second")
+
+
+@pytest.mark.skipif(not ON_CPU, reason="of the cpu target: gpu_check.sh runs it on a GPU")
+def test_vs_llmq(tmp_path):
+    """A shape is trained; one more is not begun when half the time is over; a published figure stands beside its own GPU's alone."""
+    command = [sys.executable, ROOT / "dev/bench/vs_llmq.py", "--sequence", "32", "--micro-batches", "2", "--steps", "3"]
+    command += ["--shapes", "tiny,7B", "--seconds", "0", "--device", "NVIDIA GeForce RTX 4090", "--json", tmp_path / "llmq.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "7B: not begun" in done.stdout, done.stdout + done.stderr
+    tiny, big = json.loads((tmp_path / "llmq.json").read_text())["results"]
+    assert tiny["tokens_per_second"] > 0 and tiny["published"] is None and big["published"] is big["tokens_per_second"] is None
+    report = subprocess.run([sys.executable, ROOT / "dev/bench/report.py", tmp_path], capture_output=True, text=True)
+    assert report.returncode != 0  # of no call of gpu_check
+    (tmp_path / "second.jsonl").write_text("")
+    report = subprocess.run([sys.executable, ROOT / "dev/bench/report.py", tmp_path], capture_output=True, text=True)
+    assert "published, not measured here" in report.stdout and "| tiny |" in report.stdout, report.stderr
 
 
 def test_other_bits(checkout):
