@@ -182,7 +182,7 @@ typedef struct {
     double loss;
 } Pair;
 
-static Llama3 *create(const LlamaConfig *config, int B, int T, int micro_batches, bool recompute) {
+static Llama3 *create(const LlamaConfig *config, int B, int T, int micro_batches, Recompute recompute) {
     const RunShape shape = {.B = B, .T = T, .micro_batches = micro_batches, .training = true, .recompute = recompute};
     Llama3 *model;
     Error err = {0};
@@ -208,7 +208,7 @@ static void set_weights(Llama3 *model, double *params, Random *r) {
     }
 }
 
-static Pair pair_create(const Case *c, int micro_batches, bool recompute, Random *r) {
+static Pair pair_create(const Case *c, int micro_batches, Recompute recompute, Random *r) {
     Pair p = {.config = config_of(c)};
     p.model = create(&p.config, c->B, c->T, micro_batches, recompute);
     p.table = llama3_parameters(p.model);
@@ -397,7 +397,7 @@ static void copy_batch(Batch *to, const Batch *from, int first, int N) {
 }
 
 static void draw_again(const Case *c, bool documents, Random *r, Errors *errors) {
-    Pair p = pair_create(c, 1, false, r);
+    Pair p = pair_create(c, 1, RECOMPUTE_NONE, r);
     fill_batch(llama3_batch(p.model, 0), c, documents, r);
     run_oracle(&p, c->B, c->T, 1);
     run_model(p.model, 1);
@@ -409,7 +409,7 @@ static void draw_again(const Case *c, bool documents, Random *r, Errors *errors)
 static void check_gradients(const Case *c, bool documents, Random r) {
     Errors errors = {0};
     Random again = r;
-    Pair p = pair_create(c, 1, false, &r), recomputed = pair_create(c, 1, true, &again);
+    Pair p = pair_create(c, 1, RECOMPUTE_NONE, &r), recomputed = pair_create(c, 1, RECOMPUTE_BLOCK, &again);
     fill_batch(llama3_batch(p.model, 0), c, documents, &r);
     copy_batch(llama3_batch(recomputed.model, 0), llama3_batch(p.model, 0), 0, c->B * c->T);
     run_oracle(&p, c->B, c->T, 1);
@@ -460,7 +460,7 @@ static void check_accumulation(const Case *c, Random r) {
 }
 
 static void check_no_targets(const Case *c, Random r) {
-    Pair p = pair_create(c, 1, false, &r);
+    Pair p = pair_create(c, 1, RECOMPUTE_NONE, &r);
     Batch *batch = llama3_batch(p.model, 0);
     fill_batch(batch, c, false, &r);
     for (int i = 0; i < c->B * c->T; i++) batch->targets[i] = -1;
@@ -477,7 +477,7 @@ static void check_no_targets(const Case *c, Random r) {
 }
 
 static void check_logits(const Case *c, Random r) {
-    Pair p = pair_create(c, 1, false, &r);
+    Pair p = pair_create(c, 1, RECOMPUTE_NONE, &r);
     fill_batch(llama3_batch(p.model, 0), c, false, &r);
     const OracleModel oracle = oracle_of(&p);
     const int32_t *tokens = llama3_batch(p.model, 0)->tokens;
@@ -518,7 +518,7 @@ static AdamWStep adamw_at(int t) { // t = 1 is the first step
 
 // Losses of `steps` steps on one batch, and the gradient's norm before each, against the oracle's.
 static void check_curve(const Case *c, int steps, Random r) {
-    Pair p = pair_create(c, 1, false, &r);
+    Pair p = pair_create(c, 1, RECOMPUTE_NONE, &r);
     fill_batch(llama3_batch(p.model, 0), c, true, &r);
     double *m = allocate(p.table->num_elements, sizeof *m), *v = allocate(p.table->num_elements, sizeof *v);
     double loss_error = 0, norm_error = 0, first = 0;

@@ -258,6 +258,17 @@ static void norm_backward(Llama3 *m, size_t w, const floatX *x, const float *rst
                      m->config.hidden_size, m->stream);
 }
 
+// With RECOMPUTE_CHEAP: what a block has not kept, from what it has.
+static void recompute_norm(Llama3 *m, floatX *norm, float *rstd, const floatX *x, size_t w) {
+    if (m->shape.recompute == RECOMPUTE_CHEAP)
+        rmsnorm_forward(norm, rstd, x, m->params + w, num_positions(m), m->config.hidden_size, m->config.rms_norm_eps,
+                        m->stream);
+}
+static void recompute_swiglu(Llama3 *m, const LayerActivations *a) {
+    if (m->shape.recompute == RECOMPUTE_CHEAP)
+        swiglu_forward(a->swiglu, a->gate_up, num_positions(m), m->config.intermediate_size, m->stream);
+}
+
 // The steps of block_forward in reverse. d->residual is the gradient of the block's output before and of its input after.
 static void block_backward(Llama3 *m, int l) {
     const LayerActivations *a = &m->acts.layers[l];
@@ -266,8 +277,10 @@ static void block_backward(Llama3 *m, int l) {
     const AttentionShape shape = llama3_attention_shape(m, m->shape.B, m->shape.T);
     const AttentionMask mask = {m->batch.doc_start, m->batch.excluded};
     // 9 to 6: down projection, SwiGLU, gate and up, FFN norm
+    recompute_swiglu(m, a);
     project_backward(m, d->swiglu, d->residual, a->swiglu, l, UNIT_DOWN);
     swiglu_backward(d->gate_up, d->swiglu, a->gate_up, num_positions(m), m->config.intermediate_size, m->stream);
+    recompute_norm(m, a->norm2, a->rstd2, a->residual2, w->ffn_norm);
     project_backward(m, d->norm, d->gate_up, a->norm2, l, UNIT_GATE_UP);
     norm_backward(m, w->ffn_norm, a->residual2, a->rstd2, true);
     if (m->table.lowest > 2 * l) return; // nothing is trained further down
@@ -275,6 +288,7 @@ static void block_backward(Llama3 *m, int l) {
     project_backward(m, d->attention, d->residual, a->attention, l, UNIT_OUTPUT);
     llama3_attention_backward(m, a, mask, shape);
     rope_backward(d->qkv, m->rope, mask, shape, m->stream);
+    recompute_norm(m, a->norm1, a->rstd1, a->residual1, w->attention_norm);
     project_backward(m, d->norm, d->qkv, a->norm1, l, UNIT_QKV);
     norm_backward(m, w->attention_norm, a->residual1, a->rstd1, true);
 }
@@ -295,7 +309,7 @@ void llama3_backward(Llama3 *m) {
     for (int l = L - 1; l >= 0 && lowest <= 2 * l + 1; l--) {
         trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
         grad_bucket_begin(m->zero, layer_bucket(l));
-        if (m->shape.recompute && l < L - 1) // the last block's activations are still there
+        if (m->shape.recompute == RECOMPUTE_BLOCK && l < L - 1) // the last block's activations are still there
             block_forward(m, l, m->shape.B, m->shape.T, true);
         block_backward(m, l);
         grad_bucket_ready(m->zero, layer_bucket(l), m->batch.last);

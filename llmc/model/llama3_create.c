@@ -70,27 +70,28 @@ static void plan_parameters(Llama3 *m) {
 static void plan_layer(Llama3 *m, LayerActivations *a) {
     const Sizes s = sizes_of(m);
     const MemoryKind kind = MEMORY_ACTIVATIONS;
-    a->norm1 = take_x(m, kind, s.N * s.C);
+    const bool cheap = m->shape.recompute == RECOMPUTE_CHEAP, shared = cheap && a != m->acts.layers;
+    a->norm1 = shared ? m->acts.layers->norm1 : take_x(m, kind, s.N * s.C);
     a->rstd1 = take_f(m, kind, s.N);
     a->qkv = take_x(m, kind, s.N * s.QKV);
     a->attention = take_x(m, kind, s.N * s.attention);
     a->lse = take_f(m, kind, s.N * s.NH);
     a->residual2 = take_x(m, kind, s.N * s.C);
-    a->norm2 = take_x(m, kind, s.N * s.C);
+    a->norm2 = cheap ? a->norm1 : take_x(m, kind, s.N * s.C);
     a->rstd2 = take_f(m, kind, s.N);
     a->gate_up = take_x(m, kind, s.N * 2 * s.F);
-    a->swiglu = take_x(m, kind, s.N * s.F);
+    a->swiglu = shared ? m->acts.layers->swiglu : take_x(m, kind, s.N * s.F);
 }
 
-// Every block has its own activations for the backward pass; with recomputation all share one set, and each keeps its
-// own input. Blocks that no backward pass reaches (all of them without training) share set and input.
+// Every block has its own activations for the backward pass, but for those that are recomputed, which all share: norms and
+// SwiGLU, or with RECOMPUTE_BLOCK the whole set except a block's input. Blocks that no backward pass reaches (all of them without training) share set and input.
 static void plan_layers(Llama3 *m) {
     const Sizes s = sizes_of(m);
     Activations *acts = &m->acts;
     for (int l = 0; l < m->config.num_hidden_layers; l++) {
         LayerActivations *a = &acts->layers[l];
         const bool reached = m->shape.training && m->table.lowest <= 2 * l + 1;
-        if ((reached && !m->shape.recompute) || l == 0)
+        if ((reached && m->shape.recompute != RECOMPUTE_BLOCK) || l == 0)
             plan_layer(m, a);
         else
             *a = acts->layers[0];

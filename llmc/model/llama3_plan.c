@@ -6,9 +6,11 @@
 #include "base/json.h"
 #include "model/llama3_create.h"
 
-typedef enum { WHOLE, FLAG, NUMBER, TEXT } FieldKind;
+typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE } FieldKind; // RECOMPUTE and later ones: names of an enum's values
 static const char *const expected[] = {
-    [WHOLE] = "a whole number from 0 on", [FLAG] = "true or false", [NUMBER] = "a number", [TEXT] = "text"};
+    [WHOLE] = "a whole number from 0 on", [FLAG] = "true or false", [NUMBER] = "a number", [TEXT] = "text",
+    [RECOMPUTE] = "none|cheap|block",
+};
 
 typedef struct {
     const char *name;
@@ -23,7 +25,7 @@ static const Field fields[] = {
     {"T", WHOLE, offsetof(RunShape, T)},
     {"micro_batches", WHOLE, offsetof(RunShape, micro_batches)},
     {"training", FLAG, offsetof(RunShape, training)},
-    {"recompute", FLAG, offsetof(RunShape, recompute)},
+    {"recompute", RECOMPUTE, offsetof(RunShape, recompute)},
     {"zero", WHOLE, offsetof(RunShape, parallel.zero)},
     {"shards", WHOLE, offsetof(RunShape, parallel.shards)},
     {"shard", WHOLE, offsetof(RunShape, parallel.shard)},
@@ -43,6 +45,17 @@ static const Field *find_field(const char *name) {
     return NULL;
 }
 
+// *to = the place of name among those that | separates.
+static bool set_choice(int *to, const char *names, const char *name) {
+    if (!name) return false;
+    for (*to = 0;; ++*to) {
+        const size_t length = strcspn(names, "|");
+        if (strlen(name) == length && strncmp(names, name, length) == 0) return true;
+        if (!names[length]) return false;
+        names += length + 1;
+    }
+}
+
 // Texts stay the JSON's.
 static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
     void *to = (char *)shape + field->at;
@@ -58,6 +71,8 @@ static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
     case NUMBER:
         *(double *)to = value->valuedouble;
         return cJSON_IsNumber(value);
+    case RECOMPUTE:
+        return set_choice(to, expected[field->kind], cJSON_GetStringValue(value));
     default:
         *(const char **)to = value->valuestring;
         return cJSON_IsString(value);

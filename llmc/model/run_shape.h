@@ -11,11 +11,15 @@
 // Who computes attention. cuDNN does where rows are one document each; where documents are masked this program's kernels do.
 typedef enum { ATTENTION_OWN, ATTENTION_CUDNN, ATTENTION_CUDNN_NONDETERMINISTIC } AttentionBy;
 
+// What the backward pass computes again, to the same bits, rather than keep it from the forward pass: nothing; the outputs
+// of norms and of SwiGLU, which cost no matrix product; or the whole block, from its input.
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK } Recompute;
+
 typedef struct {
     int B, T;          // rows of a micro-batch and tokens of a row
     int micro_batches; // of a step; so many host batches are kept
     bool training;     // false: no gradients and no optimizer state, only losses and logits
-    bool recompute;    // keep each block's input alone and compute the block again in the backward pass
+    Recompute recompute;
     Parallel parallel; // {0}: one rank
     // Micro-batches are comparisons of answers (loader/batch.h), and the loss is `preference` of their pairs: of the answers'
     // log-probabilities or, of a reward model, of their scores. Otherwise it is the cross-entropy of the targets.

@@ -42,7 +42,7 @@ typedef struct {
     int64_t max_skipped, on_spike /* ON_SPIKE_* */, checksum_every;
     double spike_deviations;
     int64_t seed;
-    int64_t recompute; // RECOMPUTE_*
+    int64_t recompute; // a Recompute
     int64_t attention; // an AttentionBy
     bool document_mask, save;
     int64_t threads;    // 0: OMP_NUM_THREADS, or one for each processor
@@ -56,7 +56,6 @@ typedef struct {
 
 enum { TASK_PRETRAIN, TASK_SFT, TASK_DPO, TASK_REWARD };
 enum { DPO_SIGMOID, DPO_IPO };
-enum { RECOMPUTE_NONE, RECOMPUTE_BLOCK };
 typedef enum { RESUME_NEVER, RESUME_AUTO, RESUME_FOLDER } ResumeMode;
 enum { ON_SPIKE_LOG, ON_SPIKE_SKIP, ON_SPIKE_ROLLBACK };
 

@@ -177,9 +177,10 @@ const OptionSpec options_table[] = {
     HEADING("Machine:"),
     INTEGER(seed, "seed", 's', RESULT, NULL, "42", 0, 9007199254740992.0,
             "seed of initialisation, data order and sampled text; the same seed gives the same bits"),
-    CHOICE(recompute, "recompute", NONE, "none", "none|block",
-           "block: keep only each block's input and recompute its forward pass in the backward pass, which saves "
-           "memory"),
+    CHOICE(
+        recompute, "recompute", NONE, "none", "none|cheap|block",
+        "what the backward pass recomputes to save memory, with the same bits: cheap: the outputs of norms and SwiGLU, "
+        "about a third of what a layer keeps, at little cost; block: all but each block's input"),
     CHOICE(
         attention, "attention", RESULT, "own", "own|cudnn|cudnn-nondeterministic",
         "who computes attention: this program's kernels, or cuDNN (make USE_CUDNN=1), which needs --document-mask off "

@@ -141,7 +141,7 @@ static int create_model(Trainer *t, Error *err) {
                       .T = (int)o->seq_len,
                       .micro_batches = (int)o->grad_accum,
                       .training = true,
-                      .recompute = o->recompute == RECOMPUTE_BLOCK,
+                      .recompute = (Recompute)o->recompute,
                       .parallel = t->run.parallel,
                       .attention = (AttentionBy)o->attention,
                       .average = o->average_from > 0,

@@ -13,6 +13,7 @@ from .predict import Assumptions, ModelCosts, Prediction, Step, predict
 from .traffic import Layout, collectives, total
 
 GIB = 1 << 30
+RECOMPUTE = ("none", "cheap", "block")
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Choice:
     gpus: int
     zero: int
     group: int  # ranks that divide parameters' state among them
-    recompute: bool
+    recompute: str  # none, cheap or block
     rows: int
     micro_batches: int
     memory: dict[str, int]  # bytes by category
@@ -49,11 +50,11 @@ class Plan:
                                    1e12 * peak, self.gpu, network)  # fmt: skip
         fields = self.read_config()
         options.seq_len = options.seq_len or min(8192, fields["max_position_embeddings"])
-        self.planner.memory(1, options.seq_len, False, 0, 1, 1)  # raises for a model that the library cannot train
+        self.planner.memory(1, options.seq_len, "none", 0, 1, 1)  # raises for a model that the library cannot train
         self.costs = ModelCosts(fields, options.seq_len)
 
     def read_config(self) -> dict:
-        self.planner.memory(1, 1, False, 0, 1, 1)  # checks the file, so that its fields exist from here on
+        self.planner.memory(1, 1, "none", 0, 1, 1)  # checks the file, so that its fields exist from here on
         return read_json(self.options.config)
 
     def layouts(self, gpus: int) -> list[Layout]:
@@ -68,7 +69,7 @@ class Plan:
         tokens = gpus * rows * self.options.seq_len
         return 0 if self.options.tokens_per_step % tokens else self.options.tokens_per_step // tokens
 
-    def choice(self, layout: Layout, recompute: bool, rows: int) -> Choice:
+    def choice(self, layout: Layout, recompute: str, rows: int) -> Choice:
         o, micro = self.options, self.accumulation(layout.gpus, rows)
         memory = self.planner.memory(rows, o.seq_len, recompute, layout.zero, layout.group, layout.replicas)
         elements = memory["parameters"] // self.parameter_bytes
@@ -81,7 +82,7 @@ class Plan:
     def choices(self, gpus: int) -> list[Choice]:
         layouts = self.layouts(gpus)
         rows = [r for r in self.options.rows if self.accumulation(gpus, r)]
-        return [self.choice(layout, recompute, r) for layout in layouts for recompute in (False, True) for r in rows]
+        return [self.choice(layout, recompute, r) for layout in layouts for recompute in RECOMPUTE for r in rows]
 
     def too_many(self, gpus: int) -> str:
         o = self.options
@@ -98,7 +99,7 @@ class Plan:
     def floor(self, zero: int) -> dict[str, float]:
         """Bytes by category that remain with recomputation and one row, however many ranks divide the rest."""
         shards = 2 if zero == 2 else 1
-        memory = dict(self.planner.memory(1, self.options.seq_len, True, zero, shards, 1))
+        memory = dict(self.planner.memory(1, self.options.seq_len, "block", zero, shards, 1))
         if zero > 0:
             memory["optimizer state"] = 0
         if zero == 2:  # buffers for whole buckets remain, the pieces that ranks keep vanish
@@ -110,7 +111,7 @@ class Plan:
         gpus = 1
         while self.accumulation(gpus, 1):
             group = 1 if zero == 0 else gpus
-            memory = self.planner.memory(1, self.options.seq_len, True, zero, group, gpus // group)
+            memory = self.planner.memory(1, self.options.seq_len, "block", zero, group, gpus // group)
             if sum(memory.values()) <= self.budget:
                 return gpus
             gpus *= 2

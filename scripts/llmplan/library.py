@@ -35,7 +35,7 @@ class Planner:
         except (OSError, AttributeError) as error:  # a library of another machine, or older than this script
             raise InputError(f"{path} cannot be used, run make: {error}") from None
 
-    def memory(self, rows: int, length: int, recompute: bool, zero: int, shards: int, replicas: int) -> dict[str, int]:
+    def memory(self, rows: int, length: int, recompute: str, zero: int, shards: int, replicas: int) -> dict[str, int]:
         shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute,
                      zero=zero, shards=shards, replicas=replicas)  # fmt: skip
         text, error = ctypes.create_string_buffer(4096), _Error()

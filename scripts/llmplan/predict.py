@@ -7,7 +7,8 @@ from .traffic import Collective
 
 FORMULA = """\
 How time is predicted (M micro-batches in a step; E parameters; G ranks that divide the optimizer state):
-  compute  = FLOPs of a GPU's tokens / (peak x --efficiency), recomputation included
+  compute  = FLOPs of a GPU's tokens / (peak x --efficiency), recomputation included (cheap: bytes read
+             and written / (memory bandwidth x 0.8))
   update   = E/G x 34 bytes (fp32: 36) / (memory bandwidth x 0.8): norm and AdamW
   a ring   = max(bytes on NVLink / its rate, bytes on the network / its rate) / --link-efficiency
              + (ranks - 1) x buckets x --hop-us
@@ -52,6 +53,8 @@ class ModelCosts:
         self.flops = 6 * (L * layer + vocabulary + norms) + 6 * attention
         # recomputed from a block's input to its SwiGLU, except in the last block, whose activations are still there
         self.recomputed = (L - 1) * (2 * (layer - C * F) + 2 * width * length)
+        # read and written for the outputs of norms and SwiGLU: floats of parameters' size
+        self.recomputed_cheaply = L * (2 * 2 * C + 3 * F)
         self.buckets = L + (2 if fields.get("tie_word_embeddings") else 3)
         self.vocabulary = vocabulary
 
@@ -87,7 +90,7 @@ class Step:
     micro_batches: int
     zero: int
     group: int  # ranks that divide the optimizer state
-    recompute: bool
+    recompute: str
     elements: int  # of all parameters
     parameter_bytes: int  # of one element
 
@@ -95,8 +98,10 @@ class Step:
 def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions) -> Prediction:
     rate = a.peak * a.efficiency
     forward = s.tokens * costs.flops / 3 / rate
-    backward = 2 * forward + (s.tokens * costs.recomputed / rate if s.recompute else 0)
-    update = s.elements / s.group * (4 + 28 + s.parameter_bytes) / (1e9 * a.gpu.memory_gbytes * MEMORY_EFFICIENCY)
+    memory_rate = 1e9 * a.gpu.memory_gbytes * MEMORY_EFFICIENCY
+    recompute = {"none": 0, "cheap": s.parameter_bytes * costs.recomputed_cheaply / memory_rate, "block": costs.recomputed / rate}
+    backward = 2 * forward + s.tokens * recompute[s.recompute]
+    update = s.elements / s.group * (4 + 28 + s.parameter_bytes) / memory_rate
     seconds = {c.name: ring_seconds(c, a, costs.buckets) for c in rings}
     last = costs.vocabulary / s.elements  # the embedding's gradient comes last, its parameters are needed first
     shards = s.zero == 2 and s.group > 1

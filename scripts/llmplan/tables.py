@@ -30,7 +30,7 @@ def seconds(value: float) -> str:
 
 def key(number: int, c: Choice, all_gpus: int) -> str:
     group = "-" if c.zero == 0 else "all" if c.group == all_gpus else str(c.group)
-    return f"{number:3d}  {c.zero:4d} {group:>5} {'block' if c.recompute else 'none':>6} {f'{c.rows}x{c.micro_batches}':>8}"
+    return f"{number:3d}  {c.zero:4d} {group:>5} {c.recompute:>6} {f'{c.rows}x{c.micro_batches}':>8}"
 
 
 KEY = f"{'':3}  {'ZeRO':>4} {'group':>5} {'recomp':>6} {'rows x M':>8}"
@@ -65,7 +65,7 @@ def print_times(shown: list[Choice], plan: Plan) -> None:
 
 def print_head(plan: Plan) -> None:
     o, a = plan.options, plan.assumed
-    elements = plan.planner.memory(1, 1, False, 0, 1, 1)["parameters"] / plan.parameter_bytes
+    elements = plan.planner.memory(1, 1, "none", 0, 1, 1)["parameters"] / plan.parameter_bytes
     print(f"{o.config}: {elements / 1e9:.2f} G parameters, {o.precision}, rows of {o.seq_len} tokens, "
           f"{o.tokens_per_step} tokens a step")  # fmt: skip
     print(f"{o.gpu}: {a.peak / 1e12:g} TFLOP/s dense, {plan.gpu.memory_gib:g} GiB; {o.gpus_per_node} a node by NVLink of "
@@ -76,7 +76,7 @@ def print_head(plan: Plan) -> None:
 
 def describe(c: Choice) -> str:
     group = "" if c.zero == 0 else f" --shard-group {c.group}"
-    return (f"--zero {c.zero}{group} --recompute {'block' if c.recompute else 'none'} --batch-size {c.rows} "
+    return (f"--zero {c.zero}{group} --recompute {c.recompute} --batch-size {c.rows} "
             f"--grad-accum {c.micro_batches}")  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def print_several(plan: Plan, all_found: dict[int, list[Choice]]) -> None:
         rate = plan.options.tokens_per_step / t.step
         texts += [seconds(t.step), f"{100 * t.of_peak:.1f} %", f"{rate:.0f}"] if chosen else ["-"] * 3
         group = "-" if c.zero == 0 else "all" if c.group == gpus else str(c.group)
-        print(f"{gpus:6d} {c.zero:4d} {group:>5} {'block' if c.recompute else 'none':>6} {f'{c.rows}x{c.micro_batches}':>8}"
+        print(f"{gpus:6d} {c.zero:4d} {group:>5} {c.recompute:>6} {f'{c.rows}x{c.micro_batches}':>8}"
               + "".join(f" {text:>8}" for text in texts) + ("  yes" if chosen else "  no"))  # fmt: skip
     print("GiB of each GPU; NVLink and network: GB that each GPU sends in a step; M: micro-batches a step")
     if any(found and not best(found) for found in all_found.values()):
@@ -148,7 +148,7 @@ def print_limits(plan: Plan) -> None:
 def as_json(plan: Plan, all_found: dict[int, list[Choice]]) -> dict:
     def row(c: Choice) -> dict:
         times = {**asdict(c.time), "exposed": c.time.exposed, "step": c.time.step}
-        return {"zero": c.zero, "group": c.group, "recompute": "block" if c.recompute else "none", "rows": c.rows,
+        return {"zero": c.zero, "group": c.group, "recompute": c.recompute, "rows": c.rows,
                 "micro_batches": c.micro_batches, "memory": c.memory, "bytes": c.bytes, "fits": c.fits,
                 "nvlink_bytes": c.links[0], "network_bytes": c.links[1], "predicted_seconds": times}  # fmt: skip
 

@@ -241,7 +241,8 @@ def base(tmp_path_factory):
 
 # Each in one test, whose pages take what those before them have made.
 CHAINS = [
-    ["README.md", "docs/checkpoints.md", "docs/evaluate.md", "docs/kernels.md", "docs/map.md", "docs/ranks.md"],
+    ["README.md", "docs/checkpoints.md", "docs/evaluate.md", "docs/kernels.md", "docs/map.md", "docs/memory.md",
+     "docs/ranks.md"],
     ["docs/data.md", "docs/finetune.md"],
 ]
 

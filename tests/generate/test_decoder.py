@@ -214,7 +214,7 @@ def test_beside_training(lib):
     """A decoder over a model with optimizer state, with recomputation or not, sees the weights as they are."""
     fields = TINY
     reference = transformers_model(fields)
-    for recompute in (False, True):
+    for recompute in ("none", "cheap", "block"):
         model = Model(lib, fields, 2, 64, recompute=recompute)
         model.set_weights(reference.state_dict())
         decoder = Decoder(model, 1, 64)

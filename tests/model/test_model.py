@@ -50,7 +50,7 @@ def test_loss_and_every_gradient(lib, shape, documents):
 EPS = 1e-5
 
 
-def small_run(lib, fields, batches, micro_batches, steps, recompute=False, state=None):
+def small_run(lib, fields, batches, micro_batches, steps, recompute="none", state=None):
     """Losses and final weights of `steps` steps; batches: one list of micro-batches a step."""
     model = Model(lib, fields, batches[0][0][0].shape[0], batches[0][0][0].shape[1], micro_batches, recompute)
     if state is None:
@@ -123,11 +123,12 @@ def test_same_seed_same_bits(lib):
     lib.forms(run)
 
 
-def test_recomputation_changes_no_bit(lib):
+@pytest.mark.parametrize("recompute", ["cheap", "block"])
+def test_recomputation_changes_no_bit(lib, recompute):
     fields = TINY | dict(num_hidden_layers=3)
     batches = [[random_batch(fields["vocab_size"], 2, 24)] for _ in range(2)]
     losses_a, weights_a = small_run(lib, fields, batches, 1, 2)
-    losses_b, weights_b = small_run(lib, fields, batches, 1, 2, recompute=True)
+    losses_b, weights_b = small_run(lib, fields, batches, 1, 2, recompute=recompute)
     assert losses_a == losses_b
     assert all(torch.equal(weights_a[n], weights_b[n]) for n in weights_a)
 

@@ -29,8 +29,8 @@ def plan(lib, tmp_path):
 
 def test_every_member_has_a_name(plan):
     names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
-    values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, only="*", lora_targets="q_proj")
-    flags = {"training", "recompute", "comparisons", "average"}
+    values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, recompute="cheap", only="*", lora_targets="q_proj")
+    flags = {"training", "comparisons", "average"}
     for name in set(names) - OTHERS:
         found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})
         assert isinstance(found, dict), (name, found)
@@ -38,7 +38,7 @@ def test_every_member_has_a_name(plan):
 
 def test_what_memory_depends_on(plan):
     whole = plan(SMALL)
-    assert plan(SMALL | dict(B=4))["activations"] > whole["activations"] > plan(SMALL | dict(recompute=True))["activations"]
+    assert plan(SMALL | dict(B=4))["activations"] > whole["activations"]
     assert plan(SMALL | dict(zero=1, shards=2))["optimizer state"] < whole["optimizer state"]
     assert plan(SMALL | dict(zero=2, shards=2))["gradients"] < whole["gradients"]
     assert plan(SMALL | dict(average=True))["averaged weights"] > 0 == whole["averaged weights"]
@@ -50,7 +50,8 @@ def test_what_memory_depends_on(plan):
 @pytest.mark.parametrize("shape, words", [
     (SMALL | dict(rows=2), ["unknown", "'rows'"]), (SMALL | dict(B=-1), ["B", "whole number"]),
     (SMALL | dict(B="2"), ["B", "whole number"]),
-    (SMALL | dict(recompute=1), ["recompute", "true or false"]), (SMALL | dict(lora_alpha="x"), ["lora_alpha", "a number"]),
+    (SMALL | dict(recompute=1), ["recompute", "none|cheap|block"]), (SMALL | dict(recompute="all"), ["none|cheap|block"]),
+    (SMALL | dict(training=1), ["training", "true or false"]), (SMALL | dict(lora_alpha="x"), ["lora_alpha", "a number"]),
     (SMALL | dict(only=3), ["only", "text"]), ('{"B": 2, "B": 3}', ["B"]), ("[1]", ["shape"]), ("{", ["shape"]),
     (SMALL | dict(T=0), ["rows of 0 tokens"]),
 ])  # fmt: skip

@@ -17,7 +17,7 @@ def test_divided(lib, tmp_path, count):
     """Like one rank; the same bits on all ranks, in a second run, and with communication beside the computation or not."""
     fields = TINY | dict(tie_word_embeddings=count % 2 == 0, num_hidden_layers=3)
     first = job(lib, fields)
-    jobs = [first | dict(zero=zero, shards=shards, recompute=zero == 2) for zero, shards in DIVISIONS[count]]
+    jobs = [first | dict(zero=zero, shards=shards, recompute="cheap" if zero == 2 else "none") for zero, shards in DIVISIONS[count]]
     again = jobs[1] | dict(overlap=False)
     results = by_ranks([*jobs, jobs[-1], again], count, tmp_path)
     for what, result in zip(jobs, results):
@@ -32,7 +32,7 @@ def test_comparisons_divided(lib, tmp_path):
     """Losses over pairs of answers, of which each rank has its own. One start of the ranks for all of them, as most of the time
     is theirs."""
     firsts = [comparisons_job(lib, SPECS[name]) for name in ("dpo_nll", "ipo", "reward")]
-    jobs = [first | dict(zero=zero, shards=shards, recompute=zero == 2) for first in firsts for zero, shards in DIVISIONS[2]]
+    jobs = [first | dict(zero=zero, shards=shards, recompute="cheap" if zero == 2 else "none") for first in firsts for zero, shards in DIVISIONS[2]]
     for what, result in zip(jobs, by_ranks(jobs, 2, tmp_path)):
         check_against_one(lib, what, result, what["shards"])
         same(result[1], result[0])

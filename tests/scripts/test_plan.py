@@ -77,8 +77,10 @@ def compare_memory(work, world, zero, group, recompute, precision="bf16"):
 CASES = [(1, 1, 0), (2, 0, 0), (2, 1, 0), (2, 2, 0), (3, 1, 0), (3, 2, 0), (4, 0, 0), (4, 1, 0), (4, 2, 0), (4, 1, 2), (4, 2, 2)]
 
 
-@pytest.mark.parametrize("recompute", ["none", "block"])
-@pytest.mark.parametrize("world, zero, group", CASES)
+MODES = [(*case, recompute) for case in CASES for recompute in ("none", "block")]
+
+
+@pytest.mark.parametrize("world, zero, group, recompute", [*MODES, (1, 1, 0, "cheap")])
 def test_memory_is_what_the_program_prints(place, world, zero, group, recompute):
     if not trainrun.ON_CPU:
         pytest.skip("ranks share no GPU here")

@@ -25,7 +25,7 @@ def update(step):
                 bias_correction2=1 - 0.95**step, max_grad_norm=1.0)  # fmt: skip
 
 
-def job(lib, fields=TINY, zero=1, shards=1, overlap=True, recompute=False):
+def job(lib, fields=TINY, zero=1, shards=1, overlap=True, recompute="none"):
     batches = [[random_batch(fields["vocab_size"], 2, 9) for _ in range(MICRO_BATCHES)] for _ in range(STEPS)]
     return dict(precision=lib.precision, fields=fields, B=2, T=9, zero=zero, shards=shards, overlap=overlap, recompute=recompute, poison=None,
                 steps=batches, updates=[update(i + 1) for i in range(STEPS)])  # fmt: skip

@@ -47,15 +47,16 @@ def targets_of(batch):
 
 
 class Model:
-    def __init__(self, lib, fields, B, T, micro_batches=1, recompute=False, training=True, parallel=None, average=False,
+    def __init__(self, lib, fields, B, T, micro_batches=1, recompute="none", training=True, parallel=None, average=False,
                  preference=None, only=None, lora=None, attention=0):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
-        None). attention: an AttentionBy."""
+        None). attention: an AttentionBy. recompute: none, cheap or block."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.compares = preference is not None
         self.handle = ctypes.c_void_p()
         error = Error()
-        shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training, recompute=recompute,
+        shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training,
+                         recompute=cstructs.CONSTANTS[f"RECOMPUTE_{recompute.upper()}"],
                          parallel=parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
                          part=part(only, lora), attention=attention)

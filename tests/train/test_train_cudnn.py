@@ -30,7 +30,7 @@ def lib():
 # ---- the model
 
 
-def step(lib, attention, batch, state, recompute=False):
+def step(lib, attention, batch, state, recompute="none"):
     """(loss, gradient norm, {parameter: gradient}) of one step."""
     model = Model(lib, FIELDS, *batch[0].shape, recompute=recompute, attention=attention)
     model.set_weights(state)
@@ -43,7 +43,7 @@ def state():
     return transformers_model(FIELDS).state_dict()
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("recompute", ["none", "cheap", "block"])
 @pytest.mark.parametrize("attention", [CUDNN, NONDETERMINISTIC])
 def test_a_step(lib, state, attention, recompute):
     batch = random_batch(FIELDS["vocab_size"], 3, 70, documents=False)
