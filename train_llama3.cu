@@ -50,6 +50,8 @@ static AdamWStep adamw_step(const Options *o, const TrainState *state, float lea
         .bias_correction1 = (float)(1 - pow(o->beta1, update)),
         .bias_correction2 = (float)(1 - pow(o->beta2, update)),
         .max_grad_norm = (float)o->grad_clip,
+        .rounding_step = (uint32_t)(state->step + 1),
+        .rounding_seed = (uint64_t)o->seed,
     };
 }
 

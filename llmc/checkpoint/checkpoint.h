@@ -7,7 +7,7 @@
 // model.safetensors and config.json, without the base.
 //
 // optimizer.safetensors: fp32 tensors "master.NAME", "moment1.NAME", "moment2.NAME" for each trained parameter NAME, in
-// its shape, and "average.NAME" where a mean over steps is kept. Where the optimizer's state is divided among N > 1 ranks,
+// its shape, and "average.NAME" where a mean over steps is kept. What training keeps in bf16 is widened. Where the optimizer's state is divided among N > 1 ranks,
 // each writes a part (parts.h):
 //   model-0000i-of-0000N.safetensors, whole tensors, found by model.safetensors.index.json
 //   trainer/optimizer-0000i-of-0000N.safetensors, elements [first, end) of NAME as "master.NAME[first:end]"

@@ -4,21 +4,14 @@
 
 #include <cuda_runtime.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "device/types.h"
+#include "kernels/adamw_step.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-// What changes from step to step, in device memory, so that a captured graph of the step stays valid.
-typedef struct {
-    float learning_rate;
-    double beta1, beta2; // double: 1 - 0.999f is off by 1.3e-5 of itself
-    float eps, weight_decay;
-    float bias_correction1, bias_correction2; // 1 - beta^t, t = 1 at the first step
-    float max_grad_norm;                      // gradients are scaled to this norm if theirs is larger; 0: no clipping
-} AdamWStep;
 
 // One step of torch.optim.AdamW (decay decoupled) after clip_grad_norm_, on n weights:
 // master, m, v [n] are updated, params [n] = master rounded to floatX. decay: whether weight_decay applies to these.

@@ -1,46 +1,18 @@
-// Initial values of parameters. The normal numbers are a pure function of a counter: Philox4x32-10 (Salmon et al.,
-// "Parallel random numbers: as easy as 1, 2, 3", 2011) gives 4 words for each counter, Box-Muller makes 4 normals of them.
+// Initial values of parameters. The normal numbers are a pure function of a counter: Philox gives 4 words for each counter,
+// Box-Muller makes 4 normals of them.
 #include "kernels/weights.h"
 
 #include "device/launch.h"
 #include "device/math.h"
+#include "device/philox.h"
 #include "device/vec.h"
 #include "device/wide_warps.h"
 
-enum { THREADS = 256, PHILOX_ROUNDS = 10, NORMALS = 4 };
+enum { THREADS = 256, NORMALS = PHILOX_WORDS };
 // Counters of a thread, and the elements that it makes of them: on the CPU a vector of counters.
 enum { COUNTERS = HAS_WIDE_WARPS ? 16 : 1, DRAWN = COUNTERS * NORMALS };
 
-static __device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) {
-    return (uint32_t)(((uint64_t)a * b) >> 32);
-}
-
-typedef uint32_t Words[NORMALS][COUNTERS];
-
-// The words of the counters from `counter` on.
-static __device__ __forceinline__ void philox(Words &x, size_t counter, uint32_t stream_id, uint64_t key) {
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    EACH_ELEMENT
-    for (int c = 0; c < COUNTERS; c++) {
-        x[0][c] = (uint32_t)(counter + c);
-        x[1][c] = (uint32_t)((counter + c) >> 32);
-        x[2][c] = stream_id;
-        x[3][c] = 0;
-    }
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        EACH_ELEMENT
-        for (int c = 0; c < COUNTERS; c++) {
-            uint32_t h0 = multiply_high(0xD2511F53u, x[0][c]), l0 = 0xD2511F53u * x[0][c];
-            uint32_t h1 = multiply_high(0xCD9E8D57u, x[2][c]), l1 = 0xCD9E8D57u * x[2][c];
-            x[0][c] = h1 ^ x[1][c] ^ k0;
-            x[1][c] = l1;
-            x[2][c] = h0 ^ x[3][c] ^ k1;
-            x[3][c] = l0;
-        }
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-}
+typedef PhiloxWords<COUNTERS> Words;
 
 // Two independent normals from two words. The logarithm is never that of 0; next to 1 a GPU's may be above 0, by next to nothing.
 static __device__ __forceinline__ void box_muller(float &a, float &b, uint32_t u, uint32_t v) {
@@ -81,7 +53,7 @@ static __global__ void init_normal_kernel(floatX *params, Master master, size_t 
     Words x;
     float values[DRAWN];
     if (first >= n) return;
-    philox(x, counter, stream_id, seed);
+    philox(x, counter, stream_id, 0, seed);
     EACH_ELEMENT
     for (int c = 0; c < COUNTERS; c++) {
         float a0, b0, a1, b1;
@@ -106,7 +78,7 @@ static __global__ void init_uniform_kernel(floatX *params, Master master, size_t
     Words x;
     float values[DRAWN];
     if (first >= n) return;
-    philox(x, counter, stream_id, seed);
+    philox(x, counter, stream_id, 0, seed);
     for (int k = 0; k < DRAWN; k++) values[k] = bound * uniform(x[k % NORMALS][k / NORMALS]);
     put_drawn(params, master, first, n, values);
 }

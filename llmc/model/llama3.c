@@ -328,12 +328,7 @@ static void add_squares(Llama3 *m, int range) {
 
 static void adamw_range(Llama3 *m, int range) {
     const ZeroPiece p = zero_piece(m->zero, range);
-    const Optimizer *o = &m->optimizer;
-    const StepResult *result = m->step.result;
-    if (p.count == 0) return;
-    adamw_update(m->params + p.first, o->master + p.at, o->moment1 + p.at, o->moment2 + p.at, p.grads, &result->apply,
-                 &result->grad_norm, &m->step.scalars->adamw, m->table.buckets[m->table.ranges[range].bucket].decay,
-                 p.count, m->stream);
+    if (p.count) llama3_adamw(m, m->table.ranges[range].bucket, p);
 }
 
 static void adamw_bucket(Llama3 *m, int bucket) {

@@ -61,9 +61,9 @@ static void plan_parameters(Llama3 *m) {
     m->params = take_x(m, MEMORY_PARAMETERS, m->table.num_elements);
     if (!m->shape.training) return;
     zero_plan(m->zero, &m->memory);
-    o->master = take_f(m, MEMORY_OPTIMIZER, n);
-    o->moment1 = take_f(m, MEMORY_OPTIMIZER, n);
-    o->moment2 = take_f(m, MEMORY_OPTIMIZER, n);
+    if (m->shape.master_weights == MASTER_FP32) o->master = take_f(m, MEMORY_OPTIMIZER, n);
+    o->moment1 = memory_take(&m->memory, MEMORY_OPTIMIZER, n * llama3_moment_bytes(m));
+    o->moment2 = memory_take(&m->memory, MEMORY_OPTIMIZER, n * llama3_moment_bytes(m));
     if (m->shape.average) o->average = take_f(m, MEMORY_AVERAGE, n);
 }
 
@@ -161,6 +161,8 @@ static int check_shape(const LlamaConfig *config, const RunShape *shape, Error *
     if (shape->T > config->max_position_embeddings)
         return fail_input(err, "sequence length %d is longer than the model's max_position_embeddings, %d", shape->T,
                           config->max_position_embeddings);
+    if (shape->average && shape->master_weights == MASTER_NONE)
+        return fail_input(err, "a running average of the weights needs master weights in fp32");
     if ((int64_t)shape->B * shape->T > INT32_MAX / 8)
         return fail_input(err, "micro-batch of %d x %d tokens, expected at most %d", shape->B, shape->T, INT32_MAX / 8);
     return 0;

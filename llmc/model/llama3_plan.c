@@ -6,10 +6,15 @@
 #include "base/json.h"
 #include "model/llama3_create.h"
 
-typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE } FieldKind; // RECOMPUTE and later ones: names of an enum's values
+typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, MOMENTS, MASTER } FieldKind;
 static const char *const expected[] = {
-    [WHOLE] = "a whole number from 0 on", [FLAG] = "true or false", [NUMBER] = "a number", [TEXT] = "text",
-    [RECOMPUTE] = "none|cheap|block",
+    [WHOLE] = "a whole number from 0 on",
+    [FLAG] = "true or false",
+    [NUMBER] = "a number",
+    [TEXT] = "text",
+    [RECOMPUTE] = "none|cheap|block", // names of an enum's values
+    [MOMENTS] = "fp32|bf16",
+    [MASTER] = "fp32|none",
 };
 
 typedef struct {
@@ -26,6 +31,8 @@ static const Field fields[] = {
     {"micro_batches", WHOLE, offsetof(RunShape, micro_batches)},
     {"training", FLAG, offsetof(RunShape, training)},
     {"recompute", RECOMPUTE, offsetof(RunShape, recompute)},
+    {"moments", MOMENTS, offsetof(RunShape, moments)},
+    {"master_weights", MASTER, offsetof(RunShape, master_weights)},
     {"zero", WHOLE, offsetof(RunShape, parallel.zero)},
     {"shards", WHOLE, offsetof(RunShape, parallel.shards)},
     {"shard", WHOLE, offsetof(RunShape, parallel.shard)},
@@ -72,6 +79,8 @@ static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
         *(double *)to = value->valuedouble;
         return cJSON_IsNumber(value);
     case RECOMPUTE:
+    case MOMENTS:
+    case MASTER:
         return set_choice(to, expected[field->kind], cJSON_GetStringValue(value));
     default:
         *(const char **)to = value->valuestring;

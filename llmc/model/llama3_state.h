@@ -12,6 +12,7 @@
 #include "model/llama3_network.h"
 #include "model/memory.h"
 #include "model/run_shape.h"
+#include "model/training_array.h"
 #include "model/zero.h"
 
 // What a block's forward pass leaves for its backward pass.
@@ -84,8 +85,10 @@ typedef struct {
 } LibraryAttention;
 
 typedef struct {
-    float *master, *moment1, *moment2; // [num_shard_elements]
-    float *average;                    // likewise, with shape.average; else NULL
+    // [num_shard_elements] each
+    float *master;           // NULL: the parameters are the weights (MASTER_NONE)
+    void *moment1, *moment2; // fp32, or bf16 (MOMENTS_BF16)
+    float *average;          // with shape.average; else NULL
     float *norm_scratch;
 } Optimizer;
 
@@ -147,6 +150,10 @@ struct Llama3 {
 static inline int num_positions(const Llama3 *m) { return m->shape.B * m->shape.T; } // N
 static inline int max_answers(const Llama3 *m) { return num_positions(m) / 2; }      // of a micro-batch
 
+static inline size_t llama3_moment_bytes(const Llama3 *m) { // of an element
+    return m->shape.moments == MOMENTS_BF16 ? 2 : sizeof(float);
+}
+
 // ---- llama3_batch.c
 
 void llama3_plan_batch(Llama3 *m); // takes the device's memory
@@ -173,6 +180,19 @@ void llama3_place_attention(Llama3 *m);           // takes the device's memory
 // Step 4 of a block and its backward pass: a's attention and lse (=) from its qkv; grads.qkv (=) from grads.attention.
 void llama3_attention_forward(Llama3 *m, const LayerActivations *a, AttentionMask mask, AttentionShape shape);
 void llama3_attention_backward(Llama3 *m, const LayerActivations *a, AttentionMask mask, AttentionShape shape);
+
+// ---- llama3_optimizer.c
+
+// AdamW on a piece of the bucket, as the step's scalars and result say.
+void llama3_adamw(Llama3 *m, int bucket, ZeroPiece piece);
+
+// Elements [at, at + count) of the shard's training arrays, from and to host memory in fp32, rounded to nearest where they are
+// kept in bf16; without master weights these are the parameters: read as they are, and never written. Waits. values: at any
+// address.
+void llama3_read_training(Llama3 *m, TrainingArray array, size_t at, size_t count, float *values);
+void llama3_write_training(Llama3 *m, TrainingArray array, size_t at, size_t count, const void *values);
+
+void llama3_clear_training(Llama3 *m, TrainingArray first_array, size_t at, size_t count); // and the arrays after it
 
 // ---- llama3_weights.c
 

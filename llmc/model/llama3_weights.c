@@ -14,12 +14,6 @@ static ParameterPiece own_piece(const Llama3 *m, int index) {
 
 int llama3_training_arrays(const Llama3 *m) { return m->optimizer.average ? TRAINING_ARRAYS : TRAINING_AVERAGE; }
 
-static float *training_array(const Llama3 *m, TrainingArray array) {
-    const Optimizer *o = &m->optimizer;
-    float *const arrays[] = {o->master, o->moment1, o->moment2, o->average};
-    return arrays[array];
-}
-
 // ---- initial values
 
 // Between a tensor's last element and the next tensor: padded rows, and gaps.
@@ -28,13 +22,7 @@ static void clear_padding_of(Llama3 *m, const ParameterTensor *t) {
     cuda_check(cudaMemsetAsync(m->params + begin, 0, (t->end - begin) * sizeof(floatX), m->stream));
 }
 
-// Elements [at, at + count) of this shard's training arrays from `first_array` on.
-static void clear_training(Llama3 *m, TrainingArray first_array, size_t at, size_t count) {
-    for (int array = first_array; array < llama3_training_arrays(m); array++)
-        cuda_check(cudaMemsetAsync(training_array(m, (TrainingArray)array) + at, 0, count * sizeof(float), m->stream));
-}
-
-static void clear_all_training(Llama3 *m) { clear_training(m, TRAINING_MASTER, 0, m->table.num_shard_elements); }
+static void clear_all_training(Llama3 *m) { llama3_clear_training(m, TRAINING_MASTER, 0, m->table.num_shard_elements); }
 
 void llama3_clear_padding(Llama3 *m) {
     for (int i = 0; i < m->table.count; i++) clear_padding_of(m, &m->table.tensors[i]);
@@ -88,9 +76,10 @@ void llama3_get_parameter_piece(Llama3 *m, int index, size_t first, size_t count
 static void reset_training(Llama3 *m, int index) {
     const ParameterPiece own = own_piece(m, index);
     if (own.count == 0) return;
-    weights_widen(m->optimizer.master + own.at, m->params + m->table.tensors[index].offset + own.first, own.count,
-                  m->stream);
-    clear_training(m, TRAINING_MOMENT1, own.at, own.count);
+    if (m->optimizer.master)
+        weights_widen(m->optimizer.master + own.at, m->params + m->table.tensors[index].offset + own.first, own.count,
+                      m->stream);
+    llama3_clear_training(m, TRAINING_MOMENT1, own.at, own.count);
 }
 
 void llama3_reset_training(Llama3 *m) {
@@ -116,24 +105,19 @@ void llama3_set_training_piece(Llama3 *m, TrainingArray array, int index, size_t
     const size_t end = first + count < own.first + own.count ? first + count : own.first + own.count;
     const size_t begin = first > own.first ? first : own.first;
     if (begin >= end) return;
-    float *to = training_array(m, array) + own.at + (begin - own.first);
     const char *from = (const char *)values + (begin - first) * sizeof(float); // at any address
-    cuda_check(cudaMemcpyAsync(to, from, (end - begin) * sizeof(float), cudaMemcpyHostToDevice, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
+    llama3_write_training(m, array, own.at + (begin - own.first), end - begin, from);
 }
 
 void llama3_get_training_piece(Llama3 *m, TrainingArray array, int index, size_t first, size_t count, float *values) {
     const ParameterPiece own = own_piece(m, index);
-    const float *from = training_array(m, array) + own.at + (first - own.first);
-    llama3_download(m, values, from, count * sizeof(float));
+    llama3_read_training(m, array, own.at + (first - own.first), count, values);
 }
 
 void llama3_get_training(Llama3 *m, float *to) {
     const size_t n = m->table.num_shard_elements;
     for (int array = 0; array < llama3_training_arrays(m); array++)
-        cuda_check(cudaMemcpyAsync(to + (size_t)array * n, training_array(m, (TrainingArray)array), n * sizeof(float),
-                                   cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
+        llama3_read_training(m, (TrainingArray)array, 0, n, to + (size_t)array * n);
 }
 
 void llama3_get_gradient(Llama3 *m, int index, float *values) {

@@ -8,6 +8,7 @@
 
 #include "device/types.h"
 #include "model/llama3_create.h"
+#include "model/training_array.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -41,15 +42,10 @@ uint64_t llama3_checksum(Llama3 *m);
 
 // ---- what the optimizer keeps of each parameter; of a model made for training
 
-// (Names of the arrays in files: checkpoint/parts.h.)
-typedef enum {
-    TRAINING_MASTER,
-    TRAINING_MOMENT1,
-    TRAINING_MOMENT2,
-    TRAINING_AVERAGE, // where shape.average is set
-    TRAINING_ARRAYS,  // at most
-} TrainingArray;
-int llama3_training_arrays(const Llama3 *m); // how many of them it keeps, from the first on
+int llama3_training_arrays(const Llama3 *m); // how many TrainingArrays it keeps, from the first on
+
+// Values go in and out in fp32, whatever they are kept in: bf16 numbers are widened, and rounded to nearest. Without master
+// weights (MASTER_NONE) they are the parameters, and setting them does nothing.
 
 // Master weights become the parameters, widened; moments and mean become zero. Queued on the device.
 void llama3_reset_training(Llama3 *m);

@@ -15,11 +15,17 @@ typedef enum { ATTENTION_OWN, ATTENTION_CUDNN, ATTENTION_CUDNN_NONDETERMINISTIC 
 // of norms and of SwiGLU, which cost no matrix product; or the whole block, from its input.
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK } Recompute;
 
+// What the optimizer keeps of a weight. Numbers in bf16 are rounded stochastically (kernels/adamw_rounded.h).
+typedef enum { MOMENTS_FP32, MOMENTS_BF16 } Moments;
+typedef enum { MASTER_FP32, MASTER_NONE } MasterWeights; // none: the parameters themselves are updated
+
 typedef struct {
     int B, T;          // rows of a micro-batch and tokens of a row
     int micro_batches; // of a step; so many host batches are kept
     bool training;     // false: no gradients and no optimizer state, only losses and logits
     Recompute recompute;
+    Moments moments;
+    MasterWeights master_weights;
     Parallel parallel; // {0}: one rank
     // Micro-batches are comparisons of answers (loader/batch.h), and the loss is `preference` of their pairs: of the answers'
     // log-probabilities or, of a reward model, of their scores. Otherwise it is the cross-entropy of the targets.

@@ -118,6 +118,9 @@ static int check_saving(const Options *options, Error *err) {
 }
 
 static int check_average(const Options *options, Error *err) {
+    if (options->average_from && options->master_weights == MASTER_NONE)
+        return fail_input(err, "--average-from %lld: expected --master-weights fp32, of which the mean is taken",
+                          (long long)options->average_from);
     if (options->average_from || !options_given(options, "average-every")) return 0;
     return fail_input(err, "--average-every %lld needs --average-from N, which is missing",
                       (long long)options->average_every);

@@ -79,6 +79,12 @@ const OptionSpec options_table[] = {
     REAL(grad_clip, "grad-clip", RESULT, "L2 norm", "1", 0, 1e30,
          "a gradient longer than this is scaled down to it; 0: no clipping"),
 
+    CHOICE(moments, "moments", RESULT, "fp32", "fp32|bf16",
+           "what both moments are kept in; bf16 saves 4 bytes a parameter and is rounded stochastically, seeded by "
+           "--seed"),
+    CHOICE(master_weights, "master-weights", RESULT, "fp32", "fp32|none",
+           "none: update the parameters themselves, rounded stochastically to bf16, which saves 4 bytes a parameter"),
+
     HEADING("Output:"),
     TEXT(output, "output", 'o', NONE, "DIR",
          "folder of the run: log.jsonl, trainer_options.json, checkpoints/, and checkpoint, a link to the newest of "

@@ -142,6 +142,8 @@ static int create_model(Trainer *t, Error *err) {
                       .micro_batches = (int)o->grad_accum,
                       .training = true,
                       .recompute = (Recompute)o->recompute,
+                      .moments = (Moments)o->moments,
+                      .master_weights = (MasterWeights)o->master_weights,
                       .parallel = t->run.parallel,
                       .attention = (AttentionBy)o->attention,
                       .average = o->average_from > 0,

@@ -41,7 +41,7 @@ class Plan:
         self.options, self.gpu = options, GPUS[options.gpu]
         if options.config.is_dir():
             options.config = find_model(options.config) / "config.json"
-        self.planner = Planner(options.config, options.precision)
+        self.planner = Planner(options.config, options.precision, dict(moments=options.moments, master_weights=options.master_weights))
         self.parameter_bytes = 2 if options.precision == "bf16" else 4
         self.budget = (self.gpu.memory_gib - options.reserve_gib) * GIB
         peak = self.gpu.bf16_tflops if options.precision == "bf16" else self.gpu.fp32_tflops
@@ -56,6 +56,11 @@ class Plan:
     def read_config(self) -> dict:
         self.planner.memory(1, 1, "none", 0, 1, 1)  # checks the file, so that its fields exist from here on
         return read_json(self.options.config)
+
+    def update_bytes(self) -> int:
+        """Of a parameter: its gradient twice (norm and update), its optimizer state in and out, the parameter out."""
+        moments, master = (2 if self.options.moments == "bf16" else 4), 4 if self.options.master_weights == "fp32" else 0
+        return 8 + 2 * (2 * moments + master) + self.parameter_bytes * (1 if master else 2)
 
     def layouts(self, gpus: int) -> list[Layout]:
         node = self.options.gpus_per_node
@@ -74,7 +79,8 @@ class Plan:
         memory = self.planner.memory(rows, o.seq_len, recompute, layout.zero, layout.group, layout.replicas)
         elements = memory["parameters"] // self.parameter_bytes
         rings = collectives(layout, elements, self.parameter_bytes, micro)
-        step = Step(o.tokens_per_step // layout.gpus, micro, layout.zero, layout.group, recompute, elements, self.parameter_bytes)
+        step = Step(o.tokens_per_step // layout.gpus, micro, layout.zero, layout.group, recompute, elements, self.parameter_bytes,
+                    self.update_bytes())  # fmt: skip
         time = predict(self.costs, step, rings, self.assumed)
         fits = sum(memory.values()) <= self.budget
         return Choice(layout.gpus, layout.zero, layout.group, recompute, rows, micro, memory, total(rings), time, fits)

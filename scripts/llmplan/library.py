@@ -27,17 +27,17 @@ def library_path(precision: str) -> Path:
 class Planner:
     """memory(...) returns the bytes of one rank by category, as the cuda target takes them."""
 
-    def __init__(self, config: Path, precision: str):
+    def __init__(self, config: Path, precision: str, modes: dict[str, str]):
         path = library_path(precision)
         try:
-            self.library, self.config = ctypes.CDLL(str(path)), config
+            self.library, self.config, self.modes = ctypes.CDLL(str(path)), config, modes
             self.plan_text = self.library.llama3_plan_text
         except (OSError, AttributeError) as error:  # a library of another machine, or older than this script
             raise InputError(f"{path} cannot be used, run make: {error}") from None
 
     def memory(self, rows: int, length: int, recompute: str, zero: int, shards: int, replicas: int) -> dict[str, int]:
         shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute,
-                     zero=zero, shards=shards, replicas=replicas)  # fmt: skip
+                     zero=zero, shards=shards, replicas=replicas, **self.modes)  # fmt: skip
         text, error = ctypes.create_string_buffer(4096), _Error()
         path, capacity = os.fsencode(self.config), ctypes.c_size_t(len(text))
         code = self.plan_text(text, capacity, path, json.dumps(shape).encode(), ctypes.byref(error))

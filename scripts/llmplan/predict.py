@@ -9,7 +9,8 @@ FORMULA = """\
 How time is predicted (M micro-batches in a step; E parameters; G ranks that divide the optimizer state):
   compute  = FLOPs of a GPU's tokens / (peak x --efficiency), recomputation included (cheap: bytes read
              and written / (memory bandwidth x 0.8))
-  update   = E/G x 34 bytes (fp32: 36) / (memory bandwidth x 0.8): norm and AdamW
+  update   = E/G x 34 bytes (fp32: 36; less with bf16 moments or without
+             master weights) / (memory bandwidth x 0.8): norm and AdamW
   a ring   = max(bytes on NVLink / its rate, bytes on the network / its rate) / --link-efficiency
              + (ranks - 1) x buckets x --hop-us
   reduce   = rings of gradients less --overlap x backward pass of one micro-batch (ZeRO-2: of all M),
@@ -93,6 +94,7 @@ class Step:
     recompute: str
     elements: int  # of all parameters
     parameter_bytes: int  # of one element
+    update_bytes: int  # that the update of one element reads and writes
 
 
 def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions) -> Prediction:
@@ -101,7 +103,7 @@ def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions)
     memory_rate = 1e9 * a.gpu.memory_gbytes * MEMORY_EFFICIENCY
     recompute = {"none": 0, "cheap": s.parameter_bytes * costs.recomputed_cheaply / memory_rate, "block": costs.recomputed / rate}
     backward = 2 * forward + s.tokens * recompute[s.recompute]
-    update = s.elements / s.group * (4 + 28 + s.parameter_bytes) / memory_rate
+    update = s.elements / s.group * s.update_bytes / memory_rate
     seconds = {c.name: ring_seconds(c, a, costs.buckets) for c in rings}
     last = costs.vocabulary / s.elements  # the embedding's gradient comes last, its parameters are needed first
     shards = s.zero == 2 and s.group > 1

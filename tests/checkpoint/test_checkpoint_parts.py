@@ -20,8 +20,12 @@ FIELDS = TINY | dict(num_hidden_layers=3, vocab_size=300)
 PARTS = [1, 2, 3, 4]
 
 
-def shard_model(lib, shards, shard, fields=FIELDS):
-    made = Model(lib, fields, 1, 8, parallel=Parallel(shards=shards, shard=shard))
+# what is kept in bf16: {master weights or moments: by option}
+MODES = {"moments": dict(moments="bf16"), "weights": dict(master_weights="none"), "both": dict(moments="bf16", master_weights="none")}
+
+
+def shard_model(lib, shards, shard, fields=FIELDS, **modes):
+    made = Model(lib, fields, 1, 8, parallel=Parallel(shards=shards, shard=shard), **modes)
     made.fields = fields
     made.shards, made.shard = shards, shard
     return made
@@ -34,12 +38,15 @@ def piece(m, tensor):
 
 
 class Truth:
-    """Parameters and training arrays of a whole model; master weights that round to the parameters."""
+    """Parameters and training arrays of a whole model; master weights that round to the parameters. Of numbers that the modes
+    can hold."""
 
-    def __init__(self, lib, fields=FIELDS):
+    def __init__(self, lib, fields=FIELDS, moments="fp32", master_weights="fp32"):
         m = shard_model(lib, 1, 0, fields)
         self.names, self.shapes = m.names, [m.shape(i) for i in range(len(m.names))]
         self.arrays = [[torch.randn(shape) for shape in self.shapes] for _ in ARRAYS]
+        kinds = [lib.floatX if master_weights == "none" else torch.float32, *2 * [torch.bfloat16 if moments == "bf16" else torch.float32]]
+        self.arrays = [[x.to(kind).float() for x in array] for kind, array in zip(kinds, self.arrays)]
         self.parameters = [master.to(lib.floatX) for master in self.arrays[0]]
 
     def give(self, m):
@@ -99,14 +106,36 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def write_whole(lib, store, parts, step=7, truth=None, snapshots=False):
-    truth = truth or Truth(lib)
-    models = [shard_model(lib, parts, i) for i in range(parts)]
+def write_whole(lib, store, parts, step=7, truth=None, snapshots=False, **modes):
+    truth = truth or Truth(lib, **modes)
+    models = [shard_model(lib, parts, i, **modes) for i in range(parts)]
     for m in models:
         truth.give(m)
     content, lines = write_parts(models, store, step, snapshots)
     commit(lib, content, lines)
     return truth, store / f"step_{step:08d}"
+
+
+@pytest.mark.parametrize("modes", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_less_memory(lib, store, parts, modes):
+    """What is kept in bf16 comes back exactly, for any number of shards; in fp32 it is the same numbers."""
+    truth, folder = write_whole(lib, store, parts, snapshots=parts == 3, **modes)
+    for shards, kept in ((1, modes), (2, modes), (2, {})):
+        for shard in range(shards):
+            m = shard_model(lib, shards, shard, **kept)
+            call(lib, "checkpoint_read_training", c_char_p(bytes(folder)), m.handle)
+            truth.check(m)
+
+
+def test_fp32_into_less_memory(lib, store):
+    """To the nearest bf16 number; weights are those of the checkpoint's model."""
+    truth, folder = write_whole(lib, store, 1)
+    m = shard_model(lib, 1, 0, **MODES["both"])
+    call(lib, "checkpoint_read_training", c_char_p(bytes(folder)), m.handle)
+    truth.arrays = [[x.to(kind).float() for x in a] for kind, a in zip((lib.floatX, torch.bfloat16, torch.bfloat16), truth.arrays)]
+    truth.check(m)
+
 
 
 @pytest.mark.parametrize("parts", PARTS)

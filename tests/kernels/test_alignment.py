@@ -12,10 +12,11 @@ import llmc
 
 NUMBERS = dict(
     N=4, C=64, F=64, V=100, VP=128, n=8, T=64, row=0, width=96, first=32, cols=64, length=64, capacity=4, eps=1e-5, scale=1.0,
-    decay=False, samples=2)  # fmt: skip
+    decay=False, bf16_moments=True, sequence=1, samples=2)  # fmt: skip
 # the pointers that must be aligned, by name; of a cache, its two
 LAUNCHERS = {
     "adamw_update": "params master m v grads",
+    "adamw_rounded_update": "params master m v grads",
     "add_gradients": "to from",
     "add_rmsnorm_forward": "residual_out out residual branch_out weight",
     "attention_backward": "dqkv dout out qkv",

@@ -133,6 +133,33 @@ def test_recomputation_changes_no_bit(lib, recompute):
     assert all(torch.equal(weights_a[n], weights_b[n]) for n in weights_a)
 
 
+MODES = {"moments": dict(moments="bf16"), "weights": dict(master_weights="none"), "both": dict(moments="bf16", master_weights="none")}
+
+
+@pytest.mark.parametrize("modes", MODES.values(), ids=MODES)
+def test_less_memory_learns_as_well(lib, modes):
+    """Over and over the same batches: nearly the loss of the plain run, which has lost most of what it began with. The second
+    half's mean, as single losses are luck. The same again has the same bits."""
+    batches = [[random_batch(TINY["vocab_size"], 2, 24)] for _ in range(4)] * 15
+
+    def run(**modes):
+        model = Model(lib, TINY, 2, 24, **modes)
+        lib.llama3_init_weights(model.handle, 3)
+        found = []
+        for t, micro in enumerate(batches, 1):
+            model.accumulate(micro)
+            model.update(AdamWStep(3e-3, 0.9, 0.95, EPS, 0.1, 1 - 0.9**t, 1 - 0.95**t, 1.0, t, 42))
+            found.append(model.result()[0])
+        return torch.tensor(found)
+
+    plain, other = run(), run(**modes)
+    lost = plain[0] - plain[-4:].mean()
+    nothing_rounded = lib.precision == "fp32" and "moments" not in modes
+    assert lost > 0.5 * plain[0] and torch.equal(plain, other) == nothing_rounded
+    assert (other[30:] - plain[30:]).mean().abs() < 0.02 * lost
+    assert torch.equal(run(**modes), other)
+
+
 def test_non_finite_gradient_changes_nothing(lib):
     fields = TINY
     model = Model(lib, fields, 2, 16)

@@ -72,6 +72,8 @@ OPTIONS = {
     "on-spike": ("log|skip|rollback", "log", None, "result"),
     "checksum-every": ("N", "100", "updates", "none"),
     "seed": ("N", "42", None, "result"),
+    "moments": ("fp32|bf16", "fp32", None, "result"),
+    "master-weights": ("fp32|none", "fp32", None, "result"),
     "recompute": ("none|cheap|block", "none", None, "none"),
     "attention": ("own|cudnn|cudnn-nondeterministic", "own", None, "result"),
     "threads": ("N", "0", "threads", "none"),

@@ -56,18 +56,19 @@ def printed(work, world, precision="bf16", **options):
     return {name: float(size) for name, size in rows}
 
 
-def planned(work, world, zero, group, recompute, precision="bf16"):
+def planned(work, world, zero, group, recompute, precision="bf16", *more):
     found = as_json(work.folder / "config.json", world, "--seq-len", T, "--tokens-per-step", world * T, "--rows", 1,
-                    "--precision", precision, "--gpus-per-node", group or world)  # fmt: skip
+                    "--precision", precision, "--gpus-per-node", group or world, *more)  # fmt: skip
     wanted = (0, 1) if zero == 0 or world == 1 else (zero, group or world)
     choices = [c for c in found["runs"][0]["choices"] if (c["zero"], c["group"]) == wanted and c["recompute"] == recompute]
     assert len(choices) == 1
     return choices[0]["memory"]
 
 
-def compare_memory(work, world, zero, group, recompute, precision="bf16"):
-    expected = planned(work, world, zero, group, recompute, precision)
-    table = printed(work, world, precision, zero=zero, shard_group=group, recompute=recompute)
+def compare_memory(work, world, zero, group, recompute, precision="bf16", **modes):
+    more = [word for name, value in modes.items() for word in ("--" + name.replace("_", "-"), value)]
+    expected = planned(work, world, zero, group, recompute, precision, *more)
+    table = printed(work, world, precision, zero=zero, shard_group=group, recompute=recompute, **modes)
     table.pop("total")
     table.pop("matrix library", None)  # of the cpu target; the GPU's stands in the plan
     sizes = {name: size / MIB for name, size in expected.items() if size and name not in ("matrix library", "reserve")}
@@ -91,6 +92,35 @@ def test_memory_in_fp32(place):
     if not trainrun.ON_CPU:
         pytest.skip("ranks share no GPU here")
     compare_memory(place, 2, 1, 0, "none", "fp32")
+
+
+def test_less_memory_for_the_optimizer(place):
+    compare_memory(place, 1, 1, 0, "none", moments="bf16", master_weights="none")
+
+
+# What an option makes fit: (model, GiB of the GPU, rows, tokens of a row, options)
+FITS = [
+    ("llama3_8b", 80, 1, 4096, dict(recompute="block", moments="bf16", master_weights="none")),
+    ("llama3.2_1b", 24, 8, 4096, dict(recompute="block", moments="bf16", master_weights="none")),
+    ("llama3.2_1b", 80, 1, 131072, dict(recompute="block")),
+]
+
+
+def total(name, rows, length, recompute, **modes):
+    """Bytes that one GPU needs, and for each of the options what it needs without."""
+    planner = library.Planner(llmc.ROOT / "configs" / f"{name}.json", "bf16", modes)
+    return sum(planner.memory(rows, length, recompute, 0, 1, 1).values())
+
+
+@pytest.mark.parametrize("name, gpu, rows, length, options", FITS, ids=str)
+def test_what_fits(name, gpu, rows, length, options):
+    """With plan.py's allowance for the context; and each of the options is needed, but for the longest row, where only the
+    recomputation is given."""
+    budget = (gpu - 1.5) * 2**30
+    assert total(name, rows, length, **options) <= budget
+    for option in options:
+        less = options | {option: "fp32" if option != "recompute" else "none"}
+        assert total(name, rows, length, **less) > budget, option
 
 
 def test_the_gpu_workspace_is_the_library_s():

@@ -45,6 +45,8 @@ def call_all(lib):
     call = Caller(lib)
     for function in FIXED:
         call(function, N=2, C=64, F=64, cols=16, width=16, first=0)
+    for rounded in (dict(), dict(master=None), dict(master=None, bf16_moments=False)):
+        call("adamw_rounded_update", first=0, **rounded)
     # rows of a warp, and of the largest block of each kind
     for C in (256, 512, 1024, 16384, 32768):
         for function in ("rmsnorm_forward", "add_rmsnorm_forward", "rmsnorm_backward"):

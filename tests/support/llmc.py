@@ -82,12 +82,12 @@ def read_prototypes():
 
 
 class AdamWStep(ctypes.Structure):
-    """llmc/kernels/adamw.h"""
+    """llmc/kernels/adamw_step.h"""
 
     _fields_ = [
         (name, ctypes.c_double if name.startswith("beta") else ctypes.c_float)
         for name in "learning_rate beta1 beta2 eps weight_decay bias_correction1 bias_correction2 max_grad_norm".split()
-    ]
+    ] + [("rounding_step", ctypes.c_uint32), ("rounding_seed", ctypes.c_uint64)]
 
 
 class RopeScaling(ctypes.Structure):

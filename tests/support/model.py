@@ -46,9 +46,13 @@ def targets_of(batch):
     return sum(count * (count - 1) // 2 for _, count in batch[0].groups.tolist())
 
 
+def constant(prefix, name):
+    return cstructs.CONSTANTS[f"{prefix}_{name.upper()}"]
+
+
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute="none", training=True, parallel=None, average=False,
-                 preference=None, only=None, lora=None, attention=0):  # fmt: skip
+                 preference=None, only=None, lora=None, attention=0, moments="fp32", master_weights="fp32"):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
         None). attention: an AttentionBy. recompute: none, cheap or block."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
@@ -56,7 +60,8 @@ class Model:
         self.handle = ctypes.c_void_p()
         error = Error()
         shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training,
-                         recompute=cstructs.CONSTANTS[f"RECOMPUTE_{recompute.upper()}"],
+                         recompute=constant("RECOMPUTE", recompute), moments=constant("MOMENTS", moments),
+                         master_weights=constant("MASTER", master_weights),
                          parallel=parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
                          part=part(only, lora), attention=attention)

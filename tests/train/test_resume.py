@@ -287,6 +287,29 @@ def test_changes_accepted(half):
     half.run(resume="auto", steps=10, lr=0.00125)
 
 
+MODES = {"moments": "bf16", "master_weights": "none"}
+
+
+@pytest.mark.parametrize("changes", [dict([mode]) for mode in MODES.items()] + [MODES], ids=["moments", "weights", "both"])
+def test_less_memory_resumes_on_the_same_bits(work, changes):
+    work.run(steps=8, output=work.folder / "whole", **changes)
+    work.run(steps=3, schedule_steps=8, **changes)
+    work.run(steps=8, schedule_steps=8, resume="auto", **changes)
+    assert losses(work.log()) == losses(work.log(work.folder / "whole"))
+    assert weights(work.output) == weights(work.folder / "whole")
+    work.run(steps=8, output=work.folder / "plain")
+    assert weights(work.output) != weights(work.folder / "plain")
+
+
+def test_less_memory_is_a_change(half):
+    """Refused, as every change of the result; accepted, the state is converted."""
+    half.refused("--moments bf16 (was fp32)", "--master-weights none (was fp32)", resume="auto", steps=8, **MODES)
+    half.run(resume="auto", steps=8, accept_changes=True, **MODES)
+    half.refused("--moments fp32 (was bf16)", "--master-weights fp32 (was none)", resume="auto", steps=9)
+    half.run(resume="auto", steps=9, accept_changes=True)
+    assert len(losses(half.log())) == 9
+
+
 def test_steps_of_another_size(half):
     """Accepted: the data go on behind the last token read, and tokens are counted on."""
     half.run(resume="auto", steps=8, grad_accum=4, accept_changes=True)
