@@ -179,7 +179,7 @@ stage_pytorch() {
 
 # Shapes of LLM.Q's published table. A shape that does not fit the memory or the time is not run.
 stage_llmq() {
-    local code line shapes=(--shapes 0.5B,1.5B)
+    local code line shapes=(--shapes "0.5B,1.5B")
     need_gpu
     need_file "build/$TARGET/train_llama3"
     need_python

@@ -116,10 +116,29 @@ static uint64_t workspace_of(const Problem &p, const Preference &preference) {
     return splits && wanted <= preference.workspace ? wanted : 0;
 }
 
-static Algorithm choose(const Problem &p, const Preference &preference) {
-    Algorithm chosen = {ALGORITHM, hash_of(p), workspace_of(p, preference), {}};
+// Variants differ in nothing but the time that they seem to take, and that the last one does not split k.
+static Algorithm choose(const Problem &p, const Preference &preference, int variant) {
+    const uint64_t takes = variant == VARIANTS - 1 ? 0 : workspace_of(p, preference);
+    Algorithm chosen = {ALGORITHM, hash_of(p), takes, {}, (uint32_t)variant};
     memcpy(chosen.alignment, preference.alignment, sizeof chosen.alignment);
     return chosen;
+}
+
+static void describe(cublasLtMatmulHeuristicResult_t &result, const Algorithm &algorithm) {
+    result = {};
+    memcpy(&result.algo, &algorithm, sizeof algorithm);
+    result.workspaceSize = algorithm.workspace;
+    result.state = CUBLAS_STATUS_SUCCESS;
+    result.wavesCount = 1;
+}
+
+static uint64_t products[VARIANTS];
+
+// LLMC_STANDIN_FASTEST=N: to events, all other variants seem to take an hour.
+static void take_time(const Algorithm &algorithm, cudaStream_t stream) {
+    const char *fastest = getenv("LLMC_STANDIN_FASTEST");
+    if (fastest && atoi(fastest) != (int)algorithm.variant)
+        host_queue((HostStream *)stream, [] { host_let_time_pass(3600); });
 }
 
 extern "C" {
@@ -153,15 +172,29 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "%d algorithms, or no preference", wanted);
     const Problem p = problem_of(operation, a, b, c, d);
     if (cublasStatus_t status = check_problem(p)) return status;
-    const Algorithm chosen = choose(p, *preferred);
-    results[0] = {};
-    memcpy(&results[0].algo, &chosen, sizeof chosen);
-    results[0].workspaceSize = chosen.workspace;
-    results[0].state = CUBLAS_STATUS_SUCCESS;
-    results[0].wavesCount = 1;
-    *found = 1;
+    for (; *found < wanted && *found < VARIANTS; ++*found) describe(results[*found], choose(p, *preferred, *found));
     return CUBLAS_STATUS_SUCCESS;
 }
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algorithm,
+                                       cublasLtMatmulHeuristicResult_t *result) {
+    if (!is_handle(handle)) return refuse(CUBLAS_STATUS_NOT_INITIALIZED, "no handle");
+    if (!algorithm || !result) return refuse(CUBLAS_STATUS_INVALID_VALUE, "the algorithm or its result is NULL");
+    const Problem p = problem_of(operation, a, b, c, d);
+    if (cublasStatus_t status = check_problem(p)) return status;
+    Algorithm chosen;
+    memcpy(&chosen, algorithm, sizeof chosen);
+    if (cublasStatus_t status = check_choice(p, chosen)) return status;
+    describe(*result, chosen);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+size_t cublasLtGetVersion(void) { return CUBLAS_VERSION; }
+
+// For tests: how many products were asked for by that variant.
+uint64_t standin_products(int variant) { return products[variant]; }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
@@ -176,10 +209,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     const Addresses at = {a, b, c, d};
     const Scalars scalars = {*(const float *)alpha, *(const float *)beta};
     if (cublasStatus_t status = check_addresses(p, at, scalars)) return status;
-    Algorithm chosen = choose(p, Preference()); // of the default preferences, where none is given
+    Algorithm chosen = choose(p, Preference(), 0); // of the default preferences, where none is given
     if (algorithm) memcpy(&chosen, algorithm, sizeof chosen);
     if (cublasStatus_t status = check_algorithm(p, at, chosen)) return status;
     if (cublasStatus_t status = check_workspace(chosen, workspace, workspace_bytes)) return status;
+    products[chosen.variant]++;
+    take_time(chosen, stream);
     multiply({*p.operation, *p.a, *p.b, *p.c, *p.d, at, scalars, (int)inner_size(p),
               chosen.workspace ? (uint64_t *)workspace : nullptr, __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED)},
              stream);

@@ -38,7 +38,9 @@ struct Algorithm {
     uint64_t problem; // hash of all that it was chosen for
     uint64_t workspace;
     uint32_t alignment[4];
+    uint32_t variant; // its place among the heuristic's proposals
 };
+enum { VARIANTS = 4 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t), "has room in NVIDIA's");
 
 // A product as the descriptors say it. NULL where something else than the descriptor of that kind was given.
@@ -69,6 +71,7 @@ uint64_t hash_of(const Problem &p);
 // Why there is no algorithm for the problem; CUBLAS_STATUS_SUCCESS: there is one.
 cublasStatus_t check_problem(const Problem &p);
 cublasStatus_t check_addresses(const Problem &p, const Addresses &at, const Scalars &scalars);
+cublasStatus_t check_choice(const Problem &p, const Algorithm &algorithm); // whether it was made for this problem
 cublasStatus_t check_algorithm(const Problem &p, const Addresses &at, const Algorithm &algorithm);
 cublasStatus_t check_workspace(const Algorithm &algorithm, const void *workspace, size_t bytes);
 

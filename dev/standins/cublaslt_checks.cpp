@@ -140,10 +140,16 @@ cublasStatus_t check_addresses(const Problem &p, const Addresses &at, const Scal
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t check_algorithm(const Problem &p, const Addresses &at, const Algorithm &algorithm) {
-    if (algorithm.kind != ALGORITHM) return refuse(CUBLAS_STATUS_INVALID_VALUE, "an algorithm that no heuristic gave");
+cublasStatus_t check_choice(const Problem &p, const Algorithm &algorithm) {
+    if (algorithm.kind != ALGORITHM || algorithm.variant >= VARIANTS)
+        return refuse(CUBLAS_STATUS_INVALID_VALUE, "an algorithm that no heuristic gave");
     if (algorithm.problem != hash_of(p))
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "an algorithm that was chosen for another problem");
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t check_algorithm(const Problem &p, const Addresses &at, const Algorithm &algorithm) {
+    if (cublasStatus_t status = check_choice(p, algorithm)) return status;
     const void *addresses[] = {at.a, at.b, at.c, at.d};
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)addresses[i] % algorithm.alignment[i])

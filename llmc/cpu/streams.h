@@ -19,6 +19,9 @@ extern bool host_eager; // LLMC_HOST_STREAMS=eager
 // unless streams are eager. May be NULL.
 extern void (*host_around_tasks)(bool begin);
 
+// For a stand-in whose work would take time: events that are recorded from here on have a time so many seconds later.
+void host_let_time_pass(long seconds);
+
 // Queues run(work), which also frees `work`; NULL is the default stream.
 void host_queue_later(HostStream *stream, void (*run)(void *work), void *work);
 

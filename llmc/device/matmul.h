@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 #include <stdbool.h>
 
+#include "base/error.h"
 #include "device/types.h"
 
 #ifdef __cplusplus
@@ -35,6 +36,12 @@ void matmul_plain(void *d, MatmulOut out, const floatX *a, const floatX *b, int 
 // Allocates the library's handle and workspace (once; later calls do nothing), so that no step does. Returns bytes taken
 // on the device.
 size_t matmul_prepare(void);
+
+// From here on a shape's algorithm is that of the file (matmul_algorithms.h). times: at a shape's first use that the file does
+// not have, on this GPU and with this version of the library, those that cuBLASLt proposes are timed, and the fastest is
+// added to the file; else cuBLASLt's first proposal is taken. Which is the fastest can differ from one timing to the next, and
+// with it the bits: a run has the bits of another only with that one's file. Errors: 2 (also: not the cuda target), 1.
+int matmul_use_algorithms(const char *path, bool times, Error *err);
 
 #ifdef __cplusplus
 }

@@ -286,3 +286,9 @@ extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b,
             product(p);
     });
 }
+
+extern "C" int matmul_use_algorithms(const char *path, bool times, Error *err) {
+    (void)path, (void)times;
+    return fail_input(err,
+                      "--matmul-algorithms: cuBLASLt's algorithms are for the cuda target, this program is the cpu's");
+}

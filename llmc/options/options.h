@@ -42,10 +42,11 @@ typedef struct {
     int64_t max_skipped, on_spike /* ON_SPIKE_* */, checksum_every;
     double spike_deviations;
     int64_t seed;
-    int64_t recompute;      // a Recompute
-    int64_t moments;        // a Moments
-    int64_t master_weights; // a MasterWeights
-    int64_t attention;      // an AttentionBy
+    int64_t recompute;             // a Recompute
+    int64_t moments;               // a Moments
+    int64_t master_weights;        // a MasterWeights
+    int64_t attention;             // an AttentionBy
+    const char *matmul_algorithms; // NULL: none
     bool document_mask, save;
     int64_t threads;    // 0: OMP_NUM_THREADS, or one for each processor
     double peak_tflops; // 0: by the device's name

@@ -192,6 +192,10 @@ const OptionSpec options_table[] = {
         "who computes attention: this program's kernels, or cuDNN (make USE_CUDNN=1), which needs --document-mask off "
         "and takes a workspace that grows with the square of --seq-len; with cudnn-nondeterministic it takes less, "
         "but every run has other bits"),
+    TEXT(matmul_algorithms, "matmul-algorithms", 0, RESULT, "FILE",
+         "for the cuda build: a file of cuBLASLt's algorithms by GPU, version and shape. What it lacks is timed at its "
+         "first use and added, by a single rank; several ranks only read it. Only runs with the same file have the "
+         "same bits. Without it cuBLASLt's first proposal is used, which is the same in every run"),
     OPTION(threads, "threads", 0, NONE, TYPE_INTEGER, .value = "N", .unit = "threads", .initial = "0", .min = 0,
            .max = 4096, .own = true,
            .help = "for the cpu build; 0: OMP_NUM_THREADS, or one per processor, divided among the ranks of a machine"),

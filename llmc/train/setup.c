@@ -7,6 +7,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "device/device.h"
+#include "device/matmul.h"
 #include "device/threads.h"
 #include "loader/shard.h"
 #include "model/llama3_weights.h"
@@ -149,7 +150,9 @@ static int create_model(Trainer *t, Error *err) {
                       .average = o->average_from > 0,
                       .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
     task_set_loss(&shape, o);
-    int code = llama3_create(&t->model, &t->run.config, &shape, err);
+    int code = 0;
+    if (o->matmul_algorithms) code = matmul_use_algorithms(o->matmul_algorithms, t->run.team.size == 1, err);
+    if (!code) code = llama3_create(&t->model, &t->run.config, &shape, err);
     if (!code) code = guard_open(&t->guard, &t->run, &t->state, t->model, &t->saver, err);
     if (code || !o->sample_every || !team_leads(&t->run.team)) return code;
     return sample_open(&t->sampling, t->model, (int)o->sample_tokens, err);

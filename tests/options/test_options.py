@@ -76,6 +76,7 @@ OPTIONS = {
     "master-weights": ("fp32|none", "fp32", None, "result"),
     "recompute": ("none|cheap|block", "none", None, "none"),
     "attention": ("own|cudnn|cudnn-nondeterministic", "own", None, "result"),
+    "matmul-algorithms": ("FILE", None, None, "result"),
     "threads": ("N", "0", "threads", "none"),
     "peak-tflops": ("X", "0", "TFLOP/s", "none"),
     "zero": ("0|1|2", "1", None, "none"),

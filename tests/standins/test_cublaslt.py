@@ -242,6 +242,38 @@ def test_refused_calls(lib, name):
     del given
 
 
+def test_several_proposals(lib):
+    """As many as are wanted and there are; each is taken, and gives the same product. A kept one is checked against its problem."""
+    lt = Lt(lib)
+    results, found = (Result * 8)(), ctypes.c_int(-1)
+    layouts = [lt.layouts[name] for name in "abcd"]
+
+    def propose(wanted):
+        return lt.c.cublasLtMatmulAlgoGetHeuristic(lt.handle, lt.operation, *layouts, lt.preference, wanted, results, ctypes.byref(found))
+
+    assert propose(2) == SUCCESS and found.value == 2
+    assert propose(8) == SUCCESS and found.value == 4
+    assert len({bytes(result.algo) for result in results[:4]}) == 4
+    products = []
+    for result in results[:4]:
+        lt.algorithm = result
+        assert lt.multiply(workspace_bytes=result.workspace) == SUCCESS
+        products.append(lt.result())
+    assert all(torch.equal(product, products[0]) for product in products)
+
+    def check(algorithm, result, handle=lt.handle):
+        return lt.c.cublasLtMatmulAlgoCheck(handle, lt.operation, *layouts, algorithm, result)
+
+    algorithm, result = ctypes.byref(results[1].algo), Result()
+    assert check(algorithm, ctypes.byref(result)) == SUCCESS and result.workspace == results[1].workspace > 0
+    assert check(None, ctypes.byref(result)) == check(algorithm, None) == INVALID_VALUE
+    assert check(ctypes.byref((ctypes.c_uint64 * 8)()), ctypes.byref(result)) == INVALID_VALUE
+    assert check(algorithm, ctypes.byref(result), handle=lt.preference) == NOT_INITIALIZED
+    lt.operate(b=TRANSPOSE)
+    lt.lay("b", rows=lt.n, columns=lt.k, ld=lt.n)
+    assert check(algorithm, ctypes.byref(result)) == INVALID_VALUE, "of another problem"
+
+
 def test_refused_algorithms(lib):
     """None of the heuristic's, one of another problem, and none at all, for which 256 bytes of alignment are taken for granted."""
     lt = Lt(lib)
