@@ -15,16 +15,19 @@ The parts of a step, of N tokens in each of M micro-batches, E parameters, optim
   host          1 microsecond from each kernel to the next, and a pause where the host waits for the loss
   share of peak = the trainer's model FLOPs (6 N weights + 6 N T layers heads head_dim) / (step x peak)
 
-A trip of one warp through an attention loop keeps four parts of a quarter of a multiprocessor busy: the scheduler (1 instruction
-a cycle), the tensor core (mma.sync m16n8k16), the special function unit (4 lanes a cycle, 16 a multiprocessor) and shared memory
-(32 bytes a cycle, 128 a multiprocessor). With W warps a scheduler, as registers and shared memory allow, the trip takes
+A trip of one warp through an attention loop keeps parts of a quarter of a multiprocessor busy: the scheduler (1 instruction a
+cycle), the tensor core (mma.sync m16n8k16), the special function unit (4 lanes a cycle, 16 a multiprocessor), shared memory (32
+bytes a cycle, 128 a multiprocessor) and, where sums pass through global memory, its share of the L2 cache. With W warps a
+scheduler, as registers and shared memory allow, the trip takes
   the busiest part + (all others together) / W
 cycles: a warp alone overlaps nothing, many warps hide all but the busiest part. The formula, the product rates and the copy rates
-are assumptions (ASSUMED says of which); those of the H100 reproduce a review's estimate for commit 7c8f308 (REVIEW).
+are assumptions (ASSUMED says of which); those of the H100 reproduce a review's estimate for commit 7c8f308 (REVIEW). For an RTX
+4090 the product rate is too low, if the 81 % of peak that LLM.Q publishes for a whole step is right.
 
 Not in it: communication (optimizer state is divided, but the ranks' exchange is taken as hidden), clocks that fall under load,
-waves of blocks that do not fill the GPU, caches, the widths of loads in kernels bound by memory (they decide how much is under
-way, which only a measurement shows), evaluation, input. Whether a model fits into memory is scripts/plan.py's matter.
+waves of blocks that do not fill the GPU, tiles that attention reads from the L2 cache, blocks that wait for each other, the
+widths of loads in kernels bound by memory (they decide how much is under way, which only a measurement shows), evaluation,
+input. Whether a model fits into memory is scripts/plan.py's matter.
 """
 
 import argparse
@@ -45,13 +48,13 @@ RESULTS = ROOT / "dev/bench/results/prediction"
 
 # peak: dense bf16 TFLOP/s with fp32 sums, memory: TB/s, both NVIDIA's data sheets' (as scripts/llmplan/gpus.py, which has their
 # source; the RTX 4090's are from the Ada white paper); flops: of a multiprocessor in a cycle at that peak; shared: KB of shared
-# memory of a multiprocessor (CUDA programming guide, "Compute capabilities")
-Device = collections.namedtuple("Device", "arch multiprocessors flops peak memory shared")
+# memory of a multiprocessor (CUDA programming guide, "Compute capabilities"); cache: TB/s of L2, assumed
+Device = collections.namedtuple("Device", "arch multiprocessors flops peak memory shared cache")
 DEVICES = {
-    "h100": Device("sm_90a", 132, 4096, 989, 3.35, 228),
-    "h200": Device("sm_90a", 132, 4096, 989, 4.8, 228),
-    "a100": Device("sm_80", 108, 2048, 312, 2.039, 164),
-    "rtx4090": Device("sm_89", 128, 512, 165.2, 1.008, 100),
+    "h100": Device("sm_90a", 132, 4096, 989, 3.35, 228, 5.5),
+    "h200": Device("sm_90a", 132, 4096, 989, 4.8, 228, 5.5),
+    "a100": Device("sm_80", 108, 2048, 312, 2.039, 164, 4.5),
+    "rtx4090": Device("sm_89", 128, 512, 165.2, 1.008, 100, 5.0),
 }
 PRODUCT_SHARE = {2048: 630 / 989, 4096: 700 / 989}  # of peak, by hidden size, between them in proportion: the review's, H100
 COPY_SHARE = 3.0 / 3.35  # a copy's rate, of the data sheet's memory rate: the review's, H100
@@ -62,7 +65,7 @@ GAP, PAUSE = 1e-6, 1e-4  # seconds from a kernel to the next; in which the GPU w
 ASSUMED = (
     "product rates (H100: 700 TFLOP/s of 989 from hidden size 4096 on, 630 up to 2048; other devices the same share), copy rates "
     "(H100: 3.0 TB/s; others the same share of their memory's), 0.85 of the copy, clocks at the data sheet's peak, overlap in "
-    "attention, gaps between kernels"
+    "attention, the L2 cache's rate, gaps between kernels"
 )
 
 SCHEDULERS, REGISTERS, MAX_WARPS = 4, 65536, {"sm_80": 64, "sm_89": 48, "sm_90a": 64}  # of a multiprocessor; the same source
@@ -93,8 +96,8 @@ def memory_rate(d):
 
 # ---- models
 
-# tokens: of a micro-batch, as far as rows divide them, at least one row; ranks: that divide the optimizer state, as it does not fit
-# one GPU of 80 GB. 0.5B has the shapes of Qwen2.5-0.5B, of which LLM.Q publishes rates
+# tokens: of a micro-batch, as far as rows divide them, at least one row; ranks: that divide the optimizer state, as it does not
+# fit one GPU of 80 GB. 0.5B has the shapes of Qwen2.5-0.5B, of which LLM.Q publishes rates
 Model = collections.namedtuple("Model", "C F L NH NKV HD V tied tokens ranks")
 SMALL = Model(*vs_llmq.SHAPES["0.5B"][0], 16384, 1)
 
@@ -138,14 +141,13 @@ def model_flops(m, T):
 
 # ---- attention
 
-# products: of matrices of scores' shape in the loop. rows: of a warp. staged: rows of HD elements in shared memory, besides four
-# tiles of `columns`, as multiples of the block's rows; stats: bytes for each column
-Loop = collections.namedtuple("Loop", "kernel products rows staged stats")
-WARPS = 4  # of a block, in all of these
-FORWARD = {64: Loop("attention_forward_kernel<ForwardTiles<64>, false>", 2, 32, 1, 0),
-           128: Loop("attention_forward_kernel<ForwardTiles<128>, false>", 2, 16, 1, 0)}  # fmt: skip
-BACKWARD = {HD: [Loop(f"attention_dkv_kernel<Backward<{HD}>, false>", 4, 16, 2, 24),
-                 Loop(f"attention_dq_kernel<Backward<{HD}>, false>", 3, 16, 2, 0)] for HD in (64, 128)}  # fmt: skip
+# products: of matrices of scores' shape in the loop. rows: of a warp; warps: of a block. In shared memory are so many tiles of
+# the block's rows and of its columns, both of HD elements, and `stats` bytes for each column
+Loop = collections.namedtuple("Loop", "kernel products rows warps row_tiles column_tiles stats")
+FORWARD = {64: Loop("attention_forward_kernel<ForwardTiles<64>, false>", 2, 32, 4, 1, 4, 0),
+           128: Loop("attention_forward_kernel<ForwardTiles<128>, false>", 2, 16, 4, 1, 4, 0)}  # fmt: skip
+BACKWARD = {HD: [Loop(f"attention_dkv_kernel<Backward<{HD}>, false>", 4, 16, 4, 2, 4, 24),
+                 Loop(f"attention_dq_kernel<Backward<{HD}>, false>", 3, 16, 4, 2, 4, 0)] for HD in (64, 128)}  # fmt: skip
 
 
 def columns(loop, trip, HD):
@@ -156,14 +158,14 @@ def columns(loop, trip, HD):
 def shared_bytes(loop, trip, HD):
     """Of a block, as the launchers ask for them."""
     wide = columns(loop, trip, HD)
-    return (loop.staged * loop.rows * WARPS + 4 * wide) * HD * 2 + loop.stats * wide
+    return (loop.row_tiles * loop.rows * loop.warps + loop.column_tiles * wide) * HD * 2 + loop.stats * wide
 
 
-def warps_resident(d, registers, shared):
-    """On one scheduler, of blocks of WARPS warps with so many registers a thread and bytes of shared memory."""
+def warps_resident(d, warps, registers, shared):
+    """On one scheduler, of blocks of so many warps, registers a thread and bytes of shared memory."""
     of_a_warp = -(-registers * 32 // 256) * 256
-    blocks = min(REGISTERS // (of_a_warp * WARPS), d.shared * 1024 // (shared + 1024), MAX_WARPS[d.arch] // WARPS)
-    return blocks * WARPS / SCHEDULERS
+    blocks = min(REGISTERS // (of_a_warp * warps), d.shared * 1024 // (shared + 1024), MAX_WARPS[d.arch] // warps)
+    return blocks * warps / SCHEDULERS
 
 
 def trip_parts(d, loop, trip, HD):
@@ -171,11 +173,12 @@ def trip_parts(d, loop, trip, HD):
     wide = columns(loop, trip, HD)
     slots, shared = trip["slots"], trip["shared"]
     if trip["copy_loop"]:  # an inner loop, which counts once: as often as two tiles of 16-byte copies need
-        again = 2 * wide * HD * 2 / 16 / (32 * WARPS) / trip["copies"] - 1
+        again = 2 * wide * HD * 2 / 16 / (32 * loop.warps) / trip["copies"] - 1
         slots += again * trip["copy_loop"]
         shared += again * trip["copies"] * 16
     mma = MMA_FLOPS * SCHEDULERS / d.flops / MMA_SHARE[d.arch]
-    return {"issue": slots, "matrix": trip["matrix"] * mma, "mufu": trip["mufu"] * 32 / 4, "shared": shared}
+    cache = trip.get("global_", 0) * 32 * d.multiprocessors * SCHEDULERS * clock(d) / (1e12 * d.cache)
+    return {"issue": slots, "matrix": trip["matrix"] * mma, "mufu": trip["mufu"] * 32 / 4, "shared": shared, "cache": cache}
 
 
 def trip_cycles(parts, warps):
@@ -191,7 +194,7 @@ def trips(T, rows, wide):
 def attention_seconds(d, record, loop, m, B, T):
     row = record[loop.kernel, d.arch]
     trip = row["trip"]
-    warps = warps_resident(d, row["registers"], row["shared"] + shared_bytes(loop, trip, m.HD))
+    warps = warps_resident(d, loop.warps, row["registers"], row["shared"] + shared_bytes(loop, trip, m.HD))
     if warps < 1:
         raise ValueError(f"{loop.kernel}: no block fits a multiprocessor of {d.arch}")
     of_all = B * m.NH * m.L * trips(T, loop.rows, columns(loop, trip, m.HD))

@@ -130,9 +130,9 @@ def matrix_count(body, indices):
 
 USEFUL = re.compile(r"[A-Z]*MMA\.\d|MUFU|LDGSTS")
 # slots: instructions, each of which takes an issue slot; matrix, mufu: those of the tensor cores and of the special function
-# unit; shared: bytes that a thread moves to and from shared memory; copies: LDGSTS among them; copy_loop: instructions of inner
-# loops that copy, which count once however often they run
-Trip = collections.namedtuple("Trip", "slots matrix mufu shared copies copy_loop")
+# unit; shared, global_: bytes that a thread moves to and from shared memory, and to and from global memory but for copies;
+# copies: LDGSTS, from one to the other; copy_loop: instructions of inner loops that copy, which count once however often they run
+Trip = collections.namedtuple("Trip", "slots matrix mufu shared global_ copies copy_loop")
 
 
 def usual_trip(body, loop):
@@ -147,8 +147,8 @@ def usual_trip(body, loop):
     kinds = [memory_kind(body[i].operation) or "" for i in path]
     mufu = sum(body[i].operation.startswith("MUFU") for i in path)
     copies = sum(is_copy(body[i]) for i in path)
-    shared, of_loops = sum(map(shared_bytes, kinds)), len(looped.intersection(path))
-    return Trip(len(path), matrix_count(body, path), mufu, shared, copies, of_loops)
+    shared, global_ = (sum(bytes_moved(kind, names) for kind in kinds) for names in (SHARED, GLOBAL))
+    return Trip(len(path), matrix_count(body, path), mufu, shared, global_, copies, len(looped.intersection(path)))
 
 
 def best_path(body, loop, useful):
@@ -170,9 +170,12 @@ def is_copy(instruction):
     return instruction.operation.startswith("LDGSTS")
 
 
-def shared_bytes(kind):
-    """Bytes a thread of an access as memory_kind() calls it, if it is one to shared memory; LDSM.x4 gives a thread 16."""
+SHARED, GLOBAL = ("LDSM", "LDS", "STS", "LDGSTS"), ("LDG", "STG", "LD", "ST")
+
+
+def bytes_moved(kind, names):
+    """Bytes a thread of an access as memory_kind() calls it, if it is one of those named; LDSM.x4 gives a thread 16."""
     name, _, width = kind.partition(".")
-    if name == "LDSM":
-        return 4 * int(width[1:])
-    return int(width) // 8 if name in ("LDS", "STS", "LDGSTS") else 0
+    if name not in names:
+        return 0
+    return 4 * int(width[1:]) if name == "LDSM" else int(width) // 8

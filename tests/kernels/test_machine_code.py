@@ -143,7 +143,7 @@ def test_loops_are_those_of_the_control_flow(monkeypatch):
     assert sorted(map(sorted, sass.loops(body))) == [[1, 2, 3, 4, 5], [3, 4], [6, 7, 10, 11]]
 
 
-# 10 to c0 is the loop; 20 jumps over a mask at 30; a copy loop at 50 and 60, what it leaves at 80; 90 is the work
+# 10 to d0 is the loop; 20 jumps over a mask at 30; a copy loop at 50 and 60, what it leaves at 80; 90 is the work
 TRIPS = """
 \tcode for sm_80
 \t\tFunction : _Z11some_kernelPf
@@ -159,8 +159,9 @@ TRIPS = """
         /*0090*/                   HMMA.16816.F32.BF16 R4, R4, R8, R4 ;
         /*00a0*/                   MUFU.EX2 R4, R4 ;
         /*00b0*/                   STS [R1], R4 ;
-        /*00c0*/               @P4 BRA 0x10 ;
-        /*00d0*/                   EXIT ;
+        /*00c0*/                   STG.E.64 desc[UR4][R2.64], R4 ;
+        /*00d0*/               @P4 BRA 0x10 ;
+        /*00e0*/                   EXIT ;
 """
 
 
@@ -172,9 +173,9 @@ def trip_of(monkeypatch, listing):
 
 def test_a_usual_trip(monkeypatch):
     trip = trip_of(monkeypatch, TRIPS)
-    assert trip == sass.Trip(slots=10, matrix=1, mufu=1, shared=16 + 16 + 4, copies=1, copy_loop=2)
+    assert trip == sass.Trip(slots=11, matrix=1, mufu=1, shared=16 + 16 + 4, global_=8, copies=1, copy_loop=2)
     trip = trip_of(monkeypatch, TRIPS.replace("@P2 BRA 0x50", "@P2 MOV R1, R1"))  # then the second copy is one like the first
-    assert trip == sass.Trip(slots=11, matrix=1, mufu=1, shared=16 + 2 * 16 + 4, copies=2, copy_loop=0)
+    assert trip == sass.Trip(slots=12, matrix=1, mufu=1, shared=16 + 2 * 16 + 4, global_=8, copies=2, copy_loop=0)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 import launches
 import llmc
+import llmplan.predict
 import machine_code
 import predict
 
@@ -39,27 +40,33 @@ def test_counts_by_hand():
 
 
 def test_the_trainers_flops():
-    """The 8B of README: 8.03e9 parameters, of which the embedding is in no product."""
-    m = predict.models()["8B"]
+    """8B has 8.03e9 parameters, of which the embedding is in no product; FLOPs are those that plan.py counts, as the trainer does."""
+    m, config = predict.models()["8B"], json.loads((llmc.ROOT / "configs/llama3.1_8b.json").read_text())
     assert predict.parameters(m) == 8030261248
     assert predict.model_flops(m, 0) == 6 * (8030261248 - 128256 * 4096)
+    assert predict.model_flops(m, 4096) == llmplan.predict.ModelCosts(config, 4096).flops
 
 
 def test_attention_by_hand(record):
     d = predict.device_named("a100")
     # warps of 16 queries, tiles of 64 keys: four warps see one tile, four see two, and those of the last 20 tokens three
     assert predict.trips(148, 16, 64) == 4 * 1 + 4 * 2 + 2 * 3
-    loop, trip = predict.FORWARD[128], dict(slots=700, matrix=128, mufu=34, shared=1200, copies=16, copy_loop=0)
+    loop = predict.Loop("", 2, 16, 4, 1, 4, 0)
+    trip = dict(slots=700, matrix=128, mufu=34, shared=1200, global_=0, copies=16, copy_loop=0)
     assert predict.columns(loop, trip, 128) == 64
-    assert predict.trip_parts(d, loop, trip, 128) == {"issue": 700, "matrix": 128 * 8, "mufu": 34 * 8, "shared": 1200}
+    assert predict.trip_parts(d, loop, trip, 128) == {"issue": 700, "matrix": 128 * 8, "mufu": 34 * 8, "shared": 1200, "cache": 0}
+    # 128 bytes of each of 32 lanes, of the 4.5 TB/s that 432 schedulers at 1.41 GHz share
+    cache = predict.trip_parts(d, loop, trip | dict(global_=128), 128)["cache"]
+    assert cache == pytest.approx(4096 * 432 * 1.41e9 / 4.5e12, rel=1e-3)
     # an inner loop of 218 instructions for 8 copies a thread, of 16 that two tiles of 64 x 128 bf16 need
     looped = predict.trip_parts(d, loop, trip | dict(copies=8, copy_loop=218), 128)
     assert (looped["issue"], looped["shared"]) == (700 + 218, 1200 + 8 * 16)
     assert predict.trip_cycles({"issue": 700, "matrix": 1024, "mufu": 272, "shared": 1200}, 2) == 1200 + (700 + 1024 + 272) / 2
     # 225 registers: 7,424 for a warp, 2 blocks of 4 by registers; 80 KB: 2 by A100's shared memory, 1 by the RTX 4090's
     assert predict.shared_bytes(loop, trip, 128) == (64 + 4 * 64) * 128 * 2
-    assert predict.warps_resident(d, 225, 81920) == 2
-    assert predict.warps_resident(predict.device_named("rtx4090"), 225, 81920) == 1
+    assert predict.warps_resident(d, 4, 225, 81920) == 2
+    assert predict.warps_resident(predict.device_named("rtx4090"), 4, 225, 81920) == 1
+    assert predict.warps_resident(d, 8, 225, 81920) == 2 and predict.warps_resident(d, 8, 255, 40000) == 2
 
 
 def test_shared_memory_is_the_launchers(record):
@@ -73,7 +80,7 @@ def test_shared_memory_is_the_launchers(record):
     for HD in (64, 128):
         for loop in (predict.FORWARD[HD], *predict.BACKWARD[HD]):
             trip = record[loop.kernel, "sm_80"]["trip"]
-            expected = (32 * predict.WARPS, predict.shared_bytes(loop, trip, HD))
+            expected = (32 * loop.warps, predict.shared_bytes(loop, trip, HD))
             assert largest[loop.kernel] == expected, loop.kernel
 
 
