@@ -10,7 +10,8 @@
 #   program        test_llama3: the whole model against the oracle
 #   accuracy       dev/bench/accuracy.py: attention and products at the shapes of 1B and 8B beside PyTorch's: errors, rates
 #   bench_kernels  dev/bench/kernels.py at the shapes of 8B: each kernel's share of the device's measured ceilings
-#   step_1b        15 steps of Llama 3.2 1B on rows of 4096 synthetic tokens: tokens per second, share of peak
+#   step_1b        15 steps of Llama 3.2 1B on rows of 4096 synthetic tokens: tokens per second, share of peak; 8 more with
+#                  cuBLASLt's algorithms timed
 #   build_fp32     waits for the build in the background
 #   tests          tests of the kernels and of the model by pytest: each file a process, eight at once
 #   training       the loss falls; a second run, and one stopped and resumed, give the same bits
