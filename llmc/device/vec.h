@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "device/types.h"
 
@@ -60,8 +61,18 @@ template <int N> __forceinline__ void pack(Pack<__nv_bfloat16, N> &to, const flo
     host_float_to_bf16<N>(to.v, from);
 }
 #else
-// a copy, which is one access: what stands behind a reference nvcc reads element by element
+// A copy, which is one access: what stands behind a reference nvcc reads element by element.
 template <typename T> __device__ __forceinline__ T access_as(const void *p) { return *(const T *)p; }
+// One instruction an element: a bf16 is the upper half of a float, and two of them share a register.
+template <int N> __device__ __forceinline__ void unpack(float (&to)[N], const Pack<__nv_bfloat16, N> &from) {
+    uint32_t pairs[N / 2];
+    memcpy(pairs, &from, sizeof pairs);
+    EACH_ELEMENT
+    for (int i = 0; i < N / 2; i++) {
+        to[2 * i] = __uint_as_float(pairs[i] << 16);
+        to[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+}
 #endif
 
 template <int N, typename T> __device__ __forceinline__ void load_vec(float (&to)[N], const T *from) {
