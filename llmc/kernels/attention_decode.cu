@@ -208,8 +208,11 @@ __device__ __forceinline__ void attend_split(float *memory, Partial partial, con
     }
 }
 
+// Blocks that a multiprocessor is to have at once: with as many registers as that leaves nvcc spills none.
+template <int G> constexpr int RESIDENT = G == 8 ? 3 : G == 2 || G == 3 ? 6 : 5;
+
 template <int G, int THREADS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, RESIDENT<G>)
     split_kernel(Partial partial, const floatX *qkv, CacheLayout cache, NewTokens tokens, float scale) {
     if constexpr (THREADS > 1) {
         SHARED_DYNAMIC(float, memory);
@@ -231,10 +234,11 @@ __global__ void combine_kernel(floatX *out, Partial partial, const int *position
         float m = stats[0], l = 0.0f, sum[CHUNK] = {};
         for (int split = 1; split < splits; split++) m = max(m, stats[2 * split]);
         for (int split = 0; split < splits; split++) {
-            const float weight = fast_exp2(stats[2 * split] - m);
-            float o[CHUNK];
+            float of_split[2], o[CHUNK];
+            load_vec(of_split, stats + 2 * split);
             load_vec(o, outputs + (size_t)split * HD + at);
-            l += weight * stats[2 * split + 1];
+            const float weight = fast_exp2(of_split[0] - m);
+            l += weight * of_split[1];
             EACH_ELEMENT
             for (int e = 0; e < CHUNK; e++) sum[e] += weight * o[e];
         }
