@@ -7,21 +7,6 @@
 
 enum { ADAMW_BLOCK = 256, WIDTH = 4 };
 
-__device__ __forceinline__ void update_vec(floatX *params, float *master, float *m, float *v, const float *grads,
-                                           const AdamWFactors &f) {
-    float w[WIDTH], mean[WIDTH], square[WIDTH], g[WIDTH];
-    load_vec(w, master);
-    load_vec(mean, m);
-    load_vec(square, v);
-    load_vec(g, grads);
-    EACH_ELEMENT
-    for (int k = 0; k < WIDTH; k++) adamw_element(w[k], mean[k], square[k], g[k], f);
-    store_vec(master, w);
-    store_vec(m, mean);
-    store_vec(v, square);
-    store_vec(params, w);
-}
-
 __global__ void __launch_bounds__(ADAMW_BLOCK)
     adamw_kernel(floatX *params, float *master, float *m, float *v, const float *grads, const int *apply,
                  const float *grad_norm, const AdamWStep *step, bool decay, size_t n) {
@@ -29,16 +14,22 @@ __global__ void __launch_bounds__(ADAMW_BLOCK)
     size_t i = ((size_t)blockIdx.x * ADAMW_BLOCK + threadIdx.x) * WIDTH;
     if (i >= n) return;
     AdamWFactors f = adamw_factors(*step, *grad_norm, decay);
-    if (i + WIDTH <= n) return update_vec(params + i, master + i, m + i, v + i, grads + i, f);
-    for (; i < n; i++) { // the last n % WIDTH
-        adamw_element(master[i], m[i], v[i], grads[i], f);
-        from_float(params[i], master[i]);
-    }
+    float w[WIDTH], mean[WIDTH], square[WIDTH], g[WIDTH];
+    load_vec(w, master + i);
+    load_vec(mean, m + i);
+    load_vec(square, v + i);
+    load_vec(g, grads + i);
+    EACH_ELEMENT
+    for (int k = 0; k < WIDTH; k++) adamw_element(w[k], mean[k], square[k], g[k], f);
+    store_vec(master + i, w);
+    store_vec(m + i, mean);
+    store_vec(v + i, square);
+    store_vec(params + i, w);
 }
 
 extern "C" void adamw_update(floatX *params, float *master, float *m, float *v, const float *grads, const int *apply,
                              const float *grad_norm, const AdamWStep *step, bool decay, size_t n, cudaStream_t stream) {
-    assert(are_aligned(16, master, m, v, grads) && are_aligned(sizeof(floatX) * WIDTH, params));
+    assert(n % WIDTH == 0 && are_aligned(16, master, m, v, grads) && are_aligned(sizeof(floatX) * WIDTH, params));
     if (n == 0) return;
     unsigned blocks = (unsigned)((n + ADAMW_BLOCK * WIDTH - 1) / (ADAMW_BLOCK * WIDTH));
     launch_pointwise(adamw_kernel, dim3(blocks), dim3(ADAMW_BLOCK), stream, params, master, m, v, grads, apply,

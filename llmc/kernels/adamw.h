@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-// One step of torch.optim.AdamW (decay decoupled) after clip_grad_norm_, on n weights:
+// One step of torch.optim.AdamW (decay decoupled) after clip_grad_norm_, on n weights, a multiple of 4:
 // master, m, v [n] are updated, params [n] = master rounded to floatX. decay: whether weight_decay applies to these.
 // grads [n] fp32; apply [1], grad_norm [1] and step [1] in device memory. Nothing changes if *apply is 0.
 // fp32 pointers are 16-byte aligned, params to four elements.

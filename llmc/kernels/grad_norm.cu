@@ -24,6 +24,7 @@ __device__ __forceinline__ float sum_in_block(const float *x, size_t begin, size
         EACH_ELEMENT
         for (int k = 0; k < COUNT; k++) sum[k] += term(value[k]);
     }
+#pragma unroll 1
     for (; i < end; i++) sum[0] += term(x[i]); // what is left, by one thread: the others are past the end
     return block_sum<THREADS>(sum_vec(sum));
 }
@@ -39,10 +40,7 @@ __global__ void norm_of_squares_kernel(float *norm, const float *sum) { *norm = 
 
 __global__ void __launch_bounds__(SUM_BLOCK) add_gradients_kernel(float *to, const float *from, size_t n) {
     const size_t i = ((size_t)blockIdx.x * SUM_BLOCK + threadIdx.x) * WIDTH;
-    if (i + WIDTH > n) {
-        for (size_t k = i; k < n; k++) to[k] += from[k]; // the last n % WIDTH
-        return;
-    }
+    if (i >= n) return;
     float sum[WIDTH], more[WIDTH];
     load_vec(sum, to + i);
     load_vec(more, from + i);
@@ -73,7 +71,7 @@ extern "C" void norm_of_squares(float *norm, const float *sum, cudaStream_t stre
 }
 
 extern "C" void add_gradients(float *to, const float *from, size_t n, cudaStream_t stream) {
-    assert(are_aligned(16, to, from));
+    assert(n % WIDTH == 0 && are_aligned(16, to, from));
     if (n == 0) return;
     const unsigned blocks = (unsigned)((n + SUM_BLOCK * WIDTH - 1) / (SUM_BLOCK * WIDTH));
     launch_pointwise(add_gradients_kernel, dim3(blocks), dim3(SUM_BLOCK), stream, to, from, n);

@@ -18,7 +18,7 @@ void sum_squares(float *sum, float *scratch, const float *grads, size_t n, cudaS
 // norm [1] = sqrt(*sum).
 void norm_of_squares(float *norm, const float *sum, cudaStream_t stream);
 
-// to [n] += from [n]. 16-byte aligned.
+// to [n] += from [n], n a multiple of 4. 16-byte aligned.
 void add_gradients(float *to, const float *from, size_t n, cudaStream_t stream);
 
 // sum [1] += sum of losses [n]. 16-byte aligned.

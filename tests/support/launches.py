@@ -44,11 +44,11 @@ class Caller:
 def call_all(lib):
     call = Caller(lib)
     for function in FIXED:
-        call(function, N=2, C=64, F=64, cols=16, width=16, first=0)
+        call(function, N=2, C=64, F=64, n=4, cols=16, width=16, first=0)
     for rounded in (dict(), dict(master=None), dict(master=None, bf16_moments=False)):
         call("adamw_rounded_update", first=0, **rounded)
     # rows of a warp, and of the largest block of each kind
-    for C in (256, 512, 1024, 16384, 32768):
+    for C in (256, 512, 1024, 4096, 8192, 16384, 32768):
         for function in ("rmsnorm_forward", "add_rmsnorm_forward", "rmsnorm_backward"):
             call(function, C=C)
     call("rmsnorm_backward", N=1200, C=16)  # more groups of rows than are added in one go
