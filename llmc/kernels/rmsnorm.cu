@@ -18,8 +18,26 @@
 enum { WARPS = 4 };            // of a block, where a warp has a row
 enum { BLOCK_ROW_CHUNKS = 4 }; // a thread's chunks of a row that a block has
 enum { MAX_BLOCK = 1024, MAX_C = MAX_BLOCK * CHUNK * BLOCK_ROW_CHUNKS };
-enum { KEEPING_BLOCK = 512 }; // the largest whose threads have the registers to keep x and dout in the backward pass
-enum { MAX_GROUPS = 512, MIN_GROUP_ROWS = 32, SEGMENT = 32 }; // of the backward pass
+enum { KEEPING_BLOCK = 128 }; // the largest whose threads have the registers to keep x and dout in the backward pass
+
+// Threads that a multiprocessor is to have at once, which bounds their registers: to 40 in the forward pass where a block of less
+// than MAX_BLOCK has a row, to 80 where a warp has some; in the backward pass to 96 where a block keeps its row, to 168 where a
+// warp keeps several, else to 64.
+template <bool BLOCK_ROW, int THREADS>
+constexpr int FORWARD_RESIDENT = !BLOCK_ROW            ? 768
+                                 : THREADS < MAX_BLOCK ? 1536
+                                                       : 1024;
+template <bool BLOCK_ROW, int THREADS>
+constexpr int BACKWARD_RESIDENT = !BLOCK_ROW                 ? 384
+                                  : THREADS <= KEEPING_BLOCK ? 640
+                                                             : 1024;
+
+// The groups of the backward pass. Their number decides the order in which dweight is added up, so it is the same on all GPUs: as
+// many as leave MIN_GROUP_ROWS to each, and as 103 multiprocessors have at once. A GPU with more of these has fewer groups on
+// each. A CPU needs only as many as keep its cores at work.
+enum { MIN_GROUP_ROWS = 8, MIN_ALONE_ROWS = 32, MAX_GROUPS = 512, MAX_GROUP_THREADS = MAX_GROUPS * 128 };
+
+enum { SEGMENT = 32, SUM_COLUMNS = 32, SUM_THREADS = 128 }; // rows and columns that are added up together
 
 // For the template parameter CHUNKS, the chunks of a row that a thread has: all, however many, as it is its group.
 enum { ALL_CHUNKS = 0 };
@@ -99,8 +117,8 @@ template <int N> __device__ __forceinline__ void squares(float (&square)[N], con
 }
 
 // ADD: the norm of x + branch_out, which is written to `sum`.
-template <bool ADD, bool BLOCK_ROW, int ROWS, int CHUNKS>
-__global__ void __launch_bounds__(BLOCK_ROW ? MAX_BLOCK : WARPS * 32)
+template <bool ADD, bool BLOCK_ROW, int ROWS, int CHUNKS, int THREADS>
+__global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT<BLOCK_ROW, THREADS> / THREADS)
     forward_kernel(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
                    const floatX *weight, int N, int C, float eps) {
     constexpr int WIDE = WIDTH<CHUNKS>;
@@ -122,9 +140,11 @@ __global__ void __launch_bounds__(BLOCK_ROW ? MAX_BLOCK : WARPS * 32)
     float scale[ROWS];
     square.total(scale);
     EACH_ELEMENT
-    for (int r = 0; r < ROWS; r++) scale[r] = fast_rsqrt(fast_divide(scale[r], (float)C) + eps);
-    each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, int c, size_t i, const float(&w)[WIDE]) {
-        if (c == 0) rstd[first + r] = scale[r];
+    for (int r = 0; r < ROWS; r++) {
+        scale[r] = fast_rsqrt(fast_divide(scale[r], (float)C) + eps);
+        if (at.rank == 0 && first + r < N) rstd[first + r] = scale[r];
+    }
+    each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, int, size_t i, const float(&w)[WIDE]) {
         float value[WIDE];
         unpack(value, KEEP ? row[r][KEEP ? k : 0] : access_as<Chunk>((ADD ? sum : x) + i));
         EACH_ELEMENT
@@ -190,7 +210,7 @@ __device__ __forceinline__ void add_gradient(float (&dx)[N], const Pack<floatX, 
 
 // partial [groups, C] = each group's part of dweight.
 template <bool BLOCK_ROW, int ROWS, int CHUNKS, int THREADS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BACKWARD_RESIDENT<BLOCK_ROW, THREADS> / THREADS)
     backward_kernel(floatX *dx, float *partial, const floatX *dout, const floatX *dresidual, const floatX *x,
                     const floatX *weight, const float *rstd, int N, int C, int groups) {
     constexpr int WIDE = WIDTH<CHUNKS>;
@@ -202,86 +222,107 @@ __global__ void __launch_bounds__(THREADS)
     for (int first = at.group * ROWS; first < N; first += groups * ROWS) {
         Chunk row[ROWS][KEEP ? CHUNKS : 1], drow[ROWS][KEEP ? CHUNKS : 1];
         GroupSums<BLOCK_ROW, CHUNKS, ROWS> sums; // of g n
+        float scale[ROWS], along[ROWS];
+        EACH_ELEMENT
+        for (int r = 0; r < ROWS; r++) scale[r] = rstd[min(first + r, N - 1)];
         each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, int c, size_t i, const float(&w)[WIDE]) {
             const Chunk value = access_as<Chunk>(x + i), d = access_as<Chunk>(dout + i);
             if constexpr (KEEP) row[r][k] = value, drow[r][k] = d;
             float product[WIDE];
-            weight_gradient(product, value, d, rstd[first + r]);
+            weight_gradient(product, value, d, scale[r]);
             dweight.add(k, c, product);
             EACH_ELEMENT
             for (int j = 0; j < WIDE; j++) product[j] *= w[j];
             sums.add(r, product);
         });
-        float dot[ROWS];
-        sums.total(dot);
+        sums.total(along);
+        EACH_ELEMENT
+        for (int r = 0; r < ROWS; r++) along[r] = fast_divide(scale[r] * scale[r] * along[r], (float)C);
         each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, int, size_t i, const float(&w)[WIDE]) {
-            const float scale = rstd[first + r], along = fast_divide(scale * scale * dot[r], (float)C);
             const int kept = KEEP ? k : 0;
             float result[WIDE] = {};
             if (dresidual) load_vec(result, dresidual + i);
             add_gradient(result, KEEP ? row[r][kept] : access_as<Chunk>(x + i),
-                         KEEP ? drow[r][kept] : access_as<Chunk>(dout + i), w, scale, along);
+                         KEEP ? drow[r][kept] : access_as<Chunk>(dout + i), w, scale[r], along[r]);
             store_vec(dx + i, result);
         });
     }
     dweight.write(partial + (size_t)at.group * C, at, C);
 }
 
-// A thread adds up to SEGMENT rows, `stride` rows apart, of one chunk of columns: blockIdx.y * SEGMENT and
-// on. to [segments]: row y * to_stride; `to` may be `from`, as each thread writes over a row that only it has
-// read.
-template <bool ACCUMULATE>
-__global__ void sum_segment_kernel(float *to, size_t to_stride, const float *from, size_t stride, int rows, int C) {
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * CHUNK;
-    if (c >= C) return;
-    int first = blockIdx.y * SEGMENT, end = min(first + SEGMENT, rows);
-    float sum[CHUNK] = {};
-    float *target = to + blockIdx.y * to_stride * C + c;
-    if (ACCUMULATE) load_vec(sum, target);
+// sum += `rows` rows of `from`, `stride` elements apart.
+template <int WIDE>
+__device__ __forceinline__ void add_rows(float (&sum)[WIDE], const float *from, int rows, size_t stride) {
 #pragma unroll 4
-    for (int row = first; row < end; row++) {
-        float value[CHUNK];
-        load_vec(value, from + row * stride * C + c);
+    for (int row = 0; row < rows; row++) {
+        float value[WIDE];
+        load_vec(value, from + row * stride);
         EACH_ELEMENT
-        for (int k = 0; k < CHUNK; k++) sum[k] += value[k];
+        for (int i = 0; i < WIDE; i++) sum[i] += value[i];
     }
-    store_vec(target, sum);
 }
 
-// dweight [C] += the sum of the rows of partial [groups, C], which is overwritten.
-static void sum_groups(float *dweight, float *partial, int groups, int C, cudaStream_t stream) {
-    static_assert(MAX_GROUPS <= SEGMENT * SEGMENT, "two stages");
-    dim3 block(128);
-    int columns = ceil_div(C / CHUNK, 128), segments = ceil_div(groups, (int)SEGMENT);
-    if (segments > 1)
-        launch_pointwise(sum_segment_kernel<false>, dim3(columns, segments), block, stream, partial, SEGMENT, partial,
-                         1, groups, C);
-    launch_pointwise(sum_segment_kernel<true>, dim3(columns), block, stream, dweight, 0, partial,
-                     segments > 1 ? SEGMENT : 1, segments > 1 ? segments : groups, C);
+// dweight [C] += the sum of the rows of partial [groups, C], in a block of SUM_COLUMNS columns. Of more than SEGMENT rows each
+// SEGMENT are first added up in place of the first of them.
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) sum_groups_kernel(float *dweight, float *partial, int groups, int C) {
+    constexpr int WIDE = THREADS == 1 ? 16 : 4, LANES = SUM_COLUMNS / WIDE; // a lane has WIDE columns
+    const int stride = groups <= SEGMENT ? 1 : SEGMENT, parts = ceil_div(groups, stride);
+    const int begin = blockIdx.x * SUM_COLUMNS, lanes = min((int)SUM_COLUMNS, C - begin) / WIDE;
+    float *columns = partial + begin;
+    for (int i = threadIdx.x; stride > 1 && i < parts * LANES; i += THREADS) {
+        const int first = i / LANES * SEGMENT, lane = i % LANES;
+        float sum[WIDE] = {}, *to = columns + (size_t)first * C + lane * WIDE;
+        if (lane >= lanes) continue;
+        add_rows(sum, to, min((int)SEGMENT, groups - first), C);
+        store_vec(to, sum);
+    }
+    if constexpr (THREADS > 1) __syncthreads();
+    for (int lane = threadIdx.x; lane < lanes; lane += THREADS) {
+        float sum[WIDE], *to = dweight + begin + lane * WIDE;
+        load_vec(sum, to);
+        add_rows(sum, columns + lane * WIDE, parts, (size_t)stride * C);
+        store_vec(to, sum);
+    }
 }
 
 // Threads of a block that has a row.
 static int row_threads(int C) { return ceil_div(ceil_div(C / CHUNK, (int)BLOCK_ROW_CHUNKS), 32) * 32; }
 
+// The template parameter THREADS for so many: the next power of two from KEEPING_BLOCK on.
+static int most_threads(int C) {
+    int threads = KEEPING_BLOCK;
+    while (threads < row_threads(C)) threads *= 2;
+    return threads;
+}
+
 template <bool ADD, int ROWS, int CHUNKS>
 static void forward_warps(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
                           const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
-    launch((forward_kernel<ADD, false, ROWS, CHUNKS>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0, stream,
-           sum, out, rstd, x, branch_out, weight, N, C, eps);
+    launch((forward_kernel<ADD, false, ROWS, CHUNKS, WARPS * 32>), dim3(ceil_div(N, WARPS * ROWS)), dim3(WARPS * 32), 0,
+           stream, sum, out, rstd, x, branch_out, weight, N, C, eps);
+}
+
+template <bool ADD, int THREADS>
+static void forward_block(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
+                          const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
+    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS, THREADS>), dim3(N), dim3(row_threads(C)), 0, stream, sum,
+           out, rstd, x, branch_out, weight, N, C, eps);
 }
 
 template <bool ADD>
 static void forward(floatX *sum, floatX *out, float *rstd, const floatX *x, const floatX *branch_out,
                     const floatX *weight, int N, int C, float eps, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C && are_aligned(16, sum, out, x, branch_out, weight));
-    if (launch_alone((forward_kernel<ADD, false, 1, ALL_CHUNKS>), dim3(N), stream, sum, out, rstd, x, branch_out,
+    if (launch_alone((forward_kernel<ADD, false, 1, ALL_CHUNKS, 1>), dim3(N), stream, sum, out, rstd, x, branch_out,
                      weight, N, C, eps))
         return;
     if (C <= 256) return forward_warps<ADD, 8, 1>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
     if (C <= 512) return forward_warps<ADD, 4, 2>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
     if (C <= 1024) return forward_warps<ADD, 2, 4>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
-    launch((forward_kernel<ADD, true, 1, BLOCK_ROW_CHUNKS>), dim3(N), dim3(row_threads(C)), 0, stream, sum, out, rstd,
-           x, branch_out, weight, N, C, eps);
+    if (most_threads(C) < MAX_BLOCK)
+        return forward_block<ADD, MAX_BLOCK / 2>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
+    forward_block<ADD, MAX_BLOCK>(sum, out, rstd, x, branch_out, weight, N, C, eps, stream);
 }
 
 template <int ROWS, int CHUNKS>
@@ -311,23 +352,35 @@ extern "C" void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rs
 
 extern "C" size_t rmsnorm_backward_scratch(int C) { return (size_t)MAX_GROUPS * C; }
 
+static int backward_groups(int N, int C) {
+    if (wide_warps()) return min(ceil_div(N, (int)MIN_ALONE_ROWS), (int)MAX_GROUPS);
+    return min(ceil_div(N, (int)MIN_GROUP_ROWS), MAX_GROUP_THREADS / most_threads(C));
+}
+
 extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout,
                                  const floatX *dresidual, const floatX *x, const floatX *weight, const float *rstd,
                                  int N, int C, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C && are_aligned(16, dx, dweight, scratch, dout, dresidual, x, weight));
-    const int groups = min(ceil_div(N, (int)MIN_GROUP_ROWS), (int)MAX_GROUPS);
+    const int groups = backward_groups(N, C), threads = most_threads(C);
+#define BACKWARD(way) way(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream)
     if (launch_alone((backward_kernel<false, 1, ALL_CHUNKS, 1>), dim3(groups), stream, dx, scratch, dout, dresidual, x,
                      weight, rstd, N, C, groups))
         ;
     else if (C <= 256)
-        backward_warps<8, 1>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+        BACKWARD((backward_warps<8, 1>));
     else if (C <= 512)
-        backward_warps<4, 2>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+        BACKWARD((backward_warps<4, 2>));
     else if (C <= 1024)
-        backward_warps<2, 4>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
-    else if (row_threads(C) <= KEEPING_BLOCK)
-        backward_block<KEEPING_BLOCK>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
+        BACKWARD((backward_warps<2, 4>));
+    else if (threads == 128)
+        BACKWARD(backward_block<128>);
+    else if (threads == 256)
+        BACKWARD(backward_block<256>);
+    else if (threads == 512)
+        BACKWARD(backward_block<512>);
     else
-        backward_block<MAX_BLOCK>(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream);
-    sum_groups(dweight, scratch, groups, C, stream);
+        BACKWARD(backward_block<1024>);
+#undef BACKWARD
+    launch_block(sum_groups_kernel, SUM_THREADS, dim3(ceil_div(C, (int)SUM_COLUMNS)), stream, dweight, scratch, groups,
+                 C);
 }

@@ -9,12 +9,12 @@ import compare
 EPS = 1e-5
 # each way a row is laid out over threads (a warp with 8, 4 or 2 rows; a block of up to 512 threads, or more), full and ragged;
 # N not a multiple of the rows a warp takes, and more rows than the backward pass has groups. Of dweight, which the backward pass
-# adds up in two stages: groups that are whole segments of 32, 35 groups, and as many as there can be
+# adds up in segments of 32 groups: one segment, whole ones, part of one at last, and as many groups as there can be
 SHAPES = [(1, 16), (5, 48), (67, 256), (3, 272), (37, 512), (9, 784), (33, 1024), (4, 1040), (3, 4112), (2, 16384)]
 SHAPES += [(3, 16400)]
 WIDE = [(3, 2048), (2, 4096), (2, 8192), (2, 32768)]  # of 1B, 8B and 70B, and the widest
 
-LARGE = WIDE + [(2048, 256), (1100, 64), (1100, 1040), (17000, 1040)]
+LARGE = WIDE + [(2048, 256), (1100, 64), (1100, 1040), (17000, 1040), (300, 4096), (600, 4112), (20, 16384)]
 
 
 def draw(lib, N, C):
