@@ -18,9 +18,27 @@ SLACK = 1.02  # of the instructions in a loop
 FRAMES = {
     "attention_dkv_kernel<Backward<32>, true>": 8,
     "attention_dq_kernel<Backward<32>, true>": 24,
-    "backward_kernel<true, 1, 4, 1024>": 8,
-    "split_kernel<2, 128>": 8,
-    "split_kernel<3, 128>": 8,
+}
+# Loads and stores of two and four bytes in kernels without matrix instructions, which memory bounds: none of tensors, which are
+# read and written 16 bytes at a time (AdamW's parameters 8); only what is a number a row, a token or a launch
+NARROW = {
+    "adamw_kernel": {"LDG.32": 6},  # whether to apply it, the norm, the step's rates
+    "append_kernel": {"LDG.32": 2, "STG.16": 16},  # row and position; a key's elements, which lie KV_CACHE_BLOCK apart
+    "attention_d_kernel<8>": {"STG.32": 4},  # D, a number a row
+    "attention_d_kernel<16>": {"STG.32": 4},
+    "backward_kernel<1>": {"LDG.16": 1, "LDG.32": 5, "STG.32": 1},  # target and its logit, weight, gradient of the loss; loss
+    "backward_kernel<true, 1, 4, 128>": {"LDG.32": 1},  # rstd
+    "combine_kernel": {"LDG.32": 33},  # positions, the splits' maxima
+    "embedding_backward_kernel": {"LDG.32": 13},  # tokens and their order
+    "embedding_forward_kernel": {"LDG.32": 1},  # tokens
+    "forward_kernel<1>": {"LDG.16": 1, "LDG.32": 2, "STG.32": 1},  # target and its logit; loss
+    "forward_kernel<false, true, 1, 4, 512>": {"STG.32": 1},  # rstd
+    "forward_kernel<true, true, 1, 4, 512>": {"STG.32": 1},
+    "rope_kernel": {"LDG.32": 3},  # where documents begin, excluded keys
+    "split_kernel<1, 128>": {"LDG.32": 2, "STG.32": 2},  # position and row; maximum and sum
+    "split_kernel<4, 128>": {"LDG.32": 2, "STG.32": 2},
+    "split_kernel<8, 128>": {"LDG.32": 2, "STG.32": 2},
+    "sum_squares_kernel<256>": {"LDG.32": 1, "STG.32": 1},  # what is left of a count that is no multiple of 4; the block's sum
 }
 MATRIX_KERNEL = re.compile(r"attention_(forward|dq|dkv)_kernel")
 built = pytest.mark.skipif(not any(BUILD.glob("obj/**/*.cu.o")), reason="no build/cuda: make TARGET=cuda")
@@ -76,6 +94,22 @@ def test_hot_kernels_lose_nothing():
     assert unknown == [], "not in the record: dev/bench/machine_code.py makes a new one"
     worse = {key: found for key, row in rows().items() if key in recorded and (found := losses(recorded[key], row))}
     assert worse == {}
+
+
+def too_narrow(kernel, memory):
+    """Accesses of global memory that NARROW does not allow the kernel."""
+    allowed = NARROW.get(kernel, {})
+    found = {kind: count for kind, count in memory.items() if re.fullmatch(r"(LDG|STG)\.(8|16|32)", kind)}
+    return {kind: count for kind, count in found.items() if count > allowed.get(kind, 0)}
+
+
+@built
+def test_tensors_are_accessed_in_wide_units():
+    same_nvcc()
+    bound_by_memory = {key: row for key, row in rows().items() if not row["matrix"]}
+    assert len(bound_by_memory) >= 15
+    assert {key: found for key, row in bound_by_memory.items() if (found := too_narrow(key[0], row["memory"]))} == {}
+    assert set(NARROW) <= {kernel for kernel, _ in rows()}, "no such kernel"
 
 
 @built
@@ -193,3 +227,9 @@ def test_losses_are_found(change, words):
     before = {"matrix": {"HMMA.16816": 2}, "loop": 100, "memory": {"LDG.128": 2, "STG.64": 1}}
     found = losses(before, before | change)
     assert len(found) == (words is not None) and all(words in text for text in found), found
+
+
+def test_narrow_accesses_are_found():
+    assert too_narrow("rope_kernel", {"LDG.128": 6, "LDG.32": 3, "LDS.32": 9, "STG.64": 2}) == {}
+    assert too_narrow("rope_kernel", {"LDG.32": 4, "LDG.16": 1, "STG.8": 1}) == {"LDG.32": 4, "LDG.16": 1, "STG.8": 1}
+    assert too_narrow("swiglu_forward_kernel", {"LDG.32": 1}) == {"LDG.32": 1}
