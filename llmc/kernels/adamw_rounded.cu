@@ -23,9 +23,10 @@ __device__ __forceinline__ float round_bf16(float x, uint32_t random_bits) {
 // x[SPAN] becomes numbers of type T.
 template <typename T>
 __device__ __forceinline__ void round_all(float (&x)[SPAN], const PhiloxWords<COUNTERS> &random, int shift) {
-    if (sizeof(T) == sizeof(float)) return;
-    EACH_ELEMENT
-    for (int k = 0; k < SPAN; k++) x[k] = round_bf16(x[k], random[k % PHILOX_WORDS][k / PHILOX_WORDS] >> shift);
+    if constexpr (sizeof(T) < sizeof(float)) {
+        EACH_ELEMENT
+        for (int k = 0; k < SPAN; k++) x[k] = round_bf16(x[k], random[k % PHILOX_WORDS][k / PHILOX_WORDS] >> shift);
+    }
 }
 
 // Up to SPAN elements, the others 0.

@@ -239,11 +239,14 @@ __global__ void __launch_bounds__(THREADS, BACKWARD_RESIDENT<BLOCK_ROW, THREADS>
         EACH_ELEMENT
         for (int r = 0; r < ROWS; r++) along[r] = fast_divide(scale[r] * scale[r] * along[r], (float)C);
         each_chunk<ROWS, CHUNKS>(at, first, N, C, weight, [&](int r, int k, int, size_t i, const float(&w)[WIDE]) {
-            const int kept = KEEP ? k : 0;
             float result[WIDE] = {};
             if (dresidual) load_vec(result, dresidual + i);
-            add_gradient(result, KEEP ? row[r][kept] : access_as<Chunk>(x + i),
-                         KEEP ? drow[r][kept] : access_as<Chunk>(dout + i), w, scale[r], along[r]);
+            Chunk value, d;
+            if constexpr (KEEP)
+                value = row[r][k], d = drow[r][k];
+            else
+                value = access_as<Chunk>(x + i), d = access_as<Chunk>(dout + i);
+            add_gradient(result, value, d, w, scale[r], along[r]);
             store_vec(dx + i, result);
         });
     }

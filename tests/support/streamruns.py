@@ -81,6 +81,12 @@ class StreamRuns(Finetuning):
         """Nothing but the checkpoints waits for the device after a step."""
         yield self.train(output / "run", steps=2, save_every=1, eval_every=None, val_data=None, eval_batches=None, checksum_every=0)
 
+    def rounded(self, output):
+        """Moments in bf16, no master weights; resumed."""
+        run = {"moments": "bf16", "master_weights": "none"}
+        yield self.train(output / "run", **run)
+        yield self.train(output / "run", **run, steps=5, resume="auto", schedule_steps=3)
+
     def scored(self, output):
         yield self.train(output / "run", config=None, init_from=self.base, eval_only=True, steps=None, train_data=None,
                          warmup_steps=None, lr=None, save_every=None, eval_every=None,
@@ -130,7 +136,7 @@ class StreamRuns(Finetuning):
         """test_llama3, which judges itself."""
         yield 1, [self.build / "test_llama3", "--small", "--seed", 5]
 
-    ALONE = ["pretrain", "saved", "recomputed", "scored", "sft", "lora", "dpo", "reward"]
+    ALONE = ["pretrain", "saved", "recomputed", "rounded", "scored", "sft", "lora", "dpo", "reward"]
     RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "many_collectives", "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]
 
     # ---- running

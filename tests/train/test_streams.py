@@ -32,10 +32,12 @@ NEEDLESS = {
     ("comm/nccl_transport.c", "nccl_wait", "wait->to"): "it times",
     ("comm/nccl_transport.c", "nccl_close", "Synchronize"): "comm_op_destroy has waited for every collective",
 }
-# why no run comes to it
+TIMED = "algorithms are timed with --matmul-algorithms alone: tests/standins/test_matmul_algorithms.py does so, on late streams too"
+# why no run comes to it; function "": any
 NOT_REACHED = {
     "build/cpu": {("comm/mpi_collectives.c", "copy", "Synchronize"): "MPI reads device memory itself where it is the host's"},
-    "build/cuda-on-cpu": {},
+    "build/cuda-on-cpu": {("device/matmul_cublaslt.cu", "", words): TIMED for words in (
+        "cudaEventRecord(start", "cudaEventRecord(end", "cudaEventSynchronize(end", "cudaStreamSynchronize(stream", "cudaMemcpy(before", "cudaMemcpy(p.d")},
 }  # fmt: skip
 
 
@@ -46,7 +48,7 @@ def modes(count, name):
 def is_of(site, row):
     """Whether a table's row is of this call."""
     file, function, words = row
-    return site.place.startswith(f"llmc/{file}:") and site.caller == function and words in site.line
+    return site.place.startswith(f"llmc/{file}:") and function in (site.caller, "") and words in site.line
 
 
 def is_in(table, site):
@@ -108,14 +110,14 @@ def unexplained(build, sites):
 def test_each_call_is_needed(build, runs, sites):
     wanted = unexplained(build, sites)
     for site in wanted if WHOLE else random.Random(SEED).sample(wanted, SAMPLE):
-        reached, noticed = what_notices(runs, site, how_often(5, 10))
+        reached, noticed = what_notices(runs, site, 20)
         print(f"{site} in {site.caller}: {noticed[:150] or 'not noticed'}")
         assert noticed, f"{site}, LLMC_HOST_SKIP={site.skip}: " + ("nothing notices that it is left out" if reached else "no run comes to it")
 
 
 def test_the_tables_are_of_this_code(build, sites):
     rows = [row for row in NEEDLESS if "nccl" not in row[0] or "cuda" in build]
-    assert [row for row in [*rows, *NOT_REACHED[build]] if sum(is_of(s, row) for s in sites) != 1] == []
+    assert [row for row in [*rows, *NOT_REACHED[build]] if not any(is_of(s, row) for s in sites)] == []
     assert {s.function for s in sites} >= {"cudaStreamSynchronize", "cudaEventRecord", "cudaEventSynchronize"}
     assert SAMPLE < len(unexplained(build, sites)) < len(sites)
 
