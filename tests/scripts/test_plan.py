@@ -306,4 +306,4 @@ def test_an_unusable_library_is_said(monkeypatch, tmp_path, name):
     (tmp_path / "no library").write_text("text")
     monkeypatch.setattr(library, "library_path", lambda precision: tmp_path / name if " " in name else name)
     with pytest.raises(library.InputError, match="cannot be used, run make"):
-        library.Planner(tmp_path / "config.json", "bf16")
+        library.Planner(tmp_path / "config.json", "bf16", {})
