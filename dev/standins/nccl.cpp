@@ -228,8 +228,8 @@ extern "C" ncclResult_t ncclCommAbort(ncclComm_t handle) {
     if (!handle) return ncclSuccess;
     auto comm = find(handle);
     if (!comm) return not_a_comm("CommAbort", handle);
+    forget(comm); // before the waiting ends: whoever it kept finds the communicator gone
     meeting_abort(&comm->meeting);
-    forget(comm);
     return ncclSuccess;
 }
 

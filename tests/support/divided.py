@@ -51,8 +51,8 @@ def comparisons_job(lib, spec, **changes):
 def by_ranks(jobs, count, folder):
     """What each rank has at the end of each job: [job][rank]. One start of the ranks for all jobs."""
     torch.save(jobs, folder / "jobs.pt")
-    done = ranks.run([sys.executable, WORKER, folder], ranks=count, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = ranks.run([sys.executable, WORKER, folder], ranks=count, timeout=600)
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     return list(zip(*(torch.load(folder / f"rank_{i}.pt", weights_only=False) for i in range(count))))
 
 
