@@ -61,7 +61,7 @@ def test_a_script_called_by_a_link(tmp_path, version):
 
 @pytest.mark.parametrize("name", ["quickstart", "finetune_demo"])
 def test_scripts_without_arguments_refuse_them(name):
-    done = subprocess.run([ROOT / f"scripts/{name}.sh", "--steps"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([ROOT / f"scripts/{name}.sh", "--steps"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and not done.stdout and f"{name}: argument '--steps', expected none" in done.stderr
 
 

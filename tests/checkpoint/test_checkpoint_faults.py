@@ -48,7 +48,7 @@ class Bench:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
 
         command = [self.program, store, step, seed, keep_last, self.tokenizer, parts, averaged, whole_step, keep_every]
-        return subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=60, preexec_fn=limit)
+        return subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=600, preexec_fn=limit)
 
     def fresh(self):
         """A store with step 1."""

@@ -33,7 +33,7 @@ def written(tmp_path_factory):
 
 def loaded(folder, checkpoint, training):
     program = checkpoints.compile_program("load_memory", folder)
-    done = subprocess.run([program, checkpoint, str(int(training))], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program, checkpoint, str(int(training))], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     grown, size = map(int, done.stdout.split())
     print(f"{size / 2**20:.1f} MiB read, peak grew by {grown / 2**20:.1f} MiB")

@@ -36,7 +36,7 @@ def opening(work, model):
 
 
 def outcome(command):
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("inside", ["", "averaged"])

@@ -86,7 +86,7 @@ def test_folders(place, tmp_path, kind):
     for name, command in commands(place, folder, tmp_path / "out").items():
         if "adapter" not in kind and name == "rejection":  # as generate
             continue
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600)
         assert done.returncode == 2, (name, done.stderr)
         said = done.stderr.splitlines()
         assert len(said) == 1 and str(folder) in said[0], (name, said)
@@ -98,7 +98,7 @@ def test_shards_of_a_data_set_are_no_pickles(place, tmp_path):
     for name in ("train_000.bin", "val_000.bin"):
         (tmp_path / name).write_bytes(b"L3SHARD\0")
     for name, command in commands(place, tmp_path, tmp_path / "out").items():
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600)
         assert done.returncode == 2 and str(tmp_path) in done.stderr and "pickle" not in done.stderr, (name, done.stderr)
 
 

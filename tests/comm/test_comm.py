@@ -22,7 +22,7 @@ RESULTS = "reduce_scatter,all_reduce,all_gather,broadcast,groups,order,full_queu
 
 def run(cases, count, precision=EXACT, seed=SEED, transport=None, **options):
     command = [sys.executable, RANK, cases, seed, *([transport] if transport else [])]
-    return ranks.run(command, count, timeout=120, environment={"LLMC_BUILD": str(FOLDERS[precision])}, **options)
+    return ranks.run(command, count, timeout=600, environment={"LLMC_BUILD": str(FOLDERS[precision])}, **options)
 
 
 def passed(cases, count, precision=EXACT, **options):

@@ -119,7 +119,7 @@ def test_mpirun_with_a_program_without_mpi(monkeypatch):
 
 def start_alone(variables):
     command = [sys.executable, llmc.ROOT / "tests/support" / "comm_rank.py", "host", "1"]
-    return subprocess.run(command, env=ranks.alone(variables), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=ranks.alone(variables), capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.skipif("cuda" in hostlib.BUILD, reason="the cuda target has NCCL for this")
@@ -209,7 +209,7 @@ def test_meeting_of_processes():
     port = free_port()
     command = [sys.executable, llmc.ROOT / "tests/support" / "meeting.py", str(port)]
     processes = [subprocess.Popen([*command, str(r), "3"], stdout=subprocess.PIPE, text=True) for r in range(3)]
-    said = {p.communicate(timeout=60)[0].strip() for p in processes}
+    said = {p.communicate(timeout=600)[0].strip() for p in processes}
     assert said == {"(0, '', [b'card 0', b'card 1', b'card 2'])"}
 
 
@@ -217,7 +217,7 @@ def test_under_torchrun():
     """The real one, which listens at MASTER_PORT itself."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(free_port()), llmc.ROOT / "tests/support" / "meeting.py"]
-    done = subprocess.run(command, env=ranks.alone(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=ranks.alone(), capture_output=True, text=True, timeout=600)
     cards = [b"card 0", b"card 1"]
     assert sorted(done.stdout.splitlines()) == [f"{r}: 0  {cards} {r} of 2" for r in range(2)], done.stderr
 

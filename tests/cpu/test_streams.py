@@ -24,7 +24,7 @@ def program(request):
 
 def run(program, case, mode, **environment):
     env = {**os.environ, "LLMC_HOST_STREAMS": mode, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1", **environment}
-    return subprocess.run([program, case], capture_output=True, text=True, timeout=60, env=env)
+    return subprocess.run([program, case], capture_output=True, text=True, timeout=600, env=env)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c not in FAULTS])

@@ -174,7 +174,7 @@ def short(text, number=0):
     return "\n".join(lines)
 
 
-def run_shell(text, folder, timeout=100):
+def run_shell(text, folder, timeout=600):
     """Runs commands there until one fails; what they wrote, and their code."""
     script = "set -euo pipefail; trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR\n" + text
     environment = ranks.alone({**ranks.SETTINGS, "HOME": str(folder), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",

@@ -32,7 +32,7 @@ def test_seeds_and_old_crashes(replay, name):
     files = inputs(name)
     assert len(files) >= 2
     env = {**os.environ, "ASAN_OPTIONS": "max_allocation_size_mb=1024"}
-    done = subprocess.run([replay / name, *files], capture_output=True, text=True, env=env, timeout=60)
+    done = subprocess.run([replay / name, *files], capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines() == [str(path) for path in files]
 

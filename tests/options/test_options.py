@@ -98,7 +98,7 @@ def work(tmp_path_factory):
 
 
 def run(*arguments):
-    return subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=600)
 
 
 def version():

@@ -157,7 +157,7 @@ def test_a_shard_that_one_rank_cannot_read_any_more(work, tmp_path):
     try:
         wait_until((output / "checkpoints/latest").exists, "a checkpoint", process=process)
         os.truncate(other / "train_000.bin", 1000)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     finally:
         ranks.kill(process)
     assert process.returncode in (1, 2) and err.count("\n") == 1, (process.returncode, err)
@@ -169,7 +169,7 @@ def spoilt(work, output, count, spoil, rank, step, code, **changes):
     """A run whose weights are spoilt on one rank; its log and stderr."""
     script = llmc.ROOT / "tests/support" / "trainer_rank.py"
     arguments = work.arguments(**{"steps": 8, "checksum_every": 1, "output": output, **changes})
-    done = ranks.run([sys.executable, script, spoil, rank, step, *arguments], ranks=count, timeout=100)
+    done = ranks.run([sys.executable, script, spoil, rank, step, *arguments], ranks=count, timeout=600)
     print(done.stdout, done.stderr)
     assert done.returncode == code, done.stderr
     return work.log(output), done.stderr

@@ -166,7 +166,7 @@ def test_a_rank_that_dies_is_named(place, launcher, number, words):
             pids = by_rank(process)
             victim = random.randrange(3)
             os.kill(pids[victim], number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=600)
         finally:
             ranks.kill(process)
         print(environment, launcher, victim, err)

@@ -112,7 +112,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path, rank, numb
     try:
         wait_until(lambda: (work.output / "log.jsonl").exists() and len(work.log()) > 20, "20 lines", process=process)
         os.kill(pids(process)[rank], number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     finally:
         ranks.kill(process)
     assert process.returncode == 0 and err == "", (process.returncode, out, err)

@@ -35,7 +35,7 @@ class Runs:
         return [program(PRECISION), *self.work.arguments(**changes)]
 
     def say(self, *command):
-        return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, cwd=self.folder)
+        return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600, cwd=self.folder)
 
     def out(self, *command):
         done = self.say(*command)

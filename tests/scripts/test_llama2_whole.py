@@ -38,7 +38,7 @@ def script(monkeypatch, capsys):
 
 def train(*arguments):
     command = [program(PRECISION), *map(str, arguments), *(["--threads", "1"] if ON_CPU else [])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def plan(*arguments, code=0):
-    done = subprocess.run([sys.executable, PLAN, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, PLAN, *map(str, arguments)], capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr
     return done
 
@@ -48,7 +48,7 @@ def place(tmp_path_factory):
 def printed(work, world, precision="bf16", **options):
     """{category: MiB} as the program's table has it, rounded to 0.1."""
     arguments = work.arguments(steps=1, batch_size=1, seq_len=T, save="off", eval_every=0, overwrite=True, **options)
-    done = ranks.run([trainrun.program(precision), *arguments], ranks=world, timeout=60)
+    done = ranks.run([trainrun.program(precision), *arguments], ranks=world, timeout=600)
     assert done.returncode == 0, done.stderr
     table = done.stdout.split("memory\n", 1)[1]
     rows = re.findall(r"^  (\S.*?) +([\d.]+) MiB +[\d.]+ %$", table, re.M)

@@ -18,7 +18,7 @@ import plot as module  # noqa: E402
 
 
 def plot(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, PLOT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, PLOT, *map(str, arguments)], capture_output=True, text=True, timeout=600)
 
 
 def write_run(folder: Path, end: str = "") -> Path:

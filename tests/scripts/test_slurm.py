@@ -110,7 +110,7 @@ class Cluster:
 
     def call(self, *command, check=True, **more):
         """Its stdout."""
-        done = subprocess.run(command, env={**self.environment, **more}, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, env={**self.environment, **more}, cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert not check or done.returncode == 0, (command, done.stderr)
         return done.stdout
 
@@ -177,7 +177,7 @@ def test_ranks_train_as_under_mpirun(cluster, work, launch, nodes):
     state, code, text = cluster.finish(cluster.submit(work, nodes, launch, steps=4, save="off"), work)
     assert (state, code) == ("COMPLETED", "0:0"), text
     here = work.folder / "here"
-    alone = ranks.run([trainrun.program("fp32"), *work.arguments(steps=4, save="off", output=here)], ranks=2, timeout=60)
+    alone = ranks.run([trainrun.program("fp32"), *work.arguments(steps=4, save="off", output=here)], ranks=2, timeout=600)
     assert alone.returncode == 0, alone.stderr
     assert [line["ranks"] for line in work.log() if "ranks" in line] == [2] * 4
     assert trainrun.losses(work.log()) == trainrun.losses(work.log(here))

@@ -57,7 +57,7 @@ def start(folder, plan, *options, command=("./fake",), more=("--output", "run", 
 
 def run(folder, plan, *options, **more):
     process = start(folder, plan, *options, **more)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     commands = folder / "commands"
     return process.returncode, err.splitlines(), commands.read_text().splitlines() if commands.exists() else []
 
@@ -134,7 +134,7 @@ def test_signals_reach_the_command_and_end_the_restarts(fake, name):
         wait_for_file(fake / "ready")
         wait_until(lambda: children(process), "what watches the command")
         os.kill(process.pid, getattr(signal, "SIG" + name))
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
         assert (fake / "signals").read_text() == expected + "\n"
         assert process.returncode == (3 if code else 0)
         assert err == ("" if code == 0 else f"supervise: stopped by SIG{name}, ended with code 1; newest checkpoint: none\n")
@@ -159,7 +159,7 @@ def test_a_command_that_runs_is_left_alone(fake):
     wait_for_file(fake / "ready")
     time.sleep(6)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
 
 
@@ -167,7 +167,7 @@ def test_a_signal_in_the_pause(fake):
     process = start(fake, ["5 1"], "--pause", "100")
     assert "in 100 s" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 3 and "stopped by SIGTERM before the restart" in err
 
 
@@ -180,7 +180,7 @@ def test_a_signal_while_others_hold_the_lock(fake):
         assert "restart 1 of 10" in process.stderr.readline()
         time.sleep(random.uniform(0, 0.4))
         process.send_signal(signal.SIGUSR1)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 3 and "stopped by SIGUSR1 before the restart" in err
     assert (fake / "commands").read_text().count("\n") == 1
 
@@ -253,6 +253,6 @@ def test_the_program_is_killed_twice_and_ends_with_the_same_bits(tmp_path):
         killed = found[1]
         os.kill(int(killed), signal.SIGKILL)
         seen = os.readlink(latest)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0 and err.count("supervise: restart") == 2 and "code 137" in err, err
     assert [line["weights_checksum"] for line in place.log() if "weights_checksum" in line] == [whole]

@@ -70,7 +70,7 @@ def write_rows(path, rows):
 
 def prepare(*arguments, code=0):
     command = [sys.executable, REPOSITORY + "/data/prepare_eval.py", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 

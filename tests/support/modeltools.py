@@ -12,7 +12,7 @@ class Tool:
         self.name, self.mark, self.path = name, mark, next(iter(llmc.build_folders().values())) / name
 
     def run(self, output, *arguments, more=()):
-        return subprocess.run([self.path, "--output", output, *map(str, [*arguments, *more])], capture_output=True, text=True, timeout=120)
+        return subprocess.run([self.path, "--output", output, *map(str, [*arguments, *more])], capture_output=True, text=True, timeout=600)
 
     def make(self, output, *arguments, more=()):
         """The tensors of the model that it wrote."""

@@ -51,7 +51,7 @@ def compile_only(source, kind="plain"):
     return done
 
 
-def run(path, *arguments, seed=0, timeout=120):
+def run(path, *arguments, seed=0, timeout=600):
     env = dict(os.environ, LLMC_HOST_SEED=str(seed), ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="print_stacktrace=1", TSAN_OPTIONS="halt_on_error=1")
     env.pop("LD_PRELOAD", None)  # the program is linked with its own sanitizer
     return subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, env=env, timeout=timeout)

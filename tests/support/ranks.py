@@ -1,6 +1,6 @@
 """Programs run as several ranks on this machine, by mpirun, or as torchrun starts them.
 
-    done = ranks.run([program, "--steps", "3"], ranks=3, timeout=60)     # .returncode, .stdout, .stderr
+    done = ranks.run([program, "--steps", "3"], ranks=3, timeout=600)     # .returncode, .stdout, .stderr
     process = ranks.start([program], ranks=3); ...; ranks.kill(process)  # for tests of ranks that die
 
 Ranks may outnumber cores: a rank has one thread and waiting gives the core away, unless `environment` says otherwise.
@@ -96,7 +96,7 @@ def kill(process):
     process.wait()
 
 
-def run(command, ranks=2, timeout=60, environment=None, options=(), **popen):
+def run(command, ranks=2, timeout=600, environment=None, options=(), **popen):
     """The completed process of mpirun; subprocess.TimeoutExpired (with what was printed) after `timeout` seconds."""
     process = start(command, ranks, environment, options, **popen)
     try:

@@ -31,7 +31,7 @@ def random_text(rng: random.Random, words: int) -> str:
 
 def run(*arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, script("prepare_data"), *(word if isinstance(word, bytes) else str(word) for word in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def prepare(*arguments) -> None:

@@ -109,7 +109,7 @@ class Workplace:
             shell = f"ulimit -f {limit_file_size}; " + (shell or '"$@"')
         if shell:
             command = ["bash", "-c", shell, "bash", *command]
-        result = subprocess.run(command, capture_output=True, timeout=120, env=os.environ)
+        result = subprocess.run(command, capture_output=True, timeout=600, env=os.environ)
         out, err = (text.decode(errors="replace") for text in (result.stdout, result.stderr))
         print(out, err, file=sys.stderr)
         assert result.returncode == code, (result.returncode, err)
@@ -124,7 +124,7 @@ class Workplace:
             lines = [f"[ {own_rank} = {rank} ] && {{ {line}; exit; }}" for rank, line in different.items()]
             command = ["bash", "-c", "\n".join([*lines, 'exec "$@"']), "bash", *command]
         print(count, "ranks:", " ".join(map(str, command)), start)
-        result = ranks.run(command, ranks=count, timeout=120, **start)
+        result = ranks.run(command, ranks=count, timeout=600, **start)
         print(result.stdout, result.stderr, file=sys.stderr)
         assert result.returncode == code, (result.returncode, result.stderr)
         return result.stdout, result.stderr

@@ -144,7 +144,7 @@ class TwoHosts:
         options = [*self.options(count, forward), *options]
         return ranks.start(command, count, environment, options, [*self.on(0), *map(str, before)], **popen)
 
-    def run(self, command, ranks, timeout=60, environment=None, options=(), **popen):
+    def run(self, command, ranks, timeout=600, environment=None, options=(), **popen):
         """The completed process of mpirun; subprocess.TimeoutExpired (with what was printed) after `timeout` seconds."""
         process = self.start(command, ranks, environment, options, **popen)
         try:

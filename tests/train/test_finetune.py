@@ -261,7 +261,7 @@ def test_stop_while_it_is_computed(work, prefs, tmp_path):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    done = subprocess.run(list(map(str, command)), preexec_fn=leave_signal, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(list(map(str, command)), preexec_fn=leave_signal, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "") and references(prefs) == []
     assert done.stdout.count("stopped before all were computed: none is kept") == 2  # of both sets
 

@@ -99,7 +99,7 @@ def test_same_bits_after_signals(whole, work):
         while turn % 2 == 0 and process.poll() is None and written() <= before:
             time.sleep(0.001)  # until it has gone on
         process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]))
-        out, err = (text.decode() for text in process.communicate(timeout=60))
+        out, err = (text.decode() for text in process.communicate(timeout=600))
         if process.returncode < 0 and out == "":
             continue  # before main
         assert process.returncode == 0 and err == "", (process.returncode, err)
@@ -129,7 +129,7 @@ def stop_until_done(work, count, steps, options):
             while process.poll() is None and written() < before + 1000:
                 time.sleep(0.001)
             process.send_signal(signal.SIGUSR1)  # mpirun passes it on
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=600)
         finally:
             ranks.kill(process)
         assert process.returncode == 0 and err == "", (process.returncode, err)
@@ -184,7 +184,7 @@ def test_time_left_after_resume(work):
     process = work.start(steps=1_000_000, resume="auto", log_every=5)
     wait_for(lambda: len(work.log()) > 330, process)
     process.terminate()
-    out = process.communicate(timeout=60)[0].decode()
+    out = process.communicate(timeout=600)[0].decode()
     line = [line for line in out.splitlines() if line.endswith(" left")][-1]
     seconds_a_step = T * 4 / np.median([line["tokens_per_second"] for line in work.log()[-20:] if "loss" in line])
     hours, minutes = re.search(r"(?:(\d+)d)?(\d+)h(\d+)", line).group(2, 3) if "h" in line else (0, re.search(r"(\d+)m", line)[1])
@@ -220,7 +220,7 @@ def test_kills(work):
         process = work.start(**{**options, "steps": 100_000})
         time.sleep(rng.uniform(0, longest))
         process.kill()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == -signal.SIGKILL and err == b"", (process.returncode, out, err)
         kills += 1
         in_writes += any(p.suffix in (".tmp", ".old") for p in work.output.glob("checkpoints/*"))
@@ -476,7 +476,7 @@ def test_overwrite_keeps_the_old_checkpoints(half):
         process = half.start(steps=100_000, overwrite=True, seed=7)
         wait_for(lambda: len(losses(half.log())) >= 3, process)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         assert snapshot(half.output / "checkpoint") == before
     half.run(steps=2, resume="auto", seed=7)
     assert [line["step"] for line in half.log() if "loss" in line] == [1, 2]
@@ -563,7 +563,7 @@ def test_lock(half):  # row 21
         _, err = half.run(code=2, steps=8, **more)
         assert err.count("\n") == 1 and f"locked by {os.uname().nodename}/{process.pid}" in err
     process.terminate()
-    assert process.communicate(timeout=60)[1] == b"" and process.returncode == 0
+    assert process.communicate(timeout=600)[1] == b"" and process.returncode == 0
     assert not (half.output / "lock").exists()
     steps = [line["step"] for line in half.log() if "loss" in line]
     assert steps == list(range(1, len(steps) + 1))
@@ -586,7 +586,7 @@ def test_usr1_then_term(work):
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
         process.send_signal(number)
     os.kill(process.pid, signal.SIGCONT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0 and err == b""
     assert out.decode().splitlines()[-1] == "to go on: the same options and --resume auto"
     assert newest_step(work.output) == len(losses(work.log()))
@@ -599,7 +599,7 @@ def test_second_signal_leaves_the_checkpoint(work, numbers):
     wait_for(lambda: newest_step(work.output) >= 3, process)
     process.send_signal(numbers[0])
     process.send_signal(numbers[1])
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     # two signals of one number may have become one
     assert process.returncode in (-numbers[0], -numbers[1], 0)
     work.run(resume="auto", steps=newest_step(work.output) + 2, schedule_steps=100_000)
@@ -610,7 +610,7 @@ def test_no_checkpoint_before_the_first_step(half):
     before = snapshot(half.output / "checkpoints")
     process = half.start(steps=100_000, resume="auto")
     process.send_signal(signal.SIGUSR1)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=600)
     if process.returncode == 0 and b"after 6 steps" in out:
         assert snapshot(half.output / "checkpoints") == before
 
@@ -658,7 +658,7 @@ def test_full_disk_while_training(work, small_disk):  # rows 17, 24
     wait_for(lambda: newest_step(output) > int(whole[1].name[5:]), process)
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     process.send_signal(signal.SIGUSR1)
-    out, err = (text.decode() for text in process.communicate(timeout=60))
+    out, err = (text.decode() for text in process.communicate(timeout=600))
     log = work.log(output)
     failed = [line for line in log if "checkpoint_failed" in line]
     assert process.returncode == 0 and err.count("\n") == len(failed)
