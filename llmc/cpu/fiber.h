@@ -49,6 +49,9 @@ uint64_t host_seed();
 // Whether warps are to have lanes where they need none (device/wide_warps.h): LLMC_HOST_LANES=1.
 bool host_lanes();
 
+// Prints a line with kernel and block and ends the program with code 1.
+[[noreturn]] void host_report(const char *message);
+
 // Shared memory of the running block, poisoned when the block begins, with guards that AddressSanitizer knows.
 void *host_shared(size_t bytes);
 void *host_shared_dynamic();

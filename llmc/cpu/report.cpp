@@ -67,6 +67,12 @@ void report_meeting() {
 
 } // namespace fibers
 
+void host_report(const char *message) {
+    const uint3 block = host_block->index;
+    fprintf(stderr, "llmc: kernel %s, block (%u,%u,%u): %s", host_block->kernel, block.x, block.y, block.z, message);
+    fibers::stop();
+}
+
 void host_report_misaligned(const void *address, size_t bytes, const char *access) {
     const uint3 block = host_block->index, thread = host_thread->index;
     fprintf(stderr, "llmc: kernel %s, block (%u,%u,%u): thread (%u,%u,%u): %s at %p, which is not a multiple of %zu",

@@ -110,4 +110,26 @@ template <int K, int COLS> inline void load_a(FragA<float, K> &frag, SharedTile<
     by_instruction::load_a(frag, tile, row0);
 }
 
+template <int K, int COLS>
+inline void load_a_transposed(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile, int col0) {
+    int lane = lane_id();
+    host_check_aligned(tile.data, 16, "ldmatrix reads");
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < K / 8; i++)
+            for (int j = 0; j < 2; j++)
+                memcpy((char *)&frag.a[h][i] + 2 * j, tile.at(8 * i + 2 * (lane % 4) + j, col0 + 8 * h + lane / 4), 2);
+}
+template <int K, int COLS>
+inline void load_a_transposed(FragA<float, K> &frag, SharedTile<float, COLS> tile, int col0) {
+    by_instruction::load_a_transposed(frag, tile, col0);
+}
+
+template <int M, int N, typename T, int COLS>
+inline void product_rows(Acc<N> (&c)[M], SharedTile<T, COLS> a, int row0, SharedTile<T, COLS> b, LLMC_SITE) {
+    FragA<T, COLS> frag[M];
+    for (int m = 0; m < M; m++) load_a(frag[m], a, row0 + 16 * m);
+    zero_all(c);
+    multiply_nt(c, frag, b, LLMC_SITE_ARGS);
+}
+
 #endif

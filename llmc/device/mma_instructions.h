@@ -34,6 +34,23 @@ __device__ __forceinline__ void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile
     }
 }
 
+// Columns col0 to col0 + 15, rows 0 to K - 1: transposed, so that they become A's rows.
+template <int K, int COLS>
+__device__ __forceinline__ void load_a_transposed(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile,
+                                                  int col0) {
+    const int lane = lane_id();
+    const auto place = tile.place(cols_first_row(lane), col0 + cols_first_col(lane));
+#pragma unroll
+    for (int k = 0; k < K; k += 16) {
+        uint32_t r[4];
+        ldmatrix_x4_trans(r, place.at(k, 0));
+        frag.a[0][k / 8] = r[0];
+        frag.a[1][k / 8] = r[1];
+        frag.a[0][k / 8 + 1] = r[2];
+        frag.a[1][k / 8 + 1] = r[3];
+    }
+}
+
 // Columns n to n + 7 of C += A · B over 16 of k; b is B's fragment.
 template <int N, int K>
 __device__ __forceinline__ void mma_tile(Acc<N> &acc, const FragA<__nv_bfloat16, K> &frag, int n, int k, uint32_t b0,
@@ -68,6 +85,35 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<__nv_bflo
         }
 }
 
+// C += A · B^T, where A's rows are those of a tile from row0 on, loaded when they are needed.
+template <int M, int N, int COLS>
+__device__ __forceinline__ void multiply_rows(Acc<N> (&acc)[M], SharedTile<__nv_bfloat16, COLS> a, int row0,
+                                              SharedTile<__nv_bfloat16, COLS> b) {
+    const int lane = lane_id();
+    const auto rows = a.place(row0 + rows_first_row(lane), rows_first_col(lane));
+    const auto cols = b.place(cols_first_row(lane), cols_first_col(lane));
+#pragma unroll
+    for (int k = 0; k < COLS; k += 16) {
+        FragA<__nv_bfloat16, 16> frag[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            uint32_t r[4];
+            ldmatrix_x4(r, rows.at(16 * m, k));
+            frag[m] = {{{r[0], r[2]}, {r[1], r[3]}}};
+        }
+#pragma unroll
+        for (int n = 0; n < N; n += 16) {
+            uint32_t r[4];
+            ldmatrix_x4(r, cols.at(n, k));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma_tile(acc[m], frag[m], n, 0, r[0], r[1]);
+                mma_tile(acc[m], frag[m], n + 8, 0, r[2], r[3]);
+            }
+        }
+    }
+}
+
 template <int K, int COLS>
 __device__ __forceinline__ void load_a(FragA<float, K> &frag, SharedTile<float, COLS> tile, int row0) {
     int lane = lane_id();
@@ -78,6 +124,18 @@ __device__ __forceinline__ void load_a(FragA<float, K> &frag, SharedTile<float, 
 #pragma unroll
             for (int j = 0; j < 2; j++)
                 frag.a[h][j * (K / 8) + i] = *tile.at(row0 + 8 * h + lane / 4, 8 * i + 2 * (lane % 4) + j);
+}
+
+template <int K, int COLS>
+__device__ __forceinline__ void load_a_transposed(FragA<float, K> &frag, SharedTile<float, COLS> tile, int col0) {
+    int lane = lane_id();
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int i = 0; i < K / 8; i++)
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                frag.a[h][j * (K / 8) + i] = *tile.at(8 * i + 2 * (lane % 4) + j, col0 + 8 * h + lane / 4);
 }
 
 // The lanes of a group of four hold a row of A between them: each k is passed round by a shuffle.
@@ -107,6 +165,15 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K>
                 }
             }
         }
+}
+
+template <int M, int N, int COLS>
+__device__ __forceinline__ void multiply_rows(Acc<N> (&acc)[M], SharedTile<float, COLS> a, int row0,
+                                              SharedTile<float, COLS> b) {
+    FragA<float, COLS> frag[M];
+#pragma unroll
+    for (int m = 0; m < M; m++) load_a(frag[m], a, row0 + 16 * m);
+    multiply<false>(acc, frag, b, 0);
 }
 
 } // namespace by_instruction

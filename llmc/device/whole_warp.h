@@ -131,6 +131,11 @@ inline void product_nt(WholeAcc<M, N> &c0, const WholeA<T, M, K> &a0, PlainTile<
     product_nt(c0, a0, b0);
     product_nt(c1, a1, b1);
 }
+template <typename T, int M, int N, int COLS>
+inline void product_rows(WholeAcc<M, N> &c, PlainTile<T, COLS> a, int row0, PlainTile<T, COLS> b) {
+    host_multiply({c.c[0], N, false}, HostMatrix<T>{a.at(row0, 0), COLS, false}, HostMatrix<T>{b.data, COLS, true},
+                  16 * M, N, COLS);
+}
 template <typename T, int M, int N, int K, int COLS>
 inline void multiply_nn(WholeAcc<M, N> &c, const WholeA<T, M, K> &a, PlainTile<T, COLS> b, int col0) {
     host_multiply({c.c[0], N, true}, HostMatrix<T>{a.a[0], K, false}, HostMatrix<T>{b.data + col0, COLS, false}, 16 * M,
