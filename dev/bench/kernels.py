@@ -185,9 +185,10 @@ def attention(bench, s, e):
     B, T, NH, NKV, HD = (s[k] for k in ("B", "T", "NH", "NKV", "HD"))
     qkv, dqkv = bench.normal(B * T, (NH + 2 * NKV) * HD), bench.normal(B * T, (NH + 2 * NKV) * HD)
     out, dout = bench.normal(B * T, NH * HD), bench.normal(B * T, NH * HD)
-    lse, scratch, doc_start = bench.floats(B, NH, T), bench.floats(B, NH, T), token_inputs(bench, s)[2]
-    shape, keep = (B, T, NH, NKV, HD), (qkv, dqkv, out, dout, lse, scratch, doc_start)
+    lse, doc_start, shape = bench.floats(B, NH, T), token_inputs(bench, s)[2], (B, T, NH, NKV, HD)
     given = llmc.AttentionMask(doc_start), llmc.AttentionShape(*shape)
+    scratch = bench.floats(bench.lib.attention_backward_scratch(given[1]))
+    keep = (qkv, dqkv, out, dout, lse, scratch, doc_start)
     flops = 4 * B * NH * T * (T + 1) // 2 * HD
     yield "attention_forward", shape, bench.call("attention_forward", out, lse, qkv, *given), {"flops": flops}, keep
     backward = bench.call("attention_backward", dqkv, scratch, dout, out, qkv, lse, *given)

@@ -23,7 +23,7 @@ RECORD = ROOT / "dev/bench/results/machine-code"
 # Attention for heads of 64 and 128 without excluded keys, RMSNorm of rows of 1040 to 4096 (forward: to 16384), cross-entropy of
 # more than 4096 tokens, decoding with 1, 4 and 8 query heads of a key/value head
 HOT = re.compile(
-    r"attention_forward_kernel<ForwardTiles<(64|128)>, false>|attention_(dq|dkv)_kernel<Backward<(64|128)>, false>|"
+    r"attention_forward_kernel<ForwardTiles<(64|128)>, false>|attention_gradients_kernel<Backward<(64|128)>, false>|"
     r"attention_d_kernel<(8|16)>|split_kernel<(1|4|8), 128>|combine_kernel|append_kernel|"
     r"forward_kernel<(false|true), true, 1, 4, 512>|backward_kernel<true, 1, 4, 128>|sum_groups_kernel<128>|"
     r"(forward|backward)_kernel<1>|swiglu_(forward|backward)_kernel|rope_kernel|embedding_(forward|backward)_kernel|"

@@ -146,8 +146,8 @@ def model_flops(m, T):
 Loop = collections.namedtuple("Loop", "kernel products rows warps row_tiles column_tiles stats")
 FORWARD = {64: Loop("attention_forward_kernel<ForwardTiles<64>, false>", 2, 32, 4, 1, 4, 0),
            128: Loop("attention_forward_kernel<ForwardTiles<128>, false>", 2, 16, 4, 1, 4, 0)}  # fmt: skip
-BACKWARD = {HD: [Loop(f"attention_dkv_kernel<Backward<{HD}>, false>", 4, 16, 4, 2, 4, 24),
-                 Loop(f"attention_dq_kernel<Backward<{HD}>, false>", 3, 16, 4, 2, 4, 0)] for HD in (64, 128)}  # fmt: skip
+DS = 2 * 16 * 8  # bytes of dS for each column of a block
+BACKWARD = {HD: [Loop(f"attention_gradients_kernel<Backward<{HD}>, false>", 5, 16, 8, 2, 3, 24 + DS)] for HD in (64, 128)}
 
 
 def columns(loop, trip, HD):
@@ -226,8 +226,8 @@ def elementwise_bytes(m):
 
 
 def kernels(m):
-    """Launches in a micro-batch: 9 and 18 for each layer."""
-    return 27 * m.L + 20
+    """Launches in a micro-batch: 9 and 17 for each layer."""
+    return 26 * m.L + 20
 
 
 def predict(name, m, T, device, record, step=STEP, accumulate=1):

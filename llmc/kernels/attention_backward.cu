@@ -2,46 +2,55 @@
 //   dV = P^T dO,   dP = dO V^T,   dS = P * (dP - D),   dQ = scale dS K,   dK = scale dS^T Q
 // P is recomputed from S and the log-sum-exp that the forward pass kept: p = exp(s scale - lse).
 //
-// Three kernels, none with atomics: D; dK and dV by tiles of keys, which walk over the queries that see them,
-// of all query heads of the group; dQ by tiles of queries, which walk over the keys they see. Where blocks are wide
-// (device/wide_warps.h) and enough, a block does all tiles of keys one after the other and sums dQ as well: the same additions
-// in the same order.
+// Two kernels: D; all else, five products, by tiles of keys, which walk over the tiles of queries that see them, of all query
+// heads of the group. dK and dV stay with the block; dQ is summed in turns (kernels/attention_dq.h), with no atomics on floats.
+//
+// Turns without waiting: all blocks walk downwards from the last query, so that those of the first keys, which have most to do
+// and start first, pass each tile on to the next block when that comes to it. Where queries walk upwards, as on the CPU, which
+// runs few blocks at once, they would keep the pace of the first.
 #include "kernels/attention.h"
-#include "kernels/attention_gradients.h"
+#include "kernels/attention_dq.h"
 
 namespace {
 
 constexpr bool FP32 = sizeof(floatX) == 4;
 
-// OUT: columns of dK and dV that a block computes; with a head dimension of 256 two blocks share the work,
+// OUT: columns of dQ, dK and dV that a block computes; with a head dimension of 256 two blocks share the work,
 // since the accumulators of one would not fit the registers.
 template <int HeadDim, int M, int Warps, int Cols> struct BackwardTiles : AttentionTiles<HeadDim, M, Warps, Cols> {
-    enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT, ALL_KEYS = 0 };
+    enum { OUT = HeadDim < 128 ? HeadDim : 128, PARTS = HeadDim / OUT, ALL_KEYS = 0, DOWNWARDS = 1 };
 };
 template <int HD> struct Backward;
 template <> struct Backward<32> : BackwardTiles<32, 2, 4, 64> {};
-template <> struct Backward<64> : BackwardTiles<64, 1, 4, 64> {};
-template <> struct Backward<128> : BackwardTiles<128, 1, FP32 ? 2 : 4, 32> {};
+template <> struct Backward<64> : BackwardTiles<64, 1, FP32 ? 4 : 8, 64> {};
+template <> struct Backward<128> : BackwardTiles<128, 1, FP32 ? 2 : 8, 32> {};
 template <> struct Backward<256> : BackwardTiles<256, 1, FP32 ? 1 : 2, FP32 ? 16 : 32> {};
 
-// AllKeys: a block owns all keys of a head, and so can sum dQ too. Five products in place of seven, but fewer blocks.
+// AllKeys: a block owns all keys of a head: fewer blocks, which need no turns.
 template <typename Tiles, bool AllKeys> struct WideBackward : WideWarp<Tiles> {
-    enum { COLS = 64, ALL_KEYS = AllKeys };
+    enum { COLS = 64, ALL_KEYS = AllKeys, DOWNWARDS = 0 };
 };
 
-// What the dK, dV kernel needs to know of each query of a tile, in the order in which a lane holds the
-// columns of an Acc.
+// Key/value heads whose blocks are started together, the first tile of each, then the second: enough to fill a GPU, and few
+// enough for its cache.
+enum { HEADS_AT_ONCE = 8 };
+
+// What the kernel needs to know of each query of a tile, in the order in which a lane holds the columns of an Acc.
 struct QueryStats {
     float *lse; // times log2(e); infinity, which makes p = 0, after the last query
     float *d;
     int *doc; // first position of the query's document
 };
 
-template <typename Tiles> constexpr size_t query_shared() {
-    return tile_bytes<Tiles>(2 * Tiles::ROWS + 4 * Tiles::COLS);
+// Keys, values, two tiles of queries, one of dout; then what QueryStats points to, twice; then dS or the sums of dQ.
+template <typename Tiles> __host__ __device__ constexpr size_t tiles_shared() {
+    return tile_bytes<Tiles>(2 * Tiles::ROWS + 3 * Tiles::COLS);
 }
-template <typename Tiles> constexpr size_t key_shared() {
-    return query_shared<Tiles>() + 2 * 3 * sizeof(float) * Tiles::COLS;
+template <typename Tiles> __host__ __device__ constexpr size_t stats_shared() {
+    return 2 * 3 * sizeof(float) * Tiles::COLS;
+}
+template <typename Tiles> __host__ __device__ constexpr size_t key_shared() {
+    return tiles_shared<Tiles>() + stats_shared<Tiles>();
 }
 
 // ---- D
@@ -52,10 +61,14 @@ enum { D_THREADS = 128, D_ROWS = 4 };
 // One lane does as 32 do, so that it adds in their order.
 template <int LANES>
 __global__ void __launch_bounds__(D_THREADS)
-    attention_d_kernel(float *d, const floatX *dout, const floatX *out, QkvLayout layout, long rows) {
+    attention_d_kernel(float *d, int *counters, long num_counters, const floatX *dout, const floatX *out,
+                       QkvLayout layout, long rows) {
     constexpr int PARTS = LANES == 1 ? 32 : 1;
     const int groups = D_THREADS / LANES, lane = (int)threadIdx.x % LANES;
     const long row0 = (long)blockIdx.x * groups * D_ROWS + threadIdx.x / LANES;
+#pragma unroll 1
+    for (long i = (long)blockIdx.x * D_THREADS + threadIdx.x; i < num_counters; i += (long)gridDim.x * D_THREADS)
+        counters[i] = 0; // for the kernel that follows
     float sum[D_ROWS];
 #pragma unroll
     for (int r = 0; r < D_ROWS; r++) {
@@ -83,7 +96,7 @@ __global__ void __launch_bounds__(D_THREADS)
     }
 }
 
-// ---- dK, dV
+// ---- dQ, dK, dV
 
 // First query after key_last that doesn't see it any more (T if there is none): doc_start doesn't decrease.
 __device__ __forceinline__ int queries_end(const int *doc_start, int key_last, int T) {
@@ -108,16 +121,38 @@ __device__ __forceinline__ SharedExclusion tile_exclusion(const int *excluded, i
     return shared_exclusion<LANES>(excluded, query);
 }
 
-template <typename Scores>
-__device__ __forceinline__ void load_query_stats(const QueryStats &stats, const float *lse, const float *d,
-                                                 const int *doc_start, int query0, int T) {
-    for (int i = (int)threadIdx.x; i < Held<Scores>::COLUMNS; i += (int)blockDim.x) {
-        int query = query0 + Held<Scores>::listed(i);
-        stats.lse[i] = query < T ? lse[query] * LOG2E : INFINITY;
-        stats.d[i] = query < T ? d[query] : 0.0f;
-        stats.doc[i] = doc_start[min(query, T - 1)];
+// Statistics of the queries of a tile, on their way from global to shared memory.
+template <typename Tiles> struct StatsCopy {
+    using Of = Held<typename Tiles::Warp::template Acc<Tiles::M, Tiles::COLS>>;
+    static constexpr int EACH = ceil_div((int)Tiles::COLS, (int)Tiles::THREADS);
+    float lse[EACH], d[EACH];
+    int doc[EACH];
+
+    // global: of the head
+    __device__ __forceinline__ void load(const float *all_lse, const float *all_d, const int *doc_start, int query0,
+                                         int T) {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const int query = query0 + Of::listed(place(i));
+            if (place(i) >= Tiles::COLS) continue;
+            lse[i] = query < T ? all_lse[query] : INFINITY;
+            d[i] = query < T ? all_d[query] : 0.0f;
+            doc[i] = doc_start[min(query, T - 1)];
+        }
     }
-}
+    __device__ __forceinline__ void store(const QueryStats &stats) const {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            if (place(i) >= Tiles::COLS) continue;
+            stats.lse[place(i)] = lse[i] * LOG2E;
+            stats.d[place(i)] = d[i];
+            stats.doc[place(i)] = doc[i];
+        }
+    }
+
+  private:
+    static __device__ __forceinline__ int place(int i) { return recompute((int)threadIdx.x) + i * Tiles::THREADS; }
+};
 
 template <typename Scores>
 __device__ __forceinline__ void softmax_gradients(Scores &p, Scores &ds, ByColumn lse, ByColumn d, float scale) {
@@ -126,47 +161,72 @@ __device__ __forceinline__ void softmax_gradients(Scores &p, Scores &ds, ByColum
     for (int r = 0; r < Of::ROWS; r++) softmax_gradient(Of::row(p, r, 0), Of::row(ds, r, 0), lse, d, scale);
 }
 
-// Gradients of the keys and values of one tile, and what they add to those of the queries if dq sums these.
-template <typename Tiles, bool EXCLUDES, typename DqSums>
-__device__ __forceinline__ void
-key_tile_gradients(floatX *dqkv, DqSums dq, floatX *shared, const floatX *dout, const floatX *qkv, const float *lse,
-                   const float *d, AttentionMask mask, QkvLayout layout, AttentionBlock block, int col0, float scale) {
+// The order in which a block comes to tiles of queries [first, end) of each head of the group: downwards, all heads of a tile
+// one after the other; or upwards, head by head.
+template <bool DOWNWARDS> struct QueryWalk {
+    int first, end, group;
+    int head = 0, tile;
+
+    __device__ QueryWalk(int first_tile, int end_tile, int heads)
+        : first(first_tile), end(end_tile), group(heads), tile(DOWNWARDS ? end_tile - 1 : first_tile) {}
+    // False at the end.
+    __device__ __forceinline__ bool next() {
+        if (DOWNWARDS) {
+            if (++head < group) return true;
+            head = 0;
+            return --tile >= first;
+        }
+        if (++tile < end) return true;
+        tile = first;
+        return ++head < group;
+    }
+};
+
+// Gradients of the keys and values of one tile, and what they add to those of the queries.
+template <typename Tiles, bool EXCLUDES, typename Dq>
+__device__ __forceinline__ void key_tile_gradients(floatX *dqkv, Dq &dq, floatX *shared, const floatX *dout,
+                                                   const floatX *qkv, const float *lse, const float *d,
+                                                   AttentionMask mask, QkvLayout layout, KeyBlock block, float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     using Warp = typename Tiles::Warp;
     using Tile = typename Warp::template Tile<floatX, HD>;
     using Scores = typename Warp::template Acc<M, COLS>;
-    const Tile k_tile = {shared}, v_tile = {shared + ROWS * HD};
-    // two buffers, each with a tile of queries (which = 0) and one of dout (1)
-    auto query_tile = [=](int step, int which) {
-        return Tile{shared + (2 * ROWS + (2 * (step & 1) + which) * COLS) * HD};
-    };
-    auto query_stats = [=](int step) {
-        float *start = (float *)(shared + (2 * ROWS + 4 * COLS) * HD) + (step & 1) * 3 * COLS;
+    const Tile k_tile = {shared}, v_tile = {shared + ROWS * HD}, dout_tile = {shared + 2 * ROWS * HD};
+    auto query_tile = [=](int buffer) { return Tile{shared + (2 * ROWS + (1 + buffer) * COLS) * HD}; };
+    auto query_stats = [=](int buffer) {
+        float *start = (float *)((char *)shared + tiles_shared<Tiles>()) + buffer * 3 * COLS;
         return QueryStats{start, start + COLS, (int *)(start + 2 * COLS)};
     };
 
-    const int T = layout.T, stride = layout.qkv_stride(), group = layout.NH / layout.NKV;
+    const int T = layout.T, stride = layout.qkv_stride(), width = layout.HD;
     const int key0 = block.tile * ROWS, key_last = min(key0 + ROWS, T) - 1;
-    const size_t keys = layout.key(block.b, block.head, key0), values = layout.value(block.b, block.head, key0);
+    const size_t keys = layout.key(block.b, block.head, key0), values_behind = (size_t)layout.NKV * layout.HD;
+    const QkvGroup group(layout, block.b, block.head);
     const int *doc_start = mask.doc_start + (size_t)block.b * T;
     const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)block.b * T : nullptr;
 
-    // steps: for each query head of the group, the tiles of queries that see one of our keys
-    const int first_tile = key0 / COLS, end_tile = ceil_div(queries_end(doc_start, key_last, T), COLS);
-    const int tiles_each = end_tile - first_tile, steps = group * tiles_each;
-    auto load_queries = [&](int step) {
-        const int head = block.head * group + step / tiles_each, query0 = (first_tile + step % tiles_each) * COLS;
-        load_tile_async<COLS, THREADS>(query_tile(step, 0), qkv + layout.query(block.b, head, query0), stride,
-                                       T - query0, layout.HD);
-        load_tile_async<COLS, THREADS>(query_tile(step, 1), dout + layout.output(block.b, head, query0),
-                                       layout.out_stride(), T - query0, layout.HD);
+    QueryWalk<Tiles::DOWNWARDS> walk(key0 / COLS, ceil_div(queries_end(doc_start, key_last, T), COLS),
+                                     layout.NH / layout.NKV);
+    StatsCopy<Tiles> coming_stats;
+    auto load_queries = [&](int buffer) {
+        const int query0 = walk.tile * COLS;
+        load_tile_async<COLS, THREADS>(query_tile(buffer), qkv + group.query(walk.head, query0), stride, T - query0,
+                                       width);
         cp_async_commit();
-        const size_t row = layout.stat(block.b, head, 0);
-        load_query_stats<Scores>(query_stats(step), lse + row, d + row, doc_start, query0, T);
+        const size_t row = group.stat(walk.head, 0);
+        coming_stats.load(lse + row, d + row, doc_start, query0, T);
     };
-    load_tile_async<ROWS, THREADS>(k_tile, qkv + keys, stride, T - key0, layout.HD);
-    load_tile_async<ROWS, THREADS>(v_tile, qkv + values, stride, T - key0, layout.HD);
+    auto load_dout = [&] {
+        const int query0 = walk.tile * COLS;
+        load_tile_async<COLS, THREADS>(dout_tile, dout + group.output(walk.head, query0), (int)group.out_stride,
+                                       T - query0, width);
+        cp_async_commit();
+    };
+    load_tile_async<ROWS, THREADS>(k_tile, qkv + keys, stride, T - key0, width);
+    load_tile_async<ROWS, THREADS>(v_tile, qkv + keys + values_behind, stride, T - key0, width);
     load_queries(0);
+    load_dout();
+    coming_stats.store(query_stats(0));
 
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_key0 = key0 + warp_row;
     const bool active = warp_key0 < T;
@@ -175,205 +235,154 @@ key_tile_gradients(floatX *dqkv, DqSums dq, floatX *shared, const floatX *dout, 
     zero_all(dk);
     zero_all(dv);
 
-    for (int step = 0; step < steps; step++) {
+    bool more = true;
+    for (int buffer = 0; more; buffer ^= 1) {
         cp_async_wait<0>();
         __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
-        if (step + 1 < steps) load_queries(step + 1);
+        const Tile q_tile = query_tile(buffer);
+        const QueryStats stats = query_stats(buffer); // the first and last column stand first and last in it too
+        const QueryTile at = {walk.head, walk.tile, walk.tile * COLS, stats.doc[0]};
+        dq.come_to(at);
+        more = walk.next();
+        if (more) load_queries(buffer ^ 1);
 
-        const QueryStats stats = query_stats(step); // the first and last column stand first and last in it too
-        const int query0 = (first_tile + step % tiles_each) * COLS;
-        const QuerySpan span = {query0, min(query0 + COLS, T) - 1, stats.doc[0], stats.doc[COLS - 1]};
-        if (!active || span.sees_none(warp_key0, warp_end)) continue;
+        const QuerySpan span = {at.query0, min(at.query0 + COLS, T) - 1, at.first_doc, stats.doc[COLS - 1]};
         const SharedExclusion exclusion =
-            EXCLUDES ? tile_exclusion<Warp::LANES, COLS>(excluded, query0, T) : SharedExclusion{};
-        if (EXCLUDES && exclusion.has_all(warp_key0, warp_end)) continue;
-        Scores p, ds;
-        typename Warp::template Left<floatX, M, HD> k, v;
-        load_rows(k, k_tile, warp_row);
-        load_rows(v, v_tile, warp_row);
-        product_nt(p, k, query_tile(step, 0), ds, v, query_tile(step, 1));
-        const int first_stat = Held<Scores>::first_listed();
-        if (!span.sees_all(warp_key0, warp_end)) mask_keys_transposed(p, stats.doc + first_stat, warp_key0, query0);
-        if (EXCLUDES && exclusion.has_any(warp_key0, warp_end))
-            exclude_keys_transposed(p, excluded, warp_key0, query0, T);
-        softmax_gradients(p, ds, ByColumn{stats.lse + first_stat}, ByColumn{stats.d + first_stat}, scale);
-        typename Warp::template Left<floatX, M, COLS> p_left, ds_left;
-        left_from_acc(p_left, p);
-        left_from_acc(ds_left, ds);
-        multiply_nn(dv, p_left, query_tile(step, 1), dk, ds_left, query_tile(step, 0), col0);
-        dq.add(step / tiles_each, query0, ds_left, k_tile, col0);
+            EXCLUDES ? tile_exclusion<Warp::LANES, COLS>(excluded, at.query0, T) : SharedExclusion{};
+        const bool seen =
+            active && !span.sees_none(warp_key0, warp_end) && !(EXCLUDES && exclusion.has_all(warp_key0, warp_end));
+        Scores ds;
+        typename Warp::template Left<floatX, M, COLS> ds_left;
+        if (seen) {
+            Scores p;
+            product_rows(p, k_tile, warp_row, q_tile);
+            if (EXCLUDES && exclusion.has_any(warp_key0, warp_end))
+                exclude_keys_transposed(p, excluded, warp_key0, at.query0, T);
+            product_rows(ds, v_tile, warp_row, dout_tile);
+            const int first_stat = Held<Scores>::first_listed();
+            if (!span.sees_all(warp_key0, warp_end))
+                mask_keys_transposed(p, stats.doc + first_stat, warp_key0, at.query0);
+            softmax_gradients(p, ds, ByColumn{stats.lse + first_stat}, ByColumn{stats.d + first_stat}, scale);
+            typename Warp::template Left<floatX, M, COLS> p_left;
+            left_from_acc(p_left, p);
+            left_from_acc(ds_left, ds);
+            multiply_nn(dv, p_left, dout_tile, block.col0);
+        }
+        if (more) coming_stats.store(query_stats(buffer ^ 1));
+        dq.bring(ds, seen, warp_row);
+        __syncthreads(); // what dQ needs of all warps is there, and nobody reads dout any more
+        if (more) load_dout();
+        typename Dq::Sums sums;
+        dq.begin(sums);
+        if (seen) multiply_nn(dk, ds_left, q_tile, block.col0);
+        dq.add(at, sums, ds_left, k_tile, q_tile, seen);
     }
+    __syncthreads(); // the keys have been read for the last time
     if (!active) return;
-    store_gradient<Warp::LANES>(dqkv + keys + col0, stride, k_tile, dk, warp_row, T - key0, layout.HD - col0,
+    floatX *const to = dqkv + keys + block.col0;
+    store_gradient<Warp::LANES>(to, stride, k_tile, dk, warp_row, T - key0, width - block.col0,
                                 fast_divide(scale, LOG2E));
-    store_gradient<Warp::LANES>(dqkv + values + col0, stride, v_tile, dv, warp_row, T - key0, layout.HD - col0, 1.0f);
+    store_gradient<Warp::LANES>(to + values_behind, stride, v_tile, dv, warp_row, T - key0, width - block.col0, 1.0f);
+}
+
+// The work that belongs to a ticket: heads, and parts of their columns, HEADS_AT_ONCE at a time, of these the first tile of each,
+// then the second.
+template <typename Tiles> __device__ KeyBlock key_block(unsigned ticket, int tiles, QkvLayout layout) {
+    const unsigned heads = (unsigned)(Tiles::PARTS * layout.NKV * layout.B);
+    const unsigned first = ticket / (unsigned)(HEADS_AT_ONCE * tiles) * HEADS_AT_ONCE;
+    const unsigned here = min((unsigned)HEADS_AT_ONCE, heads - first), place = ticket - first * (unsigned)tiles;
+    const int head = (int)(first + place % here), part = head % Tiles::PARTS;
+    return {(int)(place / here), head / Tiles::PARTS % layout.NKV, head / Tiles::PARTS / layout.NKV, part,
+            part * Tiles::OUT};
 }
 
 template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
-    attention_dkv_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                         AttentionMask mask, QkvLayout layout, int tiles, float scale) {
+    attention_gradients_kernel(floatX *dqkv, BackwardScratch<Tiles> scratch, const floatX *dout, const floatX *qkv,
+                               const float *lse, AttentionMask mask, QkvLayout layout, int tiles, float scale) {
     SHARED_DYNAMIC(floatX, shared);
-    const int col0 = (int)(blockIdx.x % Tiles::PARTS) * Tiles::OUT;
-    AttentionBlock block(blockIdx.x / Tiles::PARTS, Tiles::ALL_KEYS ? 1 : tiles, layout.NKV, false);
+    void *const of_dq = (char *)shared + key_shared<Tiles>();
     if constexpr (Tiles::ALL_KEYS) {
-        const GroupDqSums<Tiles> dq = {(float *)((char *)shared + key_shared<Tiles>()),
-                                       GroupDqSums<Tiles>::padded(layout.T)};
+        KeyBlock block = key_block<Tiles>(blockIdx.x, 1, layout);
+        const GroupDqSums<Tiles> dq = {(float *)of_dq, GroupDqSums<Tiles>::padded(layout.T), block.col0};
         dq.clear(layout);
         for (; block.tile < tiles; block.tile++)
-            key_tile_gradients<Tiles, EXCLUDES>(dqkv, dq, shared, dout, qkv, lse, d, mask, layout, block, col0, scale);
-        dq.store(dqkv, layout, block, col0, fast_divide(scale, LOG2E));
+            key_tile_gradients<Tiles, EXCLUDES>(dqkv, dq, shared, dout, qkv, lse, scratch.d, mask, layout, block,
+                                                scale);
+        dq.store(dqkv, layout, block, fast_divide(scale, LOG2E));
     } else {
-        key_tile_gradients<Tiles, EXCLUDES>(dqkv, NoDqSums{}, shared, dout, qkv, lse, d, mask, layout, block, col0,
-                                            scale);
+        const KeyBlock block = key_block<Tiles>(take_ticket(scratch.ticket), tiles, layout);
+        DqByTurns<Tiles> dq(dqkv, of_dq, scratch, layout, block, fast_divide(scale, LOG2E));
+        key_tile_gradients<Tiles, EXCLUDES>(dqkv, dq, shared, dout, qkv, lse, scratch.d, mask, layout, block, scale);
     }
 }
 
-// ---- dQ
-
-template <int R>
-__device__ __forceinline__ void load_row_stats(float (&row_lse)[R], float (&row_d)[R], const float *lse, const float *d,
-                                               const int (&query)[R]) {
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-        row_lse[r] = lse[query[r]] * LOG2E;
-        row_d[r] = d[query[r]];
-    }
+template <typename Tiles> size_t gradients_shared(QkvLayout layout) {
+    if constexpr (Tiles::ALL_KEYS)
+        return key_shared<Tiles>() + GroupDqSums<Tiles>::bytes(layout);
+    else
+        return key_shared<Tiles>() + DqByTurns<Tiles>::shared_bytes();
 }
 
 template <typename Tiles, bool EXCLUDES>
-__global__ void __launch_bounds__(Tiles::THREADS)
-    attention_dq_kernel(floatX *dqkv, const floatX *dout, const floatX *qkv, const float *lse, const float *d,
-                        AttentionMask mask, QkvLayout layout, int tiles, float scale) {
-    constexpr int HD = Tiles::HD, M = Tiles::M, ROWS = Tiles::ROWS, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
-    constexpr bool KEEP = HD <= 128; // the rows' fragments stay in registers
-    using Warp = typename Tiles::Warp;
-    using Tile = typename Warp::template Tile<floatX, HD>;
-    using Scores = typename Warp::template Acc<M, COLS>;
-    SHARED_DYNAMIC(floatX, shared);
-    const Tile q_tile = {shared}, dout_tile = {shared + ROWS * HD};
-    auto key_tile = [=](int tile, int which) { // keys (0), values (1), in two buffers
-        return Tile{shared + (2 * ROWS + (2 * (tile & 1) + which) * COLS) * HD};
-    };
-
-    const AttentionBlock block(blockIdx.x, tiles, layout.NH, true);
-    const int T = layout.T, kv_head = layout.kv_head(block.head), stride = layout.qkv_stride();
-    const int row0 = block.tile * ROWS, last_row = min(row0 + ROWS, T) - 1;
-    const size_t queries = layout.query(block.b, block.head, row0);
-    const int *doc_start = mask.doc_start + (size_t)block.b * T;
-    const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)block.b * T : nullptr;
-    lse += layout.stat(block.b, block.head, 0);
-    d += layout.stat(block.b, block.head, 0);
-
-    auto load_keys = [&](int tile) {
-        const int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(key_tile(tile, 0), qkv + layout.key(block.b, kv_head, key0), stride, T - key0,
-                                       layout.HD);
-        load_tile_async<COLS, THREADS>(key_tile(tile, 1), qkv + layout.value(block.b, kv_head, key0), stride, T - key0,
-                                       layout.HD);
-        cp_async_commit();
-    };
-    const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
-    load_tile_async<ROWS, THREADS>(q_tile, qkv + queries, stride, T - row0, layout.HD);
-    load_tile_async<ROWS, THREADS>(dout_tile, dout + layout.output(block.b, block.head, row0), layout.out_stride(),
-                                   T - row0, layout.HD);
-    load_keys(first_tile);
-
-    const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
-    const bool active = warp_row0 < T;
-    const int warp_last = min(warp_row0 + 16 * M, T) - 1;
-    const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
-    const HeldQueries<Scores> rows(doc_start, warp_row0, T); // those beyond T are not stored
-    float row_lse[rows.ROWS], row_d[rows.ROWS];
-    load_row_stats(row_lse, row_d, lse, d, rows.query);
-    const SharedExclusion exclusion =
-        EXCLUDES ? shared_exclusion<Warp::LANES>(excluded, rows.query) : SharedExclusion{};
-    typename Warp::template Left<floatX, M, HD> q, dout_left;
-    typename Warp::template Acc<M, HD> dq;
-    zero_all(dq);
-
-    for (int tile = first_tile; tile <= last_tile; tile++) {
-        cp_async_wait<0>();
-        __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
-        if (tile < last_tile) load_keys(tile + 1);
-        if (KEEP && tile == first_tile) {
-            load_rows(q, q_tile, warp_row);
-            load_rows(dout_left, dout_tile, warp_row);
-        }
-        const int key0 = tile * COLS, key_end = key0 + COLS;
-        if (!active || span.sees_none(key0, key_end)) continue;
-        if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
-        Scores p, ds;
-        if (KEEP) {
-            product_nt(p, q, key_tile(tile, 0), ds, dout_left, key_tile(tile, 1));
-        } else {
-            load_rows(q, q_tile, warp_row);
-            product_nt(p, q, key_tile(tile, 0));
-            load_rows(dout_left, dout_tile, warp_row);
-            product_nt(ds, dout_left, key_tile(tile, 1));
-        }
-        if (!span.sees_all(key0, key_end)) mask_keys(p, rows, key0);
-        if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(p, rows, excluded, key0);
-#pragma unroll
-        for (int r = 0; r < rows.ROWS; r++)
-            softmax_gradient(Held<Scores>::row(p, r, 0), Held<Scores>::row(ds, r, 0), SameForAll{row_lse[r]},
-                             SameForAll{row_d[r]}, scale);
-        typename Warp::template Left<floatX, M, COLS> ds_left;
-        left_from_acc(ds_left, ds);
-        multiply_nn(dq, ds_left, key_tile(tile, 0), 0);
-    }
-    if (active)
-        store_gradient<Warp::LANES>(dqkv + queries, stride, q_tile, dq, warp_row, T - row0, layout.HD,
-                                    fast_divide(scale, LOG2E));
-}
-
-template <typename Tiles, bool EXCLUDES>
-void backward(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-              AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
-    const float scale = layout.log2_scale();
+void backward(floatX *dqkv, float *scratch_floats, const floatX *dout, const floatX *out, const floatX *qkv,
+              const float *lse, AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
+    const BackwardScratch<Tiles> scratch(scratch_floats, layout);
     const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
 
     constexpr int PARTS = Tiles::HD / VEC < 32 ? Tiles::HD / VEC : 32;
     constexpr int LANES = Tiles::Warp::LANES < PARTS ? Tiles::Warp::LANES : PARTS, ROWS = D_THREADS / LANES * D_ROWS;
-    const long rows = (long)layout.B * layout.T * layout.NH;
+    const long rows = (long)layout.B * layout.T * layout.NH, counters = (long)scratch.num_counters(layout);
     const dim3 d_blocks((unsigned)ceil_div(rows, (long)ROWS));
     if constexpr (LANES == 1)
-        launch_pointwise(attention_d_kernel<1>, d_blocks, dim3(D_THREADS), stream, d, dout, out, layout, rows);
+        launch_pointwise(attention_d_kernel<1>, d_blocks, dim3(D_THREADS), stream, scratch.d, (int *)scratch.ticket,
+                         counters, dout, out, layout, rows);
     else
-        launch((attention_d_kernel<LANES>), d_blocks, dim3(D_THREADS), 0, stream, d, dout, out, layout, rows);
+        launch((attention_d_kernel<LANES>), d_blocks, dim3(D_THREADS), 0, stream, scratch.d, (int *)scratch.ticket,
+               counters, dout, out, layout, rows);
 
-    const unsigned groups = (unsigned)Tiles::PARTS * (unsigned)layout.NKV * (unsigned)layout.B;
-    if constexpr (Tiles::ALL_KEYS)
-        return launch((attention_dkv_kernel<Tiles, EXCLUDES>), dim3(groups), dim3(Tiles::THREADS),
-                      key_shared<Tiles>() + GroupDqSums<Tiles>::bytes(layout), stream, dqkv, dout, qkv, lse, d, mask,
-                      layout, tiles, scale);
-    launch((attention_dkv_kernel<Tiles, EXCLUDES>), dim3(groups * (unsigned)tiles), dim3(Tiles::THREADS),
-           key_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, mask, layout, tiles, scale);
-    launch((attention_dq_kernel<Tiles, EXCLUDES>), dim3((unsigned)tiles * (unsigned)layout.NH * (unsigned)layout.B),
-           dim3(Tiles::THREADS), query_shared<Tiles>(), stream, dqkv, dout, qkv, lse, d, mask, layout, tiles, scale);
+    const unsigned heads = (unsigned)(Tiles::PARTS * layout.NKV * layout.B);
+    launch((attention_gradients_kernel<Tiles, EXCLUDES>), dim3(Tiles::ALL_KEYS ? heads : heads * (unsigned)tiles),
+           dim3(Tiles::THREADS), gradients_shared<Tiles>(layout), stream, dqkv, scratch, dout, qkv, lse, mask, layout,
+           tiles, layout.log2_scale());
 }
 
 template <int HD, bool EXCLUDES>
-void backward_for(floatX *dqkv, float *d, const floatX *dout, const floatX *out, const floatX *qkv, const float *lse,
-                  AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
+void backward_for(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out, const floatX *qkv,
+                  const float *lse, AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
     using Tiles = Backward<HD>;
-    static_assert(key_shared<Tiles>() <= SHARED_LIMIT, "shared memory of sm_89");
+    static_assert(key_shared<Tiles>() + DqByTurns<Tiles>::shared_bytes() <= SHARED_LIMIT, "shared memory of sm_89");
     if constexpr (HAS_WIDE_WARPS) {
         const long groups = (long)layout.B * layout.NKV;
         if (wide_warps())
             return (fill_cores(groups) ? backward<WideBackward<Tiles, true>, EXCLUDES>
-                                       : backward<WideBackward<Tiles, false>, EXCLUDES>)(dqkv, d, dout, out, qkv, lse,
-                                                                                         mask, layout, stream);
+                                       : backward<WideBackward<Tiles, false>, EXCLUDES>)(dqkv, scratch, dout, out, qkv,
+                                                                                         lse, mask, layout, stream);
     }
-    backward<Tiles, EXCLUDES>(dqkv, d, dout, out, qkv, lse, mask, layout, stream);
+    backward<Tiles, EXCLUDES>(dqkv, scratch, dout, out, qkv, lse, mask, layout, stream);
+}
+
+template <int HD> size_t scratch_for(QkvLayout layout) {
+    using Tiles = Backward<HD>;
+    size_t floats = BackwardScratch<Tiles>::num_floats(layout);
+    if constexpr (HAS_WIDE_WARPS) floats = max(floats, BackwardScratch<WideBackward<Tiles, false>>::num_floats(layout));
+    return floats;
 }
 
 } // namespace
 
+extern "C" size_t attention_backward_scratch(AttentionShape shape) {
+    const QkvLayout layout(shape);
+#define SCRATCH(D) return scratch_for<D>(layout)
+    ATTENTION_DISPATCH(shape.HD, SCRATCH);
+#undef SCRATCH
+    return 0;
+}
+
 extern "C" void attention_backward(floatX *dqkv, float *scratch, const floatX *dout, const floatX *out,
                                    const floatX *qkv, const float *lse, AttentionMask mask, AttentionShape shape,
                                    cudaStream_t stream) {
-    assert(are_aligned(16, dqkv, dout, out, qkv));
+    assert(are_aligned(16, dqkv, scratch, dout, out, qkv));
     const QkvLayout layout(shape);
 #define BACKWARD(D)                                                                                                    \
     (mask.excluded ? backward_for<D, true> : backward_for<D, false>)(dqkv, scratch, dout, out, qkv, lse, mask, layout, \

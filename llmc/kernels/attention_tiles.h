@@ -28,7 +28,9 @@ template <typename Tiles> struct WideWarp : Tiles {
 };
 
 // floatX elements of `rows` rows of a tile.
-template <typename Tiles> constexpr size_t tile_bytes(int rows) { return sizeof(floatX) * Tiles::HD * (size_t)rows; }
+template <typename Tiles> __host__ __device__ constexpr size_t tile_bytes(int rows) {
+    return sizeof(floatX) * Tiles::HD * (size_t)rows;
+}
 enum { SHARED_LIMIT = 99 * 1024 };
 
 // One block of the grid: tile `tile` of ceil_div(T, rows), head `head` of `heads`, row `b` of the batch.

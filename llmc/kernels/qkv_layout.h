@@ -25,4 +25,24 @@ struct QkvLayout : AttentionShape {
     __device__ size_t at(int b, int t, int slot) const { return ((size_t)b * T + t) * qkv_stride() + slot * HD; }
 };
 
+// The query heads that share a key/value head, in one row of the batch: where they begin is worked out once. head: within the
+// group.
+struct QkvGroup {
+    size_t first_query, first_output, first_stat;
+    unsigned qkv_stride, out_stride, HD, T;
+
+    __device__ QkvGroup(QkvLayout layout, int b, int kv)
+        : first_query(layout.query(b, kv * (layout.NH / layout.NKV), 0)),
+          first_output(layout.output(b, kv * (layout.NH / layout.NKV), 0)),
+          first_stat(layout.stat(b, kv * (layout.NH / layout.NKV), 0)), qkv_stride((unsigned)layout.qkv_stride()),
+          out_stride((unsigned)layout.out_stride()), HD((unsigned)layout.HD), T((unsigned)layout.T) {}
+    __device__ size_t query(unsigned head, unsigned t) const {
+        return first_query + (size_t)t * qkv_stride + head * HD;
+    }
+    __device__ size_t output(unsigned head, unsigned t) const {
+        return first_output + (size_t)t * out_stride + head * HD;
+    }
+    __device__ size_t stat(unsigned head, unsigned t) const { return first_stat + (size_t)head * T + t; }
+};
+
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "device/matmul.h"
+#include "kernels/attention.h"
 #include "kernels/checksum.h"
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
@@ -122,9 +123,13 @@ static void plan_gradients(Llama3 *m) {
     d->norm = take_x(m, kind, s.N * s.C);
     d->qkv = take_x(m, kind, s.N * s.QKV);
     d->attention = take_x(m, kind, s.N * s.attention);
-    d->gate_up = take_x(m, kind, s.N * 2 * s.F);
+    // attention's backward pass begins when that of the MLP has ended
+    const size_t gate_up = s.N * 2 * s.F * sizeof(floatX);
+    const size_t scratch =
+        attention_backward_scratch(llama3_attention_shape(m, m->shape.B, m->shape.T)) * sizeof(float);
+    d->gate_up = memory_take(&m->memory, kind, gate_up > scratch ? gate_up : scratch);
+    d->attention_scratch = (float *)d->gate_up;
     d->swiglu = take_x(m, kind, s.N * s.F);
-    d->attention_scratch = take_f(m, kind, s.N * s.NH);
     d->rmsnorm_scratch = take_f(m, kind, rmsnorm_backward_scratch(m->config.hidden_size));
     m->optimizer.norm_scratch = take_f(m, kind, sum_squares_scratch());
     m->checksums.scratch = memory_take(&m->memory, kind, checksum_scratch() * sizeof *m->checksums.scratch);

@@ -45,9 +45,10 @@ typedef struct {
     floatX *norm;             // [N, C]
     floatX *qkv;              // [N, (NH + 2 NKV) HD]
     floatX *attention;        // [N, NH HD]
-    floatX *gate_up, *swiglu; // [N, 2F], [N, F]
+    floatX *gate_up;          // [N, 2F]
+    float *attention_scratch; // in the memory of gate_up, which may be larger for it
+    floatX *swiglu;           // [N, F]
     floatX *lora_low;         // [N, rank]
-    float *attention_scratch; // [B, NH, T]
     float *rmsnorm_scratch;
 } Gradients;
 

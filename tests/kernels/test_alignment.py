@@ -19,7 +19,7 @@ LAUNCHERS = {
     "adamw_rounded_update": "params master m v grads",
     "add_gradients": "to from",
     "add_rmsnorm_forward": "residual_out out residual branch_out weight",
-    "attention_backward": "dqkv dout out qkv",
+    "attention_backward": "dqkv scratch dout out qkv",
     "attention_decode": "out scratch qkv keys values",
     "attention_forward": "out qkv",
     "average_update": "mean x",

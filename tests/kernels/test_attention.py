@@ -134,21 +134,51 @@ def test_answers_as_documents(lib, shape):
 # every instantiation; a row that ends within a tile, groups of 1 to 3 heads
 @pytest.mark.parametrize("shape", [(257, 4, 2, 32, 1), (200, 3, 1, 64, 2), (130, 2, 2, 80, 1), (130, 2, 1, 208, 1)], ids=str)
 def test_any_number_of_threads(lib, shape):
-    """On the CPU, blocks that sum dQ beside dK and dV, or two kernels where those blocks are too few: the same bits."""
+    """On the CPU, blocks that have all keys, or where those are too few, blocks that take turns: the same bits; and those of a
+    GPU's form, which always take turns, are its own whoever comes first."""
     if not lib.on_cpu:
         pytest.skip("a GPU has no threads to choose")
     for answers in (False, True):
         case = Case(lib, (*shape, not answers))
         if answers:
             case.exclude(*make_groups(case.B, case.T)[:2])
-        before, found = lib.c.host_threads(), []
-        try:
-            for threads in (1, 7):
-                lib.c.host_set_threads(threads)
-                found.append(case.run()[2])
-        finally:
+        for seeds in (0, 0), (1, 12345):
+            before, found = lib.c.host_threads(), []
+            try:
+                for threads in (1, 7):
+                    lib.c.host_set_threads(threads)
+                    found.append(lib.same_bits(case.run, seeds)[2])
+            finally:
+                lib.c.host_set_threads(before)
+            assert torch.equal(*found)
+
+
+def check_turns(lib, shape):
+    """Many blocks that add to the same dQ, on more threads than there are cores, again and again with the same scratch."""
+    case = Case(lib, shape)
+    scratch = lib.empty(lib.attention_backward_scratch(case.sizes()), torch.float32)
+    before = lib.c.host_threads() if lib.on_cpu else 0
+    try:
+        if lib.on_cpu:
+            lib.c.host_set_threads(5)
+        for seeds in ((0, 0), (3, 4, 5)) if lib.on_cpu and not lib.race else ((0, 0),):
+            lib.same_bits(lambda: case.run(scratch)[2], seeds)
+    finally:
+        if lib.on_cpu:
             lib.c.host_set_threads(before)
-        assert torch.equal(*found)
+
+
+# a row of many tiles; enough heads for more than one round of HEADS_AT_ONCE (attention_backward.cu), and parts of columns
+@pytest.mark.parametrize("shape", [(1100, 2, 1, 32, 1, True), (700, 3, 1, 64, 1, True), (300, 10, 10, 32, 2, True),
+                                   (140, 10, 5, 256, 1, False)], ids=str)  # fmt: skip
+def test_turns(lib, shape):
+    check_turns(lib, shape)
+
+
+@pytest.mark.checked
+def test_turns_small(lib):
+    """In fp32 these are tiles of 16 keys. ThreadSanitizer sees blocks that do not wait."""
+    check_turns(lib, (70, 1, 1, 144, 1, False))
 
 
 def test_large_scores(lib):

@@ -107,7 +107,8 @@ def test_attention_of_any_score(lib, scale):
     qkv[..., : NH * HD] *= scale
     qkv = qkv.to(lib.floatX)
     shape, mask = llmc.AttentionShape(B, T, NH, NKV, HD), llmc.AttentionMask(lib.zeros((B, T), torch.int32))
-    out, lse, dqkv, scratch = lib.empty((B, T, NH * HD)), lib.empty((B, NH, T), torch.float32), lib.empty(qkv.shape), lib.empty((B, NH, T), torch.float32)
+    out, lse, dqkv = lib.empty((B, T, NH * HD)), lib.empty((B, NH, T), torch.float32), lib.empty(qkv.shape)
+    scratch = lib.empty(lib.attention_backward_scratch(shape), torch.float32)
     lib.attention_forward(out, lse, lib.x(qkv), mask, shape)
     dout = lib.x(torch.randn(B, T, NH * HD))
     lib.attention_backward(dqkv, scratch, dout, out, lib.x(qkv), lse, mask, shape)

@@ -15,17 +15,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/cuda"
 SLACK = 1.02  # of the instructions in a loop
 # Bytes of local memory that a bf16 kernel may take, for spilled registers: this table may only shrink
-FRAMES = {
-    "attention_dkv_kernel<Backward<32>, true>": 8,
-    "attention_dq_kernel<Backward<32>, true>": 24,
-}
+FRAMES = {"attention_gradients_kernel<Backward<256>, false>": 8}
 # Loads and stores of two and four bytes in kernels without matrix instructions, which memory bounds: none of tensors, which are
 # read and written 16 bytes at a time (AdamW's parameters 8); only what is a number a row, a token or a launch
 NARROW = {
     "adamw_kernel": {"LDG.32": 6},  # whether to apply it, the norm, the step's rates
     "append_kernel": {"LDG.32": 2, "STG.16": 16},  # row and position; a key's elements, which lie KV_CACHE_BLOCK apart
-    "attention_d_kernel<8>": {"STG.32": 4},  # D, a number a row
-    "attention_d_kernel<16>": {"STG.32": 4},
+    "attention_d_kernel<8>": {"STG.32": 5},  # D, a number a row; counters
+    "attention_d_kernel<16>": {"STG.32": 5},
     "backward_kernel<1>": {"LDG.16": 1, "LDG.32": 5, "STG.32": 1},  # target and its logit, weight, gradient of the loss; loss
     "backward_kernel<true, 1, 4, 128>": {"LDG.32": 1},  # rstd
     "combine_kernel": {"LDG.32": 33},  # positions, the splits' maxima
@@ -40,7 +37,7 @@ NARROW = {
     "split_kernel<8, 128>": {"LDG.32": 2, "STG.32": 2},
     "sum_squares_kernel<256>": {"LDG.32": 1, "STG.32": 1},  # what is left of a count that is no multiple of 4; the block's sum
 }
-MATRIX_KERNEL = re.compile(r"attention_(forward|dq|dkv)_kernel")
+MATRIX_KERNEL = re.compile(r"attention_(forward|gradients)_kernel")
 built = pytest.mark.skipif(not any(BUILD.glob("obj/**/*.cu.o")), reason="no build/cuda: make TARGET=cuda")
 
 
