@@ -165,7 +165,7 @@ def rmsnorm(bench, s, e):
     yield "rmsnorm_forward", (N, C), forward, {"bytes": 2 * size}, keep
     fused = bench.call("add_rmsnorm_forward", sum_, out, rstd, x, delta, weight, N, C, 1e-5)
     yield "add_rmsnorm_forward", (N, C), fused, {"bytes": 4 * size}, keep
-    backward = bench.call("rmsnorm_backward", out, dweight, scratch, delta, sum_, x, weight, rstd, N, C)
+    backward = bench.call("rmsnorm_backward", out, dweight, scratch, delta, sum_, x, weight, rstd, False, N, C)
     yield "rmsnorm_backward", (N, C), backward, {"bytes": 4 * size}, keep
 
 
@@ -238,7 +238,7 @@ def preference(bench, s, e):
     yield "answer_weights", (answers, length), weigh, {"bytes": 8 * n}, keep
     scores = bench.call("reward_scores", logprobs, x, w, spans, counters, answers, C)
     yield "reward_scores", (answers, C), scores, {"bytes": answers * C * e}, keep
-    backward = bench.call("reward_backward", dx, dw, dseq, dloss, x, w, spans, counters, n, C, answers)
+    backward = bench.call("reward_backward", dx, dw, dseq, dloss, x, w, spans, counters, False, n, C, answers)
     yield "reward_backward", (n, C), backward, {"bytes": (n + answers) * C * e}, keep
 
 

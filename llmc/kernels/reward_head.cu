@@ -1,4 +1,4 @@
-// Scores of answers: score_a = sum_c x[last_a][c] w[c], hence dx[last_a] = g_a w and dw += sum_a g_a x[last_a], with g_a the
+// Scores of answers: score_a = sum_c x[last_a][c] w[c], hence dx[last_a] = g_a w and dw = sum_a g_a x[last_a], with g_a the
 // derivative of the loss by the score. No answers share their last position. dw is summed in the order of the answers.
 #include "kernels/reward_head.h"
 
@@ -46,7 +46,7 @@ __global__ void reward_dx_kernel(floatX *dx, const float *dscores, const float *
 }
 
 __global__ void reward_dw_kernel(float *dw, const float *dscores, const float *dloss, const floatX *x, const int *spans,
-                                 const int *counters, int C) {
+                                 const int *counters, bool accumulate, int C) {
     const int c = (int)(blockIdx.x * blockDim.x + threadIdx.x) * SPAN;
     if (c >= C) return;
     float sum[SPAN] = {};
@@ -57,7 +57,7 @@ __global__ void reward_dw_kernel(float *dw, const float *dscores, const float *d
         for (int i = 0; i < SPAN; i++) sum[i] += dscores[answer] * value[i];
     }
     EACH_ELEMENT
-    for (int i = 0; i < SPAN; i++) dw[c + i] += *dloss * sum[i];
+    for (int i = 0; i < SPAN; i++) dw[c + i] = (accumulate ? dw[c + i] : 0.0f) + *dloss * sum[i];
 }
 
 extern "C" void reward_scores(float *scores, const floatX *x, const floatX *w, const int *spans, const int *counters,
@@ -68,8 +68,8 @@ extern "C" void reward_scores(float *scores, const floatX *x, const floatX *w, c
 }
 
 extern "C" void reward_backward(floatX *dx, float *dw, const float *dscores, const float *dloss, const floatX *x,
-                                const floatX *w, const int *spans, const int *counters, int N, int C, int capacity,
-                                cudaStream_t stream) {
+                                const floatX *w, const int *spans, const int *counters, bool accumulate, int N, int C,
+                                int capacity, cudaStream_t stream) {
     assert(C % 16 == 0 && are_aligned(16, dx, x, w));
     cuda_check(cudaMemsetAsync(dx, 0, (size_t)N * C * sizeof *dx, stream));
     const dim3 block = rows_block(C / SPAN);
@@ -77,5 +77,5 @@ extern "C" void reward_backward(floatX *dx, float *dw, const float *dscores, con
                      counters, C);
     if (!dw) return;
     launch_pointwise(reward_dw_kernel, dim3((unsigned)ceil_div(C / SPAN, HEAD_THREADS)), dim3(HEAD_THREADS), stream, dw,
-                     dscores, dloss, x, spans, counters, C);
+                     dscores, dloss, x, spans, counters, accumulate, C);
 }

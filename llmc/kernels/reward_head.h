@@ -4,6 +4,7 @@
 #define LLMC_KERNELS_REWARD_HEAD_H
 
 #include <cuda_runtime.h>
+#include <stdbool.h>
 
 #include "device/types.h"
 
@@ -16,9 +17,10 @@ void reward_scores(float *scores, const floatX *x, const floatX *w, const int *s
                    int C, cudaStream_t stream);
 
 // The gradient of dloss[0] times the sum of dscores[a] * score of a: dx [N, C] =, which is 0 but at answers' last
-// positions; dw [C] +=, or NULL where it is not needed. dscores [capacity], dloss [1].
+// positions; dw [C] =, or += with accumulate, or NULL where it is not needed. dscores [capacity], dloss [1].
 void reward_backward(floatX *dx, float *dw, const float *dscores, const float *dloss, const floatX *x, const floatX *w,
-                     const int *spans, const int *counters, int N, int C, int capacity, cudaStream_t stream);
+                     const int *spans, const int *counters, bool accumulate, int N, int C, int capacity,
+                     cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -265,10 +265,11 @@ __device__ __forceinline__ void add_rows(float (&sum)[WIDE], const float *from, 
     }
 }
 
-// dweight [C] += the sum of the rows of partial [groups, C], in a block of SUM_COLUMNS columns. Of more than SEGMENT rows each
-// SEGMENT are first added up in place of the first of them.
+// dweight [C] = or += the sum of the rows of partial [groups, C], in a block of SUM_COLUMNS columns. Of more than SEGMENT rows
+// each SEGMENT are first added up in place of the first of them.
 template <int THREADS>
-__global__ void __launch_bounds__(THREADS) sum_groups_kernel(float *dweight, float *partial, int groups, int C) {
+__global__ void __launch_bounds__(THREADS)
+    sum_groups_kernel(float *dweight, bool accumulate, float *partial, int groups, int C) {
     constexpr int WIDE = THREADS == 1 ? 16 : 4, LANES = SUM_COLUMNS / WIDE; // a lane has WIDE columns
     const int stride = groups <= SEGMENT ? 1 : SEGMENT, parts = ceil_div(groups, stride);
     const int begin = blockIdx.x * SUM_COLUMNS, lanes = min((int)SUM_COLUMNS, C - begin) / WIDE;
@@ -282,8 +283,8 @@ __global__ void __launch_bounds__(THREADS) sum_groups_kernel(float *dweight, flo
     }
     if constexpr (THREADS > 1) __syncthreads();
     for (int lane = threadIdx.x; lane < lanes; lane += THREADS) {
-        float sum[WIDE], *to = dweight + begin + lane * WIDE;
-        load_vec(sum, to);
+        float sum[WIDE] = {}, *to = dweight + begin + lane * WIDE;
+        if (accumulate) load_vec(sum, to);
         add_rows(sum, columns + lane * WIDE, parts, (size_t)stride * C);
         store_vec(to, sum);
     }
@@ -362,7 +363,7 @@ static int backward_groups(int N, int C) {
 
 extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout,
                                  const floatX *dresidual, const floatX *x, const floatX *weight, const float *rstd,
-                                 int N, int C, cudaStream_t stream) {
+                                 bool accumulate, int N, int C, cudaStream_t stream) {
     assert(C % 16 == 0 && C <= MAX_C && are_aligned(16, dx, dweight, scratch, dout, dresidual, x, weight));
     const int groups = backward_groups(N, C), threads = most_threads(C);
 #define BACKWARD(way) way(dx, scratch, dout, dresidual, x, weight, rstd, N, C, groups, stream)
@@ -384,6 +385,6 @@ extern "C" void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, con
     else
         BACKWARD(backward_block<1024>);
 #undef BACKWARD
-    launch_block(sum_groups_kernel, SUM_THREADS, dim3(ceil_div(C, (int)SUM_COLUMNS)), stream, dweight, scratch, groups,
-                 C);
+    launch_block(sum_groups_kernel, SUM_THREADS, dim3(ceil_div(C, (int)SUM_COLUMNS)), stream, dweight, accumulate,
+                 scratch, groups, C);
 }

@@ -4,6 +4,7 @@
 #define LLMC_KERNELS_RMSNORM_H
 
 #include <cuda_runtime.h>
+#include <stdbool.h>
 
 #include "device/types.h"
 
@@ -23,11 +24,12 @@ void add_rmsnorm_forward(floatX *residual_out, floatX *out, float *rstd, const f
 // Floats that rmsnorm_backward needs as scratch.
 size_t rmsnorm_backward_scratch(int C);
 
-// dx [N,C] = dresidual + the gradient through the norm; dweight [C] +=, summed in fp32 in a fixed order.
+// dx [N,C] = dresidual + the gradient through the norm; dweight [C] =, or += with accumulate, summed in fp32 in a fixed order.
 // dresidual [N,C] is the gradient that reaches x past the norm: NULL for none, may be dx. x and rstd as the forward had
 // and left them. scratch: rmsnorm_backward_scratch(C) floats.
 void rmsnorm_backward(floatX *dx, float *dweight, float *scratch, const floatX *dout, const floatX *dresidual,
-                      const floatX *x, const floatX *weight, const float *rstd, int N, int C, cudaStream_t stream);
+                      const floatX *x, const floatX *weight, const float *rstd, bool accumulate, int N, int C,
+                      cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -5,8 +5,9 @@
 //   h   = x + o_proj(attention(rope(qkv(norm1(x)))))
 //   out = h + down_proj(silu(gate) * up),  [gate | up] = gate_up(norm2(h))
 //
-// Gradients of parameters are added up in buckets, one a block, which the ranks sum while the backward pass goes on; before
-// a pass uses a bucket's parameters it waits for those that other ranks have updated (zero.h).
+// Gradients of parameters lie in buckets, one a block: a step's first micro-batch writes them, the others add to them, and
+// the ranks sum them while the backward pass goes on. Before a pass uses a bucket's parameters it waits for those that other
+// ranks have updated (zero.h).
 #include "model/llama3.h"
 
 #include "device/matmul.h"
@@ -30,13 +31,24 @@ typedef struct {
     int OC, IC;
 } Matrix;
 
-// The products of a linear layer y[N,OC] = x[N,IC] · w^T; backward: the weight's gradient (+=, in that bucket; none where w is
-// frozen) and dx (=; NULL: not needed).
-static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N);
-static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, int bucket, int N);
+// Where a weight's gradient lies; add: += what is there, not =.
+typedef struct {
+    int bucket;
+    bool add;
+} GradientPlace;
 
-// The backward pass of llama3_project: gradients of the matrices that are trained (+=), and dx (=).
+// The products of a linear layer y[N,OC] = x[N,IC] · w^T; backward: the weight's gradient (none where w is frozen) and dx (=;
+// NULL: not needed).
+static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N);
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, GradientPlace dw,
+                            int N);
+
+// The backward pass of llama3_project: gradients of the matrices that are trained, and dx (=).
 static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit);
+
+static GradientPlace gradient_place(const Llama3 *m, int bucket) {
+    return (GradientPlace){bucket, bucket_accumulates(m->zero, bucket)};
+}
 
 // ---- forward
 
@@ -138,7 +150,9 @@ static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
     cross_entropy_backward(m->classifier.losses + chunk.first, m->classifier.logits, m->batch.targets + chunk.first,
                            weights ? weights + chunk.first : NULL, &m->step.scalars->loss_scale, chunk.count,
                            m->config.vocab_size, VP, m->stream);
-    linear_backward(m, dnorm, m->classifier.logits, chunk_input(m, chunk), head(m), m->table.head_bucket, chunk.count);
+    GradientPlace dhead = gradient_place(m, m->table.head_bucket);
+    if (chunk.first > 0) dhead.add = true;
+    linear_backward(m, dnorm, m->classifier.logits, chunk_input(m, chunk), head(m), dhead, chunk.count);
 }
 
 // Gradients of the classifier's weights begin and end here; a tied classifier's are complete only with the embedding's.
@@ -150,7 +164,7 @@ static void end_head(Llama3 *m) {
 // ---- loss: cross-entropy of the next token (pretraining, SFT)
 
 // From final_norm to the losses, whose sum is added (+=) to the step's; with_gradient: grads.norm = their gradient, and
-// that of the classifier's weights (+=).
+// that of the classifier's weights.
 static void next_token_loss(Llama3 *m, bool with_gradient) {
     const int N = num_positions(m);
     param_wait(m->zero, m->table.head_bucket);
@@ -212,7 +226,8 @@ static void scores_backward(Llama3 *m) {
     const bool trained = head < m->table.num_trained_elements;
     float *dhead = trained ? bucket_gradient(m->zero, m->table.head_bucket, head) : NULL;
     reward_backward(m->grads.norm, dhead, a->dseq, &m->step.scalars->loss_scale, m->acts.final_norm, m->params + head,
-                    a->spans, a->counters, num_positions(m), m->config.hidden_size, max_answers(m), m->stream);
+                    a->spans, a->counters, bucket_accumulates(m->zero, m->table.head_bucket), num_positions(m),
+                    m->config.hidden_size, max_answers(m), m->stream);
 }
 
 static void answers_loss(Llama3 *m, bool with_gradient) {
@@ -249,13 +264,14 @@ void llama3_forward_loss(Llama3 *m, int i) {
 
 // ---- backward
 
-// From grads.norm, the gradient of a norm's output: that of its weight (+=) and, in grads.residual, that of its input, to
-// which the residual stream's own is added where the stream goes on beside the norm.
+// From grads.norm, the gradient of a norm's output: that of its weight and, in grads.residual, that of its input, to which the
+// residual stream's own is added where the stream goes on beside the norm.
 static void norm_backward(Llama3 *m, size_t w, const floatX *x, const float *rstd, bool stream_goes_on) {
     Gradients *d = &m->grads;
-    rmsnorm_backward(d->residual, bucket_gradient(m->zero, m->table.norm_bucket, w), d->rmsnorm_scratch, d->norm,
-                     stream_goes_on ? d->residual : NULL, x, m->params + w, rstd, num_positions(m),
-                     m->config.hidden_size, m->stream);
+    const int bucket = m->table.norm_bucket;
+    rmsnorm_backward(d->residual, bucket_gradient(m->zero, bucket, w), d->rmsnorm_scratch, d->norm,
+                     stream_goes_on ? d->residual : NULL, x, m->params + w, rstd, bucket_accumulates(m->zero, bucket),
+                     num_positions(m), m->config.hidden_size, m->stream);
 }
 
 // With RECOMPUTE_CHEAP: what a block has not kept, from what it has.
@@ -293,10 +309,15 @@ static void block_backward(Llama3 *m, int l) {
     norm_backward(m, w->attention_norm, a->residual1, a->rstd1, true);
 }
 
+// Added to a tied classifier's, which began the bucket; else rows of tokens that do not occur are zero.
 static void embedding_gradient(Llama3 *m) {
-    if (m->table.head_bucket != 0) grad_bucket_begin(m->zero, 0); // a tied embedding's bucket began with the classifier
-    embedding_backward(bucket_gradient(m->zero, 0, m->table.embedding), m->grads.residual, m->batch.tokens,
-                       m->batch.order, num_positions(m), m->config.hidden_size, m->stream);
+    const int C = m->config.hidden_size;
+    const size_t bytes = (size_t)m->table.padded_vocab * (size_t)C * sizeof(float);
+    const bool tied = m->table.head_bucket == 0;
+    if (!tied) grad_bucket_begin(m->zero, 0);
+    float *dweight = bucket_gradient(m->zero, 0, m->table.embedding);
+    if (!tied && !bucket_accumulates(m->zero, 0)) cuda_check(cudaMemsetAsync(dweight, 0, bytes, m->stream));
+    embedding_backward(dweight, m->grads.residual, m->batch.tokens, m->batch.order, num_positions(m), C, m->stream);
     grad_bucket_ready(m->zero, 0, m->batch.last);
 }
 
@@ -389,9 +410,10 @@ static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N) {
     matmul(y, MATMUL_OUT_FLOATX, x, m->params + w.at, N, w.OC, w.IC, false, true, false, m->stream);
 }
 
-static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, int bucket, int N) {
+static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, GradientPlace dw,
+                            int N) {
     if (w.at < m->table.num_trained_elements)
-        matmul(bucket_gradient(m->zero, bucket, w.at), MATMUL_OUT_FP32, dy, x, w.OC, w.IC, N, true, false, true,
+        matmul(bucket_gradient(m->zero, dw.bucket, w.at), MATMUL_OUT_FP32, dy, x, w.OC, w.IC, N, true, false, dw.add,
                m->stream);
     if (dx) matmul(dx, MATMUL_OUT_FLOATX, dy, m->params + w.at, N, w.IC, w.OC, false, false, false, m->stream);
 }
@@ -426,14 +448,14 @@ static void add_adapter(Llama3 *m, const LoraAdapter *a, floatX *y, const floatX
 }
 
 // x A^T is computed again, which costs less than keeping it for each projection.
-static void adapter_backward(Llama3 *m, const LoraAdapter *a, int bucket, floatX *dx, const floatX *dy, const floatX *x,
-                             int width) {
+static void adapter_backward(Llama3 *m, const LoraAdapter *a, GradientPlace dw, floatX *dx, const floatX *dy,
+                             const floatX *x, int width) {
     const int N = num_positions(m);
     floatX *low = m->acts.lora_low, *dlow = m->grads.lora_low, *wide = m->acts.lora_wide;
     lora_take(wide, dy, adapter_scale(m), N, width, a->first, a->out, m->stream);
     linear(m, low, x, adapter_a(m, a), N);
-    linear_backward(m, dlow, wide, low, adapter_b(m, a), bucket, N);
-    linear_backward(m, wide, dlow, x, adapter_a(m, a), bucket, N);
+    linear_backward(m, dlow, wide, low, adapter_b(m, a), dw, N);
+    linear_backward(m, wide, dlow, x, adapter_a(m, a), dw, N);
     lora_add(dx, wide, 1.0f, N, a->in, 0, a->in, m->stream);
 }
 
@@ -448,8 +470,8 @@ void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit 
 static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit) {
     const LayerOffsets *at = &m->table.layers[layer];
     const Matrix w = unit_matrix(m, layer, unit);
-    const int N = num_positions(m), bucket = layer_bucket(layer);
-    linear_backward(m, dx, dy, x, w, bucket, N);
+    const GradientPlace dw = gradient_place(m, layer_bucket(layer));
+    linear_backward(m, dx, dy, x, w, dw, num_positions(m));
     for (int i = 0; i < at->num_adapters; i++)
-        if (at->adapters[i].unit == unit) adapter_backward(m, &at->adapters[i], bucket, dx, dy, x, w.OC);
+        if (at->adapters[i].unit == unit) adapter_backward(m, &at->adapters[i], dw, dx, dy, x, w.OC);
 }

@@ -17,8 +17,8 @@
 extern "C" {
 #endif
 
-// Starts a step whose micro-batches have num_targets targets (comparisons: pairs) in all, over all ranks: gradients and
-// loss are zeroed (=).
+// Starts a step whose micro-batches have num_targets targets (comparisons: pairs) in all, over all ranks: its loss is zero
+// (=), and gradients of steps before, also of one that updated nothing, are no part of it.
 void llama3_begin_step(Llama3 *m, int64_t num_targets);
 
 // Micro-batch i from its tokens to the last norm's output. The loss and the backward pass that follow are of this one.
@@ -26,10 +26,11 @@ void llama3_forward(Llama3 *m, int i);
 
 // The loss that the shape asks for, added (+=) to the step's: the cross-entropy of the targets, or the preference loss of
 // the pairs of answers. Also its gradient with respect to the last norm's output (=) and to the classifier or reward
-// head (+=), as gradients of the mean over the step's num_targets: logits are never kept for a later pass.
+// head, as gradients of the mean over the step's num_targets: logits are never kept for a later pass.
 void llama3_loss(Llama3 *m);
 
-// From that gradient back to the embedding: gradients of all trained parameters (+=). In the step's last micro-batch
+// From that gradient back to the embedding: gradients of all trained parameters. Those of the step's first micro-batch
+// replace (=) what lay there, those of the others are added (+=) to them, the loss's too. In the step's last micro-batch
 // (i == micro_batches - 1) they begin to be summed over the ranks, layer by layer, while the backward pass goes on.
 void llama3_backward(Llama3 *m);
 

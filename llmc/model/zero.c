@@ -10,6 +10,8 @@ typedef struct {
     char gradients[64], replicas[64], parameters[64]; // labels
     CommOp *reduce, *replicate, *gather;
     float *grads; // its gradients' first element; of divided gradients while they are being computed
+    bool begun;   // in this step a micro-batch has written gradients
+    bool later;   // so had one before the running micro-batch
     bool reduced; // in this step the sum over the ranks has begun
 } BucketState;
 
@@ -17,7 +19,7 @@ typedef struct {
 typedef struct {
     float *whole, *piece; // [bucket], [bucket / shards] = the sum over the ranks of this shard's piece
     CommOp *reduce;
-    int bucket; // whose sum is on its way to `piece`; -1: none
+    int bucket; // whose sum is on its way, to `piece` or, in a step's first micro-batch, to the gradients; -1: none
 } GradientSlot;
 enum { SLOT_EVEN_LAYERS, SLOT_ODD_LAYERS, SLOT_VOCABULARY, SLOT_NORMS, GRADIENT_SLOTS };
 
@@ -125,10 +127,17 @@ static void start_bucket(Zero *z, int b) {
     if (!z->divided) state->grads = z->grads + z->table->buckets[b].begin;
 }
 
+static void clear(const Zero *z, float *grads, size_t count) {
+    if (count) cuda_check(cudaMemsetAsync(grads, 0, count * sizeof *grads, z->stream));
+}
+
 void zero_start(Zero *z, floatX *params, cudaStream_t stream) {
     z->params = params;
     z->stream = stream;
     for (int b = 0; b < z->table->num_buckets; b++) start_bucket(z, b);
+    // what no micro-batch writes stays zero: padding, and norms that the backward pass does not come to
+    clear(z, z->grads, gradient_count(z));
+    if (z->divided) clear(z, z->slots[SLOT_NORMS].whole, bucket_length(z, z->table->norm_bucket));
     for (int s = 0; s < GRADIENT_SLOTS; s++) {
         z->slots[s].reduce = comm_op_create("gradients of a micro-batch");
         z->slots[s].bucket = -1;
@@ -151,7 +160,7 @@ static void abandon_step(Zero *z) {
     for (int b = 0; b < z->table->num_buckets; b++) {
         comm_op_wait(z->buckets[b].reduce, z->stream);
         comm_op_wait(z->buckets[b].replicate, z->stream);
-        z->buckets[b].reduced = false;
+        z->buckets[b].reduced = z->buckets[b].begun = false;
     }
     for (int s = 0; s < GRADIENT_SLOTS; s++) {
         comm_op_wait(z->slots[s].reduce, z->stream);
@@ -159,25 +168,39 @@ static void abandon_step(Zero *z) {
     }
 }
 
-void zero_begin_step(Zero *z) {
-    abandon_step(z);
-    cuda_check(cudaMemsetAsync(z->grads, 0, gradient_count(z) * sizeof(float), z->stream));
-}
+void zero_begin_step(Zero *z) { abandon_step(z); }
 
 // The sum that is on its way becomes part of this shard's gradients, and the slot is free.
 static void empty_slot(Zero *z, GradientSlot *slot) {
     if (slot->bucket < 0) return;
     comm_op_wait(slot->reduce, z->stream);
-    add_gradients(own_gradients(z, slot->bucket), slot->piece, piece_length(z, slot->bucket), z->stream);
+    if (z->buckets[slot->bucket].later)
+        add_gradients(own_gradients(z, slot->bucket), slot->piece, piece_length(z, slot->bucket), z->stream);
     slot->bucket = -1;
 }
 
+// The padding after the bucket's tensors, where its slot had gradients of other buckets.
+static void clear_padding(const Zero *z, int bucket) {
+    const ParameterTable *table = z->table;
+    if (bucket == table->norm_bucket) return; // alone in its slot
+    for (const ParameterTensor *t = table->tensors; t < table->tensors + table->count; t++) {
+        if (t->bucket != bucket || t->offset >= table->num_trained_elements) continue;
+        const size_t written = t->offset + (size_t)t->padded_rows * (size_t)t->cols;
+        clear(z, bucket_gradient(z, bucket, written), t->end - written);
+    }
+}
+
 void grad_bucket_begin(Zero *z, int bucket) {
-    if (!z->divided || bucket_length(z, bucket) == 0) return;
-    GradientSlot *slot = &z->slots[slot_of(z, bucket)];
-    empty_slot(z, slot);
-    cuda_check(cudaMemsetAsync(slot->whole, 0, bucket_length(z, bucket) * sizeof(float), z->stream));
-    z->buckets[bucket].grads = slot->whole;
+    BucketState *state = &z->buckets[bucket];
+    if (bucket_length(z, bucket) == 0) return;
+    if (z->divided) {
+        GradientSlot *slot = &z->slots[slot_of(z, bucket)];
+        empty_slot(z, slot);
+        state->grads = slot->whole;
+        clear_padding(z, bucket);
+    }
+    state->later = state->begun;
+    state->begun = true;
 }
 
 // The step's gradients of the bucket: over the shard group to the rank that owns the piece, then over the replicas.
@@ -200,11 +223,12 @@ static void reduce(Zero *z, int bucket) {
 
 static void reduce_micro_batch(Zero *z, int bucket) {
     GradientSlot *slot = &z->slots[slot_of(z, bucket)];
-    comm_reduce_scatter(z->parallel->shard_comm, slot->piece, slot->whole, piece_length(z, bucket), slot->reduce,
-                        z->stream);
+    BucketState *state = &z->buckets[bucket];
+    comm_reduce_scatter(z->parallel->shard_comm, state->later ? slot->piece : own_gradients(z, bucket), slot->whole,
+                        piece_length(z, bucket), slot->reduce, z->stream);
     begun(z, slot->reduce);
     slot->bucket = bucket;
-    z->buckets[bucket].grads = NULL;
+    state->grads = NULL;
 }
 
 void grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch) {
@@ -219,6 +243,17 @@ float *bucket_gradient(const Zero *z, int bucket, size_t offset) {
     return z->buckets[bucket].grads + (offset - z->table->buckets[bucket].begin);
 }
 
+bool bucket_accumulates(const Zero *z, int bucket) { return !z->divided && z->buckets[bucket].later; }
+
+// Of a step without a micro-batch.
+static void clear_untouched(Zero *z, int bucket) {
+    if (z->buckets[bucket].begun) return;
+    if (z->divided)
+        clear(z, own_gradients(z, bucket), piece_length(z, bucket));
+    else
+        clear(z, z->buckets[bucket].grads, bucket_length(z, bucket));
+}
+
 static void finish_divided(Zero *z) {
     for (int s = 0; s < GRADIENT_SLOTS; s++) empty_slot(z, &z->slots[s]);
     if (!z->parallel->replica_comm) return;
@@ -227,6 +262,7 @@ static void finish_divided(Zero *z) {
 }
 
 void zero_finish_gradients(Zero *z) {
+    for (int b = 0; b < z->table->num_buckets; b++) clear_untouched(z, b);
     if (z->divided) {
         finish_divided(z);
         return;

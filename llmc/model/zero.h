@@ -1,7 +1,7 @@
 // What ranks exchange of a model (ZeRO; parallel.h): gradients, bucket by bucket while the backward pass goes on, and
 // parameters while the next forward pass does. Gradients of parameters lie here, also where one rank exchanges nothing.
 //
-//   a step: zero_begin_step → in each micro-batch for each bucket: grad_bucket_begin → gradients are added at
+//   a step: zero_begin_step → in each micro-batch for each bucket: grad_bucket_begin → gradients are written or added at
 //           bucket_gradient → grad_bucket_ready
 //           → zero_finish_gradients → zero_sum_over_ranks → the update of each zero_piece → param_gather for each bucket
 //   the next forward pass: param_wait before the first use of a bucket
@@ -32,12 +32,17 @@ void zero_start(Zero *z, floatX *params, cudaStream_t stream);
 
 // ---- gradients
 
-void zero_begin_step(Zero *z);               // gradients are zeroed (=)
-void grad_bucket_begin(Zero *z, int bucket); // before a micro-batch's first gradient is added to the bucket
+void zero_begin_step(Zero *z);               // gradients of steps before are no part of this one
+void grad_bucket_begin(Zero *z, int bucket); // before a micro-batch's first gradient of the bucket
 void grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch); // after its last one: sums over the ranks may begin
 
-// Where the gradient of the parameters from the flat element `offset` on is added to; it is in a bucket that has begun.
+// Where the gradient of the parameters from the flat element `offset` on lies; it is in a bucket that has begun.
 float *bucket_gradient(const Zero *z, int bucket, size_t offset);
+
+// Whether the running micro-batch's gradients of the bucket are added (+=) to what lies there. If not, they replace it (=):
+// whoever computes the gradient of a tensor first writes every element of it. Nobody writes the padding after tensors and
+// gradients of frozen norms that the backward pass does not come to: these are zero.
+bool bucket_accumulates(const Zero *z, int bucket);
 
 // From here on this shard's gradients are sums over the ranks.
 void zero_finish_gradients(Zero *z);

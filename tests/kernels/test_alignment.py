@@ -12,7 +12,7 @@ import llmc
 
 NUMBERS = dict(
     N=4, C=64, F=64, V=100, VP=128, n=8, T=64, row=0, width=96, first=32, cols=64, length=64, capacity=4, eps=1e-5, scale=1.0,
-    decay=False, bf16_moments=True, sequence=1, samples=2)  # fmt: skip
+    decay=False, accumulate=False, bf16_moments=True, sequence=1, samples=2)  # fmt: skip
 # the pointers that must be aligned, by name; of a cache, its two
 LAUNCHERS = {
     "adamw_update": "params master m v grads",

@@ -24,15 +24,16 @@ class Case:
         self.dscores[:answers] = torch.randn(answers)
         self.dloss, self.before = 0.37, torch.randn(C)
 
-    def run(self, lib):
+    def run(self, lib, accumulate=True):
         """scores, dx, dw"""
         x, w, spans = lib.x(self.x), lib.x(self.w), lib.device(self.spans)
         counters, dscores = lib.device([self.answers, 1]), lib.device(self.dscores)
         scores = lib.empty(self.capacity, torch.float32)
         lib.reward_scores(scores, x, w, spans, counters, self.capacity, self.C)
-        dx, dw = lib.empty((self.N, self.C)), lib.device(self.before)
-        lib.reward_backward(dx, dw, dscores, lib.device(torch.tensor([self.dloss])), x, w, spans, counters, self.N, self.C,
-                            self.capacity)
+        dx = lib.empty((self.N, self.C))
+        dw = lib.device(self.before) if accumulate else lib.empty(self.C, torch.float32)
+        lib.reward_backward(dx, dw, dscores, lib.device(torch.tensor([self.dloss])), x, w, spans, counters, accumulate,
+                            self.N, self.C, self.capacity)
         return scores.get(), dx.get(), dw.get()
 
     def expected(self, dtype):
@@ -56,6 +57,8 @@ def test_reward_head(lib, shape):
         check("dx", dx, want_dx, theirs)
         assert bool((dx[others] == 0).all())
         check("dw", dw, want_dw + case.before)
+    for _, _, dw in lib.forms(lambda: case.run(lib, accumulate=False)):
+        check("dw", dw, want_dw)
 
 
 @pytest.mark.checked
@@ -64,3 +67,4 @@ def test_no_answers(lib):
     for _ in lib.each_form():
         scores, dx, dw = case.run(lib)
         assert bool(torch.isnan(scores).all()) and bool((dx == 0).all()) and torch.equal(dw, case.before)
+        assert bool((case.run(lib, accumulate=False)[2] == 0).all())
