@@ -49,10 +49,17 @@ __global__ void __launch_bounds__(SUM_BLOCK) add_gradients_kernel(float *to, con
     store_vec(to + i, sum);
 }
 
-// Adds the parts of a first stage, or a batch's losses.
-template <int THREADS> __global__ void __launch_bounds__(THREADS) sum_up_kernel(float *sum, const float *x, int n) {
+// Adds up the parts of a first stage, or a batch's losses.
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) sum_up_kernel(float *sum, bool accumulate, const float *x, int n) {
     const float total = sum_in_block<THREADS>(x, 0, (size_t)n, [](float part) { return part; });
-    if (threadIdx.x == 0) *sum += total;
+    if (threadIdx.x == 0) *sum = (accumulate ? *sum : 0.0f) + total;
+}
+
+__global__ void sum_in_order_kernel(float *sum, const float *parts, int n) {
+    float total = 0.0f;
+    for (int i = 0; i < n; i++) total += parts[i];
+    *sum = total;
 }
 
 extern "C" size_t sum_squares_scratch(void) { return MAX_SUM_BLOCKS; }
@@ -63,7 +70,11 @@ extern "C" void sum_squares(float *sum, float *scratch, const float *grads, size
     size_t blocks = wanted < 1 ? 1 : wanted > MAX_SUM_BLOCKS ? (size_t)MAX_SUM_BLOCKS : wanted;
     size_t piece = (n + blocks * STEP - 1) / (blocks * STEP) * STEP;
     launch_block(sum_squares_kernel, SUM_BLOCK, dim3((unsigned)blocks), stream, scratch, grads, n, piece);
-    launch_block(sum_up_kernel, SUM_BLOCK, dim3(1), stream, sum, scratch, (int)blocks);
+    launch_block(sum_up_kernel, SUM_BLOCK, dim3(1), stream, sum, false, scratch, (int)blocks);
+}
+
+extern "C" void sum_in_order(float *sum, const float *parts, int n, cudaStream_t stream) {
+    launch_pointwise(sum_in_order_kernel, dim3(1), dim3(1), stream, sum, parts, n);
 }
 
 extern "C" void norm_of_squares(float *norm, const float *sum, cudaStream_t stream) {
@@ -79,5 +90,5 @@ extern "C" void add_gradients(float *to, const float *from, size_t n, cudaStream
 
 extern "C" void sum_losses(float *sum, const float *losses, int n, cudaStream_t stream) {
     assert(are_aligned(16, losses));
-    launch_block(sum_up_kernel, SUM_BLOCK, dim3(1), stream, sum, losses, n);
+    launch_block(sum_up_kernel, SUM_BLOCK, dim3(1), stream, sum, true, losses, n);
 }

@@ -50,6 +50,20 @@ static GradientPlace gradient_place(const Llama3 *m, int bucket) {
     return (GradientPlace){bucket, bucket_accumulates(m->zero, bucket)};
 }
 
+// Where no other rank has gradients, the norm's part of a bucket follows at once, as far as it is still in the caches. In
+// matrix products, which are a library's, there is no place for it.
+static void square_bucket(Llama3 *m, int bucket) {
+    for (int r = 0; r < m->table.num_ranges; r++) {
+        if (m->table.ranges[r].bucket != bucket) continue;
+        const ZeroPiece p = zero_piece(m->zero, r);
+        if (p.count) sum_squares(m->optimizer.square_sums + r, m->optimizer.norm_scratch, p.grads, p.count, m->stream);
+    }
+}
+
+static void end_bucket(Llama3 *m, int bucket) {
+    if (grad_bucket_ready(m->zero, bucket, m->batch.last)) square_bucket(m, bucket);
+}
+
 // ---- forward
 
 // Takes `rows` rows of `length` tokens through block l. again: from the block's input, which was kept, everything that its
@@ -158,7 +172,7 @@ static void chunk_backward(Llama3 *m, Chunk chunk, const float *weights) {
 // Gradients of the classifier's weights begin and end here; a tied classifier's are complete only with the embedding's.
 static void begin_head(Llama3 *m) { grad_bucket_begin(m->zero, m->table.head_bucket); }
 static void end_head(Llama3 *m) {
-    if (m->table.head_bucket != 0) grad_bucket_ready(m->zero, m->table.head_bucket, m->batch.last);
+    if (m->table.head_bucket != 0) end_bucket(m, m->table.head_bucket);
 }
 
 // ---- loss: cross-entropy of the next token (pretraining, SFT)
@@ -318,7 +332,7 @@ static void embedding_gradient(Llama3 *m) {
     float *dweight = bucket_gradient(m->zero, 0, m->table.embedding);
     if (!tied && !bucket_accumulates(m->zero, 0)) cuda_check(cudaMemsetAsync(dweight, 0, bytes, m->stream));
     embedding_backward(dweight, m->grads.residual, m->batch.tokens, m->batch.order, num_positions(m), C, m->stream);
-    grad_bucket_ready(m->zero, 0, m->batch.last);
+    end_bucket(m, 0);
 }
 
 // Down to the lowest depth at which something is trained.
@@ -333,18 +347,25 @@ void llama3_backward(Llama3 *m) {
         if (m->shape.recompute == RECOMPUTE_BLOCK && l < L - 1) // the last block's activations are still there
             block_forward(m, l, m->shape.B, m->shape.T, true);
         block_backward(m, l);
-        grad_bucket_ready(m->zero, layer_bucket(l), m->batch.last);
+        end_bucket(m, layer_bucket(l));
         trace_end(LANE_COMPUTE, m->stream);
     }
-    grad_bucket_ready(m->zero, norms, m->batch.last);
+    end_bucket(m, norms);
     if (lowest < 0) embedding_gradient(m);
 }
 
 // ---- clipping and AdamW
 
-static void add_squares(Llama3 *m, int range) {
-    const ZeroPiece p = zero_piece(m->zero, range);
-    if (p.count) sum_squares(&m->step.result->square_sum, m->optimizer.norm_scratch, p.grads, p.count, m->stream);
+// Sums over the ranks end in the order in which they began: a bucket's squares are summed while later ones are on their way.
+static void finish_bucket(Llama3 *m, int bucket) {
+    if (grad_bucket_finish(m->zero, bucket)) square_bucket(m, bucket);
+}
+static void finish_gradients(Llama3 *m) {
+    const int norms = m->table.norm_bucket;
+    for (int b = norms - 1; b > 0; b--) finish_bucket(m, b);
+    finish_bucket(m, norms);
+    finish_bucket(m, 0);
+    sum_in_order(&m->step.result->square_sum, m->optimizer.square_sums, m->table.num_ranges, m->stream);
 }
 
 static void adamw_range(Llama3 *m, int range) {
@@ -370,9 +391,10 @@ void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
     m->step.host_scalars->max_loss = max_loss;
     m->step.host_scalars->adamw = *step; // loss_scale stays, so that a copy still under way reads the same
     upload_scalars(m);
-    zero_finish_gradients(m->zero);
+    trace_begin(LANE_COMPUTE, "gradient norm", -1, m->stream);
+    finish_gradients(m);
+    trace_end(LANE_COMPUTE, m->stream);
     trace_begin(LANE_COMPUTE, "update", -1, m->stream);
-    for (int r = 0; r < m->table.num_ranges; r++) add_squares(m, r);
     zero_sum_over_ranks(m->zero, result->sums, PREFERENCE_SUMS, &result->square_sum);
     norm_of_squares(&result->grad_norm, &result->square_sum, m->stream);
     update_gate(&result->apply, &result->sums[PREFERENCE_LOSS], &scalars->loss_scale, &scalars->max_loss,

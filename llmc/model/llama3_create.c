@@ -132,6 +132,7 @@ static void plan_gradients(Llama3 *m) {
     d->swiglu = take_x(m, kind, s.N * s.F);
     d->rmsnorm_scratch = take_f(m, kind, rmsnorm_backward_scratch(m->config.hidden_size));
     m->optimizer.norm_scratch = take_f(m, kind, sum_squares_scratch());
+    m->optimizer.square_sums = take_f(m, kind, (size_t)m->table.num_ranges);
     m->checksums.scratch = memory_take(&m->memory, kind, checksum_scratch() * sizeof *m->checksums.scratch);
     m->checksums.sums = memory_take(&m->memory, kind, (size_t)m->table.count * sizeof *m->checksums.sums);
 }

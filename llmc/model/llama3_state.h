@@ -91,6 +91,7 @@ typedef struct {
     void *moment1, *moment2; // fp32, or bf16 (MOMENTS_BF16)
     float *average;          // with shape.average; else NULL
     float *norm_scratch;
+    float *square_sums; // [table.num_ranges] of this shard's gradients in each trained range
 } Optimizer;
 
 // What changes from step to step; kernels read it from device memory, so that a captured graph stays valid.
@@ -102,7 +103,7 @@ typedef struct {
 
 typedef struct {
     float sums[PREFERENCE_SUMS]; // over the step's targets or pairs; without comparisons the loss alone
-    float square_sum;            // of all gradients
+    float square_sum;            // of all gradients, in the order of the ranges
     float grad_norm;
     int apply; // whether the update was made
 } StepResult;

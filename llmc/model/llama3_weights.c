@@ -26,7 +26,10 @@ static void clear_all_training(Llama3 *m) { llama3_clear_training(m, TRAINING_MA
 
 void llama3_clear_padding(Llama3 *m) {
     for (int i = 0; i < m->table.count; i++) clear_padding_of(m, &m->table.tensors[i]);
-    if (m->shape.training) clear_all_training(m);
+    if (!m->shape.training) return;
+    clear_all_training(m);
+    const size_t bytes = (size_t)m->table.num_ranges * sizeof(float); // of ranges in which this shard has nothing
+    cuda_check(cudaMemsetAsync(m->optimizer.square_sums, 0, bytes, m->stream));
 }
 
 static void init_tensor(Llama3 *m, int index, uint64_t seed) {

@@ -13,6 +13,7 @@ typedef struct {
     bool begun;   // in this step a micro-batch has written gradients
     bool later;   // so had one before the running micro-batch
     bool reduced; // in this step the sum over the ranks has begun
+    bool final;   // in this step it has ended, or there is none
 } BucketState;
 
 // With divided gradients: where a bucket's gradients of one micro-batch are computed and reduced.
@@ -29,6 +30,7 @@ struct Zero {
     cudaStream_t stream;
     floatX *params;
     bool divided;         // each rank keeps the gradients of its shard alone
+    bool exchanged;       // other ranks have gradients too
     float *grads;         // [num_trained_elements], or divided [num_shard_elements]
     BucketState *buckets; // [num_buckets]
     GradientSlot slots[GRADIENT_SLOTS];
@@ -71,6 +73,7 @@ int zero_create(Zero **out, const ParameterTable *table, const Parallel *paralle
     z->table = table;
     z->parallel = parallel;
     z->divided = parallel->zero == 2 && parallel->shards > 1;
+    z->exchanged = z->divided || parallel->shard_comm || parallel->replica_comm;
     *out = z;
     return 0;
 }
@@ -160,7 +163,7 @@ static void abandon_step(Zero *z) {
     for (int b = 0; b < z->table->num_buckets; b++) {
         comm_op_wait(z->buckets[b].reduce, z->stream);
         comm_op_wait(z->buckets[b].replicate, z->stream);
-        z->buckets[b].reduced = z->buckets[b].begun = false;
+        z->buckets[b].reduced = z->buckets[b].begun = z->buckets[b].final = false;
     }
     for (int s = 0; s < GRADIENT_SLOTS; s++) {
         comm_op_wait(z->slots[s].reduce, z->stream);
@@ -231,12 +234,13 @@ static void reduce_micro_batch(Zero *z, int bucket) {
     state->grads = NULL;
 }
 
-void grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch) {
-    if (bucket_length(z, bucket) == 0) return;
+bool grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch) {
+    if (bucket_length(z, bucket) == 0) return false;
     if (z->divided)
         reduce_micro_batch(z, bucket);
     else if (last_micro_batch)
         reduce(z, bucket);
+    return z->buckets[bucket].final = last_micro_batch && !z->exchanged;
 }
 
 float *bucket_gradient(const Zero *z, int bucket, size_t offset) {
@@ -254,25 +258,31 @@ static void clear_untouched(Zero *z, int bucket) {
         clear(z, z->buckets[bucket].grads, bucket_length(z, bucket));
 }
 
+// All buckets at once.
 static void finish_divided(Zero *z) {
+    for (int b = 0; b < z->table->num_buckets; b++) {
+        clear_untouched(z, b);
+        z->buckets[b].reduced = true;
+    }
     for (int s = 0; s < GRADIENT_SLOTS; s++) empty_slot(z, &z->slots[s]);
     if (!z->parallel->replica_comm) return;
     comm_all_reduce(z->parallel->replica_comm, z->grads, z->table->num_shard_elements, z->replicate_shard, z->stream);
     comm_op_wait(z->replicate_shard, z->stream);
 }
 
-void zero_finish_gradients(Zero *z) {
-    for (int b = 0; b < z->table->num_buckets; b++) clear_untouched(z, b);
+bool grad_bucket_finish(Zero *z, int bucket) {
+    BucketState *state = &z->buckets[bucket];
+    if (state->final) return false;
+    state->final = true;
     if (z->divided) {
-        finish_divided(z);
-        return;
+        if (!state->reduced) finish_divided(z);
+        return true;
     }
-    for (int b = 0; b < z->table->num_buckets; b++) {
-        BucketState *state = &z->buckets[b];
-        if (!state->reduced) reduce(z, b); // the step had fewer micro-batches than the shape says
-        comm_op_wait(state->reduce, z->stream);
-        comm_op_wait(state->replicate, z->stream);
-    }
+    clear_untouched(z, bucket);
+    if (!state->reduced) reduce(z, bucket); // the step had fewer micro-batches than the shape says
+    comm_op_wait(state->reduce, z->stream);
+    comm_op_wait(state->replicate, z->stream);
+    return true;
 }
 
 void zero_sum_over_ranks(Zero *z, float *loss_sums, int count, float *square_sum) {

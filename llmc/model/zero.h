@@ -3,7 +3,7 @@
 //
 //   a step: zero_begin_step → in each micro-batch for each bucket: grad_bucket_begin → gradients are written or added at
 //           bucket_gradient → grad_bucket_ready
-//           → zero_finish_gradients → zero_sum_over_ranks → the update of each zero_piece → param_gather for each bucket
+//           → grad_bucket_finish → zero_sum_over_ranks → the update of each zero_piece → param_gather for each bucket
 //   the next forward pass: param_wait before the first use of a bucket
 //
 // A bucket in which nothing is trained takes no part in any of this.
@@ -34,7 +34,9 @@ void zero_start(Zero *z, floatX *params, cudaStream_t stream);
 
 void zero_begin_step(Zero *z);               // gradients of steps before are no part of this one
 void grad_bucket_begin(Zero *z, int bucket); // before a micro-batch's first gradient of the bucket
-void grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch); // after its last one: sums over the ranks may begin
+
+// After its last one: sums over the ranks may begin. Returns whether the bucket's gradients are final: no other rank has any.
+bool grad_bucket_ready(Zero *z, int bucket, bool last_micro_batch);
 
 // Where the gradient of the parameters from the flat element `offset` on lies; it is in a bucket that has begun.
 float *bucket_gradient(const Zero *z, int bucket, size_t offset);
@@ -44,8 +46,9 @@ float *bucket_gradient(const Zero *z, int bucket, size_t offset);
 // gradients of frozen norms that the backward pass does not come to: these are zero.
 bool bucket_accumulates(const Zero *z, int bucket);
 
-// From here on this shard's gradients are sums over the ranks.
-void zero_finish_gradients(Zero *z);
+// From here on this shard's gradients of the bucket are sums over the ranks. Returns whether they were not final before. Buckets
+// are best finished in the order in which they were ready.
+bool grad_bucket_finish(Zero *z, int bucket);
 
 // loss_sums [count] over all ranks, *square_sum over this shard group: device memory, in place.
 void zero_sum_over_ranks(Zero *z, float *loss_sums, int count, float *square_sum);

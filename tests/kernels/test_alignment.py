@@ -98,7 +98,7 @@ def test_misaligned_pointer(launcher, pointer):
 def test_every_launcher_is_listed():
     """Except those whose kernels take one element at a time, or which say themselves what they do with any address."""
     plain = "answer_logprobs answer_weights cudnn_attention_backward cudnn_attention_forward matmul norm_of_squares preference_loss " \
-        "sum_losses update_gate weights_init_constant weights_init_normal weights_init_uniform weights_narrow weights_widen"
+        "sum_in_order sum_losses update_gate weights_init_constant weights_init_normal weights_init_uniform weights_narrow weights_widen"
     streamed = {name for name, (_, parameters) in llmc.PROTOTYPES.items() if parameters and parameters[-1].startswith("cudaStream_t")}
     text = "".join(p.read_text() for p in (llmc.ROOT / "llmc/kernels").glob("*.h"))
     assert {name for name in streamed if f"void {name}(" in text} | {"matmul"} == set(LAUNCHERS) | set(plain.split())

@@ -14,7 +14,7 @@ BYTES = 1 << 21  # of any tensor
 HEADS = (1, 2, 3, 4, 8)  # query heads of a key/value head, by which decoding picks its kernel
 FIXED = """
     embedding_forward embedding_backward swiglu_forward swiglu_backward lora_add lora_take adamw_update average_update
-    checksum sum_squares norm_of_squares add_gradients sum_losses update_gate answer_logprobs preference_loss answer_weights
+    checksum sum_squares norm_of_squares add_gradients sum_in_order sum_losses update_gate answer_logprobs preference_loss answer_weights
     reward_scores reward_backward weights_init_normal weights_init_uniform weights_init_constant weights_widen weights_narrow
 """.split()  # their blocks do not depend on the shape
 
