@@ -144,8 +144,7 @@ def model_flops(m, T):
 # products: of matrices of scores' shape in the loop. rows: of a warp; warps: of a block. In shared memory are so many tiles of
 # the block's rows and of its columns, both of HD elements, and `stats` bytes for each column
 Loop = collections.namedtuple("Loop", "kernel products rows warps row_tiles column_tiles stats")
-FORWARD = {64: Loop("attention_forward_kernel<ForwardTiles<64>, false>", 2, 32, 4, 1, 4, 0),
-           128: Loop("attention_forward_kernel<ForwardTiles<128>, false>", 2, 16, 4, 1, 4, 0)}  # fmt: skip
+FORWARD = {HD: Loop(f"attention_forward_kernel<ForwardTiles<{HD}>, false>", 2, 32, 4, 1, 2, 0) for HD in (64, 128)}
 DS = 2 * 16 * 8  # bytes of dS for each column of a block
 BACKWARD = {HD: [Loop(f"attention_gradients_kernel<Backward<{HD}>, false>", 5, 16, 8, 2, 3, 24 + DS)] for HD in (64, 128)}
 

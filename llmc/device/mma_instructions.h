@@ -18,20 +18,24 @@ __device__ __forceinline__ int rows_first_col(int lane) { return lane / 16 * 8; 
 __device__ __forceinline__ int cols_first_row(int lane) { return lane % 8 + lane / 16 * 8; }
 __device__ __forceinline__ int cols_first_col(int lane) { return lane / 8 % 2 * 8; }
 
+// Columns `to` to `to` + 15 of a fragment, from where a lane's place in the tile is, so many rows and columns on.
+template <int K, typename Place>
+__device__ __forceinline__ void load_step(FragA<__nv_bfloat16, K> &frag, int to, Place place, int rows, int cols) {
+    uint32_t r[4];
+    ldmatrix_x4(r, place.at(rows, cols));
+    frag.a[0][to / 8] = r[0];
+    frag.a[1][to / 8] = r[1];
+    frag.a[0][to / 8 + 1] = r[2];
+    frag.a[1][to / 8 + 1] = r[3];
+}
+
 // Rows row0 to row0 + 15, columns 0 to K - 1.
 template <int K, int COLS>
 __device__ __forceinline__ void load_a(FragA<__nv_bfloat16, K> &frag, SharedTile<__nv_bfloat16, COLS> tile, int row0) {
     const int lane = lane_id();
     const auto place = tile.place(row0 + rows_first_row(lane), rows_first_col(lane));
 #pragma unroll
-    for (int k = 0; k < K; k += 16) {
-        uint32_t r[4];
-        ldmatrix_x4(r, place.at(0, k));
-        frag.a[0][k / 8] = r[0];
-        frag.a[1][k / 8] = r[1];
-        frag.a[0][k / 8 + 1] = r[2];
-        frag.a[1][k / 8 + 1] = r[3];
-    }
+    for (int k = 0; k < K; k += 16) load_step(frag, k, place, 0, k);
 }
 
 // Columns col0 to col0 + 15, rows 0 to K - 1: transposed, so that they become A's rows.
@@ -62,55 +66,53 @@ __device__ __forceinline__ void mma_tile(Acc<N> &acc, const FragA<__nv_bfloat16,
                  frag.a[1][k / 8 + 1], b0, b1);
 }
 
+template <bool BIsRowMajor, int COLS>
+__device__ __forceinline__ auto place_of_b(SharedTile<__nv_bfloat16, COLS> b, int col0) {
+    const int lane = lane_id();
+    return BIsRowMajor ? b.place(rows_first_row(lane), col0 + rows_first_col(lane))
+                       : b.place(cols_first_row(lane), cols_first_col(lane));
+}
+
+// C += A · B over the 16 of k from k on, which are those from frag_k on in the fragments.
+template <bool BIsRowMajor, int M, int N, int K, typename Place>
+__device__ __forceinline__ void multiply_step(Acc<N> (&acc)[M], const FragA<__nv_bfloat16, K> (&frag)[M], int frag_k,
+                                              Place b, int k) {
+#pragma unroll
+    for (int n = 0; n < N; n += 16) {
+        uint32_t r[4];
+        if (BIsRowMajor)
+            ldmatrix_x4_trans(r, b.at(k, n));
+        else
+            ldmatrix_x4(r, b.at(n, k));
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            mma_tile(acc[m], frag[m], n, frag_k, r[0], r[1]);
+            mma_tile(acc[m], frag[m], n + 8, frag_k, r[2], r[3]);
+        }
+    }
+}
+
 template <bool BIsRowMajor, int M, int N, int K, int COLS>
 __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<__nv_bfloat16, K> (&frag)[M],
                                          SharedTile<__nv_bfloat16, COLS> b, int col0) {
-    const int lane = lane_id();
-    const auto place = BIsRowMajor ? b.place(rows_first_row(lane), col0 + rows_first_col(lane))
-                                   : b.place(cols_first_row(lane), cols_first_col(lane));
+    const auto place = place_of_b<BIsRowMajor>(b, col0);
 #pragma unroll
-    for (int k = 0; k < K; k += 16)
-#pragma unroll
-        for (int n = 0; n < N; n += 16) {
-            uint32_t r[4];
-            if (BIsRowMajor)
-                ldmatrix_x4_trans(r, place.at(k, n));
-            else
-                ldmatrix_x4(r, place.at(n, k));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                mma_tile(acc[m], frag[m], n, k, r[0], r[1]);
-                mma_tile(acc[m], frag[m], n + 8, k, r[2], r[3]);
-            }
-        }
+    for (int k = 0; k < K; k += 16) multiply_step<BIsRowMajor>(acc, frag, k, place, k);
 }
 
-// C += A · B^T, where A's rows are those of a tile from row0 on, loaded when they are needed.
+// C += A · B^T, A being the 16 M rows from row0 of a tile, of which 16 columns are in registers at a time.
 template <int M, int N, int COLS>
 __device__ __forceinline__ void multiply_rows(Acc<N> (&acc)[M], SharedTile<__nv_bfloat16, COLS> a, int row0,
                                               SharedTile<__nv_bfloat16, COLS> b) {
     const int lane = lane_id();
-    const auto rows = a.place(row0 + rows_first_row(lane), rows_first_col(lane));
-    const auto cols = b.place(cols_first_row(lane), cols_first_col(lane));
+    const auto a_place = a.place(row0 + rows_first_row(lane), rows_first_col(lane));
+    const auto b_place = place_of_b<false>(b, 0);
 #pragma unroll
     for (int k = 0; k < COLS; k += 16) {
         FragA<__nv_bfloat16, 16> frag[M];
 #pragma unroll
-        for (int m = 0; m < M; m++) {
-            uint32_t r[4];
-            ldmatrix_x4(r, rows.at(16 * m, k));
-            frag[m] = {{{r[0], r[2]}, {r[1], r[3]}}};
-        }
-#pragma unroll
-        for (int n = 0; n < N; n += 16) {
-            uint32_t r[4];
-            ldmatrix_x4(r, cols.at(n, k));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                mma_tile(acc[m], frag[m], n, 0, r[0], r[1]);
-                mma_tile(acc[m], frag[m], n + 8, 0, r[2], r[3]);
-            }
-        }
+        for (int m = 0; m < M; m++) load_step(frag[m], 0, a_place, 16 * m, k);
+        multiply_step<false>(acc, frag, 0, b_place, k);
     }
 }
 
@@ -167,13 +169,28 @@ __device__ __forceinline__ void multiply(Acc<N> (&acc)[M], const FragA<float, K>
         }
 }
 
+// Four of k at a time, which are one access of a row of A and of a row of B.
 template <int M, int N, int COLS>
 __device__ __forceinline__ void multiply_rows(Acc<N> (&acc)[M], SharedTile<float, COLS> a, int row0,
-                                              SharedTile<float, COLS> b) {
-    FragA<float, COLS> frag[M];
+                                            SharedTile<float, COLS> b) {
+    const int lane = lane_id();
+#pragma unroll 1
+    for (int k = 0; k < COLS; k += 4) {
+        float left[2 * M][4];
 #pragma unroll
-    for (int m = 0; m < M; m++) load_a(frag[m], a, row0 + 16 * m);
-    multiply<false>(acc, frag, b, 0);
+        for (int r = 0; r < 2 * M; r++) load_vec(left[r], a.at(row0 + 8 * r + lane / 4, k));
+#pragma unroll
+        for (int block = 0; block < Acc<N>::BLOCKS; block++)
+#pragma unroll
+            for (int e = 0; e < 2 * Acc<N>::W; e++) {
+                float right[4];
+                load_vec(right, b.at(Acc<N>::column(lane, block, e), k));
+#pragma unroll
+                for (int r = 0; r < 2 * M; r++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) acc[r / 2].c[block][r % 2][e] += left[r][i] * right[i];
+            }
+    }
 }
 
 } // namespace by_instruction

@@ -108,6 +108,16 @@ template <int N, typename T> __device__ __forceinline__ void quad_max(T (&x)[N],
     lanes_reduce<MaxOp, 4>(x, LLMC_SITE_ARGS);
 }
 
+// x, of which all lanes of the warp have the same. It tells the GPU's compiler so, which then keeps x once for all of them, and
+// knows that they do not part ways where x decides.
+__device__ __forceinline__ int same_in_warp(int x) {
+#ifdef LLMC_TARGET_CPU
+    return x;
+#else
+    return __shfl_sync(0xffffffffu, x, 0);
+#endif
+}
+
 __device__ __forceinline__ float warp_sum(float x, LLMC_SITE) {
     float own[1] = {x};
     lanes_reduce<AddOp, 32>(own, LLMC_SITE_ARGS);

@@ -51,12 +51,13 @@ __device__ __forceinline__ void load_tile_async(SharedTile<T, COLS> tile, const 
     static_assert((THREADS & (THREADS - 1)) == 0 && ROWS * Tile::CHUNKS % THREADS == 0, "every pass is whole");
     const int row = (int)threadIdx.x / Tile::CHUNKS, col = (int)threadIdx.x % Tile::CHUNKS * Tile::CHUNK;
     const typename Tile::Place to = tile.place(row, col);
+    const int rows_left = valid_rows - row, cols_left = valid_cols - col;
     from += (size_t)(unsigned)row * (unsigned)stride + col;
 #pragma unroll
     for (int i = 0; i < ROWS * Tile::CHUNKS; i += THREADS) {
         const int rows = i / Tile::CHUNKS, cols = i % Tile::CHUNKS * Tile::CHUNK;
-        const bool valid = row + rows < valid_rows && col + cols < valid_cols;
-        cp_async_16(to.at(rows, cols), from + (size_t)(unsigned)stride * (unsigned)rows + cols, valid);
+        cp_async_16(to.at(rows, cols), from + (size_t)(unsigned)stride * (unsigned)rows + cols,
+                    rows < rows_left && cols < cols_left);
     }
 }
 

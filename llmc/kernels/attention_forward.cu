@@ -10,22 +10,15 @@ namespace {
 
 constexpr bool FP32 = sizeof(floatX) == 4;
 
-// KEEP_Q: the fragments of the queries stay in registers; else they are loaded again for each tile of keys.
+// Two row tiles a warp where accumulators leave room for them: keys and values are then read from shared memory half as often.
 template <int HD> struct ForwardTiles;
-template <> struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> {
-    enum { KEEP_Q = 1 };
-};
-template <> struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> {
-    enum { KEEP_Q = 0 };
-};
-template <> struct ForwardTiles<128> : AttentionTiles<128, 1, 4, FP32 ? 32 : 64> {
-    enum { KEEP_Q = 1 };
-};
-template <> struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> {
-    enum { KEEP_Q = 0 };
-};
+template <> struct ForwardTiles<32> : AttentionTiles<32, 2, 4, 64> {};
+template <> struct ForwardTiles<64> : AttentionTiles<64, 2, 4, 64> {};
+template <> struct ForwardTiles<128> : AttentionTiles<128, FP32 ? 1 : 2, 4, FP32 ? 32 : 64> {};
+template <> struct ForwardTiles<256> : AttentionTiles<256, 1, FP32 ? 2 : 4, FP32 ? 16 : 32> {};
 
-template <typename Tiles> constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 4 * Tiles::COLS); }
+// A tile of queries, one of keys and one of values.
+template <typename Tiles> constexpr size_t forward_shared() { return tile_bytes<Tiles>(Tiles::ROWS + 2 * Tiles::COLS); }
 
 // Softmax state of the rows of Scores that this thread holds.
 template <typename Scores> struct RowState {
@@ -93,79 +86,78 @@ store_output(floatX *out, float *lse, typename Tiles::Warp::template Tile<floatX
 template <typename Tiles, bool EXCLUDES>
 __global__ void __launch_bounds__(Tiles::THREADS)
     attention_forward_kernel(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, QkvLayout layout,
-                             int tiles, float scale) {
+                             float scale) {
     constexpr int HD = Tiles::HD, M = Tiles::M, COLS = Tiles::COLS, THREADS = Tiles::THREADS;
     using Warp = typename Tiles::Warp;
     using Tile = typename Warp::template Tile<floatX, HD>;
     using Scores = typename Warp::template Acc<M, COLS>;
     SHARED_DYNAMIC(floatX, shared);
-    Tile q_tile = {shared};
-    // two buffers, each with a tile of keys (which = 0) and one of values (1)
-    auto kv_tile = [=](int tile, int which) {
-        return Tile{shared + (Tiles::ROWS + (2 * (tile & 1) + which) * COLS) * HD};
-    };
-    const AttentionBlock block(blockIdx.x, tiles, layout.NH, true);
-    const int T = layout.T, kv_head = layout.kv_head(block.head), stride = layout.qkv_stride();
-    const int row0 = block.tile * Tiles::ROWS, last_row = min(row0 + Tiles::ROWS, T) - 1;
-    const int *doc_start = mask.doc_start + (size_t)block.b * T;
-    const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)block.b * T : nullptr;
+    const Tile q_tile = {shared}, key_tile = {shared + Tiles::ROWS * HD};
+    const Tile value_tile = {shared + (Tiles::ROWS + COLS) * HD};
+    // tiles run fastest, so that blocks at work together share K and V; the last tile first, since it sees the most keys
+    const int row0 = (int)(gridDim.x - 1 - blockIdx.x) * Tiles::ROWS, head = (int)blockIdx.y, b = (int)blockIdx.z;
+    const int T = layout.T, kv_head = layout.kv_head(head), stride = layout.qkv_stride();
+    const int last_row = min(row0 + Tiles::ROWS, T) - 1;
+    const int *doc_start = mask.doc_start + (size_t)b * T;
+    const int *excluded = EXCLUDES ? mask.excluded + 2 * (size_t)b * T : nullptr;
 
-    auto load_keys = [&](int tile) {
-        int key0 = tile * COLS;
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 0), qkv + layout.key(block.b, kv_head, key0), stride, T - key0,
-                                       layout.HD);
-        load_tile_async<COLS, THREADS>(kv_tile(tile, 1), qkv + layout.value(block.b, kv_head, key0), stride, T - key0,
-                                       layout.HD);
+    const floatX *keys = qkv + layout.key(b, kv_head, 0), *values = qkv + layout.value(b, kv_head, 0);
+    auto load = [&](Tile to, const floatX *from, int tile) {
+        const int key0 = tile * COLS;
+        load_tile_async<COLS, THREADS>(to, from + (size_t)key0 * stride, stride, T - key0, layout.HD);
         cp_async_commit();
     };
     const int first_tile = doc_start[row0] / COLS, last_tile = last_row / COLS;
-    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + layout.query(block.b, block.head, row0), stride, T - row0,
-                                          layout.HD);
-    load_keys(first_tile);
+    load_tile_async<Tiles::ROWS, THREADS>(q_tile, qkv + layout.query(b, head, row0), stride, T - row0, layout.HD);
+    load(key_tile, keys, first_tile);
 
-    const int warp_row = (int)threadIdx.x / 32 * 16 * M, warp_row0 = row0 + warp_row;
+    const int warp_row = same_in_warp((int)threadIdx.x / 32) * 16 * M, warp_row0 = row0 + warp_row;
     const bool active = warp_row0 < T;
     const int warp_last = min(warp_row0 + 16 * M, T) - 1;
     const QuerySpan span = {warp_row0, warp_last, doc_start[min(warp_row0, T - 1)], doc_start[warp_last]};
     const HeldQueries<Scores> queries(doc_start, warp_row0, T);
     SharedExclusion exclusion = {};
-    if (EXCLUDES) exclusion = shared_exclusion<Warp::LANES>(excluded, queries.query);
+    if (EXCLUDES) {
+        int query[queries.ROWS];
+        queries.all_within(query);
+        exclusion = shared_exclusion<Warp::LANES>(excluded, query);
+    }
     RowState<Scores> rows;
     init_rows(rows);
 
-    typename Warp::template Left<floatX, M, HD> q;
     typename Warp::template Acc<M, HD> o;
     zero_all(o);
 
     for (int tile = first_tile; tile <= last_tile; tile++) {
         cp_async_wait<0>();
-        __syncthreads(); // this tile is there for all, and nobody reads the other buffer any more
-        if (tile < last_tile) load_keys(tile + 1);
-        if (tile == first_tile || !Tiles::KEEP_Q) load_rows(q, q_tile, warp_row);
-
+        __syncthreads(); // the keys are there for all, and nobody reads the values before any more
+        load(value_tile, values, tile);
         const int key0 = tile * COLS, key_end = key0 + COLS;
-        if (!active || span.sees_none(key0, key_end)) continue;
-        if (EXCLUDES && exclusion.has_all(key0, key_end)) continue;
-        Scores s;
-        product_nt(s, q, kv_tile(tile, 0));
-        if (!span.sees_all(key0, key_end)) mask_keys(s, queries, key0);
-        if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(s, queries, excluded, key0);
-        online_softmax(s, o, rows, scale);
+        const bool seen = active && !span.sees_none(key0, key_end) && !(EXCLUDES && exclusion.has_all(key0, key_end));
         typename Warp::template Left<floatX, M, COLS> p;
-        left_from_acc(p, s);
-        multiply_nn(o, p, kv_tile(tile, 1), 0);
+        if (seen) {
+            Scores s;
+            product_rows(s, q_tile, warp_row, key_tile);
+            if (!span.sees_all(key0, key_end)) mask_keys(s, queries, key0);
+            if (EXCLUDES && exclusion.has_any(key0, key_end)) exclude_keys(s, queries, excluded, key0);
+            online_softmax(s, o, rows, scale);
+            left_from_acc(p, s);
+        }
+        cp_async_wait<0>();
+        __syncthreads(); // the values are there for all, and nobody reads the keys any more
+        if (tile < last_tile) load(key_tile, keys, tile + 1);
+        if (seen) multiply_nn(o, p, value_tile, 0);
     }
     if (active)
-        store_output<Tiles>(out + layout.output(block.b, block.head, 0), lse + layout.stat(block.b, block.head, 0),
-                            q_tile, o, rows, warp_row, row0, layout, scale);
+        store_output<Tiles>(out + layout.output(b, head, 0), lse + layout.stat(b, head, 0), q_tile, o, rows, warp_row,
+                            row0, layout, scale);
 }
 
 template <typename Tiles, bool EXCLUDES>
 void forward(floatX *out, float *lse, const floatX *qkv, AttentionMask mask, QkvLayout layout, cudaStream_t stream) {
-    const int tiles = ceil_div(layout.T, (int)Tiles::ROWS);
-    const unsigned blocks = (unsigned)tiles * (unsigned)layout.NH * (unsigned)layout.B;
-    launch((attention_forward_kernel<Tiles, EXCLUDES>), dim3(blocks), dim3(Tiles::THREADS), forward_shared<Tiles>(),
-           stream, out, lse, qkv, mask, layout, tiles, layout.log2_scale());
+    const dim3 grid((unsigned)ceil_div(layout.T, (int)Tiles::ROWS), (unsigned)layout.NH, (unsigned)layout.B);
+    launch((attention_forward_kernel<Tiles, EXCLUDES>), grid, dim3(Tiles::THREADS), forward_shared<Tiles>(), stream,
+           out, lse, qkv, mask, layout, layout.log2_scale());
 }
 
 template <int HD, bool EXCLUDES>

@@ -56,22 +56,26 @@ __device__ __forceinline__ SharedExclusion shared_exclusion(const int *excluded,
         largest[3] = max(largest[3], own.begin < own.end ? own.end : 0);
     }
     if (LANES > 1) warp_max(largest);
-    return {largest[0], -largest[1], -largest[2], largest[3]};
+    return {same_in_warp(largest[0]), same_in_warp(-largest[1]), same_in_warp(-largest[2]), same_in_warp(largest[3])};
 }
 
 // ---- scores whose rows are queries and whose columns are keys
 
-// The queries of the rows that this thread holds of Scores, from row0 on; those beyond T are copies of the last query.
+// The queries of the rows that this thread holds of Scores, from row0 on. Those from T on, whose results nobody takes, have the
+// document and the excluded keys of the last one.
 template <typename Scores> struct HeldQueries {
     enum { ROWS = Held<Scores>::ROWS };
-    int query[ROWS], doc[ROWS];
+    int row0, last, doc[ROWS];
 
-    __device__ __forceinline__ HeldQueries(const int *doc_start, int row0, int T) {
+    __device__ __forceinline__ HeldQueries(const int *doc_start, int row0, int T) : row0(row0), last(T - 1) {
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            query[r] = min(row0 + Held<Scores>::row_of(r), T - 1);
-            doc[r] = doc_start[query[r]];
-        }
+        for (int r = 0; r < ROWS; r++) doc[r] = doc_start[within(r)];
+    }
+    __device__ __forceinline__ int query(int r) const { return row0 + Held<Scores>::row_of(r); }
+    __device__ __forceinline__ int within(int r) const { return min(query(r), last); }
+    __device__ __forceinline__ void all_within(int (&queries)[ROWS]) const {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) queries[r] = within(r);
     }
 };
 
@@ -84,7 +88,7 @@ __device__ __forceinline__ void mask_keys(Scores &s, const HeldQueries<Scores> &
         typename Of::Row &score = Of::row(s, r, 0);
         EACH_ELEMENT
         for (int e = 0; e < Of::ELEMENTS; e++)
-            score[e] = sees(rows.query[r], rows.doc[r], key0 + Of::column(0, e)) ? score[e] : -INFINITY;
+            score[e] = sees(rows.query(r), rows.doc[r], key0 + Of::column(0, e)) ? score[e] : -INFINITY;
     }
 }
 
@@ -92,9 +96,10 @@ template <typename Scores>
 __device__ __forceinline__ void exclude_keys(Scores &s, const HeldQueries<Scores> &rows, const int *excluded,
                                              int key0) {
     using Of = Held<Scores>;
+    const int row0 = same_in_warp(rows.row0); // asked for here, so that no addresses are kept in registers until then
 #pragma unroll
     for (int r = 0; r < Of::ROWS; r++) {
-        const ExcludedKeys own(excluded, rows.query[r]);
+        const ExcludedKeys own(excluded, min(row0 + Of::row_of(r), rows.last));
         typename Of::Row &score = Of::row(s, r, 0);
         EACH_ELEMENT
         for (int e = 0; e < Of::ELEMENTS; e++) score[e] = own.has(key0 + Of::column(0, e)) ? -INFINITY : score[e];

