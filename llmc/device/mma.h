@@ -6,12 +6,11 @@
 //   load_a(a, tile, row)  A = rows row to row + 15 of a tile; load_a_transposed(a, tile, col): A^T = its columns
 //   multiply_nt(c, a, b)  C[16 x N] += A[16 x K] · B^T, B stands as [n][k]   (for an array of
 //   multiply_nn(c, a, b)  C[16 x N] += A[16 x K] · B,   B stands as [k][n]    row tiles at once)
-//   product_nt(c, a, b)   C[16 x N] = A[16 x K] · B^T
-//   product_rows(c, a, row, b)   likewise, A is 16 rows (for an array, 16 each) of a tile, which takes no registers
+//   product_rows(c, a, row, b)   C[16 x N] = A · B^T, A is 16 rows (for an array, 16 each) of a tile, which takes no registers
 //
 // With T = bf16 a product is ldmatrix and mma.sync on a GPU (device/mma_instructions.h); with T = float (the exact build) it
 // is fp32 arithmetic. On the CPU a product is one rendezvous of the warp, whatever its size, worked off by vector code
-// (device/mma_cpu.h). Two products of the same shape may be given to one call, which saves the CPU a rendezvous.
+// (device/mma_cpu.h).
 //
 // Kernels name the types by way of the form that their warps have: LaneWarp, or on the CPU WholeWarp (device/whole_warp.h).
 #ifndef LLMC_DEVICE_MMA_H
@@ -40,20 +39,6 @@ __device__ __forceinline__ void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&
                                             int col0) {
     by_instruction::multiply<true>(c, a, b, col0);
 }
-template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
-                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
-                                            int = 0) {
-    by_instruction::multiply<false>(c0, a0, b0, 0);
-    by_instruction::multiply<false>(c1, a1, b1, 0);
-}
-template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
-                                            Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
-                                            int col0) {
-    by_instruction::multiply<true>(c0, a0, b0, col0);
-    by_instruction::multiply<true>(c1, a1, b1, col0);
-}
 template <int M, int N, typename T, int COLS>
 __device__ __forceinline__ void product_rows(Acc<N> (&c)[M], SharedTile<T, COLS> a, int row0, SharedTile<T, COLS> b) {
     zero_all(c);
@@ -61,33 +46,11 @@ __device__ __forceinline__ void product_rows(Acc<N> (&c)[M], SharedTile<T, COLS>
 }
 #endif
 
-template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void product_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b,
-                                           LLMC_SITE) {
-    zero_all(c);
-    multiply_nt(c, a, b, LLMC_SITE_ARGS);
-}
-template <int M, int N, int K, typename T, int COLS>
-__device__ __forceinline__ void product_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0,
-                                           Acc<N> (&c1)[M], const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1,
-                                           LLMC_SITE) {
-    zero_all(c0);
-    zero_all(c1);
-    multiply_nt(c0, a0, b0, c1, a1, b1, LLMC_SITE_ARGS);
-}
-
 struct LaneWarp {
     enum { LANES = 32 };
     template <int M, int N> using Acc = ::Acc<N>[M];
     template <typename T, int M, int K> using Left = FragA<T, K>[M];
     template <typename T, int COLS> using Tile = SharedTile<T, COLS>;
 };
-
-// The 16 M rows from row0 of a tile as left operands.
-template <typename T, int M, int K, int COLS>
-__device__ __forceinline__ void load_rows(FragA<T, K> (&frag)[M], SharedTile<T, COLS> tile, int row0) {
-#pragma unroll
-    for (int m = 0; m < M; m++) load_a(frag[m], tile, row0 + 16 * m);
-}
 
 #endif

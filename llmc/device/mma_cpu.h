@@ -30,45 +30,41 @@ template <int N, typename Visit> inline void host_visit(float (*rows)[N], Acc<N>
 
 // ---- products
 
-// What a lane brings: accumulators and left operands of P products that are done in one rendezvous.
-template <int P, int N, int K, typename T> struct HostProducts {
-    Acc<N> *c[P];
-    const FragA<T, K> *a[P];
+// What a lane brings: accumulators and left operands.
+template <int N, int K, typename T> struct HostProduct {
+    Acc<N> *c;
+    const FragA<T, K> *a;
 };
 
 // Not inlined: its arrays would make the stack frame of every lane larger.
-template <bool BIsRowMajor, int M, int P, int N, int K, typename T, int COLS>
-__attribute__((noinline)) void host_multiply_lanes(void **lanes, int product, SharedTile<T, COLS> b, int col0) {
+template <bool BIsRowMajor, int M, int N, int K, typename T, int COLS>
+__attribute__((noinline)) void host_multiply_lanes(void **lanes, SharedTile<T, COLS> b, int col0) {
     constexpr int B_ROWS = BIsRowMajor ? K : N, B_COLS = BIsRowMajor ? N : K, CHUNK = SharedTile<T, COLS>::CHUNK;
     alignas(64) T left[16 * M][K], right[B_ROWS][B_COLS];
     alignas(64) float result[16 * M][N];
     auto visit_lanes = [&](auto visit) {
         for (int lane = 0; lane < 32; lane++)
-            for (int m = 0; m < M; m++) visit(*(HostProducts<P, N, K, T> *)lanes[lane], lane, m);
+            for (int m = 0; m < M; m++) visit(*(HostProduct<N, K, T> *)lanes[lane], lane, m);
     };
     visit_lanes([&](auto &brought, int lane, int m) {
-        host_gather(left + 16 * m, brought.a[product][m], lane);
-        host_visit(result + 16 * m, brought.c[product][m], lane, [](float &row, float &own) { row = own; });
+        host_gather(left + 16 * m, brought.a[m], lane);
+        host_visit(result + 16 * m, brought.c[m], lane, [](float &row, float &own) { row = own; });
     });
     for (int row = 0; row < B_ROWS; row++)
         for (int col = 0; col < B_COLS; col += CHUNK) memcpy(&right[row][col], b.at(row, col0 + col), 16);
     host_multiply({result[0], N, true}, HostMatrix<T>{left[0], K, false}, HostMatrix<T>{right[0], B_COLS, !BIsRowMajor},
                   16 * M, N, K);
     visit_lanes([&](auto &brought, int lane, int m) {
-        host_visit(result + 16 * m, brought.c[product][m], lane, [](float &row, float &own) { own = row; });
+        host_visit(result + 16 * m, brought.c[m], lane, [](float &row, float &own) { own = row; });
     });
 }
 
-template <bool BIsRowMajor, int M, int P, int N, int K, typename T, int COLS>
-inline void host_multiply_warp(HostProducts<P, N, K, T> products, const SharedTile<T, COLS> (&b)[P], int col0,
-                               const char *file, int line) {
-    for (int p = 0; p < P; p++) host_check_aligned(b[p].data, 16, "ldmatrix reads");
+template <bool BIsRowMajor, int M, int N, int K, typename T, int COLS>
+inline void host_multiply_warp(HostProduct<N, K, T> product, SharedTile<T, COLS> b, int col0, const char *file,
+                               int line) {
+    host_check_aligned(b.data, 16, "ldmatrix reads");
     host_warp_rendezvous(
-        &products,
-        [&b, col0](void **lanes) {
-            for (int p = 0; p < P; p++) host_multiply_lanes<BIsRowMajor, M, P, N, K>(lanes, p, b[p], col0);
-        },
-        file, line);
+        &product, [=](void **lanes) { host_multiply_lanes<BIsRowMajor, M, N, K, T>(lanes, b, col0); }, file, line);
 }
 
 // ---- what kernels call
@@ -76,24 +72,13 @@ inline void host_multiply_warp(HostProducts<P, N, K, T> products, const SharedTi
 // C[16 x N] += A[16 x K] · B^T for M row tiles; B is rows 0 to N - 1 and columns 0 to K - 1 of the tile.
 template <int M, int N, int K, typename T, int COLS>
 inline void multiply_nt(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, LLMC_SITE) {
-    host_multiply_warp<false, M>(HostProducts<1, N, K, T>{{c}, {a}}, {b}, 0, LLMC_SITE_ARGS);
+    host_multiply_warp<false, M>(HostProduct<N, K, T>{c, a}, b, 0, LLMC_SITE_ARGS);
 }
 // C[16 x N] += A[16 x K] · B for M row tiles; B is rows 0 to K - 1 and columns col0 to col0 + N - 1 of the
 // tile.
 template <int M, int N, int K, typename T, int COLS>
 inline void multiply_nn(Acc<N> (&c)[M], const FragA<T, K> (&a)[M], SharedTile<T, COLS> b, int col0, LLMC_SITE) {
-    host_multiply_warp<true, M>(HostProducts<1, N, K, T>{{c}, {a}}, {b}, col0, LLMC_SITE_ARGS);
-}
-// Two products of the same shape, one after the other.
-template <int M, int N, int K, typename T, int COLS>
-inline void multiply_nt(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0, Acc<N> (&c1)[M],
-                        const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1, LLMC_SITE) {
-    host_multiply_warp<false, M>(HostProducts<2, N, K, T>{{c0, c1}, {a0, a1}}, {b0, b1}, 0, LLMC_SITE_ARGS);
-}
-template <int M, int N, int K, typename T, int COLS>
-inline void multiply_nn(Acc<N> (&c0)[M], const FragA<T, K> (&a0)[M], SharedTile<T, COLS> b0, Acc<N> (&c1)[M],
-                        const FragA<T, K> (&a1)[M], SharedTile<T, COLS> b1, int col0, LLMC_SITE) {
-    host_multiply_warp<true, M>(HostProducts<2, N, K, T>{{c0, c1}, {a0, a1}}, {b0, b1}, col0, LLMC_SITE_ARGS);
+    host_multiply_warp<true, M>(HostProduct<N, K, T>{c, a}, b, col0, LLMC_SITE_ARGS);
 }
 
 // A lane's own elements, read directly: where ldmatrix brings them is what FragA says.

@@ -86,10 +86,6 @@ template <int M, int N> inline void zero_all(WholeAcc<M, N> &acc) { memset(&acc,
 
 // ---- operands
 
-template <typename T, int M, int K> inline void load_rows(WholeA<T, M, K> &to, PlainTile<T, K> tile, int row0) {
-    memcpy(to.a, tile.at(row0, 0), sizeof to.a);
-}
-
 template <int M, int N> inline void left_from_acc(WholeA<__nv_bfloat16, M, N> &to, const WholeAcc<M, N> &acc) {
     host_round(to.a[0], acc.c[0], 16 * M * N);
 }
@@ -121,16 +117,6 @@ inline void load_tile_async(PlainTile<T, COLS> tile, const T *from, int stride, 
 
 // ---- products
 
-template <typename T, int M, int N, int K, int COLS>
-inline void product_nt(WholeAcc<M, N> &c, const WholeA<T, M, K> &a, PlainTile<T, COLS> b) {
-    host_multiply({c.c[0], N, false}, HostMatrix<T>{a.a[0], K, false}, HostMatrix<T>{b.data, COLS, true}, 16 * M, N, K);
-}
-template <typename T, int M, int N, int K, int COLS>
-inline void product_nt(WholeAcc<M, N> &c0, const WholeA<T, M, K> &a0, PlainTile<T, COLS> b0, WholeAcc<M, N> &c1,
-                       const WholeA<T, M, K> &a1, PlainTile<T, COLS> b1) {
-    product_nt(c0, a0, b0);
-    product_nt(c1, a1, b1);
-}
 template <typename T, int M, int N, int COLS>
 inline void product_rows(WholeAcc<M, N> &c, PlainTile<T, COLS> a, int row0, PlainTile<T, COLS> b) {
     host_multiply({c.c[0], N, false}, HostMatrix<T>{a.at(row0, 0), COLS, false}, HostMatrix<T>{b.data, COLS, true},
@@ -140,12 +126,6 @@ template <typename T, int M, int N, int K, int COLS>
 inline void multiply_nn(WholeAcc<M, N> &c, const WholeA<T, M, K> &a, PlainTile<T, COLS> b, int col0) {
     host_multiply({c.c[0], N, true}, HostMatrix<T>{a.a[0], K, false}, HostMatrix<T>{b.data + col0, COLS, false}, 16 * M,
                   N, K);
-}
-template <typename T, int M, int N, int K, int COLS>
-inline void multiply_nn(WholeAcc<M, N> &c0, const WholeA<T, M, K> &a0, PlainTile<T, COLS> b0, WholeAcc<M, N> &c1,
-                        const WholeA<T, M, K> &a1, PlainTile<T, COLS> b1, int col0) {
-    multiply_nn(c0, a0, b0, col0);
-    multiply_nn(c1, a1, b1, col0);
 }
 // C [K x n] += A^T · B, with B's columns from col0 on
 template <typename T, int M, int K, int COLS>
