@@ -200,26 +200,33 @@ def test_session_of_the_page(library):
 
 
 def test_fragment_of_bf16(library):
-    """The queries of attention, as a fragment and as the tile that they were read from."""
-    part = "rows 0:32 columns 0:32"
-    commands = ["tbreak attention_forward_kernel", "run", "tbreak online_softmax", "continue", "kernel meet", "up", f"kernel fragment q {part}", f"kernel shared q_tile {part}"]
-    *_, fragment, tile = gdb([library / "test_llama3", "--small"], commands, LLMC_HOST_LANES="1")
-    assert fragment == tile and len({cell for cell in matrix(tile).values()}) > 300, fragment + tile
+    """Attention's weights before their product with the values, from the scores that were printed before."""
+    stops = [words for at in ("online_softmax", "multiply_nn") for words in (f"tbreak {at} if threadIdx.x == 0", "continue", "kernel meet")]
+    commands = ["tbreak attention_forward_kernel", "run", *stops[:3], "up", "kernel fragment s", "print scale", *stops[3:], "kernel fragment p"]
+    said = gdb([library / "test_llama3", "--small"], commands, LLMC_HOST_LANES="1")
+    scores = {place: float(cell) for place, cell in matrix(said[6]).items()}
+    weights = {place: float(cell) for place, cell in matrix(said[-1]).items()}
+    scale = float(said[7].split("=")[1])
+    assert scores.keys() == weights.keys() and len(set(weights.values())) > 50, said
+    for (row, column), weight in weights.items():
+        highest = max(scores[row, other] for other in range(64) if (row, other) in scores)
+        # scores are printed with three digits, so that each is off by at most 0.05 here; bf16 rounds to 1 / 256
+        assert weight == pytest.approx(2 ** ((scores[row, column] - highest) * scale), rel=0.05, abs=1e-30), (row, column)
 
 
 def test_several_workers(library):
     """Each of two threads is stopped in the first block of its half; gdb's commands reach both."""
     other = "python next(t for t in gdb.selected_inferior().threads() if t.num != gdb.selected_thread().num).switch()"
     commands = ["break attention_forward_kernel if threadIdx.x == 31", "run", "set scheduler-locking on", other, "continue", "kernel threads",
-                "kernel thread 0 5", "print blockIdx.x + 100 * threadIdx.x", "kernel thread 4,0,0 6,0,0", "print blockIdx.x + 100 * threadIdx.x",
-                "print block", "kernel thread 7 5", "kernel thread 0 128", "kernel thread 0 0,1", "kernel thread 4 2 3"]  # fmt: skip
+                "kernel thread 0 5", "print blockIdx.z + 100 * threadIdx.x", "kernel thread 0,0,1 6,0,0", "print blockIdx.z + 100 * threadIdx.x",
+                "print b", "kernel thread 7 5", "kernel thread 0 128", "kernel thread 0 0,1", "kernel thread 4 2 3"]  # fmt: skip
     said = gdb([library / "test_llama3", "--small", "--seed", "1"], commands, OMP_NUM_THREADS="2", LLMC_HOST_LANES="1")
     shown = said[5]
-    assert re.findall(r"^block \((\d),0,0\) of \(8,1,1\), thread \d of gdb: attention_forward", shown, re.M) in (["0", "4"], ["4", "0"]), shown
+    assert re.findall(r"^block \(0,0,(\d)\) of \(1,4,2\), thread \d of gdb: attention_forward", shown, re.M) in (["0", "1"], ["1", "0"]), shown
     assert shown.count("  warp 0: 31 threads waiting for the block at attention_forward.cu:") == 2, shown
     assert shown.count("      threads 0-30\n") == 2 and shown.count("  warp 0: 1 thread running at attention_forward.cu:") == 2, shown
-    assert said[7].endswith("= 500\n") and said[9].endswith("= 604\n") and said[10].endswith("= {tile = 0, head = 0, b = 1}\n"), said[6:11]
-    assert said[11].startswith("block 7 is not running; running: (") and "(0,0,0)" in said[11] and "(4,0,0)" in said[11]
+    assert said[7].endswith("= 500\n") and said[9].endswith("= 601\n") and said[10].endswith("= 1\n"), said[6:11]
+    assert said[11].startswith("block 7 is not running; running: (") and "(0,0,0)" in said[11] and "(0,0,1)" in said[11]
     assert said[12:] == ["thread 128: expected 0 to 127, or x,y,z below 128,1,1\n", "thread 0,1: expected 0 to 127, or x,y,z below 128,1,1\n",
                          "usage: kernel thread [[BLOCK] THREAD]\n"]  # fmt: skip
 
