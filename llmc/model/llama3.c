@@ -381,15 +381,17 @@ static void adamw_bucket(Llama3 *m, int bucket) {
 
 static void upload_scalars(Llama3 *m) {
     const Step *s = &m->step;
-    cuda_check(cudaMemcpyAsync(s->scalars, s->host_scalars, sizeof *s->scalars, cudaMemcpyHostToDevice, m->stream));
+    cuda_check(
+        cudaMemcpyAsync(s->scalars, s->host_scalars + s->slot, sizeof *s->scalars, cudaMemcpyHostToDevice, m->stream));
 }
 
 void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
     StepScalars *scalars = m->step.scalars;
     StepResult *result = m->step.result;
     const int norms = m->table.norm_bucket;
-    m->step.host_scalars->max_loss = max_loss;
-    m->step.host_scalars->adamw = *step; // loss_scale stays, so that a copy still under way reads the same
+    StepScalars *host = m->step.host_scalars + m->step.slot;
+    host->max_loss = max_loss;
+    host->adamw = *step; // loss_scale stays, so that a copy still under way reads the same
     upload_scalars(m);
     trace_begin(LANE_COMPUTE, "gradient norm", -1, m->stream);
     finish_gradients(m);
@@ -408,18 +410,39 @@ void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
 // ---- a step's beginning and end
 
 void llama3_begin_step(Llama3 *m, int64_t num_targets) {
-    m->step.host_scalars->loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
+    m->step.host_scalars[m->step.slot].loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
     upload_scalars(m);
     cuda_check(cudaMemsetAsync(m->step.result, 0, sizeof *m->step.result, m->stream));
     if (m->zero) zero_begin_step(m->zero);
 }
 
-void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
+static void send_result(Llama3 *m) {
     const Step *s = &m->step;
     cuda_check(cudaMemcpyAsync(s->host_result, s->result, sizeof *s->result, cudaMemcpyDeviceToHost, m->stream));
-    cuda_check(cudaStreamSynchronize(m->stream));
-    *loss = s->host_result->sums[PREFERENCE_LOSS] * s->host_scalars->loss_scale;
+}
+
+// Once it has arrived; slot: of its step.
+static void read_result(const Step *s, int slot, float *loss, float *grad_norm) {
+    *loss = s->host_result->sums[PREFERENCE_LOSS] * s->host_scalars[slot].loss_scale;
     if (grad_norm) *grad_norm = s->host_result->grad_norm;
+}
+
+void llama3_result(Llama3 *m, float *loss, float *grad_norm) {
+    send_result(m);
+    cuda_check(cudaStreamSynchronize(m->stream));
+    read_result(&m->step, m->step.slot, loss, grad_norm);
+}
+
+void llama3_end_step(Llama3 *m) {
+    Step *s = &m->step;
+    send_result(m);
+    cuda_check(cudaEventRecord(s->ended, m->stream));
+    s->slot = !s->slot;
+}
+
+void llama3_take_result(Llama3 *m, float *loss, float *grad_norm) {
+    cuda_check(cudaEventSynchronize(m->step.ended));
+    read_result(&m->step, !m->step.slot, loss, grad_norm);
 }
 
 const float *llama3_step_sums(const Llama3 *m) { return m->step.host_result->sums; }

@@ -3,6 +3,13 @@
 //   fill llama3_batch(m, i) for every micro-batch i → llama3_begin_step
 //   → for each i: llama3_forward(m, i) → llama3_loss(m) → llama3_backward(m)
 //   → llama3_clip_and_adamw → llama3_result (the step's only wait for the device)
+//
+// So that the device has work while the host reads a step's result and the data of the next, the next may begin before:
+//
+//   … → llama3_clip_and_adamw → llama3_end_step → the next step, to its last llama3_backward → llama3_take_result,
+//   of the step that ended (waits for that step alone) → the next step's llama3_clip_and_adamw → …
+//
+// A step's result is then known before the next one's update is queued, and the weights are still those that it left.
 #ifndef LLMC_MODEL_LLAMA3_H
 #define LLMC_MODEL_LLAMA3_H
 
@@ -43,11 +50,18 @@ void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss);
 // ranks; *grad_norm: before clipping (NULL is allowed).
 void llama3_result(Llama3 *m, float *loss, float *grad_norm);
 
-// [PREFERENCE_SUMS] after llama3_result: sums over the step's targets (the loss alone) or pairs, and after
+// Ends a step of a training model without waiting: its result is on its way to the host. The next step's batches may be
+// filled, and the step begun. llama3_take_result comes before the next llama3_end_step or llama3_result.
+void llama3_end_step(Llama3 *m);
+
+// As llama3_result, of the step that llama3_end_step ended; waits for that step, not for what was queued since.
+void llama3_take_result(Llama3 *m, float *loss, float *grad_norm);
+
+// [PREFERENCE_SUMS] of the step whose result was read last: sums over its targets (the loss alone) or pairs, and after
 // llama3_clip_and_adamw over those of all ranks.
 const float *llama3_step_sums(const Llama3 *m);
 
-// After llama3_result: whether llama3_clip_and_adamw changed the weights.
+// Of the same step: whether llama3_clip_and_adamw changed the weights.
 bool llama3_update_applied(const Llama3 *m);
 
 // ---- evaluation: a step without gradients

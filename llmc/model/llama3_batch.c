@@ -49,7 +49,8 @@ static void place_batch(Batch *batch, char *memory, size_t N) {
 
 int llama3_allocate_batches(Llama3 *m, Error *err) {
     HostMemory *h = &m->host;
-    const size_t N = (size_t)num_positions(m), count = (size_t)m->shape.micro_batches;
+    const size_t N = (size_t)num_positions(m);
+    const size_t count = (size_t)m->shape.micro_batches * (m->shape.training ? STEP_SLOTS : 1);
     h->batches = calloc(count, sizeof *h->batches);
     if (!h->batches) return fail_fault(err, "no memory for %zu micro-batches", count);
     cuda_check(cudaMallocHost((void **)&h->batch_memory, count * batch_bytes(m)));
@@ -69,10 +70,13 @@ void llama3_free_batches(Llama3 *m) {
     free(h->batches);
 }
 
-Batch *llama3_batch(Llama3 *m, int i) { return &m->host.batches[i]; }
+// The number of the running step's micro-batch i in host memory.
+static size_t place_of(const Llama3 *m, int i) { return (size_t)(m->step.slot * m->shape.micro_batches + i); }
+
+Batch *llama3_batch(Llama3 *m, int i) { return &m->host.batches[place_of(m, i)]; }
 
 float *llama3_ref_logprobs(Llama3 *m, int i) {
-    return m->host.ref_logprobs ? m->host.ref_logprobs + (size_t)i * (size_t)max_answers(m) : NULL;
+    return m->host.ref_logprobs ? m->host.ref_logprobs + place_of(m, i) * (size_t)max_answers(m) : NULL;
 }
 
 // ---- to the device
@@ -82,10 +86,10 @@ static void upload(Llama3 *m, int32_t *to, const int32_t *from, size_t count) {
 }
 
 void llama3_upload_answers(Llama3 *m, int i) {
-    const Batch *batch = &m->host.batches[i];
+    const Batch *batch = llama3_batch(m, i);
     const size_t bytes = (size_t)batch->num_answers * sizeof(float);
     AnswerBatch *a = &m->answers;
-    int32_t *counters = m->host.counters + 2 * (size_t)i;
+    int32_t *counters = m->host.counters + 2 * place_of(m, i);
     counters[0] = batch->num_answers;
     counters[1] = batch->num_groups;
     upload(m, a->counters, counters, 2);
@@ -116,7 +120,7 @@ static void upload_inputs(Llama3 *m, const Batch *batch, size_t N, bool excludin
 }
 
 void llama3_upload_batch(Llama3 *m, int i) {
-    const Batch *batch = &m->host.batches[i];
+    const Batch *batch = llama3_batch(m, i);
     const size_t N = (size_t)num_positions(m);
     m->batch.last = i == m->shape.micro_batches - 1;
     upload_inputs(m, batch, N, m->shape.comparisons);
@@ -126,7 +130,7 @@ void llama3_upload_batch(Llama3 *m, int i) {
 }
 
 void llama3_upload_rows(Llama3 *m, int rows, int length) {
-    const Batch *batch = &m->host.batches[0];
+    const Batch *batch = llama3_batch(m, 0);
     const size_t N = (size_t)rows * (size_t)length;
     upload_inputs(m, batch, N, has_excluded(batch->excluded, N));
 }

@@ -237,10 +237,10 @@ static void upload_rope(Llama3 *m, float *table) {
 
 static int allocate_host(Llama3 *m, Error *err) {
     Step *s = &m->step;
-    cuda_check(cudaMallocHost((void **)&s->host_scalars, sizeof *s->host_scalars));
+    cuda_check(cudaMallocHost((void **)&s->host_scalars, STEP_SLOTS * sizeof *s->host_scalars));
     cuda_check(cudaMallocHost((void **)&s->host_result, sizeof *s->host_result));
     cuda_check(cudaMallocHost((void **)&m->host.logits, (size_t)m->table.padded_vocab * sizeof(floatX)));
-    memset(s->host_scalars, 0, sizeof *s->host_scalars);
+    memset(s->host_scalars, 0, STEP_SLOTS * sizeof *s->host_scalars);
     return llama3_allocate_batches(m, err);
 }
 
@@ -265,6 +265,7 @@ int llama3_create(Llama3 **out, const LlamaConfig *config, const RunShape *shape
     Llama3 *m = calloc(1, sizeof *m);
     if (!m) return fail_fault(err, "no memory for the model");
     cuda_check(cudaStreamCreate(&m->stream));
+    cuda_check(cudaEventCreateWithFlags(&m->step.ended, cudaEventDisableTiming));
     int failed = measure(m, config, shape, err);
     if (!failed) failed = allocate(m, err);
     if (failed) {
@@ -284,6 +285,7 @@ void llama3_destroy(Llama3 *m) {
     cuda_check(cudaFreeHost(m->step.host_scalars));
     cuda_check(cudaFreeHost(m->step.host_result));
     cuda_check(cudaFreeHost(m->host.logits));
+    cuda_check(cudaEventDestroy(m->step.ended));
     cuda_check(cudaStreamDestroy(m->stream));
     free(m);
 }

@@ -47,7 +47,7 @@ void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const in
 
 static void download_values(Llama3 *m, int i, float *values) {
     llama3_value_answers(m);
-    llama3_download(m, values, m->answers.seq_logprobs, (size_t)m->host.batches[i].num_answers * sizeof *values);
+    llama3_download(m, values, m->answers.seq_logprobs, (size_t)llama3_batch(m, i)->num_answers * sizeof *values);
 }
 
 void llama3_answer_values(Llama3 *m, int i, float *values) {

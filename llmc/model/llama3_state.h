@@ -109,17 +109,22 @@ typedef struct {
 } StepResult;
 _Static_assert(PREFERENCE_LOSS == 0, "the sum of losses stands first");
 
+// A step may begin before the result of the one before is read: the host has scalars and batches of both.
+enum { STEP_SLOTS = 2 };
+
 typedef struct {
-    StepScalars *scalars, *host_scalars;
+    StepScalars *scalars, *host_scalars; // host: [STEP_SLOTS]
     StepResult *result, *host_result;
+    int slot;          // the running step's
+    cudaEvent_t ended; // the result of the step before has arrived
 } Step;
 
-// In page-locked host memory.
+// In page-locked host memory; STEP_SLOTS of each for training, else one.
 typedef struct {
-    Batch *batches; // [micro_batches]
+    Batch *batches; // [slots][micro_batches]
     char *batch_memory;
-    float *ref_logprobs; // [micro_batches][B*T/2], NULL without comparisons
-    int32_t *counters;   // [micro_batches][2], likewise
+    float *ref_logprobs; // [slots][micro_batches][B*T/2], NULL without comparisons
+    int32_t *counters;   // [slots][micro_batches][2], likewise
     floatX *logits;      // [VP]
 } HostMemory;
 
