@@ -205,7 +205,7 @@ def attention_seconds(d, record, loop, m, B, T):
 # How the step is as it stands; a change of the step changes this.
 STEP = {
     "zeroes_gradients": False,  # before the first micro-batch, which then adds to them as the others do
-    "waits_for_loss": True,  # the host reads a step's loss before it begins the next
+    "waits_for_loss": False,  # the host reads a step's loss before it begins the next
     "norm_reads_gradients": True,  # a pass of its own over all gradients
 }
 
