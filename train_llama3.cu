@@ -24,7 +24,7 @@
 int read_batches(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     int64_t targets = 0;
-    int code = pace_begin_step(&t->pace, &t->run.team, o, err);
+    int code = pace_begin_step(&t->pace, &t->run.team, o, t->pending, err);
     if (code) return code;
     trace_begin(LANE_STEP, "tokens of step", (int)t->state.step + 1, NULL);
     for (int i = 0; !code && i < o->grad_accum; i++) {
@@ -35,7 +35,7 @@ int read_batches(Trainer *t, Error *err) {
     }
     code = agree_on_step(&t->run, &t->saver, code, &targets, err);
     trace_end(LANE_STEP, NULL);
-    t->report.targets = targets;
+    t->targets = targets;
     return code;
 }
 
@@ -55,26 +55,41 @@ static AdamWStep adamw_step(const Options *o, const TrainState *state, float lea
     };
 }
 
-// Computes loss and gradients of the batches that were read and updates the weights, unless loss or gradient norm is not
-// finite.
-void train_step(Trainer *t) {
+// Queues the computation of loss and gradients of the batches that were read.
+static void compute_gradients(Trainer *t) {
     Llama3 *model = t->model;
-    StepReport *report = &t->report;
     trace_begin(LANE_STEP, "step", (int)t->state.step + 1, NULL);
-    report->lr = (float)schedule_lr(&t->schedule, t->state.step);
-    const AdamWStep adamw = adamw_step(&t->run.options, &t->state, report->lr);
-    llama3_begin_step(model, report->targets);
+    llama3_begin_step(model, t->targets);
     for (int i = 0; i < t->run.options.grad_accum; i++) {
         llama3_forward(model, i);
         llama3_loss(model);     // --task: next token, or preference among answers
         llama3_backward(model); // in the last micro-batch gradients are summed over the ranks meanwhile
     }
-    // each rank updates its shard; the others' parameters arrive while the next forward pass runs
-    llama3_clip_and_adamw(model, &adamw, guard_max_loss(&t->guard));
-    llama3_result(model, &report->loss, &report->grad_norm); // the step's only wait for the device
+}
+
+// Queues the update of the weights, which is not made if loss or gradient norm is not finite. Each rank updates its
+// shard; the others' parameters arrive while the next forward pass runs.
+static void update_weights(Trainer *t) {
+    StepReport *report = &t->report;
+    report->targets = t->targets;
+    report->lr = (float)schedule_lr(&t->schedule, t->state.step);
+    const AdamWStep adamw = adamw_step(&t->run.options, &t->state, report->lr);
+    llama3_clip_and_adamw(t->model, &adamw, guard_max_loss(&t->guard));
+    llama3_end_step(t->model);
     t->state.step++;
     t->state.tokens += t->run.options.tokens_per_step;
+    t->pending = true;
     trace_end(LANE_STEP, NULL);
+}
+
+// A step with the batches that were read. The one before is observed (log line, guards), if that is still to be done,
+// when the gradients are queued, so that the device never waits for the host, and before the update, which depends on
+// what is observed.
+int train_step(Trainer *t, Error *err) {
+    compute_gradients(t);
+    int code = observe_pending(t, 0, err);
+    if (!code) update_weights(t);
+    return code;
 }
 
 // Prints how the run ended, waits for a checkpoint that is being written, and writes the last one.
@@ -88,11 +103,12 @@ int finish_run(Trainer *t, Error *err) {
 static int train(Trainer *t, Error *err) {
     int code = observe_what_was_due(t, err); // evaluations that a signal to stop left out
     while (!code && !run_done(&t->run, t->state.step)) {
-        code = read_batches(t, err);
+        code = read_batches(t, err);           // while the device computes the step before
         if (code || t->run.stop_signal) break; // a signal reached one of many ranks: none begins the step
-        train_step(t);                         // learning rate, forward, loss, backward, clipping, AdamW
-        code = observe_step(t, err);           // log line, validation loss, sample, checkpoint
+        code = train_step(t, err);             // forward, loss, backward, learning rate, clipping, AdamW
+        if (!code && observe_at_once(t)) code = observe_step(t, err); // validation loss, sample, checkpoint
     }
+    code = observe_pending(t, code, err);
     return code ? code : finish_run(t, err); // the last checkpoint: a directory that transformers opens
 }
 

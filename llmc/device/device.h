@@ -3,6 +3,7 @@
 #define LLMC_DEVICE_DEVICE_H
 
 #include <cuda_runtime.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,6 +22,20 @@ static inline int device_memory_is_host(void) {
     return 1;
 #else
     return 0;
+#endif
+}
+
+#ifdef LLMC_TARGET_CPU
+extern bool host_eager; // cpu/streams.h
+#endif
+
+// Whether the host goes on while the device does what was queued. On the cpu target queueing is computing, unless
+// LLMC_HOST_STREAMS asks for late streams.
+static inline bool device_runs_beside_host(void) {
+#ifdef LLMC_TARGET_CPU
+    return !host_eager;
+#else
+    return true;
 #endif
 }
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "device/device.h"
 #include "model/llama3.h"
 #include "model/llama3_weights.h"
 #include "ranks/watchdog.h"
@@ -154,9 +155,26 @@ static void add_to_average(TrainState *state, const Options *o, Llama3 *model) {
     if (llama3_update_applied(model)) llama3_average(model, ++state->average_samples);
 }
 
+bool observe_at_once(const Trainer *t) {
+    const Options *o = &t->run.options;
+    if (!device_runs_beside_host() || o->on_spike == ON_SPIKE_ROLLBACK) return true;
+    return t->state.step >= o->steps || observations_due(o, t->state.step) || saver_due(&t->saver) ||
+           (o->trace && pace_traces(&t->pace));
+}
+
+int observe_pending(Trainer *t, int code, Error *err) {
+    Error later = {0};
+    if (!t->pending) return code;
+    const int observed = observe_step(t, code ? &later : err);
+    watchdog_phase("training"); // the next step has begun
+    return code ? code : observed;
+}
+
 int observe_step(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     bool rolled_back;
+    llama3_take_result(t->model, &t->report.loss, &t->report.grad_norm);
+    t->pending = false;
     note_preference(&t->report, &t->pace.shown, t->model, t->task.kind);
     pace_end_step(&t->pace, &t->report, &t->run, t->state.step);
     watchdog_step(t->state.step);

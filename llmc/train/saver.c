@@ -249,13 +249,14 @@ static void begin_parts(Saver *s) {
 
 // ---- while it trains
 
+bool saver_due(const Saver *s) { return saves_meanwhile(s) && s->state->step % s->run->options.save_every == 0; }
+
 void saver_step(Saver *s) {
     WriterResult result;
-    const int64_t step = s->state->step;
     // many ranks look at the writer at the beginning of each step (agree_on_step)
     if (!many(s) && s->writer && writer_finished(s->writer, &result)) report(s, &result);
     // saver_save_last writes the run's last checkpoint
-    if (!saves_meanwhile(s) || step % s->run->options.save_every != 0 || run_done(s->run, step)) return;
+    if (!saver_due(s) || run_done(s->run, s->state->step)) return;
     if (many(s))
         begin_parts(s);
     else

@@ -51,6 +51,9 @@ int saver_open(Saver *saver, Run *run, const TrainState *state, Llama3 *model, E
 // Called after a step: reports a write that has ended, and begins one where it is due. A failure is a warning. Collective.
 void saver_step(Saver *saver);
 
+// Whether a checkpoint is due after this step.
+bool saver_due(const Saver *saver);
+
 // Waits for a write that is running and reports it. Collective.
 void saver_wait(Saver *saver);
 

@@ -16,11 +16,17 @@ int pace_open(Pace *pace, const Options *options, int64_t first_step, Error *err
     return options_trace_steps(options, &pace->trace_first, &pace->trace_last, err);
 }
 
-int pace_begin_step(Pace *pace, const Team *team, const Options *options, Error *err) {
+int pace_begin_step(Pace *pace, const Team *team, const Options *options, bool pending, Error *err) {
     watchdog_phase("training");
+    if (pending) return 0; // its clock starts in pace_end_step; where a timeline begins no step is pending
     pace->step_began = clock_seconds();
     if (!options->trace || pace->steps + 1 != pace->trace_first) return 0;
     return team_agree(team, trace_open(SPANS, err), err);
+}
+
+bool pace_traces(const Pace *pace) {
+    const int64_t step = pace->steps + 1;
+    return step == pace->trace_first - 1 || step == pace->trace_last;
 }
 
 static void note_communication(Pace *pace, LogRanks *c, const Team *team) {
@@ -51,7 +57,8 @@ static void show(Pace *pace, const StepReport *report, const Run *run, int64_t s
 
 void pace_end_step(Pace *pace, StepReport *report, Run *run, int64_t steps_done) {
     note_communication(pace, &report->communication, &run->team);
-    const double seconds = clock_seconds() - pace->step_began;
+    const double now = clock_seconds(), seconds = now - pace->step_began;
+    pace->step_began = now;
     report->tokens_per_second = (double)run->options.tokens_per_step / seconds;
     pace->seconds += seconds;
     pace->steps++;

@@ -13,7 +13,7 @@ extern "C" {
 
 // The last step's.
 typedef struct {
-    int64_t targets; // of all ranks; pairs, where the data are comparisons
+    int64_t targets; // as Trainer.targets
     float loss, lr, grad_norm;
     double tokens_per_second;
     LogPreference preference; // where the data are comparisons
@@ -22,9 +22,9 @@ typedef struct {
 
 // How fast the run is.
 typedef struct {
-    double began, step_began, after_first_step; // seconds of the monotonic clock
+    double began, step_began, after_first_step; // seconds of the monotonic clock; a step begins when the last has ended
     int64_t first_step;                         // how many were done when this process began
-    int64_t steps;                              // made by this process
+    int64_t steps;                              // that ended in this process
     double seconds;                             // that these steps took
     LogRanks communicated;                      // in all of these steps
     double flops_per_token, peak_flops;         // 0: not known
@@ -36,8 +36,12 @@ typedef struct {
 // first_step: how many steps were done before. flops_per_token and peak_flops stay 0, not known. Errors: 2 (--trace-steps).
 int pace_open(Pace *pace, const Options *options, int64_t first_step, Error *err);
 
-// Called before a step's batches are read: starts the clock, and the timeline where --trace begins. Collective. Errors: 1.
-int pace_begin_step(Pace *pace, const Team *team, const Options *options, Error *err);
+// Called before a step's batches are read: starts the clock, and the timeline where --trace begins. pending: the step
+// before has not ended, and the clock starts when it does. Collective. Errors: 1.
+int pace_begin_step(Pace *pace, const Team *team, const Options *options, bool pending, Error *err);
+
+// Whether the next step to end is the last before a timeline, or the last in it.
+bool pace_traces(const Pace *pace);
 
 // Called after the step, of which report has loss, lr and grad_norm: sets its times (=) and updates what is shown. steps_done
 // includes the step. Collective where a timeline ends.

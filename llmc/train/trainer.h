@@ -23,7 +23,9 @@ typedef struct {
     Task task;
     Llama3 *model;
     Schedule schedule;
-    StepReport report;
+    int64_t targets;   // of the batches that were read: of all ranks; pairs, where the data are comparisons
+    bool pending;      // the last step is queued, and its result not yet read
+    StepReport report; // of that step, or the last one
     Pace pace;
     Guard guard;
     Saver saver;

@@ -51,7 +51,7 @@ class Stepper:
 
     def step(self):
         self.check(self.lib.c.read_batches(self.trainer, ctypes.byref(self.error)))
-        self.lib.c.train_step(self.trainer)
+        self.check(self.lib.c.train_step(self.trainer, ctypes.byref(self.error)))
         self.check(self.lib.observe_step(self.trainer, ctypes.byref(self.error)))
 
     def close(self):

@@ -21,6 +21,7 @@ from trainrun import T
 NOT_COMPARED = ("seconds", "per_second", "bytes", "spike")
 TIMEOUT = 60  # of a program whose ranks may wait for each other in vain
 SKIPPED = "is skipped\n"
+NOTHING_DUE = {"eval_every": None, "val_data": None, "eval_batches": None, "checksum_every": 0}  # but checkpoints
 
 
 def numbers(log):
@@ -79,13 +80,22 @@ class StreamRuns(Finetuning):
 
     def saved(self, output):
         """Nothing but the checkpoints waits for the device after a step."""
-        yield self.train(output / "run", steps=2, save_every=1, eval_every=None, val_data=None, eval_batches=None, checksum_every=0)
+        yield self.train(output / "run", steps=2, save_every=1, **NOTHING_DUE)
 
     def rounded(self, output):
         """Moments in bf16, no master weights; resumed."""
         run = {"moments": "bf16", "master_weights": "none"}
         yield self.train(output / "run", **run)
         yield self.train(output / "run", **run, steps=5, resume="auto", schedule_steps=3)
+
+    def ahead(self, output):
+        """Each step begins before the one before is observed, as nothing is due that needs it: with updates that are left out
+        because of what is observed, then with a checkpoint in between, checksums and a mean of the weights."""
+        rest = {**NOTHING_DUE, "grad_accum": 2}
+        spikes = {"on_spike": "skip", "spike_deviations": 0.2, "lr": "1e-5"}  # so that losses vary about their mean
+        yield self.train(output / "run", **rest, **spikes, steps=60, save_every=0)
+        mean = {"average_from": 2, "average_every": 3}
+        yield self.train(output / "other", **{**rest, **mean, "checksum_every": 2}, steps=9, save_every=4)
 
     def scored(self, output):
         yield self.train(output / "run", config=None, init_from=self.base, eval_only=True, steps=None, train_data=None,
@@ -123,6 +133,9 @@ class StreamRuns(Finetuning):
         """Device memory goes through the host's, unless it is that."""
         yield self.train(output / "run", 2, zero=2, transport="mpi")
 
+    def two_ranks_ahead(self, output):
+        yield self.train(output / "run", 2, zero=2, steps=6, save_every=4, **NOTHING_DUE)
+
     def two_ranks_dpo(self, output):
         yield self.finetune("dpo", output, 2, zero=2)
 
@@ -136,8 +149,9 @@ class StreamRuns(Finetuning):
         """test_llama3, which judges itself."""
         yield 1, [self.build / "test_llama3", "--small", "--seed", 5]
 
-    ALONE = ["pretrain", "saved", "recomputed", "rounded", "scored", "sft", "lora", "dpo", "reward"]
-    RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "many_collectives", "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]
+    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "scored", "sft", "lora", "dpo", "reward"]
+    RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "two_ranks_ahead", "many_collectives",
+             "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]  # fmt: skip
 
     # ---- running
 

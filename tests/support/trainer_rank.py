@@ -13,9 +13,9 @@ from hostlib import BUILD, Error
 TENSOR, ELEMENTS = 1, 64  # behind the embedding in the table; a row of it
 library = ctypes.CDLL(os.path.join(BUILD, "libtrain_llama3.so"))
 library.train_model.restype = c_void_p
-for function in (library.train_model, library.train_close, library.train_step):
+for function in (library.train_model, library.train_close):
     function.argtypes = [c_void_p]
-for function in (library.train_load, library.train_begin, library.observe_step, library.read_batches, library.finish_run):
+for function in (library.train_load, library.train_begin, library.observe_step, library.read_batches, library.train_step, library.finish_run):
     function.argtypes = [c_void_p, c_void_p]
 library.run_done.argtypes = [c_void_p, c_int64]  # a Trainer begins with its Run
 library.run_done.restype = ctypes.c_bool
@@ -73,7 +73,7 @@ def train(spoil, rank, step):
         here = rank == team.rank and number == step
         good = spoil_weights(make_nan) if here and spoil == "nan" else None
         check(library.read_batches(trainer, byref(error)))
-        library.train_step(trainer)
+        check(library.train_step(trainer, byref(error)))
         if good:
             spoil_weights(make(good))
         if here and spoil == "flip":
