@@ -12,7 +12,7 @@
 #include "kernels/qkv_layout.h"
 
 // A block owns ROWS rows (queries, or keys and values), 16 * M for each of its WARPS, and streams tiles of
-// COLS rows of the other side through two buffers. Sizes keep the accumulators in registers and shared memory
+// COLS rows of the other side through shared memory. Sizes keep the accumulators in registers and shared memory
 // within the 99 KB of sm_89.
 template <int HeadDim, int M_, int Warps, int Cols> struct AttentionTiles {
     typedef LaneWarp Warp;
@@ -32,18 +32,6 @@ template <typename Tiles> __host__ __device__ constexpr size_t tile_bytes(int ro
     return sizeof(floatX) * Tiles::HD * (size_t)rows;
 }
 enum { SHARED_LIMIT = 99 * 1024 };
-
-// One block of the grid: tile `tile` of ceil_div(T, rows), head `head` of `heads`, row `b` of the batch.
-// Tiles run fastest, so that blocks at work together share K and V; the last tile first, since it sees the
-// most keys.
-struct AttentionBlock {
-    int tile, head, b;
-
-    __device__ AttentionBlock(unsigned block, int tiles, int heads, bool last_first)
-        : tile((int)(block % tiles)), head((int)(block / tiles % heads)), b((int)(block / tiles / heads)) {
-        if (last_first) tile = tiles - 1 - tile;
-    }
-};
 
 // Copies rows of a tile to global memory, 16 bytes a thread: `count` rows from row0 of the tile to `to`. For one warp of LANES
 // threads, which wrote these rows.
