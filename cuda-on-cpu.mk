@@ -6,8 +6,8 @@ CXX := g++
 
 # what the cpu target builds for us, and its names that stand-ins replace: X becomes host_X
 CPU_BUILD := build/cpu$(VARIANT)
-REPLACED  := cudaMalloc cudaFree cudaMallocHost cudaFreeHost cudaMemcpy cudaMemcpyAsync cudaMemGetInfo cudaGetDeviceCount cudaSetDevice \
-             cudaGetDevice cudaGetDeviceProperties cudaDeviceGetPCIBusId cudaGetLastError cudaGetErrorString matmul matmul_prepare \
+REPLACED  := cudaMalloc cudaFree cudaMallocHost cudaHostAlloc cudaFreeHost cudaMemcpy cudaMemcpyAsync cudaMemGetInfo cudaGetDeviceCount \
+             cudaSetDevice cudaGetDevice cudaGetDeviceProperties cudaDeviceGetPCIBusId cudaGetLastError cudaGetErrorString matmul matmul_prepare \
              matmul_use_algorithms
 
 CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))

@@ -50,6 +50,7 @@ static thread_local cudaError_t last_error = cudaSuccess;
 extern "C" cudaError_t host_cudaMalloc(void **pointer, size_t bytes);
 extern "C" cudaError_t host_cudaFree(void *pointer);
 extern "C" cudaError_t host_cudaMallocHost(void **pointer, size_t bytes);
+extern "C" cudaError_t host_cudaHostAlloc(void **pointer, size_t bytes, unsigned flags);
 extern "C" cudaError_t host_cudaFreeHost(void *pointer);
 extern "C" cudaError_t host_cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
 extern "C" cudaError_t host_cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
@@ -111,6 +112,13 @@ static bool forget(Blocks &memory, void *pointer, Block *block) {
     return true;
 }
 
+static cudaError_t note_pinned(void **pointer, size_t bytes, cudaError_t error) {
+    if (error != cudaSuccess) return standin_keep_error(error);
+    std::lock_guard<std::mutex> hold(lock);
+    pinned[(uintptr_t)*pointer] = {bytes, *pointer};
+    return cudaSuccess;
+}
+
 extern "C" {
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
@@ -139,11 +147,11 @@ cudaError_t cudaFree(void *pointer) {
 }
 
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
-    const cudaError_t error = host_cudaMallocHost(pointer, bytes);
-    if (error != cudaSuccess) return standin_keep_error(error);
-    std::lock_guard<std::mutex> hold(lock);
-    pinned[(uintptr_t)*pointer] = {bytes, *pointer};
-    return cudaSuccess;
+    return note_pinned(pointer, bytes, host_cudaMallocHost(pointer, bytes));
+}
+
+cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags) {
+    return note_pinned(pointer, bytes, host_cudaHostAlloc(pointer, bytes, flags));
 }
 
 cudaError_t cudaFreeHost(void *pointer) {

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-// Whether a kernel may read and write these bytes: they lie in one allocation of cudaMalloc or cudaMallocHost.
+// Whether a kernel may read and write these bytes: they lie in one allocation of cudaMalloc, cudaMallocHost or cudaHostAlloc.
 bool standin_on_device(const void *address, size_t bytes);
 
 // Whether the environment has the variable, neither empty nor 0.

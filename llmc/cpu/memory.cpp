@@ -15,7 +15,7 @@ enum { DEVICE_ALIGN = 256, UNIT = 4096, PARALLEL = 8 << 20, POISON = 0xFF };
 
 namespace {
 
-enum Place { PAGEABLE, PINNED, ON_DEVICE };
+enum Place { PAGEABLE, PINNED, MAPPED, ON_DEVICE }; // MAPPED: pinned, and kernels read and write it too
 
 struct Block {
     size_t bytes;
@@ -82,11 +82,12 @@ static cudaError_t allocate(void **pointer, size_t bytes, Place place) {
     return cudaSuccess;
 }
 
-static cudaError_t release(void *pointer, Place place) {
+static cudaError_t release(void *pointer, bool on_device) {
     if (!pointer) return cudaSuccess;
     std::lock_guard<std::mutex> lock(mutex);
     auto found = blocks.find((const char *)pointer);
-    if (found == blocks.end() || found->second.place != place) return host_keep_error(cudaErrorInvalidValue);
+    if (found == blocks.end() || (found->second.place == ON_DEVICE) != on_device)
+        return host_keep_error(cudaErrorInvalidValue);
     if (is_in_use(found->first, found->second.bytes)) {
         fprintf(stderr, "llmc: pinned memory is freed while a copy that is queued needs it\n");
         _Exit(1);
@@ -125,7 +126,7 @@ static void copy_staged(cudaStream_t stream, void *to, const void *from, size_t 
     });
 }
 
-// Until the copy has run nobody may read its target.
+// Until the copy has run nobody may read its target: not the host, and of mapped memory kernels that were queued before may.
 static void poison(void *to, size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
     if (!is_in_use((const char *)to, bytes)) memset(to, POISON, bytes);
@@ -143,12 +144,16 @@ extern "C" {
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes) { return allocate(pointer, bytes, ON_DEVICE); }
 cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return allocate(pointer, bytes, PINNED); }
+cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags) {
+    if (flags != cudaHostAllocMapped) return host_keep_error(cudaErrorInvalidValue);
+    return allocate(pointer, bytes, MAPPED);
+}
 
 cudaError_t cudaFree(void *pointer) {
     host_wait_all();
-    return release(pointer, ON_DEVICE);
+    return release(pointer, true);
 }
-cudaError_t cudaFreeHost(void *pointer) { return release(pointer, PINNED); }
+cudaError_t cudaFreeHost(void *pointer) { return release(pointer, false); }
 
 // The host waits for what reads or writes host memory, though a copy from pageable memory has only left that when it
 // returns. Between two places of the device it waits for nothing.
@@ -176,7 +181,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     const bool pageable = target == PAGEABLE || source == PAGEABLE,
                on_device = target == ON_DEVICE || source == ON_DEVICE;
     if (!pageable || (on_device && host_draws_late())) {
-        if (!host_eager && target != ON_DEVICE) poison(to, bytes);
+        if (!host_eager && (target == PINNED || target == PAGEABLE)) poison(to, bytes);
         copy_later(stream, to, from, bytes);
     } else if (target == ON_DEVICE) {
         copy_staged(stream, to, from, bytes);

@@ -217,6 +217,28 @@ static void pinned_memory_is_late() {
     expect(from[0] == 3);
 }
 
+static __global__ void first_byte_kernel(char *to, const char *from) {
+    if (threadIdx.x == 0) *to = *from;
+}
+
+// Kernels read it before and after a copy that is queued between them.
+static void mapped_memory() {
+    cudaStream_t a = new_stream(cudaStreamNonBlocking);
+    char *device = device_bytes(N), *seen = device_bytes(2), *mapped;
+    expect(cudaHostAlloc((void **)&mapped, N, 0) == cudaErrorInvalidValue);
+    cudaGetLastError();
+    cuda_check(cudaHostAlloc((void **)&mapped, N, cudaHostAllocMapped));
+    memset(mapped, 1, N);
+    cuda_check(cudaMemsetAsync(device, 2, N, a));
+    launch(first_byte_kernel, 1, 32, 0, a, seen, (const char *)mapped);
+    cuda_check(cudaMemcpyAsync(mapped, device, N, cudaMemcpyDeviceToHost, a));
+    expect_late(mapped[0] == 2);
+    launch(first_byte_kernel, 1, 32, 0, a, seen + 1, (const char *)mapped);
+    cuda_check(cudaStreamSynchronize(a));
+    expect(seen[0] == 1 && seen[1] == 2 && mapped[N - 1] == 2);
+    cuda_check(cudaFreeHost(mapped));
+}
+
 // What drivers do; with a seed it is drawn, as the documentation says no more than "might be synchronous".
 static void pageable_memory_is_done_with() {
     cudaStream_t a = new_stream(cudaStreamNonBlocking);
@@ -308,6 +330,7 @@ static const struct {
     {"default_stream", default_stream},
     {"copies_that_wait", copies_that_wait},
     {"pinned_memory_is_late", pinned_memory_is_late},
+    {"mapped_memory", mapped_memory},
     {"pageable_memory_is_done_with", pageable_memory_is_done_with},
     {"freeing", freeing},
     {"pinned_memory_freed_too_early", pinned_memory_freed_too_early},
