@@ -17,12 +17,14 @@ size_t memory_gpu_reserve(int communicators) {
     return (size_t)(KERNELS_MIB + communicators * 2 * NCCL_CHANNELS * NCCL_BUFFER_MIB) << 20;
 }
 
-void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) {
-    Arena *arena = &plan->arenas[kind];
+static void *take(Arena *arena, size_t bytes) {
     char *here = arena->base ? arena->base + arena->bytes : NULL;
     arena->bytes += (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
     return here;
 }
+
+void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) { return take(&plan->arenas[kind], bytes); }
+void *memory_take_host(MemoryPlan *plan, size_t bytes) { return take(&plan->host, bytes); }
 
 static size_t arena_total(const MemoryPlan *plan) {
     size_t total = 0;
@@ -54,7 +56,17 @@ int memory_allocate(MemoryPlan *plan, Error *err) {
             return out_of_memory(plan, free_bytes, err);
         }
     }
+    void **host = (void **)&plan->host.base;
+    if (plan->host.bytes && cudaHostAlloc(host, plan->host.bytes, cudaHostAllocMapped) != cudaSuccess) {
+        cudaGetLastError(); // reported here
+        plan->host.base = NULL;
+        memory_free(plan);
+        return fail_fault(
+            err, "out of host memory: %.1f MiB of page-locked memory needed; --optimizer-state device needs none",
+            (double)plan->host.bytes / 1048576.0);
+    }
     for (int kind = 0; kind < MEMORY_KINDS; kind++) plan->arenas[kind].bytes = 0;
+    plan->host.bytes = 0;
     return 0;
 }
 
@@ -63,6 +75,8 @@ void memory_free(MemoryPlan *plan) {
         if (plan->arenas[kind].base) cuda_check(cudaFree(plan->arenas[kind].base));
         plan->arenas[kind].base = NULL;
     }
+    if (plan->host.base) cuda_check(cudaFreeHost(plan->host.base));
+    plan->host.base = NULL;
 }
 
 MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
@@ -70,6 +84,7 @@ MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b) {
                       .reserve_bytes = a->reserve_bytes > b->reserve_bytes ? a->reserve_bytes : b->reserve_bytes};
     for (int kind = 0; kind < MEMORY_KINDS; kind++)
         sum.arenas[kind].bytes = a->arenas[kind].bytes + b->arenas[kind].bytes;
+    sum.host.bytes = a->host.bytes + b->host.bytes;
     return sum;
 }
 
@@ -85,6 +100,7 @@ void memory_print(const MemoryPlan *plan, FILE *to) {
     if (plan->library_bytes) print_line(to, "matrix library", plan->library_bytes, total);
     if (plan->reserve_bytes) print_line(to, "reserve", plan->reserve_bytes, total);
     print_line(to, "total", total, total);
+    if (plan->host.bytes) fprintf(to, "  %-16s %9.1f MiB\n", "host memory", (double)plan->host.bytes / 1048576.0);
 }
 
 int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err) {
@@ -93,7 +109,8 @@ int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err)
         length += (size_t)snprintf(text + length, capacity - length, "%s\"%s\": %zu", kind ? ", " : "{",
                                    kind_names[kind], plan->arenas[kind].bytes);
     if (length < capacity)
-        length += (size_t)snprintf(text + length, capacity - length, ", \"matrix library\": %zu, \"reserve\": %zu}",
-                                   plan->library_bytes, plan->reserve_bytes);
+        length += (size_t)snprintf(text + length, capacity - length,
+                                   ", \"matrix library\": %zu, \"reserve\": %zu, \"host memory\": %zu}",
+                                   plan->library_bytes, plan->reserve_bytes, plan->host.bytes);
     return length < capacity ? 0 : fail_fault(err, "a memory plan takes more than %zu bytes of text", capacity);
 }

@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
     Arena arenas[MEMORY_KINDS];
+    Arena host;           // page-locked host memory, beside what the device holds
     size_t library_bytes; // taken by the library of matrix products
     size_t reserve_bytes; // of what is free, left to what comes later
     const char *advice;   // what would need less memory, for the error message; NULL: training options
@@ -44,8 +45,11 @@ size_t memory_gpu_reserve(int communicators);
 // The next `bytes` of the arena, aligned to 256 bytes: a device pointer, or NULL while the plan is being measured.
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes);
 
+void *memory_take_host(MemoryPlan *plan, size_t bytes); // likewise of page-locked host memory, mapped for kernels
+
 // Allocates every arena at the size measured so far, then rewinds so that the same calls of memory_take give pointers.
-// Errors: 1 if less than reserve_bytes would stay free, naming bytes needed, free and reserved; nothing stays allocated.
+// Errors: 1 if less than reserve_bytes would stay free, naming bytes needed, free and reserved, or if the host
+// has too little; nothing stays allocated.
 int memory_allocate(MemoryPlan *plan, Error *err);
 void memory_free(MemoryPlan *plan);
 
@@ -53,10 +57,11 @@ void memory_free(MemoryPlan *plan);
 MemoryPlan memory_sum(const MemoryPlan *a, const MemoryPlan *b);
 
 // Prints a table with a line for each arena that is not empty (MiB and share of the total), for the library and the reserve,
-// and the total.
+// and the total; after it, page-locked host memory, if there is any.
 void memory_print(const MemoryPlan *plan, FILE *to);
 
-// text = a JSON object: bytes by the names of that table, empty arenas included. Errors: 1 (longer than capacity).
+// text = a JSON object: bytes by the names of that table, empty arenas and "host memory" included. Errors: 1 (longer than
+// capacity).
 int memory_text(char *text, size_t capacity, const MemoryPlan *plan, Error *err);
 
 #endif

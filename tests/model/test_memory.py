@@ -44,6 +44,17 @@ def test_a_plan_that_would_leave_less_is_refused(lib):
     assert code == 1 and message.endswith("; a shorter context needs less")
 
 
+def test_host_memory_that_is_not_there(lib):
+    """Refused with its bytes; what was allocated on the device is free again."""
+    plan, terabytes = make_plan(lib), 1 << 50
+    lib.c.memory_take_host(ctypes.byref(plan), ctypes.c_size_t(terabytes))
+    code, message = allocate(lib, plan)
+    assert code == 1 and plan.arenas[0].base is None
+    assert message == (f"out of host memory: {terabytes / MIB:.1f} MiB of page-locked memory needed; "
+                       "--optimizer-state device needs none")  # fmt: skip
+    lib.check(lib.c.cudaGetLastError(), "a later error")
+
+
 def table(lib, plan, path):
     libc = ctypes.CDLL(None)
     libc.fopen.restype = ctypes.c_void_p
@@ -56,6 +67,12 @@ def table(lib, plan, path):
 def test_the_table_has_a_line_for_it(lib, tmp_path):
     assert table(lib, make_plan(lib, reserve=3 * MIB), tmp_path / "table") == {"parameters": "1.0", "reserve": "3.0", "total": "4.0"}
     assert table(lib, make_plan(lib), tmp_path / "table") == {"parameters": "1.0", "total": "1.0"}
+
+
+def test_host_memory_is_no_part_of_the_total(lib, tmp_path):
+    plan = make_plan(lib)
+    lib.c.memory_take_host(ctypes.byref(plan), ctypes.c_size_t(2 * MIB))
+    assert table(lib, plan, tmp_path / "table") == {"parameters": "1.0", "total": "1.0", "host memory": "2.0"}
 
 
 @pytest.mark.parametrize("communicators, mib", [(0, 256), (1, 512), (3, 1024)])
