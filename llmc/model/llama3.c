@@ -404,6 +404,7 @@ void llama3_clip_and_adamw(Llama3 *m, const AdamWStep *step, float max_loss) {
     param_wait_all(m->zero); // where no forward pass has waited for the last step's parameters
     adamw_bucket(m, norms);  // in the order in which the forward pass needs them
     for (int b = 0; b < norms; b++) adamw_bucket(m, b);
+    llama3_end_optimizer_step(m);
     trace_end(LANE_COMPUTE, m->stream);
 }
 
@@ -413,7 +414,10 @@ void llama3_begin_step(Llama3 *m, int64_t num_targets) {
     m->step.host_scalars[m->step.slot].loss_scale = num_targets > 0 ? 1.0f / (float)num_targets : 0.0f;
     upload_scalars(m);
     cuda_check(cudaMemsetAsync(m->step.result, 0, sizeof *m->step.result, m->stream));
-    if (m->zero) zero_begin_step(m->zero);
+    if (m->zero) {
+        zero_begin_step(m->zero);
+        llama3_begin_optimizer_step(m);
+    }
 }
 
 static void send_result(Llama3 *m) {

@@ -62,9 +62,7 @@ static void plan_parameters(Llama3 *m) {
     m->params = take_x(m, MEMORY_PARAMETERS, m->table.num_elements);
     if (!m->shape.training) return;
     zero_plan(m->zero, &m->memory);
-    if (m->shape.master_weights == MASTER_FP32) o->master = take_f(m, MEMORY_OPTIMIZER, n);
-    o->moment1 = memory_take(&m->memory, MEMORY_OPTIMIZER, n * llama3_moment_bytes(m));
-    o->moment2 = memory_take(&m->memory, MEMORY_OPTIMIZER, n * llama3_moment_bytes(m));
+    llama3_plan_optimizer(m);
     if (m->shape.average) o->average = take_f(m, MEMORY_AVERAGE, n);
 }
 
@@ -256,7 +254,10 @@ static int allocate(Llama3 *m, Error *err) {
         llama3_clear_padding(m);
         failed = allocate_host(m, err);
     }
-    if (!failed && m->zero) zero_start(m->zero, m->params, m->stream);
+    if (!failed && m->zero) {
+        zero_start(m->zero, m->params, m->stream);
+        failed = llama3_start_optimizer(m, err);
+    }
     free(rope);
     return failed;
 }
@@ -280,6 +281,7 @@ void llama3_destroy(Llama3 *m) {
     if (!m) return;
     cuda_check(cudaStreamSynchronize(m->stream));
     free_tables(m);
+    offload_destroy(&m->optimizer.offload);
     memory_free(&m->memory);
     llama3_free_batches(m);
     cuda_check(cudaFreeHost(m->step.host_scalars));

@@ -1,32 +1,10 @@
 // What the optimizer keeps of the weights: the update, and its state in and out.
+#include <assert.h>
 #include <string.h>
 
 #include "kernels/adamw_rounded.h"
 #include "model/llama3_state.h"
 #include "model/llama3_weights.h"
-
-// ---- the update
-
-void llama3_adamw(Llama3 *m, int bucket, ZeroPiece p) {
-    const Optimizer *o = &m->optimizer;
-    const StepResult *result = m->step.result;
-    const AdamWStep *step = &m->step.scalars->adamw;
-    const ParameterBucket *b = &m->table.buckets[bucket];
-    const bool bf16_moments = m->shape.moments == MOMENTS_BF16;
-    floatX *params = m->params + p.first;
-    float *master = o->master ? o->master + p.at : NULL;
-    char *moment1 = (char *)o->moment1 + p.at * llama3_moment_bytes(m);
-    char *moment2 = (char *)o->moment2 + p.at * llama3_moment_bytes(m);
-    if (master && !bf16_moments)
-        adamw_update(params, master, (float *)moment1, (float *)moment2, p.grads, &result->apply, &result->grad_norm,
-                     step, b->decay, p.count, m->stream);
-    else // elements are counted from the bucket's first one on, so that draws do not depend on the number of shards
-        adamw_rounded_update(params, master, moment1, moment2, bf16_moments, p.grads, &result->apply,
-                             &result->grad_norm, step, b->decay, p.first - b->begin, (uint32_t)bucket, p.count,
-                             m->stream);
-}
-
-// ---- in and out
 
 static size_t element_bytes(const Llama3 *m, TrainingArray array) {
     return array == TRAINING_MOMENT1 || array == TRAINING_MOMENT2 ? llama3_moment_bytes(m) : sizeof(float);
@@ -41,6 +19,92 @@ static char *array_at(const Llama3 *m, TrainingArray array, size_t at) {
                                                    : o->average;
     return base ? (char *)base + at * element_bytes(m, array) : NULL;
 }
+
+// ---- memory
+
+void llama3_plan_optimizer(Llama3 *m) {
+    Optimizer *o = &m->optimizer;
+    const size_t n = m->table.num_shard_elements, moment = llama3_moment_bytes(m);
+    const size_t bytes[OFFLOAD_ARRAYS] = {m->shape.master_weights == MASTER_FP32 ? sizeof(float) : 0, moment, moment};
+    void *arrays[OFFLOAD_ARRAYS] = {NULL, NULL, NULL};
+    if (m->shape.optimizer_state == STATE_HOST) {
+        offload_plan(&o->offload, &m->memory, n, bytes);
+        for (int a = 0; a < OFFLOAD_ARRAYS; a++) arrays[a] = o->offload.host[a];
+    } else {
+        for (int a = 0; a < OFFLOAD_ARRAYS; a++)
+            if (bytes[a]) arrays[a] = memory_take(&m->memory, MEMORY_OPTIMIZER, n * bytes[a]);
+    }
+    o->master = arrays[TRAINING_MASTER];
+    o->moment1 = arrays[TRAINING_MOMENT1];
+    o->moment2 = arrays[TRAINING_MOMENT2];
+}
+
+// Buckets in the order in which llama3_clip_and_adamw updates them.
+int llama3_start_optimizer(Llama3 *m, Error *err) {
+    const ParameterTable *t = &m->table;
+    int code = 0;
+    if (m->shape.optimizer_state == STATE_DEVICE) return 0;
+    for (int i = 0; i < t->num_buckets; i++) {
+        const int bucket = i ? i - 1 : t->norm_bucket;
+        for (int r = 0; !code && r < t->num_ranges; r++) {
+            const ZeroPiece p = zero_piece(m->zero, r);
+            if (t->ranges[r].bucket == bucket) code = offload_add(&m->optimizer.offload, p.at, p.count, err);
+        }
+    }
+    if (!code) offload_start(&m->optimizer.offload);
+    return code;
+}
+
+// ---- the update
+
+void llama3_begin_optimizer_step(Llama3 *m) {
+    if (m->shape.optimizer_state == STATE_HOST) offload_begin(&m->optimizer.offload, m->stream);
+}
+
+void llama3_end_optimizer_step(Llama3 *m) {
+    if (m->shape.optimizer_state == STATE_HOST) offload_end(&m->optimizer.offload, m->stream);
+}
+
+// arrays: master weights (NULL: none) and moments of the piece, by TrainingArray.
+static void update(Llama3 *m, int bucket, ZeroPiece p, void *const arrays[OFFLOAD_ARRAYS]) {
+    const StepResult *result = m->step.result;
+    const AdamWStep *step = &m->step.scalars->adamw;
+    const ParameterBucket *b = &m->table.buckets[bucket];
+    const bool bf16_moments = m->shape.moments == MOMENTS_BF16;
+    floatX *params = m->params + p.first;
+    float *master = arrays[TRAINING_MASTER];
+    void *moment1 = arrays[TRAINING_MOMENT1], *moment2 = arrays[TRAINING_MOMENT2];
+    if (master && !bf16_moments)
+        adamw_update(params, master, moment1, moment2, p.grads, &result->apply, &result->grad_norm, step, b->decay,
+                     p.count, m->stream);
+    else // elements are counted from the bucket's first one on, so that draws do not depend on the number of shards
+        adamw_rounded_update(params, master, moment1, moment2, bf16_moments, p.grads, &result->apply,
+                             &result->grad_norm, step, b->decay, p.first - b->begin, (uint32_t)bucket, p.count,
+                             m->stream);
+}
+
+static void update_from_host(Llama3 *m, int bucket, ZeroPiece p) {
+    void *arrays[OFFLOAD_ARRAYS];
+    for (size_t done = 0; done < p.count;) {
+        const OffloadPiece piece = offload_take(&m->optimizer.offload, arrays, m->stream);
+        assert(piece.at == p.at + done);
+        update(m, bucket, (ZeroPiece){p.first + done, piece.count, piece.at, p.grads + done}, arrays);
+        offload_give(&m->optimizer.offload, m->stream);
+        done += piece.count;
+    }
+}
+
+void llama3_adamw(Llama3 *m, int bucket, ZeroPiece p) {
+    if (m->shape.optimizer_state == STATE_HOST) {
+        update_from_host(m, bucket, p);
+        return;
+    }
+    void *const arrays[OFFLOAD_ARRAYS] = {array_at(m, TRAINING_MASTER, p.at), array_at(m, TRAINING_MOMENT1, p.at),
+                                          array_at(m, TRAINING_MOMENT2, p.at)};
+    update(m, bucket, p, arrays);
+}
+
+// ---- in and out
 
 void llama3_clear_training(Llama3 *m, TrainingArray first_array, size_t at, size_t count) {
     for (int i = first_array; i < llama3_training_arrays(m); i++) {
@@ -94,6 +158,26 @@ static void read_weights(Llama3 *m, size_t at, size_t count, float *values) {
     }
 }
 
+static bool is_on_host(const Llama3 *m, TrainingArray array) {
+    return array != TRAINING_AVERAGE && m->shape.optimizer_state == STATE_HOST;
+}
+
+static void read_bytes(Llama3 *m, TrainingArray array, void *to, const void *from, size_t bytes) {
+    if (!is_on_host(m, array)) {
+        llama3_download(m, to, from, bytes);
+        return;
+    }
+    cuda_check(cudaStreamSynchronize(m->stream)); // which waits for the last step's copies
+    memcpy(to, from, bytes);
+}
+
+static void write_bytes(Llama3 *m, TrainingArray array, void *to, const void *from, size_t bytes) {
+    const bool on_host = is_on_host(m, array);
+    if (!on_host) cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, m->stream));
+    cuda_check(cudaStreamSynchronize(m->stream)); // `from` is the caller's again, or nothing else is done to `to`
+    if (on_host) memcpy(to, from, bytes);
+}
+
 void llama3_read_training(Llama3 *m, TrainingArray array, size_t at, size_t count, float *values) {
     const char *from = array_at(m, array, at);
     const size_t bytes = count * element_bytes(m, array), all = count * sizeof *values;
@@ -101,7 +185,7 @@ void llama3_read_training(Llama3 *m, TrainingArray array, size_t at, size_t coun
         read_weights(m, at, count, values);
         return;
     }
-    llama3_download(m, (char *)values + (all - bytes), from, bytes);
+    read_bytes(m, array, (char *)values + (all - bytes), from, bytes);
     if (bytes < all) widen_in_place(values, count);
 }
 
@@ -112,18 +196,16 @@ void llama3_write_training(Llama3 *m, TrainingArray array, size_t at, size_t cou
     uint16_t rounded[PIECE];
     if (!to) return;
     if (element_bytes(m, array) == sizeof(float)) {
-        cuda_check(cudaMemcpyAsync(to, values, count * sizeof(float), cudaMemcpyHostToDevice, m->stream));
-        cuda_check(cudaStreamSynchronize(m->stream)); // `values` is the caller's again
+        write_bytes(m, array, to, values, count * sizeof(float));
+        return;
     }
-    for (size_t first = 0; element_bytes(m, array) < sizeof(float) && first < count; first += PIECE) {
+    for (size_t first = 0; first < count; first += PIECE) {
         const size_t n = count - first < PIECE ? count - first : PIECE;
         for (size_t i = 0; i < n; i++) {
             float x;
             memcpy(&x, (const char *)values + (first + i) * sizeof x, sizeof x);
             rounded[i] = round_to_bf16(x);
         }
-        cuda_check(cudaMemcpyAsync(to + first * sizeof *rounded, rounded, n * sizeof *rounded, cudaMemcpyHostToDevice,
-                                   m->stream));
-        cuda_check(cudaStreamSynchronize(m->stream));
+        write_bytes(m, array, to + first * sizeof *rounded, rounded, n * sizeof *rounded);
     }
 }

@@ -6,7 +6,7 @@
 #include "base/json.h"
 #include "model/llama3_create.h"
 
-typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, MOMENTS, MASTER } FieldKind;
+typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, MOMENTS, MASTER, PLACE } FieldKind;
 static const char *const expected[] = {
     [WHOLE] = "a whole number from 0 on",
     [FLAG] = "true or false",
@@ -15,6 +15,7 @@ static const char *const expected[] = {
     [RECOMPUTE] = "none|cheap|block", // names of an enum's values
     [MOMENTS] = "fp32|bf16",
     [MASTER] = "fp32|none",
+    [PLACE] = "device|host",
 };
 
 typedef struct {
@@ -33,6 +34,7 @@ static const Field fields[] = {
     {"recompute", RECOMPUTE, offsetof(RunShape, recompute)},
     {"moments", MOMENTS, offsetof(RunShape, moments)},
     {"master_weights", MASTER, offsetof(RunShape, master_weights)},
+    {"optimizer_state", PLACE, offsetof(RunShape, optimizer_state)},
     {"zero", WHOLE, offsetof(RunShape, parallel.zero)},
     {"shards", WHOLE, offsetof(RunShape, parallel.shards)},
     {"shard", WHOLE, offsetof(RunShape, parallel.shard)},
@@ -81,6 +83,7 @@ static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
     case RECOMPUTE:
     case MOMENTS:
     case MASTER:
+    case PLACE:
         return set_choice(to, expected[field->kind], cJSON_GetStringValue(value));
     default:
         *(const char **)to = value->valuestring;

@@ -11,6 +11,7 @@
 #include "loader/batch.h"
 #include "model/llama3_network.h"
 #include "model/memory.h"
+#include "model/offload.h"
 #include "model/run_shape.h"
 #include "model/training_array.h"
 #include "model/zero.h"
@@ -89,6 +90,7 @@ typedef struct {
     // [num_shard_elements] each
     float *master;           // NULL: the parameters are the weights (MASTER_NONE)
     void *moment1, *moment2; // fp32, or bf16 (MOMENTS_BF16)
+    Offload offload;         // STATE_HOST: these three lie there, in host memory that kernels can read and write too
     float *average;          // with shape.average; else NULL
     float *norm_scratch;
     float *square_sums; // [table.num_ranges] of this shard's gradients in each trained range
@@ -190,7 +192,15 @@ void llama3_attention_backward(Llama3 *m, const LayerActivations *a, AttentionMa
 
 // ---- llama3_optimizer.c
 
-// AdamW on a piece of the bucket, as the step's scalars and result say.
+void llama3_plan_optimizer(Llama3 *m);             // takes the memory of the optimizer's state
+int llama3_start_optimizer(Llama3 *m, Error *err); // after memory is there, and zero_start. Errors: 1 (memory)
+
+// With STATE_HOST, around a step: the first of the state's pieces are on their way from begin on, and what is queued after
+// end finds all of it in host memory. Between them nobody else reads or writes it.
+void llama3_begin_optimizer_step(Llama3 *m);
+void llama3_end_optimizer_step(Llama3 *m);
+
+// AdamW on a piece of the bucket, as the step's scalars and result say; buckets with the norms' first, then by number.
 void llama3_adamw(Llama3 *m, int bucket, ZeroPiece piece);
 
 // Elements [at, at + count) of the shard's training arrays, from and to host memory in fp32, rounded to nearest where they are

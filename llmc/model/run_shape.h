@@ -18,6 +18,7 @@ typedef enum { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK } Recompute;
 // What the optimizer keeps of a weight. Numbers in bf16 are rounded stochastically (kernels/adamw_rounded.h).
 typedef enum { MOMENTS_FP32, MOMENTS_BF16 } Moments;
 typedef enum { MASTER_FP32, MASTER_NONE } MasterWeights; // none: the parameters themselves are updated
+typedef enum { STATE_DEVICE, STATE_HOST } StatePlace;    // where it lies; from the host it is streamed (offload.h)
 
 typedef struct {
     int B, T;          // rows of a micro-batch and tokens of a row
@@ -26,6 +27,7 @@ typedef struct {
     Recompute recompute;
     Moments moments;
     MasterWeights master_weights;
+    StatePlace optimizer_state;
     Parallel parallel; // {0}: one rank
     // Micro-batches are comparisons of answers (loader/batch.h), and the loss is `preference` of their pairs: of the answers'
     // log-probabilities or, of a reward model, of their scores. Otherwise it is the cross-entropy of the targets.

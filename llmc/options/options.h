@@ -45,6 +45,7 @@ typedef struct {
     int64_t recompute;             // a Recompute
     int64_t moments;               // a Moments
     int64_t master_weights;        // a MasterWeights
+    int64_t optimizer_state;       // a StatePlace
     int64_t attention;             // an AttentionBy
     const char *matmul_algorithms; // NULL: none
     bool document_mask, save;

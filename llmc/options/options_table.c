@@ -188,6 +188,10 @@ const OptionSpec options_table[] = {
         "what the backward pass recomputes to save memory, with the same bits: cheap: the outputs of norms and SwiGLU, "
         "about a third of what a layer keeps, at little cost; block: all but each block's input"),
     CHOICE(
+        optimizer_state, "optimizer-state", NONE, "device", "device|host",
+        "where master weights and moments are; host: in page-locked memory of the host, from which the update streams "
+        "them through the device, with the same bits"),
+    CHOICE(
         attention, "attention", RESULT, "own", "own|cudnn|cudnn-nondeterministic",
         "who computes attention: this program's kernels, or cuDNN (make USE_CUDNN=1), which needs --document-mask off "
         "and takes a workspace that grows with the square of --seq-len; with cudnn-nondeterministic it takes less, "

@@ -145,6 +145,7 @@ static int create_model(Trainer *t, Error *err) {
                       .recompute = (Recompute)o->recompute,
                       .moments = (Moments)o->moments,
                       .master_weights = (MasterWeights)o->master_weights,
+                      .optimizer_state = (StatePlace)o->optimizer_state,
                       .parallel = t->run.parallel,
                       .attention = (AttentionBy)o->attention,
                       .average = o->average_from > 0,

@@ -7,7 +7,8 @@ import torch
 import compare
 from modelchecks import LLAMA31, MODEL_LIMIT, check_loss, run_reference
 from llmc import AdamWStep
-from model import TINY, Model, random_batch, reference_loss, transformers_model
+from model import TINY, Model, Parallel, random_batch, reference_loss, transformers_model
+from rank_model import own_arrays
 
 
 SHAPES = {
@@ -158,6 +159,31 @@ def test_less_memory_learns_as_well(lib, modes):
     assert lost > 0.5 * plain[0] and torch.equal(plain, other) == nothing_rounded
     assert (other[30:] - plain[30:]).mean().abs() < 0.02 * lost
     assert torch.equal(run(**modes), other)
+
+
+@pytest.mark.parametrize("modes", [{}, *MODES.values()], ids=["plain", *MODES])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_optimizer_state_on_the_host(lib, shards, modes):
+    """The same bits: streamed in pieces (a bucket of 1,280,000 parameters is more than one), of a shard, after a step without an
+    update, after weights that were set, and as the training arrays are read."""
+    fields = TINY | dict(vocab_size=10_000, hidden_size=128)
+    batches = [random_batch(fields["vocab_size"], 2, 8) for _ in range(3)]
+    parallel = Parallel(zero=1, shards=shards, shard=shards - 1, replicas=1)
+
+    def run(place):
+        model = Model(lib, fields, 2, 8, parallel=parallel, optimizer_state=place, **modes)
+        lib.llama3_init_weights(model.handle, 3)
+        model.set_weights({"model.norm.weight": torch.full((128,), 1.25)})
+        for t, batch in enumerate(batches, 1):
+            model.accumulate([batch])
+            limit = 0.0 if t == 2 else float("inf")  # the loss is above it
+            model.update(AdamWStep(3e-3, 0.9, 0.95, EPS, 0.1, 1 - 0.9**t, 1 - 0.95**t, 1.0, t, 42), limit)
+        return model.weights(), own_arrays(lib, model, shards - 1)
+
+    (weights, arrays), (other_weights, other_arrays) = run("device"), run("host")
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+    assert arrays.keys() == other_arrays.keys()
+    assert all(torch.equal(values, other_arrays[key][1]) for key, (_, values) in arrays.items())
 
 
 def test_non_finite_gradient_changes_nothing(lib):

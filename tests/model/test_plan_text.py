@@ -29,7 +29,8 @@ def plan(lib, tmp_path):
 
 def test_every_member_has_a_name(plan):
     names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
-    values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, recompute="cheap", moments="bf16", master_weights="none", only="*", lora_targets="q_proj")
+    values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, recompute="cheap", moments="bf16", master_weights="none",
+                          optimizer_state="host", only="*", lora_targets="q_proj")  # fmt: skip
     flags = {"training", "comparisons", "average"}
     for name in set(names) - OTHERS:
         found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})
@@ -40,6 +41,9 @@ def test_what_memory_depends_on(plan):
     whole = plan(SMALL)
     assert plan(SMALL | dict(B=4))["activations"] > whole["activations"]
     assert plan(SMALL | dict(moments="bf16", master_weights="none"))["optimizer state"] == whole["optimizer state"] // 3
+    on_host = plan(SMALL | dict(optimizer_state="host"))
+    assert on_host["host memory"] == whole["optimizer state"] and whole["host memory"] == 0
+    assert on_host["optimizer state"] == 3 * whole["optimizer state"]  # so small that each of three pieces could be all of it
     assert plan(SMALL | dict(zero=1, shards=2))["optimizer state"] < whole["optimizer state"]
     assert plan(SMALL | dict(zero=2, shards=2))["gradients"] < whole["gradients"]
     assert plan(SMALL | dict(average=True))["averaged weights"] > 0 == whole["averaged weights"]

@@ -75,6 +75,7 @@ OPTIONS = {
     "moments": ("fp32|bf16", "fp32", None, "result"),
     "master-weights": ("fp32|none", "fp32", None, "result"),
     "recompute": ("none|cheap|block", "none", None, "none"),
+    "optimizer-state": ("device|host", "device", None, "none"),
     "attention": ("own|cudnn|cudnn-nondeterministic", "own", None, "result"),
     "matmul-algorithms": ("FILE", None, None, "result"),
     "threads": ("N", "0", "threads", "none"),

@@ -64,6 +64,17 @@ def test_any_number_goes_on_from_any(begun, tmp_path, begun_by, resumed_by):
     assert state["world_size"] == resumed_by and state["tokens"] == STEPS * ROWS * T
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_goes_on_with_its_state_in_host_memory(begun, tmp_path, count):
+    """Stopped there once more, and gone on without it: the same bits."""
+    half = begun.folder / f"half{count}"
+    run(begun, count, steps=STOP + 2, output=tmp_path / "run", resume=half, optimizer_state="host")
+    run(begun, count, steps=STEPS, output=tmp_path / "run", resume="auto")
+    whole = begun.folder / f"whole{count}"
+    assert numbers(read_log(tmp_path / "run/log.jsonl")) == numbers(read_log(whole / "log.jsonl"))[STOP:]
+    assert model(tmp_path / "run") == model(whole)
+
+
 def test_a_step_keeps_its_tokens(tmp_path):
     """With neither --grad-accum nor --tokens-per-step, the micro-batches of a step follow from the number of ranks."""
     work = Workplace(tmp_path)

@@ -78,10 +78,11 @@ def test_losses_of_one_rank(work, alone, ranks, changes):
 
 @pytest.mark.parametrize("ranks, changes", [(3, {}), (4, {"shard_group": 2, "zero": 2}), (2, {"zero": 0})])
 def test_the_same_bits_again(work, ranks, changes):
-    """Run again, and without overlap."""
+    """Run again, without overlap, and with the optimizer's state in host memory."""
     many = results(work, ranks, "bf16", **changes)
     assert results(work, ranks, "bf16", **changes) == many
     assert results(work, ranks, "bf16", **changes, overlap="off") == many
+    assert results(work, ranks, "bf16", **changes, optimizer_state="host") == many
 
 
 def test_bf16_differs_no_more_than_by_the_order_of_sums(work):

@@ -97,6 +97,13 @@ class StreamRuns(Finetuning):
         mean = {"average_from": 2, "average_every": 3}
         yield self.train(output / "other", **{**rest, **mean, "checksum_every": 2}, steps=9, save_every=4)
 
+    def offloaded(self, output):
+        """The optimizer's state in host memory, of which a mean is made; resumed, with steps that begin before the one before
+        is observed."""
+        run = {"optimizer_state": "host", "average_from": 1}
+        yield self.train(output / "run", **run)
+        yield self.train(output / "run", **{**run, **NOTHING_DUE}, steps=6, resume="auto", schedule_steps=3)
+
     def scored(self, output):
         yield self.train(output / "run", config=None, init_from=self.base, eval_only=True, steps=None, train_data=None,
                          warmup_steps=None, lr=None, save_every=None, eval_every=None,
@@ -149,7 +156,7 @@ class StreamRuns(Finetuning):
         """test_llama3, which judges itself."""
         yield 1, [self.build / "test_llama3", "--small", "--seed", 5]
 
-    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "scored", "sft", "lora", "dpo", "reward"]
+    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "offloaded", "scored", "sft", "lora", "dpo", "reward"]
     RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "two_ranks_ahead", "many_collectives",
              "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]  # fmt: skip
 

@@ -167,7 +167,8 @@ def test_same_bits_from_a_folder_elsewhere(whole, work):
         assert work.log(other)[0] == {"step": step, "resumed": str((work.output / "checkpoints" / f"step_{step:08d}").resolve())}
 
 
-@pytest.mark.parametrize("changes", [{"recompute": "block"}, {"threads": 2}, {"eval_every": 3}, {"sample_every": 0}, {"save_every": 1}])
+@pytest.mark.parametrize("changes", [{"recompute": "block"}, {"optimizer_state": "host"}, {"threads": 2}, {"eval_every": 3},
+                                     {"sample_every": 0}, {"save_every": 1}])  # fmt: skip
 def test_changes_without_effect(whole, work, changes):
     """What the table calls without effect on the result is."""
     if "threads" in changes and not ON_CPU:
@@ -294,6 +295,7 @@ MODES = {"moments": "bf16", "master_weights": "none"}
 def test_less_memory_resumes_on_the_same_bits(work, changes):
     work.run(steps=8, output=work.folder / "whole", **changes)
     work.run(steps=3, schedule_steps=8, **changes)
+    work.run(steps=5, schedule_steps=8, resume="auto", optimizer_state="host", **changes)
     work.run(steps=8, schedule_steps=8, resume="auto", **changes)
     assert losses(work.log()) == losses(work.log(work.folder / "whole"))
     assert weights(work.output) == weights(work.folder / "whole")
@@ -307,7 +309,8 @@ def test_less_memory_is_a_change(half):
     half.run(resume="auto", steps=8, accept_changes=True, **MODES)
     half.refused("--moments fp32 (was bf16)", "--master-weights fp32 (was none)", resume="auto", steps=9)
     half.run(resume="auto", steps=9, accept_changes=True)
-    assert len(losses(half.log())) == 9
+    half.run(resume="auto", steps=10, accept_changes=True, optimizer_state="host", **MODES)
+    assert len(losses(half.log())) == 10
 
 
 def test_steps_of_another_size(half):
