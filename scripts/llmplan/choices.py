@@ -25,6 +25,7 @@ class Choice:
     rows: int
     micro_batches: int
     memory: dict[str, int]  # bytes by category
+    host_bytes: int  # page-locked host memory
     links: tuple[float, float]  # bytes that each GPU sends in a step over NVLink and over the network
     time: Prediction
     fits: bool
@@ -41,7 +42,8 @@ class Plan:
         self.options, self.gpu = options, GPUS[options.gpu]
         if options.config.is_dir():
             options.config = find_model(options.config) / "config.json"
-        self.planner = Planner(options.config, options.precision, dict(moments=options.moments, master_weights=options.master_weights))
+        modes = {name: getattr(options, name) for name in ("moments", "master_weights", "optimizer_state")}
+        self.planner = Planner(options.config, options.precision, modes)
         self.parameter_bytes = 2 if options.precision == "bf16" else 4
         self.budget = (self.gpu.memory_gib - options.reserve_gib) * GIB
         peak = self.gpu.bf16_tflops if options.precision == "bf16" else self.gpu.fp32_tflops
@@ -76,14 +78,15 @@ class Plan:
 
     def choice(self, layout: Layout, recompute: str, rows: int) -> Choice:
         o, micro = self.options, self.accumulation(layout.gpus, rows)
-        memory = self.planner.memory(rows, o.seq_len, recompute, layout.zero, layout.group, layout.replicas)
+        shape = (rows, o.seq_len, recompute, layout.zero, layout.group, layout.replicas)
+        memory, host_bytes = self.planner.memory(*shape), self.planner.host_bytes(*shape)
         elements = memory["parameters"] // self.parameter_bytes
         rings = collectives(layout, elements, self.parameter_bytes, micro)
         step = Step(o.tokens_per_step // layout.gpus, micro, layout.zero, layout.group, recompute, elements, self.parameter_bytes,
-                    self.update_bytes())  # fmt: skip
+                    self.update_bytes(), host_bytes)  # fmt: skip
         time = predict(self.costs, step, rings, self.assumed)
         fits = sum(memory.values()) <= self.budget
-        return Choice(layout.gpus, layout.zero, layout.group, recompute, rows, micro, memory, total(rings), time, fits)
+        return Choice(layout.gpus, layout.zero, layout.group, recompute, rows, micro, memory, host_bytes, total(rings), time, fits)
 
     def choices(self, gpus: int) -> list[Choice]:
         layouts = self.layouts(gpus)

@@ -24,8 +24,12 @@ def library_path(precision: str) -> Path:
     raise InputError(f"{paths[0]} is missing: run make TARGET=cpu PRECISION={precision}")
 
 
+HOST = "host memory"
+
+
 class Planner:
-    """memory(...) returns the bytes of one rank by category, as the cuda target takes them."""
+    """memory(...) returns the bytes of one rank on its GPU by category, as the cuda target takes them. host_bytes(...): those of
+    page-locked host memory."""
 
     def __init__(self, config: Path, precision: str, modes: dict[str, str]):
         path = library_path(precision)
@@ -35,7 +39,16 @@ class Planner:
         except (OSError, AttributeError) as error:  # a library of another machine, or older than this script
             raise InputError(f"{path} cannot be used, run make: {error}") from None
 
-    def memory(self, rows: int, length: int, recompute: str, zero: int, shards: int, replicas: int) -> dict[str, int]:
+    def memory(self, *shape) -> dict[str, int]:
+        # the GPU's matrix library keeps one workspace; how much the CPU's keeps, no plan can know
+        found = {**self.plan(*shape), "matrix library": CUBLASLT_WORKSPACE}
+        del found[HOST]
+        return found
+
+    def host_bytes(self, *shape) -> int:
+        return self.plan(*shape)[HOST]
+
+    def plan(self, rows: int, length: int, recompute: str, zero: int, shards: int, replicas: int) -> dict[str, int]:
         shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute,
                      zero=zero, shards=shards, replicas=replicas, **self.modes)  # fmt: skip
         text, error = ctypes.create_string_buffer(4096), _Error()
@@ -43,5 +56,4 @@ class Planner:
         code = self.plan_text(text, capacity, path, json.dumps(shape).encode(), ctypes.byref(error))
         if code:
             raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
-        # the GPU's matrix library keeps one workspace; how much the CPU's keeps, no plan can know
-        return {**json.loads(text.value), "matrix library": CUBLASLT_WORKSPACE}
+        return json.loads(text.value)

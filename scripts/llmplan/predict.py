@@ -10,7 +10,8 @@ How time is predicted (M micro-batches in a step; E parameters; G ranks that div
   compute  = FLOPs of a GPU's tokens / (peak x --efficiency), recomputation included (cheap: bytes read
              and written / (memory bandwidth x 0.8))
   update   = E/G x 34 bytes (fp32: 36; less with bf16 moments or without
-             master weights) / (memory bandwidth x 0.8): norm and AdamW
+             master weights) / (memory bandwidth x 0.8): norm and AdamW; with --optimizer-state
+             host, if longer, its bytes / (PCIe's rate x --link-efficiency), in and out at once
   a ring   = max(bytes on NVLink / its rate, bytes on the network / its rate) / --link-efficiency
              + (ranks - 1) x buckets x --hop-us
   reduce   = rings of gradients less --overlap x backward pass of one micro-batch (ZeRO-2: of all M),
@@ -95,6 +96,7 @@ class Step:
     elements: int  # of all parameters
     parameter_bytes: int  # of one element
     update_bytes: int  # that the update of one element reads and writes
+    host_bytes: int  # that it copies from the host, and back
 
 
 def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions) -> Prediction:
@@ -103,7 +105,8 @@ def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions)
     memory_rate = 1e9 * a.gpu.memory_gbytes * MEMORY_EFFICIENCY
     recompute = {"none": 0, "cheap": s.parameter_bytes * costs.recomputed_cheaply / memory_rate, "block": costs.recomputed / rate}
     backward = 2 * forward + s.tokens * recompute[s.recompute]
-    update = s.elements / s.group * s.update_bytes / memory_rate
+    copies = s.host_bytes / (1e9 * a.gpu.pcie_gbytes * a.link_efficiency)
+    update = max(s.elements / s.group * s.update_bytes / memory_rate, copies)
     seconds = {c.name: ring_seconds(c, a, costs.buckets) for c in rings}
     last = costs.vocabulary / s.elements  # the embedding's gradient comes last, its parameters are needed first
     shards = s.zero == 2 and s.group > 1

@@ -47,6 +47,10 @@ def print_memory(shown: list[Choice], plan: Plan, marked: Choice | None) -> None
         print(key(number, c, c.gpus) + "".join(f" {gib(size):>7}" for size in sizes) + f"  {fits}")
     say(f"other: workspace, matrix library, and what the trainer reserves for kernels and NCCL (in the first row "
         f"{gib(shown[0].memory['reserve'])})")  # fmt: skip
+    if shown[0].host_bytes:
+        sizes = sorted({c.host_bytes for c in shown}, reverse=True)
+        say(f"Page-locked memory of the host for each GPU, GiB: {', '.join(map(gib, sizes))}"
+            + (", less with more GPUs in a group" if len(sizes) > 1 else ""))  # fmt: skip
 
 
 def print_times(shown: list[Choice], plan: Plan) -> None:
@@ -149,7 +153,7 @@ def as_json(plan: Plan, all_found: dict[int, list[Choice]]) -> dict:
     def row(c: Choice) -> dict:
         times = {**asdict(c.time), "exposed": c.time.exposed, "step": c.time.step}
         return {"zero": c.zero, "group": c.group, "recompute": c.recompute, "rows": c.rows,
-                "micro_batches": c.micro_batches, "memory": c.memory, "bytes": c.bytes, "fits": c.fits,
+                "micro_batches": c.micro_batches, "memory": c.memory, "bytes": c.bytes, "host_bytes": c.host_bytes, "fits": c.fits,
                 "nvlink_bytes": c.links[0], "network_bytes": c.links[1], "predicted_seconds": times}  # fmt: skip
 
     o = plan.options
