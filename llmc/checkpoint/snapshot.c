@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/host_memory.h"
 #include "checkpoint/parts.h"
 #include "device/device.h"
 
@@ -28,17 +28,6 @@ static size_t count_parameters(const Snapshot *snapshot) {
     return count;
 }
 
-// Host memory that can be had without swapping.
-static size_t available_bytes(void) {
-    unsigned long long kib = 0;
-    char line[256];
-    FILE *file = fopen("/proc/meminfo", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break; // NOLINT(cert-err34-c): the kernel's own
-    if (file) fclose(file);
-    return kib ? (size_t)kib * 1024 : (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-}
-
 int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
     Snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot) return fail_fault(err, "no memory for a snapshot");
@@ -46,7 +35,7 @@ int snapshot_create(Snapshot **out, Llama3 *m, Error *err) {
     snapshot->part = llama3_shard(m);
     snapshot->parts = snapshot->table->shards;
     snapshot->elements = snapshot->table->num_shard_elements;
-    const size_t arrays = (size_t)llama3_training_arrays(m) * snapshot->elements, free_bytes = available_bytes();
+    const size_t arrays = (size_t)llama3_training_arrays(m) * snapshot->elements, free_bytes = host_memory_available();
     const size_t bytes = arrays * sizeof(float) + count_parameters(snapshot) * sizeof(floatX);
     if (bytes > free_bytes || cudaMallocHost((void **)&snapshot->memory, bytes) != cudaSuccess) {
         cudaGetLastError(); // reported here
