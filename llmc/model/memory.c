@@ -1,5 +1,6 @@
 #include "model/memory.h"
 
+#include "base/host_memory.h"
 #include "device/device.h"
 
 enum { ARENA_ALIGN = 256 };
@@ -33,13 +34,27 @@ static size_t arena_total(const MemoryPlan *plan) {
 }
 
 static int out_of_memory(const MemoryPlan *plan, size_t free_bytes, Error *err) {
-    const char *advice = plan->advice ? plan->advice : "a smaller --batch-size or --seq-len, or --recompute block,";
+    const char *advice = plan->advice
+                             ? plan->advice
+                             : "a smaller --batch-size or --seq-len, --recompute block or --optimizer-state host";
     char reserve[80] = "";
     if (plan->reserve_bytes)
         snprintf(reserve, sizeof reserve, ", of which %.1f MiB are for kernels and communication",
                  (double)plan->reserve_bytes / 1048576.0);
     return fail_fault(err, "out of memory: %.1f MiB needed, %.1f MiB free%s; %s needs less",
                       (double)arena_total(plan) / 1048576.0, (double)free_bytes / 1048576.0, reserve, advice);
+}
+
+static int allocate_host(Arena *host, Error *err) {
+    const size_t free_bytes = host_memory_available();
+    void **base = (void **)&host->base;
+    if (host->bytes <= free_bytes && cudaHostAlloc(base, host->bytes, cudaHostAllocMapped) == cudaSuccess) return 0;
+    cudaGetLastError(); // reported here
+    host->base = NULL;
+    return fail_fault(err,
+                      "out of host memory: %.1f MiB of page-locked memory needed, %.1f MiB free; --optimizer-state "
+                      "device needs none",
+                      (double)host->bytes / 1048576.0, (double)free_bytes / 1048576.0);
 }
 
 int memory_allocate(MemoryPlan *plan, Error *err) {
@@ -56,14 +71,9 @@ int memory_allocate(MemoryPlan *plan, Error *err) {
             return out_of_memory(plan, free_bytes, err);
         }
     }
-    void **host = (void **)&plan->host.base;
-    if (plan->host.bytes && cudaHostAlloc(host, plan->host.bytes, cudaHostAllocMapped) != cudaSuccess) {
-        cudaGetLastError(); // reported here
-        plan->host.base = NULL;
+    if (plan->host.bytes && allocate_host(&plan->host, err)) {
         memory_free(plan);
-        return fail_fault(
-            err, "out of host memory: %.1f MiB of page-locked memory needed; --optimizer-state device needs none",
-            (double)plan->host.bytes / 1048576.0);
+        return err->code;
     }
     for (int kind = 0; kind < MEMORY_KINDS; kind++) plan->arenas[kind].bytes = 0;
     plan->host.bytes = 0;
