@@ -73,6 +73,7 @@ static Place place_of(const void *pointer) {
 static size_t physical_bytes() { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
 
 static cudaError_t allocate(void **pointer, size_t bytes, Place place) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     if (bytes > physical_bytes()) return host_keep_error(cudaErrorMemoryAllocation);
     if (posix_memalign(pointer, DEVICE_ALIGN, bytes ? bytes : 1) != 0)
         return host_keep_error(cudaErrorMemoryAllocation);
@@ -150,14 +151,19 @@ cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags) {
 }
 
 cudaError_t cudaFree(void *pointer) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     host_wait_all();
     return release(pointer, true);
 }
-cudaError_t cudaFreeHost(void *pointer) { return release(pointer, false); }
+cudaError_t cudaFreeHost(void *pointer) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
+    return release(pointer, false);
+}
 
 // The host waits for what reads or writes host memory, though a copy from pageable memory has only left that when it
 // returns. Between two places of the device it waits for nothing.
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     const Place target = place_of(to), source = place_of(from);
     if (!is_kind(kind, target == ON_DEVICE, source == ON_DEVICE)) return host_keep_error(cudaErrorInvalidValue);
     const bool skipped = host_skips(__func__);
@@ -180,6 +186,11 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     if (!is_kind(kind, target == ON_DEVICE, source == ON_DEVICE)) return host_keep_error(cudaErrorInvalidValue);
     const bool pageable = target == PAGEABLE || source == PAGEABLE,
                on_device = target == ON_DEVICE || source == ON_DEVICE;
+    if (host_is_captured(stream)) {
+        if (pageable) return host_refuse_in_capture();
+        host_queue(stream, [=] { copy((char *)to, (const char *)from, bytes); });
+        return cudaSuccess;
+    }
     if (!pageable || (on_device && host_draws_late())) {
         if (!host_eager && (target == PINNED || target == PAGEABLE)) poison(to, bytes);
         copy_later(stream, to, from, bytes);

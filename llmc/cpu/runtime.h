@@ -16,6 +16,9 @@ void host_wait_default_stream();
 void host_wait_stream(cudaStream_t stream);
 void host_wait_all();
 
+// What a thread that captures a stream may not call: returns CUDA's error, and the capture is void; else cudaSuccess.
+cudaError_t host_refuse_in_capture();
+
 // Whether to do late, in a seed's order, what CUDA need not do at once; drawn. False in the other modes.
 bool host_draws_late();
 

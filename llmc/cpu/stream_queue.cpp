@@ -254,18 +254,21 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     if (host_skips(__func__)) return cudaSuccess;
     host_wait_stream(stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     Lock lock(mutex);
     return is_done(end_of(checked(stream))) ? cudaSuccess : host_keep_error(cudaErrorNotReady);
 }
 
 // For the event's last record before this call.
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     if (host_skips(__func__) || host_eager) return cudaSuccess;
     Lock lock(mutex);
     append(
@@ -285,6 +288,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     if (host_skips(__func__)) return cudaSuccess;
     std::shared_ptr<timespec> time = std::make_shared<timespec>();
     if (host_eager) {
@@ -306,6 +310,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     if (host_skips(__func__)) return cudaSuccess;
     Lock lock(mutex);
     if (event->point.stream) reach(lock, event->point);
@@ -314,6 +319,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 // Nothing runs because somebody asks: a loop that asks until the event is reached would not end.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     Lock lock(mutex);
     const bool done = !event->point.stream || is_done(event->point);
     return done ? cudaSuccess : host_keep_error(cudaErrorNotReady);
@@ -331,6 +337,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEve
 }
 
 cudaError_t cudaDeviceSynchronize(void) {
+    if (cudaError_t refused = host_refuse_in_capture()) return refused;
     if (host_skips(__func__)) return cudaSuccess;
     host_wait_all();
     return cudaSuccess;

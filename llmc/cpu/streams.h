@@ -25,9 +25,23 @@ void host_let_time_pass(long seconds);
 // Queues run(work), which also frees `work`; NULL is the default stream.
 void host_queue_later(HostStream *stream, void (*run)(void *work), void *work);
 
+extern bool host_captures; // some stream is captured (graph.cpp)
+
+// Whether it is this one. The default stream ends the program: it would wait for the captured one.
+bool host_is_the_captured(HostStream *stream);
+inline bool host_is_captured(HostStream *stream) {
+    return __atomic_load_n(&host_captures, __ATOMIC_RELAXED) && host_is_the_captured(stream);
+}
+
+// Keeps what the stream would run, for its graph; drop(work) frees it.
+void host_keep_for_graph(void (*run)(void *work), void (*drop)(void *work), void *work);
+
 // Queues work(), with a copy of what it captured. One task runs at a time, in whatever thread waits for it; it must not
 // itself call anything that queues or waits.
 template <typename Work> inline void host_queue(HostStream *stream, Work work) {
+    if (host_is_captured(stream))
+        return host_keep_for_graph([](void *copy) { (*(Work *)copy)(); }, [](void *copy) { delete (Work *)copy; },
+                                   new Work(work));
     if (host_eager) return work();
     const auto run = [](void *copy) {
         (*(Work *)copy)();

@@ -282,6 +282,110 @@ static void pinned_memory_freed_too_early() {
     cuda_check(cudaFreeHost(pinned));
 }
 
+// ---- graphs
+
+static int count_of(int value) {
+    int count = 0;
+    for (int i = 1; i <= marks[0]; i++) count += marks[i] == value;
+    return count;
+}
+
+static cudaStream_t begin_capture() {
+    cudaStream_t stream = new_stream(0);
+    cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    return stream;
+}
+
+static void graphs_repeat() {
+    cudaStream_t b = new_stream(cudaStreamNonBlocking), a = begin_capture();
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    char *device, *pinned;
+    int value = 1;
+    launch(mark_kernel, 1, 32, 0, a, marks, value);
+    value = 2;  // arguments are those of the call
+    mark(3, b); // no part of the graph
+    cuda_check(cudaStreamEndCapture(a, &graph));
+    cuda_check(cudaDeviceSynchronize());
+    expect(!has_run(1) && has_run(3));
+    cuda_check(cudaGraphInstantiateWithFlags(&exec, graph, 0));
+    cuda_check(cudaGraphDestroy(graph));
+    for (int i = 0; i < 3; i++) {
+        cuda_check(cudaGraphLaunch(exec, a));
+        mark(4, a);
+    }
+    cuda_check(cudaGraphExecDestroy(exec));
+    expect_late(has_run(1));
+    cuda_check(cudaStreamSynchronize(a));
+    expect(count_of(1) == 3 && count_of(3) == 1 && count_of(4) == 3 && !has_run(2));
+    for (int i = 2; i + 1 <= marks[0]; i += 2) expect(marks[i] == 1 && marks[i + 1] == 4);
+    // copies read and write what lies there when they run
+    device = device_bytes(N), pinned = pinned_bytes(N);
+    memset(pinned, 5, N);
+    cuda_check(cudaStreamBeginCapture(a, cudaStreamCaptureModeThreadLocal));
+    cuda_check(cudaMemsetAsync(device, 6, N, a));
+    cuda_check(cudaMemcpyAsync(device, pinned, N / 2, cudaMemcpyHostToDevice, a));
+    cuda_check(cudaStreamEndCapture(a, &graph));
+    expect((unsigned char)device[0] == 0xFF);
+    cuda_check(cudaGraphInstantiateWithFlags(&exec, graph, 0));
+    for (char byte = 7; byte < 9; byte++) {
+        memset(pinned, byte, N);
+        cuda_check(cudaGraphLaunch(exec, a));
+        cuda_check(cudaStreamSynchronize(a));
+        expect(device[0] == byte && device[N - 1] == 6);
+    }
+    cuda_check(cudaGraphExecDestroy(exec));
+    cuda_check(cudaGraphDestroy(graph));
+}
+
+static cudaEvent_t some_event;
+static char *some_bytes;
+static void *none;
+static cudaError_t answer;
+static void (*const REFUSED[])(cudaStream_t) = {
+    [](cudaStream_t s) { answer = cudaStreamSynchronize(s); },
+    [](cudaStream_t s) { answer = cudaStreamQuery(s); },
+    [](cudaStream_t s) { answer = cudaStreamWaitEvent(s, some_event, 0); },
+    [](cudaStream_t s) { answer = cudaEventRecord(some_event, s); },
+    [](cudaStream_t) { answer = cudaEventSynchronize(some_event); },
+    [](cudaStream_t) { answer = cudaEventQuery(some_event); },
+    [](cudaStream_t) { answer = cudaDeviceSynchronize(); },
+    [](cudaStream_t) { answer = cudaMalloc(&none, 1); },
+    [](cudaStream_t) { answer = cudaMallocHost(&none, 1); },
+    [](cudaStream_t) { answer = cudaFree(some_bytes); },
+    [](cudaStream_t) { answer = cudaFreeHost(some_bytes); },
+    [](cudaStream_t) { answer = cudaMemcpy(some_bytes, some_bytes + 1, 1, cudaMemcpyDeviceToDevice); },
+    [](cudaStream_t s) { answer = cudaMemcpyAsync(some_bytes, &none, 1, cudaMemcpyHostToDevice, s); },
+    [](cudaStream_t s) { answer = cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal); },
+};
+
+static void captures_refuse() {
+    some_event = new_event();
+    some_bytes = device_bytes(N);
+    for (const auto &call : REFUSED) {
+        cudaStream_t a = begin_capture();
+        cudaGraph_t graph;
+        mark(1, a);
+        call(a);
+        if (answer != cudaErrorStreamCaptureUnsupported) printf("call %d is not refused\n", (int)(&call - REFUSED));
+        expect(answer == cudaErrorStreamCaptureUnsupported);
+        expect(cudaStreamEndCapture(a, &graph) == cudaErrorStreamCaptureInvalidated && !graph);
+    }
+    cudaStream_t a = new_stream(0);
+    cudaGraph_t graph;
+    expect(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal) == cudaErrorStreamCaptureUnsupported);
+    expect(cudaStreamEndCapture(a, &graph) == cudaErrorStreamCaptureUnmatched);
+    cudaGetLastError();
+    mark(2, a);
+    cuda_check(cudaStreamSynchronize(a));
+    expect(has_run(2) && !has_run(1));
+}
+
+static void default_stream_in_a_capture() {
+    begin_capture();
+    mark(1, nullptr);
+}
+
 // ---- threads
 
 enum { ROUNDS = 20 };
@@ -334,6 +438,9 @@ static const struct {
     {"pageable_memory_is_done_with", pageable_memory_is_done_with},
     {"freeing", freeing},
     {"pinned_memory_freed_too_early", pinned_memory_freed_too_early},
+    {"graphs_repeat", graphs_repeat},
+    {"captures_refuse", captures_refuse},
+    {"default_stream_in_a_capture", default_stream_in_a_capture},
     {"threads", threads},
 };
 

@@ -13,7 +13,11 @@ from seeds import SEED
 
 SOURCE = (ROOT / "tests/cpu/streams.cu").read_text()
 CASES = re.findall(r'^    \{"(\w+)"', SOURCE, re.M)
-FAULTS = {"stream_used_after_its_end": "a stream is used that was destroyed", "pinned_memory_freed_too_early": "pinned memory is freed while a copy that is queued needs it"}  # fmt: skip
+FAULTS = {
+    "stream_used_after_its_end": "a stream is used that was destroyed",
+    "pinned_memory_freed_too_early": "pinned memory is freed while a copy that is queued needs it",
+    "default_stream_in_a_capture": "the default stream is used while a stream is captured",
+}
 MODES = ["eager", "lazy", *(f"random:{SEED + i}" for i in range(6))]
 
 
