@@ -60,11 +60,9 @@ static void compute_gradients(Trainer *t) {
     Llama3 *model = t->model;
     trace_begin(LANE_STEP, "step", (int)t->state.step + 1, NULL);
     llama3_begin_step(model, t->targets);
-    for (int i = 0; i < t->run.options.grad_accum; i++) {
-        llama3_forward(model, i);
-        llama3_loss(model);     // --task: next token, or preference among answers
-        llama3_backward(model); // in the last micro-batch gradients are summed over the ranks meanwhile
-    }
+    // forward, loss (--task: next token, or preference among answers), backward; in the last micro-batch gradients are
+    // summed over the ranks meanwhile
+    for (int i = 0; i < t->run.options.grad_accum; i++) llama3_gradients(model, i);
 }
 
 // Queues the update of the weights, which is not made if loss or gradient norm is not finite. Each rank updates its

@@ -14,7 +14,7 @@
 #                  cuBLASLt's algorithms timed
 #   build_fp32     waits for the build in the background
 #   tests          tests of the kernels and of the model by pytest: each file a process, eight at once
-#   training       the loss falls; a second run, and one stopped and resumed, give the same bits
+#   training       the loss falls; a second run, one stopped and resumed, and one launched as graphs, give the same bits
 #   nccl           one rank through NCCL gives the bits of one without; on several GPUs, two ranks
 # second:
 #   device         as above

@@ -50,6 +50,11 @@ stage_training() {
     train "$WORK/run_c" $((STEPS / 2)) --overwrite && train "$WORK/run_c" "$STEPS" --resume auto
     code=$?
     compare_run "stopped and resumed" "$WORK/run_c" $code
+    code=0
+    train "$WORK/run_d" "$STEPS" --overwrite --cuda-graph on || code=$?
+    compare_run "launched as graphs" "$WORK/run_d" $code
+    fact "tokens_per_second of configs/tiny.json" "$(median_rate "$WORK/run_a")"
+    fact "tokens_per_second of configs/tiny.json as graphs" "$(median_rate "$WORK/run_d")"
     judge_items
 }
 

@@ -1,8 +1,10 @@
 // Stand-in for cuBLASLt, for TARGET=cuda-on-cpu: it reads what cublasLtMatmul() is given and computes that by the CPU
 // target's product, on the stream. cublaslt_checks.cpp has what it refuses.
+#include <memory>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <vector>
 
 #include "cpu/streams.h"
 #include "cublaslt.h"
@@ -58,20 +60,15 @@ static void call_host(const Product &p, void *d, MatmulOut out, const void *a, c
 
 // Through contiguous copies, which are filled when the stream comes to it.
 static void multiply_copies(const Product &p, cudaStream_t stream) {
-    char *a = (char *)malloc(element_bytes(p.a.type) * p.a.rows * p.a.columns);
-    char *b = (char *)malloc(element_bytes(p.b.type) * p.b.rows * p.b.columns);
-    float *sums = (float *)malloc(sizeof(float) * p.d.rows * p.d.columns);
+    const auto a = std::make_shared<std::vector<char>>(element_bytes(p.a.type) * p.a.rows * p.a.columns);
+    const auto b = std::make_shared<std::vector<char>>(element_bytes(p.b.type) * p.b.rows * p.b.columns);
+    const auto sums = std::make_shared<std::vector<float>>(p.d.rows * p.d.columns);
     host_queue((HostStream *)stream, [=] {
-        pack(a, p.a, p.at.a);
-        pack(b, p.b, p.at.b);
+        pack(a->data(), p.a, p.at.a);
+        pack(b->data(), p.b, p.at.b);
     });
-    call_host(p, sums, MATMUL_OUT_FP32, a, b, false, stream);
-    host_queue((HostStream *)stream, [=] {
-        scale_and_store(p, sums);
-        free(a);
-        free(b);
-        free(sums);
-    });
+    call_host(p, sums->data(), MATMUL_OUT_FP32, a->data(), b->data(), false, stream);
+    host_queue((HostStream *)stream, [=] { scale_and_store(p, sums->data()); });
 }
 
 static bool is_contiguous(const Layout &l) { return l.ld == (int64_t)l.rows; }

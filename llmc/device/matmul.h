@@ -37,6 +37,10 @@ void matmul_plain(void *d, MatmulOut out, const floatX *a, const floatX *b, int 
 // on the device.
 size_t matmul_prepare(void);
 
+// Before work that matmul() queued on `stream` is repeated there by a graph: other streams are done with what products
+// share.
+void matmul_take_workspace(cudaStream_t stream);
+
 // From here on a shape's algorithm is that of the file (matmul_algorithms.h). times: at a shape's first use that the file does
 // not have, on this GPU and with this version of the library, those that cuBLASLt proposes are timed, and the fastest is
 // added to the file; else cuBLASLt's first proposal is taken. Which is the fastest can differ from one timing to the next, and

@@ -263,7 +263,7 @@ static const Plan &plan_of(const Product &p, cudaStream_t stream) {
 }
 
 // Streams change rarely: a process has more than one only if it has more than one model.
-static void take_workspace(cudaStream_t stream) {
+extern "C" void matmul_take_workspace(cudaStream_t stream) {
     static cudaStream_t user;
     if (stream == user) return;
     cuda_check(cudaDeviceSynchronize());
@@ -276,7 +276,7 @@ extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b,
     if (accumulate && !p.fp32_out && sizeof(floatX) == 2)
         check(CUBLAS_STATUS_INVALID_VALUE, p, "accumulates only into fp32");
     matmul_prepare();
-    take_workspace(stream);
+    matmul_take_workspace(stream);
     const Plan &plan = plan_of(p, stream);
     if (!plan.supported) return matmul_plain(d, out, a, b, m, n, k, transpose_a, transpose_b, accumulate, stream);
     check(multiply(p, plan, plan.algorithm, stream), p, "cublasLtMatmul");

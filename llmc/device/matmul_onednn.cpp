@@ -287,6 +287,8 @@ extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b,
     });
 }
 
+extern "C" void matmul_take_workspace(cudaStream_t) {} // it is a thread's
+
 extern "C" int matmul_use_algorithms(const char *path, bool times, Error *err) {
     (void)path, (void)times;
     return fail_input(err,

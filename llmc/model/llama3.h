@@ -1,7 +1,7 @@
 // The training step of a Llama 3 model.
 //
 //   fill llama3_batch(m, i) for every micro-batch i → llama3_begin_step
-//   → for each i: llama3_forward(m, i) → llama3_loss(m) → llama3_backward(m)
+//   → for each i: llama3_gradients(m, i), or llama3_forward(m, i) → llama3_loss(m) → llama3_backward(m)
 //   → llama3_clip_and_adamw → llama3_result (the step's only wait for the device)
 //
 // So that the device has work while the host reads a step's result and the data of the next, the next may begin before:
@@ -40,6 +40,10 @@ void llama3_loss(Llama3 *m);
 // replace (=) what lay there, those of the others are added (+=) to them, the loss's too. In the step's last micro-batch
 // (i == micro_batches - 1) they begin to be summed over the ranks, layer by layer, while the backward pass goes on.
 void llama3_backward(Llama3 *m);
+
+// These three for micro-batch i; with shape.graph, from the second micro-batch of a kind on, launched as a CUDA graph,
+// with the same bits.
+void llama3_gradients(Llama3 *m, int i);
 
 // Gradients are summed over the ranks, clipped by their global norm, and AdamW updates this rank's shard; the parameters of
 // the other shards arrive while the next forward pass runs. Collective. No weight or moment changes when the norm or the

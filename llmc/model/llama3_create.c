@@ -258,6 +258,7 @@ static int allocate(Llama3 *m, Error *err) {
         zero_start(m->zero, m->params, m->stream);
         failed = llama3_start_optimizer(m, err);
     }
+    if (!failed && m->zero) failed = llama3_allocate_graphs(m, err);
     free(rope);
     return failed;
 }
@@ -284,6 +285,7 @@ void llama3_destroy(Llama3 *m) {
     offload_destroy(&m->optimizer.offload);
     memory_free(&m->memory);
     llama3_free_batches(m);
+    llama3_free_graphs(m);
     cuda_check(cudaFreeHost(m->step.host_scalars));
     cuda_check(cudaFreeHost(m->step.host_result));
     cuda_check(cudaFreeHost(m->host.logits));

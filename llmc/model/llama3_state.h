@@ -130,6 +130,14 @@ typedef struct {
     floatX *logits;      // [VP]
 } HostMemory;
 
+// Of a micro-batch that is the step's first or a later one, its last or not: llama3_graph.c.
+enum { MICRO_BATCH_KINDS = 4 };
+typedef struct {
+    bool seen; // one was computed
+    cudaGraphExec_t exec;
+    void *after; // the gradients' state (zero_get_state); NULL without shape.graph
+} MicroBatchGraph;
+
 typedef struct {
     uint64_t *sums; // [table.count]
     uint64_t *scratch;
@@ -152,6 +160,7 @@ struct Llama3 {
     Optimizer optimizer;
     Zero *zero; // NULL without training
     Step step;
+    MicroBatchGraph graphs[MICRO_BATCH_KINDS];
     Checksums checksums;
     HostMemory host;
 };
@@ -189,6 +198,11 @@ void llama3_place_attention(Llama3 *m);           // takes the device's memory
 // Step 4 of a block and its backward pass: a's attention and lse (=) from its qkv; grads.qkv (=) from grads.attention.
 void llama3_attention_forward(Llama3 *m, const LayerActivations *a, AttentionMask mask, AttentionShape shape);
 void llama3_attention_backward(Llama3 *m, const LayerActivations *a, AttentionMask mask, AttentionShape shape);
+
+// ---- llama3_graph.c
+
+int llama3_allocate_graphs(Llama3 *m, Error *err); // after m->zero is there. Errors: 1 (memory)
+void llama3_free_graphs(Llama3 *m);
 
 // ---- llama3_optimizer.c
 

@@ -36,6 +36,8 @@ typedef struct {
     bool average;     // keep a running mean of the master weights: llama3_average
     TrainedPart part; // {0}: everything is trained
     AttentionBy attention;
+    // llama3_gradients launches a micro-batch as a CUDA graph: one rank, ATTENTION_OWN, and not while tracing
+    bool graph;
 } RunShape;
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/grad_norm.h"
 
@@ -172,6 +173,16 @@ static void abandon_step(Zero *z) {
 }
 
 void zero_begin_step(Zero *z) { abandon_step(z); }
+
+bool zero_has_gradients(const Zero *z) {
+    for (int b = 0; b < z->table->num_buckets; b++)
+        if (z->buckets[b].begun) return true;
+    return false;
+}
+
+size_t zero_state_bytes(const Zero *z) { return (size_t)z->table->num_buckets * sizeof *z->buckets; }
+void zero_get_state(const Zero *z, void *state) { memcpy(state, z->buckets, zero_state_bytes(z)); }
+void zero_set_state(Zero *z, const void *state) { memcpy(z->buckets, state, zero_state_bytes(z)); }
 
 // The sum that is on its way becomes part of this shard's gradients, and the slot is free.
 static void empty_slot(Zero *z, GradientSlot *slot) {

@@ -46,6 +46,14 @@ float *bucket_gradient(const Zero *z, int bucket, size_t offset);
 // gradients of frozen norms that the backward pass does not come to: these are zero.
 bool bucket_accumulates(const Zero *z, int bucket);
 
+bool zero_has_gradients(const Zero *z); // a micro-batch of this step has begun
+
+// What is known of the buckets of one rank, so that the calls of a micro-batch whose work a graph repeats need not be
+// made again: zero_state_bytes of it.
+size_t zero_state_bytes(const Zero *z);
+void zero_get_state(const Zero *z, void *state);
+void zero_set_state(Zero *z, const void *state);
+
 // From here on this shard's gradients of the bucket are sums over the ranks. Returns whether they were not final before. Buckets
 // are best finished in the order in which they were ready.
 bool grad_bucket_finish(Zero *z, int bucket);

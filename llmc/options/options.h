@@ -48,7 +48,7 @@ typedef struct {
     int64_t optimizer_state;       // a StatePlace
     int64_t attention;             // an AttentionBy
     const char *matmul_algorithms; // NULL: none
-    bool document_mask, save;
+    bool document_mask, save, cuda_graph;
     int64_t threads;    // 0: OMP_NUM_THREADS, or one for each processor
     double peak_tflops; // 0: by the device's name
     int64_t zero, shard_group /* 0: all ranks */, transport /* a TransportChoice */, rank_timeout;

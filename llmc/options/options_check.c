@@ -197,9 +197,17 @@ static int check_attention(const Options *options, Error *err) {
     return fail_input(err, "--attention %s: cuDNN does not mask documents, expected --document-mask off", name);
 }
 
+static int check_graph(const Options *options, Error *err) {
+    if (!options->cuda_graph) return 0;
+    if (options->trace) return fail_input(err, "--cuda-graph on: launches no layer by itself, expected no --trace");
+    if (options->attention == ATTENTION_OWN) return 0;
+    return fail_input(err, "--cuda-graph on: captures no library's attention, expected --attention own");
+}
+
 int options_check(Options *options, Error *err) {
-    int code = check_attention(options, err);
+    int code = check_graph(options, err);
     if (code) return code;
+    if ((code = check_attention(options, err))) return code;
     if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;
     if ((code = options_settle_task(options, err))) return code;

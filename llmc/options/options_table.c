@@ -196,6 +196,9 @@ const OptionSpec options_table[] = {
         "who computes attention: this program's kernels, or cuDNN (make USE_CUDNN=1), which needs --document-mask off "
         "and takes a workspace that grows with the square of --seq-len; with cudnn-nondeterministic it takes less, "
         "but every run has other bits"),
+    SWITCH(cuda_graph, "cuda-graph", NONE, "off",
+           "launch a micro-batch's kernels as one CUDA graph, with the same bits, for models so small that the host "
+           "launches them more slowly than the GPU ends them; one rank, with --attention own and without --trace"),
     TEXT(matmul_algorithms, "matmul-algorithms", 0, RESULT, "FILE",
          "for the cuda build: a file of cuBLASLt's algorithms by GPU, version and shape. What it lacks is timed at its "
          "first use and added, by a single rank; several ranks only read it. Only runs with the same file have the "

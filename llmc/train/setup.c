@@ -99,6 +99,11 @@ static int check_sampling(const Options *options, const TrainData *data, Error *
     return 0;
 }
 
+static int check_graph(const Options *options, int ranks, Error *err) {
+    if (!options->cuda_graph || ranks == 1) return 0;
+    return fail_input(err, "--cuda-graph on: expected one rank, found %d", ranks);
+}
+
 // ---- is the checkpoint that is resumed one of this run?
 
 static int check_config(const Trainer *t, Error *err) {
@@ -131,6 +136,7 @@ static int open_inputs(Trainer *t, Error *err) {
     if (!code) code = task_find_origin(&t->task, o, &t->data, err);
     if (!code) code = take_document_ids(&t->run.config, t->task.origin != NULL, t->data.train, err);
     if (!code) code = check_sampling(o, &t->data, err);
+    if (!code) code = check_graph(o, t->run.team.size, err);
     return code ? code : check_resume(t, err);
 }
 
@@ -148,6 +154,7 @@ static int create_model(Trainer *t, Error *err) {
                       .optimizer_state = (StatePlace)o->optimizer_state,
                       .parallel = t->run.parallel,
                       .attention = (AttentionBy)o->attention,
+                      .graph = o->cuda_graph,
                       .average = o->average_from > 0,
                       .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
     task_set_loss(&shape, o);

@@ -77,6 +77,7 @@ OPTIONS = {
     "recompute": ("none|cheap|block", "none", None, "none"),
     "optimizer-state": ("device|host", "device", None, "none"),
     "attention": ("own|cudnn|cudnn-nondeterministic", "own", None, "result"),
+    "cuda-graph": ("on|off", "off", None, "none"),
     "matmul-algorithms": ("FILE", None, None, "result"),
     "threads": ("N", "0", "threads", "none"),
     "peak-tflops": ("X", "0", "TFLOP/s", "none"),
@@ -190,6 +191,8 @@ def test_saved_options(work, tmp_path):
         (["--shard-group", "-1"], ["--shard-group", "'-1'"]),
         (["--transport", "tcp"], ["--transport", "'tcp'", "nccl"]),
         (["--trace-steps", "2"], ["--trace-steps", "--trace FILE"]),
+        (["--cuda-graph", "on", "--trace", "x"], ["--cuda-graph on", "--trace"]),
+        (["--cuda-graph", "on", "--attention", "cudnn"], ["--cuda-graph on", "--attention own"]),
         *[(["--trace", "x", "--trace-steps", text], ["--trace-steps", f"'{text}'", "FIRST:LAST"])
           for text in ("0", "0:3", "3:2", "a", "2:", "1:2x", "99999999999999999999:2")],
     ],

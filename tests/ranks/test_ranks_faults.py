@@ -121,6 +121,7 @@ def test_weights_of_one_rank(work, tmp_path):
         (4, {"shard_group": 3}, ["--shard-group 3", "number of ranks, 4"]),
         (2, {"shard_group": 2, "zero": 0}, ["--shard-group 2", "--zero 0"]),
         (2, {"eval_only": True, "config": None, "init_from": ".", "val_data": "y"}, ["--eval-only", "one rank", "2"]),
+        (2, {"cuda_graph": "on"}, ["--cuda-graph on", "one rank", "2"]),
         (2, {"train_data": "/nowhere/*.bin"}, ["--train-data", "/nowhere"]),
         (3, {"batch_size": "abc"}, ["--batch-size", "'abc'"]),
     ],

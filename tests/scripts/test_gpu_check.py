@@ -39,7 +39,7 @@ PROGRAMS = {
     "test_llama3": 'echo "39 passed, 0 failed"',
     "libllmc.so": "",
     "train_llama3": """case "$*" in *"$NO_NCCL"*) echo "train_llama3: this program was built without NCCL"; exit 2 ;; esac
-        case "$*" in *--resume*) weights=$RESUMED ;; *) weights=1 ;; esac
+        case "$*" in *--resume*) weights=$RESUMED ;; *--cuda-graph*) weights=${GRAPHS:-1} ;; *) weights=1 ;; esac
         while [ "$1" != --output ]; do shift; done
         mkdir -p "$2/checkpoint" && echo "$weights" >"$2/checkpoint/model.safetensors"
         for loss in 5.0 4.0 3.0 2.0; do echo "{\\"step\\":1,\\"loss\\":$loss,\\"tokens_per_second\\":100.5}"; done >"$2/log.jsonl"
@@ -137,7 +137,7 @@ def test_both_calls(checkout):
         assert {name: v for name, v in checkout.verdicts(call).items() if name in plan} == dict.fromkeys(plan, "pass"), output
     facts = {e["fact"]: e["value"] for e in checkout.events() if "fact" in e}
     assert facts["share_of_peak"] == "41.0% of peak" and facts["tokens_per_second"] == "100.5" and facts["architecture"] == "90a"
-    assert {"nccl: one rank, ZeRO-0", "nccl: one rank, ZeRO-2", "training: stopped and resumed"} <= checkout.verdicts().keys()
+    assert {"nccl: one rank, ZeRO-0", "nccl: one rank, ZeRO-2", "training: stopped and resumed", "training: launched as graphs"} <= checkout.verdicts().keys()
     made = (checkout.fake / "made").read_text()
     assert all("ARCHS=90a" in line and "WERROR" not in line for line in made.splitlines()) and "fp32" in made
     report = subprocess.run([sys.executable, ROOT / "dev/bench/report.py", checkout.out], capture_output=True, text=True)
@@ -189,10 +189,11 @@ def test_vs_llmq(tmp_path):
     assert "published, not measured here" in report.stdout and "| tiny |" in report.stdout, report.stderr
 
 
-def test_other_bits(checkout):
-    checkout.run("--stages", "build,training", code=1, RESUMED=2)
+@pytest.mark.parametrize("item, variable", [("stopped and resumed", "RESUMED"), ("launched as graphs", "GRAPHS")])
+def test_other_bits(checkout, item, variable):
+    checkout.run("--stages", "build,training", code=1, **{"RESUMED": 1, variable: 2})
     assert checkout.verdicts()["training: second run"] == "pass"
-    assert "other losses or weights" in checkout.reason("stopped and resumed")
+    assert "other losses or weights" in checkout.reason(item)
 
 
 def test_two_gpus(checkout):

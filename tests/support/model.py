@@ -53,7 +53,7 @@ def constant(prefix, name):
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute="none", training=True, parallel=None, average=False,
                  preference=None, only=None, lora=None, attention=0, moments="fp32", master_weights="fp32",
-                 optimizer_state="device"):  # fmt: skip
+                 optimizer_state="device", graph=False):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
         None). attention: an AttentionBy. recompute: none, cheap or block."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
@@ -65,7 +65,7 @@ class Model:
                          master_weights=constant("MASTER", master_weights), optimizer_state=constant("STATE", optimizer_state),
                          parallel=parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
-                         part=part(only, lora), attention=attention)
+                         part=part(only, lora), attention=attention, graph=graph)
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()

@@ -49,6 +49,7 @@ class StreamRuns(Finetuning):
         self.build = llmc.ROOT / build
         self.over_mpi = "cuda" not in self.build.name
         self.count, self.eager = itertools.count(), {}
+        self.graphs = "on"  # --cuda-graph of GRAPHS; without graphs nothing else changes
 
     # ---- runs: each a list of commands, as (ranks, words)
 
@@ -77,6 +78,25 @@ class StreamRuns(Finetuning):
         yield self.train(output / "run", recompute="block", average_from=1, steps=4, keep_last=0)
         models = [output / f"run/checkpoints/step_0000000{i}" for i in (2, 4)]
         yield self.tool("average_llama3", output / "mean", *models)
+
+    def graph(self, output):
+        """Micro-batches that are launched as graphs: a step's first, one in between, its last, and one that is both; with other work
+        of the model between them, batches of documents and not, and each way to recompute."""
+        between = {"cuda_graph": self.graphs, "sample_every": 3, "sample_tokens": 6, "average_from": 2, "recompute": "block"}
+        yield self.train(output / "three", **between, grad_accum=3, steps=7)
+        late = {"cuda_graph": self.graphs, **NOTHING_DUE}
+        yield self.train(output / "one", **late, steps=8, document_mask="off", optimizer_state="host")
+        yield self.train(output / "two", **late, grad_accum=2, steps=6, recompute="cheap", save_every=5)
+        yield self.train(output / "two", **late, grad_accum=2, steps=9, schedule_steps=6, resume="auto")
+
+    def graph_dpo(self, output):
+        yield self.finetune("dpo", output, cuda_graph=self.graphs, steps=6, grad_accum=2)
+
+    def graph_lora(self, output):
+        yield self.finetune("sft", output, cuda_graph=self.graphs, steps=6, **LORA)
+
+    def graph_reward(self, output):
+        yield self.finetune("reward", output, cuda_graph=self.graphs, steps=6)
 
     def saved(self, output):
         """Nothing but the checkpoints waits for the device after a step."""
@@ -156,7 +176,9 @@ class StreamRuns(Finetuning):
         """test_llama3, which judges itself."""
         yield 1, [self.build / "test_llama3", "--small", "--seed", 5]
 
-    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "offloaded", "scored", "sft", "lora", "dpo", "reward"]
+    GRAPHS = ["graph", "graph_dpo", "graph_lora", "graph_reward"]
+    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "offloaded", "scored", "sft", "lora", "dpo",
+             "reward", *GRAPHS]  # fmt: skip
     RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "two_ranks_ahead", "many_collectives",
              "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]  # fmt: skip
 
@@ -189,9 +211,11 @@ class StreamRuns(Finetuning):
             shutil.rmtree(output)
 
     def expected(self, run):
-        """Of eager execution."""
+        """Of eager execution, without graphs."""
         if run not in self.eager:
+            self.graphs = "off"
             self.eager[run] = self.facts(run, "eager")
+            self.graphs = "on"
             assert "fault" not in self.eager[run] and (run == "compared" or len(self.eager[run]) > 1), self.eager[run]
         return self.eager[run]
 

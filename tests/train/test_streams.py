@@ -13,7 +13,7 @@ from streamruns import StreamRuns
 
 BUILDS = ["build/cpu", "build/cuda-on-cpu"]
 # in CI: three seeds in the first build, one in the second; the other runs have one seed in the first build
-ALL_MODES = ("pretrain", "ahead", "two_ranks_zero0", "two_ranks_zero1", "two_ranks", "four_ranks_zero2")
+ALL_MODES = ("pretrain", "ahead", "graph", "two_ranks_zero0", "two_ranks_zero1", "two_ranks", "four_ranks_zero2")
 LONG = ("many_collectives",)  # in the soak alone
 WHOLE = how_often(False, True)  # in the soak all runs in both builds
 SAMPLE = 4  # calls that are left out in CI
@@ -80,6 +80,12 @@ def test_the_bits_of_eager_execution(build, runs, run):
         pytest.skip(f"{build}: in scripts/soak.sh")
     for mode in modes(how_often(3 if first and thorough else 1, 8), run):
         assert runs.differences(run, runs.facts(run, mode)) == "", mode
+
+
+@pytest.mark.parametrize("run", StreamRuns.GRAPHS)
+def test_the_bits_of_graphs(runs, run):
+    """In eager execution; what else is asynchronous is above."""
+    assert runs.differences(run, runs.facts(run, "eager")) == ""
 
 
 def test_updates_that_are_left_out(runs):
