@@ -1,7 +1,5 @@
 // Collectives by NCCL on a stream of their own, of high priority, so that the kernels of compute queued beside them do
-// not hold them up. NCCL picks the order of additions by the number of ranks, the count and how the GPUs are linked: the
-// same ranks on the same machines give the same bits.
-#include <nccl.h>
+// not hold them up.
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -9,13 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "comm/transport.h"
+#include "comm/nccl_collectives.h"
 #include "device/device.h"
 #include "device/trace.h"
 
 _Static_assert(NCCL_ID_BYTES == sizeof(ncclUniqueId), "an id of NCCL travels as it is");
 
-enum { SLOTS = 256, WAITS = 256, OTHERS_SECONDS = 5 };
+enum { SLOTS = 256, WAITS = 256 };
 
 typedef struct {
     cudaEvent_t ready;         // what the caller's stream held is done
@@ -41,29 +39,6 @@ typedef struct {
     size_t room;
     atomic_bool failed;
 } Nccl;
-
-// ---- errors
-
-static int own_rank; // for messages
-
-// One rank is to print what several ranks meet: of a rank that has died the watchdog, which names it; of what may be
-// every rank's, rank 0. Watchdog, or mpirun, end this process meanwhile.
-static void leave_to_others(ncclResult_t result) {
-    if (result == ncclRemoteError || own_rank > 0) sleep(OTHERS_SECONDS);
-}
-
-#define nccl_check(call) nccl_check_at((call), #call, __FILE__, __LINE__)
-
-static void nccl_check_at(ncclResult_t result, const char *call, const char *file, int line) {
-    if (result == ncclSuccess) return;
-    const char *reason = ncclGetLastError(NULL);
-    leave_to_others(result);
-    fprintf(stderr, "llmc: rank %d: %s:%d: %s: %s: %s\n", own_rank, file, line, call, ncclGetErrorString(result),
-            reason);
-    quick_exit(1); // handlers of exit() would wait for a device that waits for other ranks
-}
-
-static ncclComm_t group_of(const Comm *comm) { return comm->group; }
 
 // ---- what has ended
 
@@ -111,51 +86,6 @@ static void make_room(Nccl *nccl) {
 
 // ---- collectives
 
-static ncclDataType_t floatX_type(void) { return sizeof(floatX) == sizeof(float) ? ncclFloat32 : ncclBfloat16; }
-
-static void copy(Nccl *nccl, char *to, const char *from, size_t bytes) {
-    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, nccl->stream));
-}
-
-static void call_on_host_values(Nccl *nccl, const Collective *c) {
-    const ncclComm_t group = group_of(c->comm);
-    char *host = nccl->host, *device = nccl->device;
-    const size_t bytes = c->kind == HOST_SUM ? c->count * sizeof(int64_t) : c->count, rank = (size_t)c->comm->rank;
-    const size_t own = c->kind == HOST_GATHER ? rank * bytes : 0;
-    const size_t all = c->kind == HOST_GATHER ? (size_t)c->comm->size * bytes : bytes;
-    copy(nccl, device + own, host + own, bytes);
-    if (c->kind == HOST_SUM)
-        nccl_check(ncclAllReduce(device, device, c->count, ncclInt64, ncclSum, group, nccl->stream));
-    else if (c->kind == HOST_GATHER)
-        nccl_check(ncclAllGather(device + own, device, bytes, ncclUint8, group, nccl->stream));
-    else
-        nccl_check(ncclBroadcast(device, device, bytes, ncclUint8, c->root, group, nccl->stream));
-    copy(nccl, host, device, all);
-}
-
-static void call(Nccl *nccl, const Collective *c) {
-    const ncclComm_t group = group_of(c->comm);
-    floatX *halves = c->out;
-    switch (c->kind) {
-    case DEVICE_REDUCE_SCATTER:
-        nccl_check(ncclReduceScatter(c->in, c->out, c->count, ncclFloat32, ncclSum, group, nccl->stream));
-        break;
-    case DEVICE_ALL_REDUCE:
-        nccl_check(ncclAllReduce(c->out, c->out, c->count, ncclFloat32, ncclSum, group, nccl->stream));
-        break;
-    case DEVICE_ALL_GATHER: // in place: a rank's part is given where it belongs
-        nccl_check(ncclAllGather(halves + (size_t)c->comm->rank * c->count, halves, c->count, floatX_type(), group,
-                                 nccl->stream));
-        break;
-    case DEVICE_BROADCAST:
-        nccl_check(ncclBroadcast(c->out, c->out, c->count, floatX_type(), c->root, group, nccl->stream));
-        break;
-    default:
-        call_on_host_values(nccl, c);
-        break;
-    }
-}
-
 // The slot of the next number, which other threads now see as being handed to NCCL.
 static Slot *take_slot(Nccl *nccl, const char *label) {
     Slot *slot = &nccl->slots[(nccl->queued + 1) % SLOTS];
@@ -177,7 +107,7 @@ static uint64_t nccl_begin(World *world, const Collective *c, const char *label,
     }
     cuda_check(cudaEventRecord(slot->started, nccl->stream));
     trace_begin(LANE_COMMUNICATION, slot->label, -1, nccl->stream);
-    call(nccl, c);
+    nccl_collective(nccl->stream, nccl->host, nccl->device, c);
     trace_end(LANE_COMMUNICATION, nccl->stream);
     cuda_check(cudaEventRecord(slot->done, nccl->stream));
     pthread_mutex_lock(&nccl->lock);
@@ -264,9 +194,9 @@ static int check_group(Nccl *nccl, ncclComm_t group, Error *err) {
 }
 
 static int nccl_check_world(World *world, Error *err) {
-    int code = check_group(world->state, group_of(world->comm), err);
+    int code = check_group(world->state, nccl_group(world->comm), err);
     for (const Comm *comm = world->groups; !code && comm; comm = comm->next)
-        code = check_group(world->state, group_of(comm), err);
+        code = check_group(world->state, nccl_group(comm), err);
     return code;
 }
 
@@ -288,7 +218,7 @@ static int nccl_split(Comm *out, int color, Error *err) {
     ncclComm_t group;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     // a rank that went on could not tell the others, who wait here
-    nccl_check(ncclCommSplit(group_of(world->comm), color, world->start.rank, &group, &config));
+    nccl_check(ncclCommSplit(nccl_group(world->comm), color, world->start.rank, &group, &config));
     out->group = group;
     nccl_check(ncclCommCount(group, &out->size));
     nccl_check(ncclCommUserRank(group, &out->rank));
@@ -299,11 +229,11 @@ static int nccl_split(Comm *out, int color, Error *err) {
 static void end_group(const Nccl *nccl, Comm *comm) {
     if (!comm || !comm->group) return;
     if (nccl->failed) {
-        ncclCommAbort(group_of(comm));
+        ncclCommAbort(nccl_group(comm));
         return;
     }
-    nccl_check(ncclCommFinalize(group_of(comm)));
-    nccl_check(ncclCommDestroy(group_of(comm)));
+    nccl_check(ncclCommFinalize(nccl_group(comm)));
+    nccl_check(ncclCommDestroy(nccl_group(comm)));
 }
 
 static void destroy_events(Nccl *nccl) {
@@ -366,7 +296,7 @@ static int join_all(World *world, const unsigned char *id, Error *err) {
     if (result != ncclSuccess) {
         fail_fault(err, "rank %d: NCCL did not start: %s: %s", world->start.rank, ncclGetErrorString(result),
                    ncclGetLastError(NULL));
-        leave_to_others(result);
+        nccl_leave_to_others(result);
         return ERROR_FAULT;
     }
     world->comm->group = all;
@@ -382,7 +312,7 @@ int nccl_open(World *world, const unsigned char *id, Error *err) {
     world->comm->world = world;
     world->transport = &transport;
     world->state = nccl;
-    own_rank = world->start.rank;
+    nccl_rank_for_messages(world->start.rank);
     pthread_mutex_init(&nccl->lock, NULL);
     int low, high; // the lower the number, the higher the priority
     cuda_check(cudaDeviceGetStreamPriorityRange(&low, &high));
