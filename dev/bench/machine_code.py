@@ -27,7 +27,7 @@ HOT = re.compile(
     r"attention_d_kernel<(8|16)>|split_kernel<(1|4|8), 128>|combine_kernel|append_kernel|"
     r"forward_kernel<(false|true), true, 1, 4, 512>|backward_kernel<true, 1, 4, 128>|sum_groups_kernel<128>|"
     r"(forward|backward)_kernel<1>|swiglu_(forward|backward)_kernel|rope_kernel|embedding_(forward|backward)_kernel|"
-    r"adamw_kernel|sum_squares_kernel<256>|add_gradients_kernel"
+    r"adamw_kernel|sum_squares_kernel<256>|add_gradients_kernel|bf16_round_rows_kernel|bf16_sum_rows_kernel<.*>"
 )
 USAGE = re.compile(
     r"Compiling entry function '(?P<kernel>.*?)' for '(?P<arch>\w+)'\n.*\n\s+(?P<frame>\d+) bytes stack frame, "

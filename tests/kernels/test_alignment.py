@@ -12,7 +12,7 @@ import llmc
 
 NUMBERS = dict(
     N=4, C=64, F=64, V=100, VP=128, n=8, T=64, row=0, width=96, first=32, cols=64, length=64, capacity=4, eps=1e-5, scale=1.0,
-    decay=False, accumulate=False, bf16_moments=True, sequence=1, samples=2)  # fmt: skip
+    decay=False, accumulate=False, bf16_moments=True, sequence=1, samples=2, rows=1, stride=8)  # fmt: skip
 # the pointers that must be aligned, by name; of a cache, its two
 LAUNCHERS = {
     "adamw_update": "params master m v grads",
@@ -23,6 +23,9 @@ LAUNCHERS = {
     "attention_decode": "out scratch qkv keys values",
     "attention_forward": "out qkv",
     "average_update": "mean x",
+    "bf16_round_rows": "to from",
+    "bf16_sum_rows": "out in",
+    "bf16_sum_rows_rounded": "out in",
     "checksum": "words",
     "cross_entropy_backward": "logits",
     "cross_entropy_forward": "logits",

@@ -14,7 +14,7 @@ BYTES = 1 << 21  # of any tensor
 HEADS = (1, 2, 3, 4, 8)  # query heads of a key/value head, by which decoding picks its kernel
 FIXED = """
     embedding_forward embedding_backward swiglu_forward swiglu_backward lora_add lora_take adamw_update average_update
-    checksum sum_squares norm_of_squares add_gradients sum_in_order sum_losses update_gate answer_logprobs preference_loss answer_weights
+    bf16_round_rows bf16_sum_rows bf16_sum_rows_rounded checksum sum_squares norm_of_squares add_gradients sum_in_order sum_losses update_gate answer_logprobs preference_loss answer_weights
     reward_scores reward_backward weights_init_normal weights_init_uniform weights_init_constant weights_widen weights_narrow
 """.split()  # their blocks do not depend on the shape
 
@@ -44,7 +44,7 @@ class Caller:
 def call_all(lib):
     call = Caller(lib)
     for function in FIXED:
-        call(function, N=2, C=64, F=64, n=4, cols=16, width=16, first=0)
+        call(function, N=2, C=64, F=64, n=8, stride=8, cols=16, width=16, first=0)
     for rounded in (dict(), dict(master=None), dict(master=None, bf16_moments=False)):
         call("adamw_rounded_update", first=0, **rounded)
     # rows of a warp, and of the largest block of each kind
