@@ -1,5 +1,4 @@
-// Stands in for NCCL where there is no GPU: the functions that llmc/comm/nccl_transport.c calls, behind NVIDIA's own
-// header, for the processes of one machine. Arguments are checked as NCCL checks them, or more strictly where its
+// Stands in for NCCL where there is no GPU: the functions that llmc/comm/nccl_*.c call, behind NVIDIA's own header, for the processes of one machine. Arguments are checked as NCCL checks them, or more strictly where its
 // documentation asks for something that it does not check; codes and texts are NCCL's where a user sees them.
 //
 // LLMC_STANDIN_NCCL_FAIL=NAME:N   the N-th call of that function fails
@@ -10,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -310,4 +310,79 @@ extern "C" ncclResult_t ncclBroadcast(const void *send, void *receive, size_t co
     FAIL_IF_PLANTED("ncclBroadcast");
     const Arguments a = {BROADCAST, send, receive, count, type, ncclSum, root};
     return collective(comm, &a, stream);
+}
+
+// ---- from rank to rank: the calls of a group in which each rank sends a block to every rank and receives one from each, blocks
+// of one length side by side: an all-to-all. Others are refused.
+
+struct Transfer {
+    bool sends;
+    ncclComm_t comm;
+    const char *memory;
+    size_t count;
+    ncclDataType_t type;
+    int peer;
+    cudaStream_t stream;
+};
+static thread_local std::vector<Transfer> transfers; // of the group that was started
+static thread_local bool grouped;
+
+static ncclResult_t transfer(const char *name, const Transfer &t) {
+    auto comm = find(t.comm);
+    if (!comm) return not_a_comm(name, t.comm);
+    if (t.peer < 0 || t.peer >= comm->meeting.size)
+        return nccl_fail(ncclInvalidArgument, "%s : invalid root %d (root should be in the 0..%d range)", name, t.peer,
+                         comm->meeting.size);
+    if ((int)t.type < 0 || t.type >= ncclNumTypes)
+        return nccl_fail(ncclInvalidArgument, "%s : invalid type %d", name, t.type);
+    if (!grouped) return nccl_fail(ncclInvalidUsage, "%s : the stand-in sends and receives in groups alone", name);
+    transfers.push_back(t);
+    return ncclSuccess;
+}
+
+static ncclResult_t all_to_all(const std::vector<Transfer> &all) {
+    const Transfer &first = all[0];
+    auto comm = find(first.comm);
+    if (!comm) return not_a_comm("GroupEnd", first.comm);
+    const char *begin[2] = {}; // of the blocks: received, sent
+    for (const Transfer &t : all)
+        if (t.peer == 0) begin[t.sends] = t.memory;
+    std::set<std::pair<bool, int>> seen;
+    for (const Transfer &t : all) {
+        const bool alike = t.comm == first.comm && t.count == first.count && t.type == first.type;
+        const bool in_place = t.memory == begin[t.sends] + (size_t)t.peer * t.count * WIDTHS[t.type];
+        if (alike && in_place && t.stream == first.stream) seen.insert({t.sends, t.peer});
+    }
+    if (seen.size() != all.size() || all.size() != 2 * (size_t)comm->meeting.size)
+        return nccl_fail(ncclInvalidUsage, "GroupEnd : the stand-in knows groups that are an all-to-all, no others");
+    const Arguments a = {ALL_TO_ALL, begin[1], (char *)begin[0], first.count, first.type, ncclSum, 0};
+    return collective(first.comm, &a, first.stream);
+}
+
+extern "C" ncclResult_t ncclGroupStart() {
+    FAIL_IF_PLANTED("ncclGroupStart");
+    if (grouped) return nccl_fail(ncclInvalidUsage, "GroupStart : the stand-in has no groups within groups");
+    grouped = true;
+    return ncclSuccess;
+}
+
+extern "C" ncclResult_t ncclGroupEnd() {
+    FAIL_IF_PLANTED("ncclGroupEnd");
+    if (!grouped) return nccl_fail(ncclInvalidUsage, "GroupEnd : no group was started");
+    grouped = false;
+    const std::vector<Transfer> all = std::move(transfers);
+    transfers.clear();
+    return all.empty() ? ncclSuccess : all_to_all(all);
+}
+
+extern "C" ncclResult_t ncclSend(const void *memory, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                                 cudaStream_t stream) {
+    FAIL_IF_PLANTED("ncclSend");
+    return transfer("Send", {true, comm, (const char *)memory, count, type, peer, stream});
+}
+
+extern "C" ncclResult_t ncclRecv(void *memory, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                                 cudaStream_t stream) {
+    FAIL_IF_PLANTED("ncclRecv");
+    return transfer("Recv", {false, comm, (const char *)memory, count, type, peer, stream});
 }

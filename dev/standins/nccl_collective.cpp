@@ -12,11 +12,11 @@
 #include "cpu/streams.h"
 #include "standins.h"
 
-const char *const KIND_NAMES[KINDS] = {"AllReduce", "ReduceScatter", "AllGather", "Broadcast"};
+const char *const KIND_NAMES[KINDS] = {"AllReduce", "ReduceScatter", "AllGather", "Broadcast", "AlltoAll"};
 static const char *const TYPE_NAMES[ncclNumTypes] = {"int8",    "uint8",    "int32",      "uint32",
                                                      "int64",   "uint64",   "float16",    "float32",
                                                      "float64", "bfloat16", "float8e4m3", "float8e5m2"};
-static const size_t WIDTHS[ncclNumTypes] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1};
+const size_t WIDTHS[ncclNumTypes] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1};
 static const unsigned char POISON = 0xFF; // NaN in every floating-point type
 
 // ---- sizes
@@ -31,6 +31,7 @@ static Extent extent_of(const ncclComm *comm, const Arguments *a) {
                  own = (size_t)comm->meeting.rank * bytes;
     if (a->kind == REDUCE_SCATTER) return {size * bytes, bytes, 0, own};
     if (a->kind == ALL_GATHER) return {bytes, size * bytes, own, 0};
+    if (a->kind == ALL_TO_ALL) return {size * bytes, size * bytes, 0, 0};
     return {bytes, bytes, 0, 0};
 }
 
@@ -39,7 +40,8 @@ static bool sends(const ncclComm *comm, const Arguments *a) {
 }
 
 static bool is_in_place(const Arguments *a, const Extent *e) {
-    return (const char *)a->send + e->receive_place == (const char *)a->receive + e->send_place;
+    return a->kind != ALL_TO_ALL &&
+           (const char *)a->send + e->receive_place == (const char *)a->receive + e->send_place;
 }
 
 // ---- checks
@@ -159,25 +161,31 @@ template <typename T> static void add_ranks(const Meeting *m, uint32_t turn, siz
     }
 }
 
-// The elements [at, at + n) of each block, of which a reduce-scatter sends one to each rank.
+// Blocks that a rank sends: each to another rank, or one that all see.
+static size_t blocks_of(const Work *work) {
+    const bool to_each = work->a.kind == REDUCE_SCATTER || work->a.kind == ALL_TO_ALL;
+    return to_each ? (size_t)work->comm->meeting.size : 1;
+}
+
+// The elements [at, at + n) of each block.
 static void send_piece(const Work *work, uint32_t turn, size_t at, size_t n) {
     const Meeting *m = &work->comm->meeting;
-    const size_t width = WIDTHS[work->a.type], blocks = work->a.kind == REDUCE_SCATTER ? (size_t)m->size : 1;
+    const size_t width = WIDTHS[work->a.type];
     char *window = meeting_window(m, m->rank, turn);
-    for (size_t b = 0; b < blocks && !work->sent.empty(); b++)
+    for (size_t b = 0; b < blocks_of(work) && !work->sent.empty(); b++)
         memcpy(window + b * n * width, work->sent.data() + (b * work->a.count + at) * width, n * width);
 }
 
 static void receive_piece(const Work *work, uint32_t turn, size_t at, size_t n) {
     const Meeting *m = &work->comm->meeting;
     const size_t width = WIDTHS[work->a.type];
-    const size_t offset = work->a.kind == REDUCE_SCATTER ? (size_t)m->rank * n : 0;
+    const size_t offset = blocks_of(work) > 1 ? (size_t)m->rank * n : 0;
     char *out = (char *)work->a.receive + at * width;
     if (work->a.kind == BROADCAST)
         memcpy(out, meeting_window(m, work->a.root, turn), n * width);
-    else if (work->a.kind == ALL_GATHER)
+    else if (work->a.kind == ALL_GATHER || work->a.kind == ALL_TO_ALL)
         for (int r = 0; r < m->size; r++)
-            memcpy(out + (size_t)r * work->a.count * width, meeting_window(m, r, turn), n * width);
+            memcpy(out + (size_t)r * work->a.count * width, meeting_window(m, r, turn) + offset * width, n * width);
     else if (work->a.type == ncclFloat32)
         add_ranks(m, turn, offset, n, (float *)out);
     else
@@ -187,8 +195,7 @@ static void receive_piece(const Work *work, uint32_t turn, size_t at, size_t n) 
 // Who waits for all ranks before each piece has read what was sent two pieces before, so that two windows are enough.
 static bool exchange(const Work *work) {
     Meeting *m = &work->comm->meeting;
-    const size_t blocks = work->a.kind == REDUCE_SCATTER ? (size_t)m->size : 1;
-    const size_t piece = WINDOW / WIDTHS[work->a.type] / blocks;
+    const size_t piece = WINDOW / WIDTHS[work->a.type] / blocks_of(work);
     for (size_t at = 0; at < work->a.count; at += piece) {
         const uint32_t turn = m->stream_turn++;
         const size_t n = std::min(piece, work->a.count - at);

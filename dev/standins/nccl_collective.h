@@ -6,8 +6,9 @@
 
 #include "nccl_meeting.h"
 
-enum Kind { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST, KINDS };
+enum Kind { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST, ALL_TO_ALL, KINDS };
 extern const char *const KIND_NAMES[KINDS];
+extern const size_t WIDTHS[ncclNumTypes]; // bytes of a number of each type
 
 struct ncclComm {
     Meeting meeting;
@@ -24,7 +25,7 @@ struct Arguments {
     Kind kind;
     const void *send;
     void *receive;
-    size_t count; // as NCCL's functions have it
+    size_t count; // as NCCL's functions have it; of an all-to-all: from one rank to another
     ncclDataType_t type;
     ncclRedOp_t op;
     int root;

@@ -45,6 +45,8 @@ def test_codes_and_words_are_nccls_own():
             lambda: library.ncclReduceScatter(None, None, ctypes.c_size_t(1), 7, 0, None, None),
             lambda: library.ncclAllGather(None, None, ctypes.c_size_t(1), 7, None, None),
             lambda: library.ncclBroadcast(None, None, ctypes.c_size_t(1), 7, 0, None, None),
+            lambda: library.ncclSend(None, ctypes.c_size_t(1), 7, 0, None, None),
+            lambda: library.ncclRecv(None, ctypes.c_size_t(1), 7, 0, None, None),
             lambda: library.ncclCommFinalize(None),
             lambda: library.ncclCommDestroy(None),
             lambda: library.ncclCommAbort(None),
@@ -61,6 +63,11 @@ REFUSED = {
     "type": (ARGUMENT, "AllReduce : invalid type 99"), "operation": (ARGUMENT, "ReduceScatter : invalid reduction operation 5"),
     "max": (USAGE, "the stand-in adds up float32 and int64"), "bf16 sum": (USAGE, "the stand-in adds up"),
     "root": (ARGUMENT, "Broadcast : invalid root 1"), "overlap": (USAGE, "sendbuff and recvbuff overlap"),
+    "exchange": (SUCCESS, ""), "exchange in place": (USAGE, "sendbuff and recvbuff overlap"),
+    "exchange too long": (ARGUMENT, "36 bytes is not a valid pointer"), "peer": (ARGUMENT, "Send : invalid root 1"),
+    "sent only": (USAGE, "GroupEnd : the stand-in knows groups that are an all-to-all"), "other counts": (USAGE, "all-to-all"),
+    "sent twice": (USAGE, "all-to-all"), "empty group": (SUCCESS, ""), "no group": (USAGE, "Send : the stand-in sends and receives in groups alone"),
+    "group end": (USAGE, "no group was started"),
     "config": (ARGUMENT, "not initialized via NCCL_CONFIG_INITIALIZER"), "rank": (ARGUMENT, "Invalid rank requested : 1/1"),
     "no id": (ARGUMENT, "unique id"), "color": (ARGUMENT, "color -7"), "finalize": (SUCCESS, ""),
     "call after finalize": (USAGE, "finalized"), "finalize again": (ARGUMENT, "finalized already"), "destroy": (SUCCESS, ""),
@@ -109,11 +116,18 @@ def test_a_rank_killed_while_they_join():
     ("root", "Broadcast of 4 float32, op 0, root 0", "Broadcast of 4 float32, op 0, root 1"),
     ("order", "AllReduce of 8 float32", "ReduceScatter of 4 float32"),
     ("number", "Broadcast of 8 float32", "AllReduce of 8 float32"),
+    ("exchange", "AlltoAll of 8 float32", "AlltoAll of 16 float32"),
 ])  # fmt: skip
 def test_calls_that_differ_between_ranks(how, first, last):
     found, err = run("differ", 2, how, code=1)
     assert found == [None, None]
     assert re.search(rf"call 4: ranks differ\. Rank 0: call 4, {first}.*; rank 1: call 4, {last}", err), err
+
+
+@pytest.mark.parametrize("count", [1, 200_000])
+def test_each_to_each(count):
+    found, _ = run("exchanged", 3, str(count), mode="lazy")
+    assert found == [[[[100.0 * sender + rank], count] for sender in range(3)] for rank in range(3)]
 
 
 def test_a_result_is_not_there_early():

@@ -69,6 +69,19 @@ class Nccl:
         return self.c.ncclBroadcast(send, receive, c_size_t(count), type, root, comm, self.stream)
 
 
+    def group(self, comm, transfers, type=FLOAT):
+        """The first code that is not 0. transfers: (sends, memory, count, peer)"""
+        codes = [self.c.ncclGroupStart()]
+        for sends, memory, count, peer in transfers:
+            codes.append((self.c.ncclSend if sends else self.c.ncclRecv)(memory, c_size_t(count), type, peer, comm, self.stream))
+        codes.append(self.c.ncclGroupEnd())
+        return next((code for code in codes if code), 0)
+
+    def all_to_all(self, comm, size, send, receive, count, type=FLOAT):
+        blocks = [(sends, memory, r) for r in range(size) for sends, memory in ((True, send), (False, receive))]
+        return self.group(comm, [(sends, address(memory, r * count * WIDTH[type]), count, r) for sends, memory, r in blocks], type)
+
+
 class Rank:
     """One of the forked processes. meet(name) waits for all that do the same."""
 
@@ -128,6 +141,16 @@ def arguments(r, _):
     note("bf16 sum", n.all_reduce(comm, a, b, count, BFLOAT16))
     note("root", n.broadcast(comm, a, b, count, root=1))
     note("overlap", n.all_reduce(comm, big, address(big, 4), count))
+    note("exchange", n.all_to_all(comm, 1, a, b, count))
+    note("exchange in place", n.all_to_all(comm, 1, a, a, count))
+    note("exchange too long", n.all_to_all(comm, 1, a, b, count + 1))
+    note("peer", n.group(comm, [(True, a, count, 1)]))
+    note("sent only", n.group(comm, [(True, a, count, 0)]))
+    note("other counts", n.group(comm, [(True, a, count, 0), (False, b, count - 1, 0)]))
+    note("sent twice", n.group(comm, [(True, a, count, 0)] * 2))
+    note("empty group", n.group(comm, []))
+    note("no group", c.ncclSend(a, c_size_t(count), FLOAT, 0, comm, n.stream))
+    note("group end", c.ncclGroupEnd())
     note("config", n.join(r.id(), 1, 0, ctypes.create_string_buffer(512))[0])
     note("rank", n.join(r.id(), 1, 1)[0])
     note("no id", n.join(UniqueId(), 1, 0)[0])
@@ -182,11 +205,23 @@ def differ(r, how):
         calls = [lambda: n.all_reduce(comm, a, b, 8), lambda: n.reduce_scatter(comm, a, b, 4)]
         for call in calls[::-1] if last else calls:
             call()
+    elif how == "exchange":
+        n.all_to_all(comm, 2, a, b, 16 if last else 8)
     elif how == "number" and last:
         n.all_reduce(comm, a, b, 8)
     if how == "number":
         n.broadcast(comm, a, b, 8)
     n.c.cudaStreamSynchronize(n.stream)
+
+
+def exchanged(r, count):
+    """Rank r sends 100 * r + p to rank p; as much as travels in several pieces. The values that came, and how many of each."""
+    n, comm = r.opened()
+    count = int(count)
+    a, b = n.device([100 * r.rank + p for p in range(r.size) for _ in range(count)]), n.device([-1] * r.size * count)
+    assert n.all_to_all(comm, r.size, a, b, count) == 0, n.text()
+    got = n.get(b, r.size * count)
+    return [[sorted(set(got[p * count : (p + 1) * count])), count] for p in range(r.size)]
 
 
 def under_way(r, what):
