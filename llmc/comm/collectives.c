@@ -76,29 +76,32 @@ static void begin(CommOp *op, const Collective *collective, cudaStream_t after) 
     op->number = op->world->transport->begin(op->world, collective, op->label, after);
 }
 
-void comm_reduce_scatter(Comm *comm, float *out, const float *in, size_t count, CommOp *op, cudaStream_t after) {
+static const Bf16Wire *wire_of(const Comm *comm, const Bf16Wire *wire) { return comm->size > 1 ? wire : NULL; }
+
+void comm_reduce_scatter(Comm *comm, float *out, const float *in, size_t count, const Bf16Wire *wire, CommOp *op,
+                         cudaStream_t after) {
     if (comm)
-        begin(op, &(Collective){DEVICE_REDUCE_SCATTER, comm, in, out, count, 0}, after);
+        begin(op, &(Collective){DEVICE_REDUCE_SCATTER, comm, in, out, count, 0, wire_of(comm, wire)}, after);
     else if (out != in)
         cuda_check(cudaMemcpyAsync(out, in, count * sizeof *out, cudaMemcpyDeviceToDevice, after));
 }
 
-void comm_all_reduce(Comm *comm, float *data, size_t count, CommOp *op, cudaStream_t after) {
-    if (comm) begin(op, &(Collective){DEVICE_ALL_REDUCE, comm, NULL, data, count, 0}, after);
+void comm_all_reduce(Comm *comm, float *data, size_t count, const Bf16Wire *wire, CommOp *op, cudaStream_t after) {
+    if (comm) begin(op, &(Collective){DEVICE_ALL_REDUCE, comm, NULL, data, count, 0, wire_of(comm, wire)}, after);
 }
 
 void comm_all_gather(Comm *comm, floatX *data, size_t count, CommOp *op, cudaStream_t after) {
-    if (comm) begin(op, &(Collective){DEVICE_ALL_GATHER, comm, NULL, data, count, 0}, after);
+    if (comm) begin(op, &(Collective){DEVICE_ALL_GATHER, comm, NULL, data, count, 0, NULL}, after);
 }
 
 void comm_broadcast(Comm *comm, floatX *data, size_t count, int root, CommOp *op, cudaStream_t after) {
-    if (comm) begin(op, &(Collective){DEVICE_BROADCAST, comm, NULL, data, count, root}, after);
+    if (comm) begin(op, &(Collective){DEVICE_BROADCAST, comm, NULL, data, count, root, NULL}, after);
 }
 
 // ---- small values in host memory
 
 static void run(Comm *comm, CollectiveKind kind, const void *in, void *out, size_t count, int root, const char *label) {
-    const Collective collective = {kind, comm, in, out, count, root};
+    const Collective collective = {kind, comm, in, out, count, root, NULL};
     comm->world->transport->run_host(comm->world, &collective, label);
 }
 

@@ -65,11 +65,22 @@ void comm_op_destroy(CommOp *op); // waits; before world_close; NULL is allowed
 // if none was begun since the last wait.
 void comm_op_wait(CommOp *op, cudaStream_t stream);
 
+// How the terms of a sum travel: as bf16, half the bytes (where it is NULL, as fp32). Each rank's term, its own too, is
+// rounded once, to nearest even; the sum is made in fp32, in the order of the ranks over either transport, so that its
+// bits do not depend on who makes it. Its error is at most 2^-8 of the sum of the terms' magnitudes, beside that of fp32
+// additions; an all-reduce rounds the sum too, by at most 2^-8 of it (and each by 2^-134, where numbers are subnormal).
+// Counts are multiples of 8, pointers 16-byte aligned. A group of one rounds nothing.
+typedef struct {
+    uint16_t *send, *receive; // device memory, [capacity] each, for one collective after the other. MPI has its own
+    size_t capacity;          // at least 8 for each rank of a group; more is sent in so large pieces
+} Bf16Wire;
+
 // out[count] on rank r = sum over ranks of in[r*count + i]. out is in + r*count (in place), or does not overlap `in`.
-void comm_reduce_scatter(Comm *comm, float *out, const float *in, size_t count, CommOp *op, cudaStream_t after);
+void comm_reduce_scatter(Comm *comm, float *out, const float *in, size_t count, const Bf16Wire *wire, CommOp *op,
+                         cudaStream_t after);
 
 // data[count] = sum over ranks; the same bits on all.
-void comm_all_reduce(Comm *comm, float *data, size_t count, CommOp *op, cudaStream_t after);
+void comm_all_reduce(Comm *comm, float *data, size_t count, const Bf16Wire *wire, CommOp *op, cudaStream_t after);
 
 // data[size*count]: rank r's part, data[r*count ...], is given to all.
 void comm_all_gather(Comm *comm, floatX *data, size_t count, CommOp *op, cudaStream_t after);

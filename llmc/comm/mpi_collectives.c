@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/bf16.h"
 #include "device/device.h"
 
 enum {
@@ -87,9 +88,9 @@ static MPI_Datatype block_type(size_t count, size_t stride, MPI_Datatype element
 }
 
 // receive[r*count ...] = rank r's send[rank*stride ...]
-static void exchange(MPI_Comm group, const float *send, size_t stride, float *receive, size_t count) {
-    MPI_Datatype block = block_type(count, stride, MPI_FLOAT);
-    mpi_check(MPI_Alltoall(send, 1, block, receive, (int)count, MPI_FLOAT, group));
+static void exchange(MPI_Comm group, const void *send, size_t stride, void *receive, size_t count, MPI_Datatype type) {
+    MPI_Datatype block = block_type(count, stride, type);
+    mpi_check(MPI_Alltoall(send, 1, block, receive, (int)count, type, group));
     mpi_check(MPI_Type_free(&block));
 }
 
@@ -115,9 +116,9 @@ static void reduce_scatter(MpiScratch *scratch, MPI_Comm group, const Collective
         for (int r = 0; scratch->staged && r < size; r++)
             copy(scratch, scratch->send + (size_t)r * n, in + (size_t)r * c->count + at, n * sizeof *in);
         if (scratch->staged)
-            exchange(group, scratch->send, n, scratch->receive, n);
+            exchange(group, scratch->send, n, scratch->receive, n, MPI_FLOAT);
         else
-            exchange(group, in + at, c->count, scratch->receive, n);
+            exchange(group, in + at, c->count, scratch->receive, n, MPI_FLOAT);
         // in place, `out` is a part of `in`, of which this piece has been sent
         float *sum = scratch->staged ? scratch->send : out + at;
         add_rows(sum, scratch->receive, n, size);
@@ -127,7 +128,7 @@ static void reduce_scatter(MpiScratch *scratch, MPI_Comm group, const Collective
 
 // data[size*n] = sum over ranks, data in host memory
 static void all_reduce_piece(MpiScratch *scratch, MPI_Comm group, float *data, size_t n, int rank, int size) {
-    exchange(group, data, n, scratch->receive, n);
+    exchange(group, data, n, scratch->receive, n, MPI_FLOAT);
     add_rows(data + (size_t)rank * n, scratch->receive, n, size);
     mpi_check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, (int)n, MPI_FLOAT, group));
 }
@@ -145,6 +146,66 @@ static void all_reduce(MpiScratch *scratch, MPI_Comm group, const Collective *c)
         }
         all_reduce_piece(scratch, group, whole, n, c->comm->rank, (int)size);
         if (through_scratch) copy(scratch, data + at, whole, total * sizeof *data);
+    }
+}
+
+// ---- sums whose terms travel as bf16, in half of each buffer
+
+static void round_all(uint16_t *to, const float *from, size_t count) {
+    for (size_t i = 0; i < count; i++) to[i] = bf16_round(from[i]);
+}
+
+// out[n] = sum of columns [at, at + n) of in[rows, count], from the first row to the last
+static void add_halves(float *out, const uint16_t *in, size_t at, size_t n, size_t count, int rows) {
+    for (size_t i = 0; i < n; i++) out[i] = bf16_widen(in[at + i]);
+    for (int row = 1; row < rows; row++) {
+        const uint16_t *more = in + (size_t)row * count + at;
+        for (size_t i = 0; i < n; i++) out[i] += bf16_widen(more[i]);
+    }
+}
+
+static void reduce_scatter_in_bf16(MpiScratch *scratch, MPI_Comm group, const Collective *c) {
+    const int size = c->comm->size;
+    const size_t piece = PIECE_FLOATS / (size_t)size;
+    uint16_t *send = (uint16_t *)scratch->send, *receive = (uint16_t *)scratch->receive;
+    for (size_t at = 0; at < c->count; at += piece) {
+        const size_t n = least(piece, c->count - at);
+        for (int r = 0; r < size; r++) {
+            const float *from = (const float *)c->in + (size_t)r * c->count + at;
+            if (scratch->staged) copy(scratch, scratch->receive, from, n * sizeof *from);
+            round_all(send + (size_t)r * n, scratch->staged ? scratch->receive : from, n);
+        }
+        exchange(group, send, n, receive, n, MPI_UINT16_T);
+        float *out = (float *)c->out + at, *sum = scratch->staged ? scratch->send : out;
+        for (size_t i = 0; i < n; i += ADD_FLOATS) add_halves(sum + i, receive, i, least(ADD_FLOATS, n - i), n, size);
+        if (scratch->staged) copy(scratch, out, sum, n * sizeof *out);
+    }
+}
+
+// send[size*n], this rank's terms, = sums over ranks, rounded; receive[size*n] is overwritten
+static void all_reduce_halves(MPI_Comm group, const Collective *c, uint16_t *send, uint16_t *receive, size_t n) {
+    float sum[ADD_FLOATS];
+    uint16_t *own = send + (size_t)c->comm->rank * n;
+    exchange(group, send, n, receive, n, MPI_UINT16_T);
+    for (size_t i = 0; i < n; i += ADD_FLOATS) {
+        const size_t count = least(ADD_FLOATS, n - i);
+        add_halves(sum, receive, i, count, n, c->comm->size);
+        round_all(own + i, sum, count);
+    }
+    mpi_check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, send, (int)n, MPI_UINT16_T, group));
+}
+
+static void all_reduce_in_bf16(MpiScratch *scratch, MPI_Comm group, const Collective *c) {
+    const size_t size = (size_t)c->comm->size, piece = PIECE_FLOATS / size * size;
+    uint16_t *send = (uint16_t *)scratch->send, *receive = (uint16_t *)scratch->receive;
+    for (size_t at = 0; at < c->count; at += piece) {
+        const size_t total = least(piece, c->count - at), n = (total + size - 1) / size;
+        float *data = (float *)c->out + at, *whole = scratch->staged ? scratch->receive : data;
+        if (scratch->staged) copy(scratch, whole, data, total * sizeof *data);
+        round_all(send, whole, total);
+        all_reduce_halves(group, c, send, receive, n);
+        add_halves(whole, send, 0, total, total, 1);
+        if (scratch->staged) copy(scratch, data, whole, total * sizeof *data);
     }
 }
 
@@ -190,10 +251,10 @@ void mpi_collective(MpiScratch *scratch, MPI_Comm group, const Collective *c) {
     meet(group);
     switch (c->kind) {
     case DEVICE_REDUCE_SCATTER:
-        reduce_scatter(scratch, group, c);
+        (c->wire ? reduce_scatter_in_bf16 : reduce_scatter)(scratch, group, c);
         break;
     case DEVICE_ALL_REDUCE:
-        all_reduce(scratch, group, c);
+        (c->wire ? all_reduce_in_bf16 : all_reduce)(scratch, group, c);
         break;
     case DEVICE_ALL_GATHER:
         all_gather(scratch, group, c);

@@ -1,5 +1,6 @@
 // NCCL picks the order of additions by the number of ranks, the count and how the GPUs are linked: the same ranks on the
-// same machines give the same bits.
+// same machines give the same bits. Sums whose terms travel as bf16 are made here and not by NCCL, which would round every
+// partial sum: it moves the terms (all-to-all), and each rank adds up its part in the order of the ranks.
 #include "comm/nccl_collectives.h"
 
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include "device/device.h"
+#include "kernels/bf16_rows.h"
 
 enum { OTHERS_SECONDS = 5 };
 
@@ -52,15 +54,64 @@ static void call_on_host_values(cudaStream_t stream, char *host, char *device, c
     copy(stream, host, device, all);
 }
 
+// ---- sums whose terms travel as bf16
+
+enum { UNIT = 8 }; // elements of which pieces are multiples: 16 bytes of bf16
+
+// receive [size, n]: row r is what rank r has in this rank's row of its send [size, n].
+static void exchange(cudaStream_t stream, const Collective *c, size_t n) {
+    nccl_check(ncclGroupStart());
+    for (int r = 0; r < c->comm->size; r++) {
+        const size_t row = (size_t)r * n;
+        nccl_check(ncclSend(c->wire->send + row, n, ncclBfloat16, r, nccl_group(c->comm), stream));
+        nccl_check(ncclRecv(c->wire->receive + row, n, ncclBfloat16, r, nccl_group(c->comm), stream));
+    }
+    nccl_check(ncclGroupEnd());
+}
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static void reduce_scatter_in_bf16(cudaStream_t stream, const Collective *c) {
+    const int size = c->comm->size;
+    const size_t piece = c->wire->capacity / (size_t)size / UNIT * UNIT;
+    for (size_t at = 0; at < c->count; at += piece) {
+        const size_t n = least(piece, c->count - at);
+        bf16_round_rows(c->wire->send, (const float *)c->in + at, size, n, c->count, stream);
+        exchange(stream, c, n);
+        bf16_sum_rows((float *)c->out + at, c->wire->receive, size, n, stream);
+    }
+}
+
+static void all_reduce_in_bf16(cudaStream_t stream, const Collective *c) {
+    const size_t unit = (size_t)c->comm->size * UNIT, piece = c->wire->capacity / unit * unit;
+    uint16_t *all = c->wire->send;
+    for (size_t at = 0; at < c->count; at += piece) {
+        const size_t total = least(piece, c->count - at), n = (total + unit - 1) / unit * UNIT;
+        float *data = (float *)c->out + at;
+        uint16_t *own = all + (size_t)c->comm->rank * n;
+        bf16_round_rows(all, data, 1, total, total, stream); // behind it come sums that nobody reads
+        exchange(stream, c, n);
+        bf16_sum_rows_rounded(own, c->wire->receive, c->comm->size, n, stream);
+        nccl_check(ncclAllGather(own, all, n, ncclBfloat16, nccl_group(c->comm), stream));
+        bf16_sum_rows(data, all, 1, total, stream);
+    }
+}
+
 void nccl_collective(cudaStream_t stream, char *host, char *device, const Collective *c) {
     const ncclComm_t group = nccl_group(c->comm);
     floatX *halves = c->out;
     switch (c->kind) {
     case DEVICE_REDUCE_SCATTER:
-        nccl_check(ncclReduceScatter(c->in, c->out, c->count, ncclFloat32, ncclSum, group, stream));
+        if (c->wire)
+            reduce_scatter_in_bf16(stream, c);
+        else
+            nccl_check(ncclReduceScatter(c->in, c->out, c->count, ncclFloat32, ncclSum, group, stream));
         break;
     case DEVICE_ALL_REDUCE:
-        nccl_check(ncclAllReduce(c->out, c->out, c->count, ncclFloat32, ncclSum, group, stream));
+        if (c->wire)
+            all_reduce_in_bf16(stream, c);
+        else
+            nccl_check(ncclAllReduce(c->out, c->out, c->count, ncclFloat32, ncclSum, group, stream));
         break;
     case DEVICE_ALL_GATHER: // in place: a rank's part is given where it belongs
         nccl_check(

@@ -159,7 +159,7 @@ static void nccl_run_host(World *world, const Collective *collective, const char
     Nccl *nccl = world->state;
     int64_t nothing = 0;
     Collective c = *collective;
-    if (c.kind == HOST_BARRIER) c = (Collective){HOST_SUM, c.comm, NULL, &nothing, 1, 0};
+    if (c.kind == HOST_BARRIER) c = (Collective){HOST_SUM, c.comm, NULL, &nothing, 1, 0, NULL};
     const size_t bytes = c.kind == HOST_SUM ? c.count * sizeof(int64_t) : c.count;
     const bool gathers = c.kind == HOST_GATHER;
     const size_t all = gathers ? (size_t)c.comm->size * bytes : bytes;

@@ -24,6 +24,7 @@ typedef struct {
     void *out;
     size_t count; // as in comm.h: float, floatX, int64_t, or bytes
     int root;
+    const Bf16Wire *wire; // of sums of more than one rank; NULL: in fp32
 } Collective;
 
 typedef struct {

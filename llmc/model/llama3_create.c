@@ -199,9 +199,11 @@ static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, 
     return failed;
 }
 
-// Of the world, of the rank's shard group and of its replicas.
+// Of the world, of the rank's shard group and of its replicas. Where the last two send from rank to rank too, NCCL makes
+// other buffers for that: they count twice.
 static int communicators(const Parallel *p) {
-    return (p->shards * p->replicas > 1) + (p->shards > 1) + (p->replicas > 1);
+    const int groups = (p->shards > 1) + (p->replicas > 1);
+    return (p->shards * p->replicas > 1) + groups * (p->grad_reduce == GRAD_REDUCE_BF16 ? 2 : 1);
 }
 
 static void free_tables(Llama3 *m) {

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "kernels/adamw_rounded.h"
 #include "model/llama3_state.h"
 #include "model/llama3_weights.h"
@@ -120,16 +121,9 @@ static void widen_in_place(float *values, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint16_t half;
         memcpy(&half, from + i * sizeof half, sizeof half);
-        const uint32_t bits = (uint32_t)half << 16;
-        memcpy(values + i, &bits, sizeof bits);
+        const float wide = bf16_widen(half);
+        memcpy(values + i, &wide, sizeof wide);
     }
-}
-
-// To the nearest, of two the even one. x is finite.
-static uint16_t round_to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 // Where the shard's training array would go on at `at`, in the parameters, and how many elements follow there.
@@ -204,7 +198,7 @@ void llama3_write_training(Llama3 *m, TrainingArray array, size_t at, size_t cou
         for (size_t i = 0; i < n; i++) {
             float x;
             memcpy(&x, (const char *)values + (first + i) * sizeof x, sizeof x);
-            rounded[i] = round_to_bf16(x);
+            rounded[i] = bf16_round(x);
         }
         write_bytes(m, array, to + first * sizeof *rounded, rounded, n * sizeof *rounded);
     }

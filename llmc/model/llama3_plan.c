@@ -6,14 +6,14 @@
 #include "base/json.h"
 #include "model/llama3_create.h"
 
-typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, MOMENTS, MASTER, PLACE } FieldKind;
+typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, FP32_OR_BF16, MASTER, PLACE } FieldKind;
 static const char *const expected[] = {
     [WHOLE] = "a whole number from 0 on",
     [FLAG] = "true or false",
     [NUMBER] = "a number",
     [TEXT] = "text",
     [RECOMPUTE] = "none|cheap|block", // names of an enum's values
-    [MOMENTS] = "fp32|bf16",
+    [FP32_OR_BF16] = "fp32|bf16",
     [MASTER] = "fp32|none",
     [PLACE] = "device|host",
 };
@@ -32,13 +32,14 @@ static const Field fields[] = {
     {"micro_batches", WHOLE, offsetof(RunShape, micro_batches)},
     {"training", FLAG, offsetof(RunShape, training)},
     {"recompute", RECOMPUTE, offsetof(RunShape, recompute)},
-    {"moments", MOMENTS, offsetof(RunShape, moments)},
+    {"moments", FP32_OR_BF16, offsetof(RunShape, moments)},
     {"master_weights", MASTER, offsetof(RunShape, master_weights)},
     {"optimizer_state", PLACE, offsetof(RunShape, optimizer_state)},
     {"zero", WHOLE, offsetof(RunShape, parallel.zero)},
     {"shards", WHOLE, offsetof(RunShape, parallel.shards)},
     {"shard", WHOLE, offsetof(RunShape, parallel.shard)},
     {"replicas", WHOLE, offsetof(RunShape, parallel.replicas)},
+    {"grad_reduce", FP32_OR_BF16, offsetof(RunShape, parallel.grad_reduce)},
     {"comparisons", FLAG, offsetof(RunShape, comparisons)},
     {"average", FLAG, offsetof(RunShape, average)},
     {"only", TEXT, offsetof(RunShape, part.only)},
@@ -81,7 +82,7 @@ static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
         *(double *)to = value->valuedouble;
         return cJSON_IsNumber(value);
     case RECOMPUTE:
-    case MOMENTS:
+    case FP32_OR_BF16:
     case MASTER:
     case PLACE:
         return set_choice(to, expected[field->kind], cJSON_GetStringValue(value));

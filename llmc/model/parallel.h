@@ -17,6 +17,9 @@
 extern "C" {
 #endif
 
+// How gradients travel between ranks: as bf16, each rank's rounded once and added up in fp32 (comm.h).
+typedef enum { GRAD_REDUCE_FP32, GRAD_REDUCE_BF16 } GradReduce;
+
 // {0}: one rank. A communicator is NULL where its group is one rank, and where memory is only planned or a shard is only
 // loaded and saved.
 typedef struct {
@@ -24,6 +27,7 @@ typedef struct {
     int shards, shard; // ranks of a shard group (0: one), and which of them this is
     int replicas;      // shard groups (0: one)
     Comm *shard_comm, *replica_comm, *world;
+    GradReduce grad_reduce;
     bool overlap; // communication runs while the computation goes on
 } Parallel;
 

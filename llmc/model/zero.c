@@ -25,6 +25,9 @@ typedef struct {
 } GradientSlot;
 enum { SLOT_EVEN_LAYERS, SLOT_ODD_LAYERS, SLOT_VOCABULARY, SLOT_NORMS, GRADIENT_SLOTS };
 
+// 32 MiB in bf16: what travels at a time. So much, and no less, keeps the links busy also where it is divided among 64 ranks.
+enum { WIRE_ELEMENTS = 1 << 24 };
+
 struct Zero {
     const ParameterTable *table;
     const Parallel *parallel;
@@ -35,6 +38,8 @@ struct Zero {
     float *grads;         // [num_trained_elements], or divided [num_shard_elements]
     BucketState *buckets; // [num_buckets]
     GradientSlot slots[GRADIENT_SLOTS];
+    Bf16Wire wire_memory; // shared by all buckets: the ranks' collectives are carried one after the other
+    const Bf16Wire *wire; // NULL: gradients travel as fp32
     CommOp *sum_loss, *sum_squares, *replicate_shard;
 };
 
@@ -74,6 +79,8 @@ int zero_create(Zero **out, const ParameterTable *table, const Parallel *paralle
     z->table = table;
     z->parallel = parallel;
     z->divided = parallel->zero == 2 && parallel->shards > 1;
+    if (parallel->grad_reduce == GRAD_REDUCE_BF16 && parallel->shards * parallel->replicas > 1)
+        z->wire = &z->wire_memory;
     z->exchanged = z->divided || parallel->shard_comm || parallel->replica_comm;
     *out = z;
     return 0;
@@ -114,9 +121,22 @@ static void plan_slots(Zero *z, MemoryPlan *memory) {
     }
 }
 
+static void plan_wire(Zero *z, MemoryPlan *memory) {
+    const Parallel *p = z->parallel;
+    Bf16Wire *wire = &z->wire_memory;
+    size_t longest = 0;
+    for (int b = 0; b < z->table->num_buckets; b++)
+        if (longest < bucket_length(z, b)) longest = bucket_length(z, b);
+    if (longest > WIRE_ELEMENTS) longest = WIRE_ELEMENTS;
+    wire->capacity = longest + 8 * (size_t)(p->shards * p->replicas); // what is over when it is divided in units of 8
+    wire->send = memory_take(memory, MEMORY_COMMUNICATION, wire->capacity * sizeof *wire->send);
+    wire->receive = memory_take(memory, MEMORY_COMMUNICATION, wire->capacity * sizeof *wire->receive);
+}
+
 void zero_plan(Zero *z, MemoryPlan *memory) {
     z->grads = memory_take(memory, MEMORY_GRADIENTS, gradient_count(z) * sizeof(float));
     if (z->divided) plan_slots(z, memory);
+    if (z->wire) plan_wire(z, memory);
 }
 
 static void start_bucket(Zero *z, int b) {
@@ -226,11 +246,11 @@ static void reduce(Zero *z, int bucket) {
     state->reduced = true;
     if (count == 0) return;
     if (p->shard_comm) {
-        comm_reduce_scatter(p->shard_comm, own, state->grads, count, state->reduce, z->stream);
+        comm_reduce_scatter(p->shard_comm, own, state->grads, count, z->wire, state->reduce, z->stream);
         begun(z, state->reduce);
     }
     if (p->replica_comm) {
-        comm_all_reduce(p->replica_comm, own, count, state->replicate, z->stream);
+        comm_all_reduce(p->replica_comm, own, count, z->wire, state->replicate, z->stream);
         begun(z, state->replicate);
     }
 }
@@ -239,7 +259,7 @@ static void reduce_micro_batch(Zero *z, int bucket) {
     GradientSlot *slot = &z->slots[slot_of(z, bucket)];
     BucketState *state = &z->buckets[bucket];
     comm_reduce_scatter(z->parallel->shard_comm, state->later ? slot->piece : own_gradients(z, bucket), slot->whole,
-                        piece_length(z, bucket), slot->reduce, z->stream);
+                        piece_length(z, bucket), z->wire, slot->reduce, z->stream);
     begun(z, slot->reduce);
     slot->bucket = bucket;
     state->grads = NULL;
@@ -277,7 +297,8 @@ static void finish_divided(Zero *z) {
     }
     for (int s = 0; s < GRADIENT_SLOTS; s++) empty_slot(z, &z->slots[s]);
     if (!z->parallel->replica_comm) return;
-    comm_all_reduce(z->parallel->replica_comm, z->grads, z->table->num_shard_elements, z->replicate_shard, z->stream);
+    comm_all_reduce(z->parallel->replica_comm, z->grads, z->table->num_shard_elements, z->wire, z->replicate_shard,
+                    z->stream);
     comm_op_wait(z->replicate_shard, z->stream);
 }
 
@@ -298,8 +319,8 @@ bool grad_bucket_finish(Zero *z, int bucket) {
 
 void zero_sum_over_ranks(Zero *z, float *loss_sums, int count, float *square_sum) {
     const Parallel *p = z->parallel;
-    if (p->world) comm_all_reduce(p->world, loss_sums, (size_t)count, z->sum_loss, z->stream);
-    if (p->shard_comm) comm_all_reduce(p->shard_comm, square_sum, 1, z->sum_squares, z->stream);
+    if (p->world) comm_all_reduce(p->world, loss_sums, (size_t)count, NULL, z->sum_loss, z->stream);
+    if (p->shard_comm) comm_all_reduce(p->shard_comm, square_sum, 1, NULL, z->sum_squares, z->stream);
     comm_op_wait(z->sum_loss, z->stream);
     comm_op_wait(z->sum_squares, z->stream);
 }

@@ -52,6 +52,7 @@ typedef struct {
     int64_t threads;    // 0: OMP_NUM_THREADS, or one for each processor
     double peak_tflops; // 0: by the device's name
     int64_t zero, shard_group /* 0: all ranks */, transport /* a TransportChoice */, rank_timeout;
+    int64_t grad_reduce; // a GradReduce
     bool overlap;
     const char *trace, *trace_steps; // file; FIRST:LAST or a count
     bool help, version;              // was given and printed; nothing else was checked

@@ -216,6 +216,10 @@ const OptionSpec options_table[] = {
     INTEGER(shard_group, "shard-group", 0, NONE, "ranks", "0", 0, 1 << 20,
             "shard within groups of N neighbouring ranks, each of which has all of it; N divides the number of ranks; "
             "0: all ranks"),
+    CHOICE(
+        grad_reduce, "grad-reduce", RESULT, "fp32", "fp32|bf16",
+        "how gradients travel between ranks; bf16 halves the bytes: each rank's are rounded to nearest, and added up "
+        "in fp32"),
     SWITCH(overlap, "overlap", NONE, "on", "ranks communicate while they compute"),
     CHOICE(transport, "transport", NONE, "auto", "auto|nccl|mpi",
            "nccl needs a GPU per rank; auto: nccl where there is one, else mpi"),

@@ -25,6 +25,7 @@ int run_divide(Run *run, Error *err) {
                     .shard = team->rank % group,
                     .replicas = team->size / group,
                     .world = team->comm,
+                    .grad_reduce = (GradReduce)run->options.grad_reduce,
                     .overlap = run->options.overlap};
     code = world_split(&p->shard_comm, team->world, team->rank / group, err);
     if (!code) code = world_split(&p->replica_comm, team->world, team->rank % group, err);

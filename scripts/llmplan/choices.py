@@ -42,7 +42,7 @@ class Plan:
         self.options, self.gpu = options, GPUS[options.gpu]
         if options.config.is_dir():
             options.config = find_model(options.config) / "config.json"
-        modes = {name: getattr(options, name) for name in ("moments", "master_weights", "optimizer_state")}
+        modes = {name: getattr(options, name) for name in ("moments", "master_weights", "optimizer_state", "grad_reduce")}
         self.planner = Planner(options.config, options.precision, modes)
         self.parameter_bytes = 2 if options.precision == "bf16" else 4
         self.budget = (self.gpu.memory_gib - options.reserve_gib) * GIB
@@ -81,7 +81,7 @@ class Plan:
         shape = (rows, o.seq_len, recompute, layout.zero, layout.group, layout.replicas)
         memory, host_bytes = self.planner.memory(*shape), self.planner.host_bytes(*shape)
         elements = memory["parameters"] // self.parameter_bytes
-        rings = collectives(layout, elements, self.parameter_bytes, micro)
+        rings = collectives(layout, elements, self.parameter_bytes, micro, o.grad_reduce == "bf16")
         step = Step(o.tokens_per_step // layout.gpus, micro, layout.zero, layout.group, recompute, elements, self.parameter_bytes,
                     self.update_bytes(), host_bytes)  # fmt: skip
         time = predict(self.costs, step, rings, self.assumed)

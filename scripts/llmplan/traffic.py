@@ -9,6 +9,8 @@ In a step (E: elements of all parameters; G: ranks in a shard group; M: micro-ba
   ZeRO-0  all-reduce of 4E bytes over all ranks
   ZeRO-1  reduce-scatter of 4E in the shard group, all-reduce of 4E/G over the replicas, all-gather of the parameters
   ZeRO-2  the same, with one reduce-scatter for each of the M micro-batches
+With gradients in bf16, 2 bytes in place of 4; but for reducing each rank sends each other one its part, of which (n-p)/n goes
+over the network, and not 1/p of (n-1)/n.
 """
 
 from dataclasses import dataclass
@@ -39,6 +41,9 @@ class Ring:
         network = sent / self.inside if self.size > self.inside else 0.0
         return sent - network, network
 
+    def each_to_each(self, whole: float) -> tuple[float, float]:
+        return (self.inside - 1) / self.size * whole, (self.size - self.inside) / self.size * whole
+
 
 def ring(size: int, stride: int, per_node: int) -> Ring:
     """The ring of ranks 0, stride, 2 stride, ...; `stride` divides `per_node` or the reverse."""
@@ -52,21 +57,25 @@ class Collective:
     passes: int  # around the ring: 2 for an all-reduce
     whole: float  # bytes in each pass
     times: int  # per step
+    each_to_each: bool = False  # the first pass is no ring
 
     def bytes(self) -> tuple[float, float]:
         """Bytes of a step: (over NVLink, over the network)."""
-        nvlink, network = self.ring.bytes(self.whole)
-        return nvlink * self.passes * self.times, network * self.passes * self.times
+        ring = self.ring.bytes(self.whole)
+        first = self.ring.each_to_each(self.whole) if self.each_to_each else ring
+        nvlink, network = (f + (self.passes - 1) * r for f, r in zip(first, ring))
+        return nvlink * self.times, network * self.times
 
 
-def collectives(layout: Layout, elements: int, parameter_bytes: int, micro_batches: int) -> list[Collective]:
+def collectives(layout: Layout, elements: int, parameter_bytes: int, micro_batches: int, bf16_gradients: bool) -> list[Collective]:
     """The collectives of a step, without those of a single rank. `parameter_bytes` is the size of a gathered element."""
     shard = ring(layout.group, 1, layout.per_node)
     replica = ring(layout.replicas, layout.group, layout.per_node)
     each = micro_batches if layout.zero == 2 and layout.group > 1 else 1
+    gradients = (2.0 if bf16_gradients else 4.0) * elements
     found = [
-        Collective("reduce", shard, 1, 4.0 * elements, each),
-        Collective("replicas", replica, 2, 4.0 * elements / layout.group, 1),
+        Collective("reduce", shard, 1, gradients, each, bf16_gradients),
+        Collective("replicas", replica, 2, gradients / layout.group, 1, bf16_gradients),
         Collective("gather", shard, 1, float(parameter_bytes) * elements, 1),
     ]
     return [c for c in found if c.ring.size > 1]

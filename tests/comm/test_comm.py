@@ -17,7 +17,7 @@ RANK = llmc.ROOT / "tests/support" / "comm_rank.py"
 FOLDERS = llmc.build_folders()
 EXACT = "fp32" if "fp32" in FOLDERS else "bf16"
 ON_CPU = "cuda" not in FOLDERS[EXACT].name
-RESULTS = "reduce_scatter,all_reduce,all_gather,broadcast,groups,order,full_queue,host"
+RESULTS = "reduce_scatter,all_reduce,in_bf16,all_gather,broadcast,groups,order,full_queue,host"
 
 
 def run(cases, count, precision=EXACT, seed=SEED, transport=None, **options):
@@ -42,7 +42,7 @@ def test_results(count):
 
 @pytest.mark.skipif(len(FOLDERS) < 2, reason="one precision is built")
 def test_results_in_bf16():
-    passed("all_gather,broadcast,full_queue", 3, "bf16")
+    passed("in_bf16,all_gather,broadcast,full_queue", 3, "bf16")
 
 
 @pytest.mark.skipif(not ON_CPU, reason="of MPI, whose waits hold up the caller")
@@ -105,10 +105,10 @@ def test_group_of_one(lib):
     op = lib.comm_op_create(b"alone")
     values = torch.randn(1000)
     data, out = lib.device(values), lib.empty(1000, torch.float32)
-    lib.comm_reduce_scatter(None, out, data, 1000, op)
+    lib.comm_reduce_scatter(None, out, data, 1000, None, op)
     assert torch.equal(out.get(), values)
-    lib.comm_reduce_scatter(None, data, data, 1000, op)
-    lib.comm_all_reduce(None, data, 1000, op)
+    lib.comm_reduce_scatter(None, data, data, 1000, None, op)
+    lib.comm_all_reduce(None, data, 1000, None, op)
     halves = lib.x(values)
     before = halves.get()
     lib.comm_all_gather(None, halves, 1000, op)

@@ -14,16 +14,16 @@ import ranks
 from seeds import SEED, how_often
 
 RANK = llmc.ROOT / "tests/support/comm_rank.py"
-RESULTS = "reduce_scatter,all_reduce,all_gather,broadcast,groups,order,full_queue,host"
+RESULTS = "reduce_scatter,all_reduce,in_bf16,all_gather,broadcast,groups,order,full_queue,host"
 RANDOM = f"random:{random.Random(SEED).randrange(1, 1 << 30)}"
 MODES = {"eager": "eager", "lazy": "lazy", "random": RANDOM}
 
 
-def run(cases, count, mode="eager", launcher=ranks.mpirun, build=oncpu.ON_CPU, folder="", code=0, ended=0, before=()):
+def run(cases, count, mode="eager", launcher=ranks.mpirun, build=oncpu.ON_CPU, folder="", code=0, ended=0, before=(), transport=()):
     """What each rank's cases returned. ended: ranks that say nothing; before: words before a rank's command."""
     oncpu.need()
     environment = {"LLMC_BUILD": str(build), "LLMC_HOST_STREAMS": MODES[mode], "COMM_RANK_FOLDER": str(folder)}
-    done = ranks.run([*before, sys.executable, RANK, cases, SEED], count, 120, environment, launcher=launcher)
+    done = ranks.run([*before, sys.executable, RANK, cases, SEED, *transport], count, 120, environment, launcher=launcher)
     assert done.returncode == code and done.stderr == "", (done.returncode, done.stderr)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == count - ended
@@ -33,6 +33,10 @@ def run(cases, count, mode="eager", launcher=ranks.mpirun, build=oncpu.ON_CPU, f
 @pytest.mark.parametrize("count, mode", how_often([(2, "random")], [(count, mode) for count in (2, 3, 4) for mode in MODES]))
 def test_results(count, mode):
     run(RESULTS, count, mode)
+
+
+def test_one_rank_rounds_nothing():
+    run("in_bf16", 1, transport=["nccl"])
 
 
 def test_bits_and_places():

@@ -30,14 +30,22 @@ def plan(lib, tmp_path):
 def test_every_member_has_a_name(plan):
     names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
     values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, recompute="cheap", moments="bf16", master_weights="none",
-                          optimizer_state="host", only="*", lora_targets="q_proj")  # fmt: skip
+                          optimizer_state="host", grad_reduce="bf16", only="*", lora_targets="q_proj")  # fmt: skip
     flags = {"training", "comparisons", "average"}
     for name in set(names) - OTHERS:
         found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})
         assert isinstance(found, dict), (name, found)
 
 
-def test_what_memory_depends_on(plan):
+def staged(lib, shards, replicas):
+    """Bytes in which terms of sums wait to travel, and as many for those that come: of the longest bucket."""
+    table = models.table_of(lib, TINY, shards)
+    longest = max(bucket.end - bucket.begin for bucket in table.buckets[: table.num_buckets])
+    lib.parameter_table_free(ctypes.byref(table))
+    return -(-2 * (longest + 8 * shards * replicas) // 256) * 256
+
+
+def test_what_memory_depends_on(lib, plan):
     whole = plan(SMALL)
     assert plan(SMALL | dict(B=4))["activations"] > whole["activations"]
     assert plan(SMALL | dict(moments="bf16", master_weights="none"))["optimizer state"] == whole["optimizer state"] // 3
@@ -46,6 +54,11 @@ def test_what_memory_depends_on(plan):
     assert on_host["optimizer state"] == 3 * whole["optimizer state"]  # so small that each of three pieces could be all of it
     assert plan(SMALL | dict(zero=1, shards=2))["optimizer state"] < whole["optimizer state"]
     assert plan(SMALL | dict(zero=2, shards=2))["gradients"] < whole["gradients"]
+    assert plan(SMALL | dict(grad_reduce="bf16")) == whole
+    for zero, shards, replicas in ((0, 1, 2), (1, 2, 1), (2, 2, 1), (2, 2, 2)):
+        fp32, bf16 = (plan(SMALL | dict(zero=zero, shards=shards, replicas=replicas, grad_reduce=kind)) for kind in ("fp32", "bf16"))
+        more = {name: bf16[name] - fp32[name] for name in bf16 if bf16[name] != fp32[name]}
+        assert more["communication"] == 2 * staged(lib, shards, replicas) and more.keys() == {"communication", "reserve"}
     assert plan(SMALL | dict(average=True))["averaged weights"] > 0 == whole["averaged weights"]
     assert plan(SMALL | dict(comparisons=True))["workspace"] > whole["workspace"]
     assert plan(SMALL | dict(lora_rank=8, lora_alpha=16.0))["gradients"] < whole["gradients"]

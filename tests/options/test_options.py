@@ -83,6 +83,7 @@ OPTIONS = {
     "peak-tflops": ("X", "0", "TFLOP/s", "none"),
     "zero": ("0|1|2", "1", None, "none"),
     "shard-group": ("N", "0", "ranks", "none"),
+    "grad-reduce": ("fp32|bf16", "fp32", None, "result"),
     "overlap": ("on|off", "on", None, "none"),
     "transport": ("auto|nccl|mpi", "auto", None, "none"),
     "rank-timeout": ("N", "60", "seconds", "none"),

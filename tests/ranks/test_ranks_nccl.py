@@ -63,11 +63,12 @@ def place(tmp_path_factory):
 ALL = [
     (count, options, launcher, mode)
     for count, options in [(2, {"zero": 0}), (3, {"zero": 1, "grad_accum": 2}), (4, {"zero": 2, "shard_group": 2}),
-                           (4, {"zero": 1, "shard_group": 2, "overlap": "off"}), (2, {"zero": 2, "recompute": "block"})]
+                           (4, {"zero": 1, "shard_group": 2, "overlap": "off"}), (2, {"zero": 2, "recompute": "block"}), (2, {"zero": 0, "grad_reduce": "bf16"}),
+                           (4, {"zero": 2, "shard_group": 2, "grad_reduce": "bf16"})]
     for launcher in LAUNCHERS
     for mode in MODES
 ]  # fmt: skip
-FEW = [ALL[2], ALL[9], ALL[17]]
+FEW = [ALL[2], ALL[9], ALL[17], ALL[31], ALL[41]]
 
 
 @pytest.mark.parametrize("count, options, launcher, mode", how_often(FEW, ALL))
@@ -80,7 +81,7 @@ def test_same_bits_as_by_mpi(place, count, options, launcher, mode):
 
 def test_one_rank_by_nccl(place):
     """--transport nccl with one rank, which exchanges with itself: as without."""
-    out, _ = place.run(1, transport="nccl", variables={"OMPI_COMM_WORLD_SIZE": ""})
+    out, _ = place.run(1, transport="nccl", grad_reduce="bf16", variables={"OMPI_COMM_WORLD_SIZE": ""})
     weights = (place.output / "checkpoint/model.safetensors").read_bytes()
     place.run(1)
     assert weights == (place.output / "checkpoint/model.safetensors").read_bytes()
@@ -130,15 +131,18 @@ FAILURES = [  # call, on which ranks, words
     ("ncclCommGetAsyncError:1", [1], "train_llama3: rank 1: NCCL reports: internal error"),
     ("ncclCommFinalize:1", [0], "llmc: rank 0: "),
     ("ncclCommDestroy:2", [0, 1, 2], "llmc: rank 0: "),
+    ("ncclGroupEnd:3", [0, 1, 2], "llmc: rank 0: "),
+    ("ncclRecv:5", [0], "llmc: rank 0: "),
 ]
 
 
-@pytest.mark.parametrize("call, where, words", FAILURES if how_often(0, 1) else [FAILURES[i] for i in (0, 2, 3, 8, 11)])
+@pytest.mark.parametrize("call, where, words", FAILURES if how_often(0, 1) else [FAILURES[i] for i in (0, 2, 3, 8, 11, 14)])
 def test_a_call_that_fails(place, call, where, words):
     """One rank tells, and all end."""
     line = f'LLMC_STANDIN_NCCL_FAIL={call} exec "$@"'
     steps = 1_000_000 if "AsyncError" in call else STEPS  # which the watchdog's thread asks for
-    err = place.says(3, different=dict.fromkeys(where, line), steps=steps)
+    reduce = "bf16" if "Group" in call or "Recv" in call else "fp32"
+    err = place.says(3, different=dict.fromkeys(where, line), steps=steps, grad_reduce=reduce)
     assert err.startswith(words) and f"{call.partition(':')[0]}: planted" in err
 
 

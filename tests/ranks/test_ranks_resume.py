@@ -88,6 +88,17 @@ def test_a_step_keeps_its_tokens(tmp_path):
     work.ranks_refused(4, "--tokens-per-step 768 (was 384)", batch_size=3, grad_accum=2, resume="auto", steps=10)
 
 
+def test_gradients_in_bf16_go_on_with_the_same_bits(tmp_path):
+    work = Workplace(tmp_path)
+    options = {"batch_size": 4, "zero": 2, "grad_reduce": "bf16", "schedule_steps": 8}
+    work.run_ranks(2, **options, steps=8, output=tmp_path / "whole")
+    work.run_ranks(2, **options, steps=3)
+    work.run_ranks(2, **options, steps=8, resume="auto")
+    assert numbers(work.log()) == numbers(read_log(tmp_path / "whole/log.jsonl"))
+    assert model(work.output) == model(tmp_path / "whole")
+    work.ranks_refused(2, "--grad-reduce fp32 (was bf16)", **options | {"grad_reduce": "fp32"}, steps=9, resume="auto")
+
+
 def test_parts_opened_by_transformers(begun):
     """Each rank's part of a checkpoint, together a directory that transformers opens, with one rank's weights."""
     from transformers import AutoModelForCausalLM

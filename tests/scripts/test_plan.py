@@ -105,6 +105,10 @@ def test_optimizer_state_in_host_memory(place, world, zero, modes):
     compare_memory(place, world, zero, 0, "none", optimizer_state="host", **modes)
 
 
+def test_memory_of_gradients_in_bf16(place):
+    compare_memory(place, 2, 1, 0, "none", grad_reduce="bf16")
+
+
 # What options make fit: (model, GiB of the GPU, rows, tokens of a row, the options, each of which is needed)
 FITS = [
     ("8B", 80, 1, 4096, dict(recompute="block", moments="bf16", master_weights="none")),
@@ -171,8 +175,8 @@ def test_memory_falls_with_the_ranks():
 # ---- bytes on the links: 1000 elements, gradients of 4 bytes, parameters of 2
 
 
-def links(gpus, per_node, zero, group, micro=1, elements=1000):
-    return traffic.total(traffic.collectives(traffic.Layout(gpus, per_node, zero, group), elements, 2, micro))
+def links(gpus, per_node, zero, group, micro=1, elements=1000, bf16=False):
+    return traffic.total(traffic.collectives(traffic.Layout(gpus, per_node, zero, group), elements, 2, micro, bf16))
 
 
 @pytest.mark.parametrize(
@@ -198,6 +202,23 @@ def links(gpus, per_node, zero, group, micro=1, elements=1000):
 )  # fmt: skip
 def test_bytes_on_the_links(layout, micro, nvlink, network):
     assert links(*layout, micro=micro) == (pytest.approx(nvlink), pytest.approx(network))
+
+
+@pytest.mark.parametrize(
+    "layout, micro, nvlink, network",
+    [
+        # one node of four: each sends 3/4 of 2000; of sums a ring brings 3/4 of 2000, of parameters as much
+        ((4, 8, 0, 1), 3, 1500 + 1500, 0),
+        ((4, 8, 2, 4), 3, 3 * 1500 + 1500, 0),
+        # two nodes of four: 3/8 go to the others of the node, 4/8 leave it, more than a ring's (1/4 of 7/8 of 4000 = 875)
+        ((8, 4, 1, 8), 1, 750 + 1750 * 3 / 4, 1000 + 1750 / 4),
+        ((8, 4, 0, 1), 1, 750 + 1750 * 3 / 4, 1000 + 1750 / 4),
+        # a replica a node: half of fp32's, 1/2 of a quarter of 2000, twice
+        ((8, 4, 1, 4), 1, 1500 + 1500, 500),
+    ],
+)
+def test_bytes_in_bf16(layout, micro, nvlink, network):
+    assert links(*layout, micro=micro, bf16=True) == (pytest.approx(nvlink), pytest.approx(network))
 
 
 @pytest.mark.parametrize("gpus, per_node, group", [(8, 4, 8), (8, 4, 4), (8, 4, 2), (16, 4, 8), (6, 8, 3), (16, 8, 1)])

@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 import zlib
-from ctypes import byref, c_char, c_char_p, c_double, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char, c_char_p, c_double, c_int64, c_size_t, c_uint16, c_uint64, c_void_p
 
 import numpy as np
 
+import cstructs
 import hostlib
 from waiting import wait_until
 
@@ -25,6 +26,8 @@ c = hostlib.library
 PIECE = 1 << 20  # floats of all ranks together that travel at a time (llmc/comm/mpi_collectives.c)
 HALF = np.float32 if "fp32" in hostlib.BUILD else np.uint16  # floatX, moved but never added up
 DEFAULT_KIND = 4  # of cudaMemcpy: the addresses tell the direction
+
+Bf16Wire = cstructs.read("comm/comm.h")["Bf16Wire"]
 
 for name in ("comm_op_create", "world_comm"):
     getattr(c, name).restype = c_void_p
@@ -94,6 +97,11 @@ class World:
         c.world_status(self.world, byref(status))
         return status
 
+    def wire(self, capacity):
+        """Terms of sums travel as bf16."""
+        self.staging = [Device(np.full(capacity, 0xFFFF, np.uint16)) for _ in range(2)]
+        return byref(Bf16Wire(*(ctypes.cast(device.address, POINTER(c_uint16)) for device in self.staging), capacity))
+
     def times(self):
         busy, exposed = c_double(), c_double()
         c.world_times(self.world, byref(busy), byref(exposed))
@@ -111,6 +119,15 @@ def added(rows):
     for row in rows[1:]:
         total += row
     return total
+
+
+def rounded(x):
+    """To the nearest bf16, which has 8 bits and the exponents of a float; of two to the even one."""
+    x = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        last_bit = np.ldexp(1.0, np.maximum(np.frexp(x)[1], -125) - 8)
+        nearest = np.rint(x / last_bit) * last_bit
+    return np.where(np.abs(nearest) >= 2.0**128, np.copysign(np.inf, x), nearest).astype(np.float32)
 
 
 def equal(got, expected):
@@ -133,7 +150,7 @@ def reduce_scatter(world, seed):
         for in_place in (False, True):
             data, out = Device(drawn[world.rank]), Device(np.full(count, np.nan, np.float32))
             to = data.at(world.rank * count) if in_place else out.address
-            c.comm_reduce_scatter(world.comm, to, data.address, c_size_t(count), op.op, None)
+            c.comm_reduce_scatter(world.comm, to, data.address, c_size_t(count), None, op.op, None)
             op.wait()
             equal(data.get()[world.rank] if in_place else out.get(), expected)
             if not in_place:
@@ -145,9 +162,49 @@ def all_reduce(world, seed):
     for i, count in enumerate([*counts(world), PIECE, 2 * PIECE + 5]):
         drawn = world.drawn(seed + i, count)
         data = Device(np.append(drawn[world.rank], np.float32(7)))  # the last is not to be touched
-        c.comm_all_reduce(world.comm, data.address, c_size_t(count), op.op, None)
+        c.comm_all_reduce(world.comm, data.address, c_size_t(count), None, op.op, None)
         op.wait()
         equal(data.get(), np.append(added(drawn), np.float32(7)))
+
+
+# two ties, what is subnormal, what becomes infinite, and what is not finite
+SPECIAL = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1e-40, 3.4e38, np.inf, np.nan, -0.0, 0], np.float32)
+
+
+def check_rounded(got, sums, drawn, roundings):
+    """Bits, and the error that is promised: 2^-8 of the terms' magnitudes, of their sum for one more rounding; and fp32 additions."""
+    equal(np.nan_to_num(got, nan=7), np.nan_to_num(sums, nan=7))
+    got, drawn = got[..., :-8], drawn[..., :-8].astype(np.float64)
+    exact, magnitude = drawn.sum(axis=0), np.abs(drawn).sum(axis=0)
+    additions = len(drawn) * 2.0**-24 * magnitude
+    assert (np.abs(got - exact) <= 1.01 * additions + (2.0**-8 * magnitude + (roundings - 1) * 2.0**-8 * np.abs(exact)) * 1.004).all()
+
+
+@np.errstate(invalid="ignore")
+def in_bf16(world, seed):
+    """Sums whose terms are rounded; one rank rounds nothing."""
+    op, size, piece = Op(), world.size, PIECE // world.size // 8 * 8
+    terms = rounded if size > 1 else lambda x: x
+    cases = [(8, 8 * size), (24, 8 * size + 7), (5000, 1024), (piece, 1 << 18), (2 * piece + 16, (1 << 20) + 8)]
+    for i, (count, capacity) in enumerate(cases):
+        wire, drawn = world.wire(capacity), world.drawn(seed + i, size, count)
+        drawn[:, :, -8:] = SPECIAL
+        sums = added(terms(drawn))
+        for in_place in (False, True):
+            data, out = Device(drawn[world.rank]), Device(np.full(count, np.nan, np.float32))
+            to = data.at(world.rank * count) if in_place else out.address
+            c.comm_reduce_scatter(world.comm, to, data.address, c_size_t(count), wire, op.op, None)
+            op.wait()
+            got = data.get()[world.rank] if in_place else out.get()
+            check_rounded(got, sums[world.rank], drawn[:, world.rank], 1)
+            if not in_place:
+                equal(data.get(), drawn[world.rank])
+        data = Device(np.append(drawn[world.rank].reshape(-1), np.float32(7)))  # the last is not to be touched
+        c.comm_all_reduce(world.comm, data.address, c_size_t(size * count), wire, op.op, None)
+        op.wait()
+        got = data.get()
+        check_rounded(got[:-1].reshape(size, count), terms(sums), drawn, 2)
+        equal(got[-1:], np.float32([7]))
 
 
 def all_gather(world, seed):
@@ -181,8 +238,8 @@ def groups(world, seed):
         assert c.comm_size(comm) == len(members) and c.comm_rank(comm) == members.index(world.rank)
         assert (comm.value is None) == (len(members) == 1)
         one, all_, first, second = Device(drawn[world.rank]), Device(drawn[world.rank]), Op(), Op()
-        c.comm_all_reduce(comm, one.address, c_size_t(1000), first.op, None)
-        c.comm_all_reduce(world.comm, all_.address, c_size_t(1000), second.op, None)
+        c.comm_all_reduce(comm, one.address, c_size_t(1000), None, first.op, None)
+        c.comm_all_reduce(world.comm, all_.address, c_size_t(1000), None, second.op, None)
         first.wait()
         second.wait()
         equal(one.get(), added(drawn[members]))
@@ -196,8 +253,8 @@ def order(world, seed):
     data = Device(np.ones(count, np.float32))
     expected = np.ones((world.size, 1), np.float32)
     for _ in range(rounds):
-        c.comm_all_reduce(world.comm, data.address, c_size_t(count), op.op, None)
-        c.comm_reduce_scatter(world.comm, data.at(world.rank * part), data.address, c_size_t(part), op.op, None)
+        c.comm_all_reduce(world.comm, data.address, c_size_t(count), None, op.op, None)
+        c.comm_reduce_scatter(world.comm, data.at(world.rank * part), data.address, c_size_t(part), None, op.op, None)
         halves = part * 4 // np.dtype(HALF).itemsize
         c.comm_all_gather(world.comm, data.address, c_size_t(halves), op.op, None)
         for _ in range(2):
@@ -231,7 +288,7 @@ def waits(world, seed):
     if world.rank == 0:
         time.sleep(late)
     cpu, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    c.comm_all_reduce(world.comm, data.address, c_size_t(1000), op.op, None)
+    c.comm_all_reduce(world.comm, data.address, c_size_t(1000), None, op.op, None)
     called = time.monotonic() - began
     if world.rank > 0:
         time.sleep(0.2)
@@ -258,7 +315,7 @@ def late(world, seed):
     if world.rank == 0:
         wait_until(lambda: len(list(marks.iterdir())) == world.size - 1, "the others' calls")
     used = time.process_time()
-    c.comm_all_reduce(world.comm, data.address, c_size_t(1000), op.op, None)
+    c.comm_all_reduce(world.comm, data.address, c_size_t(1000), None, op.op, None)
     op.wait()
     if world.rank > 0:
         (marks / str(world.rank)).touch()
@@ -292,7 +349,7 @@ def lost(world, seed):
         os.kill(os.getpid(), signal.SIGKILL)
     op = c_void_p(c.comm_op_create(b"lost"))  # never destroyed, nor is the memory freed before: both wait for the collective
     world.kept = data
-    c.comm_all_reduce(group, data.address, c_size_t(1000), op, None)
+    c.comm_all_reduce(group, data.address, c_size_t(1000), None, op, None)
     (marks / str(world.rank)).touch()
     wait_until(lambda: c.world_check(world.world, byref(error)), "the transport's error")
     return error.message.decode()
@@ -304,7 +361,7 @@ def hidden(world, seed):
     c.comm_barrier(world.comm)
     world.times()
     before = world.status().ended
-    c.comm_all_reduce(world.comm, data.address, c_size_t(100_000), op.op, None)
+    c.comm_all_reduce(world.comm, data.address, c_size_t(100_000), None, op.op, None)
     wait_until(lambda: world.status().ended == before + 1, "the end of the collective")
     op.wait()
     busy, exposed = world.times()
@@ -342,11 +399,11 @@ def bits(world, seed):
     count, op = 100_000 * world.size, Op()
     drawn = world.drawn(seed, count)[world.rank]
     data = Device(drawn)
-    c.comm_all_reduce(world.comm, data.address, c_size_t(count), op.op, None)
+    c.comm_all_reduce(world.comm, data.address, c_size_t(count), None, op.op, None)
     op.wait()
     if HALF is np.float32:
         other, part = Device(drawn), count // world.size
-        c.comm_reduce_scatter(world.comm, other.at(world.rank * part), other.address, c_size_t(part), op.op, None)
+        c.comm_reduce_scatter(world.comm, other.at(world.rank * part), other.address, c_size_t(part), None, op.op, None)
         c.comm_all_gather(world.comm, other.address, c_size_t(part), op.op, None)
         op.wait()
         equal(other.get(), data.get())
@@ -358,7 +415,7 @@ def ranks_of_machine(world, seed):
     return [world.rank, world.size, c.world_local_rank(world.world), c.world_local_size(world.world), name]
 
 
-CASES = [reduce_scatter, all_reduce, all_gather, broadcast, groups, order, full_queue, waits, late, watched, lost, hidden, host, bits,
+CASES = [reduce_scatter, all_reduce, in_bf16, all_gather, broadcast, groups, order, full_queue, waits, late, watched, lost, hidden, host, bits,
          ranks_of_machine]  # fmt: skip
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 import torch
 
 import llmc
-from model import Error, Model, Parallel, ParameterPiece, targets_of
+from model import Error, Model, Parallel, ParameterPiece, constant, targets_of
 
 TRAINING_ARRAYS = 3
 
@@ -31,11 +31,12 @@ def group(lib, world, color):
     return comm.value
 
 
-def parallel(lib, world, zero, shards, overlap):
+def parallel(lib, world, zero, shards, overlap, grad_reduce):
     rank, size = lib.world_rank(world), lib.world_size(world)
     lib.c.world_comm.restype = ctypes.c_void_p
     return Parallel(
         zero=zero, shards=shards, shard=rank % shards, replicas=size // shards, overlap=overlap,
+        grad_reduce=constant("GRAD_REDUCE", grad_reduce),
         shard_comm=group(lib, world, rank // shards), replica_comm=group(lib, world, rank % shards), world=lib.c.world_comm(world),
     )  # fmt: skip
 
@@ -56,7 +57,7 @@ def own_arrays(lib, model, shard):
 
 def train(lib, world, job):
     rank, size = lib.world_rank(world), lib.world_size(world)
-    groups = parallel(lib, world, job["zero"], job["shards"], job["overlap"])
+    groups = parallel(lib, world, job["zero"], job["shards"], job["overlap"], job.get("grad_reduce", "fp32"))
     steps = job["steps"]
     micro = len(steps[0]) // size
     model = Model(lib, job["fields"], job["B"], job["T"], micro, job["recompute"], parallel=groups, only=job.get("only"),

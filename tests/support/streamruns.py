@@ -146,6 +146,17 @@ class StreamRuns(Finetuning):
         yield self.train(output / "run", 2, zero=2, grad_accum=2, sample_every=2, sample_tokens=6)
         yield self.train(output / "run", 2, zero=2, grad_accum=2, steps=5, resume="auto", schedule_steps=3)
 
+    def two_ranks_bf16(self, output):
+        """Gradients travel as bf16; resumed in another division."""
+        yield self.train(output / "run", 2, zero=2, grad_accum=2, grad_reduce="bf16")
+        yield self.train(output / "run", 2, zero=0, grad_accum=2, grad_reduce="bf16", steps=5, resume="auto", schedule_steps=3)
+
+    def four_ranks_bf16(self, output):
+        yield self.train(output / "run", 4, zero=1, batch_size=1, grad_accum=2, shard_group=2, grad_reduce="bf16")
+
+    def two_ranks_mpi_bf16(self, output):
+        yield self.train(output / "run", 2, zero=1, transport="mpi", grad_reduce="bf16")
+
     def two_ranks_zero0(self, output):
         yield self.train(output / "run", 2, zero=0, grad_accum=2)
 
@@ -179,8 +190,8 @@ class StreamRuns(Finetuning):
     GRAPHS = ["graph", "graph_dpo", "graph_lora", "graph_reward"]
     ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "offloaded", "scored", "sft", "lora", "dpo",
              "reward", *GRAPHS]  # fmt: skip
-    RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "two_ranks_ahead", "many_collectives",
-             "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]  # fmt: skip
+    RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "two_ranks_ahead", "two_ranks_bf16",
+             "two_ranks_mpi_bf16", "four_ranks_bf16", "many_collectives", "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]  # fmt: skip
 
     # ---- running
 

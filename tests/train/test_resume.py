@@ -263,7 +263,7 @@ def half(begun, tmp_path):
 
 CHANGES = {
     "document_mask": "off", "batch_size": 2, "seq_len": 16, "grad_accum": 3, "lr": 0.00125, "warmup_steps": 2, "schedule_steps": 30,
-    "final_lr_fraction": 0.5, "weight_decay": 0.25, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "grad_clip": 2, "seed": 43,
+    "final_lr_fraction": 0.5, "weight_decay": 0.25, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "grad_clip": 2, "seed": 43, "grad_reduce": "bf16",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from streamruns import StreamRuns
 
 BUILDS = ["build/cpu", "build/cuda-on-cpu"]
 # in CI: three seeds in the first build, one in the second; the other runs have one seed in the first build
-ALL_MODES = ("pretrain", "ahead", "graph", "two_ranks_zero0", "two_ranks_zero1", "two_ranks", "four_ranks_zero2")
+ALL_MODES = ("pretrain", "ahead", "graph", "two_ranks_zero0", "two_ranks_zero1", "two_ranks", "two_ranks_bf16", "four_ranks_zero2")
 LONG = ("many_collectives",)  # in the soak alone
 WHOLE = how_often(False, True)  # in the soak all runs in both builds
 SAMPLE = 4  # calls that are left out in CI
