@@ -4,7 +4,8 @@ the order of additions is given."""
 import pytest
 import torch
 
-SPECIAL = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 1e-40, 3.4e38, torch.inf, torch.nan, -0.0, 0.0])
+SPECIAL = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 1e-40, 3.4e38, torch.inf, 0.0, -0.0, 0.0])
+SPECIAL.view(torch.int32)[5] = 0x7FFFFFFF  # a NaN with all bits set
 
 
 def bits(values):

@@ -167,8 +167,9 @@ def all_reduce(world, seed):
         equal(data.get(), np.append(added(drawn), np.float32(7)))
 
 
-# two ties, what is subnormal, what becomes infinite, and what is not finite
-SPECIAL = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1e-40, 3.4e38, np.inf, np.nan, -0.0, 0], np.float32)
+# two ties, what is subnormal, what becomes infinite, and what is not finite: of NaN, one with all bits set
+SPECIAL = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1e-40, 3.4e38, np.inf, 0, -0.0, 0], np.float32)
+SPECIAL.view(np.uint32)[5] = 0x7FFFFFFF
 
 
 def check_rounded(got, sums, drawn, roundings):
