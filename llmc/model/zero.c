@@ -25,7 +25,7 @@ typedef struct {
 } GradientSlot;
 enum { SLOT_EVEN_LAYERS, SLOT_ODD_LAYERS, SLOT_VOCABULARY, SLOT_NORMS, GRADIENT_SLOTS };
 
-// 32 MiB in bf16: what travels at a time. So much, and no less, keeps the links busy also where it is divided among 64 ranks.
+// 32 MiB in bf16: what travels at a time. A guess, meant to be large beside a message's latency for each of 64 ranks too.
 enum { WIRE_ELEMENTS = 1 << 24 };
 
 struct Zero {
