@@ -13,6 +13,7 @@ Reading
   files               which of the files and folders that a user names are read
   text_file           .txt and compressed files as UTF-8 text, lines or JSON; says what is wrong with any other file
   records             rows of .jsonl, .json and .parquet
+  section             members of an object in a JSON file, checked
   model_folder        the folder of a model or of its newest checkpoint
 
 Texts to shards (prepare_data.py)

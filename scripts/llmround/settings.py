@@ -1,7 +1,6 @@
 """Reads round.json and checks it, and that everything it names exists. Paths are relative to the current folder."""
 
 import functools
-import json
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmdata.model_folder import find_model
+from llmdata.section import Section as JsonSection, short
 from llmdata.text_file import parse_json, read_text
 from llmdata.errors import InputError
 from llmtext.generator import ROOT, build_folder, default_target
@@ -70,59 +70,8 @@ class Round:
     held_out_options: Options = field(default_factory=dict)
 
 
-class Section:
-    """An object in the file. Its members are read by name; close() refuses members that were not read."""
-
-    def __init__(self, path: Path, place: str, value):
-        self.path, self.place, self.asked = path, place, set()
-        if not isinstance(value, dict):
-            self.fail(None, f"expected an object, found {_short(value)}")
-        self.value = value
-
-    def fail(self, name: str | None, text: str):
-        place = ".".join(part for part in (self.place, name) if part)
-        raise InputError(f"{self.path}: {place + ': ' if place else ''}{text}")
-
-    def get(self, name: str, kind: type | tuple, expected: str, default=None):
-        self.asked.add(name)
-        value = self.value.get(name)
-        if value is None:
-            if default is None:
-                self.fail(name, f"is missing, expected {expected}")
-            return default
-        if not isinstance(value, kind) or isinstance(value, bool):
-            self.fail(name, f"expected {expected}, found {_short(value)}")
-        return value
-
-    def has(self, name: str) -> bool:
-        self.asked.add(name)
-        return self.value.get(name) is not None
-
-    def section(self, name: str) -> "Section":
-        return Section(self.path, ".".join(part for part in (self.place, name) if part), self.value[name])
-
-    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.get(name, str, f"one of {', '.join(choices)}", default)
-        if value not in choices:
-            self.fail(name, f"expected one of {', '.join(choices)}, found {_short(value)}")
-        return value
-
-    def texts(self, name: str, default: list | None = None) -> list[str]:
-        values = self.get(name, list, "a list of texts", default)
-        if not all(isinstance(value, str) and value for value in values):
-            self.fail(name, f"expected a list of texts, found {_short(values)}")
-        return values
-
-    def files(self, name: str) -> list[Path]:
-        values = self.value.get(name)
-        paths = [Path(text) for text in ([values] if isinstance(values, str) else self.texts(name))]
-        self.asked.add(name)
-        for path in paths:
-            if not path.is_file():
-                self.fail(name, f"{path}: no such file")
-        if not paths:
-            self.fail(name, "expected at least one file")
-        return paths
+class Section(JsonSection):
+    """An object in the file, with what only a round has: models, and options of programs."""
 
     def model(self, name: str) -> Path:
         path = find_model(Path(self.get(name, str, "a model's folder")))
@@ -144,16 +93,11 @@ class Section:
             if option not in known:
                 section.fail(key, "no such option of the program")
             if not (_is_value(value) if known[option] else isinstance(value, bool)):
-                section.fail(key, f"expected {'a value' if known[option] else 'true or false'}, found {_short(value)}")
+                section.fail(key, f"expected {'a value' if known[option] else 'true or false'}, found {short(value)}")
             if option in found:
                 section.fail(key, "is given twice")
             found[option] = value
         return found
-
-    def close(self) -> None:
-        unknown = [name for name in self.value if name not in self.asked]
-        if unknown:
-            self.fail(unknown[0], f"is not known, expected one of {', '.join(sorted(self.asked))}")
 
 
 def _is_value(value) -> bool:
@@ -161,11 +105,6 @@ def _is_value(value) -> bool:
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, str) for item in value)
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
-
-
-def _short(value) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:52] + "..."
 
 
 def as_arguments(options: Options) -> list[str]:
@@ -284,7 +223,7 @@ def _check_training(section: Section, prepare: Options, train: Options) -> None:
     """Refuses what would fail only when the programs run."""
     fraction = prepare.get("val-fraction")
     if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 0.5):
-        section.fail("prepare.val_fraction", f"expected a number from 0 to 0.5, found {_short(fraction)}")
+        section.fail("prepare.val_fraction", f"expected a number from 0 to 0.5, found {short(fraction)}")
     if fraction == 0:
         for name in ("eval-every", "eval-batches"):
             if train.get(name):
@@ -324,7 +263,7 @@ def _read_average(section: Section, made: Round, programs: Programs) -> None:
     made.average_weights = section.get("weights", list, "a list of weights", [])
     weights = made.average_weights
     if weights and (len(weights) != len(made.average) or not all(map(_is_weight, weights))):
-        section.fail("weights", f"expected {len(made.average)} numbers of 0 or more, found {_short(made.average_weights)}")
+        section.fail("weights", f"expected {len(made.average)} numbers of 0 or more, found {short(made.average_weights)}")
     made.average_options = section.options("options", programs.options("average"))
     section.close()
 
