@@ -43,6 +43,21 @@ class Section:
             self.fail(name, f"expected one of {', '.join(choices)}, found {short(value)}")
         return value
 
+    def number(self, name: str, low: float, high: float, default: float | None = None, whole: bool = False):
+        """A number from `low` to `high`; `whole`: an integer, which may be written as 1e9 too."""
+        expected = f"{'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
+        value = self.get(name, (int, float), expected, default)
+        if not low <= value <= high or whole and value != int(value):
+            self.fail(name, f"expected {expected}, found {short(value)}")
+        return int(value) if whole else value
+
+    def flag(self, name: str, default: bool) -> bool:
+        self.asked.add(name)
+        value = self.value.get(name, default)
+        if not isinstance(value, bool):
+            self.fail(name, f"expected true or false, found {short(value)}")
+        return value
+
     def texts(self, name: str, default: list | None = None) -> list[str]:
         values = self.get(name, list, "a list of texts", default)
         if not all(isinstance(value, str) and value for value in values):

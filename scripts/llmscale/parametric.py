@@ -1,0 +1,199 @@
+"""L(N, D) = E + A / N^alpha + B / D^beta (approach 3 of Hoffmann et al. 2022; as corrected by Besiroglu et al. 2024).
+
+The objective is the sum of the Huber loss, delta = 1e-3, of log L over all runs. For given exponents the law is linear in E, A and B, so a grid over
+(alpha, beta) with linear least squares in between (variable projection) finds the valley; the best points of the grid are then
+refined in all five parameters, (log A, log B, log E, alpha, beta), until the gradient vanishes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from llmdata.errors import Fault, InputError
+
+from .counting import Cost
+from .points import Points
+from .resample import noise_draws, studentized
+
+DELTA = 1e-3
+PARAMETERS = 5
+GRID = np.linspace(0.05, 1.5, 30)
+STARTS = 6  # points of the grid that are refined
+DRAWS = 300
+MANY = 60  # runs
+
+
+@dataclass(frozen=True)
+class Law:
+    """theta: log A, log B, log E, alpha, beta; A and B in the units of N and D, which are counts."""
+
+    theta: np.ndarray
+
+    @property
+    def named(self) -> dict[str, float]:
+        a, b, e = (float(math.exp(min(700, value))) for value in self.theta[:3])
+        return {"E": e, "A": a, "B": b, "alpha": float(self.theta[3]), "beta": float(self.theta[4])}
+
+    def loss(self, parameters, tokens):
+        return np.exp(log_loss(self.theta, np.log(parameters), np.log(tokens)))
+
+    def best(self, cost: Cost, budget: float) -> tuple[float, float, float]:
+        """(N, D, loss) of the lowest loss that the budget buys."""
+        n, loss = optimum(self.theta[None], cost, budget)
+        return math.exp(n[0]), budget / math.exp(float(cost.log_flops(n[0]))), float(loss[0])
+
+    @property
+    def size_exponent(self) -> float:
+        """Of N*(C) where FLOPs are proportional to N D."""
+        return float(self.theta[4] / (self.theta[3] + self.theta[4]))
+
+    @property
+    def token_exponent(self) -> float:
+        return 1 - self.size_exponent
+
+
+@dataclass
+class Parametric:
+    law: Law
+    objective: float  # sum of the Huber loss of log L
+    draws: np.ndarray  # draws x 5
+    noise: float  # standard deviation of log L about the law
+    points: int
+
+
+def log_loss(theta: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """log L at log N, log D; theta may have leading axes, against the last of which n and d are laid."""
+    t = theta[..., None, :] if theta.ndim > 1 else theta
+    terms = np.stack(np.broadcast_arrays(t[..., 0] - t[..., 3] * n, t[..., 1] - t[..., 4] * d, t[..., 2] + 0 * n))
+    top = terms.max(axis=0)
+    return top + np.log(np.exp(terms - top).sum(axis=0))
+
+
+def jacobian(theta: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Of log_loss: ... x points x 5."""
+    t = theta[..., None, :] if theta.ndim > 1 else theta
+    whole = log_loss(theta, n, d)
+    a, b, e = (np.exp(term - whole) for term in (t[..., 0] - t[..., 3] * n, t[..., 1] - t[..., 4] * d, t[..., 2] + 0 * n))
+    return np.stack([a, b, e, -a * n, -b * d], axis=-1)
+
+
+def huber(residuals: np.ndarray, delta: float = DELTA) -> np.ndarray:
+    size = np.abs(residuals)
+    return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
+
+
+def objective(theta: np.ndarray, points: Points) -> float:
+    return float(huber(log_loss(theta, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss)).sum())
+
+
+# ---- the fit
+
+
+def project(points: Points) -> np.ndarray:
+    """theta for each point of the grid whose best E, A and B, by least squares of the relative error, are all above 0."""
+    alpha, beta = (axis.ravel() for axis in np.meshgrid(GRID, GRID))
+    n, d = np.log(points.parameters), np.log(points.tokens)
+    shift_n, shift_d = n.mean(), d.mean()  # so that no column is tiny
+    terms = [np.exp(-alpha[:, None] * (n - shift_n)), np.exp(-beta[:, None] * (d - shift_d)), np.ones((len(alpha), len(n)))]
+    columns = np.stack(terms, axis=-1) / points.loss[:, None]
+    found = np.linalg.pinv(columns, rcond=1e-10).sum(axis=-1)  # of the equations columns * found = 1
+    keep = found.min(axis=1) > 0
+    a, b, e = np.log(found[keep]).T
+    return np.stack([a + alpha[keep] * shift_n, b + beta[keep] * shift_d, e, alpha[keep], beta[keep]], axis=1)
+
+
+def starts(points: Points) -> list[np.ndarray]:
+    """The best points of the grid."""
+    found = project(points)
+    if not len(found):
+        raise Fault("no law E + A/N^alpha + B/D^beta with positive E, A and B comes near these losses")
+    losses = huber(log_loss(found, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss)).sum(axis=1)
+    return list(found[np.argsort(losses)[:STARTS]])
+
+
+def refine(theta: np.ndarray, points: Points) -> np.ndarray:
+    n, d, y = np.log(points.parameters), np.log(points.tokens), np.log(points.loss)
+    done = least_squares(lambda t: log_loss(t, n, d) - y, theta, lambda t: jacobian(t, n, d), loss="huber", f_scale=DELTA,
+                         x_scale="jac", xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=500)  # fmt: skip
+    return done.x
+
+
+def check_spread(points: Points) -> None:
+    if len(points) <= PARAMETERS + 1:
+        raise InputError(f"{len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} parameters")
+    for name, values in (("parameters", points.parameters), ("tokens", points.tokens)):
+        if values.max() < 2 * values.min():
+            raise InputError(f"{name} of all runs lie within a factor of 2, expected a wider range for the law's exponent")
+
+
+def fit_parametric(points: Points, rng: np.random.Generator, draws: int = DRAWS) -> Parametric:
+    check_spread(points)
+    best = min((refine(theta, points) for theta in starts(points)), key=lambda theta: objective(theta, points))
+    n, d, y = np.log(points.parameters), np.log(points.tokens), np.log(points.loss)
+    residuals = y - log_loss(best, n, d)
+    noise = math.sqrt(np.sum(residuals**2) / (len(points) - PARAMETERS))
+    drawn = _draw(rng, best, n, d, y, draws) if draws else np.empty((0, PARAMETERS))
+    return Parametric(Law(best), objective(best, points), drawn, noise, len(points))
+
+
+def _draw(rng: np.random.Generator, best: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, draws: int) -> np.ndarray:
+    """Fits of other draws of the noise. Many runs are drawn themselves, with replacement, whatever the noise of each; few runs
+    keep their places, and residuals are drawn, as if all had the same noise."""
+    count = len(n)
+    if count >= MANY:
+        times = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+        return refine_many(best, n, d, np.tile(y, (draws, 1)), times)
+    residuals = y - log_loss(best, n, d)
+    q, _ = np.linalg.qr(_scaled(jacobian(best, n, d)))
+    own = studentized(residuals, np.sum(q**2, axis=1), float(np.mean(np.abs(residuals) > DELTA)))
+    noise = noise_draws(rng, own, count - PARAMETERS, draws, count)
+    return refine_many(best, n, d, log_loss(best, n, d) + noise, np.ones((1, count)))
+
+
+def _scaled(matrix: np.ndarray) -> np.ndarray:
+    return matrix / np.linalg.norm(matrix, axis=0)
+
+
+def refine_many(theta: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, times: np.ndarray,
+                steps: int = 50) -> np.ndarray:
+    """The fit of each row of y, each run counted so many times, all at once from theta: Levenberg-Marquardt on reweighted
+    residuals, the weights being those of the Huber loss."""
+    many = np.tile(theta, (len(y), 1))
+    damping = np.full(len(y), 1e-3)
+    cost = (times * huber(log_loss(many, n, d) - y)).sum(axis=1)
+    for _ in range(steps):
+        residuals = log_loss(many, n, d) - y
+        weights = times / np.maximum(1, np.abs(residuals) / DELTA)
+        J = jacobian(many, n, d)
+        weighted = J * weights[..., None]
+        gradient = np.einsum("kpi,kp->ki", weighted, residuals)
+        hessian = np.einsum("kpi,kpj->kij", weighted, J)
+        diagonal = np.einsum("kii->ki", hessian)
+        damped = hessian + (damping[:, None] * diagonal + 1e-14)[:, :, None] * np.eye(PARAMETERS)
+        step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
+        tried = many + step
+        new = (times * huber(log_loss(tried, n, d) - y)).sum(axis=1)
+        better = new < cost
+        if np.all(np.abs(new - cost) < 1e-9 * cost):
+            break
+        many[better], cost = tried[better], np.where(better, new, cost)
+        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
+    return many
+
+
+# ---- the optimum of a budget
+
+
+def optimum(theta: np.ndarray, cost: Cost, budget: float, around: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(log N, loss) at the lowest loss of a budget, for each row of theta: a grid over log N, refined twice."""
+    low, high = np.full(len(theta), math.log(1e2)), np.full(len(theta), math.log(1e15))
+    for _ in range(5):
+        grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 41)
+        values = log_loss(theta, grid, math.log(budget) - cost.log_flops(grid))
+        place = values.argmin(axis=1)
+        row = np.arange(len(theta))
+        best = grid[row, place]
+        low, high = grid[row, np.maximum(0, place - 1)], grid[row, np.minimum(40, place + 1)]
+    return best, np.exp(values[row, place])
