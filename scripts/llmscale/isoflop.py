@@ -141,7 +141,7 @@ def _drawn_minima(drawn: np.ndarray, xs: list[np.ndarray], counts: list[int]) ->
     return np.stack(columns, axis=1)
 
 
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slope and offset of each row of y, without its NaNs; NaN with fewer than two points."""
     there = np.isfinite(y)
     count, y = there.sum(axis=-1, keepdims=True), np.where(there, y, 0)
@@ -164,6 +164,6 @@ def _laws(points: Points, parabolas: list[Parabola], minima: np.ndarray, usable:
         return points.cost.log_size(budgets * math.log(10), log_tokens * math.log(10)) / math.log(10)
 
     drawn = minima[:, usable]
-    both = [(_line(budgets, of(tokens)), _line(budgets, of(drawn))) for of in (lambda values: values, sizes)]
+    both = [(line(budgets, of(tokens)), line(budgets, of(drawn))) for of in (lambda values: values, sizes)]
     laws = [Law(float(slope), float(offset), *draws) for (slope, offset), draws in both]
     return laws[0], laws[1]

@@ -17,7 +17,7 @@ from .counting import Cost
 from .points import Points
 from .resample import noise_draws, studentized
 
-DELTA = 1e-3
+DELTA, SQUARES = 1e-3, 1e3
 PARAMETERS = 5
 GRID = np.linspace(0.05, 1.5, 30)
 STARTS = 6  # points of the grid that are refined
@@ -79,13 +79,13 @@ def jacobian(theta: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
     return np.stack([a, b, e, -a * n, -b * d], axis=-1)
 
 
-def huber(residuals: np.ndarray, delta: float = DELTA) -> np.ndarray:
+def huber(residuals: np.ndarray, delta: float) -> np.ndarray:
     size = np.abs(residuals)
     return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
 
 
-def objective(theta: np.ndarray, points: Points) -> float:
-    return float(huber(log_loss(theta, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss)).sum())
+def objective(theta: np.ndarray, points: Points, delta: float = DELTA) -> float:
+    return float(huber(log_loss(theta, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss), delta).sum())
 
 
 # ---- the fit
@@ -104,18 +104,18 @@ def project(points: Points) -> np.ndarray:
     return np.stack([a + alpha[keep] * shift_n, b + beta[keep] * shift_d, e, alpha[keep], beta[keep]], axis=1)
 
 
-def starts(points: Points) -> list[np.ndarray]:
+def starts(points: Points, delta: float = DELTA) -> list[np.ndarray]:
     """The best points of the grid."""
     found = project(points)
     if not len(found):
         raise Fault("no law E + A/N^alpha + B/D^beta with positive E, A and B comes near these losses")
-    losses = huber(log_loss(found, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss)).sum(axis=1)
+    losses = huber(log_loss(found, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss), delta).sum(axis=1)
     return list(found[np.argsort(losses)[:STARTS]])
 
 
-def refine(theta: np.ndarray, points: Points) -> np.ndarray:
+def refine(theta: np.ndarray, points: Points, delta: float = DELTA) -> np.ndarray:
     n, d, y = np.log(points.parameters), np.log(points.tokens), np.log(points.loss)
-    done = least_squares(lambda t: log_loss(t, n, d) - y, theta, lambda t: jacobian(t, n, d), loss="huber", f_scale=DELTA,
+    done = least_squares(lambda t: log_loss(t, n, d) - y, theta, lambda t: jacobian(t, n, d), loss="huber", f_scale=delta,
                          x_scale="jac", xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=500)  # fmt: skip
     return done.x
 
@@ -128,28 +128,31 @@ def check_spread(points: Points) -> None:
             raise InputError(f"{name} of all runs lie within a factor of 2, expected a wider range for the law's exponent")
 
 
-def fit_parametric(points: Points, rng: np.random.Generator, draws: int = DRAWS) -> Parametric:
+def fit_parametric(points: Points, rng: np.random.Generator, draws: int = DRAWS, delta: float = DELTA) -> Parametric:
+    """`delta` is the relative error from which the Huber loss counts a run by its error, not by the square; SQUARES: never."""
     check_spread(points)
-    best = min((refine(theta, points) for theta in starts(points)), key=lambda theta: objective(theta, points))
+    refined = [refine(theta, points, delta) for theta in starts(points, delta)]
+    best = min(refined, key=lambda theta: objective(theta, points, delta))
     n, d, y = np.log(points.parameters), np.log(points.tokens), np.log(points.loss)
     residuals = y - log_loss(best, n, d)
     noise = math.sqrt(np.sum(residuals**2) / (len(points) - PARAMETERS))
-    drawn = _draw(rng, best, n, d, y, draws) if draws else np.empty((0, PARAMETERS))
-    return Parametric(Law(best), objective(best, points), drawn, noise, len(points))
+    drawn = _draw(rng, best, (n, d, y), draws, delta) if draws else np.empty((0, PARAMETERS))
+    return Parametric(Law(best), objective(best, points, delta), drawn, noise, len(points))
 
 
-def _draw(rng: np.random.Generator, best: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, draws: int) -> np.ndarray:
+def _draw(rng: np.random.Generator, best: np.ndarray, logs: tuple, draws: int, delta: float) -> np.ndarray:
     """Fits of other draws of the noise. Many runs are drawn themselves, with replacement, whatever the noise of each; few runs
     keep their places, and residuals are drawn, as if all had the same noise."""
+    n, d, y = logs
     count = len(n)
     if count >= MANY:
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-        return refine_many(best, n, d, np.tile(y, (draws, 1)), times)
+        return refine_many(best, n, d, np.tile(y, (draws, 1)), times, delta)
     residuals = y - log_loss(best, n, d)
     q, _ = np.linalg.qr(_scaled(jacobian(best, n, d)))
-    own = studentized(residuals, np.sum(q**2, axis=1), float(np.mean(np.abs(residuals) > DELTA)))
+    own = studentized(residuals, np.sum(q**2, axis=1), float(np.mean(np.abs(residuals) > delta)))
     noise = noise_draws(rng, own, count - PARAMETERS, draws, count)
-    return refine_many(best, n, d, log_loss(best, n, d) + noise, np.ones((1, count)))
+    return refine_many(best, n, d, log_loss(best, n, d) + noise, np.ones((1, count)), delta)
 
 
 def _scaled(matrix: np.ndarray) -> np.ndarray:
@@ -157,15 +160,15 @@ def _scaled(matrix: np.ndarray) -> np.ndarray:
 
 
 def refine_many(theta: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, times: np.ndarray,
-                steps: int = 50) -> np.ndarray:
+                delta: float, steps: int = 50) -> np.ndarray:
     """The fit of each row of y, each run counted so many times, all at once from theta: Levenberg-Marquardt on reweighted
     residuals, the weights being those of the Huber loss."""
     many = np.tile(theta, (len(y), 1))
     damping = np.full(len(y), 1e-3)
-    cost = (times * huber(log_loss(many, n, d) - y)).sum(axis=1)
+    cost = (times * huber(log_loss(many, n, d) - y, delta)).sum(axis=1)
     for _ in range(steps):
         residuals = log_loss(many, n, d) - y
-        weights = times / np.maximum(1, np.abs(residuals) / DELTA)
+        weights = times / np.maximum(1, np.abs(residuals) / delta)
         J = jacobian(many, n, d)
         weighted = J * weights[..., None]
         gradient = np.einsum("kpi,kp->ki", weighted, residuals)
@@ -174,7 +177,7 @@ def refine_many(theta: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, 
         damped = hessian + (damping[:, None] * diagonal + 1e-14)[:, :, None] * np.eye(PARAMETERS)
         step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
         tried = many + step
-        new = (times * huber(log_loss(tried, n, d) - y)).sum(axis=1)
+        new = (times * huber(log_loss(tried, n, d) - y, delta)).sum(axis=1)
         better = new < cost
         if np.all(np.abs(new - cost) < 1e-9 * cost):
             break

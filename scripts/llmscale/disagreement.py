@@ -1,0 +1,126 @@
+"""How far the parabolas and the parametric law are apart, and why.
+
+Parabolas have errors of their own, noise aside: the loss over log D is only a parabola near its minimum, and only a symmetric
+curve where alpha = beta (arXiv 2603.22339). To see how large they are here, losses are taken from the fitted parametric law
+itself, without noise, at the very places of the runs; parabolas through these must find the law's own optimum, and miss it by
+their own error. The same is then done with one thing mended at a time:
+
+    off-centre   each budget's grid is moved, so that the optimum is in its middle
+    width        each budget's grid is shrunk about its middle to a tenth of its width
+    asymmetry    alpha = beta, at the same optimum in the middle of the budgets
+
+What a mend takes away from the error is what that cause makes. What the error does not explain is noise, or runs that the law
+does not fit: it is told which, by the intervals, and by another weight of the outliers (squares in place of Huber).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .counting import Cost
+from .isoflop import IsoFlop, line
+from .parametric import SQUARES, Law, Parametric, fit_parametric, optimum
+from .points import Points
+from .resample import interval
+
+SHRUNK = 0.1
+NAMED = 0.02  # a cause that changes the tokens by less than this is not named
+CAUSES = {"off-centre": "minima that are not in the middle of their grids", "width": "wide grids, over which the loss is no parabola",
+          "asymmetry": "alpha and beta differ, so that the curve is steeper on one side"}  # fmt: skip
+
+
+@dataclass
+class Disagreement:
+    budget: float
+    parabola_tokens: float
+    parametric_tokens: float
+    token_exponents: tuple[float, float]  # of parabolas, of the parametric law
+    own_error: float  # log ratio of tokens: the parabolas' own, on the parametric law
+    causes: dict[str, float]  # what mending each takes from it, in log ratio
+    squares_tokens: float  # the parametric law's, if it is fitted by squares
+    within: bool  # whether the rest is within both intervals
+
+    @property
+    def ratio(self) -> float:
+        return self.parabola_tokens / self.parametric_tokens
+
+    @property
+    def rest(self) -> float:
+        return math.log(self.ratio) - self.own_error
+
+    def text(self) -> str:
+        more = f"{abs(self.ratio - 1):.0%} {'more' if self.ratio > 1 else 'fewer'}"
+        lines = [f"At {self.budget:.3g} FLOPs the parabolas choose {more} tokens than the parametric law ({self.parabola_tokens:.3g} "
+                 f"and {self.parametric_tokens:.3g}; exponents of D* {self.token_exponents[0]:.3f} and {self.token_exponents[1]:.3f})."]  # fmt: skip
+        lines.append(f"Of that, {_percent(self.own_error)} is the parabolas' own error on that law, without noise" + self._because() + ".")
+        verdict = "which is within the intervals: noise explains it" if self.within else (
+            "which is beyond the intervals: the runs do not follow the law, or their noise is not what it seems")  # fmt: skip
+        lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")
+        lines.append(f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens.")
+        return " ".join(lines)
+
+    def _because(self) -> str:
+        named = sorted((name for name, part in self.causes.items() if abs(part) > NAMED), key=lambda name: -abs(self.causes[name]))
+        parts = [f"{CAUSES[name]} ({_percent(self.causes[name])})" for name in named]
+        return ": " + "; ".join(parts) if parts else ""
+
+
+def _percent(log_ratio: float) -> str:
+    return f"{math.expm1(log_ratio):+.0%} of tokens"
+
+
+def compare(points: Points, isoflop: IsoFlop, parametric: Parametric, budget: float, rng: np.random.Generator) -> Disagreement:
+    law = parametric.law
+    used = [p.budget for p in isoflop.parabolas if not p.outside]
+    seen = points.select(np.isin(points.budget, used))
+    own = own_error(law, seen, budget)
+    mended = {
+        "off-centre": own_error(law, seen, budget, centered=True), "width": own_error(law, seen, budget, shrunk=True),
+        "asymmetry": own_error(symmetric(law, points), seen, budget),
+    }  # fmt: skip
+    squares = fit_parametric(points, rng, 0, SQUARES)
+    return Disagreement(
+        budget, isoflop.tokens.at(budget), law.best(points.cost, budget)[1], (isoflop.tokens.exponent, law.token_exponent), own,
+        {name: own - error for name, error in mended.items()}, squares.law.best(points.cost, budget)[1],
+        _explained(isoflop, parametric, points.cost, budget, own),
+    )  # fmt: skip
+
+
+def _explained(isoflop: IsoFlop, parametric: Parametric, cost: Cost, budget: float, own: float) -> bool:
+    """Whether the parabolas' own error is a likely difference, by draws of both fits, taken as independent."""
+    parabolas = (isoflop.tokens.log_factors + isoflop.tokens.exponents * math.log10(budget)) * math.log(10)
+    n, _ = optimum(parametric.draws, cost, budget)
+    tokens = math.log(budget) - cost.log_flops(n)
+    count = min(len(parabolas), len(tokens))
+    low, high = interval(parabolas[:count] - tokens[:count])
+    return low <= own <= high
+
+
+def own_error(law: Law, points: Points, budget: float, centered: bool = False, shrunk: bool = False) -> float:
+    """log(D* of parabolas through the law's losses / D* of the law) at a budget, by the power law through their minima."""
+    places, budgets = [], points.budgets()
+    for each in budgets:
+        x = np.log(points.tokens[points.budget == each])
+        optimum = math.log(law.best(points.cost, each)[1])
+        middle = (x.min() + x.max()) / 2
+        x = x - middle
+        x = x * (SHRUNK if shrunk else 1) + (optimum if centered else middle)
+        n = points.cost.log_size(math.log(each), x)
+        y = law.loss(np.exp(n), np.exp(x))
+        center = x.mean()
+        a, b, _ = np.polyfit(x - center, y, 2)
+        places.append(center - b / (2 * a) if a > 0 else math.nan)
+    slope, offset = line(np.log(budgets), np.array(places))
+    return float(offset + slope * math.log(budget)) - math.log(law.best(points.cost, budget)[1])
+
+
+def symmetric(law: Law, points: Points) -> Law:
+    """The law with alpha = beta, and the same optimum in the middle of the budgets."""
+    budget = math.exp(np.log(points.budgets()).mean())
+    n, d, _ = law.best(points.cost, budget)
+    mean = (law.theta[3] + law.theta[4]) / 2
+    theta = law.theta.copy()
+    half = (law.theta[0] - law.theta[3] * math.log(n) + law.theta[1] - law.theta[4] * math.log(d)) / 2
+    theta[0], theta[1], theta[3], theta[4] = half + mean * math.log(n), half + mean * math.log(d), mean, mean
+    return Law(theta)

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Scaling laws: plans a sweep of small training runs, runs it, fits laws to it, and forecasts larger runs.
+
+    scaling.py plan scaling.json                    the runs, their time and memory, before anything runs
+    scaling.py run scaling.json                     all runs, one after another; the same command goes on after a stop
+    scaling.py run scaling.json --slurm             the same as a Slurm array
+    scaling.py fit scaling.json                     laws, with intervals, and OUTPUT/report.html
+    scaling.py forecast scaling.json --budget 1e18  size, tokens and loss of a budget that was not trained
+
+docs/scaling.md describes the file; docs/scaling_example.json is one. fit and forecast also take a table of runs (.csv or .jsonl).
+
+Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 stopped by a signal.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from llmdata import program
+
+program.begin()
+
+from llmdata.errors import InputError
+from llmdata.options import add_version
+from llmround.runner import say
+from llmscale.accuracy import forecast_task, read_task
+from llmscale.fitted import SEED, Fitted, as_json, finite, fit_all, need_laws
+from llmscale.forecast import forecast
+from llmscale.planning import plan_runs
+from llmscale.points import Points, points_of_sweep, points_of_table
+from llmscale.report import Report
+from llmscale.run import Run
+from llmscale.settings import read_settings
+from llmscale.speed import MEASURED_STEPS, Speed
+from llmscale.sweep import Sweep
+from llmscale.tables import between, print_fit, print_forecast, print_plan
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    plan = commands.add_parser("plan", help="print the runs")
+    plan.add_argument("--measure", action="store_true", help="train each size for a few steps, to know its time")
+    run = commands.add_parser("run", help="train what has not ended")
+    run.add_argument("--only", action="append", default=[], metavar="NAME", help="this run alone; may be given several times")
+    run.add_argument("--again", action="store_true", help="remove runs that were made with other settings, and begin them anew")
+    run.add_argument("--slurm", action="store_true", help="submit the runs as a Slurm array, and wait for it")
+    run.add_argument("--no-wait", action="store_true", help="with --slurm: end after submitting")
+    fit = commands.add_parser("fit", help="fit laws to what has ended")
+    beyond = commands.add_parser("forecast", help="say what a budget buys")
+    beyond.add_argument("--budget", required=True, type=flops, metavar="FLOPS[,FLOPS...]", help="training FLOPs, as 1e18")
+    beyond.add_argument("--task", type=Path, metavar="CSV", help="table of nll, accuracy, flops, items: forecast the accuracy too")
+    beyond.add_argument("--chance", type=float, default=0.25, metavar="X",
+                        help="accuracy of guessing, from which the sigmoid rises (default: %(default)s)")  # fmt: skip
+    for command in (plan, run):
+        command.add_argument("file", type=Path, metavar="FILE", help="the plan, a JSON file")
+    for command in (fit, beyond):
+        command.add_argument("file", type=Path, metavar="FILE", help="the plan, or a table of runs (.csv, .jsonl)")
+        command.add_argument("--output", type=Path, metavar="DIR",
+                             help="folder of report.html and fit.json (default: the plan's output; of a table: none)")  # fmt: skip
+        command.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the draws of intervals (default: %(default)s)")
+        command.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    return parser.parse_args()
+
+
+def flops(text: str) -> list[float]:
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = [0.0]
+    if not all(1 <= value <= 1e35 for value in values):
+        raise argparse.ArgumentTypeError(f"'{text}': expected numbers from 1 to 1e35, separated by commas")
+    return values
+
+
+def plan(options: argparse.Namespace) -> None:
+    settings = read_settings(options.file)
+    runs = plan_runs(settings)
+    speed, configs = Speed(settings), {}
+    for planned in runs:
+        run = Run(settings, planned)
+        run.write_config()
+        configs[planned.size.name] = run.config
+    if options.measure:
+        speed.measure(runs, lambda planned, folder: Run(settings, planned).measuring(folder, MEASURED_STEPS))
+    print_plan(settings, runs, speed, configs)
+
+
+def train(options: argparse.Namespace) -> None:
+    if options.no_wait and not options.slurm:
+        raise InputError("--no-wait: expected together with --slurm")
+    settings = read_settings(options.file)
+    sweep = Sweep(settings, plan_runs(settings), options.again)
+    if options.slurm:
+        job = sweep.submit(options.only)
+        if job and not options.no_wait:
+            sweep.wait(job)
+    else:
+        sweep.run_here(options.only)
+    say("scaling: " + ", ".join(f"{count} {status}" for status, count in sweep.summary().items() if count))
+
+
+def read_points(options: argparse.Namespace) -> Points:
+    if options.file.suffix.lower() in (".csv", ".jsonl"):
+        return points_of_table(options.file)
+    settings = read_settings(options.file)
+    options.output = options.output or settings.output
+    return points_of_sweep(settings, plan_runs(settings))
+
+
+def write_results(options: argparse.Namespace, fitted: Fitted, result: dict, report: Report, name: str) -> None:
+    """Prints JSON if it is wanted, and writes both files if there is a folder for them."""
+    if options.json:
+        print(json.dumps(finite(result), indent=1))
+    if options.output is None:
+        return
+    options.output.mkdir(parents=True, exist_ok=True)
+    part = options.output / f"{name}.json.part"
+    part.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
+    os.replace(part, options.output / f"{name}.json")
+    report.write(options.output / "report.html")
+    if not options.json:
+        print(f"\n{options.output / 'report.html'}")
+
+
+def fit(options: argparse.Namespace) -> None:
+    fitted = fit_all(read_points(options), options.seed)
+    if not options.json:
+        print_fit(fitted.points, fitted.isoflop, fitted.parametric, fitted.disagreement_text)
+    write_results(options, fitted, as_json(fitted), Report(str(options.file), fitted, []), "fit")
+
+
+def beyond(options: argparse.Namespace) -> None:
+    if not 0 <= options.chance < 1:
+        raise InputError(f"--chance {options.chance:g}: expected 0 to less than 1")
+    task = read_task(options.task, options.chance) if options.task else None
+    points = read_points(options)
+    fitted = fit_all(points, options.seed, max(options.budget))
+    need_laws(fitted, max(options.budget))
+    rng = fitted.rng()
+    found = [forecast(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget]
+    tasks = [forecast_task(task, budget, rng) for budget in options.budget] if task else []
+    if not options.json:
+        for index, one in enumerate(found):
+            print_forecast(one)
+            if tasks:
+                show = "{:.4f}".format
+                note = " (nll beyond the models of the sigmoid)" if tasks[index].outside else ""
+                print(f"  accuracy  {between(tasks[index].accuracy, show)} at nll {between(tasks[index].nll, show)}{note}")
+    result = {"forecasts": found, "tasks": tasks, "fit": as_json(fitted)}
+    report = Report(str(options.file), fitted, found, (task, tasks[-1]) if task else None)
+    write_results(options, fitted, as_plain(result), report, "forecast")
+
+
+def as_plain(value):
+    """Dataclasses as objects."""
+    if isinstance(value, dict):
+        return {name: as_plain(inside) for name, inside in value.items()}
+    if isinstance(value, list):
+        return [as_plain(inside) for inside in value]
+    return as_plain(vars(value)) if hasattr(value, "__dataclass_fields__") else value
+
+
+COMMANDS = {"plan": plan, "run": train, "fit": fit, "forecast": beyond}
+
+
+def main() -> int:
+    options = parse_arguments()
+    return program.run(lambda: COMMANDS[options.command](options), "scaling: stopped; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
