@@ -26,6 +26,7 @@ from .resample import interval
 
 SHRUNK = 0.1
 NAMED = 0.02  # a cause that changes the tokens by less than this is not named
+MISFIT = 1.5  # so much more scatter about the law than about the parabolas is more than chance makes
 CAUSES = {"off-centre": "minima that are not in the middle of their grids", "width": "wide grids, over which the loss is no parabola",
           "asymmetry": "alpha and beta differ, so that the curve is steeper on one side"}  # fmt: skip
 
@@ -40,6 +41,7 @@ class Disagreement:
     causes: dict[str, float]  # what mending each takes from it, in log ratio
     squares_tokens: float  # the parametric law's, if it is fitted by squares
     within: bool  # whether the rest is within both intervals
+    scatter: tuple[float, float]  # of the losses, relative: about the parametric law, about the parabolas
 
     @property
     def ratio(self) -> float:
@@ -57,6 +59,9 @@ class Disagreement:
         verdict = "which is within the intervals: noise explains it" if self.within else (
             "which is beyond the intervals: the runs do not follow the law, or their noise is not what it seems")  # fmt: skip
         lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")
+        law, parabolas = self.scatter
+        lines.append(f"Losses scatter by {law:.2%} about the law and {parabolas:.2%} about the parabolas"
+                     + (": the law bends otherwise than the runs do." if law > MISFIT * parabolas else "."))  # fmt: skip
         lines.append(f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens.")
         return " ".join(lines)
 
@@ -83,7 +88,7 @@ def compare(points: Points, isoflop: IsoFlop, parametric: Parametric, budget: fl
     return Disagreement(
         budget, isoflop.tokens.at(budget), law.best(points.cost, budget)[1], (isoflop.tokens.exponent, law.token_exponent), own,
         {name: own - error for name, error in mended.items()}, squares.law.best(points.cost, budget)[1],
-        _explained(isoflop, parametric, points.cost, budget, own),
+        _explained(isoflop, parametric, points.cost, budget, own), (parametric.noise, isoflop.noise / float(points.loss.mean())),
     )  # fmt: skip
 
 

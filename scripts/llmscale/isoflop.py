@@ -98,7 +98,7 @@ def fit_isoflop(points: Points, rng: np.random.Generator, draws: int = DRAWS) ->
     minima = _drawn_minima(drawn, [x[g] for g in groups], [len(g) for g in groups])
     usable = [i for i, p in enumerate(parabolas) if not p.outside]
     for i in usable:
-        parabolas[i].tokens_interval = tuple(10**end for end in interval(minima[:, i]))
+        parabolas[i].tokens_interval = tuple(10.0**end if math.isfinite(end) else end for end in interval(minima[:, i]))
     return IsoFlop(parabolas, *_laws(points, parabolas, minima, usable), noise)
 
 

@@ -1,5 +1,6 @@
 """Prints a plan, a fit or a forecast as tables."""
 
+import math
 import textwrap
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def si(value: float) -> str:
 
 
 def between(value: Value | None, show=si) -> str:
-    return "-" if value is None else f"{show(value.value)} ({show(value.low)} to {show(value.high)})"
+    if value is None:
+        return "-"
+    bounded = math.isfinite(value.low) and math.isfinite(value.high)
+    return f"{show(value.value)} ({f'{show(value.low)} to {show(value.high)}' if bounded else 'not bounded'})"
 
 
 # ---- plan
