@@ -35,7 +35,7 @@ from llmscale.run import Run
 from llmscale.settings import read_settings
 from llmscale.speed import MEASURED_STEPS, Speed
 from llmscale.sweep import Sweep
-from llmscale.tables import between, print_fit, print_forecast, print_plan
+from llmscale.tables import between, print_fit, print_forecast, print_left_out, print_plan, print_tests
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -143,14 +143,17 @@ def beyond(options: argparse.Namespace) -> None:
     rng = fitted.rng()
     found = [forecast(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget]
     tasks = [forecast_task(task, budget, rng) for budget in options.budget] if task else []
+    tests = fitted.tests()
     if not options.json:
+        print_left_out(points, fitted.isoflop)
         for index, one in enumerate(found):
             print_forecast(one)
             if tasks:
                 show = "{:.4f}".format
                 note = " (nll beyond the models of the sigmoid)" if tasks[index].outside else ""
                 print(f"  accuracy  {between(tasks[index].accuracy, show)} at nll {between(tasks[index].nll, show)}{note}")
-    result = {"forecasts": found, "tasks": tasks, "fit": as_json(fitted)}
+        print_tests(tests)
+    result = {"forecasts": found, "tasks": tasks, "tests": tests, "fit": as_json(fitted)}
     report = Report(str(options.file), fitted, found, (task, tasks[-1]) if task else None)
     write_results(options, fitted, as_plain(result), report, "forecast")
 

@@ -8,6 +8,7 @@ import numpy as np
 from llmdata.errors import InputError
 
 from .disagreement import Disagreement, compare
+from .forecast import Test, test_runs
 from .isoflop import IsoFlop, Law, fit_isoflop
 from .parametric import PARAMETERS, Parametric, fit_parametric
 from .points import Points
@@ -27,6 +28,9 @@ class Fitted:
 
     def rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed + 1)
+
+    def tests(self) -> list[Test]:
+        return test_runs(self.parametric, self.points.tests, np.random.default_rng(self.seed + 2))
 
     @property
     def disagreement_text(self) -> str:

@@ -60,13 +60,32 @@ def _exp(logs: np.ndarray) -> tuple[float, float]:
     return math.exp(min(700, low)), math.exp(min(700, high))
 
 
-def loss_of(parametric: Parametric, cost: Cost, budget: float, parameters: float, rng: np.random.Generator) -> Value:
-    """The loss of one run with another size than the best, with the interval that its noise makes too."""
-    n = math.log(parameters)
-    d = math.log(budget) - float(cost.log_flops(n))
-    drawn = log_loss(parametric.draws, np.array([n]), np.array([d]))[:, 0]
-    noisy = drawn + parametric.noise * rng.standard_normal(len(drawn))
-    return Value(float(np.exp(log_loss(parametric.law.theta, n, d))), *_exp(noisy))
+@dataclass
+class Test:
+    """A run that was kept out of the fit, beside what the fit says of it."""
+
+    name: str
+    budget: float
+    parameters: float
+    tokens: float
+    loss: float
+    forecast: Value
+
+    @property
+    def inside(self) -> bool:
+        return self.forecast.low <= self.loss <= self.forecast.high
+
+
+def test_runs(parametric: Parametric, rows: list[dict], rng: np.random.Generator) -> list[Test]:
+    """The runs marked as forecast in the plan."""
+    found = []
+    for row in rows:
+        n, d = math.log(row["parameters"]), math.log(row["tokens"])
+        drawn = log_loss(parametric.draws, np.array([n]), np.array([d]))[:, 0]
+        noisy = drawn + parametric.noise * rng.standard_normal(len(drawn))
+        value = Value(float(np.exp(log_loss(parametric.law.theta, n, d))), *_exp(noisy))
+        found.append(Test(row["name"], row["budget"], row["parameters"], row["tokens"], row["loss"], value))
+    return found
 
 
 def flatness(law: Law, cost: Cost, budget: float) -> Flatness:

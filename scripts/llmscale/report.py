@@ -85,9 +85,11 @@ class Report:
                 + f"<div class=\"charts\">{''.join(pictures)}</div>")  # fmt: skip
 
     def tests(self) -> str:
-        rows = [[escape(t["name"]), f"{t['flops']:.3g}", si(t["parameters"]), si(t["tokens"]), f"{t['loss']:.4f}"]
-                for t in self.fitted.points.tests]  # fmt: skip
-        return "<h2>Runs that test a forecast</h2>" + table(["run", "FLOPs", "parameters", "tokens", "loss"], rows) if rows else ""
+        show = "{:.4f}".format
+        rows = [[escape(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), show(t.loss), between(t.forecast, show),
+                 "inside" if t.inside else "outside"] for t in self.fitted.tests()]  # fmt: skip
+        head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast", ""]
+        return "<h2>Runs that test a forecast</h2>" + table(head, rows, numbers=(1, 2, 3, 4)) if rows else ""
 
     def runs(self) -> str:
         p = self.fitted.points

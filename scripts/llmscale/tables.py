@@ -7,7 +7,7 @@ from pathlib import Path
 from llmdata.progress import duration
 
 from .counting import COUNTS, EXACT, SIX_ND, flops_per_token
-from .forecast import FACTORS, TOLERANCE, Forecast, Value
+from .forecast import FACTORS, TOLERANCE, Forecast, Test, Value
 from .isoflop import IsoFlop
 from .parametric import Parametric
 from .planning import Planned
@@ -90,8 +90,7 @@ def _print_total(settings: Settings, runs: list[Planned], speed: Speed) -> None:
 
 def print_fit(points: Points, isoflop: IsoFlop, parametric: Parametric, disagreement: str) -> None:
     print(f"{len(points)} runs; intervals hold {LEVEL:.0%}. N counts {points.count or 'what the table says'}\n")
-    for name, status, reason in points.left_out:
-        print(f"left out: {name} {status}{': ' + reason if reason else ''}")
+    print_left_out(points, isoflop)
     print(f"{'budget':>9} {'runs':>4} {'tokens D*':>34} {'N*':>8} {'D*/N*':>6} {'loss':>8}")
     for p in isoflop.parabolas:
         if p.outside:
@@ -114,6 +113,20 @@ def print_fit(points: Points, isoflop: IsoFlop, parametric: Parametric, disagree
 
 
 # ---- forecast
+
+
+def print_left_out(points: Points, isoflop: IsoFlop) -> None:
+    for name, status, reason in points.left_out:
+        print(f"left out: {name} {status}{': ' + reason if reason else ''}")
+    for p in isoflop.parabolas:
+        if p.outside:
+            print(f"left out of the power laws: {p.budget:.3g} FLOPs, minimum {p.outside}: {p.advice}")
+
+
+def print_tests(tests: list[Test]) -> None:
+    for test in tests:
+        print(f"  {test.name:>20}: loss {test.loss:.4f}, forecast {between(test.forecast, '{:.4f}'.format)}: "
+              f"{'inside' if test.inside else 'outside'}")  # fmt: skip
 
 
 def print_forecast(f: Forecast) -> None:
