@@ -13,8 +13,6 @@ Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything el
 """
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -25,17 +23,13 @@ program.begin()
 from llmdata.errors import InputError
 from llmdata.options import add_version
 from llmround.runner import say
-from llmscale.accuracy import forecast_task, read_task
-from llmscale.fitted import SEED, Fitted, as_json, finite, fit_all, need_laws
-from llmscale.forecast import forecast
+from llmscale.plan_tables import print_plan
 from llmscale.planning import plan_runs
-from llmscale.points import Points, points_of_sweep, points_of_table
-from llmscale.report import Report
+from llmscale.resample import SEED
 from llmscale.run import Run
 from llmscale.settings import read_settings
 from llmscale.speed import MEASURED_STEPS, Speed
 from llmscale.sweep import Sweep
-from llmscale.tables import between, print_fit, print_forecast, print_left_out, print_plan, print_tests
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,71 +97,13 @@ def train(options: argparse.Namespace) -> None:
     say("scaling: " + ", ".join(f"{count} {status}" for status, count in sweep.summary().items() if count))
 
 
-def read_points(options: argparse.Namespace) -> Points:
-    if options.file.suffix.lower() in (".csv", ".jsonl"):
-        return points_of_table(options.file)
-    settings = read_settings(options.file)
-    options.output = options.output or settings.output
-    return points_of_sweep(settings, plan_runs(settings))
+def conclude(options: argparse.Namespace) -> None:
+    from llmscale import results  # here, since scipy and matplotlib take most of a second
+
+    (results.fit if options.command == "fit" else results.forecast)(options)
 
 
-def write_results(options: argparse.Namespace, fitted: Fitted, result: dict, report: Report, name: str) -> None:
-    """Prints JSON if it is wanted, and writes both files if there is a folder for them."""
-    if options.json:
-        print(json.dumps(finite(result), indent=1))
-    if options.output is None:
-        return
-    options.output.mkdir(parents=True, exist_ok=True)
-    part = options.output / f"{name}.json.part"
-    part.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
-    os.replace(part, options.output / f"{name}.json")
-    report.write(options.output / "report.html")
-    if not options.json:
-        print(f"\n{options.output / 'report.html'}")
-
-
-def fit(options: argparse.Namespace) -> None:
-    fitted = fit_all(read_points(options), options.seed)
-    if not options.json:
-        print_fit(fitted.points, fitted.isoflop, fitted.parametric, fitted.disagreement_text)
-    write_results(options, fitted, as_json(fitted), Report(str(options.file), fitted, []), "fit")
-
-
-def beyond(options: argparse.Namespace) -> None:
-    if not 0 <= options.chance < 1:
-        raise InputError(f"--chance {options.chance:g}: expected 0 to less than 1")
-    task = read_task(options.task, options.chance) if options.task else None
-    points = read_points(options)
-    fitted = fit_all(points, options.seed, max(options.budget))
-    need_laws(fitted, max(options.budget))
-    rng = fitted.rng()
-    found = [forecast(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget]
-    tasks = [forecast_task(task, budget, rng) for budget in options.budget] if task else []
-    tests = fitted.tests()
-    if not options.json:
-        print_left_out(points, fitted.isoflop)
-        for index, one in enumerate(found):
-            print_forecast(one)
-            if tasks:
-                show = "{:.4f}".format
-                note = " (nll beyond the models of the sigmoid)" if tasks[index].outside else ""
-                print(f"  accuracy  {between(tasks[index].accuracy, show)} at nll {between(tasks[index].nll, show)}{note}")
-        print_tests(tests)
-    result = {"forecasts": found, "tasks": tasks, "tests": tests, "fit": as_json(fitted)}
-    report = Report(str(options.file), fitted, found, (task, tasks[-1]) if task else None)
-    write_results(options, fitted, as_plain(result), report, "forecast")
-
-
-def as_plain(value):
-    """Dataclasses as objects."""
-    if isinstance(value, dict):
-        return {name: as_plain(inside) for name, inside in value.items()}
-    if isinstance(value, list):
-        return [as_plain(inside) for inside in value]
-    return as_plain(vars(value)) if hasattr(value, "__dataclass_fields__") else value
-
-
-COMMANDS = {"plan": plan, "run": train, "fit": fit, "forecast": beyond}
+COMMANDS = {"plan": plan, "run": train, "fit": conclude, "forecast": conclude}
 
 
 def main() -> int:

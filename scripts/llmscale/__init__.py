@@ -21,5 +21,8 @@ After the runs
   disagreement        how far the two are apart, and why
   forecast            size, tokens and loss at a budget, and how flat the optimum is
   accuracy            from loss to accuracy on a task
-  results             what fit found, as JSON; report: the same as a page, charts: its pictures
+  fitted              all of these together, and as JSON
+  results             the commands fit and forecast; report: a page, charts: its pictures
+
+plan_tables and fit_tables have what is printed.
 """

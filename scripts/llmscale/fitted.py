@@ -8,13 +8,12 @@ import numpy as np
 from llmdata.errors import InputError
 
 from .disagreement import Disagreement, compare
-from .forecast import Test, test_runs
+from .forecast import Trial, trials_of
 from .isoflop import IsoFlop, Law, fit_isoflop
 from .parametric import PARAMETERS, Parametric, fit_parametric
 from .points import Points
-from .resample import LEVEL, interval
+from .resample import LEVEL, SEED, interval
 
-SEED = 1  # of the draws; the same points give the same intervals
 NAMES = ("log A", "log B", "log E", "alpha", "beta")
 
 
@@ -29,8 +28,8 @@ class Fitted:
     def rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed + 1)
 
-    def tests(self) -> list[Test]:
-        return test_runs(self.parametric, self.points.tests, np.random.default_rng(self.seed + 2))
+    def trials(self) -> list[Trial]:
+        return trials_of(self.parametric, self.points.tests, np.random.default_rng(self.seed + 2))
 
     @property
     def disagreement_text(self) -> str:

@@ -61,7 +61,7 @@ def _exp(logs: np.ndarray) -> tuple[float, float]:
 
 
 @dataclass
-class Test:
+class Trial:
     """A run that was kept out of the fit, beside what the fit says of it."""
 
     name: str
@@ -76,7 +76,7 @@ class Test:
         return self.forecast.low <= self.loss <= self.forecast.high
 
 
-def test_runs(parametric: Parametric, rows: list[dict], rng: np.random.Generator) -> list[Test]:
+def trials_of(parametric: Parametric, rows: list[dict], rng: np.random.Generator) -> list[Trial]:
     """The runs marked as forecast in the plan."""
     found = []
     for row in rows:
@@ -84,7 +84,7 @@ def test_runs(parametric: Parametric, rows: list[dict], rng: np.random.Generator
         drawn = log_loss(parametric.draws, np.array([n]), np.array([d]))[:, 0]
         noisy = drawn + parametric.noise * rng.standard_normal(len(drawn))
         value = Value(float(np.exp(log_loss(parametric.law.theta, n, d))), *_exp(noisy))
-        found.append(Test(row["name"], row["budget"], row["parameters"], row["tokens"], row["loss"], value))
+        found.append(Trial(row["name"], row["budget"], row["parameters"], row["tokens"], row["loss"], value))
     return found
 
 

@@ -8,10 +8,11 @@ from llmround.report import STYLE, figure, number, table
 
 from . import charts
 from .accuracy import Task, TaskForecast
+from .fit_tables import between
 from .fitted import Fitted
 from .forecast import FACTORS, TOLERANCE, Forecast, Value
+from .plan_tables import si
 from .resample import LEVEL
-from .tables import between, si
 
 
 class Report:
@@ -87,7 +88,7 @@ class Report:
     def tests(self) -> str:
         show = "{:.4f}".format
         rows = [[escape(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), show(t.loss), between(t.forecast, show),
-                 "inside" if t.inside else "outside"] for t in self.fitted.tests()]  # fmt: skip
+                 "inside" if t.inside else "outside"] for t in self.fitted.trials()]  # fmt: skip
         head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast", ""]
         return "<h2>Runs that test a forecast</h2>" + table(head, rows, numbers=(1, 2, 3, 4)) if rows else ""
 

@@ -8,6 +8,7 @@ interval.
 
 import numpy as np
 
+SEED = 1  # of the draws, unless another is given: the same points have the same intervals
 LEVEL = 0.9  # of every interval, unless the caller wants another
 
 

@@ -104,7 +104,7 @@ class Run:
     def finish(self, code: int, seconds: float) -> Outcome:
         """Judges a run whose program has ended; writes result.json unless it can still go on."""
         log = self.log()
-        status, reason = judge(log, self.planned.steps, code)
+        status, reason = judge(log, self.planned.steps, code, self.planned.config["vocab_size"])
         if status == CUT:
             return Outcome(CUT, reason)
         s, p = self.settings, self.planned
@@ -144,7 +144,7 @@ def last_value(log: list[dict], name: str) -> float | None:
     return next((line[name] for line in reversed(log) if name in line), None)
 
 
-def judge(log: list[dict], steps: int, code: int) -> tuple[str, str]:
+def judge(log: list[dict], steps: int, code: int, vocabulary: int) -> tuple[str, str]:
     """(status, reason) of a run whose program ended with that code."""
     reached, loss = last_step(log), last_value(log, "val_loss")
     skipped = sum("skipped" in line for line in log)
@@ -155,6 +155,8 @@ def judge(log: list[dict], steps: int, code: int) -> tuple[str, str]:
         return CUT, f"at step {reached} of {steps}"
     if loss is None or not math.isfinite(loss):
         return DIVERGED, "its validation loss is not finite"
+    if loss > math.log(vocabulary):
+        return DIVERGED, f"its validation loss of {loss:.3f} is worse than that of guessing, {math.log(vocabulary):.3f}"
     if any(value is None or not math.isfinite(value) for value in losses):
         return DIVERGED, "a training loss is not finite"
     return (DIVERGED, reason) if (reason := rise(losses)) else (DONE, "")
