@@ -33,7 +33,7 @@ def random_config(tied):
     head_dim, keys = 16, random.choice([1, 2, 3])
     heads = keys * random.choice([1, 2, 4])
     return {
-        "model_type": "llama", "vocab_size": random.randrange(50, 500), "hidden_size": 16 * random.randrange(1, 9),
+        "model_type": "llama", "vocab_size": random.randrange(50, 500), "hidden_size": 8 * heads * random.randrange(1, 4),
         "intermediate_size": 16 * random.randrange(1, 20), "num_hidden_layers": random.randrange(1, 4), "num_attention_heads": heads,
         "num_key_value_heads": keys, "head_dim": head_dim, "tie_word_embeddings": tied, "max_position_embeddings": 64,
     }  # fmt: skip
