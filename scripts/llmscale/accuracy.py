@@ -74,13 +74,37 @@ def sigmoid(theta: np.ndarray, nll, chance: float):
     return chance + (1 - chance) / (1 + np.exp(np.clip((nll - theta[0]) / np.exp(theta[1]), -60, 60)))
 
 
-def fit_sigmoid(task: Task, accuracy: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+def fit_sigmoid(task: Task, accuracy: np.ndarray) -> np.ndarray:
     """(middle, log width) by least squares, each model weighed by the error of its accuracy."""
     weights = 1 / _errors(task)
-    starts = [start] if start is not None else [np.array([np.quantile(task.nll, q), math.log(max(1e-6, np.ptp(task.nll)) * w)])
-                                               for q in (0.1, 0.5, 0.9) for w in (0.1, 0.5)]  # fmt: skip
+    starts = [np.array([np.quantile(task.nll, q), math.log(max(1e-6, np.ptp(task.nll)) * w)]) for q in (0.1, 0.5, 0.9)
+              for w in (0.1, 0.5)]  # fmt: skip
     done = [least_squares(lambda t: (sigmoid(t, task.nll, task.chance) - accuracy) * weights, s, max_nfev=200) for s in starts]
     return min(done, key=lambda found: found.cost).x
+
+
+def fit_many(task: Task, accuracy: np.ndarray, start: np.ndarray, steps: int = 30) -> np.ndarray:
+    """The fit of each row of accuracies, all at once from `start`: Levenberg-Marquardt."""
+    weights = 1 / _errors(task)
+    many, damping = np.tile(start, (len(accuracy), 1)), np.full(len(accuracy), 1e-3)
+
+    def residuals(theta):
+        return (sigmoid(theta.T[..., None], task.nll, task.chance) - accuracy) * weights
+
+    now = residuals(many)
+    for _ in range(steps):
+        share = (sigmoid(many.T[..., None], task.nll, task.chance) - task.chance) / (1 - task.chance)
+        slope = (1 - task.chance) * share * (1 - share) * weights  # by (middle - nll) / width
+        away = (task.nll - many[:, :1]) / np.exp(many[:, 1:])
+        J = np.stack([slope / np.exp(many[:, 1:]), slope * away], axis=-1)
+        hessian, gradient = np.einsum("kpi,kpj->kij", J, J), np.einsum("kpi,kp->ki", J, now)
+        damped = hessian + (damping[:, None] * np.einsum("kii->ki", hessian) + 1e-12)[:, :, None] * np.eye(2)
+        tried = many - np.linalg.solve(damped, gradient[..., None])[..., 0]
+        new = residuals(tried)
+        better = (new**2).sum(axis=1) < (now**2).sum(axis=1)
+        many[better], now[better] = tried[better], new[better]
+        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
+    return many
 
 
 def _errors(task: Task) -> np.ndarray:
@@ -100,10 +124,10 @@ def forecast_task(task: Task, budget: float, rng: np.random.Generator, draws: in
     scaled = (task.accuracy - sigmoid(theta, task.nll, task.chance)) / errors
     own = studentized(scaled, np.full(len(scaled), 2 / len(scaled)))
     noise = noise_draws(rng, own, len(scaled) - 2, draws, len(scaled)) * errors
-    drawn = [fit_sigmoid(task, sigmoid(theta, task.nll, task.chance) + row, theta) for row in noise]
-    reached = [float(sigmoid(t, value, task.chance)) for t, value in zip(drawn, line_draws)]
+    drawn = fit_many(task, sigmoid(theta, task.nll, task.chance) + noise, theta)
+    reached = sigmoid(drawn.T, line_draws, task.chance)
     return TaskForecast(
-        Value(nll, *interval(line_draws)), Value(float(sigmoid(theta, nll, task.chance)), *interval(np.array(reached))),
+        Value(nll, *interval(line_draws)), Value(float(sigmoid(theta, nll, task.chance)), *interval(reached)),
         (float(slope), float(offset)), (float(theta[0]), float(theta[1])), not task.nll.min() <= nll <= task.nll.max(),
     )  # fmt: skip
 

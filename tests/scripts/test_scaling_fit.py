@@ -135,7 +135,7 @@ def test_parametric_intervals_hold_the_truth(rng):
     hits = []
     for _ in range(DRAWS):
         points = surfaces.points(truth, rng, 0.003)
-        found = parametric.fit_parametric(points, rng, 150)
+        found = parametric.fit_parametric(points, rng, 120)
         logs, losses = parametric.optimum(found.draws, points.cost, FAR)
         exponents = found.draws[:, 4] / (found.draws[:, 3] + found.draws[:, 4])
         both = [(losses, loss), (logs, math.log(n)), (exponents, truth.size_exponent)]

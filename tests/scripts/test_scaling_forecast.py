@@ -13,7 +13,7 @@ import pytest
 import llmc
 import surfaces
 from llmdata.errors import InputError
-from llmscale.accuracy import Task, fit_sigmoid, forecast_task, read_task, sigmoid
+from llmscale.accuracy import Task, fit_many, fit_sigmoid, forecast_task, read_task, sigmoid
 
 SCALING = llmc.ROOT / "scripts" / "scaling.py"
 SEED = 20261  # of statistics over many draws, so that none of them fails by luck
@@ -143,6 +143,13 @@ def test_exact_sigmoid_is_found():
     assert sigmoid(SIGMOID, 50.0, CHANCE) == pytest.approx(CHANCE) and sigmoid(SIGMOID, -50.0, CHANCE) == pytest.approx(1)
 
 
+def test_many_sigmoids_are_those_of_one():
+    rng = np.random.default_rng(2)
+    task = made_task(rng)
+    rows = task.accuracy + 0.01 * rng.standard_normal((5, len(task.nll)))
+    assert fit_many(task, rows, SIGMOID) == pytest.approx(np.array([fit_sigmoid(task, row) for row in rows]), abs=1e-5)
+
+
 def test_accuracy_s_intervals_hold_the_truth():
     """At ten times the FLOPs of the sweep's largest model."""
     print(f"seed {SEED}")
@@ -150,7 +157,7 @@ def test_accuracy_s_intervals_hold_the_truth():
     truth_nll = 1.6 - 0.22 * 3.5
     truth = float(sigmoid(SIGMOID, truth_nll, CHANCE))
     for _ in range(200):
-        found = forecast_task(made_task(rng), budget, rng, 60)
+        found = forecast_task(made_task(rng), budget, rng, 200)
         hits.append([found.nll.low <= truth_nll <= found.nll.high, found.accuracy.low <= truth <= found.accuracy.high])
     print(np.sum(hits, axis=0))
     assert np.mean(hits, axis=0) == pytest.approx(0.9, abs=0.05)
