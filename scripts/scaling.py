@@ -57,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
                              help="folder of report.html and fit.json (default: the plan's output; of a table: none)")  # fmt: skip
         command.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the draws of intervals (default: %(default)s)")
         command.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.epilog = "\n".join(f"COMMAND {name}\n{sub.format_help()}" for name, sub in commands.choices.items())
     return parser.parse_args()
 
 

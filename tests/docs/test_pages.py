@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
 
 import docpages
@@ -124,6 +125,15 @@ def given_evaluate(folder):
     jsonl(folder / "articles.jsonl", {"text": "A llama is not a camel."}, {"text": "It is no alpaca."})
 
 
+def given_scaling(folder):
+    """Data, and runs that follow a law."""
+    made(folder, "README.md", "data/mine")
+    rows = [(budget, budget / (6 * n), 1.7 + 406 / n**0.34 + 410 / (budget / (6 * n)) ** 0.28) for budget in (1e18, 4e18, 1.6e19)
+            for n in (budget / 1200) ** 0.5 * 4.0 ** np.arange(-2, 3)]  # fmt: skip
+    (folder / "runs.csv").write_text("flops,tokens,loss\n" + "".join(f"{c},{d},{loss}\n" for c, d, loss in rows))
+    (folder / "task.csv").write_text("flops,nll,accuracy\n" + "".join(f"1e{18 + k},{1.5 - k / 10},{0.3 + k / 10}\n" for k in range(5)))
+
+
 GIVEN = {
     "README.md": texts,
     "docs/data.md": given_data,
@@ -131,6 +141,7 @@ GIVEN = {
     "docs/evaluate.md": given_evaluate,
     "docs/checkpoints.md": lambda folder: made(folder, "README.md", "data/mine"),
     "docs/ranks.md": lambda folder: made(folder, "README.md", "data/mine"),
+    "docs/scaling.md": given_scaling,
 }
 
 
@@ -141,6 +152,11 @@ def shortened(value):
     if isinstance(value, dict):
         return {name: SMALL_ROUND.get(name, shortened(inside)) for name, inside in value.items()}
     return [shortened(inside) for inside in value] if isinstance(value, list) else value
+
+
+def short_sweep(plan):
+    changes = {"sizes": [1, 2, 3, 4], "budgets": [8e10, 1.2e11], "tuning": {"batch": 256, "batch_exponent": 0}, "val_rows": 8}
+    return plan | changes | {"model": plan["model"] | {"width_per_layer": 16, "head_dim": 16}}
 
 
 def checkout(folder):
@@ -154,7 +170,7 @@ def checkout(folder):
         (folder / "data" / path.name).symlink_to(path)
     for name in ("configs", "docs"):
         shutil.copytree(ROOT / name, folder / name)
-    for name, change in (("configs/quickstart.json", lambda fields: fields | SMALL_MODEL), ("docs/round_example.json", shortened)):
+    for name, change in (("configs/quickstart.json", lambda fields: fields | SMALL_MODEL), ("docs/round_example.json", shortened), ("docs/scaling_example.json", short_sweep)):
         (folder / name).write_text(json.dumps(change(json.loads((ROOT / name).read_text()))))
 
 
@@ -242,7 +258,7 @@ def base(tmp_path_factory):
 # Each in one test, whose pages take what those before them have made.
 CHAINS = [
     ["README.md", "docs/checkpoints.md", "docs/evaluate.md", "docs/kernels.md", "docs/map.md", "docs/memory.md",
-     "docs/ranks.md"],
+     "docs/ranks.md", "docs/scaling.md"],
     ["docs/data.md", "docs/finetune.md"],
 ]
 
