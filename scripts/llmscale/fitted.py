@@ -33,7 +33,10 @@ class Fitted:
 
     @property
     def disagreement_text(self) -> str:
-        return self.disagreement.text() if self.disagreement else "Parabolas and parametric law cannot be compared without power laws."
+        missing = [f"The runs do not show the term {name}: it is next to nothing." for name in self.parametric.law.missing(self.points)]
+        if self.disagreement is None:
+            return " ".join([*missing, "Parabolas and parametric law cannot be compared without power laws."])
+        return " ".join([*missing, self.disagreement.text()])
 
     @property
     def largest(self) -> float:

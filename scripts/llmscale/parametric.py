@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from llmdata.errors import Fault, InputError
+from llmdata.errors import InputError
 
 from .counting import Cost
 from .points import Points
@@ -22,6 +22,7 @@ PARAMETERS = 5
 GRID = np.linspace(0.05, 1.5, 30)
 STARTS = 6  # points of the grid that are refined
 DRAWS = 300
+NOTHING = 1e-4  # a term that makes less of the loss than this share tells nothing
 MANY = 60  # runs
 
 
@@ -43,6 +44,12 @@ class Law:
         """(N, D, loss) of the lowest loss that the budget buys."""
         n, loss = optimum(self.theta[None], cost, budget)
         return math.exp(n[0]), budget / math.exp(float(cost.log_flops(n[0]))), float(loss[0])
+
+    def missing(self, points: Points) -> list[str]:
+        """The terms of the law that these runs do not show."""
+        n, d = np.log(points.parameters), np.log(points.tokens)
+        parts = np.exp([self.theta[0] - self.theta[3] * n, self.theta[1] - self.theta[4] * d, self.theta[2] + 0 * n]) / points.loss
+        return [name for name, share in zip(("A / N^alpha", "B / D^beta", "E"), parts.max(axis=1)) if share < 10 * NOTHING]
 
     @property
     def size_exponent(self) -> float:
@@ -92,23 +99,21 @@ def objective(theta: np.ndarray, points: Points, delta: float = DELTA) -> float:
 
 
 def project(points: Points) -> np.ndarray:
-    """theta for each point of the grid whose best E, A and B, by least squares of the relative error, are all above 0."""
+    """theta for each point of the grid, with the best E, A and B by least squares of the relative error. One that comes out as 0
+    or less is made next to nothing, since theta has its logarithm."""
     alpha, beta = (axis.ravel() for axis in np.meshgrid(GRID, GRID))
     n, d = np.log(points.parameters), np.log(points.tokens)
     shift_n, shift_d = n.mean(), d.mean()  # so that no column is tiny
     terms = [np.exp(-alpha[:, None] * (n - shift_n)), np.exp(-beta[:, None] * (d - shift_d)), np.ones((len(alpha), len(n)))]
     columns = np.stack(terms, axis=-1) / points.loss[:, None]
     found = np.linalg.pinv(columns, rcond=1e-10).sum(axis=-1)  # of the equations columns * found = 1
-    keep = found.min(axis=1) > 0
-    a, b, e = np.log(found[keep]).T
-    return np.stack([a + alpha[keep] * shift_n, b + beta[keep] * shift_d, e, alpha[keep], beta[keep]], axis=1)
+    a, b, e = np.log(np.maximum(found, NOTHING * found.max(axis=1, keepdims=True))).T
+    return np.stack([a + alpha * shift_n, b + beta * shift_d, e, alpha, beta], axis=1)
 
 
 def starts(points: Points, delta: float = DELTA) -> list[np.ndarray]:
     """The best points of the grid."""
     found = project(points)
-    if not len(found):
-        raise Fault("no law E + A/N^alpha + B/D^beta with positive E, A and B comes near these losses")
     losses = huber(log_loss(found, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss), delta).sum(axis=1)
     return list(found[np.argsort(losses)[:STARTS]])
 

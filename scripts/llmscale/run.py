@@ -20,6 +20,8 @@ from .tuning import FINAL_FRACTION
 
 DONE, DIVERGED, CUT, WAITING = "done", "diverged", "cut", "not run"
 RISE = 1.1  # a run whose training loss ends so far above its lowest has diverged; both are means over a twentieth of the steps
+# options of what happens in a run now and then, or at its end: left out where only speed is measured
+LATER = "save-every keep-last keep-every average-from average-every eval-tasks eval-tasks-every sample-every".split()
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Run:
     def measuring(self, folder: Path, steps: int) -> list[str]:
         """The same run for a few steps."""
         short = {"steps": steps, "schedule-steps": steps, "warmup-steps": 1, "eval-every": 0, "save": "off"}
-        return self.command(folder, {**self.options(), **short})
+        return self.command(folder, {**{name: value for name, value in self.options().items() if name not in LATER}, **short})
 
     def write_config(self) -> None:
         self.config.parent.mkdir(parents=True, exist_ok=True)

@@ -155,7 +155,7 @@ def shortened(value):
 
 
 def short_sweep(plan):
-    changes = {"sizes": [1, 2, 3, 4], "budgets": [8e10, 1.2e11], "tuning": {"batch": 256, "batch_exponent": 0}, "val_rows": 8}
+    changes = {"sizes": [1, 2, 3, 4], "budgets": [8e10, 1.2e11], "tuning": {"batch": 256, "batch_exponent": 0, "lr": 1e-3, "lr_exponent": 0}, "val_rows": 8}
     return plan | changes | {"model": plan["model"] | {"width_per_layer": 16, "head_dim": 16}}
 
 

@@ -279,6 +279,15 @@ def test_minimum_outside_the_grid_is_not_used(rng):
     assert "add a larger size" in turned.parabolas[0].advice
 
 
+def test_term_that_the_runs_do_not_show_is_named():
+    """All of the loss comes from too few tokens: a law without the term of size, and no minimum to speak of."""
+    c, n, d = surfaces.grid(surfaces.law())
+    fitted = fit_all(surfaces.of(c, n, d, 1.69 + 410.7 / d**0.28))
+    assert fitted.parametric.law.missing(fitted.points) == ["A / N^alpha"] and fitted.isoflop.tokens is None
+    assert fitted.parametric.law.theta[4] == pytest.approx(0.28, abs=1e-3)
+    assert "do not show the term A / N^alpha" in fitted.disagreement_text
+
+
 def test_curve_that_opens_downwards_has_no_minimum(rng):
     points = surfaces.points(surfaces.law())
     loss = points.loss.copy()

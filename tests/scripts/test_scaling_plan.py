@@ -167,7 +167,7 @@ def test_table(place):
 
 
 def test_measured_time(place):
-    place.write()
+    place.write(train={"save_every": 50, "keep_every": 100, "threads": 1})
     out = call("plan", place.path, "--measure").stdout
     assert "one after another, as measured" in out
     read = json.loads((place.output / "speed.json").read_text())
