@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def check_same(rows: list[dict], place: str) -> None:
         for row in rows:
             if row.get(key) is not None:
                 found.setdefault(row[key], row["name"])
+        found = {value: name for value, name in found.items() if value != ""}
         if len(found) > 1:
             (a, first), (b, second) = list(found.items())[:2]
             raise InputError(f"{place}: runs of another {NAMES[key]} in one fit: {first} has {a}, {second} has {b}")
@@ -91,13 +93,32 @@ def _cost_of(parameters: np.ndarray, each: np.ndarray) -> Cost:
     return Cost(ends, np.exp(offset + slope * np.log(ends)))
 
 
-def points_of_sweep(settings: Settings, plan: list[Planned]) -> Points:
+def rows_of_sweep(settings: Settings, plan: list[Planned]) -> list[dict]:
     rows = []
     for planned in plan:
         outcome = Run(settings, planned).outcome()
-        row = dict(outcome.result or {"name": planned.name})
+        row = dict(outcome.result or {"name": planned.name, "forecast": planned.budget.forecast})
         rows.append(row | {"status": outcome.status, "reason": outcome.reason})
+    return rows
+
+
+def points_of_sweep(settings: Settings, rows: list[dict]) -> Points:
     return make_points(rows, cost_of_rule(settings), str(settings.path))
+
+
+COLUMNS = ("name", "status", "reason", "forecast", "budget", "flops", "parameters", "tokens", "loss", "count", "flops_rule", "layers",
+           "hidden_size", "steps", "batch_tokens", "lr", "warmup_steps", "beta2", "seed", "epochs", "train_seconds", "train", "val",
+           "val_rows", "tokenizer")  # fmt: skip
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    """The runs of a sweep as a table that fit and forecast read."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(part, path)
 
 
 # ---- tables

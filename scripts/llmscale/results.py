@@ -11,7 +11,7 @@ from .fit_tables import between, print_fit, print_forecast, print_left_out, prin
 from .fitted import as_json, finite, fit_all, need_laws
 from .forecast import forecast as forecast_of
 from .planning import plan_runs
-from .points import Points, points_of_sweep, points_of_table
+from .points import Points, points_of_sweep, points_of_table, rows_of_sweep, write_table
 from .report import Report
 from .settings import read_settings
 
@@ -21,7 +21,11 @@ def read_points(options: argparse.Namespace) -> Points:
         return points_of_table(options.file)
     settings = read_settings(options.file)
     options.output = options.output or settings.output
-    return points_of_sweep(settings, plan_runs(settings))
+    rows = rows_of_sweep(settings, plan_runs(settings))
+    points = points_of_sweep(settings, rows)
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_table(options.output / "runs.csv", rows)
+    return points
 
 
 def write_results(options: argparse.Namespace, result: dict, report: Report, name: str) -> None:

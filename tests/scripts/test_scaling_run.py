@@ -252,6 +252,9 @@ def test_left_out_visibly(done, tmp_path):
     assert re.search(r"^left out: 6e09_1x48 cut: at step 7 of \d+$", said, re.M)
     page = (place.output / "report.html").read_text()
     assert "Runs left out" in page and "its training loss rose" in page
+    table = points_of_table(place.output / "runs.csv")  # the same runs, for others
+    assert len(table) == 8 and [name for name, *_ in table.left_out] == ["4e09_1x48", "6e09_1x48"]
+    assert table.loss[0] == pytest.approx(place.result(table.names[0])["loss"])
     change_result(place, "4e09_1x32", status=DIVERGED)
     place.refused("fit", text="budget 4e+09: 3 sizes that finished, expected at least 4")
 
