@@ -5,7 +5,8 @@
     dev/bench/scaling_published.py FOLDER --write        # and dev/bench/results/scaling/published.json
 
 FOLDER holds both sets, which state no licence and so are no part of this repository:
-  llama3_figure2_isoflop.csv   133 points of the Llama 3 paper's figure 2 (eric-czech/llama3_isoflop_extraction, isoflops_points.csv)
+  llama3_figure2_isoflop.csv   133 points of the Llama 3 paper's figure 2 (eric-czech/llama3_isoflop_extraction,
+                               isoflops_points.csv)
   chinchilla_figure4.csv       245 runs of figure 4 of Hoffmann et al. 2022 (epoch-research/analyzing-chinchilla,
                                data/svg_extracted_data.csv); the five highest losses are left out, as there
 """
@@ -31,10 +32,23 @@ from llmscale.points import Points  # noqa: E402
 OUTPUT = ROOT / "dev/bench/results/scaling/published.json"
 LARGEST = 3.8e25  # FLOPs of the 405B model
 PUBLISHED = {
-    "llama3": {"alpha": 0.537, "A": 0.299, "tokens at 3.8e25": 16.1e12, "interval of 95 %": [9.3e12, 19.9e12], "of alpha": [0.497, 0.553]},
-    "chinchilla": {"objective": 0.00101827402, "A": 477.83, "B": 2143.4, "E": 1.81722, "alpha": 0.34731, "beta": 0.36717,
-                   "errors": {"A": 125, "B": 1293, "E": 0.026, "alpha": 0.015, "beta": 0.021}},
-}  # fmt: skip
+    "llama3": {
+        "alpha": 0.537,
+        "A": 0.299,
+        "tokens at 3.8e25": 16.1e12,
+        "interval of 95 %": [9.3e12, 19.9e12],
+        "of alpha": [0.497, 0.553],
+    },
+    "chinchilla": {
+        "objective": 0.00101827402,
+        "A": 477.83,
+        "B": 2143.4,
+        "E": 1.81722,
+        "alpha": 0.34731,
+        "beta": 0.36717,
+        "errors": {"A": 125, "B": 1293, "E": 0.026, "alpha": 0.015, "beta": 0.021},
+    },
+}
 
 
 def points(flops, parameters, tokens, loss) -> Points:
@@ -54,11 +68,19 @@ def llama3(folder: pathlib.Path) -> dict:
     squares = fit_parametric(runs, rng, 0, SQUARES)
     told = compare(runs, parabolas, law, LARGEST, rng)
     return {
-        "alpha": parabolas.tokens.exponent, "A": parabolas.tokens.factor, "tokens at 3.8e25": parabolas.tokens.at(LARGEST),
-        "interval of 95 %": parabolas.tokens.interval_at(LARGEST, 0.95), "of alpha": parabolas.tokens.exponent_interval(0.95),
-        "parametric law": {**law.law.named, "objective": law.objective, "tokens at 3.8e25": law.law.best(runs.cost, LARGEST)[1]},
-        "by squares": {**squares.law.named, "tokens at 3.8e25": squares.law.best(runs.cost, LARGEST)[1]}, "disagreement": told.text(),
-    }  # fmt: skip
+        "alpha": parabolas.tokens.exponent,
+        "A": parabolas.tokens.factor,
+        "tokens at 3.8e25": parabolas.tokens.at(LARGEST),
+        "interval of 95 %": parabolas.tokens.interval_at(LARGEST, 0.95),
+        "of alpha": parabolas.tokens.exponent_interval(0.95),
+        "parametric law": {
+            **law.law.named,
+            "objective": law.objective,
+            "tokens at 3.8e25": law.law.best(runs.cost, LARGEST)[1],
+        },
+        "by squares": {**squares.law.named, "tokens at 3.8e25": squares.law.best(runs.cost, LARGEST)[1]},
+        "disagreement": told.text(),
+    }
 
 
 def chinchilla(folder: pathlib.Path) -> dict:

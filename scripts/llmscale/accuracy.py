@@ -52,7 +52,9 @@ def read_task(path: Path, chance: float) -> Task:
     if len(rows) < LEAST_SIGMOID:
         raise InputError(f"{path}: {len(rows)} models, expected at least {LEAST_SIGMOID} for a sigmoid")
     if np.isfinite(task.flops).sum() < LEAST_LINE:
-        raise InputError(f"{path}: {np.isfinite(task.flops).sum()} models with flops, expected at least {LEAST_LINE} for a line")
+        raise InputError(
+            f"{path}: {np.isfinite(task.flops).sum()} models with flops, expected at least {LEAST_LINE} for a line"
+        )
     if task.accuracy.min() < 0 or task.accuracy.max() > 1:
         raise InputError(f"{path}: accuracy: expected 0 to 1, found {task.accuracy.min():g} to {task.accuracy.max():g}")
     return task
@@ -110,7 +112,11 @@ def fit_many(task: Task, accuracy: np.ndarray, start: np.ndarray, steps: int = 3
 def _errors(task: Task) -> np.ndarray:
     """Standard errors of accuracies, relative to each other; at least that of one question in a hundred being right."""
     p = np.clip(task.accuracy, 0.01, 0.99)
-    return np.sqrt(p * (1 - p) / np.where(np.isfinite(task.items), task.items, np.nanmedian(task.items) if np.isfinite(task.items).any() else 1))
+    return np.sqrt(
+        p
+        * (1 - p)
+        / np.where(np.isfinite(task.items), task.items, np.nanmedian(task.items) if np.isfinite(task.items).any() else 1)
+    )
 
 
 def forecast_task(task: Task, budget: float, rng: np.random.Generator, draws: int = DRAWS) -> TaskForecast:

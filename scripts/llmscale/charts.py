@@ -48,7 +48,16 @@ def parabolas(fitted: Fitted) -> str:
         axes.plot(10**x, parabola.at(x), color=colour, linewidth=1.2, linestyle=":" if parabola.outside else "-",
                   label=f"{parabola.budget:.2g}" + (" (no minimum)" if parabola.outside else ""))  # fmt: skip
         if not parabola.outside:
-            axes.scatter([parabola.tokens], [parabola.lowest], marker="D", s=34, color=colour, edgecolors="white", linewidths=0.8, zorder=4)
+            axes.scatter(
+                [parabola.tokens],
+                [parabola.lowest],
+                marker="D",
+                s=34,
+                color=colour,
+                edgecolors="white",
+                linewidths=0.8,
+                zorder=4,
+            )
     axes.set_xscale("log")
     axes.set_xlabel("training tokens")
     axes.set_ylabel("validation loss")
@@ -66,7 +75,9 @@ def power_law(fitted: Fitted, what: str, beyond: list[Forecast]) -> str:
     x = np.geomspace(min(budgets) / 1.5, largest * 1.5, 60)
     band = np.array([law.interval_at(c) for c in x])
     axes.fill_between(x, *band.T, color=BLUE, alpha=0.15, linewidth=0)
-    axes.plot(x, [law.at(c) for c in x], color=BLUE, linewidth=1.4, label=f"parabolas: {law.factor:.3g} C$^{{{law.exponent:.3f}}}$")
+    axes.plot(
+        x, [law.at(c) for c in x], color=BLUE, linewidth=1.4, label=f"parabolas: {law.factor:.3g} C$^{{{law.exponent:.3f}}}$"
+    )
     values = np.array([getattr(p, what) for p in found])
     axes.scatter(budgets, values, color=BLUE, s=22, zorder=4, edgecolors="white", linewidths=0.6)
     place = 1 if what == "tokens" else 0
@@ -150,9 +161,18 @@ def task(given: Task, found: TaskForecast, budget: float) -> str:
     axes.scatter(given.nll[known], given.accuracy[known], color=BLUE, s=20, label="models of the sweep")
     axes.scatter(given.nll[~known], given.accuracy[~known], color=FAINT, s=20, label="other models")
     low, high = found.accuracy.low, found.accuracy.high
-    axes.errorbar([found.nll.value], [found.accuracy.value], yerr=[[found.accuracy.value - low], [high - found.accuracy.value]],
-                  xerr=[[found.nll.value - found.nll.low], [found.nll.high - found.nll.value]], color=ORANGE, marker="*", markersize=9,
-                  capsize=3, linewidth=1, label=f"{budget:.2g} FLOPs")  # fmt: skip
+    axes.errorbar(
+        [found.nll.value],
+        [found.accuracy.value],
+        yerr=[[found.accuracy.value - low], [high - found.accuracy.value]],
+        xerr=[[found.nll.value - found.nll.low], [found.nll.high - found.nll.value]],
+        color=ORANGE,
+        marker="*",
+        markersize=9,
+        capsize=3,
+        linewidth=1,
+        label=f"{budget:.2g} FLOPs",
+    )
     axes.invert_xaxis()
     axes.set_xlabel("negative log-likelihood of the right answer")
     axes.set_ylabel("accuracy")

@@ -27,8 +27,11 @@ from .resample import interval
 SHRUNK = 0.1
 NAMED = 0.02  # a cause that changes the tokens by less than this is not named
 MISFIT = 1.5  # so much more scatter about the law than about the parabolas is more than chance makes
-CAUSES = {"off-centre": "minima that are not in the middle of their grids", "width": "wide grids, over which the loss is no parabola",
-          "asymmetry": "alpha and beta differ, so that the curve is steeper on one side"}  # fmt: skip
+CAUSES = {
+    "off-centre": "minima that are not in the middle of their grids",
+    "width": "wide grids, over which the loss is no parabola",
+    "asymmetry": "alpha and beta differ, so that the curve is steeper on one side",
+}
 
 
 @dataclass
@@ -53,20 +56,30 @@ class Disagreement:
 
     def text(self) -> str:
         more = f"{abs(self.ratio - 1):.0%} {'more' if self.ratio > 1 else 'fewer'}"
-        lines = [f"At {self.budget:.3g} FLOPs the parabolas choose {more} tokens than the parametric law ({self.parabola_tokens:.3g} "
-                 f"and {self.parametric_tokens:.3g}; exponents of D* {self.token_exponents[0]:.3f} and {self.token_exponents[1]:.3f})."]  # fmt: skip
-        lines.append(f"Of that, {_percent(self.own_error)} is the parabolas' own error on that law, without noise" + self._because() + ".")
+        lines = [
+            f"At {self.budget:.3g} FLOPs the parabolas choose {more} tokens than the parametric law ({self.parabola_tokens:.3g} "
+            f"and {self.parametric_tokens:.3g}; exponents of D* {self.token_exponents[0]:.3f} and {self.token_exponents[1]:.3f})."
+        ]
+        lines.append(
+            f"Of that, {_percent(self.own_error)} is the parabolas' own error on that law, without noise"
+            + self._because()
+            + "."
+        )
         verdict = "which is within the intervals, so noise may make it" if self.within else (
             "which is beyond the intervals: the runs do not follow the law, or their noise is not what it seems")  # fmt: skip
         lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")
         law, parabolas = self.scatter
         lines.append(f"Losses scatter by {law:.2%} about the law and {parabolas:.2%} about the parabolas"
                      + (": the law bends otherwise than the runs do." if law > MISFIT * parabolas else "."))  # fmt: skip
-        lines.append(f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens.")
+        lines.append(
+            f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens."
+        )
         return " ".join(lines)
 
     def _because(self) -> str:
-        named = sorted((name for name, part in self.causes.items() if abs(part) > NAMED), key=lambda name: -abs(self.causes[name]))
+        named = sorted(
+            (name for name, part in self.causes.items() if abs(part) > NAMED), key=lambda name: -abs(self.causes[name])
+        )
         parts = [f"{CAUSES[name]} ({_percent(self.causes[name])})" for name in named]
         return ": " + "; ".join(parts) if parts else ""
 

@@ -26,7 +26,9 @@ def print_fit(points: Points, isoflop: IsoFlop, parametric: Parametric, disagree
             print(f"{p.budget:9.3g} {len(p.x):>4} minimum {p.outside}: not used; {p.advice}")
             continue
         tokens = between(Value(p.tokens, *p.tokens_interval))
-        print(f"{p.budget:9.3g} {len(p.x):>4} {tokens:>34} {si(p.parameters):>8} {p.tokens / p.parameters:6.1f} {p.lowest:8.4f}")
+        print(
+            f"{p.budget:9.3g} {len(p.x):>4} {tokens:>34} {si(p.parameters):>8} {p.tokens / p.parameters:6.1f} {p.lowest:8.4f}"
+        )
     print(f"noise about the parabolas: {isoflop.noise:.4f}\n")
     for name, law in (("D*", isoflop.tokens), ("N*", isoflop.parameters)):
         if law is not None:

@@ -33,7 +33,9 @@ class Fitted:
 
     @property
     def disagreement_text(self) -> str:
-        missing = [f"The runs do not show the term {name}: it is next to nothing." for name in self.parametric.law.missing(self.points)]
+        missing = [
+            f"The runs do not show the term {name}: it is next to nothing." for name in self.parametric.law.missing(self.points)
+        ]
         if self.disagreement is None:
             return " ".join([*missing, "Parabolas and parametric law cannot be compared without power laws."])
         return " ".join([*missing, self.disagreement.text()])

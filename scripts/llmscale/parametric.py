@@ -1,8 +1,8 @@
 """L(N, D) = E + A / N^alpha + B / D^beta (approach 3 of Hoffmann et al. 2022; as corrected by Besiroglu et al. 2024).
 
-The objective is the sum of the Huber loss, delta = 1e-3, of log L over all runs. For given exponents the law is linear in E, A and B, so a grid over
-(alpha, beta) with linear least squares in between (variable projection) finds the valley; the best points of the grid are then
-refined in all five parameters, (log A, log B, log E, alpha, beta), until the gradient vanishes.
+The objective is the sum of the Huber loss, delta = 1e-3, of log L over all runs. For given exponents the law is linear in E, A
+and B, so a grid over (alpha, beta) with linear least squares in between (variable projection) finds the valley; the best points
+of the grid are then refined in all five parameters, (log A, log B, log E, alpha, beta), until the gradient vanishes.
 """
 
 import math
@@ -48,7 +48,9 @@ class Law:
     def missing(self, points: Points) -> list[str]:
         """The terms of the law that these runs do not show."""
         n, d = np.log(points.parameters), np.log(points.tokens)
-        parts = np.exp([self.theta[0] - self.theta[3] * n, self.theta[1] - self.theta[4] * d, self.theta[2] + 0 * n]) / points.loss
+        parts = (
+            np.exp([self.theta[0] - self.theta[3] * n, self.theta[1] - self.theta[4] * d, self.theta[2] + 0 * n]) / points.loss
+        )
         return [name for name, share in zip(("A / N^alpha", "B / D^beta", "E"), parts.max(axis=1)) if share < 10 * NOTHING]
 
     @property
@@ -127,7 +129,9 @@ def refine(theta: np.ndarray, points: Points, delta: float = DELTA) -> np.ndarra
 
 def check_spread(points: Points) -> None:
     if len(points) <= PARAMETERS + 1:
-        raise InputError(f"{len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} parameters")
+        raise InputError(
+            f"{len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} parameters"
+        )
     for name, values in (("parameters", points.parameters), ("tokens", points.tokens)):
         if values.max() < 2 * values.min():
             raise InputError(f"{name} of all runs lie within a factor of 2, expected a wider range for the law's exponent")
@@ -164,8 +168,9 @@ def _scaled(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.linalg.norm(matrix, axis=0)
 
 
-def refine_many(theta: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, times: np.ndarray,
-                delta: float, steps: int = 50) -> np.ndarray:
+def refine_many(
+    theta: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, times: np.ndarray, delta: float, steps: int = 50
+) -> np.ndarray:
     """The fit of each row of y, each run counted so many times, all at once from theta: Levenberg-Marquardt on reweighted
     residuals, the weights being those of the Huber loss."""
     many = np.tile(theta, (len(y), 1))

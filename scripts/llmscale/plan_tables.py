@@ -28,7 +28,9 @@ def si(value: float) -> str:
 
 def print_plan(settings: Settings, runs: list[Planned], speed: Speed, configs: dict[str, Path]) -> None:
     sizes = {planned.size.name: planned for planned in runs}
-    print("Sizes, and their parameters in every way of counting; FLOPs per token of the blocks, head and attention, and as 6N\n")
+    print(
+        "Sizes, and their parameters in every way of counting; FLOPs per token of the blocks, head and attention, and as 6N\n"
+    )
     print(f"{'size':>9} {'heads':>7} {'MLP':>6}" + "".join(f" {name:>19}" for name in COUNTS) + f" {'exact':>7} {'6N':>7}")
     for name, planned in sorted(sizes.items(), key=lambda item: item[1].parts.count("all")):
         c, length = planned.config, settings.shape.seq_len
@@ -36,7 +38,9 @@ def print_plan(settings: Settings, runs: list[Planned], speed: Speed, configs: d
         heads = f"{c['num_attention_heads']}/{c['num_key_value_heads']}"
         print(f"{name:>9} {heads:>7} {c['intermediate_size']:>6}" + "".join(f" {si(planned.parts.count(n)):>19}" for n in COUNTS)
               + "".join(f" {si(value):>7}" for value in each))  # fmt: skip
-    print(f"\nN below: {settings.count}. A budget is made of FLOPs {'with attention' if settings.flops == EXACT else 'as 6ND'}\n")
+    print(
+        f"\nN below: {settings.count}. A budget is made of FLOPs {'with attention' if settings.flops == EXACT else 'as 6ND'}\n"
+    )
     print(f"{'run':>20} {'N':>6} {'tokens':>6} {'D/N':>5} {'epochs':>6} {'steps':>6} {'batch':>6} {'lr':>8} {'warmup':>6} "
           f"{'beta2':>5} {'time':>7} {'MiB':>6}")  # fmt: skip
     for planned in runs:
@@ -46,10 +50,11 @@ def print_plan(settings: Settings, runs: list[Planned], speed: Speed, configs: d
 
 def _print_run(settings: Settings, p: Planned, speed: Speed, config: Path) -> None:
     n, seconds = p.parts.count(settings.count), speed.seconds(p)
+    time = "?" if seconds is None else duration(seconds)
     memory = memory_of(settings, p, config) / (1 << 20)
     print(f"{p.name:>20} {si(n):>6} {si(p.tokens):>6} {p.tokens / n:5.1f} {p.tokens / settings.train.tokens:6.2f} {p.steps:>6} "
           f"{p.batch_tokens:>6} {p.tuned.lr:8.2e} {p.warmup_steps:>6} {p.tuned.beta2:5} "
-          f"{duration(seconds) if seconds is not None else '?':>7} {memory:6.0f}{' forecast' if p.budget.forecast else ''}")  # fmt: skip
+          f"{time:>7} {memory:6.0f}{' forecast' if p.budget.forecast else ''}")  # fmt: skip
 
 
 def _print_total(settings: Settings, runs: list[Planned], speed: Speed) -> None:

@@ -81,5 +81,7 @@ def cost_of_rule(settings: Settings, most_layers: int = 200) -> Cost:
     rows = []
     for size in sizes | by_rule:
         parts = count_parts(config_of(size, settings.shape))
-        rows.append((parts.count(settings.count), flops_per_token(parts, settings.shape.seq_len, settings.flops, settings.count)))
+        rows.append(
+            (parts.count(settings.count), flops_per_token(parts, settings.shape.seq_len, settings.flops, settings.count))
+        )
     return Cost(*zip(*rows))

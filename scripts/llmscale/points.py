@@ -106,9 +106,33 @@ def points_of_sweep(settings: Settings, rows: list[dict]) -> Points:
     return make_points(rows, cost_of_rule(settings), str(settings.path))
 
 
-COLUMNS = ("name", "status", "reason", "forecast", "budget", "flops", "parameters", "tokens", "loss", "count", "flops_rule", "layers",
-           "hidden_size", "steps", "batch_tokens", "lr", "warmup_steps", "beta2", "seed", "epochs", "train_seconds", "train", "val",
-           "val_rows", "tokenizer")  # fmt: skip
+COLUMNS = (
+    "name",
+    "status",
+    "reason",
+    "forecast",
+    "budget",
+    "flops",
+    "parameters",
+    "tokens",
+    "loss",
+    "count",
+    "flops_rule",
+    "layers",
+    "hidden_size",
+    "steps",
+    "batch_tokens",
+    "lr",
+    "warmup_steps",
+    "beta2",
+    "seed",
+    "epochs",
+    "train_seconds",
+    "train",
+    "val",
+    "val_rows",
+    "tokenizer",
+)
 
 
 def write_table(path: Path, rows: list[dict]) -> None:

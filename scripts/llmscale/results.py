@@ -58,7 +58,9 @@ def forecast(options: argparse.Namespace) -> None:
     fitted = fit_all(points, options.seed, max(options.budget))
     need_laws(fitted, max(options.budget))
     rng = fitted.rng()
-    found = [forecast_of(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget]
+    found = [
+        forecast_of(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget
+    ]
     tasks = [forecast_task(task, budget, rng) for budget in options.budget] if task else []
     trials = fitted.trials()
     if not options.json:

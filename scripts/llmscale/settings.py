@@ -97,7 +97,7 @@ def _section(top: Section, name: str) -> Section:
 
 def _read_data(top: Section) -> tuple[Shards, Shards, str | None]:
     if not top.has("data"):
-        top.fail("data", "is missing, expected {\"train\": GLOB, \"val\": GLOB}")
+        top.fail("data", 'is missing, expected {"train": GLOB, "val": GLOB}')
     section = top.section("data")
     train, val = read_shards(section, "train"), read_shards(section, "val")
     tokenizer = section.get("tokenizer", str, "a file or folder", "") or None
@@ -134,7 +134,7 @@ def _read_options(top: Section, program: str) -> dict:
 def _read_budgets(top: Section, shape: Shape) -> list[Budget]:
     common = top.get("sizes", list, "a list of sizes", [])
     budgets = []
-    for index, value in enumerate(top.get("budgets", list, "a list of FLOPs, or of {\"flops\", \"sizes\"}")):
+    for index, value in enumerate(top.get("budgets", list, 'a list of FLOPs, or of {"flops", "sizes"}')):
         place = f"budgets[{index}]"
         section = Section(top.path, place, value if isinstance(value, dict) else {"flops": value})
         flops = float(section.number("flops", 1, 1e30))
@@ -161,4 +161,3 @@ def _check_validation(top: Section, made: Settings) -> None:
     if there < made.val_rows:
         top.fail("val_rows", f"expected at most the {there} rows of {made.shape.seq_len} tokens in {made.val.pattern}, "
                  f"found {made.val_rows}")  # fmt: skip
-

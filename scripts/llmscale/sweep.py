@@ -77,7 +77,9 @@ class Sweep:
         finally:
             progress.close()
         if failed:
-            raise Fault(f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: {', '.join(failed)}")
+            raise Fault(
+                f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: {', '.join(failed)}"
+            )
 
     def _run_one(self, run: Run, progress: Progress) -> Outcome:
         before = run.outcome()
@@ -147,8 +149,19 @@ class Sweep:
         names.write_text("\n".join(waiting) + "\n", encoding="utf-8")
         limit = f"%{self.settings.at_once}" if self.settings.at_once else ""
         log = self.settings.output / "array-%a.log"
-        command = ["sbatch", "--parsable", f"--array=0-{len(waiting) - 1}{limit}", f"--output={log}", *self.settings.slurm, str(SBATCH),
-                   str(names), sys.executable, str(SBATCH.parents[1] / "scaling.py"), "run", str(self.settings.path)]  # fmt: skip
+        command = [
+            "sbatch",
+            "--parsable",
+            f"--array=0-{len(waiting) - 1}{limit}",
+            f"--output={log}",
+            *self.settings.slurm,
+            str(SBATCH),
+            str(names),
+            sys.executable,
+            str(SBATCH.parents[1] / "scaling.py"),
+            "run",
+            str(self.settings.path),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:

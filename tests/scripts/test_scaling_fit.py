@@ -55,7 +55,9 @@ def test_chinchilla(rng):
     published = {"A": 477.83, "B": 2143.4, "E": 1.81722, "alpha": 0.34731, "beta": 0.36717}
     assert named == {name: pytest.approx(value, rel=2e-5) for name, value in published.items()}
     # the authors' own bootstrap errors
-    errors = dict(zip(("A", "B", "E", "alpha", "beta"), np.hstack([np.exp(found.draws[:, :3]), found.draws[:, 3:]]).std(axis=0)))
+    errors = dict(
+        zip(("A", "B", "E", "alpha", "beta"), np.hstack([np.exp(found.draws[:, :3]), found.draws[:, 3:]]).std(axis=0))
+    )
     assert errors == {name: pytest.approx(value, rel=0.35) for name, value in
                       {"A": 125, "B": 1293, "E": 0.026, "alpha": 0.015, "beta": 0.021}.items()}  # fmt: skip
 
@@ -159,7 +161,9 @@ def test_draws_without_an_end_count_as_both_ends():
 
 def test_same_points_same_intervals():
     points = surfaces.points(surfaces.law(), np.random.default_rng(3), 0.003)
-    assert [fit_all(points).isoflop.tokens.exponent_interval() for _ in range(2)] == [fit_all(points).isoflop.tokens.exponent_interval()] * 2
+    assert [fit_all(points).isoflop.tokens.exponent_interval() for _ in range(2)] == [
+        fit_all(points).isoflop.tokens.exponent_interval()
+    ] * 2
 
 
 # ---- the wrong ways
@@ -222,7 +226,10 @@ def test_wrong_diverged_run(rng):
     points = surfaces.points(truth)
     loss = points.loss.copy()
     loss[-7] *= 1.05  # the smallest model of the largest budget
-    wrong, right = isoflop.fit_isoflop(points.with_loss(loss), rng), isoflop.fit_isoflop(points.select(loss == points.loss), rng)
+    wrong, right = (
+        isoflop.fit_isoflop(points.with_loss(loss), rng),
+        isoflop.fit_isoflop(points.select(loss == points.loss), rng),
+    )
     optimum = truth.best(surfaces.SIX, FAR)[1]
     print(wrong.tokens.at(FAR) / optimum, right.tokens.at(FAR) / optimum)
     assert right.tokens.at(FAR) == pytest.approx(optimum, rel=0.02) and abs(wrong.tokens.at(FAR) / optimum - 1) > 0.1
@@ -266,8 +273,13 @@ def test_own_error_of_a_narrow_grid_is_small():
 
 def test_minimum_outside_the_grid_is_not_used(rng):
     truth = surfaces.law()
-    inside, outside = surfaces.points(truth, budgets=surfaces.BUDGETS[:3]), surfaces.points(truth, budgets=surfaces.BUDGETS[3:], shift=2.0)
-    both = surfaces.of(*(np.concatenate([getattr(p, name) for p in (inside, outside)]) for name in ("budget", "parameters", "tokens", "loss")))
+    inside, outside = (
+        surfaces.points(truth, budgets=surfaces.BUDGETS[:3]),
+        surfaces.points(truth, budgets=surfaces.BUDGETS[3:], shift=2.0),
+    )
+    both = surfaces.of(
+        *(np.concatenate([getattr(p, name) for p in (inside, outside)]) for name in ("budget", "parameters", "tokens", "loss"))
+    )
     found = isoflop.fit_isoflop(both, rng)
     assert [p.outside for p in found.parabolas] == ["", "", "", "above the grid", "above the grid"]
     sizes = np.sort(outside.parameters[:7])

@@ -63,11 +63,15 @@ def test_runs_that_test_a_forecast_are_no_part_of_the_fit(table, tmp_path):
     text = table.read_text().replace("loss\n", "loss,forecast\n").splitlines()
     rows = [f"near,6.4e19,6.4e19,{d},{n},{loss},true", f"far,6.4e19,6.4e19,{d},{n},{1.1 * loss},true"]
     (tmp_path / "both.csv").write_text("\n".join([text[0], *(line + "," for line in text[1:]), *rows]) + "\n")
-    done = call("forecast", tmp_path / "both.csv", "--budget", "6.4e19", "--output", tmp_path / "out").stdout
-    assert re.search(r" near: loss \S+, forecast \S+ \(.*\): inside$", done, re.M) and re.search(r" far: .* outside$", done, re.M)
-    both, alone = (json.loads(call("fit", path, "--json").stdout) for path in (tmp_path / "both.csv", table))
-    assert both["parametric"] == alone["parametric"] and len(both["runs"]) == len(points)
-    assert "Runs that test a forecast" in (tmp_path / "out/report.html").read_text()
+    both = json.loads(call("forecast", tmp_path / "both.csv", "--budget", "6.4e19", "--json", "--output", tmp_path / "out").stdout)
+    assert [(one["name"], one["forecast"]["low"] < one["loss"] < one["forecast"]["high"]) for one in both["trials"]] == [
+        ("near", True),
+        ("far", False),
+    ]
+    alone = json.loads(call("fit", table, "--json").stdout)
+    assert both["fit"]["parametric"] == alone["parametric"] and len(both["fit"]["runs"]) == len(points)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Runs that test a forecast" in page and "outside</td>" in page and "inside</td>" in page
 
 
 class Page(html.parser.HTMLParser):
@@ -98,7 +102,16 @@ def test_report(tmp_path):
     page = Page(text)
     assert not page.stack and not page.wrong and page.pictures == 7
     assert "<script>" not in text and "&lt;script&gt;" in text
-    for part in ("Parabolas", "figure 2", "figure 3", "figure 4", "Parametric law", "How far the two disagree", "Forecast", "Runs"):
+    for part in (
+        "Parabolas",
+        "figure 2",
+        "figure 3",
+        "figure 4",
+        "Parametric law",
+        "How far the two disagree",
+        "Forecast",
+        "Runs",
+    ):
         assert part in text
 
 
@@ -109,7 +122,11 @@ def test_no_forecast_from_minima_outside_the_grid(tmp_path):
     assert "add a smaller size, of about" in done.stderr and done.stderr.count("\n") == 1
     one = surfaces.points(surfaces.law(), shift=np.array([0, 0, 0, 0, 2.0]))
     out = call("forecast", write_table(tmp_path / "t.csv", one), "--budget", "1e20").stdout
-    assert re.search(r"^left out of the power laws: 1\.6e\+19 FLOPs, minimum above the grid: add a smaller size, of about \S+ parameters$", out, re.M)
+    assert re.search(
+        r"^left out of the power laws: 1\.6e\+19 FLOPs, minimum above the grid: add a smaller size, of about \S+ parameters$",
+        out,
+        re.M,
+    )
 
 
 def test_bad_options(table, tmp_path):
@@ -131,7 +148,9 @@ def made_task(rng, models=10, noise=0.01, others=3, items=2000):
 
 def write_task(path, task):
     rows = zip(task.flops, task.nll, task.accuracy, task.items)
-    path.write_text("flops,nll,accuracy,items\n" + "".join(f"{'' if math.isnan(f) else f},{n},{a},{i}\n" for f, n, a, i in rows))
+    path.write_text(
+        "flops,nll,accuracy,items\n" + "".join(f"{'' if math.isnan(f) else f},{n},{a},{i}\n" for f, n, a, i in rows)
+    )
     return path
 
 

@@ -34,8 +34,9 @@ def random_config(tied):
     heads = keys * random.choice([1, 2, 4])
     return {
         "model_type": "llama", "vocab_size": random.randrange(50, 500), "hidden_size": 8 * heads * random.randrange(1, 4),
-        "intermediate_size": 16 * random.randrange(1, 20), "num_hidden_layers": random.randrange(1, 4), "num_attention_heads": heads,
-        "num_key_value_heads": keys, "head_dim": head_dim, "tie_word_embeddings": tied, "max_position_embeddings": 64,
+        "intermediate_size": 16 * random.randrange(1, 20), "num_hidden_layers": random.randrange(1, 4),
+        "num_attention_heads": heads, "num_key_value_heads": keys, "head_dim": head_dim, "tie_word_embeddings": tied,
+        "max_position_embeddings": 64,
     }  # fmt: skip
 
 
@@ -150,7 +151,10 @@ def test_runs_spend_their_budgets(place, flops, count):
     for run in runs:
         each = flops_per_token(run.parts, T, flops, count)
         assert run.tokens * each == pytest.approx(run.budget.flops, rel=0.5 / run.steps) and run.steps >= 100
-        assert run.batch_tokens == pytest.approx(run.tuned.batch_tokens, rel=0.25) and run.batch_tokens == run.rows * run.accumulation * T
+        assert (
+            run.batch_tokens == pytest.approx(run.tuned.batch_tokens, rel=0.25)
+            and run.batch_tokens == run.rows * run.accumulation * T
+        )
         assert read.val_rows % run.rows == 0  # so that all runs are validated on the same rows
         assert run.counts(T)["exact"] == pytest.approx(run.tokens * flops_per_token(run.parts, T, EXACT, count))
 
@@ -190,10 +194,16 @@ def test_memory_is_the_library_s_plan(place):
 # ---- bad input
 
 BAD = [
-    ({"sizes": [1, 2, 3, {"layers": 4, "hidden_size": 70}]}, "budgets[0].sizes[3].hidden_size: expected a multiple of head_dim 16, as 64, found 70"),
+    (
+        {"sizes": [1, 2, 3, {"layers": 4, "hidden_size": 70}]},
+        "budgets[0].sizes[3].hidden_size: expected a multiple of head_dim 16, as 64, found 70",
+    ),
     ({"sizes": [1, 2, 3]}, "budgets[0].sizes: expected at least 4 for a parabola, found 3"),
     ({"sizes": [1, 2, 3, 3]}, "budgets[0].sizes: a size is given twice"),
-    ({"budgets": [1e9]}, "train size 1x16 for 54 steps of 384 tokens, expected at least 100: drop the size there, or lower tuning.batch"),
+    (
+        {"budgets": [1e9]},
+        "train size 1x16 for 54 steps of 384 tokens, expected at least 100: drop the size there, or lower tuning.batch",
+    ),
     ({"budgets": []}, "budgets: is empty"),
     ({"budgets": [1e11, 1.0001e11]}, "budgets: two are the same in three digits"),
     ({"budgets": ["1e11"]}, "budgets[0].flops: expected a number"),
@@ -238,7 +248,13 @@ def test_bad_plan_on_the_command_line(place):
     place.path.write_text("{")
     done = call("plan", place.path, code=2)
     assert done.stderr.startswith("scaling: ") and done.stderr.count("\n") == 1
-    for words in ([], ["fit"], ["forecast", place.path], ["forecast", place.path, "--budget", "x"], ["forecast", place.path, "--budget", "-1"]):
+    for words in (
+        [],
+        ["fit"],
+        ["forecast", place.path],
+        ["forecast", place.path, "--budget", "x"],
+        ["forecast", place.path, "--budget", "-1"],
+    ):
         call(*words, code=2)
 
 

@@ -126,7 +126,9 @@ def test_nothing_is_run_twice(done):
 
 def test_changed_settings_are_refused_until_again(done, tmp_path):
     shutil.copytree(done.output, tmp_path / "out")
-    place = Place(tmp_path).write(data=done.fields["data"], output=str(tmp_path / "out"), tuning=done.fields["tuning"] | {"lr": 0.002})
+    place = Place(tmp_path).write(
+        data=done.fields["data"], output=str(tmp_path / "out"), tuning=done.fields["tuning"] | {"lr": 0.002}
+    )
     place.refused("run", text="4e09_1x16: was run with other settings (options)")
     assert place.call("run", "--again", "--only", "4e09_1x32").returncode == 0
     assert json.loads((place.run_folder("4e09_1x32") / "key.json").read_text())["options"]["lr"] == "0.002"
@@ -169,7 +171,9 @@ def test_any_launcher(done, tmp_path):
 
 
 def test_a_failed_run_is_told_and_tried_again(done, tmp_path):
-    place = Place(tmp_path).write(data=done.fields["data"], launch=["bash", "-c", f'[ -e {tmp_path}/works ] && exec "$@"; exit 1', "launcher"])
+    place = Place(tmp_path).write(
+        data=done.fields["data"], launch=["bash", "-c", f'[ -e {tmp_path}/works ] && exec "$@"; exit 1', "launcher"]
+    )
     said = place.call("run", code=1).stderr
     assert "4 of 4 runs failed" in said and said.count(": failed") == 4
     (tmp_path / "works").touch()
@@ -233,7 +237,9 @@ def test_a_run_that_really_diverges(done, tmp_path):
 
 def test_left_out_visibly(done, tmp_path):
     """Two budgets with made-up losses; one run of each did not end well."""
-    place = copied(done, tmp_path, budgets=[{"flops": f, "sizes": [*SIZES, {"layers": 2, "hidden_size": 16}]} for f in (4e9, 6e9)])
+    place = copied(
+        done, tmp_path, budgets=[{"flops": f, "sizes": [*SIZES, {"layers": 2, "hidden_size": 16}]} for f in (4e9, 6e9)]
+    )
     like = place.result("4e09_1x16")
     sizes = {"1x16": 7e3, "1x32": 2e4, "1x48": 4e4, "2x32": 3.2e4, "2x16": 1.1e4}
     for f in (4e9, 6e9):
@@ -271,7 +277,9 @@ def test_mixed_runs_are_refused(done, tmp_path, name, value, text):
 
 
 def test_mixed_rows_of_a_table_are_refused(tmp_path):
-    rows = [{"flops": 1e18, "tokens": 1e9 * k, "loss": 3 + k, "val": "a" if k < 3 else "b", "name": f"r{k}"} for k in range(1, 5)]
+    rows = [
+        {"flops": 1e18, "tokens": 1e9 * k, "loss": 3 + k, "val": "a" if k < 3 else "b", "name": f"r{k}"} for k in range(1, 5)
+    ]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match="another validation data in one fit: r1 has a, r3 has b"):
         points_of_table(tmp_path / "t.jsonl")

@@ -21,7 +21,8 @@ def law(alpha=0.34, beta=0.28, A=406.4, B=410.7, E=1.69):
 
 
 def grid(truth, budgets=BUDGETS, sizes=7, width=1.2, shift=0.0):
-    """(budget, N, D) with `sizes` for each budget, from exp(-width) to exp(width) times the best, moved by `shift`, one or for each budget."""
+    """(budget, N, D) with `sizes` for each budget, from exp(-width) to exp(width) times the best, moved by `shift`, which may be
+    one for each budget."""
     c = np.repeat(budgets, sizes)
     best = np.repeat([truth.best(SIX, budget)[0] for budget in budgets], sizes)
     shift = np.repeat(np.broadcast_to(shift, len(budgets)), sizes)
@@ -51,7 +52,9 @@ def measurements(name):
 def llama3():
     """133 points read off the Llama 3 paper's figure 2, by eric-czech/llama3_isoflop_extraction."""
     rows = measurements("llama3_figure2_isoflop.csv")
-    c, d, loss = (np.array([float(row[name]) for row in rows]) for name in ("compute_budget", "training_tokens", "validation_loss"))
+    c, d, loss = (
+        np.array([float(row[name]) for row in rows]) for name in ("compute_budget", "training_tokens", "validation_loss")
+    )
     return of(c, c / (6 * d), d, loss)
 
 
