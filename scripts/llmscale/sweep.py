@@ -23,6 +23,7 @@ from .speed import Speed
 POLL_SECONDS = 0.5
 SBATCH = Path(__file__).resolve().parents[1] / "slurm" / "scaling.sbatch"
 ENDED = (DONE, DIVERGED)
+ELSEWHERE = "elsewhere"  # another process makes the run, or a trainer whose sweep was killed still saves
 
 
 class Sweep:
@@ -69,11 +70,8 @@ class Sweep:
         chosen, failed = self.select(only), []
         progress = self.progress()
         try:
-            for index, run in enumerate(chosen, 1):
-                place = f"scaling: [{index}/{len(chosen)}] {run.name}"
-                outcome = self._run_one(run, progress)
-                say(f"{place}: {_describe(outcome)}{_left(self, progress)}")
-                failed += [run.name] if outcome.status == "failed" else []
+            elsewhere = self._pass(chosen, chosen, progress, failed, wait=False)
+            self._pass(elsewhere, chosen, progress, failed, wait=True)
         finally:
             progress.close()
         if failed:
@@ -81,13 +79,29 @@ class Sweep:
                 f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: {', '.join(failed)}"
             )
 
-    def _run_one(self, run: Run, progress: Progress) -> Outcome:
+    def _pass(self, runs: list[Run], chosen: list[Run], progress: Progress, failed: list[str], wait: bool) -> list[Run]:
+        """Makes the runs; returns those that another process is making, unless it shall wait for them."""
+        elsewhere = []
+        for run in runs:
+            outcome = self._run_one(run, progress, wait)
+            say(f"scaling: [{chosen.index(run) + 1}/{len(chosen)}] {run.name}: {_describe(outcome)}{_left(self, progress)}")
+            failed += [run.name] if outcome.status == "failed" else []
+            elsewhere += [run] if outcome.status == ELSEWHERE else []
+        return elsewhere
+
+    def _run_one(self, run: Run, progress: Progress, wait: bool) -> Outcome:
         before = run.outcome()
         if before.status in ENDED:
             return Outcome(before.status, before.reason or "before", before.result)
         lock = _lock(run)
+        while lock is None and wait and not self.signals:  # what it waits for may end without a result: then it is made here
+            time.sleep(POLL_SECONDS)
+            progress.update(self.reached(), f"waiting for {run.name}")
+            lock = _lock(run)
+        if self.signals:
+            raise Stopped
         if lock is None:
-            return Outcome("elsewhere", "another process runs it")
+            return Outcome(ELSEWHERE, "another process makes it")
         with lock:
             outcome = run.outcome()  # the other process may have ended it meanwhile
             if outcome.status in ENDED:

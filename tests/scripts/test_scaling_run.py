@@ -134,6 +134,13 @@ def test_changed_settings_are_refused_until_again(done, tmp_path):
     assert json.loads((place.run_folder("4e09_1x32") / "key.json").read_text())["options"]["lr"] == "0.002"
 
 
+def test_changed_data_are_refused(done, tmp_path):
+    place = copied(done, tmp_path, data=None)
+    place.work.write("val_000.bin", trainrun.documents(np.random.default_rng(7), 400))
+    place.write(output=str(tmp_path / "out"))
+    place.refused("run", text="4e09_1x16: was run with other settings (val)")
+
+
 @pytest.mark.parametrize("how, code", [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_stopped_it_goes_on(done, tmp_path, how, code):
     """The losses are those of a sweep that nobody stopped."""
@@ -150,15 +157,21 @@ def test_stopped_it_goes_on(done, tmp_path, how, code):
     assert any("resumed" in line for line in trainrun.read_log(place.run_folder("4e09_1x16") / "run/log.jsonl"))
 
 
-def test_only_and_two_at_once(done, tmp_path):
-    """Two programs share a sweep: none waits for the other, and each run is made once."""
+def test_two_share_a_sweep(done, tmp_path):
+    """The second makes what the first does not, then waits for it; each run is made once."""
     place = Place(tmp_path).write(data=done.fields["data"])
     first = place.start("run", "--only", "4e09_1x16")
     place.until_step("4e09_1x16", 1)
-    said = place.call("run").stderr
-    assert first.wait(timeout=120) == 0 and place.result("4e09_1x16")["loss"] == done.result("4e09_1x16")["loss"]
-    assert "[1/4] 4e09_1x16: elsewhere" in said or "[1/4] 4e09_1x16: done before" in said
-    assert place.names() == NAMES
+    first.send_signal(signal.SIGSTOP)  # its trainer goes on, but who makes the run is the first
+    second = place.start("run")
+    for name in NAMES[1:]:
+        place.until_step(name, 2)
+    assert not (place.run_folder("4e09_1x16") / "result.json").exists()
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(timeout=120) == 0 and second.wait(timeout=120) == 0
+    assert [place.result(name)["loss"] for name in NAMES] == [done.result(name)["loss"] for name in NAMES]
+    steps = [line["step"] for line in trainrun.read_log(place.run_folder("4e09_1x16") / "run/log.jsonl") if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1))
     place.refused("run", "--only", "4e09_9x9", text="--only 4e09_9x9: no such run")
 
 
@@ -218,7 +231,7 @@ def test_how_a_run_ended(log, code, status, reason):
 
 def copied(done, tmp_path, **changes):
     shutil.copytree(done.output, tmp_path / "out")
-    return Place(tmp_path).write(data=done.fields["data"], output=str(tmp_path / "out"), **changes)
+    return Place(tmp_path).write(**{"data": done.fields["data"], "output": str(tmp_path / "out")} | changes)
 
 
 def change_result(place, name, **changes):
