@@ -40,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     plan.add_argument("--measure", action="store_true", help="train each size for a few steps, to know its time")
     run = commands.add_parser("run", help="train what has not ended")
     run.add_argument("--only", action="append", default=[], metavar="NAME", help="this run alone; may be given several times")
+    run.add_argument("--forecast", action="store_true", help="also the runs that test a forecast, which should have been made by then")
     run.add_argument("--again", action="store_true", help="remove runs that were made with other settings, and begin them anew")
     run.add_argument("--slurm", action="store_true", help="submit the runs as a Slurm array, and wait for it")
     run.add_argument("--no-wait", action="store_true", help="with --slurm: end after submitting")
@@ -92,7 +93,8 @@ def train(options: argparse.Namespace) -> None:
     if options.no_wait and not options.slurm:
         raise InputError("--no-wait: expected together with --slurm")
     settings = read_settings(options.file)
-    sweep = Sweep(settings, plan_runs(settings), options.again)
+    runs = [p for p in plan_runs(settings) if options.forecast or not p.budget.forecast or p.name in options.only]
+    sweep = Sweep(settings, runs, options.again)
     if options.slurm:
         job = sweep.submit(options.only)
         if job and not options.no_wait:

@@ -175,6 +175,15 @@ def test_two_share_a_sweep(done, tmp_path):
     place.refused("run", "--only", "4e09_9x9", text="--only 4e09_9x9: no such run")
 
 
+def test_runs_that_test_a_forecast_are_made_last(done, tmp_path):
+    """They are no part of the sweep, so that nobody sees their losses before there is a forecast."""
+    place = copied(done, tmp_path, budgets=[*done.fields["budgets"], {"flops": 5e9, "sizes": [1], "forecast": True}])
+    assert place.call("run").stderr.endswith("scaling: 4 done\n") and place.names() == NAMES
+    assert place.call("run", "--forecast").stderr.endswith("scaling: 5 done\n")
+    assert place.result("5e09_1x16")["forecast"] is True
+    place.refused("fit", text="4 finished runs, expected at least 7")  # the fifth is no part of the fit
+
+
 def test_any_launcher(done, tmp_path):
     words = ["bash", "-c", f'echo "$@" >> {tmp_path}/launched; exec "$@"', "launcher"]
     place = Place(tmp_path).write(data=done.fields["data"], launch=words)
