@@ -1,0 +1,104 @@
+// Batches out of several named sources of shards (loader/shard.h) in shares that change over a run.
+//
+// A run is a chain of spans: runs of rows of one length T whose weights are constant or change linearly. What a row
+// holds is a pure function of (seed, cursors at the span's start, span, row), so that a run resumes exactly, on any
+// number of ranks, inside any span: rows are numbered through all ranks and micro-batches,
+//     row = ((step - first_step) * grad_accum + micro) * world * B + rank * B + b.
+//
+// Which source a row is of: each row adds to every source's credit its share, and the source of the largest credit has
+// the row and pays 1 (of equal ones the first). So after any number of rows no source is more than a few rows off its
+// share. Shares are weights over their sum at the span's either end, and linear between the two. A source whose windows
+// are used up (max_epochs) has no share; the others' grow in proportion.
+//
+// Which window of its source: a source's shards are cut into blocks of `block` positions (a shard's last may be
+// shorter; a shard of n tokens has n - 1 positions, as the last token is only a target), and the blocks are permuted by
+// (seed, source's name, epoch). A span takes the next windows of T positions in that order, as many as it has rows of
+// the source: a range. In a range the windows are shuffled once more; where it goes over into another epoch, each
+// epoch's part by itself. So nothing is read twice before its epoch ends, and the next span begins where the range
+// ends, whatever its T. What is left of a block and shorter than T is passed over and counted: at most T - 1 positions
+// of each shard in an epoch, and less than a block where T grows.
+//
+// Memory, on top of a shard's own (path, file descriptor, about 200 bytes): 24 bytes a shard. None by the number of blocks.
+#ifndef LLMC_LOADER_MIXTURE_H
+#define LLMC_LOADER_MIXTURE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "loader/batch.h"
+#include "loader/data_file.h"
+#include "loader/loader.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    const char *name, *pattern; // unique; shards (file_match)
+    double max_epochs;          // how often it may be read: 1.5 is once and then half of it; 0: no limit
+} MixtureSource;
+
+typedef struct {
+    int64_t rows;
+    const double *weights, *weights_at_end; // [sources] >= 0, at the span's first and last row; 0 at both: not used
+    int T;                                  // a divisor of `block`
+    bool document_mask;
+} MixtureSpan;
+
+// How far a source was read. Integers alone, to be kept as they are; of use only with the same seed, sources and block.
+typedef struct {
+    int64_t epoch, place, offset;   // where its range begins: block's place in the epoch's order, position in the block
+    int64_t length, windows, taken; // the range has so many windows of this length, so many of which were read
+    int64_t tokens;                 // read since the run began
+    int64_t passed_over;            // positions that were passed over, of the epochs that were read
+    int64_t credit;                 // of its share, in 2^-20 tokens
+} MixtureCursor;
+
+typedef struct Mixture Mixture;
+
+// Opens and checks every source's files. They must all agree in token width, vocabulary, BOS id and tokenizer, fit into
+// the model's vocab_size and, if tokenizer_sha256 is not NULL, be of that tokenizer; no file may be there twice, in one source
+// or in two. block: a multiple of every T, such as the least common multiple. Keeps nothing of `sources`. Errors: 2
+// (no match, content, disagreement: both files), 1 (cannot be read, memory). *out is set on success only.
+int mixture_open(Mixture **out, const MixtureSource *sources, int count, int block, uint64_t seed, int vocab_size,
+                 const uint8_t *tokenizer_sha256, Error *err);
+void mixture_close(Mixture *mixture); // NULL is allowed
+
+// Begins a span at the cursors `at` [sources], or (NULL) where the span before ended; the first one of a run begins at
+// zeros. Cursors of any row of a span will do (mixture_position): what is left of its ranges is read first if T is the
+// same, else passed over. Counts the span's rows by source, a few nanoseconds each. Keeps nothing of `span`. To check a
+// whole run before its first step, begin its spans one after the other, and then the first one again.
+// Errors: 2 (a source has no window of T positions; no BOS id for the document mask; all sources are used up before the span ends:
+// their tokens, and those needed), 1 (memory).
+int mixture_begin(Mixture *mixture, const MixtureSpan *span, const MixtureCursor *at, Error *err);
+
+// Overwrites (=) the batch's arrays and counts with rows [first_row, first_row + B) of the span, which it must have.
+// Allocates nothing. Rows in rising order cost nothing extra; a step back counts from the span's begin again. One call at a time. Errors: 2 (id outside the vocabulary: file,
+// position, id), 1 (read).
+int mixture_fetch(Mixture *mixture, int64_t first_row, int B, Batch *out, Error *err);
+
+// by_source [sources] = the cursors once rows [0, row) of the span were read, row <= its rows.
+void mixture_position(Mixture *mixture, int64_t row, MixtureCursor *by_source);
+
+// How often the source was read at a cursor of this span: 1.5 is once and then half of it.
+double mixture_epochs(const Mixture *mixture, int source, const MixtureCursor *at);
+
+// The span's first row at which the source, which has a weight in it, is used up; -1: none.
+int64_t mixture_exhausted(const Mixture *mixture, int source);
+
+// shares [sources] = the shares at that row of the span, which add up to 1: 0 of a source that is used up.
+void mixture_shares(Mixture *mixture, int64_t row, double *shares);
+
+// The source's files; *count = how many.
+const DataFile *mixture_files(const Mixture *mixture, int source, int *count);
+uint64_t mixture_fingerprint(const Mixture *mixture, int source); // as loader_fingerprint
+uint64_t mixture_tokens(const Mixture *mixture, int source);      // in all files of the source
+
+// Refuses (2) a validation set of which any source has a file (loader/overlap.h). owner: the source whose `val` it is.
+int mixture_refuse_overlap(const Mixture *mixture, const Loader *val, const char *owner, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
