@@ -51,8 +51,9 @@ def read_fields(body):
     for declaration in filter(str.strip, body.split(";")):
         base, declarators = re.fullmatch(r"\s*(?:const\s+)?(?:struct\s+)?(\w+)\s*(.*)", declaration, re.S).groups()
         for declarator in declarators.split(","):
-            star, name, length = re.fullmatch(r"\s*(?:const\s+)?(\*?)\s*(\w+)\s*(?:\[([^\]]+)\])?\s*", declarator).groups()
-            kind = pointer(base) if star else TYPES[base]
+            stars, name, length = re.fullmatch(r"\s*(?:const\s+)?(\**)\s*(\w+)\s*(?:\[([^\]]+)\])?\s*", declarator).groups()
+            kind = pointer(base) if stars else TYPES[base]
+            kind = ctypes.POINTER(kind) if stars == "**" else kind
             yield name, kind * eval(length, {}, CONSTANTS) if length else kind
 
 
