@@ -17,6 +17,8 @@ extern "C" {
 // the list of choices in the table.
 typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
+    const char *recipe; // of stages: recipe/recipe.h
+    bool dry_run;
     const char *train_only; // patterns
     int64_t lora_rank;      // 0: no adapters
     double lora_alpha;

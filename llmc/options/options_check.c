@@ -17,14 +17,20 @@ int options_fail_no_model(Error *err) {
     return fail_input(err, "--config FILE (or --init-from DIR) is missing, see --help");
 }
 
-static int check_required(const Options *options, Error *err) {
-    if (!options->config && !options->init_from && options_resume(options) == RESUME_NEVER)
+static int check_model(const Options *options, Error *err) {
+    if (!options->config && !options->init_from && options_resume(options) == RESUME_NEVER && !options->dry_run)
         return options_fail_no_model(err);
     if (options->config && options->init_from)
         return fail_input(err, "--config '%s' and --init-from '%s' exclude each other: expected one of them",
                           options->config, options->init_from);
-    if (!options->train_data) return fail_input(err, "--train-data GLOB is missing, see --help");
-    if (!options->output) return fail_input(err, "--output DIR is missing, see --help");
+    return 0;
+}
+
+static int check_required(const Options *options, Error *err) {
+    int code = check_model(options, err);
+    if (code) return code;
+    if (!options->train_data && !options->recipe) return fail_input(err, "--train-data GLOB is missing, see --help");
+    if (!options->output && !options->dry_run) return fail_input(err, "--output DIR is missing, see --help");
     if (!options->val_data && (options_given(options, "eval-every") || options_given(options, "eval-batches")) &&
         options->eval_every)
         return fail_input(err, "--eval-every needs --val-data GLOB, which is missing");
@@ -205,8 +211,9 @@ static int check_graph(const Options *options, Error *err) {
 }
 
 int options_check(Options *options, Error *err) {
-    int code = check_graph(options, err);
+    int code = options_check_recipe(options, err);
     if (code) return code;
+    if ((code = check_graph(options, err))) return code;
     if ((code = check_attention(options, err))) return code;
     if (options->eval_only) return check_eval_only(options, err);
     if ((code = check_required(options, err))) return code;

@@ -8,4 +8,7 @@
 // what was expected).
 int options_check(Options *options, Error *err);
 
+// Refuses (2) beside --recipe the options that it sets, and what cannot be combined with it; --dry-run without it.
+int options_check_recipe(const Options *options, Error *err);
+
 #endif

@@ -33,6 +33,14 @@ const OptionSpec options_table[] = {
     TEXT(init_from, "init-from", 0, START, "DIR",
          "start from the weights and the config.json in this Hugging Face model directory, instead of --config"),
 
+    HEADING("Recipe:"),
+    TEXT(recipe, "recipe", 0, CONTENT, "FILE",
+         "train the stages that this JSON file describes, e.g. recipes/mini.json: lengths, batches, learning rate and "
+         "mixture of the data are then the file's, and their options are not allowed"),
+    FLAG(dry_run, "dry-run", NONE,
+         "with --recipe: print what each stage does, how much memory and data it takes, and exit; no data are needed, "
+         "and without --config nothing is said of memory and time"),
+
     HEADING("Data:"),
     TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",
          "training shards made by prepare_data.py or prepare_chat.py, e.g. 'data/mine/train_*.bin'"),

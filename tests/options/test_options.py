@@ -16,6 +16,8 @@ from trainrun import Workplace, program
 OPTIONS = {
     "config": ("FILE", None, None, "content"),
     "init-from": ("DIR", None, None, "start"),
+    "recipe": ("FILE", None, None, "content"),
+    "dry-run": (None, None, None, "none"),
     "task": ("pretrain|sft|dpo|reward", "pretrain", None, "result"),
     "skip-long": (None, None, None, "result"),
     "dpo-loss": ("sigmoid|ipo", "sigmoid", None, "result"),
@@ -218,3 +220,31 @@ def test_tokens_per_step(work, tmp_path):
     work.run(output=tmp_path, steps=1, save="off", tokens_per_step=384)
     assert json.loads((tmp_path / "trainer_options.json").read_text())["grad-accum"] == 3
     assert work.log(tmp_path)[0]["tokens"] == 384
+
+
+SET_BY_RECIPE = {
+    "train-data": "x", "val-data": "x", "document-mask": "on", "steps": 5, "epochs": 1, "batch-size": 4, "seq-len": 32,
+    "grad-accum": 1, "tokens-per-step": 128, "lr": 1e-3, "schedule": "cosine", "warmup-steps": 1, "schedule-steps": 5,
+    "final-lr-fraction": 0.1, "average-from": 1, "average-every": 1, "eval-every": 1, "eval-tasks-every": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        *[([f"--{name}", str(value)], [f"--{name}", "none beside --recipe"]) for name, value in SET_BY_RECIPE.items()],
+        (["--task", "sft"], ["--task sft", "pretrain beside --recipe"]),
+        (["--eval-only"], ["--eval-only", "--recipe"]),
+        (["--on-spike", "rollback"], ["--on-spike rollback", "log or skip beside --recipe"]),
+        (["--attention", "cudnn"], ["--attention cudnn", "own beside --recipe"]),
+    ],
+)
+def test_refused_beside_a_recipe(arguments, words):
+    result = run("--recipe", "r.json", "--config", "c.json", "--output", "o", *arguments)
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_dry_run_needs_a_recipe():
+    result = run("--dry-run", "--config", "c.json", "--train-data", "d.bin", "--output", "o")
+    assert result.returncode == 2 and "--dry-run needs --recipe FILE, which is missing" in result.stderr
