@@ -32,6 +32,25 @@ int run_divide(Run *run, Error *err) {
     return team_agree(team, code, err);
 }
 
+// ---- the model
+
+RunShape run_shape(const Run *run) {
+    const Options *o = &run->options;
+    return (RunShape){.B = (int)o->batch_size,
+                      .T = (int)o->seq_len,
+                      .micro_batches = (int)o->grad_accum,
+                      .training = true,
+                      .recompute = (Recompute)o->recompute,
+                      .moments = (Moments)o->moments,
+                      .master_weights = (MasterWeights)o->master_weights,
+                      .optimizer_state = (StatePlace)o->optimizer_state,
+                      .parallel = run->parallel,
+                      .attention = (AttentionBy)o->attention,
+                      .graph = o->cuda_graph,
+                      .average = o->average_from > 0,
+                      .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
+}
+
 // ---- signals to stop
 
 static const int stop_signals[RUN_SIGNALS] = {SIGTERM, SIGINT, SIGUSR1};

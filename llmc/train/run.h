@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "model/config.h"
-#include "model/parallel.h"
+#include "model/run_shape.h"
 #include "options/options.h"
 #include "ranks/team.h"
 #include "run/log.h"
@@ -32,6 +32,9 @@ typedef struct {
 
 // Forms the groups of ranks of --zero and --shard-group. Collective. Errors: 2, 1.
 int run_divide(Run *run, Error *err);
+
+// What a model is made for by the options, of which seq_len, batch_size and grad_accum are settled; without task_set_loss.
+RunShape run_shape(const Run *run);
 
 // Whether all steps are done, or all ranks are to stop.
 bool run_done(const Run *run, int64_t step);

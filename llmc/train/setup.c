@@ -144,19 +144,7 @@ static int open_inputs(Trainer *t, Error *err) {
 
 static int create_model(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
-    RunShape shape = {.B = (int)o->batch_size,
-                      .T = (int)o->seq_len,
-                      .micro_batches = (int)o->grad_accum,
-                      .training = true,
-                      .recompute = (Recompute)o->recompute,
-                      .moments = (Moments)o->moments,
-                      .master_weights = (MasterWeights)o->master_weights,
-                      .optimizer_state = (StatePlace)o->optimizer_state,
-                      .parallel = t->run.parallel,
-                      .attention = (AttentionBy)o->attention,
-                      .graph = o->cuda_graph,
-                      .average = o->average_from > 0,
-                      .part = {o->train_only, (int)o->lora_rank, o->lora_alpha, o->lora_targets}};
+    RunShape shape = run_shape(&t->run);
     task_set_loss(&shape, o);
     int code = 0;
     if (o->matmul_algorithms) code = matmul_use_algorithms(o->matmul_algorithms, t->run.team.size == 1, err);
