@@ -32,4 +32,15 @@ typedef struct {
     int num_answers, num_groups; // 0 but for comparisons
 } Batch;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// order [count] = the permutation that sorts positions stably by token id, ids being below vocab_size.
+// scratch [vocab_size + 1]. O(count + vocab_size).
+void batch_sort(const int32_t *tokens, int32_t *order, int count, int32_t *scratch, int vocab_size);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/match.h"
 #include "loader/data_file.h"
@@ -21,7 +20,7 @@ struct Loader {
     DataFile *files;
     int num_files;
     uint64_t num_tokens, fingerprint;
-    int32_t *id_place; // [vocab_size + 1]: where in `order` the next position of an id goes
+    int32_t *scratch; // [vocab_size + 1]
     int vocab_size;
 };
 
@@ -51,8 +50,8 @@ static int check_spec(const LoaderSpec *spec, int vocab_size, Error *err) {
 
 static int allocate(Loader *loader, size_t num_paths, Error *err) {
     loader->files = calloc(num_paths, sizeof *loader->files);
-    loader->id_place = malloc(((size_t)loader->vocab_size + 1) * sizeof *loader->id_place);
-    if (!loader->files || !loader->id_place) return fail_fault(err, "loader: no memory for %zu files", num_paths);
+    loader->scratch = malloc(((size_t)loader->vocab_size + 1) * sizeof *loader->scratch);
+    if (!loader->files || !loader->scratch) return fail_fault(err, "loader: no memory for %zu files", num_paths);
     if (loader->spec.kind == LOADER_DOCUMENTS)
         return windows_create(&loader->windows, &loader->spec, loader->vocab_size, num_paths, err);
     return packs_create(&loader->packs, &loader->spec, num_paths, err);
@@ -103,7 +102,7 @@ void loader_close(Loader *loader) {
     windows_close(loader->windows);
     packs_close(loader->packs);
     free(loader->files);
-    free(loader->id_place);
+    free(loader->scratch);
     free(loader);
 }
 
@@ -125,16 +124,6 @@ static int fill_row(Loader *loader, uint64_t sample, int row, Batch *out, Error 
                          : windows_fill(loader->windows, window, row, out, err);
 }
 
-// Counting sort: ids are counted, the counts become places, and positions go to them in their order.
-static void sort_positions(Loader *loader, const int32_t *tokens, int32_t *order) {
-    int count = loader->spec.B * loader->spec.T;
-    int32_t *place = loader->id_place;
-    memset(place, 0, ((size_t)loader->vocab_size + 1) * sizeof *place);
-    for (int i = 0; i < count; i++) place[tokens[i] + 1]++;
-    for (int id = 0; id < loader->vocab_size; id++) place[id + 1] += place[id];
-    for (int i = 0; i < count; i++) order[place[tokens[i]]++] = i;
-}
-
 int loader_fetch(Loader *loader, int64_t step, int micro, Batch *out, Error *err) {
     const LoaderSpec *spec = &loader->spec;
     assert(step >= 0 && micro >= 0 && micro < spec->grad_accum);
@@ -145,7 +134,7 @@ int loader_fetch(Loader *loader, int64_t step, int micro, Batch *out, Error *err
         int code = fill_row(loader, first_row + (uint64_t)row, row, out, err);
         if (code != 0) return code;
     }
-    sort_positions(loader, out->tokens, out->order);
+    batch_sort(out->tokens, out->order, spec->B * spec->T, loader->scratch, loader->vocab_size);
     return 0;
 }
 
@@ -172,6 +161,11 @@ bool loader_has_token(const Loader *loader, uint32_t id) {
 }
 double loader_fill(const Loader *loader) { return loader->packs ? packs_share_filled(loader->packs) : 1; }
 uint64_t loader_fingerprint(const Loader *loader) { return loader->fingerprint; }
+
+const DataFile *loader_files(const Loader *loader, int *count) {
+    *count = loader->num_files;
+    return loader->files;
+}
 
 int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err) {
     return overlap_refuse(train->files, train->num_files, val->files, val->num_files, err);

@@ -23,6 +23,7 @@
 
 #include "base/error.h"
 #include "loader/batch.h"
+#include "loader/data_file.h"
 #include "loader/spec.h"
 
 #ifdef __cplusplus
@@ -60,6 +61,8 @@ uint64_t loader_num_answers(const Loader *loader);        // of all rows, those 
 bool loader_has_token(const Loader *loader, uint32_t id); // in any row of the files
 double loader_fill(const Loader *loader);                 // share of the packs' positions that hold rows; documents: 1
 uint64_t loader_fingerprint(const Loader *loader); // of the files' names, sizes and headers, and of rows' contents
+
+const DataFile *loader_files(const Loader *loader, int *count); // *count = how many
 
 // Refuses (2) a validation set of which training would see a file (loader/overlap.h).
 int loader_refuse_overlap(const Loader *train, const Loader *val, Error *err);

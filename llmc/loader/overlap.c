@@ -1,6 +1,5 @@
 #include "loader/overlap.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -56,33 +55,38 @@ static bool is_copy(const Identity *a, const Identity *b, uint8_t *probes) {
            memcmp(probes, probes + 2 * (size_t)PROBE_BYTES, 2 * (size_t)PROBE_BYTES) == 0;
 }
 
-static int fail_overlap(const Identity *train, const Identity *val, bool same, Error *err) {
-    return fail_input(err,
-                      "%s: --val-data and --train-data both have it%s%s%s, expected validation data that are not "
-                      "trained on: give --train-data a pattern that passes it by, such as 'DIR/train_*.bin'",
-                      val->file->path, same ? "" : ", as ", same ? "" : train->file->path,
-                      same ? "" : ", a file of the same content");
-}
-
-static int refuse_one(const Identity *train, int count, const Identity *val, uint8_t *probes, Error *err) {
+static Overlap find_one(const Identity *train, int count, const Identity *val, uint8_t *probes) {
     for (int i = 0; i < count; i++) {
         const bool same = is_same_file(&train[i], val);
-        if (same || is_copy(&train[i], val, probes)) return fail_overlap(&train[i], val, same, err);
+        if (same || is_copy(&train[i], val, probes)) return (Overlap){train[i].file, val->file, !same};
     }
-    return 0;
+    return (Overlap){0};
 }
 
-int overlap_refuse(const DataFile *train, int train_count, const DataFile *val, int val_count, Error *err) {
+int overlap_find(const DataFile *train, int train_count, const DataFile *val, int val_count, Overlap *found,
+                 Error *err) {
     Identity *identities = identify_all(train, train_count, err);
     uint8_t *probes = malloc(4 * (size_t)PROBE_BYTES);
     int code = identities && probes ? 0 : fail_fault(err, "no memory to compare files");
-    for (int i = 0; !code && i < val_count; i++) {
+    *found = (Overlap){0};
+    for (int i = 0; !code && !found->val && i < val_count; i++) {
         const Identity one = identify(&val[i]);
-        code = refuse_one(identities, train_count, &one, probes, err);
+        *found = find_one(identities, train_count, &one, probes);
     }
     free(probes);
     free(identities);
     return code;
+}
+
+int overlap_refuse(const DataFile *train, int train_count, const DataFile *val, int val_count, Error *err) {
+    Overlap found;
+    int code = overlap_find(train, train_count, val, val_count, &found, err);
+    if (code || !found.val) return code;
+    return fail_input(err,
+                      "%s: --val-data and --train-data both have it%s%s%s, expected validation data that are not "
+                      "trained on: give --train-data a pattern that passes it by, such as 'DIR/train_*.bin'",
+                      found.val->path, found.copy ? ", as " : "", found.copy ? found.train->path : "",
+                      found.copy ? ", a file of the same content" : "");
 }
 
 static int compare_inodes(const void *a, const void *b) {

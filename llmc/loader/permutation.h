@@ -14,6 +14,9 @@ uint64_t permutation_key(uint64_t seed, uint64_t number);
 // Returns what the permutation of 0..n-1 with that key maps x to; x < n.
 uint64_t permutation_at(uint64_t x, uint64_t n, uint64_t key);
 
+// Returns what permutation_at maps to x; x < n.
+uint64_t permutation_inverse(uint64_t x, uint64_t n, uint64_t key);
+
 // order[0..count) = 0..count-1 shuffled by the key (Fisher and Yates); for a few things.
 void permutation_shuffle(int *order, int count, uint64_t key);
 

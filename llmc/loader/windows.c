@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#include "loader/shard.h"
-
 struct Windows {
     int T, vocab_size; // vocab_size: the model's
     bool document_mask;
@@ -37,26 +35,29 @@ static int check_shard(const Windows *w, const Shard *shard, Error *err) {
     return 0;
 }
 
-static DataFile describe(const Shard *shard) {
-    return (DataFile){.path = shard->path,
-                      .kind = LOADER_DOCUMENTS,
-                      .token_bits = shard->token_bits,
-                      .vocab_size = shard->vocab_size,
-                      .bos_id = shard->bos_id,
-                      .eos_id = shard->eos_id,
-                      .num_tokens = shard->token_count,
-                      .tokenizer_sha256 = shard->llmc ? NULL : shard->tokenizer_sha256};
+int windows_open_shard(Shard *shard, const char *path, int vocab_size, DataFile *file, Error *err) {
+    int code = shard_open(shard, path, err);
+    if (code) return code;
+    code = shard_fit(shard, (uint32_t)vocab_size, err);
+    *file = (DataFile){.path = shard->path,
+                       .kind = LOADER_DOCUMENTS,
+                       .token_bits = shard->token_bits,
+                       .vocab_size = shard->vocab_size,
+                       .bos_id = shard->bos_id,
+                       .eos_id = shard->eos_id,
+                       .num_tokens = shard->token_count,
+                       .tokenizer_sha256 = shard->llmc ? NULL : shard->tokenizer_sha256};
+    if (code) shard_close(shard);
+    return code;
 }
 
 int windows_add(Windows *w, const char *path, DataFile *file, Error *err) {
     const int index = w->num_shards;
     Shard *shard = &w->shards[index];
-    int code = shard_open(shard, path, err);
+    int code = windows_open_shard(shard, path, w->vocab_size, file, err);
     if (code) return code;
     w->num_shards++;
-    code = shard_fit(shard, (uint32_t)w->vocab_size, err);
-    *file = describe(shard);
-    if (!code) code = check_shard(w, shard, err);
+    code = check_shard(w, shard, err);
     if (code) return code;
     w->first_window[index + 1] = w->first_window[index] + (shard->token_count - 1) / (uint64_t)w->T;
     return 0;
@@ -77,20 +78,15 @@ static int shard_of_window(const Windows *w, uint64_t window) {
     return low;
 }
 
-static int read_window(Windows *w, uint64_t window, Error *err) {
-    int index = shard_of_window(w, window);
-    uint64_t T = (uint64_t)w->T, first = (window - w->first_window[index]) * T;
-    return shard_read(&w->shards[index], first, (size_t)T + 1, w->tokens, err);
-}
-
-int windows_fill(Windows *w, uint64_t window, int row, Batch *out, Error *err) {
-    int code = read_window(w, window, err);
+int windows_read(const Shard *shard, const WindowRow *to, uint64_t first, Batch *out, Error *err) {
+    const int T = to->T;
+    int code = shard_read(shard, first, (size_t)T + 1, to->scratch, err);
     if (code) return code;
-    size_t base = (size_t)row * (size_t)w->T;
+    size_t base = (size_t)to->row * (size_t)T;
     // an id that no token has, when documents are not to be told apart
-    int32_t bos = w->document_mask ? (int32_t)w->shards[0].bos_id : -1, start = 0;
-    for (int t = 0; t < w->T; t++) {
-        int32_t token = w->tokens[t], next = w->tokens[t + 1];
+    int32_t bos = to->document_mask ? (int32_t)shard->bos_id : -1, start = 0;
+    for (int t = 0; t < T; t++) {
+        int32_t token = to->scratch[t], next = to->scratch[t + 1];
         if (token == bos) start = t;
         out->tokens[base + (size_t)t] = token;
         out->doc_start[base + (size_t)t] = start;
@@ -98,6 +94,13 @@ int windows_fill(Windows *w, uint64_t window, int row, Batch *out, Error *err) {
         out->num_targets += next != bos;
     }
     return 0;
+}
+
+int windows_fill(Windows *w, uint64_t window, int row, Batch *out, Error *err) {
+    int index = shard_of_window(w, window);
+    uint64_t first = (window - w->first_window[index]) * (uint64_t)w->T;
+    const WindowRow to = {.scratch = w->tokens, .row = row, .T = w->T, .document_mask = w->document_mask};
+    return windows_read(&w->shards[index], &to, first, out, err);
 }
 
 void windows_close(Windows *w) {

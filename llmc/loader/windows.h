@@ -2,18 +2,34 @@
 #ifndef LLMC_LOADER_WINDOWS_H
 #define LLMC_LOADER_WINDOWS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 #include "loader/batch.h"
 #include "loader/data_file.h"
+#include "loader/shard.h"
 #include "loader/spec.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+// Opens a shard for a model of that vocabulary (shard_fit); *file = what it says of itself. On failure there is nothing to
+// close. Errors: as shard_open and shard_fit.
+int windows_open_shard(Shard *shard, const char *path, int vocab_size, DataFile *file, Error *err);
+
+typedef struct {
+    int32_t *scratch; // [T + 1]
+    int row, T;
+    bool document_mask;
+} WindowRow;
+
+// That row of the batch = tokens [first, first + T] of the shard; num_targets +=. Errors: as shard_read.
+int windows_read(const Shard *shard, const WindowRow *to, uint64_t first, Batch *out, Error *err);
+
+// The windows of a set of shards.
 typedef struct Windows Windows;
 
 // For at most max_files shards. Errors: 1 (memory).
