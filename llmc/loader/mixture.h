@@ -51,7 +51,6 @@ typedef struct {
     int64_t epoch, place, offset;   // where its range begins: block's place in the epoch's order, position in the block
     int64_t length, windows, taken; // the range has so many windows of this length, so many of which were read
     int64_t tokens;                 // read since the run began
-    int64_t passed_over;            // positions that were passed over, of the epochs that were read
     int64_t credit;                 // of its share, in 2^-20 tokens
 } MixtureCursor;
 
@@ -81,14 +80,17 @@ int mixture_fetch(Mixture *mixture, int64_t first_row, int B, Batch *out, Error 
 // by_source [sources] = the cursors once rows [0, row) of the span were read, row <= its rows.
 void mixture_position(Mixture *mixture, int64_t row, MixtureCursor *by_source);
 
-// How often the source was read at a cursor of this span: 1.5 is once and then half of it.
-double mixture_epochs(const Mixture *mixture, int source, const MixtureCursor *at);
+// by_source [sources] = how often the source was read by then: 1.5 is once and then half of it.
+void mixture_epochs(Mixture *mixture, int64_t row, double *by_source);
+
+// Positions of the source that were passed over, from the run's begin to the span's.
+int64_t mixture_passed_over(const Mixture *mixture, int source);
 
 // The span's first row at which the source, which has a weight in it, is used up; -1: none.
 int64_t mixture_exhausted(const Mixture *mixture, int source);
 
 // shares [sources] = the shares at that row of the span, which add up to 1: 0 of a source that is used up.
-void mixture_shares(Mixture *mixture, int64_t row, double *shares);
+void mixture_shares(const Mixture *mixture, int64_t row, double *shares);
 
 // The source's files; *count = how many.
 const DataFile *mixture_files(const Mixture *mixture, int source, int *count);
