@@ -119,6 +119,10 @@ void recipe_shares(const Recipe *recipe, int stage, double *weights, double *wei
 
 int64_t recipe_longest_row(const Recipe *recipe);
 
+// The least common multiple of all stages' seq_len, as which the mixture cuts its sources; recipe_settle has checked that it is
+// an int.
+int recipe_block(const Recipe *recipe);
+
 // text = where the recipe differs from `was`, an older one's JSON: "stages[1].steps: 1000 -> 2000; ...", cut to capacity. Passed
 // over is what does not change the run's result (names, notes, val, evaluate), what the data say themselves (train), and with
 // other_ranks, a run on another number of ranks than before, batch_size. Returns the number of differences.

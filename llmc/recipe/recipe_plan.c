@@ -4,6 +4,8 @@
 
 #include "recipe/recipe_members.h"
 
+enum { MOST_BLOCK = 1 << 30 };
+
 // ---- sizes and lengths
 
 static int settle_step(const Recipe *recipe, int number, int ranks, Error *err) {
@@ -46,12 +48,38 @@ static int settle_length(Recipe *recipe, int number, Error *err) {
     return recipe_refuse_stage(recipe, number, "average", stage->average_last_steps, expected, err);
 }
 
+static int64_t common_multiple(int64_t a, int64_t b) {
+    int64_t divisor = a, rest = b;
+    while (rest) {
+        const int64_t next = divisor % rest;
+        divisor = rest;
+        rest = next;
+    }
+    return a / divisor * b;
+}
+
+// Of the lengths of stages 0 to number.
+static int64_t block_until(const Recipe *recipe, int number) {
+    int64_t block = 1;
+    for (int i = 0; i <= number; i++) block = common_multiple(block, recipe->stages[i].seq_len);
+    return block;
+}
+
+int recipe_block(const Recipe *recipe) { return (int)block_until(recipe, recipe->num_stages - 1); }
+
+static int check_block(const Recipe *recipe, int number, Error *err) {
+    if (block_until(recipe, number) <= MOST_BLOCK) return 0;
+    return recipe_refuse_stage(recipe, number, "seq_len", recipe->stages[number].seq_len,
+                               "a length whose least common multiple with those before it is at most 2^30", err);
+}
+
 int recipe_settle(Recipe *recipe, int ranks, int max_position_embeddings, Error *err) {
     int code = 0;
     recipe->total_steps = recipe->total_tokens = 0;
     for (int i = 0; !code && i < recipe->num_stages; i++) {
         code = settle_step(recipe, i, ranks, err);
         if (!code) code = check_row(recipe, i, max_position_embeddings, err);
+        if (!code) code = check_block(recipe, i, err);
         if (!code) code = settle_length(recipe, i, err);
     }
     return code;
