@@ -92,12 +92,11 @@ static int allocate(Decoder *d, Error *err) {
 
 int decoder_create(Decoder **out, Llama3 *m, int rows, int capacity, Error *err) {
     enum { MAX_ROWS = 65535 };
-    const RunShape *shape = llama3_shape(m);
     if (rows < 1 || rows > MAX_ROWS) return fail_input(err, "%d texts at once, expected 1 to %d", rows, MAX_ROWS);
-    if (capacity < 1 || capacity > shape->T)
-        return fail_input(err, "a context of %d tokens, expected 1 to %d", capacity, shape->T);
-    if (llama3_parameters(m)->lora_rank && rows > shape->B * shape->T)
-        return fail_input(err, "%d texts at once with adapters, expected at most %d", rows, shape->B * shape->T);
+    if (capacity < 1 || capacity > llama3_max_tokens(m))
+        return fail_input(err, "a context of %d tokens, expected 1 to %d", capacity, llama3_max_tokens(m));
+    if (llama3_parameters(m)->lora_rank && rows > llama3_max_positions(m))
+        return fail_input(err, "%d texts at once with adapters, expected at most %d", rows, llama3_max_positions(m));
     Decoder *d = calloc(1, sizeof *d);
     if (!d) return fail_fault(err, "no memory for a decoder");
     d->m = m;

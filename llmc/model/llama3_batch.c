@@ -8,7 +8,7 @@
 // ---- memory
 
 void llama3_plan_batch(Llama3 *m) {
-    const size_t N = (size_t)num_positions(m), answers = (size_t)max_answers(m), word = sizeof(int32_t);
+    const size_t N = (size_t)m->limits.positions, answers = N / 2, word = sizeof(int32_t);
     const MemoryKind kind = MEMORY_WORKSPACE;
     DeviceBatch *b = &m->batch;
     AnswerBatch *a = &m->answers;
@@ -28,9 +28,9 @@ void llama3_plan_batch(Llama3 *m) {
     a->weights = memory_take(&m->memory, kind, N * sizeof(float));
 }
 
-// Host memory of a micro-batch, a multiple of 8 bytes: arrays whose elements have 8 bytes come first.
-static size_t batch_bytes(const Llama3 *m) {
-    const size_t N = (size_t)num_positions(m), answers = (size_t)max_answers(m);
+// A multiple of 8: arrays whose elements have 8 bytes come first.
+size_t llama3_batch_bytes(int positions) {
+    const size_t N = (size_t)positions, answers = N / 2;
     const size_t eight = sizeof(int64_t) + sizeof(AnswerSpan) + sizeof(AnswerGroup); // [answers]
     return (answers * eight + 6 * N * sizeof(int32_t) + 7) / 8 * 8;
 }
@@ -47,19 +47,27 @@ static void place_batch(Batch *batch, char *memory, size_t N) {
     batch->excluded = batch->order + N;
 }
 
+static size_t num_slots(const Llama3 *m) { return m->shape.training ? STEP_SLOTS : 1; }
+
 int llama3_allocate_batches(Llama3 *m, Error *err) {
     HostMemory *h = &m->host;
-    const size_t N = (size_t)num_positions(m);
-    const size_t count = (size_t)m->shape.micro_batches * (m->shape.training ? STEP_SLOTS : 1);
+    const ShapeLimits *most = &m->limits;
+    const size_t slots = num_slots(m), count = slots * (size_t)most->micro_batches;
     h->batches = calloc(count, sizeof *h->batches);
     if (!h->batches) return fail_fault(err, "no memory for %zu micro-batches", count);
-    cuda_check(cudaMallocHost((void **)&h->batch_memory, count * batch_bytes(m)));
-    for (size_t i = 0; i < count; i++) place_batch(&h->batches[i], h->batch_memory + i * batch_bytes(m), N);
-    if (!m->shape.comparisons) return 0;
-    const size_t answers = count * (size_t)max_answers(m);
-    cuda_check(cudaMallocHost((void **)&h->ref_logprobs, answers * sizeof *h->ref_logprobs));
-    cuda_check(cudaMallocHost((void **)&h->counters, 2 * count * sizeof *h->counters));
+    cuda_check(cudaMallocHost((void **)&h->batch_memory, slots * most->batch_bytes));
+    if (m->shape.comparisons) {
+        cuda_check(cudaMallocHost((void **)&h->ref_logprobs, slots * most->ref_logprobs * sizeof *h->ref_logprobs));
+        cuda_check(cudaMallocHost((void **)&h->counters, 2 * count * sizeof *h->counters));
+    }
+    llama3_place_batches(m);
     return 0;
+}
+
+void llama3_place_batches(Llama3 *m) {
+    const size_t count = num_slots(m) * (size_t)m->shape.micro_batches, bytes = llama3_batch_bytes(num_positions(m));
+    for (size_t i = 0; i < count; i++)
+        place_batch(&m->host.batches[i], m->host.batch_memory + i * bytes, (size_t)num_positions(m));
 }
 
 void llama3_free_batches(Llama3 *m) {

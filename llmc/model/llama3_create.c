@@ -5,11 +5,9 @@
 #include <string.h>
 
 #include "device/matmul.h"
-#include "kernels/attention.h"
 #include "kernels/checksum.h"
 #include "kernels/grad_norm.h"
 #include "kernels/rmsnorm.h"
-#include "kernels/rope.h"
 #include "model/llama3_state.h"
 
 // Logits of a chunk of rows take at most this much memory (or 128 rows).
@@ -41,7 +39,7 @@ typedef struct {
 
 static Sizes sizes_of(const Llama3 *m) {
     const LlamaConfig *c = &m->config;
-    return (Sizes){.N = (size_t)num_positions(m),
+    return (Sizes){.N = (size_t)m->limits.positions,
                    .C = (size_t)c->hidden_size,
                    .F = (size_t)c->intermediate_size,
                    .QKV = (size_t)llama_config_qkv_width(c),
@@ -123,8 +121,7 @@ static void plan_gradients(Llama3 *m) {
     d->attention = take_x(m, kind, s.N * s.attention);
     // attention's backward pass begins when that of the MLP has ended
     const size_t gate_up = s.N * 2 * s.F * sizeof(floatX);
-    const size_t scratch =
-        attention_backward_scratch(llama3_attention_shape(m, m->shape.B, m->shape.T)) * sizeof(float);
+    const size_t scratch = m->limits.attention_scratch * sizeof(float);
     d->gate_up = memory_take(&m->memory, kind, gate_up > scratch ? gate_up : scratch);
     d->attention_scratch = (float *)d->gate_up;
     d->swiglu = take_x(m, kind, s.N * s.F);
@@ -136,12 +133,12 @@ static void plan_gradients(Llama3 *m) {
 }
 
 static void plan_workspace(Llama3 *m) {
-    const size_t N = (size_t)num_positions(m);
+    const size_t N = (size_t)m->limits.positions;
     Classifier *c = &m->classifier;
     m->acts.branch_out = take_x(m, MEMORY_WORKSPACE, N * (size_t)m->config.hidden_size);
     if (!m->config.num_labels) c->logits = take_x(m, MEMORY_WORKSPACE, (size_t)c->rows * (size_t)m->table.padded_vocab);
     c->losses = take_f(m, MEMORY_WORKSPACE, N);
-    m->rope = take_f(m, MEMORY_WORKSPACE, (size_t)m->shape.T * (size_t)m->config.head_dim);
+    m->rope = take_f(m, MEMORY_WORKSPACE, (size_t)m->limits.T * (size_t)m->config.head_dim);
     m->step.scalars = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->step.scalars);
     m->step.result = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->step.result);
     llama3_plan_batch(m);
@@ -158,33 +155,19 @@ static void plan(Llama3 *m) {
 
 // ---- measuring
 
-static int check_shape(const LlamaConfig *config, const RunShape *shape, Error *err) {
-    if (shape->B < 1 || shape->T < 1 || shape->micro_batches < 1)
-        return fail_input(err, "batch of %d rows of %d tokens in %d micro-batches: each must be at least 1", shape->B,
-                          shape->T, shape->micro_batches);
-    if (shape->T > config->max_position_embeddings)
-        return fail_input(err, "sequence length %d is longer than the model's max_position_embeddings, %d", shape->T,
-                          config->max_position_embeddings);
-    if (shape->average && shape->master_weights == MASTER_NONE)
-        return fail_input(err, "a running average of the weights needs master weights in fp32");
-    if ((int64_t)shape->B * shape->T > INT32_MAX / 8)
-        return fail_input(err, "micro-batch of %d x %d tokens, expected at most %d", shape->B, shape->T, INT32_MAX / 8);
-    return 0;
-}
-
 static int choose_logits_rows(const Llama3 *m) {
     const size_t row = (size_t)m->table.padded_vocab * sizeof(floatX);
     size_t rows = LOGITS_BYTES / row / MIN_LOGITS_ROWS * MIN_LOGITS_ROWS;
     if (rows < MIN_LOGITS_ROWS) rows = MIN_LOGITS_ROWS;
-    return rows < (size_t)num_positions(m) ? (int)rows : num_positions(m);
+    return rows < (size_t)m->limits.positions ? (int)rows : m->limits.positions;
 }
 
 // All about the model that needs no device: its tables, and how much memory it takes.
 static int measure(Llama3 *m, const LlamaConfig *config, const RunShape *shape, Error *err) {
-    int failed = check_shape(config, shape, err);
-    if (failed) return failed;
     m->config = *config;
     m->shape = *shape;
+    int failed = llama3_find_limits(m, err);
+    if (failed) return failed;
     Parallel *p = &m->shape.parallel;
     if (p->shards < 1) p->shards = 1;
     if (p->replicas < 1) p->replicas = 1;
@@ -226,15 +209,6 @@ int llama3_plan_memory(MemoryPlan *to, const LlamaConfig *config, const RunShape
 
 // ---- the model
 
-static void upload_rope(Llama3 *m, float *table) {
-    const LlamaConfig *c = &m->config;
-    const RopeScaling scaling = {c->rope_factor, c->rope_low_freq_factor, c->rope_high_freq_factor,
-                                 c->rope_original_max_position};
-    rope_table(table, m->shape.T, c->head_dim, c->rope_theta, c->rope_type == ROPE_LLAMA3 ? &scaling : NULL);
-    cuda_check(
-        cudaMemcpy(m->rope, table, (size_t)m->shape.T * (size_t)c->head_dim * sizeof(float), cudaMemcpyHostToDevice));
-}
-
 static int allocate_host(Llama3 *m, Error *err) {
     Step *s = &m->step;
     cuda_check(cudaMallocHost((void **)&s->host_scalars, STEP_SLOTS * sizeof *s->host_scalars));
@@ -245,14 +219,14 @@ static int allocate_host(Llama3 *m, Error *err) {
 }
 
 static int allocate(Llama3 *m, Error *err) {
-    float *rope = malloc((size_t)m->shape.T * (size_t)m->config.head_dim * sizeof *rope);
-    if (!rope) return fail_fault(err, "no memory for the model's tables");
+    m->host.rope = malloc((size_t)m->limits.T * (size_t)m->config.head_dim * sizeof *m->host.rope);
+    if (!m->host.rope) return fail_fault(err, "no memory for the model's tables");
     m->memory.library_bytes = matmul_prepare();
     m->memory.reserve_bytes = device_memory_is_host() ? 0 : memory_gpu_reserve(communicators(&m->shape.parallel));
     int failed = memory_allocate(&m->memory, err);
     if (!failed) {
         plan(m);
-        upload_rope(m, rope);
+        llama3_upload_rope(m);
         llama3_clear_padding(m);
         failed = allocate_host(m, err);
     }
@@ -261,7 +235,6 @@ static int allocate(Llama3 *m, Error *err) {
         failed = llama3_start_optimizer(m, err);
     }
     if (!failed && m->zero) failed = llama3_allocate_graphs(m, err);
-    free(rope);
     return failed;
 }
 
@@ -291,6 +264,7 @@ void llama3_destroy(Llama3 *m) {
     cuda_check(cudaFreeHost(m->step.host_scalars));
     cuda_check(cudaFreeHost(m->step.host_result));
     cuda_check(cudaFreeHost(m->host.logits));
+    free(m->host.rope);
     cuda_check(cudaEventDestroy(m->step.ended));
     cuda_check(cudaStreamDestroy(m->stream));
     free(m);

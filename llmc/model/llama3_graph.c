@@ -18,11 +18,18 @@ int llama3_allocate_graphs(Llama3 *m, Error *err) {
     return 0;
 }
 
-void llama3_free_graphs(Llama3 *m) {
+void llama3_forget_graphs(Llama3 *m) {
     for (int i = 0; i < MICRO_BATCH_KINDS; i++) {
-        if (m->graphs[i].exec) cuda_check(cudaGraphExecDestroy(m->graphs[i].exec));
-        free(m->graphs[i].after);
+        MicroBatchGraph *g = &m->graphs[i];
+        if (g->exec) cuda_check(cudaGraphExecDestroy(g->exec));
+        g->exec = NULL;
+        g->seen = false;
     }
+}
+
+void llama3_free_graphs(Llama3 *m) {
+    llama3_forget_graphs(m);
+    for (int i = 0; i < MICRO_BATCH_KINDS; i++) free(m->graphs[i].after);
 }
 
 static void compute(Llama3 *m) {

@@ -12,7 +12,8 @@
 extern "C" {
 #endif
 
-// Of a language model: logits: host, [vocab_size] after the last of n tokens (1 <= n <= T; ids within the vocabulary).
+// Of a language model: logits: host, [vocab_size] after the last of n tokens (1 <= n <= llama3_max_tokens; ids within the
+// vocabulary).
 void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
 
 // Of a language model, over micro-batch 0 of `rows` rows (<= B) of T tokens: losses: host, [n] = the loss, in nats, of

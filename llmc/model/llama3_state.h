@@ -128,6 +128,7 @@ typedef struct {
     float *ref_logprobs; // [slots][micro_batches][B*T/2], NULL without comparisons
     int32_t *counters;   // [slots][micro_batches][2], likewise
     floatX *logits;      // [VP]
+    float *rope;         // [limits.T, HD/2, 2], pageable
 } HostMemory;
 
 // Of a micro-batch that is the step's first or a later one, its last or not: llama3_graph.c.
@@ -138,6 +139,14 @@ typedef struct {
     void *after; // the gradients' state (zero_get_state); NULL without shape.graph
 } MicroBatchGraph;
 
+// The most that any of the shapes needs that the model may take: what memory is planned for.
+typedef struct {
+    int positions, T, micro_batches; // N, tokens of a row, micro-batches of a step
+    size_t batch_bytes;              // host memory of a step's micro-batches
+    size_t ref_logprobs;             // of a step, where micro-batches are comparisons
+    size_t attention_scratch;        // floats
+} ShapeLimits;
+
 typedef struct {
     uint64_t *sums; // [table.count]
     uint64_t *scratch;
@@ -145,12 +154,13 @@ typedef struct {
 
 struct Llama3 {
     LlamaConfig config;
-    RunShape shape;
+    RunShape shape; // B, T and micro_batches: of the running step
+    ShapeLimits limits;
     ParameterTable table;
     MemoryPlan memory;
     cudaStream_t stream;
     floatX *params; // [table.num_elements]
-    float *rope;    // [T, HD/2, 2]
+    float *rope;    // [limits.T, HD/2, 2]
     Activations acts;
     Gradients grads;
     LibraryAttention attention;
@@ -172,10 +182,17 @@ static inline size_t llama3_moment_bytes(const Llama3 *m) { // of an element
     return m->shape.moments == MOMENTS_BF16 ? 2 : sizeof(float);
 }
 
+// ---- llama3_rows.c
+
+int llama3_find_limits(Llama3 *m, Error *err); // of m->shape, of which `rows` is read. Errors: 2 (as llama3_create)
+void llama3_upload_rope(Llama3 *m);            // the table that the configuration asks for. Waits
+
 // ---- llama3_batch.c
 
-void llama3_plan_batch(Llama3 *m); // takes the device's memory
-int llama3_allocate_batches(Llama3 *m, Error *err);
+void llama3_plan_batch(Llama3 *m);                  // takes the device's memory
+size_t llama3_batch_bytes(int positions);           // host memory of a micro-batch
+int llama3_allocate_batches(Llama3 *m, Error *err); // for the largest shape
+void llama3_place_batches(Llama3 *m);               // for the one that the model has
 void llama3_free_batches(Llama3 *m);
 
 // These queue copies to the device; what they set is the running micro-batch.
@@ -202,6 +219,7 @@ void llama3_attention_backward(Llama3 *m, const LayerActivations *a, AttentionMa
 // ---- llama3_graph.c
 
 int llama3_allocate_graphs(Llama3 *m, Error *err); // after m->zero is there. Errors: 1 (memory)
+void llama3_forget_graphs(Llama3 *m);              // they are captured anew; none of them runs
 void llama3_free_graphs(Llama3 *m);
 
 // ---- llama3_optimizer.c

@@ -20,10 +20,19 @@ typedef enum { MOMENTS_FP32, MOMENTS_BF16 } Moments;
 typedef enum { MASTER_FP32, MASTER_NONE } MasterWeights; // none: the parameters themselves are updated
 typedef enum { STATE_DEVICE, STATE_HOST } StatePlace;    // where it lies; from the host it is streamed (offload.h)
 
+// A step's micro-batches.
 typedef struct {
     int B, T;          // rows of a micro-batch and tokens of a row
     int micro_batches; // of a step; so many host batches are kept
-    bool training;     // false: no gradients and no optimizer state, only losses and logits
+} RowShape;
+
+typedef struct {
+    int B, T, micro_batches; // as in RowShape: those of the first step
+    // [num_rows] what llama3_set_rows may choose beside them: memory is planned for the most that any of these needs.
+    // Read by llama3_create alone.
+    const RowShape *rows;
+    int num_rows;
+    bool training; // false: no gradients and no optimizer state, only losses and logits
     Recompute recompute;
     Moments moments;
     MasterWeights master_weights;

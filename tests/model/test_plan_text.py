@@ -9,7 +9,7 @@ from model import TINY
 
 SMALL = dict(B=2, T=32, micro_batches=1, training=True)
 # members of RunShape, Parallel and TrainedPart on which memory does not depend
-OTHERS = {"parallel", "part", "preference", "shard_comm", "replica_comm", "world", "overlap", "attention", "graph"}
+OTHERS = {"parallel", "part", "rows", "num_rows", "preference", "shard_comm", "replica_comm", "world", "overlap", "attention", "graph"}
 
 
 @pytest.fixture

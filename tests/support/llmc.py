@@ -309,7 +309,8 @@ class Library:
         return [self.same_bits(run, seeds) for seeds in orders]
 
 
-VALUE_TYPES |= {kind.__name__: kind for kind in (AttentionShape, AttentionMask, KvCache, NewTokens)}
+RowShape = cstructs.read("model/run_shape.h")["RowShape"]
+VALUE_TYPES |= {kind.__name__: kind for kind in (AttentionShape, AttentionMask, KvCache, NewTokens, RowShape)}
 PROTOTYPES = read_prototypes()
 _loaded = {}
 

@@ -7,6 +7,7 @@ import os
 import torch
 
 import cstructs
+import llmc
 
 TINY = dict(
     vocab_size=193, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
@@ -15,9 +16,9 @@ TINY = dict(
 )
 
 
-NAMES = "LlamaConfig RunShape Parallel TrainedPart PreferenceLoss Batch ParameterTensor ParameterTable ParameterPiece Error"
+NAMES = "LlamaConfig RowShape RunShape Parallel TrainedPart PreferenceLoss Batch ParameterTensor ParameterTable ParameterPiece Error"
 STRUCTS = cstructs.read("model/run_shape.h", "loader/batch.h")
-Config, RunShape, Parallel, TrainedPart, PreferenceLoss, Batch, ParameterTensor, ParameterTable, ParameterPiece, Error = (
+Config, RowShape, RunShape, Parallel, TrainedPart, PreferenceLoss, Batch, ParameterTensor, ParameterTable, ParameterPiece, Error = (
     STRUCTS[name] for name in NAMES.split()
 )
 
@@ -53,9 +54,10 @@ def constant(prefix, name):
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute="none", training=True, parallel=None, average=False,
                  preference=None, only=None, lora=None, attention=0, moments="fp32", master_weights="fp32",
-                 optimizer_state="device", graph=False):  # fmt: skip
+                 optimizer_state="device", graph=False, rows=()):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
-        None). attention: an AttentionBy. recompute: none, cheap or block."""
+        None). attention: an AttentionBy. recompute: none, cheap or block. rows: other
+        (B, T, micro_batches) that set_rows may choose."""
         self.lib, self.B, self.T, self.micro_batches = lib, B, T, micro_batches
         self.compares = preference is not None
         self.handle = ctypes.c_void_p()
@@ -65,7 +67,8 @@ class Model:
                          master_weights=constant("MASTER", master_weights), optimizer_state=constant("STATE", optimizer_state),
                          parallel=parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
-                         part=part(only, lora), attention=attention, graph=graph)
+                         part=part(only, lora), attention=attention, graph=graph,
+                         rows=(RowShape * len(rows))(*rows), num_rows=len(rows))
         code = lib.llama3_create(ctypes.byref(self.handle), ctypes.byref(c_config(fields)), ctypes.byref(shape),
                                  ctypes.byref(error))
         assert code == 0, error.message.decode()
@@ -79,6 +82,16 @@ class Model:
     def __del__(self):
         if getattr(self, "handle", None):
             self.lib.llama3_destroy(self.handle)
+
+    def set_rows(self, B, T, micro_batches):
+        self.lib.llama3_set_rows(self.handle, RowShape(B, T, micro_batches))
+        self.B, self.T, self.micro_batches = B, T, micro_batches
+
+    def set_rope(self, theta, scaling=None):
+        """scaling: as in config.json."""
+        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        given = scaling and ctypes.byref(llmc.RopeScaling(*(scaling[name] for name in names)))
+        self.lib.llama3_set_rope(self.handle, theta, given)
 
     def shape(self, index):
         t = self.tensors[index]

@@ -24,7 +24,7 @@ NEEDLESS = {
     ("device/trace.c", "read_event", "Synchronize"): "what a timeline shows is before a step's result, which was waited for",
     ("generate/decoder.c", "decoder_destroy", "Synchronize"): "cudaFree, which comes next, waits for the device too",
     ("model/llama3_create.c", "llama3_destroy", "Synchronize"): "cudaFree, which comes next, waits for the device too",
-    ("model/llama3_create.c", "upload_rope", ""): "nothing is queued yet on a new model's stream",
+    ("model/llama3_rows.c", "llama3_upload_rope", ""): "nothing is queued on the stream of a model that is new or between steps",
     ("model/llama3_optimizer.c", "read_bytes", ""): "a run has waited for its last step's result, which is queued behind the state's copies",
     ("comm/nccl_transport.c", "make_room", "(collective)"): "a slot that is taken too early has another label and times; its events are later ones",
     ("comm/nccl_transport.c", "make_room", "(wait)"): "likewise of waits, which only time",
