@@ -5,12 +5,11 @@
 // number of ranks, inside any span: rows are numbered through all ranks and micro-batches,
 //     row = ((step - first_step) * grad_accum + micro) * world * B + rank * B + b.
 //
-// Which source a row is of: each row adds to every source's credit its share, and the source of the largest credit has
-// the row and pays 1 (of equal ones the first). So after any number of rows no source is more than a few rows off its
-// share. Shares are weights over their sum at the span's either end, and linear between the two. A source whose windows
+// Which source a row is of (loader/share_walk.h): the one that is furthest behind its share, so that after any number of rows
+// no source is more than a few rows off it. Shares are weights over their sum at the span's either end, and linear between the two. A source whose windows
 // are used up (max_epochs) has no share; the others' grow in proportion.
 //
-// Which window of its source: a source's shards are cut into blocks of `block` positions (a shard's last may be
+// Which window of its source (loader/source_order.h): a source's shards are cut into blocks of `block` positions (a shard's last may be
 // shorter; a shard of n tokens has n - 1 positions, as the last token is only a target), and the blocks are permuted by
 // (seed, source's name, epoch). A span takes the next windows of T positions in that order, as many as it has rows of
 // the source: a range. In a range the windows are shuffled once more; where it goes over into another epoch, each
@@ -18,7 +17,7 @@
 // ends, whatever its T. What is left of a block and shorter than T is passed over and counted: at most T - 1 positions
 // of each shard in an epoch, and less than a block where T grows.
 //
-// Memory, on top of a shard's own (path, file descriptor, about 200 bytes): 24 bytes a shard. None by the number of blocks.
+// Memory, on top of a shard's own (path, file descriptor, header): 40 bytes a shard, and none by the number of blocks.
 #ifndef LLMC_LOADER_MIXTURE_H
 #define LLMC_LOADER_MIXTURE_H
 
@@ -29,15 +28,11 @@
 #include "loader/batch.h"
 #include "loader/data_file.h"
 #include "loader/loader.h"
+#include "loader/source_set.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef struct {
-    const char *name, *pattern; // unique; shards (file_match)
-    double max_epochs;          // how often it may be read: 1.5 is once and then half of it; 0: no limit
-} MixtureSource;
 
 typedef struct {
     int64_t rows;
@@ -56,10 +51,8 @@ typedef struct {
 
 typedef struct Mixture Mixture;
 
-// Opens and checks every source's files. They must all agree in token width, vocabulary, BOS id and tokenizer, fit into
-// the model's vocab_size and, if tokenizer_sha256 is not NULL, be of that tokenizer; no file may be there twice, in one source
-// or in two. block: a multiple of every T, such as the least common multiple. Keeps nothing of `sources`. Errors: 2
-// (no match, content, disagreement: both files), 1 (cannot be read, memory). *out is set on success only.
+// Opens the sources (source_set_open). block: a multiple of every T, such as the least common multiple. Errors: 2, 1. *out is
+// set on success only.
 int mixture_open(Mixture **out, const MixtureSource *sources, int count, int block, uint64_t seed, int vocab_size,
                  const uint8_t *tokenizer_sha256, Error *err);
 void mixture_close(Mixture *mixture); // NULL is allowed
@@ -97,7 +90,7 @@ const DataFile *mixture_files(const Mixture *mixture, int source, int *count);
 uint64_t mixture_fingerprint(const Mixture *mixture, int source); // as loader_fingerprint
 uint64_t mixture_tokens(const Mixture *mixture, int source);      // in all files of the source
 
-// Refuses (2) a validation set of which any source has a file (loader/overlap.h). owner: the source whose `val` it is.
+// source_set_refuse_overlap
 int mixture_refuse_overlap(const Mixture *mixture, const Loader *val, const char *owner, Error *err);
 
 #ifdef __cplusplus

@@ -93,7 +93,8 @@ static OrderPlace place_of(const SourceOrder *order, uint64_t window) {
 
 // Windows in what is left of the place's block.
 static uint64_t windows_in_rest(const SourceOrder *order, OrderPlace from) {
-    return from.place < order->num_blocks ? (length_of(order, from.place) - from.offset) / order->T : 0;
+    const uint64_t length = from.place < order->num_blocks ? length_of(order, from.place) : 0;
+    return from.offset < length ? (length - from.offset) / order->T : 0;
 }
 
 // The place of window `window`, counted from another place of the same epoch.
