@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef enum { BY_SUM, BY_CHARACTER, BY_BYTE } Norm;
 
@@ -73,7 +74,9 @@ void eval_describe(char *text, size_t capacity, const EvalResult *r) {
                  r->word_perplexity, r->byte_perplexity, r->bits_per_byte, r->token_perplexity, (long long)r->items);
 }
 
-void eval_log(Log *log, int64_t step, const char *task, const EvalResult *r) {
+// measures (=) [MAX_MEASURES] of the kind; returns how many.
+enum { MAX_MEASURES = 6 };
+static int list_measures(const EvalResult *r, LogMeasure measures[MAX_MEASURES]) {
     const LogMeasure choice[] = {{"acc", r->acc.mean},
                                  {"acc_stderr", r->acc.error},
                                  {"acc_norm", r->acc_norm.mean},
@@ -84,8 +87,23 @@ void eval_log(Log *log, int64_t step, const char *task, const EvalResult *r) {
                                     {"byte_perplexity", r->byte_perplexity},
                                     {"bits_per_byte", r->bits_per_byte},
                                     {"token_perplexity", r->token_perplexity}};
-    if (r->kind == EVAL_CHOICE)
-        log_task(log, step, task, r->items, choice, sizeof choice / sizeof *choice);
-    else
-        log_task(log, step, task, r->items, documents, sizeof documents / sizeof *documents);
+    const bool is_choice = r->kind == EVAL_CHOICE;
+    memcpy(measures, is_choice ? choice : documents, is_choice ? sizeof choice : sizeof documents);
+    return is_choice ? sizeof choice / sizeof *choice : sizeof documents / sizeof *documents;
+}
+
+void eval_log(Log *log, int64_t step, const char *task, const EvalResult *r) {
+    LogMeasure measures[MAX_MEASURES];
+    const int count = list_measures(r, measures);
+    log_task(log, step, task, r->items, measures, count);
+}
+
+bool eval_measure_named(const EvalResult *r, const char *name, double *value) {
+    LogMeasure measures[MAX_MEASURES];
+    for (int i = list_measures(r, measures) - 1; i >= 0; i--) {
+        if (strcmp(measures[i].name, name) != 0) continue;
+        *value = measures[i].value;
+        return true;
+    }
+    return false;
 }

@@ -2,6 +2,8 @@
 #ifndef LLMC_EVAL_METRICS_H
 #define LLMC_EVAL_METRICS_H
 
+#include <stdbool.h>
+
 #include "eval/items.h"
 #include "run/log.h"
 
@@ -32,6 +34,9 @@ void eval_describe(char *text, size_t capacity, const EvalResult *result);
 // A line of the log: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes", "acc_bytes_stderr";
 // of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
 void eval_log(Log *log, int64_t step, const char *task, const EvalResult *result);
+
+// *value = that measure, by its name in the log. Returns whether results of this kind have it.
+bool eval_measure_named(const EvalResult *result, const char *name, double *value);
 
 #ifdef __cplusplus
 }

@@ -96,6 +96,12 @@ int evaltasks_count(const EvalTasks *tasks) { return tasks->count; }
 
 const char *evaltasks_name(const EvalTasks *tasks, int index) { return tasks->tasks[index].name; }
 
+bool evaltasks_measures(const EvalTasks *tasks, int index, const char *measure) {
+    const EvalResult none = {.kind = tasks->tasks[index].set->kind};
+    double value;
+    return eval_measure_named(&none, measure, &value);
+}
+
 int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result, Error *err) {
     Task *task = &tasks->tasks[index];
     int code = eval_score(task->loglikelihoods, m, B, task->set, &task->packing, stop, err);

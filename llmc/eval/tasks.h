@@ -2,6 +2,8 @@
 #ifndef LLMC_EVAL_TASKS_H
 #define LLMC_EVAL_TASKS_H
 
+#include <stdbool.h>
+
 #include "eval/metrics.h"
 #include "eval/score.h"
 #include "model/llama3_create.h"
@@ -21,6 +23,7 @@ void evaltasks_close(EvalTasks *tasks); // NULL is allowed
 
 int evaltasks_count(const EvalTasks *tasks);
 const char *evaltasks_name(const EvalTasks *tasks, int index); // the file's, without folder and ending
+bool evaltasks_measures(const EvalTasks *tasks, int index, const char *measure); // eval_measure_named
 
 // *result = what the model, of B rows of T tokens, reaches in that task; see eval_score. Errors: 1.
 int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result, Error *err);
