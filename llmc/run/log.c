@@ -154,6 +154,16 @@ static void add_preference(cJSON *object, const char *prefix, const LogPreferenc
     }
 }
 
+static void add_stage(cJSON *object, const LogStep *line) {
+    cJSON_AddStringToObject(object, "stage", line->stage);
+    cJSON *sources = cJSON_AddObjectToObject(object, "sources");
+    for (int i = 0; i < line->num_sources; i++) {
+        cJSON *source = cJSON_AddObjectToObject(sources, line->sources[i].name);
+        cJSON_AddNumberToObject(source, "tokens", (double)line->sources[i].tokens);
+        add_number(source, "epochs", line->sources[i].epochs);
+    }
+}
+
 void log_step(Log *log, int64_t step, const LogStep *line) {
     const LogRanks *ranks = line->ranks;
     cJSON *object = begin(step);
@@ -162,6 +172,7 @@ void log_step(Log *log, int64_t step, const LogStep *line) {
     add_float(object, "grad_norm", line->grad_norm);
     cJSON_AddNumberToObject(object, "tokens", (double)line->tokens);
     add_number(object, "tokens_per_second", line->tokens_per_second);
+    if (line->stage) add_stage(object, line);
     if (line->preference) add_preference(object, "", line->preference);
     if (ranks) {
         cJSON_AddNumberToObject(object, "ranks", ranks->ranks);
@@ -171,9 +182,12 @@ void log_step(Log *log, int64_t step, const LogStep *line) {
     put_object(log, object);
 }
 
-void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference *preference) {
+void log_evaluation(Log *log, int64_t step, double val_loss, const LogMeasure *by_source, int count,
+                    const LogPreference *preference) {
     cJSON *object = begin(step);
     add_number(object, "val_loss", val_loss);
+    cJSON *losses = count ? cJSON_AddObjectToObject(object, "val_losses") : NULL;
+    for (int i = 0; i < count; i++) add_number(losses, by_source[i].name, by_source[i].value);
     if (preference) add_preference(object, "val_", preference);
     put_object(log, object);
 }
@@ -190,6 +204,19 @@ void log_task(Log *log, int64_t step, const char *task, int64_t items, const Log
     cJSON_AddStringToObject(object, "task", task);
     cJSON_AddNumberToObject(object, "items", (double)items);
     for (int i = 0; i < count; i++) add_number(object, measures[i].name, measures[i].value);
+    put_object(log, object);
+}
+
+void log_stage_ended(Log *log, int64_t step, const char *stage) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "stage_ended", stage);
+    put_object(log, object);
+}
+
+void log_exhausted(Log *log, int64_t step, const char *source, int64_t tokens) {
+    cJSON *object = begin(step);
+    cJSON_AddStringToObject(object, "exhausted", source);
+    cJSON_AddNumberToObject(object, "tokens", (double)tokens);
     put_object(log, object);
 }
 

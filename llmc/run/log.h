@@ -42,31 +42,51 @@ typedef struct {
     double nll; // DPO: negative log-likelihood of the chosen answer, by token or summed; NAN: none
 } LogPreference;
 
+// How far a source of a recipe was read since the run began.
+typedef struct {
+    const char *name;
+    int64_t tokens;
+    double epochs;
+} LogSource;
+
+// A number and what it is of.
+typedef struct {
+    const char *name;
+    double value;
+} LogMeasure;
+
 // {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"}: tokens counts from the run's beginning.
 // A number that is not finite is written as null, which JSON has. preference: {"accuracy", "margin", "reward_chosen",
 // "reward_rejected", "nll"} besides; NULL: no comparisons. ranks: {"ranks", "comm_seconds", "exposed_seconds"} besides;
-// NULL: one rank.
+// NULL: one rank. stage: {"stage", "sources": {NAME: {"tokens", "epochs"}}} besides; NULL: no recipe.
 typedef struct {
     double loss, lr, grad_norm;
     int64_t tokens;
     double tokens_per_second;
     const LogPreference *preference;
     const LogRanks *ranks;
+    const char *stage;
+    const LogSource *sources;
+    int num_sources;
 } LogStep;
 void log_step(Log *log, int64_t step, const LogStep *line);
 
-// {"step", "val_loss"}; preference: the same besides with "val_" in front; NULL: no comparisons.
-void log_evaluation(Log *log, int64_t step, double val_loss, const LogPreference *preference);
+// {"step", "val_loss"}; by_source [count]: {"val_losses": {NAME: loss}} besides; preference: the same as in a step besides with
+// "val_" in front; NULL: no comparisons.
+void log_evaluation(Log *log, int64_t step, double val_loss, const LogMeasure *by_source, int count,
+                    const LogPreference *preference);
 
 // {"step", "val_loss_averaged", "averaged_steps"}: of the mean of the weights over so many steps
 void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples);
 
 // {"step", "task", "items", ...}: and the measures [count] by their names (eval/metrics.h).
-typedef struct {
-    const char *name;
-    double value;
-} LogMeasure;
 void log_task(Log *log, int64_t step, const char *task, int64_t items, const LogMeasure *measures, int count);
+
+// {"step", "stage_ended"}: by its conditions, before its planned end.
+void log_stage_ended(Log *log, int64_t step, const char *stage);
+
+// {"step", "exhausted", "tokens"}: a source that may not be read once more, and what was read of it.
+void log_exhausted(Log *log, int64_t step, const char *source, int64_t tokens);
 
 // {"step", "evaluated"}: the model of which the other lines of this log are.
 void log_evaluated(Log *log, int64_t step, const char *model);

@@ -131,7 +131,7 @@ static int show_validation(Evaluation *e, Error *err) {
     if (code) return code;
     const bool compares = task_compares(task_kind(o));
     const LogPreference preference = task_preference(task_kind(o), result.sums, (double)result.targets);
-    log_evaluation(&e->log, e->step, evaluated_loss(&result), compares ? &preference : NULL);
+    log_evaluation(&e->log, e->step, evaluated_loss(&result), NULL, 0, compares ? &preference : NULL);
     print_coverage(e, batches);
     printf("validation loss %.4f", evaluated_loss(&result));
     if (compares) printf(", %.1f %% of %lld pairs right", 100 * preference.accuracy, (long long)result.targets);

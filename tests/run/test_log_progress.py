@@ -41,7 +41,8 @@ class Step(ctypes.Structure):
     """llmc/run/log.h: LogStep"""
 
     _fields_ = [("loss", c_double), ("lr", c_double), ("grad_norm", c_double), ("tokens", c_int64),
-                ("tokens_per_second", c_double), ("preference", ctypes.POINTER(Preference)), ("ranks", c_void_p)]  # fmt: skip
+                ("tokens_per_second", c_double), ("preference", ctypes.POINTER(Preference)), ("ranks", c_void_p),
+                ("stage", c_char_p), ("sources", c_void_p), ("num_sources", c_int)]  # fmt: skip
 
 
 class State(ctypes.Structure):
@@ -60,7 +61,7 @@ class Progress(ctypes.Structure):
 
 
 library.log_step.argtypes = [c_void_p, c_int64, c_void_p]
-library.log_evaluation.argtypes = [c_void_p, c_int64, c_double, c_void_p]
+library.log_evaluation.argtypes = [c_void_p, c_int64, c_double, c_void_p, c_int, c_void_p]
 library.log_sample.argtypes = library.log_stop.argtypes = [c_void_p, c_int64, c_char_p]
 library.progress_format.argtypes = [c_char_p, c_size_t, c_void_p, c_int]
 library.progress_format.restype = c_size_t
@@ -93,7 +94,7 @@ def test_log_lines(tmp_path):
     library.log_step(byref(log), 1, byref(Step(7.625, 3e-4, 1.5, 2048, 12345.678)))
     assert len(lines(path)) == 1  # it is there before the file is closed
     library.log_step(byref(log), 2, byref(Step(NAN, 3e-4, math.inf, 4096, 1.0)))
-    library.log_evaluation(byref(log), 2, 6.5, None)
+    library.log_evaluation(byref(log), 2, 6.5, None, 0, None)
     library.log_sample(byref(log), 2, 'say "hi"\n\u00e9'.encode())
     library.log_stop(byref(log), 2, b"loss is nan")
     library.log_close(byref(log))
@@ -110,7 +111,7 @@ def test_log_lines_of_comparisons(tmp_path):
     path = tmp_path / "log.jsonl"
     log = opened_log(path)
     library.log_step(byref(log), 1, byref(Step(0.5, 1e-5, 1.5, 2048, 1.0, ctypes.pointer(Preference(0.75, 1.5, -0.25, 2.5)))))
-    library.log_evaluation(byref(log), 1, 0.25, byref(Preference(0.5, 3.0, 1.0, NAN)))  # a reward model has no nll
+    library.log_evaluation(byref(log), 1, 0.25, None, 0, byref(Preference(0.5, 3.0, 1.0, NAN)))  # a reward model has no nll
     library.log_close(byref(log))
     step, evaluation = lines(path)
     assert step == {"step": 1, "loss": 0.5, "lr": 1e-5, "grad_norm": 1.5, "tokens": 2048, "tokens_per_second": 1,
