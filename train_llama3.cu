@@ -18,6 +18,7 @@
 #include "train/eval_only.h"
 #include "train/observe.h"
 #include "train/setup.h"
+#include "train/stages.h"
 
 // Reads the step's micro-batches. All are read before the first is computed, since the loss is the mean over the targets of
 // all of them, on all ranks. An error on one rank, or a signal to stop, becomes known to all ranks here.
@@ -29,7 +30,7 @@ int read_batches(Trainer *t, Error *err) {
     trace_begin(LANE_STEP, "tokens of step", (int)t->state.step + 1, NULL);
     for (int i = 0; !code && i < o->grad_accum; i++) {
         Batch *batch = llama3_batch(t->model, i);
-        code = loader_fetch(t->data.train, t->state.step + t->state.data_offset, i, batch, err);
+        code = train_data_fetch(&t->data, &t->run, &t->state, i, batch, err);
         if (!code) task_complete_batch(&t->task, t->model, i); // DPO: the reference model's log-probabilities
         if (!code) targets += batch->num_targets;
     }
@@ -70,7 +71,7 @@ static void compute_gradients(Trainer *t) {
 static void update_weights(Trainer *t) {
     StepReport *report = &t->report;
     report->targets = t->targets;
-    report->lr = (float)schedule_lr(&t->schedule, t->state.step);
+    report->lr = (float)stages_lr(t);
     const AdamWStep adamw = adamw_step(&t->run.options, &t->state, report->lr);
     llama3_clip_and_adamw(t->model, &adamw, guard_max_loss(&t->guard));
     llama3_end_step(t->model);
@@ -101,9 +102,10 @@ int finish_run(Trainer *t, Error *err) {
 static int train(Trainer *t, Error *err) {
     int code = observe_what_was_due(t, err); // evaluations that a signal to stop left out
     while (!code && !run_done(&t->run, t->state.step)) {
-        code = read_batches(t, err);           // while the device computes the step before
-        if (code || t->run.stop_signal) break; // a signal reached one of many ranks: none begins the step
-        code = train_step(t, err);             // forward, loss, backward, learning rate, clipping, AdamW
+        code = stages_follow(t, err);           // --recipe: the run becomes the next stage's
+        if (!code) code = read_batches(t, err); // while the device computes the step before
+        if (code || t->run.stop_signal) break;  // a signal reached one of many ranks: none begins the step
+        code = train_step(t, err);              // forward, loss, backward, learning rate, clipping, AdamW
         if (!code && observe_at_once(t)) code = observe_step(t, err); // validation loss, sample, checkpoint
     }
     code = observe_pending(t, code, err);

@@ -31,8 +31,8 @@ static int check_required(const Options *options, Error *err) {
     if (code) return code;
     if (!options->train_data && !options->recipe) return fail_input(err, "--train-data GLOB is missing, see --help");
     if (!options->output && !options->dry_run) return fail_input(err, "--output DIR is missing, see --help");
-    if (!options->val_data && (options_given(options, "eval-every") || options_given(options, "eval-batches")) &&
-        options->eval_every)
+    if (!options->val_data && !options->recipe && options->eval_every &&
+        (options_given(options, "eval-every") || options_given(options, "eval-batches")))
         return fail_input(err, "--eval-every needs --val-data GLOB, which is missing");
     if (options->eval_tasks_every && !options->eval_tasks)
         return fail_input(err, "--eval-tasks-every needs --eval-tasks GLOB, which is missing");
@@ -133,6 +133,7 @@ static int check_average(const Options *options, Error *err) {
 }
 
 static int check_sample(Options *options, Error *err) {
+    if (options->recipe) return 0; // setup knows the shortest stage
     if (!options_given(options, "sample-tokens") && options->sample_tokens > options->seq_len)
         options->sample_tokens = options->seq_len;
     if (options->sample_tokens <= options->seq_len) return 0;

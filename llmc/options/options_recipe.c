@@ -1,5 +1,6 @@
 // What --recipe asks of other options.
 #include <stddef.h>
+#include <string.h>
 
 #include "model/run_shape.h"
 #include "options/options_check.h"
@@ -26,6 +27,12 @@ static const char *const set_by_recipe[] = {
     "eval-every",
     "eval-tasks-every",
 };
+
+bool options_set_by_recipe(const OptionSpec *spec) {
+    for (size_t i = 0; i < sizeof set_by_recipe / sizeof *set_by_recipe; i++)
+        if (strcmp(spec->name, set_by_recipe[i]) == 0) return true;
+    return false;
+}
 
 static int fail_beside(const Options *options, const char *option, const char *expected, Error *err) {
     char value[64];

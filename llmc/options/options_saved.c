@@ -107,6 +107,7 @@ void options_compare(const Options *was, const Options *is, bool other_ranks, Op
     for (int i = 0; i < options_rows; i++) {
         const OptionSpec *spec = &options_table[i];
         if (spec->effect != EFFECT_RESULT || (other_ranks && divides_a_step(spec))) continue;
+        if (is->recipe && options_set_by_recipe(spec)) continue; // recipes are compared for themselves
         options_print_value(before, sizeof before, spec, was);
         options_print_value(now, sizeof now, spec, is);
         if (differs(spec, was, is, before, now)) report(context, spec->name, before, now);

@@ -41,6 +41,9 @@ extern const int options_rows;
 
 const OptionSpec *options_find(const char *name); // NULL: no such option
 const OptionSpec *options_find_letter(int letter);
+// Whether a recipe's stages say it: then it has the running stage's value.
+bool options_set_by_recipe(const OptionSpec *spec);
+
 bool options_given(const Options *options, const char *name);
 
 void *options_field(Options *options, const OptionSpec *spec);

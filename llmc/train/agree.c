@@ -30,16 +30,28 @@ int agree_on_options(const Team *team, const Options *options, Error *err) {
     return code;
 }
 
-int agree_on_data(const Run *run, const TrainData *data, int64_t at_step, Error *err) {
+static void add_recipe(TeamFields *fields, const Recipe *recipe) {
+    uint8_t digest[SHA256_BYTES];
+    char text[2 * SHA256_BYTES + 1];
+    Sha256 sha;
+    sha256_begin(&sha);
+    sha256_add(&sha, recipe->text, strlen(recipe->text));
+    sha256_end(&sha, digest);
+    text_hex(text, digest, SHA256_BYTES);
+    team_add(fields, "--recipe: SHA-256", text);
+}
+
+int agree_on_data(const Run *run, const TrainData *data, const TrainState *state, Error *err) {
     char fingerprint[TEXT_FINGERPRINT_SIZE], sha[2 * SHA256_BYTES + 1], step[24];
     TeamFields fields = {.count = 0};
-    text_fingerprint(fingerprint, loader_fingerprint(data->train));
+    if (state->place.recipe) add_recipe(&fields, state->place.recipe);
+    text_fingerprint(fingerprint, train_data_fingerprint(data));
     team_add(&fields, "--train-data: fingerprint", fingerprint);
-    text_fingerprint(fingerprint, data->val ? loader_fingerprint(data->val) : 0);
+    text_fingerprint(fingerprint, train_data_val_fingerprint(data));
     team_add(&fields, "--val-data: fingerprint", fingerprint);
     text_hex(sha, tokenizer_sha256(data->tokenizer), SHA256_BYTES);
     team_add(&fields, "tokenizer: SHA-256", sha);
-    snprintf(step, sizeof step, "%lld", (long long)at_step);
+    snprintf(step, sizeof step, "%lld", (long long)state->step);
     team_add(&fields, "--resume: the checkpoint's step", step);
     int code = team_compare_config(&run->team, &run->config, err);
     return code ? code : team_compare(&run->team, &fields, err);

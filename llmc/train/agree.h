@@ -19,8 +19,8 @@ int agree_on_options(const Team *team, const Options *options, Error *err);
 // Gives the checkpoint that rank 0 chose to all ranks. Errors: 2, 1, each rank for itself.
 int agree_on_resume(const Team *team, Resume *resume, Error *err);
 
-// Refuses (2) data, tokenizers, configurations and checkpoints that are not the same on all ranks.
-int agree_on_data(const Run *run, const TrainData *data, int64_t step, Error *err);
+// Refuses (2) recipes, data, tokenizers, configurations and checkpoints that are not the same on all ranks.
+int agree_on_data(const Run *run, const TrainData *data, const TrainState *state, Error *err);
 
 // Refuses (1) weights that are not the same on all ranks, naming rank and tensor. checksums: [2][tensors], overwritten. when:
 // begins the message.

@@ -53,14 +53,16 @@ bool evaluate_coverage(char *text, size_t capacity, const Loader *loader, int B,
     return covered >= all;
 }
 
+void evaluated_add(Evaluated *to, const Evaluated *more) {
+    for (int s = 0; s < PREFERENCE_SUMS; s++) to->sums[s] += more->sums[s];
+    to->targets += more->targets;
+}
+
 // The shares are added in the order of the ranks, so that all ranks get the same sums.
 static Evaluated add_up(const Team *team, Evaluated mine) {
     Evaluated *all = team->scratch, whole = {0};
     comm_host_gather(team->comm, all, &mine, sizeof mine);
-    for (int i = 0; i < team->size; i++) {
-        for (int s = 0; s < PREFERENCE_SUMS; s++) whole.sums[s] += all[i].sums[s];
-        whole.targets += all[i].targets;
-    }
+    for (int i = 0; i < team->size; i++) evaluated_add(&whole, &all[i]);
     return whole;
 }
 

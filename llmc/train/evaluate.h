@@ -29,6 +29,8 @@ int evaluate(Llama3 *m, Loader *loader, const float *ref_logprobs, const Team *t
 // text = how much of the set evaluate() covers: "all 19 windows" or "16 of 19 windows". Returns whether it covers all.
 bool evaluate_coverage(char *text, size_t capacity, const Loader *loader, int B, int64_t batches);
 
+void evaluated_add(Evaluated *to, const Evaluated *more); // +=
+
 double evaluated_loss(const Evaluated *result); // the mean; NAN: there was no target
 
 #ifdef __cplusplus

@@ -223,7 +223,7 @@ static int open_packs(Loader **loader, const Run *run, const TrainData *data, Lo
 int ref_logprobs_prepare(RefLogprobs *ref, Run *run, RunIdentity *identity, const TrainData *data,
                          const LoaderSpec *spec, Llama3 *model, Error *err) {
     RefSet train = {.what = "training", .shard = data->train_shard};
-    RefSet val = {.what = "validation", .shard = data->val_shard, .loader = data->val};
+    RefSet val = {.what = "validation", .shard = data->val_shard, .loader = data->num_val ? data->val->loader : NULL};
     watchdog_phase("reference log-probabilities");
     const bool resumed = identity->reference_model != 0;
     const char *target = strncmp(identity->device, "CPU", 3) == 0 ? "cpu" : "cuda";
@@ -233,7 +233,7 @@ int ref_logprobs_prepare(RefLogprobs *ref, Run *run, RunIdentity *identity, cons
     train.key.seed = spec->seed; // validation's packs are the same whatever the run's seed
     if (!code) code = team_agree(&run->team, open_packs(&train.loader, run, data, *spec, err), err);
     if (!code) code = prepare_set(&ref->train, &train, resumed ? NULL : model, run, err);
-    if (!code && data->val) code = prepare_set(&ref->val, &val, resumed ? NULL : model, run, err);
+    if (!code && data->num_val) code = prepare_set(&ref->val, &val, resumed ? NULL : model, run, err);
     loader_close(train.loader);
     return code;
 }

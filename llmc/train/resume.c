@@ -232,13 +232,22 @@ static void add_text(Changes *changes, const char *what, const char *was, const 
     if (strcmp(was, is) != 0) add_change(changes, "%s %.16s (was %.16s)", what, is, was);
 }
 
-static void find_changes(Changes *changes, const Resume *resume, const Options *options, const RunIdentity *identity) {
+static void add_recipe(Changes *changes, const Resume *resume, const Recipe *recipe, bool other_ranks) {
+    char text[600];
+    if (recipe && recipe_compare(json_get(resume->state, "recipe"), recipe, other_ranks, text, sizeof text))
+        add_change(changes, "%s: %s", recipe->path, text);
+}
+
+static void find_changes(Changes *changes, const Resume *resume, const Options *options, const RunIdentity *identity,
+                         const Recipe *recipe) {
     char fingerprint[TEXT_FINGERPRINT_SIZE], sha[2 * SHA256_BYTES + 1];
     text_fingerprint(fingerprint, identity->train_data);
     text_hex(sha, identity->tokenizer_sha256, SHA256_BYTES);
     const bool other_ranks = resume_step_before(resume).ranks != identity->ranks;
     options_compare(&resume->options, options, other_ranks, add_option, changes);
-    add_text(changes, "--train-data: fingerprint", resume_text(resume, "train_data"), fingerprint);
+    add_recipe(changes, resume, recipe, other_ranks);
+    add_text(changes, recipe ? "sources: fingerprint" : "--train-data: fingerprint", resume_text(resume, "train_data"),
+             fingerprint);
     add_text(changes, "tokenizer: SHA-256", resume_text(resume, "tokenizer_sha256"), sha);
     add_text(changes, "precision", resume_text(resume, "precision"), version_precision());
 }
@@ -251,9 +260,10 @@ int resume_check_config(const Resume *resume, const char *path, const LlamaConfi
                       theirs);
 }
 
-int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, Error *err) {
+int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, const Recipe *recipe,
+                 Error *err) {
     Changes changes = {.length = 0};
-    find_changes(&changes, resume, options, identity);
+    find_changes(&changes, resume, options, identity, recipe);
     if (changes.length == 0) return 0;
     if (!options->accept_changes)
         return fail_input(err, "--resume: other than in %.150s: %s; --accept-changes goes on nevertheless",

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "model/config.h"
 #include "options/options.h"
+#include "recipe/recipe.h"
 #include "recipe/spike.h"
 
 #ifdef __cplusplus
@@ -56,9 +57,10 @@ typedef struct {
 int resume_check_config(const Resume *resume, const char *path, const LlamaConfig *given, const LlamaConfig *kept,
                         Error *err);
 
-// Refuses (2), in one line that names all of them, changed options, data, tokenizer and precision; with --accept-changes
-// they are printed instead.
-int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, Error *err);
+// Refuses (2), in one line that names all of them, changed options, data, tokenizer, precision and members of the recipe (NULL:
+// none); with --accept-changes they are printed instead.
+int resume_check(const Resume *resume, const Options *options, const RunIdentity *identity, const Recipe *recipe,
+                 Error *err);
 
 // Prints from where the run goes on, and which changes of ranks or machine may change the rounding. Nothing for a new run.
 void resume_print(const Resume *resume, const Options *options, const RunIdentity *identity);

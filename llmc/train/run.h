@@ -27,6 +27,7 @@ typedef struct {
     Log log;           // log.jsonl, rank 0's
     Progress progress; // the progress line and what is printed above it
     bool watched;      // the watchdog was started
+    int64_t stage_end; // the steps after which the running stage ends; without --recipe the run
     int stop_signal;   // of many ranks: the signal on which they agreed to stop; 0: none
 } Run;
 

@@ -52,7 +52,7 @@ static int describe(const Saver *s, Described *d, Error *err) {
                                      .tokenizer_folder = o->output,
                                      .keep_last = (int)o->keep_last,
                                      .keep_every = o->keep_every,
-                                     .average = o->average_from > 0,
+                                     .average = llama3_shape(s->model)->average,
                                      .averaged = s->state->average_samples > 0,
                                      .whole_step = s->saved_step ? s->saved_step : s->first_step};
     return 0;

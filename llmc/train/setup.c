@@ -17,6 +17,7 @@
 #include "train/agree.h"
 #include "train/base_model.h"
 #include "train/run_folder.h"
+#include "train/stages.h"
 #include "train/summary.h"
 
 // ---- the machine
@@ -47,10 +48,12 @@ static int open_folder(Trainer *t, Error *err) {
 }
 
 // The run's length with these data; a resumed run keeps its schedule.
-static int settle_length(Options *o, const TrainData *data, const Resume *resume, int ranks, Error *err) {
+static int settle_length(Run *run, const TrainData *data, const Resume *resume, Error *err) {
     const int64_t kept = resume->folder[0] ? resume->options.schedule_steps : 0;
-    int code = options_settle_length(o, loader_num_windows(data->train), ranks, err);
-    return code ? code : options_settle_schedule(o, kept, err);
+    if (run->options.recipe) return 0;
+    int code = options_settle_length(&run->options, loader_num_windows(data->train), run->team.size, err);
+    run->stage_end = run->options.steps;
+    return code ? code : options_settle_schedule(&run->options, kept, err);
 }
 
 // The configuration is the checkpoint's, or that of --init-from, or --config's.
@@ -72,9 +75,10 @@ static int read_config(Trainer *t, Error *err) {
 static int open_data(Trainer *t, Error *err) {
     const Run *run = &t->run;
     const LoaderSpec spec = task_loader(&run->options, &run->team);
-    int code = train_data_open(&t->data, &run->options, &spec, t->task.model_folder, run->config.vocab_size, err);
+    int code = train_data_open(&t->data, &run->options, t->state.place.recipe, &spec, t->task.model_folder,
+                               run->config.vocab_size, err);
     if (code) return code;
-    t->state.identity.train_data = loader_fingerprint(t->data.train);
+    t->state.identity.train_data = train_data_fingerprint(&t->data);
     t->state.identity.tokenizer_sha256 = tokenizer_sha256(t->data.tokenizer);
     t->state.identity.ranks = run->team.size;
     return 0;
@@ -88,12 +92,12 @@ static int open_eval_tasks(Trainer *t, Error *err) {
 }
 
 // The data determine the tokens that begin and end a document; with `keep` a model's own end tokens stay beside them.
-static int take_document_ids(LlamaConfig *config, bool keep, const Loader *train, Error *err) {
-    return import_document_ids(config, keep, loader_bos_id(train), loader_eos_id(train), err);
+static int take_document_ids(LlamaConfig *config, bool keep, const TrainData *data, Error *err) {
+    return import_document_ids(config, keep, train_data_bos_id(data), train_data_eos_id(data), err);
 }
 
 static int check_sampling(const Options *options, const TrainData *data, Error *err) {
-    if (loader_bos_id(data->train) == SHARD_NO_ID && options->sample_every)
+    if (train_data_bos_id(data) == SHARD_NO_ID && options->sample_every)
         return fail_input(err, "--sample-every %lld: expected shards with a begin-of-document token, found none in %s",
                           (long long)options->sample_every, data->train_shard);
     return 0;
@@ -111,7 +115,8 @@ static int check_config(const Trainer *t, Error *err) {
     const char *path = t->run.options.config;
     if (!path) return 0;
     int code = llama_config_read(&given, path, err);
-    if (!code) code = take_document_ids(&given, false, t->data.train, err);
+    if (!code) code = take_document_ids(&given, false, &t->data, err);
+    if (!code) stages_configure(&given, &t->state.place);
     return code ? code : resume_check_config(&t->resume, path, &given, &t->run.config, err);
 }
 
@@ -119,7 +124,7 @@ static int check_resume(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     if (!t->resume.folder[0]) return 0;
     int code = check_config(t, err);
-    if (!code) code = resume_check(&t->resume, o, &t->state.identity, err);
+    if (!code) code = resume_check(&t->resume, o, &t->state.identity, t->state.place.recipe, err);
     if (!code) code = task_resume(t->task.kind, &t->state.identity, &t->resume, err);
     return code ? code : train_state_take(&t->state, &t->resume, o, err);
 }
@@ -128,16 +133,18 @@ static int check_resume(Trainer *t, Error *err) {
 static int open_inputs(Trainer *t, Error *err) {
     Options *o = &t->run.options;
     int code = agree_on_resume(&t->run.team, &t->resume, err); // collective
-    if (!code) code = options_settle_step(o, t->run.team.size, resume_step_before(&t->resume), err);
+    if (!code && !o->recipe) code = options_settle_step(o, t->run.team.size, resume_step_before(&t->resume), err);
     if (!code) code = read_config(t, err);
+    if (!code) code = stages_open(t, err);
     if (!code) code = open_data(t, err);
-    if (!code) code = settle_length(o, &t->data, &t->resume, t->run.team.size, err);
+    if (!code) code = settle_length(&t->run, &t->data, &t->resume, err);
     if (!code) code = open_eval_tasks(t, err);
     if (!code) code = task_find_origin(&t->task, o, &t->data, err);
-    if (!code) code = take_document_ids(&t->run.config, t->task.origin != NULL, t->data.train, err);
+    if (!code) code = take_document_ids(&t->run.config, t->task.origin != NULL, &t->data, err);
     if (!code) code = check_sampling(o, &t->data, err);
     if (!code) code = check_graph(o, t->run.team.size, err);
-    return code ? code : check_resume(t, err);
+    if (!code) code = check_resume(t, err);
+    return code ? code : stages_begin(t, err);
 }
 
 // ---- the model
@@ -145,10 +152,16 @@ static int open_inputs(Trainer *t, Error *err) {
 static int create_model(Trainer *t, Error *err) {
     const Options *o = &t->run.options;
     RunShape shape = run_shape(&t->run);
+    RowShape *rows = stages_rows(t, &shape.num_rows);
+    LlamaConfig longest = t->run.config;
+    if (rows) longest.max_position_embeddings = (int)recipe_longest_row(t->state.place.recipe);
+    shape.rows = rows;
+    shape.average = shape.average || stages_average(t->state.place.recipe);
     task_set_loss(&shape, o);
     int code = 0;
     if (o->matmul_algorithms) code = matmul_use_algorithms(o->matmul_algorithms, t->run.team.size == 1, err);
-    if (!code) code = llama3_create(&t->model, &t->run.config, &shape, err);
+    if (!code) code = llama3_create(&t->model, rows ? &longest : &t->run.config, &shape, err);
+    free(rows);
     if (!code) code = guard_open(&t->guard, &t->run, &t->state, t->model, &t->saver, err);
     if (code || !o->sample_every || !team_leads(&t->run.team)) return code;
     return sample_open(&t->sampling, t->model, (int)o->sample_tokens, err);
@@ -208,7 +221,7 @@ static int open_parts(Trainer *t, Error *err) {
     if (!code) code = team_follow(team, open_folder(t, err), err);
     if (!code) code = team_agree(team, start_watching(&t->run, err), err);
     if (!code) code = team_agree(team, open_inputs(t, err), err);
-    if (!code) code = agree_on_data(&t->run, &t->data, t->state.step, err);
+    if (!code) code = agree_on_data(&t->run, &t->data, &t->state, err);
     if (!code) code = run_divide(&t->run, err);
     if (!code) code = team_agree(team, create_model(t, err), err);
     if (!code) code = team_agree(team, saver_open(&t->saver, &t->run, &t->state, t->model, err), err);
@@ -231,8 +244,8 @@ int train_setup(Trainer **out, const Options *options, const Team *team, Error *
     t->schedule = (Schedule){o->lr, o->warmup_steps, o->schedule_steps, o->final_lr_fraction, (int)o->schedule};
     find_device(&t->state.identity, &t->pace.peak_flops);
     if (o->peak_tflops > 0) t->pace.peak_flops = 1e12 * o->peak_tflops;
-    t->pace.flops_per_token = flops_per_token(&t->run.config, llama3_parameters(t->model), (int)o->seq_len);
-    summary_print(&t->run, &t->state.identity, &t->resume, &t->data, t->task.kind, t->model, &t->sampling);
+    stages_pace(t);
+    summary_print(t);
     *out = t;
     return 0;
 }
@@ -256,6 +269,7 @@ void train_close(Trainer *t) {
     evaltasks_close(t->eval_tasks);
     train_data_close(&t->data);
     task_close(&t->task);
+    stage_place_free(&t->state.place);
     resume_free(&t->resume);
     stop_watching(&t->run);
     run_dir_close(&t->run.dir);

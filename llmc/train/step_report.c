@@ -39,9 +39,13 @@ static void note_communication(Pace *pace, LogRanks *c, const Team *team) {
 static void show(Pace *pace, const StepReport *report, const Run *run, int64_t steps_done) {
     ProgressState *s = &pace->shown;
     const double time = clock_seconds();
-    const int64_t here = steps_done - pace->first_step, left = run->options.steps - steps_done;
+    const int64_t here = steps_done - pace->first_step;
+    const double step_work = pace->flops_per_token * (double)run->options.tokens_per_step;
+    const double left = step_work * (double)(run->stage_end - steps_done) + pace->later_work;
     if (here == 1) pace->after_first_step = time;
+    if (here > 1) pace->work += step_work;
     s->step = steps_done;
+    s->steps = run->options.steps;
     s->loss = report->loss;
     s->lr = report->lr;
     s->grad_norm = report->grad_norm;
@@ -52,7 +56,7 @@ static void show(Pace *pace, const StepReport *report, const Run *run, int64_t s
     if (pace->peak_flops > 0)
         s->share_of_peak = s->tokens_per_second * pace->flops_per_token / (pace->peak_flops * run->team.size);
     // estimated without the first step, which also warms caches up; evaluations are included
-    s->seconds_left = here > 1 && left ? (time - pace->after_first_step) / (double)(here - 1) * (double)left : NAN;
+    s->seconds_left = pace->work > 0 && left > 0 ? (time - pace->after_first_step) / pace->work * left : NAN;
 }
 
 void pace_end_step(Pace *pace, StepReport *report, Run *run, int64_t steps_done) {

@@ -28,7 +28,8 @@ typedef struct {
     double seconds;                             // that these steps took
     LogRanks communicated;                      // in all of these steps
     double flops_per_token, peak_flops;         // 0: not known
-    ProgressState shown;                        // what the progress line shows
+    double work, later_work;         // FLOPs: of the steps that ended here but the first, of the stages to come
+    ProgressState shown;             // what the progress line shows
     int64_t trace_first, trace_last; // the steps that --trace records, counted from this process's first as 1
     bool traced;                     // the timeline is written
 } Pace;

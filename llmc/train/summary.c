@@ -5,6 +5,7 @@
 #include "base/version.h"
 #include "kernels/attention_cudnn.h"
 #include "train/evaluate.h"
+#include "train/stage_change.h"
 
 enum { SUMMARY_INDENT = 10 }; // of the text after a line's name
 
@@ -26,9 +27,10 @@ static void print_attention(const Options *o) {
 }
 
 // Prints how much of the validation data is evaluated, unless it is all.
-static void print_coverage(const Options *o, const Loader *val) {
+static void print_coverage(const Options *o, const TrainData *data) {
     char text[64];
-    if (!val || !o->eval_every || evaluate_coverage(text, sizeof text, val, (int)o->batch_size, o->eval_batches))
+    if (!data->num_val || !o->eval_every ||
+        evaluate_coverage(text, sizeof text, data->val->loader, (int)o->batch_size, o->eval_batches))
         return;
     progress_line(stdout, SUMMARY_INDENT, "validation on %s, always the same (--eval-batches %lld)", text,
                   (long long)o->eval_batches);
@@ -49,7 +51,7 @@ static void print_documents(const TrainData *data, const Options *o) {
     progress_count(tokens, sizeof tokens, (double)loader_num_tokens(data->train));
     progress_line(stdout, SUMMARY_INDENT, "data      %s tokens in %d shard%s, %llu windows of %lld", tokens, files,
                   files == 1 ? "" : "s", (unsigned long long)loader_num_windows(data->train), (long long)o->seq_len);
-    print_coverage(o, data->val);
+    print_coverage(o, data);
     if (!data->tokenizer)
         progress_line(
             stdout, SUMMARY_INDENT,
@@ -66,8 +68,36 @@ static void print_rows(const TrainData *data, const Options *o, const char *rows
                   rows, rows_name, tokens, files, files == 1 ? "" : "s",
                   (unsigned long long)loader_num_windows(data->train), T, 100 * loader_fill(data->train));
     train_data_print_skipped(data->train, "--train-data", T);
-    if (data->val) train_data_print_skipped(data->val, "--val-data", T);
-    print_coverage(o, data->val);
+    if (data->num_val) train_data_print_skipped(data->val->loader, "--val-data", T);
+    print_coverage(o, data);
+}
+
+static void print_source(const TrainData *data, const RecipeSource *source, int index) {
+    char tokens[16], limit[48] = "";
+    int files;
+    mixture_files(data->mixture, index, &files);
+    progress_count(tokens, sizeof tokens, (double)mixture_tokens(data->mixture, index));
+    if (source->max_epochs > 0) snprintf(limit, sizeof limit, ", read at most %g times", source->max_epochs);
+    progress_line(stdout, SUMMARY_INDENT, "source    %s: %s tokens in %d shard%s%s", source->name, tokens, files,
+                  files == 1 ? "" : "s", limit);
+}
+
+static void print_recipe(const Run *run, const StagePlace *place, const TrainData *data) {
+    const Recipe *recipe = place->recipe;
+    char text[512], tokens[16];
+    for (int i = 0; i < recipe->num_sources; i++) print_source(data, &recipe->sources[i], i);
+    progress_count(tokens, sizeof tokens, (double)recipe->total_tokens);
+    progress_line(stdout, SUMMARY_INDENT, "recipe    %s, %s: %d stages, %lld steps, %s tokens", run->options.recipe,
+                  recipe->name, recipe->num_stages, (long long)run->options.steps, tokens);
+    for (int i = 0; i < recipe->num_stages; i++) {
+        stage_describe_change(text, sizeof text, recipe, i);
+        progress_line(stdout, SUMMARY_INDENT, "%s   %2d %s", i == place->stage ? "stage" : "     ", i + 1, text);
+    }
+    const Options *o = &run->options;
+    progress_count(tokens, sizeof tokens, (double)o->tokens_per_step);
+    progress_line(stdout, SUMMARY_INDENT, "step      %s tokens: %lld x %lld rows of %lld on each of %d rank%s", tokens,
+                  (long long)o->grad_accum, (long long)o->batch_size, (long long)o->seq_len, run->team.size,
+                  run->team.size > 1 ? "s" : "");
 }
 
 static void print_data(const TrainData *data, const Options *o, const TaskKind *kind) {
@@ -103,19 +133,23 @@ static void print_length(const Run *run, const Loader *train) {
                   (long long)o->seq_len, among, epochs);
 }
 
-void summary_print(const Run *run, const RunIdentity *identity, const Resume *resume, const TrainData *data,
-                   const TaskKind *kind, const Llama3 *model, const Sampling *sampling) {
+void summary_print(const Trainer *t) {
+    const Run *run = &t->run;
     progress_line(stdout, SUMMARY_INDENT, "version   %s, %s", LLMC_VERSION, version_precision());
-    progress_line(stdout, SUMMARY_INDENT, "device    %s", identity->device);
-    print_model(&run->config, llama3_parameters(model));
-    print_data(data, &run->options, kind);
-    print_length(run, data->train);
+    progress_line(stdout, SUMMARY_INDENT, "device    %s", t->state.identity.device);
+    print_model(&run->config, llama3_parameters(t->model));
+    if (t->state.place.recipe) {
+        print_recipe(run, &t->state.place, &t->data);
+    } else {
+        print_data(&t->data, &run->options, t->task.kind);
+        print_length(run, t->data.train);
+    }
     print_ranks(run);
     print_attention(&run->options);
-    resume_print(resume, &run->options, identity);
-    if (sampling->decoder)
-        decoder_print_memory(sampling->decoder, stdout);
+    resume_print(&t->resume, &run->options, &t->state.identity);
+    if (t->sampling.decoder)
+        decoder_print_memory(t->sampling.decoder, stdout);
     else
-        memory_print(llama3_memory(model), stdout);
+        memory_print(llama3_memory(t->model), stdout);
     fflush(stdout);
 }

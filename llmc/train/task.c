@@ -68,7 +68,8 @@ static int copy_chat_files(Run *run, const TrainData *data, Error *err) {
 
 static bool occurs(const void *train_data, int id) {
     const TrainData *data = train_data;
-    return loader_has_token(data->train, (uint32_t)id) || (data->val && loader_has_token(data->val, (uint32_t)id));
+    return loader_has_token(data->train, (uint32_t)id) ||
+           (data->num_val && loader_has_token(data->val->loader, (uint32_t)id));
 }
 
 // A reward model's files also name the token that it pads with.

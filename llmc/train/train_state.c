@@ -8,7 +8,7 @@
 #include "run/log.h"
 
 int train_state_observations(const Options *o) {
-    return (o->val_data && o->eval_every ? LOG_EVALUATION : 0) | (o->eval_tasks ? LOG_TASK : 0) |
+    return ((o->val_data || o->recipe) && o->eval_every ? LOG_EVALUATION : 0) | (o->eval_tasks ? LOG_TASK : 0) |
            (o->sample_every ? LOG_SAMPLE : 0);
 }
 
@@ -54,6 +54,7 @@ char *train_state_text(const TrainState *state, const Options *options) {
     cJSON_AddNumberToObject(root, "tokens", (double)state->tokens);
     if (options->average_from) cJSON_AddNumberToObject(root, "average_samples", (double)state->average_samples);
     if (state->due) cJSON_AddNumberToObject(root, "owed", state->due); // the file format's name for it
+    if (state->place.recipe) stage_place_add(root, &state->place);
     add_spikes(root, &state->spikes);
     add_identity(root, &state->identity, options);
     char *text = json_print(root, true);

@@ -8,6 +8,7 @@
 #include "options/options.h"
 #include "recipe/spike.h"
 #include "train/resume.h"
+#include "train/stage_place.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,6 +22,7 @@ typedef struct {
     int64_t average_samples; // in the average of the weights; 0: none yet
     int due;                 // LogKinds that were due after this step but prevented by a signal to stop
     SpikeStats spikes;
+    StagePlace place; // of a run with a recipe
     RunIdentity identity;
 } TrainState;
 

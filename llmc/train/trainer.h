@@ -29,8 +29,9 @@ typedef struct {
     Pace pace;
     Guard guard;
     Saver saver;
-    Sampling sampling;     // rank 0's
-    EvalTasks *eval_tasks; // rank 0's; NULL without --eval-tasks
+    Sampling sampling;       // rank 0's
+    EvalTasks *eval_tasks;   // rank 0's; NULL without --eval-tasks
+    uint64_t conditions_met; // bit i: the stage's condition i, by the evaluations of the last step that had any
 } Trainer;
 
 #endif
