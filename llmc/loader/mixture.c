@@ -28,7 +28,7 @@ struct Mixture {
     SourceSet set;
     Source *sources; // [count]
     int count, block, T;
-    bool document_mask;
+    bool document_mask, usable; // usable: no span failed to begin
     int64_t rows;
     SourceShare *shares;      // [count]
     ShareWalk fetched, asked; // for mixture_fetch; for mixture_position, so that it may be asked about any row
@@ -72,6 +72,7 @@ int mixture_open(Mixture **out, const MixtureSource *sources, int count, int blo
     if (vocab_size < 1) return fail_input(err, "mixture: vocab_size is %d, expected at least 1", vocab_size);
     Mixture *m = calloc(1, sizeof *m);
     if (!m) return fail_fault(err, "mixture: no memory");
+    m->usable = true;
     m->count = count;
     m->block = block;
     int code = source_set_open(&m->set, sources, count, vocab_size, tokenizer_sha256, err);
@@ -261,18 +262,21 @@ static MixtureCursor cursor_of(const Mixture *m, int source) {
 int mixture_begin(Mixture *m, const MixtureSpan *span, const MixtureCursor *at, Error *err) {
     int code = check_span(m, span, err);
     if (code) return code;
+    assert(at || m->usable);
     if (!at && m->T) share_walk_to(&m->asked, m->rows);
     for (int i = 0; i < m->count; i++) {
-        Source *s = &m->sources[i];
         const MixtureCursor none = {0};
-        s->start = at ? at[i] : m->T ? cursor_of(m, i) : none;
+        m->sources[i].start = at ? at[i] : m->T ? cursor_of(m, i) : none;
     }
+    m->usable = false;
     m->T = span->T;
     m->rows = span->rows;
     m->document_mask = span->document_mask;
     code = set_shares(m, span, err);
     if (!code) code = open_ranges(m, err);
-    return code ? code : count_rows(m, err);
+    if (!code) code = count_rows(m, err);
+    m->usable = !code;
+    return code;
 }
 
 // ---- Fetching, and how far it got
@@ -291,7 +295,7 @@ static int fill_row(Mixture *m, int row, Batch *out, Error *err) {
 }
 
 int mixture_fetch(Mixture *m, int64_t first_row, int B, Batch *out, Error *err) {
-    assert(first_row >= 0 && B >= 1 && B < INT_MAX / m->T && first_row <= m->rows - B);
+    assert(m->usable && first_row >= 0 && B >= 1 && B < INT_MAX / m->T && first_row <= m->rows - B);
     share_walk_to(&m->fetched, first_row);
     out->num_targets = out->num_answers = out->num_groups = 0;
     for (int row = 0; row < B; row++) {

@@ -62,7 +62,7 @@ void mixture_close(Mixture *mixture); // NULL is allowed
 // same, else passed over. Counts the span's rows by source, a few nanoseconds each. Keeps nothing of `span`. To check a
 // whole run before its first step, begin its spans one after the other, and then the first one again.
 // Errors: 2 (a source has no window of T positions; no BOS id for the document mask; all sources are used up before the span ends:
-// their tokens, and those needed), 1 (memory).
+// their tokens, and those needed), 1 (memory). After one another span must be given its cursors.
 int mixture_begin(Mixture *mixture, const MixtureSpan *span, const MixtureCursor *at, Error *err);
 
 // Overwrites (=) the batch's arrays and counts with rows [first_row, first_row + B) of the span, which it must have.

@@ -140,22 +140,6 @@ def test_permutation_looks_random(tmp_path):
     assert chi < 225 + 6 * 21.3, chi
 
 
-def reference(windows, document_mask):
-    """tokens, targets, doc_start, order of a batch, by definition."""
-    tokens, targets = windows[:, :-1], windows[:, 1:].copy()
-    doc_start = np.zeros_like(tokens)
-    if document_mask:
-        targets[targets == BOS] = -1
-        begins = np.where(tokens == BOS, np.arange(tokens.shape[1]), 0)
-        doc_start = np.maximum.accumulate(begins, axis=1)
-    return dict(
-        tokens=tokens,
-        targets=targets,
-        doc_start=doc_start,
-        order=np.argsort(tokens.ravel(), kind="stable").reshape(tokens.shape),
-    )
-
-
 @pytest.mark.parametrize("document_mask", [False, True])
 @pytest.mark.parametrize("B, T, bits", [(1, 1, 16), (3, 7, 32), (5, 64, 16), (2, 257, 32)])
 def test_batch_against_numpy(tmp_path, B, T, bits, document_mask):
@@ -165,7 +149,7 @@ def test_batch_against_numpy(tmp_path, B, T, bits, document_mask):
         assert library.loader_num_tokens(loader) == 16 * T + 4 and library.loader_num_shards(loader) == 3
         for step in range(8):
             arrays, num_targets = fetch(loader, spec, step)
-            wanted = reference(windows[np.arange(step * B, step * B + B) % len(windows)], document_mask)
+            wanted = loaders.reference(windows[np.arange(step * B, step * B + B) % len(windows)], document_mask, BOS)
             for name, array in arrays.items():
                 assert (array == wanted[name]).all(), name
             assert num_targets == (wanted["targets"] != -1).sum()
