@@ -78,11 +78,11 @@ def test_a_text_may_be_as_long_as_the_longest_row(lib):
 # ---- memory
 
 
-def plan(lib, shape, rows=(), **options):
+def plan(lib, shape, rows=(), fields=FIELDS):
     memory, err = MemoryPlan(), models.Error()
     rows = (models.RowShape * len(rows))(*rows)
-    run = models.RunShape(B=shape[0], T=shape[1], micro_batches=shape[2], training=True, rows=rows, num_rows=len(rows), **options)
-    code = lib.llama3_plan_memory(ctypes.byref(memory), ctypes.byref(c_config(FIELDS)), ctypes.byref(run), ctypes.byref(err))
+    run = models.RunShape(B=shape[0], T=shape[1], micro_batches=shape[2], training=True, rows=rows, num_rows=len(rows))
+    code = lib.llama3_plan_memory(ctypes.byref(memory), ctypes.byref(c_config(fields)), ctypes.byref(run), ctypes.byref(err))
     return [arena.bytes for arena in memory.arenas] if code == 0 else (code, err.message.decode())
 
 
@@ -92,6 +92,12 @@ def test_memory_is_planned_for_the_most_of_each(lib):
     assert plan(lib, (4, 64, 2), [(1, 32, 1)]) == plan(lib, (4, 64, 2))
     both, long, wide = (plan(lib, *shapes) for shapes in (((1, 256, 1), [(8, 40, 1)]), ((1, 256, 1),), ((8, 40, 1),)))
     assert all(b >= max(l, w) for b, l, w in zip(both, long, wide)) and sum(both) < sum(long) + sum(wide)
+
+
+def test_attention_s_scratch_is_that_of_the_shape_with_most_tiles(lib):
+    """Rows of one token take a tile each, and the MLP, whose memory it shares, is small."""
+    fields = FIELDS | dict(intermediate_size=16)
+    assert plan(lib, (1, 64, 1), [(64, 1, 1)], fields) >= plan(lib, (64, 1, 1), fields=fields) > plan(lib, (1, 64, 1), fields=fields)
 
 
 @pytest.mark.parametrize("rows, words", [((0, 8, 1), "0 rows of 8"), ((1, 8, 0), "0 micro-batches"), ((1, 257, 1), "257 is longer"),
