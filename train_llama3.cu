@@ -15,6 +15,7 @@
 #include "ranks/watchdog.h"
 #include "run/process.h"
 #include "train/agree.h"
+#include "train/dry_run.h"
 #include "train/eval_only.h"
 #include "train/observe.h"
 #include "train/setup.h"
@@ -115,6 +116,7 @@ static int train(Trainer *t, Error *err) {
 static int run(const Options *options, const Team *team, Error *err) {
     Trainer *t = NULL;
     if (options->eval_only) return eval_only(options, team, err);
+    if (options->dry_run) return dry_run(options, team, err);
     int code = train_setup(&t, options, team, err); // output folder, checkpoint, configuration, data, model
     if (!code && !train_was_done(t)) {
         code = train_load(t, err); // weights: drawn, or read from --init-from or the checkpoint to resume

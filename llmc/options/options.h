@@ -19,6 +19,7 @@ typedef struct {
     const char *config, *init_from, *train_data, *val_data, *tokenizer, *output;
     const char *recipe; // of stages: recipe/recipe.h
     bool dry_run;
+    int64_t ranks;          // of a dry run; 0: the team's
     const char *train_only; // patterns
     int64_t lora_rank;      // 0: no adapters
     double lora_alpha;

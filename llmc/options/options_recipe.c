@@ -42,6 +42,8 @@ static int fail_beside(const Options *options, const char *option, const char *e
 
 int options_check_recipe(const Options *options, Error *err) {
     if (options->dry_run && !options->recipe) return fail_input(err, "--dry-run needs --recipe FILE, which is missing");
+    if (options->ranks && !options->dry_run)
+        return fail_input(err, "--ranks %lld needs --dry-run, which is missing", (long long)options->ranks);
     if (!options->recipe) return 0;
     for (size_t i = 0; i < sizeof set_by_recipe / sizeof *set_by_recipe; i++)
         if (options_given(options, set_by_recipe[i]))

@@ -40,6 +40,9 @@ const OptionSpec options_table[] = {
     FLAG(dry_run, "dry-run", NONE,
          "with --recipe: print what each stage does, how much memory and data it takes, and exit; no data are needed, "
          "and without --config nothing is said of memory and time"),
+    OPTION(ranks, "ranks", 0, NONE, TYPE_INTEGER, .value = "N", .initial = "0", .min = 0, .max = 1 << 20,
+           .initial_note = "those that it is started on",
+           .help = "for --dry-run: what the recipe takes on so many ranks"),
 
     HEADING("Data:"),
     TEXT(train_data, "train-data", 'i', CONTENT, "GLOB",

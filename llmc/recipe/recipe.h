@@ -105,8 +105,8 @@ int recipe_open(Recipe **out, const char *path, Error *err);
 void recipe_close(Recipe *recipe); // NULL is allowed
 
 // Settles lengths, beginnings and grad_accum of all stages for so many ranks, and checks that each one's tokens_per_step
-// divides among them and that its rows are not longer than the model's max_position_embeddings (0: not known, not checked)
-// or, under the stage's own scaling of RoPE, its factor times its original length. Errors: 2.
+// divides among them, that its rows are not longer than the model's max_position_embeddings (0: not known, not checked)
+// unless it scales RoPE, and that recipe_block is an int. Errors: 2.
 int recipe_settle(Recipe *recipe, int ranks, int max_position_embeddings, Error *err);
 
 // The learning rate of an update after recipe_settle: the stage's number, the update's within the stage and the run, and the
@@ -119,8 +119,7 @@ void recipe_shares(const Recipe *recipe, int stage, double *weights, double *wei
 
 int64_t recipe_longest_row(const Recipe *recipe);
 
-// The least common multiple of all stages' seq_len, as which the mixture cuts its sources; recipe_settle has checked that it is
-// an int.
+// The least common multiple of all stages' seq_len, as which the mixture cuts its sources.
 int recipe_block(const Recipe *recipe);
 
 // text = where the recipe differs from `was`, an older one's JSON: "stages[1].steps: 1000 -> 2000; ...", cut to capacity. Passed

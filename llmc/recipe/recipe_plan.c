@@ -20,15 +20,14 @@ static int settle_step(const Recipe *recipe, int number, int ranks, Error *err) 
     return recipe_refuse_stage(recipe, number, "tokens_per_step", stage->tokens_per_step, expected, err);
 }
 
-// Scaling of RoPE reaches its factor times the length that it stretches.
+// How far a scaling of RoPE reaches is for the recipe to say; without one it is the model's own length.
 static int check_row(const Recipe *recipe, int number, int max_position_embeddings, Error *err) {
     const Stage *stage = &recipe->stages[number];
     char expected[160];
     const bool scaled = stage->has_rope_scaling && stage->rope_type == ROPE_LLAMA3;
-    const double reach = scaled ? stage->rope_factor * stage->rope_original_max_position : max_position_embeddings;
-    if ((!scaled && max_position_embeddings == 0) || (double)stage->seq_len <= reach) return 0;
-    snprintf(expected, sizeof expected, "at most %.0f, the %s, or a rope_scaling that reaches further", reach,
-             scaled ? "reach of rope_scaling" : "model's max_position_embeddings");
+    if (scaled || max_position_embeddings == 0 || stage->seq_len <= max_position_embeddings) return 0;
+    snprintf(expected, sizeof expected, "at most %d, the model's max_position_embeddings, or a rope_scaling",
+             max_position_embeddings);
     return recipe_refuse_stage(recipe, number, "seq_len", stage->seq_len, expected, err);
 }
 

@@ -6,7 +6,8 @@
 
 // ---- how the ranks divide the model
 
-static int check_shard_group(const Options *o, int ranks, int group, Error *err) {
+int run_check_shard_group(const Options *o, int ranks, Error *err) {
+    const int group = options_shard_group(o, ranks);
     if (o->zero == 0 && o->shard_group > 1)
         return fail_input(err, "--shard-group %lld: expected --zero 1 or 2, --zero 0 divides nothing",
                           (long long)o->shard_group);
@@ -17,7 +18,7 @@ static int check_shard_group(const Options *o, int ranks, int group, Error *err)
 int run_divide(Run *run, Error *err) {
     const Team *team = &run->team;
     const int group = options_shard_group(&run->options, team->size);
-    int code = check_shard_group(&run->options, team->size, group, err);
+    int code = run_check_shard_group(&run->options, team->size, err);
     if (code || !team->comm) return code; // one rank divides nothing
     Parallel *p = &run->parallel;
     *p = (Parallel){.zero = (int)run->options.zero,

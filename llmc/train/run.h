@@ -34,6 +34,9 @@ typedef struct {
 // Forms the groups of ranks of --zero and --shard-group. Collective. Errors: 2, 1.
 int run_divide(Run *run, Error *err);
 
+// Refuses (2) a --shard-group that does not divide so many ranks.
+int run_check_shard_group(const Options *o, int ranks, Error *err);
+
 // What a model is made for by the options, of which seq_len, batch_size and grad_accum are settled; without task_set_loss.
 RunShape run_shape(const Run *run);
 

@@ -18,6 +18,7 @@ OPTIONS = {
     "init-from": ("DIR", None, None, "start"),
     "recipe": ("FILE", None, None, "content"),
     "dry-run": (None, None, None, "none"),
+    "ranks": ("N", "those that it is started on", None, "none"),
     "task": ("pretrain|sft|dpo|reward", "pretrain", None, "result"),
     "skip-long": (None, None, None, "result"),
     "dpo-loss": ("sigmoid|ipo", "sigmoid", None, "result"),
@@ -248,3 +249,8 @@ def test_refused_beside_a_recipe(arguments, words):
 def test_dry_run_needs_a_recipe():
     result = run("--dry-run", "--config", "c.json", "--train-data", "d.bin", "--output", "o")
     assert result.returncode == 2 and "--dry-run needs --recipe FILE, which is missing" in result.stderr
+
+
+def test_ranks_need_a_dry_run():
+    result = run("--recipe", "r.json", "--ranks", "8", "--config", "c.json", "--output", "o")
+    assert result.returncode == 2 and "--ranks 8 needs --dry-run, which is missing" in result.stderr

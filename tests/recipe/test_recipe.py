@@ -97,13 +97,9 @@ def test_rows_longer_than_the_model_allows(tmp_path):
                    "recipe_settle", recipe.pointer, 1, 64)  # fmt: skip
     recipe.settle(positions=128)
     recipe.settle(positions=0)  # not known
-
-
-def test_scaling_reaches_its_factor(tmp_path):
-    scaling = {**SCALING, "factor": 4, "original_max_position_embeddings": 31}
-    recipe = opened(tmp_path, changed((("stages", 1, "rope_scaling"), scaling)))
-    expect_refusal(2, ["stages[1].seq_len", "at most 124, the reach of rope_scaling", "found 128"], "recipe_settle", recipe.pointer, 1, 32)
-    opened(tmp_path, changed((("stages", 1, "rope_scaling"), {**scaling, "factor": 4.13})), positions=32)
+    opened(tmp_path, positions=64)  # scaled
+    not_scaled = opened(tmp_path, changed((("stages", 1, "rope_scaling"), None)))
+    expect_refusal(2, ["stages[1].seq_len"], "recipe_settle", not_scaled.pointer, 1, 64)
 
 
 def test_average_longer_than_its_stage(tmp_path):

@@ -3,11 +3,13 @@
 import copy
 import ctypes
 import json
+import pathlib
 import random
 
 import cstructs
 from hostlib import call, library
 
+RECIPES = pathlib.Path(__file__).resolve().parents[2] / "recipes"
 Recipe, Stage = map(cstructs.read("recipe/recipe.h").get, ("Recipe", "Stage"))
 library.recipe_rate.restype = ctypes.c_double
 library.recipe_rate.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64]
