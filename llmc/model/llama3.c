@@ -69,6 +69,7 @@ static void end_bucket(Llama3 *m, int bucket) {
 // Takes `rows` rows of `length` tokens through block l. again: from the block's input, which was kept, everything that its
 // backward pass needs is computed again.
 static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
+    BlockInputs *inputs = &m->acts.inputs;
     const LlamaConfig *c = &m->config;
     const LayerActivations *a = &m->acts.layers[l];
     const LayerOffsets *w = &m->table.layers[l];
@@ -78,11 +79,13 @@ static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
     const float eps = c->rms_norm_eps;
     floatX *branch_out = m->acts.branch_out;
     // 1. attention norm, together with the residual sum that ends the block before
+    if (l && !again) block_input_wait(inputs, l, m->stream);
     if (l == 0 || again)
         rmsnorm_forward(a->norm1, a->rstd1, a->residual1, m->params + w->attention_norm, N, C, eps, m->stream);
     else
         add_rmsnorm_forward(a->residual1, a->norm1, a->rstd1, m->acts.layers[l - 1].residual2, branch_out,
                             m->params + w->attention_norm, N, C, eps, m->stream);
+    if (!again) block_input_written(inputs, l, (size_t)N * (size_t)C * sizeof(floatX), m->stream);
     // 2. queries, keys and values
     llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
     // 3. rotation by position
@@ -106,6 +109,7 @@ void llama3_run_forward(Llama3 *m, int rows, int length, LayerVisit visit, void 
     const Activations *acts = &m->acts;
     const int N = rows * length, C = m->config.hidden_size, L = m->config.num_hidden_layers;
     param_wait(m->zero, 0);
+    block_input_wait(&m->acts.inputs, 0, m->stream);
     embedding_forward(acts->layers[0].residual1, m->batch.tokens, m->params + m->table.embedding, N, C, m->stream);
     param_wait(m->zero, m->table.norm_bucket);
     for (int l = 0; l < L; l++) {
@@ -309,9 +313,9 @@ static void block_backward(Llama3 *m, int l) {
     // 9 to 6: down projection, SwiGLU, gate and up, FFN norm
     recompute_swiglu(m, a);
     project_backward(m, d->swiglu, d->residual, a->swiglu, l, UNIT_DOWN);
-    swiglu_backward(d->gate_up, d->swiglu, a->gate_up, num_positions(m), m->config.intermediate_size, m->stream);
+    swiglu_backward(a->gate_up, d->swiglu, a->gate_up, num_positions(m), m->config.intermediate_size, m->stream);
     recompute_norm(m, a->norm2, a->rstd2, a->residual2, w->ffn_norm);
-    project_backward(m, d->norm, d->gate_up, a->norm2, l, UNIT_GATE_UP);
+    project_backward(m, d->norm, a->gate_up, a->norm2, l, UNIT_GATE_UP);
     norm_backward(m, w->ffn_norm, a->residual2, a->rstd2, true);
     if (m->table.lowest > 2 * l) return; // nothing is trained further down
     // 5 to 1: output projection, attention, rotation, queries, keys and values, attention norm
@@ -339,14 +343,17 @@ static void embedding_gradient(Llama3 *m) {
 void llama3_backward(Llama3 *m) {
     const Activations *acts = &m->acts;
     const int L = m->config.num_hidden_layers, norms = m->table.norm_bucket, lowest = m->table.lowest;
+    const size_t input_bytes = (size_t)num_positions(m) * (size_t)m->config.hidden_size * sizeof(floatX);
     grad_bucket_begin(m->zero, norms);
     if (lowest <= 2 * L) norm_backward(m, m->table.final_norm, acts->final_residual, acts->final_rstd, false);
     for (int l = L - 1; l >= 0 && lowest <= 2 * l + 1; l--) {
         trace_begin(LANE_COMPUTE, "backward, layer", l, m->stream);
         grad_bucket_begin(m->zero, layer_bucket(l));
+        block_input_wait(&m->acts.inputs, l, m->stream);
         if (m->shape.recompute == RECOMPUTE_BLOCK && l < L - 1) // the last block's activations are still there
             block_forward(m, l, m->shape.B, m->shape.T, true);
         block_backward(m, l);
+        block_input_used(&m->acts.inputs, l, input_bytes, m->stream);
         end_bucket(m, layer_bucket(l));
         trace_end(LANE_COMPUTE, m->stream);
     }

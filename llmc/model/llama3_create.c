@@ -85,17 +85,21 @@ static void plan_layer(Llama3 *m, LayerActivations *a) {
 static void plan_layers(Llama3 *m) {
     const Sizes s = sizes_of(m);
     Activations *acts = &m->acts;
-    for (int l = 0; l < m->config.num_hidden_layers; l++) {
+    const int L = m->config.num_hidden_layers, lowest = m->table.lowest, first = lowest < 1 ? 0 : lowest / 2;
+    const bool on_host = m->shape.training && m->shape.activations == ACTIVATIONS_HOST && first < L;
+    if (on_host) block_inputs_plan(&acts->inputs, &m->memory, first, L, s.N * s.C * sizeof(floatX));
+    for (int l = 0; l < L; l++) {
         LayerActivations *a = &acts->layers[l];
-        const bool reached = m->shape.training && m->table.lowest <= 2 * l + 1;
+        const bool reached = m->shape.training && l >= first;
         if ((reached && m->shape.recompute != RECOMPUTE_BLOCK) || l == 0)
             plan_layer(m, a);
         else
             *a = acts->layers[0];
-        if (reached || l == 0) a->residual1 = take_x(m, MEMORY_ACTIVATIONS, s.N * s.C);
+        if (reached && on_host)
+            a->residual1 = block_input(&acts->inputs, l);
+        else if (reached || l == 0)
+            a->residual1 = take_x(m, MEMORY_ACTIVATIONS, s.N * s.C);
     }
-    acts->final_residual = take_x(m, MEMORY_ACTIVATIONS, s.N * s.C);
-    acts->final_norm = take_x(m, MEMORY_ACTIVATIONS, s.N * s.C);
     acts->final_rstd = take_f(m, MEMORY_ACTIVATIONS, s.N);
 }
 
@@ -111,20 +115,33 @@ static void plan_adapters(Llama3 *m) {
     if (m->shape.training) m->grads.lora_low = take_x(m, MEMORY_WORKSPACE, s.N * rank);
 }
 
+// What the last norm leaves is used up before the backward pass of a block begins, and the MLP's ends before attention's
+// begins: all three have the same memory.
+static void plan_turns(Llama3 *m) {
+    const Sizes s = sizes_of(m);
+    Activations *acts = &m->acts;
+    Gradients *d = &m->grads;
+    const MemoryKind kind = MEMORY_WORKSPACE;
+    MemoryTurns turns = memory_begin_turns(&m->memory, kind);
+    acts->final_residual = take_x(m, kind, s.N * s.C);
+    acts->final_norm = take_x(m, kind, s.N * s.C);
+    memory_next_turn(&turns);
+    if (m->shape.training) {
+        d->swiglu = take_x(m, kind, s.N * s.F);
+        memory_next_turn(&turns);
+        d->qkv = take_x(m, kind, s.N * s.QKV);
+        d->attention = take_x(m, kind, s.N * s.attention);
+        d->attention_scratch = take_f(m, kind, m->limits.attention_scratch);
+    }
+    memory_end_turns(&turns);
+}
+
 static void plan_gradients(Llama3 *m) {
     const Sizes s = sizes_of(m);
     const MemoryKind kind = MEMORY_WORKSPACE;
     Gradients *d = &m->grads;
     d->residual = take_x(m, kind, s.N * s.C);
     d->norm = take_x(m, kind, s.N * s.C);
-    d->qkv = take_x(m, kind, s.N * s.QKV);
-    d->attention = take_x(m, kind, s.N * s.attention);
-    // attention's backward pass begins when that of the MLP has ended
-    const size_t gate_up = s.N * 2 * s.F * sizeof(floatX);
-    const size_t scratch = m->limits.attention_scratch * sizeof(float);
-    d->gate_up = memory_take(&m->memory, kind, gate_up > scratch ? gate_up : scratch);
-    d->attention_scratch = (float *)d->gate_up;
-    d->swiglu = take_x(m, kind, s.N * s.F);
     d->rmsnorm_scratch = take_f(m, kind, rmsnorm_backward_scratch(m->config.hidden_size));
     m->optimizer.norm_scratch = take_f(m, kind, sum_squares_scratch());
     m->optimizer.square_sums = take_f(m, kind, (size_t)m->table.num_ranges);
@@ -143,6 +160,7 @@ static void plan_workspace(Llama3 *m) {
     m->step.result = memory_take(&m->memory, MEMORY_WORKSPACE, sizeof *m->step.result);
     llama3_plan_batch(m);
     plan_adapters(m);
+    plan_turns(m);
     if (m->shape.training) plan_gradients(m);
     llama3_place_attention(m);
 }
@@ -232,6 +250,7 @@ static int allocate(Llama3 *m, Error *err) {
     }
     if (!failed && m->zero) {
         zero_start(m->zero, m->params, m->stream);
+        if (m->acts.inputs.bytes) block_inputs_start(&m->acts.inputs);
         failed = llama3_start_optimizer(m, err);
     }
     if (!failed && m->zero) failed = llama3_allocate_graphs(m, err);
@@ -258,6 +277,7 @@ void llama3_destroy(Llama3 *m) {
     cuda_check(cudaStreamSynchronize(m->stream));
     free_tables(m);
     offload_destroy(&m->optimizer.offload);
+    block_inputs_destroy(&m->acts.inputs);
     memory_free(&m->memory);
     llama3_free_batches(m);
     llama3_free_graphs(m);

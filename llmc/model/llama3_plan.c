@@ -32,6 +32,7 @@ static const Field fields[] = {
     {"micro_batches", WHOLE, offsetof(RunShape, micro_batches)},
     {"training", FLAG, offsetof(RunShape, training)},
     {"recompute", RECOMPUTE, offsetof(RunShape, recompute)},
+    {"activations", PLACE, offsetof(RunShape, activations)},
     {"moments", FP32_OR_BF16, offsetof(RunShape, moments)},
     {"master_weights", MASTER, offsetof(RunShape, master_weights)},
     {"optimizer_state", PLACE, offsetof(RunShape, optimizer_state)},

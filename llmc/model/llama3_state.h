@@ -9,6 +9,7 @@
 #include "kernels/adamw.h"
 #include "kernels/attention_cudnn.h"
 #include "loader/batch.h"
+#include "model/block_inputs.h"
 #include "model/llama3_network.h"
 #include "model/memory.h"
 #include "model/offload.h"
@@ -27,12 +28,13 @@ typedef struct {
     floatX *residual2; // [N, C] after attention
     floatX *norm2;     // [N, C]
     float *rstd2;      // [N]
-    floatX *gate_up;   // [N, 2F]
+    floatX *gate_up;   // [N, 2F]; from the backward pass of SwiGLU on their gradient
     floatX *swiglu;    // [N, F]
 } LayerActivations;
 
 typedef struct {
     LayerActivations *layers;
+    BlockInputs inputs;           // ACTIVATIONS_HOST: residual1 of the layers that are trained
     floatX *branch_out;           // [N, C] what attention or the FFN adds to the residual stream
     floatX *final_residual;       // [N, C] after the last block
     floatX *final_norm;           // [N, C]
@@ -40,14 +42,14 @@ typedef struct {
     floatX *lora_low, *lora_wide; // adapters: [N, rank] x A^T; [N, as wide as a projection]
 } Activations;
 
-// Of activations, each used again in every block; gradients of parameters are in Zero.
+// Of activations, each used again in every block; gradients of parameters are in Zero. Those of the MLP share memory with
+// those of attention, and with what the last norm leaves.
 typedef struct {
     floatX *residual;         // [N, C]
     floatX *norm;             // [N, C]
     floatX *qkv;              // [N, (NH + 2 NKV) HD]
     floatX *attention;        // [N, NH HD]
-    floatX *gate_up;          // [N, 2F]
-    float *attention_scratch; // in the memory of gate_up, which may be larger for it
+    float *attention_scratch; // [limits.attention_scratch]
     floatX *swiglu;           // [N, F]
     floatX *lora_low;         // [N, rank]
     float *rmsnorm_scratch;

@@ -27,6 +27,21 @@ static void *take(Arena *arena, size_t bytes) {
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes) { return take(&plan->arenas[kind], bytes); }
 void *memory_take_host(MemoryPlan *plan, size_t bytes) { return take(&plan->host, bytes); }
 
+MemoryTurns memory_begin_turns(MemoryPlan *plan, MemoryKind kind) {
+    Arena *arena = &plan->arenas[kind];
+    return (MemoryTurns){arena, arena->bytes, arena->bytes};
+}
+
+void memory_next_turn(MemoryTurns *turns) {
+    if (turns->end < turns->arena->bytes) turns->end = turns->arena->bytes;
+    turns->arena->bytes = turns->begin;
+}
+
+void memory_end_turns(MemoryTurns *turns) {
+    memory_next_turn(turns);
+    turns->arena->bytes = turns->end;
+}
+
 static size_t arena_total(const MemoryPlan *plan) {
     size_t total = 0;
     for (int kind = 0; kind < MEMORY_KINDS; kind++) total += plan->arenas[kind].bytes;
@@ -36,7 +51,7 @@ static size_t arena_total(const MemoryPlan *plan) {
 static int out_of_memory(const MemoryPlan *plan, size_t free_bytes, Error *err) {
     const char *advice = plan->advice
                              ? plan->advice
-                             : "a smaller --batch-size or --seq-len, --recompute block or --optimizer-state host";
+                             : "a smaller --batch-size or --seq-len, --recompute block, --activations host or --optimizer-state host";
     char reserve[80] = "";
     if (plan->reserve_bytes)
         snprintf(reserve, sizeof reserve, ", of which %.1f MiB are for kernels and communication",
@@ -53,7 +68,7 @@ static int allocate_host(Arena *host, Error *err) {
     host->base = NULL;
     return fail_fault(err,
                       "out of host memory: %.1f MiB of page-locked memory needed, %.1f MiB free; --optimizer-state "
-                      "device needs none",
+                      "device and --activations device need none",
                       (double)host->bytes / 1048576.0, (double)free_bytes / 1048576.0);
 }
 

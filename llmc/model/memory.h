@@ -45,6 +45,15 @@ size_t memory_gpu_reserve(int communicators);
 // The next `bytes` of the arena, aligned to 256 bytes: a device pointer, or NULL while the plan is being measured.
 void *memory_take(MemoryPlan *plan, MemoryKind kind, size_t bytes);
 
+// What is in use at different times has the same memory: that which is taken after begin, after each next, and up to end.
+typedef struct {
+    Arena *arena;
+    size_t begin, end;
+} MemoryTurns;
+MemoryTurns memory_begin_turns(MemoryPlan *plan, MemoryKind kind);
+void memory_next_turn(MemoryTurns *turns);
+void memory_end_turns(MemoryTurns *turns);
+
 void *memory_take_host(MemoryPlan *plan, size_t bytes); // likewise of page-locked host memory, mapped for kernels
 
 // Allocates every arena at the size measured so far, then rewinds so that the same calls of memory_take give pointers.

@@ -20,6 +20,8 @@ typedef enum { MOMENTS_FP32, MOMENTS_BF16 } Moments;
 typedef enum { MASTER_FP32, MASTER_NONE } MasterWeights; // none: the parameters themselves are updated
 typedef enum { STATE_DEVICE, STATE_HOST } StatePlace;    // where it lies; from the host it is streamed (offload.h)
 
+typedef enum { ACTIVATIONS_DEVICE, ACTIVATIONS_HOST } ActivationsPlace; // host: the inputs of blocks (block_inputs.h)
+
 // A step's micro-batches.
 typedef struct {
     int B, T;          // rows of a micro-batch and tokens of a row
@@ -34,6 +36,7 @@ typedef struct {
     int num_rows;
     bool training; // false: no gradients and no optimizer state, only losses and logits
     Recompute recompute;
+    ActivationsPlace activations;
     Moments moments;
     MasterWeights master_weights;
     StatePlace optimizer_state;
@@ -45,7 +48,8 @@ typedef struct {
     bool average;     // keep a running mean of the master weights: llama3_average
     TrainedPart part; // {0}: everything is trained
     AttentionBy attention;
-    // llama3_gradients launches a micro-batch as a CUDA graph: one rank, ATTENTION_OWN, and not while tracing
+    // llama3_gradients launches a micro-batch as a CUDA graph: one rank, ATTENTION_OWN, ACTIVATIONS_DEVICE, and not while
+    // tracing
     bool graph;
 } RunShape;
 

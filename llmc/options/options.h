@@ -46,6 +46,7 @@ typedef struct {
     double spike_deviations;
     int64_t seed;
     int64_t recompute;             // a Recompute
+    int64_t activations;           // an ActivationsPlace
     int64_t moments;               // a Moments
     int64_t master_weights;        // a MasterWeights
     int64_t optimizer_state;       // a StatePlace

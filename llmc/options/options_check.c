@@ -207,6 +207,8 @@ static int check_attention(const Options *options, Error *err) {
 static int check_graph(const Options *options, Error *err) {
     if (!options->cuda_graph) return 0;
     if (options->trace) return fail_input(err, "--cuda-graph on: launches no layer by itself, expected no --trace");
+    if (options->activations == ACTIVATIONS_HOST)
+        return fail_input(err, "--cuda-graph on: captures no copies to the host, expected --activations device");
     if (options->attention == ATTENTION_OWN) return 0;
     return fail_input(err, "--cuda-graph on: captures no library's attention, expected --attention own");
 }

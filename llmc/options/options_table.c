@@ -199,6 +199,10 @@ const OptionSpec options_table[] = {
         "what the backward pass recomputes to save memory, with the same bits: cheap: the outputs of norms and SwiGLU, "
         "about a third of what a layer keeps, at little cost; block: all but each block's input"),
     CHOICE(
+        activations, "activations", NONE, "device", "device|host",
+        "where the inputs of layers wait for the backward pass; host: in page-locked memory of the host, to which each "
+        "is copied while its layer is computed, with the same bits; for long rows, with --recompute block"),
+    CHOICE(
         optimizer_state, "optimizer-state", NONE, "device", "device|host",
         "where master weights and moments are; host: in page-locked memory of the host, from which the update streams "
         "them through the device, with the same bits"),

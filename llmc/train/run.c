@@ -42,6 +42,7 @@ RunShape run_shape(const Run *run) {
                       .micro_batches = (int)o->grad_accum,
                       .training = true,
                       .recompute = (Recompute)o->recompute,
+                      .activations = (ActivationsPlace)o->activations,
                       .moments = (Moments)o->moments,
                       .master_weights = (MasterWeights)o->master_weights,
                       .optimizer_state = (StatePlace)o->optimizer_state,

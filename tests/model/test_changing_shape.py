@@ -26,6 +26,7 @@ CASES = {
     "documents": {},
     "cheap": dict(recompute="cheap"),
     "recomputed": dict(recompute="block"),
+    "inputs on the host": dict(recompute="block", activations="host", fields=FIELDS | dict(num_hidden_layers=5)),
     "graph": dict(graph=True),
     "adapters": dict(lora=(8, 16, None)),
     "rounded": dict(moments="bf16", master_weights="none", optimizer_state="host"),

@@ -38,7 +38,7 @@ def test_a_plan_that_would_leave_less_is_refused(lib):
     code, message = allocate(lib, make_plan(lib, reserve=2 * free_bytes(lib)))
     assert code == 1
     found = re.fullmatch(r"out of memory: 1.0 MiB needed, ([\d.]+) MiB free, of which ([\d.]+) MiB are for kernels and communication; "
-                         r"a smaller --batch-size or --seq-len, --recompute block or --optimizer-state host needs less", message)  # fmt: skip
+                         r"a smaller --batch-size or --seq-len, --recompute block, --activations host or --optimizer-state host needs less", message)  # fmt: skip
     assert found and 0 < float(found[1]) < float(found[2])
     code, message = allocate(lib, make_plan(lib, reserve=2 * free_bytes(lib), advice=b"a shorter context"))
     assert code == 1 and message.endswith("; a shorter context needs less")
@@ -51,7 +51,7 @@ def test_host_memory_that_is_not_there(lib):
     code, message = allocate(lib, plan)
     assert code == 1 and plan.arenas[0].base is None
     found = re.fullmatch(r"out of host memory: ([\d.]+) MiB of page-locked memory needed, ([\d.]+) MiB free; "
-                         r"--optimizer-state device needs none", message)  # fmt: skip
+                         r"--optimizer-state device and --activations device need none", message)  # fmt: skip
     assert found and float(found[1]) == much / MIB > float(found[2]) > 0
     lib.check(lib.c.cudaGetLastError(), "a later error")
 

@@ -30,7 +30,7 @@ def plan(lib, tmp_path):
 def test_every_member_has_a_name(plan):
     names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
     values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, recompute="cheap", moments="bf16", master_weights="none",
-                          optimizer_state="host", grad_reduce="bf16", only="*", lora_targets="q_proj")  # fmt: skip
+                          optimizer_state="host", activations="host", grad_reduce="bf16", only="*", lora_targets="q_proj")  # fmt: skip
     flags = {"training", "comparisons", "average"}
     for name in set(names) - OTHERS:
         found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})

@@ -78,6 +78,7 @@ OPTIONS = {
     "moments": ("fp32|bf16", "fp32", None, "result"),
     "master-weights": ("fp32|none", "fp32", None, "result"),
     "recompute": ("none|cheap|block", "none", None, "none"),
+    "activations": ("device|host", "device", None, "none"),
     "optimizer-state": ("device|host", "device", None, "none"),
     "attention": ("own|cudnn|cudnn-nondeterministic", "own", None, "result"),
     "cuda-graph": ("on|off", "off", None, "none"),
@@ -197,6 +198,7 @@ def test_saved_options(work, tmp_path):
         (["--trace-steps", "2"], ["--trace-steps", "--trace FILE"]),
         (["--cuda-graph", "on", "--trace", "x"], ["--cuda-graph on", "--trace"]),
         (["--cuda-graph", "on", "--attention", "cudnn"], ["--cuda-graph on", "--attention own"]),
+        (["--cuda-graph", "on", "--activations", "host"], ["--cuda-graph on", "--activations device"]),
         *[(["--trace", "x", "--trace-steps", text], ["--trace-steps", f"'{text}'", "FIRST:LAST"])
           for text in ("0", "0:3", "3:2", "a", "2:", "1:2x", "99999999999999999999:2")],
     ],

@@ -54,7 +54,7 @@ def constant(prefix, name):
 class Model:
     def __init__(self, lib, fields, B, T, micro_batches=1, recompute="none", training=True, parallel=None, average=False,
                  preference=None, only=None, lora=None, attention=0, moments="fp32", master_weights="fp32",
-                 optimizer_state="device", graph=False, rows=()):  # fmt: skip
+                 optimizer_state="device", graph=False, rows=(), activations="device"):  # fmt: skip
         """preference: a PreferenceLoss; then micro-batches are comparisons (fill_comparisons). lora: (rank, alpha, targets or
         None). attention: an AttentionBy. recompute: none, cheap or block. rows: other
         (B, T, micro_batches) that set_rows may choose."""
@@ -65,6 +65,7 @@ class Model:
         shape = RunShape(B=B, T=T, micro_batches=micro_batches, training=training,
                          recompute=constant("RECOMPUTE", recompute), moments=constant("MOMENTS", moments),
                          master_weights=constant("MASTER", master_weights), optimizer_state=constant("STATE", optimizer_state),
+                         activations=constant("ACTIVATIONS", activations),
                          parallel=parallel or Parallel(), average=average,
                          comparisons=preference is not None, preference=preference or PreferenceLoss(),
                          part=part(only, lora), attention=attention, graph=graph,

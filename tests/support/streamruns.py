@@ -16,7 +16,7 @@ import subprocess
 import llmc
 import ranks
 from finetuning import LORA, Finetuning
-from trainrun import T
+from trainrun import CONFIG, T
 
 NOT_COMPARED = ("seconds", "per_second", "bytes", "spike")
 TIMEOUT = 60  # of a program whose ranks may wait for each other in vain
@@ -124,6 +124,15 @@ class StreamRuns(Finetuning):
         yield self.train(output / "run", **run)
         yield self.train(output / "run", **{**run, **NOTHING_DUE}, steps=6, resume="auto", schedule_steps=3)
 
+    def inputs_on_host(self, output):
+        """The inputs of six blocks wait in host memory, with validation and samples between the steps; then of those that are
+        trained, without recomputation."""
+        deep = output / "deep.json"
+        deep.write_text(json.dumps({**CONFIG, "num_hidden_layers": 6}))
+        run = {"config": deep, "activations": "host", "grad_accum": 2}
+        yield self.train(output / "run", **run, recompute="block", sample_every=2, sample_tokens=6)
+        yield self.train(output / "part", **run, train_only="model.layers.[1-5].*", recompute="cheap", **NOTHING_DUE)
+
     def scored(self, output):
         yield self.train(output / "run", config=None, init_from=self.base, eval_only=True, steps=None, train_data=None,
                          warmup_steps=None, lr=None, save_every=None, eval_every=None,
@@ -188,7 +197,7 @@ class StreamRuns(Finetuning):
         yield 1, [self.build / "test_llama3", "--small", "--seed", 5]
 
     GRAPHS = ["graph", "graph_dpo", "graph_lora", "graph_reward"]
-    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "offloaded", "scored", "sft", "lora", "dpo",
+    ALONE = ["pretrain", "ahead", "saved", "recomputed", "rounded", "offloaded", "inputs_on_host", "scored", "sft", "lora", "dpo",
              "reward", *GRAPHS]  # fmt: skip
     RANKS = ["two_ranks", "two_ranks_zero0", "two_ranks_zero1", "two_ranks_mpi", "two_ranks_ahead", "two_ranks_bf16",
              "two_ranks_mpi_bf16", "four_ranks_bf16", "many_collectives", "two_ranks_dpo", "four_ranks", "four_ranks_zero2"]  # fmt: skip

@@ -167,7 +167,7 @@ def test_same_bits_from_a_folder_elsewhere(whole, work):
         assert work.log(other)[0] == {"step": step, "resumed": str((work.output / "checkpoints" / f"step_{step:08d}").resolve())}
 
 
-@pytest.mark.parametrize("changes", [{"recompute": "block"}, {"optimizer_state": "host"}, {"threads": 2}, {"eval_every": 3},
+@pytest.mark.parametrize("changes", [{"recompute": "block"}, {"optimizer_state": "host"}, {"activations": "host"}, {"threads": 2}, {"eval_every": 3},
                                      {"sample_every": 0}, {"save_every": 1}])  # fmt: skip
 def test_changes_without_effect(whole, work, changes):
     """What the table calls without effect on the result is."""
