@@ -105,7 +105,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def conclude(options: argparse.Namespace) -> None:
-    from llmscale import results  # here, since scipy and matplotlib take most of a second
+    from llmscale import results  # here, since matplotlib takes long to import
 
     (results.fit if options.command == "fit" else results.forecast)(options)
 

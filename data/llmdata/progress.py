@@ -30,14 +30,14 @@ class Progress:
         self.reached = reached
         if self.bar is None and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            parts = [f"{100 * reached / max(1, self.total):.0f} %", note, self._left()]
+            parts = [f"{100 * reached / max(1, self.total):.0f} %", note, self.left()]
             print(f"{self.name}: {', '.join(filter(None, parts))}", file=self.stream, flush=True)
 
     def add(self, note: str = "") -> None:
         """One more is done."""
         self.update(self.reached + 1, note)
 
-    def _left(self) -> str:
+    def left(self) -> str:
         """The time that is left, at the rate of this run."""
         done = self.reached - self.begun_with
         return f"{duration((time.monotonic() - self.start) / done * (self.total - self.reached))} left" if done else ""

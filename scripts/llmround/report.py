@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 import shlex
 from html import escape
 from pathlib import Path
@@ -14,7 +13,7 @@ from llmdata.progress import duration
 from llmtext.prompts import read_prompts
 
 from . import charts
-from .runner import NOTE
+from .runner import NOTE, write_text
 from .stages import ANSWER, BASE, HELD_OUT, Plan, Stage
 
 MOST_SAMPLES = 12  # so many held-out prompts are shown
@@ -23,9 +22,9 @@ STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff; max-width: 68rem; margin: 2rem auto;
 padding: 0 1.2rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #e5e7eb; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #e5e7eb; }
 .faint { color: #6b7280; font-size: .9rem; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0;
+table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; } th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0;
 border-bottom: 1px solid #f0f1f3; } th { font-weight: 600; white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap;
 font-variant-numeric: tabular-nums; }
@@ -34,6 +33,7 @@ figure img { width: 100%; } figcaption { font-size: .9rem; color: #374151; font-
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; } .samples td { width: 33%; }
 pre { background: #f8f9fa; padding: .8rem; font-size: .8rem; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
 details > summary { cursor: pointer; }
+@media (max-width: 48rem) { table { display: block; overflow-x: auto; } }
 """
 
 
@@ -87,9 +87,7 @@ class Report:
         self.logs = {stage.name: read_lines(stage.folder / "run" / "log.jsonl") for stage in self.trained}
 
     def write(self, path: Path) -> None:
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.html(), encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, self.html())
 
     def html(self) -> str:
         name = escape(str(self.round.output))

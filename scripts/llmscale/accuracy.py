@@ -20,7 +20,7 @@ from llmdata.errors import InputError
 from llmdata.text_file import read_text
 
 from .forecast import Value
-from .resample import interval, noise_draws, studentized
+from .resample import fit_rows, interval, noise_draws, studentized
 
 DRAWS = 400
 LEAST_LINE, LEAST_SIGMOID = 3, 4
@@ -52,9 +52,7 @@ def read_task(path: Path, chance: float) -> Task:
     if len(rows) < LEAST_SIGMOID:
         raise InputError(f"{path}: {len(rows)} models, expected at least {LEAST_SIGMOID} for a sigmoid")
     if np.isfinite(task.flops).sum() < LEAST_LINE:
-        raise InputError(
-            f"{path}: {np.isfinite(task.flops).sum()} models with flops, expected at least {LEAST_LINE} for a line"
-        )
+        raise InputError(f"{path}: {np.isfinite(task.flops).sum()} models with flops, expected at least {LEAST_LINE} for a line")
     if task.accuracy.min() < 0 or task.accuracy.max() > 1:
         raise InputError(f"{path}: accuracy: expected 0 to 1, found {task.accuracy.min():g} to {task.accuracy.max():g}")
     return task
@@ -85,38 +83,23 @@ def fit_sigmoid(task: Task, accuracy: np.ndarray) -> np.ndarray:
     return min(done, key=lambda found: found.cost).x
 
 
-def fit_many(task: Task, accuracy: np.ndarray, start: np.ndarray, steps: int = 30) -> np.ndarray:
-    """The fit of each row of accuracies, all at once from `start`: Levenberg-Marquardt."""
-    weights = 1 / _errors(task)
-    many, damping = np.tile(start, (len(accuracy), 1)), np.full(len(accuracy), 1e-3)
+def fit_many(task: Task, accuracy: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The fit of each row of accuracies."""
 
-    def residuals(theta):
-        return (sigmoid(theta.T[..., None], task.nll, task.chance) - accuracy) * weights
+    def model(theta):
+        middle, width = theta[:, :1], np.exp(theta[:, 1:])
+        values = sigmoid(theta.T[..., None], task.nll, task.chance)
+        slope = (values - task.chance) * (1 - values) / (1 - task.chance) / width  # by the middle
+        return values, np.stack([slope, slope * (task.nll - middle)], axis=-1)
 
-    now = residuals(many)
-    for _ in range(steps):
-        share = (sigmoid(many.T[..., None], task.nll, task.chance) - task.chance) / (1 - task.chance)
-        slope = (1 - task.chance) * share * (1 - share) * weights  # by (middle - nll) / width
-        away = (task.nll - many[:, :1]) / np.exp(many[:, 1:])
-        J = np.stack([slope / np.exp(many[:, 1:]), slope * away], axis=-1)
-        hessian, gradient = np.einsum("kpi,kpj->kij", J, J), np.einsum("kpi,kp->ki", J, now)
-        damped = hessian + (damping[:, None] * np.einsum("kii->ki", hessian) + 1e-12)[:, :, None] * np.eye(2)
-        tried = many - np.linalg.solve(damped, gradient[..., None])[..., 0]
-        new = residuals(tried)
-        better = (new**2).sum(axis=1) < (now**2).sum(axis=1)
-        many[better], now[better] = tried[better], new[better]
-        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
-    return many
+    return fit_rows(start, accuracy, model, 1 / _errors(task) ** 2)
 
 
 def _errors(task: Task) -> np.ndarray:
     """Standard errors of accuracies, relative to each other; at least that of one question in a hundred being right."""
     p = np.clip(task.accuracy, 0.01, 0.99)
-    return np.sqrt(
-        p
-        * (1 - p)
-        / np.where(np.isfinite(task.items), task.items, np.nanmedian(task.items) if np.isfinite(task.items).any() else 1)
-    )
+    known = np.isfinite(task.items)
+    return np.sqrt(p * (1 - p) / np.where(known, task.items, np.median(task.items[known]) if known.any() else 1))
 
 
 def forecast_task(task: Task, budget: float, rng: np.random.Generator, draws: int = DRAWS) -> TaskForecast:

@@ -10,7 +10,7 @@ import numpy as np  # noqa: E402
 
 from .accuracy import Task, TaskForecast, sigmoid  # noqa: E402
 from .fitted import Fitted  # noqa: E402
-from .forecast import Forecast  # noqa: E402
+from .forecast import Forecast, Value  # noqa: E402
 from .isoflop import Law  # noqa: E402
 
 BLUE, ORANGE, INK, FAINT = "#2563eb", "#ea580c", "#1f2937", "#9ca3af"
@@ -38,6 +38,16 @@ def _colours(count: int):
     return plt.get_cmap("viridis")(np.linspace(0.9, 0.1, count))
 
 
+def _star(axes, x: float, y: Value, across: Value | None = None, label: str = "") -> None:
+    """A forecast, with its intervals as far as they are bounded; rounding may put a value just outside its interval."""
+
+    def ends(value: Value | None):
+        sides = value and np.array([value.value - value.low, value.high - value.value])
+        return None if value is None or not np.isfinite(sides).all() else np.maximum(sides, 0)[:, None]
+
+    axes.errorbar([x], [y.value], ends(y), ends(across), color=ORANGE, marker="*", markersize=9, capsize=3, linewidth=1, label=label)
+
+
 def parabolas(fitted: Fitted) -> str:
     """Loss over tokens for each budget, its parabola and its minimum."""
     figure, axes = _figure()
@@ -48,20 +58,12 @@ def parabolas(fitted: Fitted) -> str:
         axes.plot(10**x, parabola.at(x), color=colour, linewidth=1.2, linestyle=":" if parabola.outside else "-",
                   label=f"{parabola.budget:.2g}" + (" (no minimum)" if parabola.outside else ""))  # fmt: skip
         if not parabola.outside:
-            axes.scatter(
-                [parabola.tokens],
-                [parabola.lowest],
-                marker="D",
-                s=34,
-                color=colour,
-                edgecolors="white",
-                linewidths=0.8,
-                zorder=4,
-            )
+            axes.scatter([parabola.tokens], [parabola.lowest], marker="D", s=34, color=colour, edgecolors="white", linewidths=0.8,
+                         zorder=4)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel("training tokens")
     axes.set_ylabel("validation loss")
-    axes.legend(frameon=False, fontsize=7, title="FLOPs", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(frameon=False, fontsize=8, title="FLOPs", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _svg(figure)
 
 
@@ -85,9 +87,7 @@ def power_law(fitted: Fitted, what: str, beyond: list[Forecast]) -> str:
     axes.plot(x, [fitted.parametric.law.best(fitted.points.cost, c)[place] for c in x], color=ORANGE, linewidth=1.4, linestyle="--",
               label=f"parametric law: exponent {exponent:.3f}")  # fmt: skip
     for f in beyond:
-        value = f.tokens if place else f.parameters
-        axes.errorbar([f.budget], [value.value], [[value.value - value.low], [value.high - value.value]], color=ORANGE, marker="*",
-                      markersize=9, capsize=3, linewidth=1)  # fmt: skip
+        _star(axes, f.budget, f.tokens if place else f.parameters)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("training FLOPs")
@@ -121,11 +121,11 @@ def loss_of_budget(fitted: Fitted, beyond: list[Forecast]) -> str:
     axes.scatter([q.budget for q in found], [q.lowest for q in found], s=24, color=BLUE, zorder=4, label="minima of parabolas")
     x = np.geomspace(p.flops.min(), max([p.flops.max(), *(f.budget for f in beyond)]) * 1.5, 60)
     axes.plot(x, [law.best(cost, c)[2] for c in x], color=ORANGE, linewidth=1.4, linestyle="--", label="parametric law")
-    for f in beyond:
-        axes.errorbar([f.budget], [f.loss.value], [[f.loss.value - f.run_loss.low], [f.run_loss.high - f.loss.value]], color=ORANGE,
-                      marker="*", markersize=9, capsize=3, linewidth=1)  # fmt: skip
-    for test in p.tests:
-        axes.scatter([test["flops"]], [test["loss"]], marker="x", color=INK, s=30, zorder=5)
+    for index, f in enumerate(beyond):
+        _star(axes, f.budget, f.run_loss, label="" if index else "forecast of one run")
+    if p.tests:
+        axes.scatter([test["flops"] for test in p.tests], [test["loss"] for test in p.tests], marker="x", color=INK, s=30, zorder=5,
+                     label="runs that test it")  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("validation loss")
@@ -159,20 +159,9 @@ def task(given: Task, found: TaskForecast, budget: float) -> str:
     axes.plot(x, sigmoid(np.array(found.sigmoid), x, given.chance), color=BLUE, linewidth=1.4, label="sigmoid")
     known = np.isfinite(given.flops)
     axes.scatter(given.nll[known], given.accuracy[known], color=BLUE, s=20, label="models of the sweep")
-    axes.scatter(given.nll[~known], given.accuracy[~known], color=FAINT, s=20, label="other models")
-    low, high = found.accuracy.low, found.accuracy.high
-    axes.errorbar(
-        [found.nll.value],
-        [found.accuracy.value],
-        yerr=[[found.accuracy.value - low], [high - found.accuracy.value]],
-        xerr=[[found.nll.value - found.nll.low], [found.nll.high - found.nll.value]],
-        color=ORANGE,
-        marker="*",
-        markersize=9,
-        capsize=3,
-        linewidth=1,
-        label=f"{budget:.2g} FLOPs",
-    )
+    if not known.all():
+        axes.scatter(given.nll[~known], given.accuracy[~known], color=FAINT, s=20, label="other models")
+    _star(axes, found.nll.value, found.accuracy, found.nll, f"{budget:.2g} FLOPs")
     axes.invert_xaxis()
     axes.set_xlabel("negative log-likelihood of the right answer")
     axes.set_ylabel("accuracy")

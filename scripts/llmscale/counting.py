@@ -7,6 +7,7 @@ with matrices and head, and 0.70 with the matrices of the blocks alone. So every
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 # what N counts: the parts that are added
 COUNTS = {
@@ -59,34 +60,19 @@ def flops_per_token(parts: Parts, length: int, rule: str, count: str) -> float:
 
 
 class Cost:
-    """FLOPs per token as a function of N, between and beyond the sizes that are known: straight lines in log-log."""
+    """FLOPs per token as a function of N, and its inverse: straight lines in log-log, drawn on beyond the sizes that are known."""
 
     def __init__(self, parameters, flops):
-        order = np.argsort(np.asarray(parameters, float))
-        x, y = np.log(np.asarray(parameters, float)[order]), np.log(np.asarray(flops, float)[order])
-        keep = np.concatenate([[True], np.diff(x) > 1e-9])
-        self.x, self.y = x[keep], y[keep]
+        x, first = np.unique(np.log(np.asarray(parameters, float)), return_index=True)
+        y = np.log(np.asarray(flops, float)[first])
+        if len(x) == 1:  # proportional to N
+            x, y = np.append(x, x + 1), np.append(y, y + 1)
+        self._flops, self._size = make_interp_spline(x, y, 1), make_interp_spline(y, x, 1)
 
     def log_flops(self, log_n):
         """log FLOPs per token at log N."""
-        if len(self.x) == 1:
-            return log_n + (self.y[0] - self.x[0])
-        log_n = np.asarray(log_n, float)
-        inside = np.interp(log_n, self.x, self.y)
-        low = self.y[0] + (log_n - self.x[0]) * self._slope(slice(None, 2))
-        high = self.y[-1] + (log_n - self.x[-1]) * self._slope(slice(-2, None))
-        return np.where(log_n < self.x[0], low, np.where(log_n > self.x[-1], high, inside))
-
-    def _slope(self, ends: slice) -> float:
-        x, y = self.x[ends], self.y[ends]
-        return (y[1] - y[0]) / (x[1] - x[0])
+        return self._flops(log_n)
 
     def log_size(self, log_budget, log_tokens):
-        """log N of the model that a budget trains on so many tokens: the inverse of log_flops."""
-        wanted = np.asarray(log_budget, float) - np.asarray(log_tokens, float)
-        if len(self.x) == 1:
-            return wanted - (self.y[0] - self.x[0])
-        inside = np.interp(wanted, self.y, self.x)
-        low = self.x[0] + (wanted - self.y[0]) / self._slope(slice(None, 2))
-        high = self.x[-1] + (wanted - self.y[-1]) / self._slope(slice(-2, None))
-        return np.where(wanted < self.y[0], low, np.where(wanted > self.y[-1], high, inside))
+        """log N of the model that a budget trains on so many tokens."""
+        return self._size(np.subtract(log_budget, log_tokens))

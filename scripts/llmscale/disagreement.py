@@ -60,32 +60,24 @@ class Disagreement:
             f"At {self.budget:.3g} FLOPs the parabolas choose {more} tokens than the parametric law ({self.parabola_tokens:.3g} "
             f"and {self.parametric_tokens:.3g}; exponents of D* {self.token_exponents[0]:.3f} and {self.token_exponents[1]:.3f})."
         ]
-        lines.append(
-            f"Of that, {_percent(self.own_error)} is the parabolas' own error on that law, without noise"
-            + self._because()
-            + "."
-        )
+        lines.append(f"The parabolas' own error on that law, without noise, makes {_percent(self.own_error)} of it{self._because()}.")
         verdict = "which is within the intervals, so noise may make it" if self.within else (
             "which is beyond the intervals: the runs do not follow the law, or their noise is not what it seems")  # fmt: skip
         lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")
         law, parabolas = self.scatter
         lines.append(f"Losses scatter by {law:.2%} about the law and {parabolas:.2%} about the parabolas"
                      + (": the law bends otherwise than the runs do." if law > MISFIT * parabolas else "."))  # fmt: skip
-        lines.append(
-            f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens."
-        )
+        lines.append(f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens.")
         return " ".join(lines)
 
     def _because(self) -> str:
-        named = sorted(
-            (name for name, part in self.causes.items() if abs(part) > NAMED), key=lambda name: -abs(self.causes[name])
-        )
+        named = sorted((name for name, part in self.causes.items() if abs(part) > NAMED), key=lambda name: -abs(self.causes[name]))
         parts = [f"{CAUSES[name]} ({_percent(self.causes[name])})" for name in named]
         return ": " + "; ".join(parts) if parts else ""
 
 
 def _percent(log_ratio: float) -> str:
-    return f"{math.expm1(log_ratio):+.0%} of tokens"
+    return f"{math.expm1(log_ratio):+.0%}"
 
 
 def compare(points: Points, isoflop: IsoFlop, parametric: Parametric, budget: float, rng: np.random.Generator) -> Disagreement:

@@ -10,6 +10,9 @@ from .points import Points
 from .resample import LEVEL
 
 
+four = "{:.4f}".format
+
+
 def between(value: Value | None, show=si) -> str:
     if value is None:
         return "-"
@@ -26,9 +29,7 @@ def print_fit(points: Points, isoflop: IsoFlop, parametric: Parametric, disagree
             print(f"{p.budget:9.3g} {len(p.x):>4} minimum {p.outside}: not used; {p.advice}")
             continue
         tokens = between(Value(p.tokens, *p.tokens_interval))
-        print(
-            f"{p.budget:9.3g} {len(p.x):>4} {tokens:>34} {si(p.parameters):>8} {p.tokens / p.parameters:6.1f} {p.lowest:8.4f}"
-        )
+        print(f"{p.budget:9.3g} {len(p.x):>4} {tokens:>34} {si(p.parameters):>8} {p.tokens / p.parameters:6.1f} {p.lowest:8.4f}")
     print(f"noise about the parabolas: {isoflop.noise:.4f}\n")
     for name, law in (("D*", isoflop.tokens), ("N*", isoflop.parameters)):
         if law is not None:
@@ -56,7 +57,7 @@ def print_left_out(points: Points, isoflop: IsoFlop) -> None:
 
 def print_trials(trials: list[Trial]) -> None:
     for trial in trials:
-        print(f"  {trial.name:>20}: loss {trial.loss:.4f}, forecast {between(trial.forecast, '{:.4f}'.format)}: "
+        print(f"  {trial.name:>20}: loss {trial.loss:.4f}, forecast {between(trial.forecast, four)}: "
               f"{'inside' if trial.inside else 'outside'}")  # fmt: skip
 
 
@@ -64,7 +65,6 @@ def print_forecast(f: Forecast) -> None:
     print(f"{f.budget:.4g} FLOPs, {f.beyond:.3g} times the largest budget of the fit; intervals hold {LEVEL:.0%}")
     print(f"  size      {between(f.parameters)} by the parametric law, {between(f.parabola_parameters)} by parabolas")
     print(f"  tokens    {between(f.tokens)} by the parametric law, {between(f.parabola_tokens)} by parabolas")
-    show = "{:.4f}".format
-    print(f"  loss      {between(f.loss, show)}; of one run {show(f.run_loss.low)} to {show(f.run_loss.high)}")
+    print(f"  loss      {between(f.loss, four)}; of one run {four(f.run_loss.low)} to {four(f.run_loss.high)}")
     print(f"  flatness  within {TOLERANCE:.1%} of the lowest loss from {si(f.flatness.low)} to {si(f.flatness.high)} parameters; "
           + ", ".join(f"{factor:g}x: {f.flatness.factors[factor]:+.2%}" for factor in FACTORS))  # fmt: skip

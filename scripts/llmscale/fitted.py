@@ -1,7 +1,7 @@
 """All fits of a set of points, and what they found as JSON."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, is_dataclass
 
 import numpy as np
 
@@ -33,9 +33,7 @@ class Fitted:
 
     @property
     def disagreement_text(self) -> str:
-        missing = [
-            f"The runs do not show the term {name}: it is next to nothing." for name in self.parametric.law.missing(self.points)
-        ]
+        missing = [f"The runs do not show the term {name}: it is next to nothing." for name in self.parametric.law.missing(self.points)]
         if self.disagreement is None:
             return " ".join([*missing, "Parabolas and parametric law cannot be compared without power laws."])
         return " ".join([*missing, self.disagreement.text()])
@@ -59,7 +57,7 @@ def need_laws(fitted: Fitted, budget: float) -> None:
     outside = [p for p in fitted.isoflop.parabolas if p.outside]
     if fitted.isoflop.tokens is None:
         first = outside[0]
-        raise InputError(f"no forecast for {budget:.3g} FLOPs: fewer than two budgets have a minimum inside their grid "
+        raise InputError(f"{fitted.points.source}: no forecast for {budget:.3g} FLOPs: fewer than two budgets have a minimum inside their grid "
                          f"(budget {first.budget:.3g}: minimum {first.outside}; {first.advice})")  # fmt: skip
 
 
@@ -70,13 +68,13 @@ def as_json(fitted: Fitted) -> dict:
     budgets = [{"budget": q.budget, "outside": q.outside, "advice": q.advice, "tokens": q.tokens, "parameters": q.parameters,
                 "loss": q.lowest, "tokens_interval": q.tokens_interval} for q in f.parabolas]  # fmt: skip
     draws = {name: interval(fitted.parametric.draws[:, i]) for i, name in zip(range(PARAMETERS), NAMES)}
-    return finite({
+    return {
         "level": LEVEL, "seed": fitted.seed, "count": p.count, "runs": rows, "left_out": p.left_out, "parabolas": budgets,
         "laws": {"tokens": _law(f.tokens), "parameters": _law(f.parameters)}, "noise": f.noise,
         "parametric": {**fitted.parametric.law.named, "objective": fitted.parametric.objective, "noise": fitted.parametric.noise,
                        "intervals": draws, "token_exponent": fitted.parametric.law.token_exponent},
-        "disagreement": fitted.disagreement and {**asdict(fitted.disagreement), "text": fitted.disagreement_text},
-    })  # fmt: skip
+        "disagreement": fitted.disagreement and {**vars(fitted.disagreement), "text": fitted.disagreement_text},
+    }  # fmt: skip
 
 
 def _law(law: Law | None) -> dict | None:
@@ -84,7 +82,9 @@ def _law(law: Law | None) -> dict | None:
 
 
 def finite(value):
-    """JSON has neither NaN nor infinity; NumPy's numbers become Python's."""
+    """JSON has neither NaN nor infinity; NumPy's numbers become Python's, dataclasses objects."""
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, dict):
         return {str(name): finite(inside) for name, inside in value.items()}
     if isinstance(value, (list, tuple)):

@@ -15,10 +15,10 @@ from llmdata.errors import InputError
 
 from .points import Points
 from .resample import LEVEL, interval, noise_draws, studentized
+from .settings import LEAST_SIZES
 
-LEAST_POINTS = 4
 DRAWS = 1000
-BETWEEN, LOW, HIGH, FLAT = "", "below the grid", "above the grid", "no minimum"
+INSIDE, LOW, HIGH, NONE = "", "below the grid", "above the grid", "no minimum"
 
 
 @dataclass
@@ -74,19 +74,18 @@ def minimum(coefficients: np.ndarray, x: np.ndarray) -> tuple[float, str]:
     """(x of the minimum, why it is none)."""
     a, b, _ = coefficients
     if a <= 0:
-        return math.nan, FLAT
+        return math.nan, NONE
     place = -b / (2 * a)
-    return place, BETWEEN if x.min() <= place <= x.max() else LOW if place < x.min() else HIGH
+    return place, INSIDE if x.min() <= place <= x.max() else LOW if place < x.min() else HIGH
 
 
 def fit_isoflop(points: Points, rng: np.random.Generator, draws: int = DRAWS) -> IsoFlop:
     groups = [np.flatnonzero(points.budget == budget) for budget in points.budgets()]
     few = [(points.budget[g[0]], len(np.unique(np.round(np.log10(points.tokens[g]), 6)))) for g in groups]
     for budget, count in few:
-        if count < LEAST_POINTS:
-            raise InputError(
-                f"budget {budget:.3g}: {count} sizes that finished, expected at least {LEAST_POINTS} for a parabola"
-            )
+        if count < LEAST_SIZES:
+            raise InputError(f"{points.source}: budget {budget:.3g}: {count} sizes that finished, expected at least {LEAST_SIZES} for a "
+                             "parabola: add sizes, or leave the budget out")  # fmt: skip
     x, y = np.log10(points.tokens), points.loss
     bases = [np.linalg.qr(np.vander(x[g] - x[g].mean(), 3)) for g in groups]
     parabolas = [_parabola(points, group, x) for group in groups]

@@ -5,17 +5,19 @@ and B, so a grid over (alpha, beta) with linear least squares in between (variab
 of the grid are then refined in all five parameters, (log A, log B, log E, alpha, beta), until the gradient vanishes.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
+from scipy.special import huber
 
 from llmdata.errors import InputError
 
 from .counting import Cost
 from .points import Points
-from .resample import noise_draws, studentized
+from .resample import fit_rows, noise_draws, studentized
 
 DELTA, SQUARES = 1e-3, 1e3
 PARAMETERS = 5
@@ -47,10 +49,7 @@ class Law:
 
     def missing(self, points: Points) -> list[str]:
         """The terms of the law that these runs do not show."""
-        n, d = np.log(points.parameters), np.log(points.tokens)
-        parts = (
-            np.exp([self.theta[0] - self.theta[3] * n, self.theta[1] - self.theta[4] * d, self.theta[2] + 0 * n]) / points.loss
-        )
+        parts = np.exp(log_terms(self.theta, np.log(points.parameters), np.log(points.tokens))) / points.loss
         return [name for name, share in zip(("A / N^alpha", "B / D^beta", "E"), parts.max(axis=1)) if share < 10 * NOTHING]
 
     @property
@@ -69,32 +68,27 @@ class Parametric:
     objective: float  # sum of the Huber loss of log L
     draws: np.ndarray  # draws x 5
     noise: float  # standard deviation of log L about the law
-    points: int
+
+
+def log_terms(theta: np.ndarray, n: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms of A / N^alpha, B / D^beta and E at log N, log D; theta may have leading axes, each of its rows for all n and d."""
+    t = theta[..., None, :] if theta.ndim > 1 else theta
+    return t[..., 0] - t[..., 3] * n, t[..., 1] - t[..., 4] * d, t[..., 2] + 0 * n
 
 
 def log_loss(theta: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """log L at log N, log D; theta may have leading axes, against the last of which n and d are laid."""
-    t = theta[..., None, :] if theta.ndim > 1 else theta
-    terms = np.stack(np.broadcast_arrays(t[..., 0] - t[..., 3] * n, t[..., 1] - t[..., 4] * d, t[..., 2] + 0 * n))
-    top = terms.max(axis=0)
-    return top + np.log(np.exp(terms - top).sum(axis=0))
+    return functools.reduce(np.logaddexp, log_terms(theta, n, d))
 
 
 def jacobian(theta: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Of log_loss: ... x points x 5."""
-    t = theta[..., None, :] if theta.ndim > 1 else theta
     whole = log_loss(theta, n, d)
-    a, b, e = (np.exp(term - whole) for term in (t[..., 0] - t[..., 3] * n, t[..., 1] - t[..., 4] * d, t[..., 2] + 0 * n))
+    a, b, e = (np.exp(term - whole) for term in log_terms(theta, n, d))
     return np.stack([a, b, e, -a * n, -b * d], axis=-1)
 
 
-def huber(residuals: np.ndarray, delta: float) -> np.ndarray:
-    size = np.abs(residuals)
-    return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
-
-
 def objective(theta: np.ndarray, points: Points, delta: float = DELTA) -> float:
-    return float(huber(log_loss(theta, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss), delta).sum())
+    return float(huber(delta, log_loss(theta, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss)).sum())
 
 
 # ---- the fit
@@ -116,7 +110,7 @@ def project(points: Points) -> np.ndarray:
 def starts(points: Points, delta: float = DELTA) -> list[np.ndarray]:
     """The best points of the grid."""
     found = project(points)
-    losses = huber(log_loss(found, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss), delta).sum(axis=1)
+    losses = huber(delta, log_loss(found, np.log(points.parameters), np.log(points.tokens)) - np.log(points.loss)).sum(axis=1)
     return list(found[np.argsort(losses)[:STARTS]])
 
 
@@ -129,12 +123,12 @@ def refine(theta: np.ndarray, points: Points, delta: float = DELTA) -> np.ndarra
 
 def check_spread(points: Points) -> None:
     if len(points) <= PARAMETERS + 1:
-        raise InputError(
-            f"{len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} parameters"
-        )
+        raise InputError(f"{points.source}: {len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} parameters: "
+                         "add sizes or budgets")  # fmt: skip
     for name, values in (("parameters", points.parameters), ("tokens", points.tokens)):
         if values.max() < 2 * values.min():
-            raise InputError(f"{name} of all runs lie within a factor of 2, expected a wider range for the law's exponent")
+            raise InputError(f"{points.source}: {name}: all runs lie within a factor of 2, expected a wider range for the law's exponent: add "
+                             "larger or smaller ones")
 
 
 def fit_parametric(points: Points, rng: np.random.Generator, draws: int = DRAWS, delta: float = DELTA) -> Parametric:
@@ -146,7 +140,7 @@ def fit_parametric(points: Points, rng: np.random.Generator, draws: int = DRAWS,
     residuals = y - log_loss(best, n, d)
     noise = math.sqrt(np.sum(residuals**2) / (len(points) - PARAMETERS))
     drawn = _draw(rng, best, (n, d, y), draws, delta) if draws else np.empty((0, PARAMETERS))
-    return Parametric(Law(best), objective(best, points, delta), drawn, noise, len(points))
+    return Parametric(Law(best), objective(best, points, delta), drawn, noise)
 
 
 def _draw(rng: np.random.Generator, best: np.ndarray, logs: tuple, draws: int, delta: float) -> np.ndarray:
@@ -154,53 +148,26 @@ def _draw(rng: np.random.Generator, best: np.ndarray, logs: tuple, draws: int, d
     keep their places, and residuals are drawn, as if all had the same noise."""
     n, d, y = logs
     count = len(n)
+
+    def fit(losses, times):
+        return fit_rows(best, losses, lambda theta: (log_loss(theta, n, d), jacobian(theta, n, d)), times, delta)
+
     if count >= MANY:
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-        return refine_many(best, n, d, np.tile(y, (draws, 1)), times, delta)
+        return fit(np.tile(y, (draws, 1)), times)
     residuals = y - log_loss(best, n, d)
-    q, _ = np.linalg.qr(_scaled(jacobian(best, n, d)))
+    slopes = jacobian(best, n, d)
+    q, _ = np.linalg.qr(slopes / np.linalg.norm(slopes, axis=0))
     own = studentized(residuals, np.sum(q**2, axis=1), float(np.mean(np.abs(residuals) > delta)))
     noise = noise_draws(rng, own, count - PARAMETERS, draws, count)
-    return refine_many(best, n, d, log_loss(best, n, d) + noise, np.ones((1, count)), delta)
-
-
-def _scaled(matrix: np.ndarray) -> np.ndarray:
-    return matrix / np.linalg.norm(matrix, axis=0)
-
-
-def refine_many(
-    theta: np.ndarray, n: np.ndarray, d: np.ndarray, y: np.ndarray, times: np.ndarray, delta: float, steps: int = 50
-) -> np.ndarray:
-    """The fit of each row of y, each run counted so many times, all at once from theta: Levenberg-Marquardt on reweighted
-    residuals, the weights being those of the Huber loss."""
-    many = np.tile(theta, (len(y), 1))
-    damping = np.full(len(y), 1e-3)
-    cost = (times * huber(log_loss(many, n, d) - y, delta)).sum(axis=1)
-    for _ in range(steps):
-        residuals = log_loss(many, n, d) - y
-        weights = times / np.maximum(1, np.abs(residuals) / delta)
-        J = jacobian(many, n, d)
-        weighted = J * weights[..., None]
-        gradient = np.einsum("kpi,kp->ki", weighted, residuals)
-        hessian = np.einsum("kpi,kpj->kij", weighted, J)
-        diagonal = np.einsum("kii->ki", hessian)
-        damped = hessian + (damping[:, None] * diagonal + 1e-14)[:, :, None] * np.eye(PARAMETERS)
-        step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
-        tried = many + step
-        new = (times * huber(log_loss(tried, n, d) - y, delta)).sum(axis=1)
-        better = new < cost
-        if np.all(np.abs(new - cost) < 1e-9 * cost):
-            break
-        many[better], cost = tried[better], np.where(better, new, cost)
-        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
-    return many
+    return fit(log_loss(best, n, d) + noise, np.ones(count))
 
 
 # ---- the optimum of a budget
 
 
-def optimum(theta: np.ndarray, cost: Cost, budget: float, around: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(log N, loss) at the lowest loss of a budget, for each row of theta: a grid over log N, refined twice."""
+def optimum(theta: np.ndarray, cost: Cost, budget: float) -> tuple[np.ndarray, np.ndarray]:
+    """(log N, loss) at the lowest loss of a budget, for each row of theta: a grid over log N, refined four times."""
     low, high = np.full(len(theta), math.log(1e2)), np.full(len(theta), math.log(1e15))
     for _ in range(5):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 41)

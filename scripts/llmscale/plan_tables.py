@@ -1,21 +1,16 @@
 """Prints a plan as a table."""
 
-import textwrap
 from pathlib import Path
 
 from llmdata.progress import duration
+from llmplan.tables import say
 
 from .counting import COUNTS, EXACT, SIX_ND, flops_per_token
 from .planning import Planned
 from .settings import Settings
 from .speed import Speed, memory_of
 
-WIDTH = 100
 REPEATS = 4.0  # passes over the data from which on a token teaches clearly less (Muennighoff et al. 2023)
-
-
-def say(text: str) -> None:
-    print(textwrap.fill(text, WIDTH))
 
 
 def si(value: float) -> str:

@@ -7,7 +7,7 @@ from llmdata.errors import InputError
 
 from .counting import COUNTS, EXACT, SIX_ND, Cost, Parts, count_parts, flops_per_token
 from .settings import LEAST_STEPS, Budget, Settings
-from .sizes import Size, config_of
+from .sizes import Size, config_of, size_of
 from .tuning import Tuned, tune
 
 
@@ -73,15 +73,9 @@ def plan_runs(settings: Settings) -> list[Planned]:
 
 def cost_of_rule(settings: Settings, most_layers: int = 200) -> Cost:
     """FLOPs per token by N for sizes of the rule, far beyond those of the sweep."""
-    sizes = {budget_size for budget in settings.budgets for budget_size in budget.sizes}
+    count, shape = settings.count, settings.shape
+    sizes = {size for budget in settings.budgets for size in budget.sizes}
     largest = max(size.layers for size in sizes)
-    width = settings.shape.width_per_layer
-    by_rule = {Size(layers, -(-layers * width // settings.shape.head_dim) * settings.shape.head_dim)
-               for layers in range(largest + 1, most_layers)}  # fmt: skip
-    rows = []
-    for size in sizes | by_rule:
-        parts = count_parts(config_of(size, settings.shape))
-        rows.append(
-            (parts.count(settings.count), flops_per_token(parts, settings.shape.seq_len, settings.flops, settings.count))
-        )
-    return Cost(*zip(*rows))
+    sizes |= {size_of(layers, shape) for layers in range(largest + 1, most_layers)}
+    parts = [count_parts(config_of(size, shape)) for size in sizes]
+    return Cost([p.count(count) for p in parts], [flops_per_token(p, shape.seq_len, settings.flops, count) for p in parts])

@@ -1,21 +1,22 @@
 """Runs as points for a fit: those of a sweep, or rows of a table that somebody else measured.
 
-A table is .csv with a head, or .jsonl. Columns: tokens, loss, and two of parameters, flops; budget groups runs of equal FLOPs
-(without it, flops does). name, status (done, diverged, cut), val and tokenizer are read where they are there.
+A table is .csv with a head, or .jsonl. Columns: tokens, loss, and flops or parameters or both; budget groups runs of equal FLOPs
+(without it, flops does). name, status (done, diverged, cut), forecast and what all runs must have in common are read where they
+are there.
 """
 
 import csv
 import io
 import json
 import math
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from llmdata.errors import InputError
 from llmdata.text_file import read_text, read_text_lines
+from llmround.runner import write_text
 
 from .counting import SIX_ND, Cost
 from .planning import Planned, cost_of_rule
@@ -23,7 +24,7 @@ from .run import CUT, DIVERGED, DONE, WAITING, Run
 from .settings import Settings
 
 SAME = ("val", "val_rows", "tokenizer", "train", "count", "flops_rule")  # what all points of a fit must have in common
-NAMES = {"val": "validation data", "val_rows": "validation rows", "tokenizer": "tokenizer", "train": "training data",
+NAMES = {"val": "validation data", "val_rows": "number of validation rows", "tokenizer": "tokenizer", "train": "training data",
          "count": "count of parameters", "flops_rule": "count of FLOPs"}  # fmt: skip
 
 
@@ -41,6 +42,7 @@ class Points:
     count: str = ""
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     tests: list[dict] = field(default_factory=list)  # runs that test a forecast
+    source: str = "runs"  # the file that they come from, for messages
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,13 +50,10 @@ class Points:
     def budgets(self) -> np.ndarray:
         return np.unique(self.budget)
 
-    def with_loss(self, loss: np.ndarray) -> "Points":
-        return Points(self.names, self.budget, self.flops, self.tokens, self.parameters, loss, self.cost, self.count)
-
     def select(self, keep: np.ndarray) -> "Points":
         names = [name for name, kept in zip(self.names, keep) if kept]
-        parts = [a[keep] for a in (self.budget, self.flops, self.tokens, self.parameters, self.loss)]
-        return Points(names, *parts, self.cost, self.count, self.left_out, self.tests)
+        columns = {name: getattr(self, name)[keep] for name in ("budget", "flops", "tokens", "parameters", "loss")}
+        return replace(self, names=names, **columns)
 
 
 def check_same(rows: list[dict], place: str) -> None:
@@ -62,12 +61,12 @@ def check_same(rows: list[dict], place: str) -> None:
     for key in SAME:
         found: dict = {}
         for row in rows:
-            if row.get(key) is not None:
+            if row.get(key) not in (None, ""):
                 found.setdefault(row[key], row["name"])
-        found = {value: name for value, name in found.items() if value != ""}
         if len(found) > 1:
             (a, first), (b, second) = list(found.items())[:2]
-            raise InputError(f"{place}: runs of another {NAMES[key]} in one fit: {first} has {a}, {second} has {b}")
+            raise InputError(f"{place}: {key}: expected the same {NAMES[key]} in all runs of a fit, found {a} in {first} and {b} in "
+                             f"{second}: fit them apart")  # fmt: skip
 
 
 def make_points(rows: list[dict], cost: Cost | None, place: str) -> Points:
@@ -79,16 +78,18 @@ def make_points(rows: list[dict], cost: Cost | None, place: str) -> Points:
         raise InputError(f"{place}: no finished run, expected at least one")
     columns = [np.array([float(row[name]) for row in used]) for name in ("budget", "flops", "tokens", "parameters", "loss")]
     tests = [row for row in rows if row["status"] == DONE and row.get("forecast")]
-    made = cost or _cost_of(columns[3], columns[1] / columns[2])
-    return Points([row["name"] for row in used], *columns, made, used[0].get("count", ""), left_out, tests)
+    made = cost or _cost_of(columns[3], columns[1] / columns[2], place)
+    return Points([row["name"] for row in used], *columns, made, used[0].get("count", ""), left_out, tests, place)
 
 
-def _cost_of(parameters: np.ndarray, each: np.ndarray) -> Cost:
+def _cost_of(parameters: np.ndarray, each: np.ndarray, place: str) -> Cost:
     """Of a table: 6ND where that is what its columns say, within a tenth; else as a straight line in log-log through all rows."""
     ratio = each / (6 * parameters)
     if np.all(np.abs(np.log(ratio)) < 0.1):
         return Cost([1.0], [6.0 * float(np.median(ratio))])
-    slope, offset = np.polyfit(np.log(parameters), np.log(each), 1)
+    slope, offset = np.polyfit(np.log(parameters), np.log(each), 1) if np.ptp(np.log(parameters)) > 1e-9 else (0, 0)
+    if slope <= 0:
+        raise InputError(f"{place}: flops: expected FLOPs per token (flops / tokens) that grow with parameters, found that they do not")
     ends = np.array([parameters.min(), parameters.max()])
     return Cost(ends, np.exp(offset + slope * np.log(ends)))
 
@@ -106,43 +107,17 @@ def points_of_sweep(settings: Settings, rows: list[dict]) -> Points:
     return make_points(rows, cost_of_rule(settings), str(settings.path))
 
 
-COLUMNS = (
-    "name",
-    "status",
-    "reason",
-    "forecast",
-    "budget",
-    "flops",
-    "parameters",
-    "tokens",
-    "loss",
-    "count",
-    "flops_rule",
-    "layers",
-    "hidden_size",
-    "steps",
-    "batch_tokens",
-    "lr",
-    "warmup_steps",
-    "beta2",
-    "seed",
-    "epochs",
-    "train_seconds",
-    "train",
-    "val",
-    "val_rows",
-    "tokenizer",
-)
+COLUMNS = ("name status reason forecast budget flops parameters tokens loss count flops_rule layers hidden_size steps batch_tokens lr "
+           "warmup_steps beta2 seed epochs train_seconds train val val_rows tokenizer").split()  # fmt: skip
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
     """The runs of a sweep as a table that fit and forecast read."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(part, path)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 # ---- tables

@@ -1,14 +1,14 @@
 """Writes one page of HTML about a fit and its forecasts. It needs no other file."""
 
-import os
 from html import escape
 from pathlib import Path
 
 from llmround.report import STYLE, figure, number, table
+from llmround.runner import write_text
 
 from . import charts
 from .accuracy import Task, TaskForecast
-from .fit_tables import between
+from .fit_tables import between, four
 from .fitted import Fitted
 from .forecast import FACTORS, TOLERANCE, Forecast, Value
 from .plan_tables import si
@@ -20,25 +20,15 @@ class Report:
         self.name, self.fitted, self.forecasts, self.task = name, fitted, forecasts, task
 
     def write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.html(), encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, self.html())
 
     def html(self) -> str:
         name, p = escape(self.name), self.fitted.points
         head = (f"{len(p)} runs, {len(p.budgets())} budgets of {p.budget.min():.3g} to {p.budget.max():.3g} FLOPs; N counts "
                 f"{escape(p.count or 'what the table says')}; intervals hold {LEVEL:.0%}")  # fmt: skip
-        parts = [
-            self.left_out(),
-            self.parabolas(),
-            self.parametric(),
-            self.disagreement(),
-            self.forecast(),
-            self.tests(),
-            self.runs(),
-        ]
-        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
+        parts = [self.left_out(), self.parabolas(), self.parametric(), self.disagreement(), self.forecast(), self.tests(), self.runs()]
+        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+                f'<meta name="viewport" content="width=device-width"><title>{name}</title><style>{STYLE}</style></head>'
                 f'<body><h1>Scaling laws: {name}</h1><p class="faint">{head}</p>{"".join(parts)}</body></html>\n')  # fmt: skip
 
     def left_out(self) -> str:
@@ -50,9 +40,7 @@ class Report:
         rows = []
         for p in found.parabolas:
             if p.outside:
-                rows.append(
-                    [f"{p.budget:.3g}", str(len(p.x)), f"minimum {p.outside}: not used; {escape(p.advice)}", "", "", ""]
-                )
+                rows.append([f"{p.budget:.3g}", str(len(p.x)), f"minimum {p.outside}: not used; {escape(p.advice)}", "", "", ""])
             else:
                 rows.append([f"{p.budget:.3g}", str(len(p.x)), between(Value(p.tokens, *p.tokens_interval)), si(p.parameters),
                              f"{p.tokens / p.parameters:.1f}", f"{p.lowest:.4f}"])  # fmt: skip
@@ -61,11 +49,9 @@ class Report:
             for name, what, law in (("Tokens", "tokens", found.tokens), ("Size", "parameters", found.parameters)):
                 low, high = law.exponent_interval()
                 laws += f"<p>{name}: {law.factor:.4g} C<sup>{law.exponent:.4f}</sup>, exponent {low:.3f} to {high:.3f}.</p>"
-                pictures.append(
-                    figure(f"{name} at the minima (paper, figure 3)", charts.power_law(self.fitted, what, self.forecasts))
-                )
+                pictures.append(figure(f"{name} at the minima (paper, figure 3)", charts.power_law(self.fitted, what, self.forecasts)))
         head = ["FLOPs", "runs", "tokens at the minimum", "parameters", "tokens/parameter", "loss"]
-        return ("<h2>Parabolas</h2>" + table(head, rows, numbers=(0, 1, 3, 4, 5))
+        return ("<h2>Parabolas</h2>" + table(head, rows, numbers=tuple(range(6)))
                 + f"{laws}<div class=\"charts\">{''.join(pictures)}</div>")  # fmt: skip
 
     def parametric(self) -> str:
@@ -84,47 +70,28 @@ class Report:
     def forecast(self) -> str:
         if not self.forecasts:
             return ""
-        show = "{:.4f}".format
         rows = [[f"{f.budget:.3g} ({f.beyond:.3g}x)", between(f.parameters), between(f.parabola_parameters), between(f.tokens),
-                 between(f.loss, show), f"{show(f.run_loss.low)} to {show(f.run_loss.high)}"] for f in self.forecasts]  # fmt: skip
-        flat = [
-            [
-                f"{f.budget:.3g}",
-                f"{si(f.flatness.low)} to {si(f.flatness.high)}",
-                *(f"{f.flatness.factors[k]:+.2%}" for k in FACTORS),
-            ]
-            for f in self.forecasts
-        ]
+                 between(f.loss, four), f"{four(f.run_loss.low)} to {four(f.run_loss.high)}"] for f in self.forecasts]  # fmt: skip
+        flat = [[f"{f.budget:.3g}", f"{si(f.flatness.low)} to {si(f.flatness.high)}", *(f"{f.flatness.factors[k]:+.2%}" for k in FACTORS)]
+                for f in self.forecasts]  # fmt: skip
         head = ["FLOPs", "parameters", "by parabolas", "tokens", "loss", "loss of one run"]
         pictures = [figure("How flat the optimum is", charts.flat(self.fitted, self.forecasts[-1]))]
         if self.task:
             pictures.append(figure("Accuracy (paper, figure 4)", charts.task(*self.task, self.forecasts[-1].budget)))
-        return ("<h2>Forecast</h2>" + table(head, rows)
-                + table(["FLOPs", f"parameters within {TOLERANCE:.1%}", *(f"{k:g} x" for k in FACTORS)], flat)
+        return ("<h2>Forecast</h2>" + table(head, rows, numbers=tuple(range(6)))
+                + table(["FLOPs", f"parameters within {TOLERANCE:.1%}", *(f"{k:g} x" for k in FACTORS)], flat, numbers=tuple(range(6)))
                 + f"<div class=\"charts\">{''.join(pictures)}</div>")  # fmt: skip
 
     def tests(self) -> str:
-        show = "{:.4f}".format
-        rows = [[escape(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), show(t.loss), between(t.forecast, show),
+        rows = [[escape(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), four(t.loss), between(t.forecast, four),
                  "inside" if t.inside else "outside"] for t in self.fitted.trials()]  # fmt: skip
         head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast", ""]
-        return "<h2>Runs that test a forecast</h2>" + table(head, rows, numbers=(1, 2, 3, 4)) if rows else ""
+        return "<h2>Runs that test a forecast</h2>" + table(head, rows, numbers=(1, 2, 3, 4, 5)) if rows else ""
 
     def runs(self) -> str:
         p = self.fitted.points
         law = self.fitted.parametric.law.loss(p.parameters, p.tokens)
-        rows = [
-            [
-                escape(name),
-                f"{b:.3g}",
-                f"{c:.4g}",
-                si(n),
-                si(d),
-                f"{d / n:.1f}",
-                number(loss, 5),
-                f"{100 * (loss / at - 1):+.2f}",
-            ]
-            for name, b, c, n, d, loss, at in zip(p.names, p.budget, p.flops, p.parameters, p.tokens, p.loss, law)
-        ]
+        rows = [[escape(name), f"{b:.3g}", f"{c:.4g}", si(n), si(d), f"{d / n:.1f}", number(loss, 5), f"{100 * (loss / at - 1):+.2f}"]
+                for name, b, c, n, d, loss, at in zip(p.names, p.budget, p.flops, p.parameters, p.tokens, p.loss, law)]  # fmt: skip
         head = ["run", "budget", "FLOPs", "parameters", "tokens", "tokens/parameter", "loss", "% above the law"]
         return "<h2>Runs</h2>" + table(head, rows, numbers=tuple(range(1, 8)))

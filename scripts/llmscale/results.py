@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import os
 
 from llmdata.errors import InputError
+from llmround.runner import write_json
 
 from .accuracy import forecast_task, read_task
-from .fit_tables import between, print_fit, print_forecast, print_left_out, print_trials
+from .fit_tables import between, four, print_fit, print_forecast, print_left_out, print_trials
 from .fitted import as_json, finite, fit_all, need_laws
 from .forecast import forecast as forecast_of
 from .planning import plan_runs
@@ -30,14 +30,13 @@ def read_points(options: argparse.Namespace) -> Points:
 
 def write_results(options: argparse.Namespace, result: dict, report: Report, name: str) -> None:
     """Prints JSON if it is wanted, and writes both files if there is a folder for them."""
+    result = finite(result)
     if options.json:
-        print(json.dumps(finite(result), indent=1))
+        print(json.dumps(result, indent=1))
     if options.output is None:
         return
     options.output.mkdir(parents=True, exist_ok=True)
-    part = options.output / f"{name}.json.part"
-    part.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
-    os.replace(part, options.output / f"{name}.json")
+    write_json(options.output / f"{name}.json", result)
     report.write(options.output / "report.html")
     if not options.json:
         print(f"\n{options.output / 'report.html'}")
@@ -58,9 +57,7 @@ def forecast(options: argparse.Namespace) -> None:
     fitted = fit_all(points, options.seed, max(options.budget))
     need_laws(fitted, max(options.budget))
     rng = fitted.rng()
-    found = [
-        forecast_of(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget
-    ]
+    found = [forecast_of(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in options.budget]
     tasks = [forecast_task(task, budget, rng) for budget in options.budget] if task else []
     trials = fitted.trials()
     if not options.json:
@@ -68,19 +65,9 @@ def forecast(options: argparse.Namespace) -> None:
         for index, one in enumerate(found):
             print_forecast(one)
             if tasks:
-                show = "{:.4f}".format
                 note = " (nll beyond the models of the sigmoid)" if tasks[index].outside else ""
-                print(f"  accuracy  {between(tasks[index].accuracy, show)} at nll {between(tasks[index].nll, show)}{note}")
+                print(f"  accuracy  {between(tasks[index].accuracy, four)} at nll {between(tasks[index].nll, four)}{note}")
         print_trials(trials)
     result = {"forecasts": found, "tasks": tasks, "trials": trials, "fit": as_json(fitted)}
     report = Report(str(options.file), fitted, found, (task, tasks[-1]) if task else None)
-    write_results(options, as_plain(result), report, "forecast")
-
-
-def as_plain(value):
-    """Dataclasses as objects."""
-    if isinstance(value, dict):
-        return {name: as_plain(inside) for name, inside in value.items()}
-    if isinstance(value, list):
-        return [as_plain(inside) for inside in value]
-    return as_plain(vars(value)) if hasattr(value, "__dataclass_fields__") else value
+    write_results(options, result, report, "forecast")

@@ -20,6 +20,7 @@ from .tuning import FINAL_FRACTION
 
 DONE, DIVERGED, CUT, WAITING = "done", "diverged", "cut", "not run"
 RISE = 1.1  # a run whose training loss ends so far above its lowest has diverged; both are means over a twentieth of the steps
+TAIL = 4096  # bytes of a log in which its last step stands
 # options of what happens in a run now and then, or at its end: left out where only speed is measured
 LATER = "save-every keep-last keep-every average-from average-every eval-tasks eval-tasks-every sample-every".split()
 
@@ -52,16 +53,7 @@ class Run:
     def command(self, folder: Path | None = None, options: dict | None = None) -> list[str]:
         """Continues from the newest checkpoint, if there is one."""
         s, output = self.settings, (folder or self.folder) / "run"
-        place = [
-            "--config",
-            str(self.config),
-            "--train-data",
-            s.train.pattern,
-            "--val-data",
-            s.val.pattern,
-            "--output",
-            str(output),
-        ]
+        place = ["--config", str(self.config), "--train-data", s.train.pattern, "--val-data", s.val.pattern, "--output", str(output)]
         place += ["--tokenizer", s.tokenizer] if s.tokenizer else []
         again = ["--resume", "auto"] if any(output.glob("checkpoints/step_*")) else ["--overwrite"]
         return [*s.program, *place, *as_arguments(options or self.options()), *again]
@@ -104,6 +96,12 @@ class Run:
     def log(self) -> list[dict]:
         return read_log(self.folder / "run" / "log.jsonl")
 
+    def reached(self) -> float:
+        """The part of its steps that is done."""
+        if (self.folder / "result.json").is_file():
+            return 1.0
+        return min(1.0, last_step(read_log(self.folder / "run" / "log.jsonl", TAIL)) / self.planned.steps)
+
     def outcome(self) -> Outcome:
         path = self.folder / "result.json"
         if path.is_file():
@@ -135,10 +133,15 @@ class Run:
         return Outcome(status, reason, result)
 
 
-def read_log(path: Path) -> list[dict]:
-    """The lines of a log; half a line, which a kill may leave, is none."""
+def read_log(path: Path, tail: int | None = None) -> list[dict]:
+    """The lines of a log, or of its last `tail` bytes; half a line, which a kill may leave, is none."""
+    if not path.is_file():
+        return []
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - tail) if tail else 0)
+        texts = file.read().decode("utf-8", errors="replace").splitlines()
     lines = []
-    for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
+    for text in texts:
         try:
             line = json.loads(text)
         except ValueError:

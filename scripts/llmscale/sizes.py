@@ -58,13 +58,16 @@ def round_up(value: float, multiple: int) -> int:
     return multiple * math.ceil(value / multiple - 1e-9)
 
 
+def size_of(layers: int, shape: Shape) -> Size:
+    return Size(layers, round_up(layers * shape.width_per_layer, shape.head_dim))
+
+
 def read_size(owner: Section, name: str, value, shape: Shape) -> Size:
     if isinstance(value, int) and not isinstance(value, bool):
         value = {"layers": value}
     section = type(owner)(owner.path, ".".join(filter(None, (owner.place, name))), value)
     layers = section.number("layers", 1, 1000, whole=True)
-    by_rule = round_up(layers * shape.width_per_layer, shape.head_dim)
-    width = section.number("hidden_size", 1, 1 << 20, by_rule, whole=True)
+    width = section.number("hidden_size", 1, 1 << 20, size_of(layers, shape).hidden_size, whole=True)
     section.close()
     if width % shape.head_dim:
         near = max(1, width // shape.head_dim) * shape.head_dim

@@ -1,7 +1,6 @@
 """All runs of a plan: one after another on this machine, or as a Slurm array. What is finished is never run again."""
 
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 from llmdata.errors import Fault, InputError
-from llmdata.progress import Progress, duration
+from llmdata.progress import Progress
 from llmround.runner import Stopped, die_with_parent, say
 
 from .planning import Planned
@@ -44,13 +43,7 @@ class Sweep:
 
     def reached(self) -> float:
         """Of the work of all runs, how much is done."""
-        done = 0.0
-        for run in self.runs:
-            if (run.folder / "result.json").is_file():
-                done += self.work[run.name]
-            else:
-                done += self.work[run.name] * min(1.0, _tail_step(run.folder / "run" / "log.jsonl") / run.planned.steps)
-        return done
+        return sum(self.work[run.name] * run.reached() for run in self.runs)
 
     def progress(self) -> Progress:
         return Progress("scaling", sum(self.work.values()), "", self.reached(), sys.stderr)
@@ -75,16 +68,14 @@ class Sweep:
         finally:
             progress.close()
         if failed:
-            raise Fault(
-                f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: {', '.join(failed)}"
-            )
+            raise Fault(f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: {', '.join(failed)}")
 
     def _pass(self, runs: list[Run], chosen: list[Run], progress: Progress, failed: list[str], wait: bool) -> list[Run]:
         """Makes the runs; returns those that another process is making, unless it shall wait for them."""
         elsewhere = []
         for run in runs:
             outcome = self._run_one(run, progress, wait)
-            say(f"scaling: [{chosen.index(run) + 1}/{len(chosen)}] {run.name}: {_describe(outcome)}{_left(self, progress)}")
+            say(f"scaling: [{chosen.index(run) + 1}/{len(chosen)}] {run.name}: {_describe(outcome)}{_left(progress)}")
             failed += [run.name] if outcome.status == "failed" else []
             elsewhere += [run] if outcome.status == ELSEWHERE else []
         return elsewhere
@@ -163,19 +154,8 @@ class Sweep:
         names.write_text("\n".join(waiting) + "\n", encoding="utf-8")
         limit = f"%{self.settings.at_once}" if self.settings.at_once else ""
         log = self.settings.output / "array-%a.log"
-        command = [
-            "sbatch",
-            "--parsable",
-            f"--array=0-{len(waiting) - 1}{limit}",
-            f"--output={log}",
-            *self.settings.slurm,
-            str(SBATCH),
-            str(names),
-            sys.executable,
-            str(SBATCH.parents[1] / "scaling.py"),
-            "run",
-            str(self.settings.path),
-        ]
+        command = ["sbatch", "--parsable", f"--array=0-{len(waiting) - 1}{limit}", f"--output={log}", *self.settings.slurm, str(SBATCH),
+                   str(names), sys.executable, str(SBATCH.parents[1] / "scaling.py"), "run", str(self.settings.path)]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:
@@ -231,33 +211,11 @@ def _describe(outcome: Outcome) -> str:
     return f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''}"
 
 
-def _left(sweep: Sweep, progress: Progress) -> str:
-    reached = sweep.reached()
-    worked = reached - progress.begun_with
-    if worked <= 0 or reached >= progress.total:
-        return ""
-    seconds = (time.monotonic() - progress.start) / worked * (progress.total - reached)
-    return f"; {100 * reached / progress.total:.0f} % of the sweep, {duration(seconds)} left"
+def _left(progress: Progress) -> str:
+    left = progress.left()
+    return f"; {100 * progress.reached / progress.total:.0f} % of the sweep, {left}" if left else ""
 
 
 def _last_line(run: Run) -> str:
     lines = (run.folder / "output.txt").read_text("utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "no output"
-
-
-def _tail_step(path: Path, tail: int = 4096) -> int:
-    """The last step in a log, from its last bytes."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - tail))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return 0
-    for line in reversed(text.splitlines()):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "loss" in entry:
-            return entry.get("step", 0)
-    return 0

@@ -1,18 +1,21 @@
 """The fits of scripts/scaling.py on published points, and on surfaces whose law is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import surfaces
 from llmdata.errors import InputError
-from llmscale import isoflop, parametric, resample
-from llmscale.counting import Cost
+from llmscale import isoflop, parametric, resample, sizes, tuning
+from llmscale.counting import Cost, count_parts
 from llmscale.disagreement import compare, own_error
 from llmscale.fitted import fit_all
 from llmscale.forecast import flatness, forecast
+from llmscale.points import make_points
 from llmscale.resample import interval
+from llmscale.run import DIVERGED, DONE
 
 SEED = 20260  # of statistics over many draws, so that none of them fails by luck
 DRAWS = 200
@@ -177,10 +180,9 @@ def exponent_of_size(c, n, d, loss, cost=surfaces.SIX):
 def test_wrong_counting(rng):
     """The same runs, counted otherwise: what is small beside the blocks in large models is not so in small ones, so that N without
     it grows faster with C, and N with everything slower."""
-    layers = np.arange(2, 40)
-    width = 64 * layers
-    blocks, table = 12.0 * layers * width**2, 128_000.0 * width
-    counts = {"matrices": blocks, "matrices+head": blocks + table, "all": blocks + 2 * table}
+    shape = sizes.Shape(128_000, 64, 64, 1, 8 / 3, 64, False, 500_000.0, 4096)
+    parts = [count_parts(sizes.config_of(sizes.size_of(layers, shape), shape)) for layers in range(2, 40)]
+    counts = {name: np.array([float(p.count(name)) for p in parts]) for name in ("matrices", "matrices+head", "all")}
     cost = Cost(counts["matrices+head"], 6 * counts["matrices+head"])
     truth, found = surfaces.law(0.34, 0.34, 406.4, 406.4), {}
     c, n, d = surfaces.grid(truth, np.geomspace(1e18, 1e20, 6))
@@ -202,11 +204,11 @@ def test_wrong_warmup():
     tokens than they do, and the exponent of size comes out too high (Porian et al. 2024)."""
     truth = surfaces.law(0.34, 0.34, 406.4, 406.4)
     c, n, d = surfaces.grid(truth)
-    right = exponent_of_size(c, n, d, truth.loss(n, d))
-    warmup = 0.2 * truth.best(surfaces.SIX, surfaces.BUDGETS[0])[1]
-    wrong = exponent_of_size(c, n, d, truth.loss(n, d - np.minimum(warmup, d) / 2))
+    fixed = np.full(len(d), 0.2 * truth.best(surfaces.SIX, surfaces.BUDGETS[0])[1])
+    by_rule = np.array([tuning.tune(tuning.Rule(), *run).warmup_tokens for run in zip(n, d)])
+    right, wrong = (exponent_of_size(c, n, d, truth.loss(n, d - warmup / 2)) for warmup in (by_rule, fixed))
     print(right, wrong)
-    assert right == pytest.approx(0.5, abs=0.002) and wrong > right + 0.02
+    assert right == pytest.approx(0.5, abs=0.005) and wrong > right + 0.02
 
 
 def test_wrong_decay(rng):
@@ -223,13 +225,13 @@ def test_wrong_decay(rng):
 def test_wrong_diverged_run(rng):
     """A diverged run in the fit moves the minimum of its budget; the law that leaves it out does not move."""
     truth = surfaces.law(0.34, 0.34, 406.4, 406.4)
-    points = surfaces.points(truth)
-    loss = points.loss.copy()
-    loss[-7] *= 1.05  # the smallest model of the largest budget
-    wrong, right = (
-        isoflop.fit_isoflop(points.with_loss(loss), rng),
-        isoflop.fit_isoflop(points.select(loss == points.loss), rng),
-    )
+    points, found = surfaces.points(truth), []
+    columns = zip(points.names, points.budget, points.flops, points.tokens, points.parameters, points.loss)
+    rows = [dict(zip(("name", "budget", "flops", "tokens", "parameters", "loss"), row), status=DONE) for row in columns]
+    for status in (DONE, DIVERGED):
+        rows[-7] |= {"loss": 1.05 * points.loss[-7], "status": status}  # the smallest model of the largest budget
+        found.append(isoflop.fit_isoflop(make_points(rows, points.cost, "runs"), rng))
+    wrong, right = found
     optimum = truth.best(surfaces.SIX, FAR)[1]
     print(wrong.tokens.at(FAR) / optimum, right.tokens.at(FAR) / optimum)
     assert right.tokens.at(FAR) == pytest.approx(optimum, rel=0.02) and abs(wrong.tokens.at(FAR) / optimum - 1) > 0.1
@@ -304,7 +306,7 @@ def test_curve_that_opens_downwards_has_no_minimum(rng):
     points = surfaces.points(surfaces.law())
     loss = points.loss.copy()
     loss[:7] = 6 - loss[:7]
-    assert isoflop.fit_isoflop(points.with_loss(loss), rng).parabolas[0].outside == "no minimum"
+    assert isoflop.fit_isoflop(replace(points, loss=loss), rng).parabolas[0].outside == "no minimum"
 
 
 def test_too_few(rng):

@@ -288,9 +288,9 @@ def test_left_out_visibly(done, tmp_path):
 
 
 @pytest.mark.parametrize("name, value, text", [
-    ("val", "other", "another validation data in one fit"), ("tokenizer", "other", "another tokenizer in one fit"),
-    ("train", "other", "another training data in one fit"), ("val_rows", 16, "another validation rows in one fit"),
-    ("count", "all", "another count of parameters in one fit"),
+    ("val", "other", "val: expected the same validation data in all runs of a fit, found "), ("tokenizer", "other", "tokenizer: expected the same"),
+    ("train", "other", "train: expected the same training data"), ("val_rows", 16, "val_rows: expected the same number of validation rows"),
+    ("count", "all", "count: expected the same count of parameters"), ("flops_rule", "6ND", "flops_rule: expected the same count of FLOPs"),
 ])  # fmt: skip
 def test_mixed_runs_are_refused(done, tmp_path, name, value, text):
     place = copied(done, tmp_path)
@@ -303,7 +303,7 @@ def test_mixed_rows_of_a_table_are_refused(tmp_path):
         {"flops": 1e18, "tokens": 1e9 * k, "loss": 3 + k, "val": "a" if k < 3 else "b", "name": f"r{k}"} for k in range(1, 5)
     ]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match="another validation data in one fit: r1 has a, r3 has b"):
+    with pytest.raises(InputError, match="t.jsonl: val: expected the same validation data in all runs of a fit, found a in r1 and b in r3: fit them apart"):
         points_of_table(tmp_path / "t.jsonl")
 
 
