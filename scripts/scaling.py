@@ -59,11 +59,17 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument("--output", type=Path, metavar="DIR",
                              help="folder of report.html and fit.json (default: the plan's output; of a table: none)")  # fmt: skip
         command.add_argument(
-            "--seed", type=int, default=SEED, metavar="N", help="of the draws of intervals (default: %(default)s)"
+            "--seed", type=whole, default=SEED, metavar="N", help="of the draws of intervals (default: %(default)s)"
         )
         command.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.epilog = "\n".join(f"COMMAND {name}\n{sub.format_help()}" for name, sub in commands.choices.items())
     return parser.parse_args()
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number of 0 or more")
+    return int(text)
 
 
 def flops(text: str) -> list[float]:
@@ -105,6 +111,8 @@ def train(options: argparse.Namespace) -> None:
 
 
 def conclude(options: argparse.Namespace) -> None:
+    if options.output is not None and options.output.exists() and not options.output.is_dir():
+        raise InputError(f"--output {options.output}: expected a folder, found a file")
     from llmscale import results  # here, since matplotlib takes long to import
 
     (results.fit if options.command == "fit" else results.forecast)(options)

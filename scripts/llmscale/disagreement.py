@@ -60,7 +60,7 @@ class Disagreement:
             f"At {self.budget:.3g} FLOPs the parabolas choose {more} tokens than the parametric law ({self.parabola_tokens:.3g} "
             f"and {self.parametric_tokens:.3g}; exponents of D* {self.token_exponents[0]:.3f} and {self.token_exponents[1]:.3f})."
         ]
-        lines.append(f"The parabolas' own error on that law, without noise, makes {_percent(self.own_error)} of it{self._because()}.")
+        lines.append(f"The parabolas' own error on that law, noise aside, is {_percent(self.own_error)}{self._because()}.")
         verdict = "which is within the intervals, so noise may make it" if self.within else (
             "which is beyond the intervals: the runs do not follow the law, or their noise is not what it seems")  # fmt: skip
         lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")

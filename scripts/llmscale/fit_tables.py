@@ -26,7 +26,7 @@ def print_fit(points: Points, isoflop: IsoFlop, parametric: Parametric, disagree
     print(f"{'budget':>9} {'runs':>4} {'tokens D*':>34} {'N*':>8} {'D*/N*':>6} {'loss':>8}")
     for p in isoflop.parabolas:
         if p.outside:
-            print(f"{p.budget:9.3g} {len(p.x):>4} minimum {p.outside}: not used; {p.advice}")
+            print(f"{p.budget:9.3g} {len(p.x):>4} {p.outside}: not used; {p.advice}")
             continue
         tokens = between(Value(p.tokens, *p.tokens_interval))
         print(f"{p.budget:9.3g} {len(p.x):>4} {tokens:>34} {si(p.parameters):>8} {p.tokens / p.parameters:6.1f} {p.lowest:8.4f}")
@@ -52,7 +52,7 @@ def print_left_out(points: Points, isoflop: IsoFlop) -> None:
         print(f"left out: {name} {status}{': ' + reason if reason else ''}")
     for p in isoflop.parabolas:
         if p.outside:
-            print(f"left out of the power laws: {p.budget:.3g} FLOPs, minimum {p.outside}: {p.advice}")
+            print(f"left out of the power laws: {p.budget:.3g} FLOPs, {p.outside}: {p.advice}")
 
 
 def print_trials(trials: list[Trial]) -> None:

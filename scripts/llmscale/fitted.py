@@ -58,7 +58,7 @@ def need_laws(fitted: Fitted, budget: float) -> None:
     if fitted.isoflop.tokens is None:
         first = outside[0]
         raise InputError(f"{fitted.points.source}: no forecast for {budget:.3g} FLOPs: fewer than two budgets have a minimum inside their grid "
-                         f"(budget {first.budget:.3g}: minimum {first.outside}; {first.advice})")  # fmt: skip
+                         f"(budget {first.budget:.3g}: {first.outside}; {first.advice})")  # fmt: skip
 
 
 def as_json(fitted: Fitted) -> dict:

@@ -18,7 +18,7 @@ from .resample import LEVEL, interval, noise_draws, studentized
 from .settings import LEAST_SIZES
 
 DRAWS = 1000
-INSIDE, LOW, HIGH, NONE = "", "below the grid", "above the grid", "no minimum"
+INSIDE, LOW, HIGH, NONE = "", "minimum below the grid", "minimum above the grid", "no minimum"
 
 
 @dataclass

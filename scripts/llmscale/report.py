@@ -40,7 +40,7 @@ class Report:
         rows = []
         for p in found.parabolas:
             if p.outside:
-                rows.append([f"{p.budget:.3g}", str(len(p.x)), f"minimum {p.outside}: not used; {escape(p.advice)}", "", "", ""])
+                rows.append([f"{p.budget:.3g}", str(len(p.x)), f"{p.outside}: not used; {escape(p.advice)}", "", "", ""])
             else:
                 rows.append([f"{p.budget:.3g}", str(len(p.x)), between(Value(p.tokens, *p.tokens_interval)), si(p.parameters),
                              f"{p.tokens / p.parameters:.1f}", f"{p.lowest:.4f}"])  # fmt: skip
@@ -60,7 +60,7 @@ class Report:
                f"D<sup>{named['beta']:.4f}</sup>")  # fmt: skip
         text = (f"<p>{law}; sum of Huber losses {fit.objective:.6g}, noise {fit.noise:.2%}. Exponents of the optimum: tokens "
                 f"{fit.law.token_exponent:.4f}, size {fit.law.size_exponent:.4f}.</p>")  # fmt: skip
-        pictures = [figure("Residuals of the parametric law", charts.residuals(self.fitted)),
+        pictures = [figure("Residuals of the parametric law, in the colours of the budgets", charts.residuals(self.fitted)),
                     figure("Loss over FLOPs", charts.loss_of_budget(self.fitted, self.forecasts))]  # fmt: skip
         return f'<h2>Parametric law</h2>{text}<div class="charts">{"".join(pictures)}</div>'
 

@@ -283,13 +283,13 @@ def test_minimum_outside_the_grid_is_not_used(rng):
         *(np.concatenate([getattr(p, name) for p in (inside, outside)]) for name in ("budget", "parameters", "tokens", "loss"))
     )
     found = isoflop.fit_isoflop(both, rng)
-    assert [p.outside for p in found.parabolas] == ["", "", "", "above the grid", "above the grid"]
+    assert [p.outside for p in found.parabolas] == ["", "", "", "minimum above the grid", "minimum above the grid"]
     sizes = np.sort(outside.parameters[:7])
     assert f"add a smaller size, of about {sizes[0] ** 2 / sizes[1]:.3g} parameters" == found.parabolas[3].advice
     alone = isoflop.fit_isoflop(inside, rng)
     assert (found.tokens.exponent, found.tokens.factor) == pytest.approx((alone.tokens.exponent, alone.tokens.factor), rel=1e-9)
     turned = isoflop.fit_isoflop(surfaces.points(truth, shift=-2.0), rng)
-    assert turned.tokens is None and {p.outside for p in turned.parabolas} == {"below the grid"}
+    assert turned.tokens is None and {p.outside for p in turned.parabolas} == {"minimum below the grid"}
     assert "add a larger size" in turned.parabolas[0].advice
 
 

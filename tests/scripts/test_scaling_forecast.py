@@ -115,6 +115,13 @@ def test_report(tmp_path):
         assert part in text
 
 
+def test_page_of_an_exact_line(table, tmp_path):
+    """Its interval has no width, and rounding may put the forecast beside it."""
+    task = Task(10.0 ** np.arange(18, 23), 1.5 - 0.1 * np.arange(5), 0.3 + 0.1 * np.arange(5), np.full(5, 100.0), CHANCE)
+    call("forecast", table, "--budget", "1.92e20", "--output", tmp_path / "out", "--task", write_task(tmp_path / "task.csv", task))
+    assert Page((tmp_path / "out/report.html").read_text()).pictures == 7
+
+
 def test_no_forecast_from_minima_outside_the_grid(tmp_path):
     outside = write_table(tmp_path / "t.csv", surfaces.points(surfaces.law(), shift=2.0))
     done = call("forecast", outside, "--budget", "1e20", code=2)
@@ -130,6 +137,8 @@ def test_no_forecast_from_minima_outside_the_grid(tmp_path):
 
 
 def test_bad_options(table, tmp_path):
+    assert "--output" in call("fit", table, "--output", table, code=2).stderr
+    assert "--seed: '-1': expected a whole number" in call("fit", table, "--seed", "-1", code=2).stderr
     assert "--chance 1: expected" in call("forecast", table, "--budget", "1e20", "--chance", "1", code=2).stderr
     assert "no such file" in call("fit", tmp_path / "none.csv", code=2).stderr.lower()
 

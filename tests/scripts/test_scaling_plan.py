@@ -269,7 +269,9 @@ ROWS = "flops,tokens,loss\n" + "".join(f"1e18,{t:g},{3 + abs(t - 2e9) / 1e10:g}\
     (ROWS.replace("flops", "flopps"), "row 1: expected parameters or flops"),
     (ROWS + "1e18,,3\n", "row 5: tokens: expected a number"),
     ("status,flops,tokens,loss\nfine,1,1,1\n", "row 1: status: expected done, diverged or cut, found fine"),
-    ("flops,tokens,loss\n", "no finished run"),
+    ("flops,tokens,loss\n", "t.csv: no finished run"),
+    ("", "t.csv: no finished run"),
+    ("flops,tokens,parameters,loss\n" + "".join(f"1e18,{k}e9,{k}e8,3\n" for k in range(1, 6)), "t.csv: flops: expected FLOPs per token"),
 ])  # fmt: skip
 def test_bad_table(tmp_path, text, reason):
     (tmp_path / "t.csv").write_text(text)
