@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import pytest
 import llmc
 import surfaces
 from llmdata.errors import InputError
+from llmscale import charts
 from llmscale.accuracy import Task, fit_many, fit_sigmoid, forecast_task, read_task, sigmoid
+from llmscale.forecast import Value
 
 SCALING = llmc.ROOT / "scripts" / "scaling.py"
 SEED = 20261  # of statistics over many draws, so that none of them fails by luck
@@ -115,11 +118,13 @@ def test_report(tmp_path):
         assert part in text
 
 
-def test_page_of_an_exact_line(table, tmp_path):
-    """Its interval has no width, and rounding may put the forecast beside it."""
-    task = Task(10.0 ** np.arange(18, 23), 1.5 - 0.1 * np.arange(5), 0.3 + 0.1 * np.arange(5), np.full(5, 100.0), CHANCE)
-    call("forecast", table, "--budget", "1.92e20", "--output", tmp_path / "out", "--task", write_task(tmp_path / "task.csv", task))
-    assert Page((tmp_path / "out/report.html").read_text()).pictures == 7
+def test_forecast_beside_its_interval_or_without_bounds_is_drawn():
+    """Rounding may put the value of an exact line just outside an interval without width."""
+    task = made_task(np.random.default_rng(1))
+    found = forecast_task(task, 1e23, np.random.default_rng(1), 20)
+    value = found.nll.value
+    odd = replace(found, nll=Value(value, value + 1e-12, value + 1e-12), accuracy=Value(0.5, -math.inf, math.inf))
+    assert "</svg>" in charts.task(task, odd, 1e23)
 
 
 def test_no_forecast_from_minima_outside_the_grid(tmp_path):
