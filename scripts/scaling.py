@@ -47,9 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     fit = commands.add_parser("fit", help="fit laws to what has ended")
     beyond = commands.add_parser("forecast", help="say what a budget buys")
     beyond.add_argument("--budget", required=True, type=flops, metavar="FLOPS[,FLOPS...]", help="training FLOPs, as 1e18")
-    beyond.add_argument(
-        "--task", type=Path, metavar="CSV", help="table of nll, accuracy, flops, items: forecast the accuracy too"
-    )
+    beyond.add_argument("--task", type=Path, metavar="NAME|CSV",
+                        help="forecast the accuracy too, on an evaluation that the runs were scored on, or by a table of nll, accuracy, "
+                             "flops, items")  # fmt: skip
     beyond.add_argument("--chance", type=float, default=0.25, metavar="X",
                         help="accuracy of guessing, from which the sigmoid rises (default: %(default)s)")  # fmt: skip
     for command in (plan, run):
@@ -58,9 +58,8 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument("file", type=Path, metavar="FILE", help="the plan, or a table of runs (.csv, .jsonl)")
         command.add_argument("--output", type=Path, metavar="DIR",
                              help="folder of report.html and fit.json (default: the plan's output; of a table: none)")  # fmt: skip
-        command.add_argument(
-            "--seed", type=whole, default=SEED, metavar="N", help="of the draws of intervals (default: %(default)s)"
-        )
+        command.add_argument("--seed", type=whole, default=SEED, metavar="N",
+                             help="of the draws of intervals (default: %(default)s)")  # fmt: skip
         command.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.epilog = "\n".join(f"COMMAND {name}\n{sub.format_help()}" for name, sub in commands.choices.items())
     return parser.parse_args()

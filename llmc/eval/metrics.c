@@ -41,12 +41,22 @@ static EvalShare share(const EvalSet *set, const double *loglikelihoods, Norm no
     return (EvalShare){mean, n > 1 ? sqrt(mean * (1 - mean) / (n - 1)) : NAN};
 }
 
+static double mean_nll(const EvalSet *set, const double *loglikelihoods) {
+    double sum = 0;
+    for (int64_t i = 0; i < set->num_items; i++) {
+        const int64_t right = set->items[i].first_ending + set->items[i].label;
+        sum -= score(&set->endings[right], loglikelihoods[right], BY_CHARACTER);
+    }
+    return sum / (double)set->num_items;
+}
+
 EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods) {
     EvalResult result = {.kind = set->kind, .items = set->num_items};
     if (set->kind == EVAL_CHOICE) {
         result.acc = share(set, loglikelihoods, BY_SUM);
         result.acc_norm = share(set, loglikelihoods, BY_CHARACTER);
         result.acc_bytes = share(set, loglikelihoods, BY_BYTE);
+        result.nll = mean_nll(set, loglikelihoods);
         return result;
     }
     double sum = 0, words = 0, bytes = 0, tokens = 0;
@@ -82,7 +92,8 @@ static int list_measures(const EvalResult *r, LogMeasure measures[MAX_MEASURES])
                                  {"acc_norm", r->acc_norm.mean},
                                  {"acc_norm_stderr", r->acc_norm.error},
                                  {"acc_bytes", r->acc_bytes.mean},
-                                 {"acc_bytes_stderr", r->acc_bytes.error}};
+                                 {"acc_bytes_stderr", r->acc_bytes.error},
+                                 {"nll", r->nll}};
     const LogMeasure documents[] = {{"word_perplexity", r->word_perplexity},
                                     {"byte_perplexity", r->byte_perplexity},
                                     {"bits_per_byte", r->bits_per_byte},

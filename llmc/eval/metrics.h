@@ -21,6 +21,7 @@ typedef struct {
     // EVAL_CHOICE: shares of items whose label has the greatest log-likelihood: as it is, for each character
     // of the ending, for each of its bytes. Of equals the first one counts.
     EvalShare acc, acc_norm, acc_bytes;
+    double nll; // the mean negative log-likelihood for each character of the right ending
     // EVAL_DOCUMENTS: exp of the mean negative log-likelihood for each word, byte and token; bits for each
     // byte
     double word_perplexity, byte_perplexity, bits_per_byte, token_perplexity;
@@ -31,7 +32,8 @@ EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods);
 // "acc 0.2512 +- 0.0043, acc_norm ..." or "word_perplexity 23.41, ...", zero-terminated, cut to capacity.
 void eval_describe(char *text, size_t capacity, const EvalResult *result);
 
-// A line of the log: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes", "acc_bytes_stderr";
+// A line of the log: of multiple choice "acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "acc_bytes", "acc_bytes_stderr",
+// "nll";
 // of documents "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity".
 void eval_log(Log *log, int64_t step, const char *task, const EvalResult *result);
 

@@ -4,7 +4,8 @@
     2. Accuracy is a sigmoid of that likelihood, from chance to 1: chance + (1 - chance) / (1 + exp((nll - middle) / width)),
        fitted on all models, also those trained elsewhere, whose FLOPs need not be known.
 
-A table has the columns nll and accuracy, and flops for the models of step 1; items, the questions behind an accuracy, weighs it.
+The models are those of a sweep that was trained with --eval-tasks, or stand in a table with the columns nll and
+accuracy, and flops for the models of step 1; items, the questions behind an accuracy, weighs it.
 """
 
 import csv
@@ -21,6 +22,7 @@ from llmdata.text_file import read_text
 
 from .forecast import Value
 from .resample import fit_rows, interval, noise_draws, studentized
+from .run import DONE
 
 DRAWS = 400
 LEAST_LINE, LEAST_SIGMOID = 3, 4
@@ -48,13 +50,30 @@ def read_task(path: Path, chance: float) -> Task:
     rows = list(csv.DictReader(io.StringIO(read_text(path))))
     columns = {name: np.array([_number(path, i, name, row.get(name), name in ("nll", "accuracy")) for i, row in enumerate(rows, 1)])
                for name in ("flops", "nll", "accuracy", "items")}  # fmt: skip
-    task = Task(*columns.values(), chance)
-    if len(rows) < LEAST_SIGMOID:
-        raise InputError(f"{path}: {len(rows)} models, expected at least {LEAST_SIGMOID} for a sigmoid")
+    return checked(Task(*columns.values(), chance), str(path))
+
+
+def task_of_runs(name: str, rows: list[dict], chance: float, place: str) -> Task:
+    """Of a sweep whose runs were scored on the task. As in the paper, the line is that of compute-optimal models: the best run of
+    each budget."""
+    scored = [row for row in rows if row["status"] == DONE and not row["forecast"] and "nll" in row["tasks"].get(name, {})]
+    if not scored:
+        found = sorted({task for row in rows for task, line in row.get("tasks", {}).items() if "nll" in line})
+        raise InputError(f"--task {name}: no such file, and no run of {place} was scored on such a task, expected "
+                         + (f"one of {', '.join(found)}" if found else 'runs with "eval_tasks" in "train"'))  # fmt: skip
+    best = {row["budget"]: row["name"] for row in sorted(scored, key=lambda row: -row["loss"])}
+    columns = [(row["flops"] if best[row["budget"]] == row["name"] else math.nan, *(row["tasks"][name][key] for key in ("nll", "acc", "items")))
+               for row in scored]  # fmt: skip
+    return checked(Task(*np.array(columns, float).T, chance), f"{place}: task {name}")
+
+
+def checked(task: Task, place: str) -> Task:
+    if len(task.nll) < LEAST_SIGMOID:
+        raise InputError(f"{place}: {len(task.nll)} models, expected at least {LEAST_SIGMOID} for a sigmoid")
     if np.isfinite(task.flops).sum() < LEAST_LINE:
-        raise InputError(f"{path}: {np.isfinite(task.flops).sum()} models with flops, expected at least {LEAST_LINE} for a line")
+        raise InputError(f"{place}: {np.isfinite(task.flops).sum()} models with flops, expected at least {LEAST_LINE} for a line")
     if task.accuracy.min() < 0 or task.accuracy.max() > 1:
-        raise InputError(f"{path}: accuracy: expected 0 to 1, found {task.accuracy.min():g} to {task.accuracy.max():g}")
+        raise InputError(f"{place}: accuracy: expected 0 to 1, found {task.accuracy.min():g} to {task.accuracy.max():g}")
     return task
 
 

@@ -39,11 +39,10 @@ def _colours(count: int):
 
 
 def _star(axes, x: float, y: Value, across: Value | None = None, label: str = "") -> None:
-    """A forecast, with its intervals as far as they are bounded; rounding may put a value just outside its interval."""
+    """A forecast with its intervals; rounding may put a value just outside."""
 
     def ends(value: Value | None):
-        sides = value and np.array([value.value - value.low, value.high - value.value])
-        return None if value is None or not np.isfinite(sides).all() else np.maximum(sides, 0)[:, None]
+        return value and np.maximum([[value.value - value.low], [value.high - value.value]], 0)
 
     axes.errorbar([x], [y.value], ends(y), ends(across), color=ORANGE, marker="*", markersize=9, capsize=3, linewidth=1, label=label)
 

@@ -6,7 +6,7 @@ import json
 from llmdata.errors import InputError
 from llmround.runner import write_json
 
-from .accuracy import forecast_task, read_task
+from .accuracy import forecast_task, read_task, task_of_runs
 from .fit_tables import between, four, print_fit, print_forecast, print_left_out, print_trials
 from .fitted import as_json, finite, fit_all, need_laws
 from .forecast import forecast as forecast_of
@@ -16,16 +16,17 @@ from .report import Report
 from .settings import read_settings
 
 
-def read_points(options: argparse.Namespace) -> Points:
+def read_points(options: argparse.Namespace) -> tuple[Points, list[dict]]:
+    """The points, and all that is known of the runs of a plan."""
     if options.file.suffix.lower() in (".csv", ".jsonl"):
-        return points_of_table(options.file)
+        return points_of_table(options.file), []
     settings = read_settings(options.file)
     options.output = options.output or settings.output
     rows = rows_of_sweep(settings, plan_runs(settings))
     points = points_of_sweep(settings, rows)
     options.output.mkdir(parents=True, exist_ok=True)
     write_table(options.output / "runs.csv", rows)
-    return points
+    return points, rows
 
 
 def write_results(options: argparse.Namespace, result: dict, report: Report, name: str) -> None:
@@ -43,7 +44,7 @@ def write_results(options: argparse.Namespace, result: dict, report: Report, nam
 
 
 def fit(options: argparse.Namespace) -> None:
-    fitted = fit_all(read_points(options), options.seed)
+    fitted = fit_all(read_points(options)[0], options.seed)
     if not options.json:
         print_fit(fitted.points, fitted.isoflop, fitted.parametric, fitted.disagreement_text)
     write_results(options, as_json(fitted), Report(str(options.file), fitted, []), "fit")
@@ -52,8 +53,12 @@ def fit(options: argparse.Namespace) -> None:
 def forecast(options: argparse.Namespace) -> None:
     if not 0 <= options.chance < 1:
         raise InputError(f"--chance {options.chance:g}: expected 0 to less than 1")
-    task = read_task(options.task, options.chance) if options.task else None
-    points = read_points(options)
+    task = None
+    points, rows = read_points(options)
+    if options.task and (options.task.is_file() or not rows):
+        task = read_task(options.task, options.chance)
+    elif options.task:
+        task = task_of_runs(str(options.task), rows, options.chance, points.source)
     fitted = fit_all(points, options.seed, max(options.budget))
     need_laws(fitted, max(options.budget))
     rng = fitted.rng()

@@ -153,6 +153,11 @@ def test_agrees_with_lm_eval(place):
         found = opened.by_item(opened.score(model))
         np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=TOLERANCE, rtol=1e-5, err_msg=name)
         measured = run_task(place.lib, model, path)
+        if name != "documents":
+            of = opened.set.contents
+            right = [values[item.label] / of.endings[item.first_ending + item.label].characters
+                     for values, item in zip(expected, of.items[: of.num_items])]  # fmt: skip
+            assert measured["nll"] == pytest.approx(-np.mean(right), rel=1e-4)
         for metric, value in results[name].items():
             metric = metric.partition(",")[0]
             if value == "N/A" or metric in ("alias", "sample_len", "name", "sample_count"):

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+import evaluation
 import llmc
 import ranks
 import slurmcluster
@@ -257,20 +258,46 @@ def test_a_run_that_really_diverges(done, tmp_path):
     assert result["reason"] in place.call("run", "--only", "4e09_1x48").stderr
 
 
-def test_left_out_visibly(done, tmp_path):
-    """Two budgets with made-up losses; one run of each did not end well."""
-    place = copied(
-        done, tmp_path, budgets=[{"flops": f, "sizes": [*SIZES, {"layers": 2, "hidden_size": 16}]} for f in (4e9, 6e9)]
-    )
+def made_up(done, tmp_path, budgets, **changes):
+    """A sweep whose losses follow a parabola."""
+    plan = [{"flops": f, "sizes": [*SIZES, {"layers": 2, "hidden_size": 16}]} for f in budgets]
+    place = copied(done, tmp_path, budgets=plan, **changes)
     like = place.result("4e09_1x16")
     sizes = {"1x16": 7e3, "1x32": 2e4, "1x48": 4e4, "2x32": 3.2e4, "2x16": 1.1e4}
-    for f in (4e9, 6e9):
+    for f in budgets:
         for name, n in sizes.items():
             whole = f"{f:.0e}".replace("+", "") + "_" + name
             place.run_folder(whole).mkdir(exist_ok=True)
             result = {"name": whole, "budget": f, "flops": f, "parameters": n, "tokens": f / 6 / n}
             result["loss"] = 2 + np.log10(n / 1.8e4) ** 2 - np.log10(f) / 10
             (place.run_folder(whole) / "result.json").write_text(json.dumps(like | result))
+    return place
+
+
+def test_accuracy_of_the_runs(done, tmp_path):
+    """What the trainer measures on an evaluation is what `forecast --task` reads."""
+    items = [([1 + i, 2], [([3, 4], 2, 2), ([5 + i, 6], 2, 2)], i % 2) for i in range(6)]
+    (tmp_path / "pairs.eval").write_bytes(evaluation.file_bytes(items, vocab=trainrun.VOCAB - 2, sha=done.work.sha))
+    place = made_up(done, tmp_path, (4e9, 6e9, 9e9), train={"threads": 1, "eval_tasks": str(tmp_path / "pairs.eval")})
+    shutil.rmtree(place.run_folder("4e09_1x16"))
+    fitted = {path: json.loads(path.read_text()) for path in place.output.glob("runs/*/result.json")}
+    place.call("run", "--only", "4e09_1x16", "--again")
+    measured = place.result("4e09_1x16")["tasks"]["pairs"]
+    assert measured["items"] == 6 and 0 < measured["nll"] < 10
+    for path, result in fitted.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result | {"tasks": {"pairs": measured | {"nll": result["loss"], "acc": 1.5 - result["loss"] / 2}}}))
+        (path.parent / "key.json").unlink(missing_ok=True)
+    found = json.loads(place.call("forecast", "--budget", "2e10", "--json", "--task", "pairs", "--chance", "0").stdout)
+    best = [min(result["loss"] for result in fitted.values() if result["budget"] == f) for f in (4e9, 6e9, 9e9)]
+    slope, offset = np.polyfit(np.log10([4e9, 6e9, 9e9]), best, 1)
+    assert found["tasks"][0]["nll"]["value"] == pytest.approx(offset + slope * np.log10(2e10))
+    place.refused("forecast", "--budget", "2e10", "--task", "pears", text="no such file, and no run of")
+
+
+def test_left_out_visibly(done, tmp_path):
+    """Two budgets with made-up losses; one run of each did not end well."""
+    place = made_up(done, tmp_path, (4e9, 6e9))
     change_result(place, "4e09_1x48", status=DIVERGED, reason="its training loss rose from 2 to 9")
     (place.run_folder("6e09_1x48") / "result.json").unlink()
     (place.run_folder("6e09_1x48") / "run").mkdir()

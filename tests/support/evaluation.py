@@ -112,7 +112,7 @@ def run_task(lib, model, path, sha=None):
     assert lib.evaltasks_run(tasks, 0, model.handle, model.B, None, ctypes.byref(result), fault) == 0, error.message
     lib.evaltasks_close(tasks)
     shares = {name: getattr(result, name) for name in ("acc", "acc_norm", "acc_bytes")}
-    others = ("word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity")
+    others = ("nll", "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity")
     return (
         {name: share.mean for name, share in shares.items()}
         | {f"{name}_stderr": share.error for name, share in shares.items()}
