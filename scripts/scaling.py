@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     plan.add_argument("--measure", action="store_true", help="train each size for a few steps, to know its time")
     run = commands.add_parser("run", help="train what has not ended")
     run.add_argument("--only", action="append", default=[], metavar="NAME", help="this run alone; may be given several times")
-    run.add_argument("--forecast", action="store_true", help="also the runs that test a forecast, which should have been made by then")
+    run.add_argument("--forecast", action="store_true", help="also the runs that test a forecast: make that first")
     run.add_argument("--again", action="store_true", help="remove runs that were made with other settings, and begin them anew")
     run.add_argument("--slurm", action="store_true", help="submit the runs as a Slurm array, and wait for it")
     run.add_argument("--no-wait", action="store_true", help="with --slurm: end after submitting")
@@ -48,8 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     beyond = commands.add_parser("forecast", help="say what a budget buys")
     beyond.add_argument("--budget", required=True, type=flops, metavar="FLOPS[,FLOPS...]", help="training FLOPs, as 1e18")
     beyond.add_argument("--task", type=Path, metavar="NAME|CSV",
-                        help="forecast the accuracy too, on an evaluation that the runs were scored on, or by a table of nll, accuracy, "
-                             "flops, items")  # fmt: skip
+                        help="forecast the accuracy too, on an evaluation that the runs were scored on, or by a table of "
+                             "nll, accuracy, flops, items")  # fmt: skip
     beyond.add_argument("--chance", type=float, default=0.25, metavar="X",
                         help="accuracy of guessing, from which the sigmoid rises (default: %(default)s)")  # fmt: skip
     for command in (plan, run):

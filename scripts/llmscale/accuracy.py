@@ -62,8 +62,8 @@ def task_of_runs(name: str, rows: list[dict], chance: float, place: str) -> Task
         raise InputError(f"--task {name}: no such file, and no run of {place} was scored on such a task, expected "
                          + (f"one of {', '.join(found)}" if found else 'runs with "eval_tasks" in "train"'))  # fmt: skip
     best = {row["budget"]: row["name"] for row in sorted(scored, key=lambda row: -row["loss"])}
-    columns = [(row["flops"] if best[row["budget"]] == row["name"] else math.nan, *(row["tasks"][name][key] for key in ("nll", "acc", "items")))
-               for row in scored]  # fmt: skip
+    columns = [(row["flops"] if best[row["budget"]] == row["name"] else math.nan,
+                *(row["tasks"][name][key] for key in ("nll", "acc", "items"))) for row in scored]  # fmt: skip
     return checked(Task(*np.array(columns, float).T, chance), f"{place}: task {name}")
 
 

@@ -44,7 +44,8 @@ def _star(axes, x: float, y: Value, across: Value | None = None, label: str = ""
     def ends(value: Value | None):
         return value and np.maximum([[value.value - value.low], [value.high - value.value]], 0)
 
-    axes.errorbar([x], [y.value], ends(y), ends(across), color=ORANGE, marker="*", markersize=9, capsize=3, linewidth=1, label=label)
+    axes.errorbar([x], [y.value], ends(y), ends(across), color=ORANGE, marker="*", markersize=9, capsize=3, linewidth=1,
+                  label=label)  # fmt: skip
 
 
 def parabolas(fitted: Fitted) -> str:

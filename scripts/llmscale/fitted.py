@@ -33,7 +33,8 @@ class Fitted:
 
     @property
     def disagreement_text(self) -> str:
-        missing = [f"The runs do not show the term {name}: it is next to nothing." for name in self.parametric.law.missing(self.points)]
+        names = self.parametric.law.missing(self.points)
+        missing = [f"The runs do not show the term {name}: it is next to nothing." for name in names]
         if self.disagreement is None:
             return " ".join([*missing, "Parabolas and parametric law cannot be compared without power laws."])
         return " ".join([*missing, self.disagreement.text()])
@@ -57,8 +58,8 @@ def need_laws(fitted: Fitted, budget: float) -> None:
     outside = [p for p in fitted.isoflop.parabolas if p.outside]
     if fitted.isoflop.tokens is None:
         first = outside[0]
-        raise InputError(f"{fitted.points.source}: no forecast for {budget:.3g} FLOPs: fewer than two budgets have a minimum inside their grid "
-                         f"(budget {first.budget:.3g}: {first.outside}; {first.advice})")  # fmt: skip
+        raise InputError(f"{fitted.points.source}: no forecast for {budget:.3g} FLOPs: fewer than two budgets have a minimum inside "
+                         f"their grid (budget {first.budget:.3g}: {first.outside}; {first.advice})")  # fmt: skip
 
 
 def as_json(fitted: Fitted) -> dict:

@@ -53,7 +53,8 @@ def forecast(isoflop: IsoFlop, parametric: Parametric, cost: Cost, budget: float
     noisy = np.log(drawn_loss) + parametric.noise * rng.standard_normal(len(drawn_loss))
     parabola = [Value(law.at(budget), *law.interval_at(budget)) if law else None for law in (isoflop.parameters, isoflop.tokens)]
     return Forecast(budget, budget / largest, Value(n, *_exp(drawn_n)), Value(tokens, *_exp(drawn_d)), *parabola,
-                    Value(loss, *interval(drawn_loss)), Value(loss, *_exp(noisy)), flatness(parametric.law, cost, budget))  # fmt: skip
+                    Value(loss, *interval(drawn_loss)), Value(loss, *_exp(noisy)),
+                    flatness(parametric.law, cost, budget))  # fmt: skip
 
 
 def _exp(logs: np.ndarray) -> tuple[float, float]:

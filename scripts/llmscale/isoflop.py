@@ -84,8 +84,8 @@ def fit_isoflop(points: Points, rng: np.random.Generator, draws: int = DRAWS) ->
     few = [(points.budget[g[0]], len(np.unique(np.round(np.log10(points.tokens[g]), 6)))) for g in groups]
     for budget, count in few:
         if count < LEAST_SIZES:
-            raise InputError(f"{points.source}: budget {budget:.3g}: {count} sizes that finished, expected at least {LEAST_SIZES} for a "
-                             "parabola: add sizes, or leave the budget out")  # fmt: skip
+            raise InputError(f"{points.source}: budget {budget:.3g}: {count} sizes that finished, expected at least {LEAST_SIZES} "
+                             "for a parabola: add sizes, or leave the budget out")  # fmt: skip
     x, y = np.log10(points.tokens), points.loss
     bases = [np.linalg.qr(np.vander(x[g] - x[g].mean(), 3)) for g in groups]
     parabolas = [_parabola(points, group, x) for group in groups]

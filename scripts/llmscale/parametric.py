@@ -123,12 +123,12 @@ def refine(theta: np.ndarray, points: Points, delta: float = DELTA) -> np.ndarra
 
 def check_spread(points: Points) -> None:
     if len(points) <= PARAMETERS + 1:
-        raise InputError(f"{points.source}: {len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} parameters: "
-                         "add sizes or budgets")  # fmt: skip
+        raise InputError(f"{points.source}: {len(points)} finished runs, expected at least {PARAMETERS + 2} for a law of {PARAMETERS} "
+                         "parameters: add sizes or budgets")  # fmt: skip
     for name, values in (("parameters", points.parameters), ("tokens", points.tokens)):
         if values.max() < 2 * values.min():
-            raise InputError(f"{points.source}: {name}: all runs lie within a factor of 2, expected a wider range for the law's exponent: add "
-                             "larger or smaller ones")
+            raise InputError(f"{points.source}: {name}: all runs lie within a factor of 2, expected a wider range for the law's "
+                             "exponent: add larger or smaller ones")
 
 
 def fit_parametric(points: Points, rng: np.random.Generator, draws: int = DRAWS, delta: float = DELTA) -> Parametric:

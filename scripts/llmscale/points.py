@@ -89,7 +89,8 @@ def _cost_of(parameters: np.ndarray, each: np.ndarray, place: str) -> Cost:
         return Cost([1.0], [6.0 * float(np.median(ratio))])
     slope, offset = np.polyfit(np.log(parameters), np.log(each), 1) if np.ptp(np.log(parameters)) > 1e-9 else (0, 0)
     if slope <= 0:
-        raise InputError(f"{place}: flops: expected FLOPs per token (flops / tokens) that grow with parameters, found that they do not")
+        raise InputError(f"{place}: flops: expected FLOPs per token (flops / tokens) that grow with parameters, found that they do "
+                         "not: correct one of the columns")  # fmt: skip
     ends = np.array([parameters.min(), parameters.max()])
     return Cost(ends, np.exp(offset + slope * np.log(ends)))
 
@@ -107,8 +108,8 @@ def points_of_sweep(settings: Settings, rows: list[dict]) -> Points:
     return make_points(rows, cost_of_rule(settings), str(settings.path))
 
 
-COLUMNS = ("name status reason forecast budget flops parameters tokens loss count flops_rule layers hidden_size steps batch_tokens lr "
-           "warmup_steps beta2 seed epochs train_seconds train val val_rows tokenizer").split()  # fmt: skip
+COLUMNS = ("name status reason forecast budget flops parameters tokens loss count flops_rule layers hidden_size steps "
+           "batch_tokens lr warmup_steps beta2 seed epochs train_seconds train val val_rows tokenizer").split()  # fmt: skip
 
 
 def write_table(path: Path, rows: list[dict]) -> None:

@@ -26,7 +26,8 @@ class Report:
         name, p = escape(self.name), self.fitted.points
         head = (f"{len(p)} runs, {len(p.budgets())} budgets of {p.budget.min():.3g} to {p.budget.max():.3g} FLOPs; N counts "
                 f"{escape(p.count or 'what the table says')}; intervals hold {LEVEL:.0%}")  # fmt: skip
-        parts = [self.left_out(), self.parabolas(), self.parametric(), self.disagreement(), self.forecast(), self.tests(), self.runs()]
+        parts = [self.left_out(), self.parabolas(), self.parametric(), self.disagreement(), self.forecast(), self.tests(),
+                 self.runs()]  # fmt: skip
         return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
                 f'<meta name="viewport" content="width=device-width"><title>{name}</title><style>{STYLE}</style></head>'
                 f'<body><h1>Scaling laws: {name}</h1><p class="faint">{head}</p>{"".join(parts)}</body></html>\n')  # fmt: skip
@@ -49,7 +50,8 @@ class Report:
             for name, what, law in (("Tokens", "tokens", found.tokens), ("Size", "parameters", found.parameters)):
                 low, high = law.exponent_interval()
                 laws += f"<p>{name}: {law.factor:.4g} C<sup>{law.exponent:.4f}</sup>, exponent {low:.3f} to {high:.3f}.</p>"
-                pictures.append(figure(f"{name} at the minima (paper, figure 3)", charts.power_law(self.fitted, what, self.forecasts)))
+                svg = charts.power_law(self.fitted, what, self.forecasts)
+                pictures.append(figure(f"{name} at the minima (paper, figure 3)", svg))
         head = ["FLOPs", "runs", "tokens at the minimum", "parameters", "tokens/parameter", "loss"]
         return ("<h2>Parabolas</h2>" + table(head, rows, numbers=tuple(range(6)))
                 + f"{laws}<div class=\"charts\">{''.join(pictures)}</div>")  # fmt: skip
@@ -72,14 +74,15 @@ class Report:
             return ""
         rows = [[f"{f.budget:.3g} ({f.beyond:.3g}x)", between(f.parameters), between(f.parabola_parameters), between(f.tokens),
                  between(f.loss, four), f"{four(f.run_loss.low)} to {four(f.run_loss.high)}"] for f in self.forecasts]  # fmt: skip
-        flat = [[f"{f.budget:.3g}", f"{si(f.flatness.low)} to {si(f.flatness.high)}", *(f"{f.flatness.factors[k]:+.2%}" for k in FACTORS)]
-                for f in self.forecasts]  # fmt: skip
+        flat = [[f"{f.budget:.3g}", f"{si(f.flatness.low)} to {si(f.flatness.high)}",
+                 *(f"{f.flatness.factors[k]:+.2%}" for k in FACTORS)] for f in self.forecasts]  # fmt: skip
+        columns = ["FLOPs", f"parameters within {TOLERANCE:.1%}", *(f"{k:g} x" for k in FACTORS)]
         head = ["FLOPs", "parameters", "by parabolas", "tokens", "loss", "loss of one run"]
         pictures = [figure("How flat the optimum is", charts.flat(self.fitted, self.forecasts[-1]))]
         if self.task:
             pictures.append(figure("Accuracy (paper, figure 4)", charts.task(*self.task, self.forecasts[-1].budget)))
         return ("<h2>Forecast</h2>" + table(head, rows, numbers=tuple(range(6)))
-                + table(["FLOPs", f"parameters within {TOLERANCE:.1%}", *(f"{k:g} x" for k in FACTORS)], flat, numbers=tuple(range(6)))
+                + table(columns, flat, numbers=tuple(range(6)))
                 + f"<div class=\"charts\">{''.join(pictures)}</div>")  # fmt: skip
 
     def tests(self) -> str:
@@ -91,7 +94,8 @@ class Report:
     def runs(self) -> str:
         p = self.fitted.points
         law = self.fitted.parametric.law.loss(p.parameters, p.tokens)
-        rows = [[escape(name), f"{b:.3g}", f"{c:.4g}", si(n), si(d), f"{d / n:.1f}", number(loss, 5), f"{100 * (loss / at - 1):+.2f}"]
+        rows = [[escape(name), f"{b:.3g}", f"{c:.4g}", si(n), si(d), f"{d / n:.1f}", number(loss, 5),
+                 f"{100 * (loss / at - 1):+.2f}"]
                 for name, b, c, n, d, loss, at in zip(p.names, p.budget, p.flops, p.parameters, p.tokens, p.loss, law)]  # fmt: skip
         head = ["run", "budget", "FLOPs", "parameters", "tokens", "tokens/parameter", "loss", "% above the law"]
         return "<h2>Runs</h2>" + table(head, rows, numbers=tuple(range(1, 8)))

@@ -28,7 +28,8 @@ def noise_draws(rng: np.random.Generator, residuals: np.ndarray, freedom: int, d
     return rng.choice(residuals, size=(draws, count)) * scale
 
 
-def fit_rows(start: np.ndarray, rows: np.ndarray, model: Callable, times: np.ndarray, delta: float = np.inf, steps: int = 50) -> np.ndarray:
+def fit_rows(start: np.ndarray, rows: np.ndarray, model: Callable, times: np.ndarray, delta: float = np.inf,
+             steps: int = 50) -> np.ndarray:  # fmt: skip
     """Fits a model to each row, all at once from `start`: Levenberg-Marquardt, Huber losses as reweighted squares. model(theta)
     gives its values and their slopes, rows x points and rows x points x parameters; each point counts `times`."""
     theta = np.tile(start, (len(rows), 1))

@@ -53,7 +53,8 @@ class Run:
     def command(self, folder: Path | None = None, options: dict | None = None) -> list[str]:
         """Continues from the newest checkpoint, if there is one."""
         s, output = self.settings, (folder or self.folder) / "run"
-        place = ["--config", str(self.config), "--train-data", s.train.pattern, "--val-data", s.val.pattern, "--output", str(output)]
+        place = ["--config", str(self.config), "--train-data", s.train.pattern, "--val-data", s.val.pattern, "--output",
+                 str(output)]  # fmt: skip
         place += ["--tokenizer", s.tokenizer] if s.tokenizer else []
         again = ["--resume", "auto"] if any(output.glob("checkpoints/step_*")) else ["--overwrite"]
         return [*s.program, *place, *as_arguments(options or self.options()), *again]

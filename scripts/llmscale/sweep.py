@@ -68,7 +68,8 @@ class Sweep:
         finally:
             progress.close()
         if failed:
-            raise Fault(f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: {', '.join(failed)}")
+            raise Fault(f"{len(failed)} of {len(chosen)} runs failed, and will be tried again by the same command: "
+                        f"{', '.join(failed)}")  # fmt: skip
 
     def _pass(self, runs: list[Run], chosen: list[Run], progress: Progress, failed: list[str], wait: bool) -> list[Run]:
         """Makes the runs; returns those that another process is making, unless it shall wait for them."""
@@ -154,8 +155,8 @@ class Sweep:
         names.write_text("\n".join(waiting) + "\n", encoding="utf-8")
         limit = f"%{self.settings.at_once}" if self.settings.at_once else ""
         log = self.settings.output / "array-%a.log"
-        command = ["sbatch", "--parsable", f"--array=0-{len(waiting) - 1}{limit}", f"--output={log}", *self.settings.slurm, str(SBATCH),
-                   str(names), sys.executable, str(SBATCH.parents[1] / "scaling.py"), "run", str(self.settings.path)]  # fmt: skip
+        command = ["sbatch", "--parsable", f"--array=0-{len(waiting) - 1}{limit}", f"--output={log}", *self.settings.slurm,
+                   str(SBATCH), str(names), sys.executable, str(SBATCH.parents[1] / "scaling.py"), "run", str(self.settings.path)]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:

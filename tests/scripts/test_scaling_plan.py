@@ -271,7 +271,7 @@ ROWS = "flops,tokens,loss\n" + "".join(f"1e18,{t:g},{3 + abs(t - 2e9) / 1e10:g}\
     ("status,flops,tokens,loss\nfine,1,1,1\n", "row 1: status: expected done, diverged or cut, found fine"),
     ("flops,tokens,loss\n", "t.csv: no finished run"),
     ("", "t.csv: no finished run"),
-    ("flops,tokens,parameters,loss\n" + "".join(f"1e18,{k}e9,{k}e8,3\n" for k in range(1, 6)), "t.csv: flops: expected FLOPs per token"),
+    ("flops,tokens,parameters,loss\n" + "".join(f"1e18,{k}e9,{k}e8,3\n" for k in range(1, 6)), "t.csv: flops: expected FLOPs"),
 ])  # fmt: skip
 def test_bad_table(tmp_path, text, reason):
     (tmp_path / "t.csv").write_text(text)

@@ -286,7 +286,8 @@ def test_accuracy_of_the_runs(done, tmp_path):
     assert measured["items"] == 6 and 0 < measured["nll"] < 10
     for path, result in fitted.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result | {"tasks": {"pairs": measured | {"nll": result["loss"], "acc": 1.5 - result["loss"] / 2}}}))
+        task = measured | {"nll": result["loss"], "acc": 1.5 - result["loss"] / 2}
+        path.write_text(json.dumps(result | {"tasks": {"pairs": task}}))
         (path.parent / "key.json").unlink(missing_ok=True)
     found = json.loads(place.call("forecast", "--budget", "2e10", "--json", "--task", "pairs", "--chance", "0").stdout)
     best = [min(result["loss"] for result in fitted.values() if result["budget"] == f) for f in (4e9, 6e9, 9e9)]
@@ -315,9 +316,12 @@ def test_left_out_visibly(done, tmp_path):
 
 
 @pytest.mark.parametrize("name, value, text", [
-    ("val", "other", "val: expected the same validation data in all runs of a fit, found "), ("tokenizer", "other", "tokenizer: expected the same"),
-    ("train", "other", "train: expected the same training data"), ("val_rows", 16, "val_rows: expected the same number of validation rows"),
-    ("count", "all", "count: expected the same count of parameters"), ("flops_rule", "6ND", "flops_rule: expected the same count of FLOPs"),
+    ("val", "other", "val: expected the same validation data in all runs of a fit, found "),
+    ("tokenizer", "other", "tokenizer: expected the same tokenizer"),
+    ("train", "other", "train: expected the same training data"),
+    ("val_rows", 16, "val_rows: expected the same number of validation rows"),
+    ("count", "all", "count: expected the same count of parameters"),
+    ("flops_rule", "6ND", "flops_rule: expected the same count of FLOPs"),
 ])  # fmt: skip
 def test_mixed_runs_are_refused(done, tmp_path, name, value, text):
     place = copied(done, tmp_path)
@@ -330,7 +334,7 @@ def test_mixed_rows_of_a_table_are_refused(tmp_path):
         {"flops": 1e18, "tokens": 1e9 * k, "loss": 3 + k, "val": "a" if k < 3 else "b", "name": f"r{k}"} for k in range(1, 5)
     ]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match="t.jsonl: val: expected the same validation data in all runs of a fit, found a in r1 and b in r3: fit them apart"):
+    with pytest.raises(InputError, match="t.jsonl: val: expected the same .* found a in r1 and b in r3: fit them apart"):
         points_of_table(tmp_path / "t.jsonl")
 
 
