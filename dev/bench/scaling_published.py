@@ -51,19 +51,29 @@ PUBLISHED = {
 }
 
 
-def points(flops, parameters, tokens, loss) -> Points:
-    return Points([""] * len(loss), flops, flops, tokens, parameters, loss, Cost([1.0], [6.0]))
-
-
 def read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     return [np.array([float(row[name]) for row in rows]) for name in names]
 
 
-def llama3(folder: pathlib.Path) -> dict:
+def points(flops: np.ndarray, parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> Points:
+    return Points([f"run {i}" for i in range(len(loss))], flops, flops, tokens, parameters, loss, Cost([1.0], [6.0]))
+
+
+def llama3_points(folder: pathlib.Path) -> Points:
     flops, tokens, loss = read(folder / "llama3_figure2_isoflop.csv", "compute_budget", "training_tokens", "validation_loss")
-    runs, rng = points(flops, flops / (6 * tokens), tokens, loss), np.random.default_rng(1)
+    return points(flops, flops / (6 * tokens), tokens, loss)
+
+
+def chinchilla_points(folder: pathlib.Path) -> Points:
+    parameters, flops, loss = read(folder / "chinchilla_figure4.csv", "Model Size", "Training FLOP", "loss")
+    keep = np.argsort(loss)[:-5]
+    return points(flops[keep], parameters[keep], flops[keep] / (6 * parameters[keep]), loss[keep])
+
+
+def llama3(folder: pathlib.Path) -> dict:
+    runs, rng = llama3_points(folder), np.random.default_rng(1)
     parabolas, law = fit_isoflop(runs, rng), fit_parametric(runs, rng)
     squares = fit_parametric(runs, rng, 0, SQUARES)
     told = compare(runs, parabolas, law, LARGEST, rng)
@@ -84,10 +94,7 @@ def llama3(folder: pathlib.Path) -> dict:
 
 
 def chinchilla(folder: pathlib.Path) -> dict:
-    parameters, flops, loss = read(folder / "chinchilla_figure4.csv", "Model Size", "Training FLOP", "loss")
-    keep = np.argsort(loss)[:-5]
-    flops, parameters, loss = flops[keep], parameters[keep], loss[keep]
-    law = fit_parametric(points(flops, parameters, flops / (6 * parameters), loss), np.random.default_rng(1), 1000)
+    law = fit_parametric(chinchilla_points(folder), np.random.default_rng(1), 1000)
     draws = np.hstack([np.exp(law.draws[:, :3]), law.draws[:, 3:]]).std(axis=0)
     return {"objective": law.objective, **law.law.named, "errors": dict(zip(("A", "B", "E", "alpha", "beta"), draws)),
             "exponent of tokens": law.law.token_exponent}  # fmt: skip

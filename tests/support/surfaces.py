@@ -1,12 +1,12 @@
 """Losses of runs that follow a known scaling law, noise included, and the published measurements."""
 
-import csv
 import math
 import pathlib
 
 import numpy as np
 import pytest
 
+import scaling_published
 from llmscale.counting import Cost
 from llmscale.parametric import Law
 from llmscale.points import Points
@@ -40,28 +40,16 @@ def of(c, n, d, loss, cost=SIX):
 
 
 def measurements(name):
-    """A published table. Neither file has a licence, so they are no part of the project: a folder shared/measurements beside it."""
+    """The folder of a published table: shared/measurements beside the project, which has none of them, as they state no licence."""
     for folder in ROOT.parents:
-        path = folder / "shared" / "measurements" / name
-        if path.is_file():
-            with open(path, newline="") as file:
-                return list(csv.DictReader(file))
+        if (folder / "shared" / "measurements" / name).is_file():
+            return folder / "shared" / "measurements"
     return pytest.skip(f"no ../shared/measurements/{name}: published without a licence, and so not kept in the project")
 
 
 def llama3():
-    """133 points read off the Llama 3 paper's figure 2, by eric-czech/llama3_isoflop_extraction."""
-    rows = measurements("llama3_figure2_isoflop.csv")
-    c, d, loss = (
-        np.array([float(row[name]) for row in rows]) for name in ("compute_budget", "training_tokens", "validation_loss")
-    )
-    return of(c, c / (6 * d), d, loss)
+    return scaling_published.llama3_points(measurements("llama3_figure2_isoflop.csv"))
 
 
 def chinchilla():
-    """245 runs read off figure 4 of Hoffmann et al. 2022 by Besiroglu et al. (epoch-research/analyzing-chinchilla), less the five
-    of the highest losses, as they do."""
-    rows = measurements("chinchilla_figure4.csv")
-    n, c, loss = (np.array([float(row[name]) for row in rows]) for name in ("Model Size", "Training FLOP", "loss"))
-    keep = np.argsort(loss)[:-5]
-    return of(c[keep], n[keep], c[keep] / (6 * n[keep]), loss[keep])
+    return scaling_published.chinchilla_points(measurements("chinchilla_figure4.csv"))
