@@ -60,11 +60,14 @@ def flops_per_token(parts: Parts, length: int, rule: str, count: str) -> float:
 
 
 class Cost:
-    """FLOPs per token as a function of N, and its inverse: straight lines in log-log, drawn on beyond the sizes that are known."""
+    """FLOPs per token as a function of N, and its inverse: straight lines in log-log, drawn on beyond the sizes that are known.
+    A size that costs no more than a smaller one, as a wide one beside a deep one may, is left out."""
 
     def __init__(self, parameters, flops):
         x, first = np.unique(np.log(np.asarray(parameters, float)), return_index=True)
         y = np.log(np.asarray(flops, float)[first])
+        rises = np.diff(np.maximum.accumulate(y), prepend=-np.inf) > 1e-9
+        x, y = x[rises], y[rises]
         if len(x) == 1:  # proportional to N
             x, y = np.append(x, x + 1), np.append(y, y + 1)
         self._flops, self._size = make_interp_spline(x, y, 1), make_interp_spline(y, x, 1)

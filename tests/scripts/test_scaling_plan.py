@@ -81,6 +81,12 @@ def test_cost_and_size_are_inverse():
     assert cost.log_flops(np.log(parameters)) == pytest.approx(np.log(6 * parameters + 1e4 * parameters**0.3))
 
 
+def test_cost_of_sizes_of_which_a_larger_one_is_cheaper():
+    cost = Cost([1e6, 1.01e6, 2e6], [7e6, 6.5e6, 12e6])
+    assert np.exp(cost.log_flops(np.log([1e6, 2e6]))) == pytest.approx([7e6, 12e6])
+    assert float(cost.log_size(math.log(12e6), 0.0)) == pytest.approx(math.log(2e6))
+
+
 # ---- rules
 
 
