@@ -17,6 +17,7 @@ class Shards:
     tokens: int
     vocab_size: int
     tokenizer: str  # sha256 of tokenizer.json, shortened; "none" for llm.c's shards
+    files: frozenset[Path]
     content: str  # hash of all headers and of the first and last bytes of each shard
 
 
@@ -30,7 +31,7 @@ def read_shards(section: Section, name: str) -> Shards:
     if len(tokenizers) > 1:
         section.fail(name, f"{pattern}: shards of {len(tokenizers)} tokenizers, expected one")
     tokens, vocabulary = sum(h["token_count"] for h in headers), max(h["vocab_size"] for h in headers)
-    return Shards(pattern, tokens, vocabulary, tokenizers.pop(), _content(paths))
+    return Shards(pattern, tokens, vocabulary, tokenizers.pop(), frozenset(map(Path.resolve, paths)), _content(paths))
 
 
 def _content(paths: list[Path]) -> str:

@@ -1,5 +1,6 @@
 """Reads the plan file and checks it. Paths are relative to the current folder."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,13 +73,16 @@ def read_settings(path: Path) -> Settings:
     program = build_folder(target, precision) / "train_llama3"
     if not program.is_file():
         raise InputError(f"{program} is missing: run make TARGET={target} PRECISION={precision}")
+    launch = top.texts("launch", [])
+    if launch and not shutil.which(launch[0]):
+        top.fail("launch", f"expected a program, found {short(launch[0])}, which is none")
     train, val, tokenizer = _read_data(top)
     seq_len = top.number("seq_len", 16, 1 << 20, 256, whole=True)
     shape = read_shape(_section(top, "model"), max(train.vocab_size, val.vocab_size), seq_len)
     rows = power_of_two(top, "rows", 1 << 16, 8)
     slurm = _section(top, "slurm")
     made = Settings(
-        path, Path(top.get("output", str, "a folder")), [*top.texts("launch", []), str(program)], target, precision, train, val,
+        path, Path(top.get("output", str, "a folder")), [*launch, str(program)], target, precision, train, val,
         tokenizer, shape, read_rule(_section(top, "tuning")), _read_budgets(top, shape),
         top.choice("count", tuple(COUNTS), "matrices+head"), top.choice("flops", FLOPS, EXACT), rows,
         power_of_two(top, "val_rows", 1 << 24, max(256, rows)), top.number("ranks", 1, 1 << 20, 1, whole=True), _read_seeds(top),
@@ -102,6 +106,8 @@ def _read_data(top: Section) -> tuple[Shards, Shards, str | None]:
     train, val = read_shards(section, "train"), read_shards(section, "val")
     tokenizer = section.get("tokenizer", str, "a file or folder", "") or None
     section.close()
+    if both := train.files & val.files:
+        section.fail("val", f"expected texts that no run is trained on, found {min(both)} in train too")
     if train.tokenizer != val.tokenizer:
         section.fail("val", f"made with another tokenizer ({val.tokenizer}) than train ({train.tokenizer})")
     return train, val, tokenizer
@@ -125,6 +131,8 @@ def _read_options(top: Section, program: str) -> dict:
             section.fail(name, "the plan sets this option itself")
         if option not in known:
             section.fail(name, "no such option of train_llama3")
+        if option in found:
+            section.fail(name, "is given twice")
         if isinstance(value, bool) == known[option] or not isinstance(value, (bool, int, float, str)):
             section.fail(name, f"expected {'a value' if known[option] else 'true or false'}, found {short(value)}")
         found[option] = value

@@ -65,6 +65,8 @@ def size_of(layers: int, shape: Shape) -> Size:
 def read_size(owner: Section, name: str, value, shape: Shape) -> Size:
     if isinstance(value, int) and not isinstance(value, bool):
         value = {"layers": value}
+    if not isinstance(value, dict):
+        owner.fail(name, f'expected a number of layers, or {{"layers", "hidden_size"}}, found {short(value)}')
     section = type(owner)(owner.path, ".".join(filter(None, (owner.place, name))), value)
     layers = section.number("layers", 1, 1000, whole=True)
     width = section.number("hidden_size", 1, 1 << 20, size_of(layers, shape).hidden_size, whole=True)

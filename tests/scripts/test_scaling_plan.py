@@ -210,6 +210,12 @@ BAD = [
         {"budgets": [1e9]},
         "train size 1x16 for 54 steps of 384 tokens, expected at least 100: drop the size there, or lower tuning.batch",
     ),
+    ({"sizes": [1, 2, 3, 1.5]}, "budgets[0].sizes[3]: expected a number of layers, or "),
+    ({"sizes": [0, 1, 2, 3]}, "budgets[0].sizes[0].layers: expected a whole number from 1 to 1000, found 0"),
+    ({"budgets": [math.nan]}, "budgets[0].flops: expected a number from 1 to 1e+30, found NaN"),
+    ({"budgets": [{"flops": 1e11, "forecast": True}]}, "budgets: is empty"),
+    ({"launch": ["/nowhere/mpirun"]}, 'launch: expected a program, found "/nowhere/mpirun"'),
+    ({"train": {"save-every": 1, "save_every": 2}}, "train.save_every: is given twice"),
     ({"budgets": []}, "budgets: is empty"),
     ({"budgets": [1e11, 1.0001e11]}, "budgets: two are the same in three digits"),
     ({"budgets": ["1e11"]}, "budgets[0].flops: expected a number"),
@@ -248,6 +254,12 @@ def test_other_tokenizers_are_refused(place):
     (place.work.data / "val_000.bin").unlink()
     with pytest.raises(InputError, match="data.val: made with another tokenizer"):
         place.runs()
+
+
+def test_validation_on_training_data_is_refused(place):
+    train = str(place.work.data / "train_*.bin")
+    with pytest.raises(InputError, match="data.val: expected texts that no run is trained on, found .*train_000.bin in train too"):
+        place.runs(data={"train": train, "val": train})
 
 
 def test_bad_plan_on_the_command_line(place):
