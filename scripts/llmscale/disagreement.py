@@ -66,7 +66,7 @@ class Disagreement:
         lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")
         law, parabolas = self.scatter
         lines.append(f"Losses scatter by {law:.2%} about the law and {parabolas:.2%} about the parabolas"
-                     + (": the law bends otherwise than the runs do." if law > MISFIT * parabolas else "."))  # fmt: skip
+                     + (": the law bends otherwise than the runs do, and the intervals of its losses do not know of it." if law > MISFIT * parabolas else "."))  # fmt: skip
         lines.append(f"Fitted by squares, which weigh outliers more, the parametric law chooses {self.squares_tokens:.3g} tokens.")
         return " ".join(lines)
 

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from llmdata.errors import InputError
+from llmplan.tables import say
 from llmround.runner import write_json
 
 from .accuracy import forecast_task, read_task, task_of_runs
@@ -73,6 +74,7 @@ def forecast(options: argparse.Namespace) -> None:
                 note = " (nll beyond the models of the sigmoid)" if tasks[index].outside else ""
                 print(f"  accuracy  {between(tasks[index].accuracy, four)} at nll {between(tasks[index].nll, four)}{note}")
         print_trials(trials)
+        say(fitted.disagreement_text)
     result = {"forecasts": found, "tasks": tasks, "trials": trials, "fit": as_json(fitted)}
     report = Report(str(options.file), fitted, found, (task, tasks[-1]) if task else None)
     write_results(options, result, report, "forecast")
