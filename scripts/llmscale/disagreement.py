@@ -1,15 +1,15 @@
 """How far the parabolas and the parametric law are apart, and why.
 
-Parabolas have errors of their own, noise aside: the loss over log D is only a parabola near its minimum, and only a symmetric
-curve where alpha = beta (arXiv 2603.22339). To see how large they are here, losses are taken from the fitted parametric law
+Parabolas have a bias, noise aside: the loss over log D is only a parabola near its minimum, and only a symmetric
+curve where alpha = beta (arXiv 2603.22339). To see how large it is here, losses are taken from the fitted parametric law
 itself, without noise, at the very places of the runs; parabolas through these must find the law's own optimum, and miss it by
-their own error. The same is then done with one thing mended at a time:
+this bias. The same is then done with one cause removed at a time:
 
     off-centre   each budget's grid is moved, so that the optimum is in its middle
     width        each budget's grid is shrunk about its middle to a tenth of its width
     asymmetry    alpha = beta, at the same optimum in the middle of the budgets
 
-What a mend takes away from the error is what that cause makes. What the error does not explain is noise, or runs that the law
+What a removal takes from the bias is what that cause makes. What the bias does not explain is noise, or runs that the law
 does not fit: it is told which, by the intervals, and by another weight of the outliers (squares in place of Huber).
 """
 
@@ -40,8 +40,8 @@ class Disagreement:
     parabola_tokens: float
     parametric_tokens: float
     token_exponents: tuple[float, float]  # of parabolas, of the parametric law
-    own_error: float  # log ratio of tokens: the parabolas' own, on the parametric law
-    causes: dict[str, float]  # what mending each takes from it, in log ratio
+    parabola_bias: float  # log ratio of tokens, of parabolas on the parametric law
+    causes: dict[str, float]  # what removing each takes from it, in log ratio
     squares_tokens: float  # the parametric law's, if it is fitted by squares
     within: bool  # whether the rest is within both intervals
     scatter: tuple[float, float]  # of the losses, relative: about the parametric law, about the parabolas
@@ -52,7 +52,7 @@ class Disagreement:
 
     @property
     def rest(self) -> float:
-        return math.log(self.ratio) - self.own_error
+        return math.log(self.ratio) - self.parabola_bias
 
     def text(self) -> str:
         more = f"{abs(self.ratio - 1):.0%} {'more' if self.ratio > 1 else 'fewer'}"
@@ -60,7 +60,7 @@ class Disagreement:
             f"At {self.budget:.3g} FLOPs the parabolas choose {more} tokens than the parametric law ({self.parabola_tokens:.3g} "
             f"and {self.parametric_tokens:.3g}; exponents of D* {self.token_exponents[0]:.3f} and {self.token_exponents[1]:.3f})."
         ]
-        lines.append(f"The parabolas' own error on that law, noise aside, is {_percent(self.own_error)}{self._because()}.")
+        lines.append(f"The parabolas' bias on that law, noise aside, is {_percent(self.parabola_bias)}{self._because()}.")
         verdict = "which is within the intervals, so noise may make it" if self.within else (
             "which is beyond the intervals: the runs do not follow the law, or their noise is not what it seems")  # fmt: skip
         lines.append(f"The rest is {_percent(self.rest)}, {verdict}.")
@@ -84,30 +84,30 @@ def compare(points: Points, isoflop: IsoFlop, parametric: Parametric, budget: fl
     law = parametric.law
     used = [p.budget for p in isoflop.parabolas if not p.outside]
     seen = points.select(np.isin(points.budget, used))
-    own = own_error(law, seen, budget)
-    mended = {
-        "off-centre": own_error(law, seen, budget, centered=True), "width": own_error(law, seen, budget, shrunk=True),
-        "asymmetry": own_error(symmetric(law, points), seen, budget),
+    bias = parabola_bias(law, seen, budget)
+    removed = {
+        "off-centre": parabola_bias(law, seen, budget, centered=True), "width": parabola_bias(law, seen, budget, shrunk=True),
+        "asymmetry": parabola_bias(symmetric(law, points), seen, budget),
     }  # fmt: skip
     squares = fit_parametric(points, rng, 0, SQUARES)
     return Disagreement(
-        budget, isoflop.tokens.at(budget), law.best(points.cost, budget)[1], (isoflop.tokens.exponent, law.token_exponent), own,
-        {name: own - error for name, error in mended.items()}, squares.law.best(points.cost, budget)[1],
-        _explained(isoflop, parametric, points.cost, budget, own), (parametric.noise, isoflop.noise / float(points.loss.mean())),
+        budget, isoflop.tokens.at(budget), law.best(points.cost, budget)[1], (isoflop.tokens.exponent, law.token_exponent), bias,
+        {name: bias - error for name, error in removed.items()}, squares.law.best(points.cost, budget)[1],
+        _explained(isoflop, parametric, points.cost, budget, bias), (parametric.noise, isoflop.noise / float(points.loss.mean())),
     )  # fmt: skip
 
 
-def _explained(isoflop: IsoFlop, parametric: Parametric, cost: Cost, budget: float, own: float) -> bool:
-    """Whether the parabolas' own error is a likely difference, by draws of both fits, taken as independent."""
+def _explained(isoflop: IsoFlop, parametric: Parametric, cost: Cost, budget: float, bias: float) -> bool:
+    """Whether the parabolas' bias is a likely difference, by draws of both fits, taken as independent."""
     parabolas = (isoflop.tokens.log_factors + isoflop.tokens.exponents * math.log10(budget)) * math.log(10)
     n, _ = optimum(parametric.draws, cost, budget)
     tokens = math.log(budget) - cost.log_flops(n)
     count = min(len(parabolas), len(tokens))
     low, high = interval(parabolas[:count] - tokens[:count])
-    return low <= own <= high
+    return low <= bias <= high
 
 
-def own_error(law: Law, points: Points, budget: float, centered: bool = False, shrunk: bool = False) -> float:
+def parabola_bias(law: Law, points: Points, budget: float, centered: bool = False, shrunk: bool = False) -> float:
     """log(D* of parabolas through the law's losses / D* of the law) at a budget, by the power law through their minima."""
     places, budgets = [], points.budgets()
     for each in budgets:

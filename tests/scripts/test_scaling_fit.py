@@ -10,7 +10,7 @@ import surfaces
 from llmdata.errors import InputError
 from llmscale import isoflop, parametric, resample, sizes, tuning
 from llmscale.counting import Cost, count_parts
-from llmscale.disagreement import compare, own_error
+from llmscale.disagreement import compare, parabola_bias
 from llmscale.fitted import fit_all
 from llmscale.forecast import flatness, forecast
 from llmscale.points import make_points
@@ -47,7 +47,7 @@ def test_llama3_parametric_law_chooses_fewer_tokens(rng):
     found = isoflop.fit_isoflop(points, rng)
     assert found.tokens.at(3.8e25) / squares.law.best(points.cost, 3.8e25)[1] == pytest.approx(1.58, abs=0.05)
     told = compare(points, found, parametric.fit_parametric(points, rng), 3.8e25, rng)
-    assert told.ratio > 1.5 and abs(told.own_error) < 0.05 and told.scatter[0] > 1.5 * told.scatter[1]
+    assert told.ratio > 1.5 and abs(told.parabola_bias) < 0.05 and told.scatter[0] > 1.5 * told.scatter[1]
     assert "bends otherwise" in told.text()
 
 
@@ -243,7 +243,7 @@ def test_wrong_diverged_run(rng):
 def causes(points, truth):
     rng = np.random.default_rng(SEED)
     found = compare(points, isoflop.fit_isoflop(points, rng), parametric.fit_parametric(points, rng, 50), FAR, rng)
-    assert math.log(found.ratio) == pytest.approx(found.own_error, abs=0.02)  # without noise there is nothing else
+    assert math.log(found.ratio) == pytest.approx(found.parabola_bias, abs=0.02)  # without noise there is nothing else
     assert found.parametric_tokens == pytest.approx(truth.best(surfaces.SIX, FAR)[1], rel=0.01)
     return found
 
@@ -251,23 +251,23 @@ def causes(points, truth):
 def test_reason_asymmetry():
     truth = surfaces.law(0.6, 0.2, 4e4, 90)
     found = causes(surfaces.points(truth, width=2.0), truth)
-    assert abs(found.own_error) > 0.05 and "alpha and beta differ" in found.text()
-    assert found.causes["asymmetry"] == pytest.approx(found.own_error, rel=0.25)
+    assert abs(found.parabola_bias) > 0.05 and "alpha and beta differ" in found.text()
+    assert found.causes["asymmetry"] == pytest.approx(found.parabola_bias, rel=0.25)
 
 
 def test_reason_width_and_place():
     truth = surfaces.law(0.34, 0.34, 406.4, 406.4)
     found = causes(surfaces.points(truth, width=2.0, shift=np.linspace(-1.5, 1.5, 5)), truth)
-    assert abs(found.own_error) > 0.03 and abs(found.causes["asymmetry"]) < 0.02
-    assert found.causes["off-centre"] == pytest.approx(found.own_error, abs=0.02) and "not in the middle" in found.text()
+    assert abs(found.parabola_bias) > 0.03 and abs(found.causes["asymmetry"]) < 0.02
+    assert found.causes["off-centre"] == pytest.approx(found.parabola_bias, abs=0.02) and "not in the middle" in found.text()
     middle = causes(surfaces.points(truth, width=2.0), truth)
-    assert abs(middle.own_error) < 0.01 and "middle" not in middle.text()
+    assert abs(middle.parabola_bias) < 0.01 and "middle" not in middle.text()
 
 
-def test_own_error_of_a_narrow_grid_is_small():
+def test_parabola_bias_of_a_narrow_grid_is_small():
     truth = surfaces.law(0.6, 0.2, 4e4, 90)
     points = surfaces.points(truth, width=2.0)
-    assert abs(own_error(truth, points, FAR, centered=True, shrunk=True)) < 0.1 * abs(own_error(truth, points, FAR))
+    assert abs(parabola_bias(truth, points, FAR, centered=True, shrunk=True)) < 0.1 * abs(parabola_bias(truth, points, FAR))
 
 
 # ---- refusals
