@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter  # noqa: E402
 
 from .accuracy import Task, TaskForecast, sigmoid  # noqa: E402
 from .fitted import Fitted  # noqa: E402
@@ -34,6 +35,16 @@ def _svg(figure) -> str:
     return out.getvalue()
 
 
+def _log(axes, name: str) -> None:
+    """Makes an axis, x or y, logarithmic, with few labels, so that they don't touch."""
+    getattr(axes, f"set_{name}scale")("log")
+    low, high = getattr(axes, f"get_{name}lim")()
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _colours(count: int):
     return plt.get_cmap("viridis")(np.linspace(0.9, 0.1, count))
 
@@ -56,11 +67,11 @@ def parabolas(fitted: Fitted) -> str:
         axes.scatter(10**parabola.x, parabola.loss, s=14, color=colour, zorder=3)
         x = np.linspace(parabola.x.min(), parabola.x.max(), 100)
         axes.plot(10**x, parabola.at(x), color=colour, linewidth=1.2, linestyle=":" if parabola.outside else "-",
-                  label=f"{parabola.budget:.2g}" + (" (no minimum)" if parabola.outside else ""))  # fmt: skip
+                  label=f"{parabola.budget:.2g}" + (" (not used)" if parabola.outside else ""))  # fmt: skip
         if not parabola.outside:
             axes.scatter([parabola.tokens], [parabola.lowest], marker="D", s=34, color=colour, edgecolors="white", linewidths=0.8,
                          zorder=4)  # fmt: skip
-    axes.set_xscale("log")
+    _log(axes, "x")
     axes.set_xlabel("training tokens")
     axes.set_ylabel("validation loss")
     axes.legend(frameon=False, fontsize=8, title="FLOPs", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -88,8 +99,8 @@ def power_law(fitted: Fitted, what: str, beyond: list[Forecast]) -> str:
               label=f"parametric law: exponent {exponent:.3f}")  # fmt: skip
     for f in beyond:
         _star(axes, f.budget, f.tokens if place else f.parameters)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _log(axes, "x")
+    _log(axes, "y")
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("best number of tokens" if place else "best number of parameters")
     axes.legend(frameon=False, fontsize=8)
@@ -106,7 +117,7 @@ def residuals(fitted: Fitted) -> str:
         here = p.budget == budget
         axes.plot(p.parameters[here], errors[here], "o", color=colour, markersize=3.5)
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set_xscale("log")
+    _log(axes, "x")
     axes.set_xlabel("parameters")
     axes.set_ylabel("loss above the parametric law, %")
     return _svg(figure)
@@ -125,8 +136,8 @@ def loss_of_budget(fitted: Fitted, beyond: list[Forecast]) -> str:
         _star(axes, f.budget, f.run_loss, label="" if index else "forecast of one run")
     if p.tests:
         axes.scatter([test["flops"] for test in p.tests], [test["loss"] for test in p.tests], marker="x", color=INK, s=30, zorder=5,
-                     label="runs that test it")  # fmt: skip
-    axes.set_xscale("log")
+                     label="runs that test a forecast")  # fmt: skip
+    _log(axes, "x")
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("validation loss")
     axes.legend(frameon=False, fontsize=8)

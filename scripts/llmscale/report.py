@@ -41,7 +41,8 @@ class Report:
         rows = []
         for p in found.parabolas:
             if p.outside:
-                rows.append([f"{p.budget:.3g}", str(len(p.x)), f"{p.outside}: not used; {escape(p.advice)}", "", "", ""])
+                rows.append([f"{p.budget:.3g}", str(len(p.x)), f"{p.outside}: not used", "", "", ""])
+                laws += f"<p>{p.budget:.3g} FLOPs: {escape(p.advice)}.</p>"
             else:
                 rows.append([f"{p.budget:.3g}", str(len(p.x)), between(Value(p.tokens, *p.tokens_interval)), si(p.parameters),
                              f"{p.tokens / p.parameters:.1f}", f"{p.lowest:.4f}"])  # fmt: skip
