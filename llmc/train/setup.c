@@ -50,7 +50,7 @@ static int open_folder(Trainer *t, Error *err) {
 // The run's length with these data; a resumed run keeps its schedule.
 static int settle_length(Run *run, const TrainData *data, const Resume *resume, Error *err) {
     const int64_t kept = resume->folder[0] ? resume->options.schedule_steps : 0;
-    if (run->options.recipe) return 0;
+    if (run->options.recipe) return options_settle_schedule(&run->options, 0, err); // recipes have their own
     int code = options_settle_length(&run->options, loader_num_windows(data->train), run->team.size, err);
     run->stage_end = run->options.steps;
     return code ? code : options_settle_schedule(&run->options, kept, err);

@@ -11,8 +11,10 @@ int stage_place_begin(StagePlace *place, Recipe *recipe, Error *err) {
     *place = (StagePlace){.recipe = recipe,
                           .began = calloc(sources, sizeof *place->began),
                           .now = calloc(sources, sizeof *place->now),
-                          .epochs = calloc(sources, sizeof *place->epochs)};
-    if (!place->began || !place->now || !place->epochs) return fail_fault(err, "out of memory");
+                          .epochs = calloc(sources, sizeof *place->epochs),
+                          .used_up = calloc(sources, sizeof *place->used_up)};
+    const bool all = place->began && place->now && place->epochs && place->used_up;
+    if (!all) return fail_fault(err, "out of memory");
     stage_place_enter(place, 0, 0, 0);
     return 0;
 }
@@ -23,6 +25,7 @@ void stage_place_free(StagePlace *place) {
     free(place->began);
     free(place->now);
     free(place->epochs);
+    free(place->used_up);
     *place = (StagePlace){0};
 }
 
@@ -150,7 +153,18 @@ void stage_place_add(cJSON *root, const StagePlace *place) {
     cJSON_AddItemToObject(stage, "span", cJSON_Duplicate(place->span, true));
     cJSON_AddItemToObject(stage, "began", cursors_to_json(place->began, recipe));
     cJSON_AddItemToObject(stage, "now", cursors_to_json(place->now, recipe));
+    cJSON *used_up = cJSON_AddArrayToObject(stage, "used_up");
+    for (int i = 0; i < recipe->num_sources; i++)
+        if (place->used_up[i]) cJSON_AddItemToArray(used_up, cJSON_CreateString(recipe->sources[i].name));
     cJSON_AddItemToObject(root, "recipe", cJSON_Duplicate(recipe->json, true));
+}
+
+static void take_used_up(StagePlace *place, const cJSON *names) {
+    const cJSON *name;
+    cJSON_ArrayForEach(name, names) {
+        for (int i = 0; cJSON_IsString(name) && i < place->recipe->num_sources; i++)
+            if (strcmp(place->recipe->sources[i].name, name->valuestring) == 0) place->used_up[i] = true;
+    }
 }
 
 static int take_steps(StagePlace *place, const cJSON *stage, const Resume *resume, Error *err) {
@@ -208,6 +222,7 @@ int stage_place_take(StagePlace *place, const Resume *resume, Error *err) {
     if (!code) code = cursors_from_json(place->began, json_get(stage, "began"), recipe, resume, err);
     if (!code) code = cursors_from_json(place->now, json_get(stage, "now"), recipe, resume, err);
     if (code) return code;
+    take_used_up(place, json_get(stage, "used_up"));
     place->ended_early = cJSON_IsTrue(json_get(stage, "ended_early"));
     if (!place->ended_early) place->end_step = place->first_step + stage_place_stage(place)->steps;
     if (place->end_step < resume->step) place->end_step = resume->step; // the stage was shortened

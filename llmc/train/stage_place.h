@@ -23,6 +23,7 @@ typedef struct {
     bool ended_early;                          // its conditions held: end_step is where they did
     int64_t span_step, span_end;               // likewise of the mixture's running span (loader/mixture.h)
     cJSON *span;                               // what else its rows depend on
+    bool *used_up;                             // [sources] may not be read once more, and the user was told
     double *epochs;                            // [sources] how often each was read up to the last step's end
     MixtureCursor *began, *now;                // [sources] where the span began, and where the last step ended
 } StagePlace;

@@ -11,8 +11,6 @@
 #include "recipe/flops.h"
 #include "train/stage_change.h"
 
-static int64_t rows_of_step(const Stage *s) { return s->tokens_per_step / s->seq_len; }
-
 // ---- what a stage says becomes the run's
 
 // Samples are taken at the stage's last step and every n-th before it.
@@ -292,26 +290,29 @@ double stages_lr(const Trainer *t) {
 
 // ---- after a step
 
-// Tells of the sources that were used up in the rows [from, to) of the span.
-static void tell_exhausted(Trainer *t, int64_t from, int64_t to) {
-    const Recipe *recipe = t->state.place.recipe;
-    for (int i = 0; i < recipe->num_sources; i++) {
-        const int64_t row = mixture_exhausted(t->data.mixture, i);
-        if (row < from || row >= to) continue;
-        log_exhausted(&t->run.log, t->state.step, recipe->sources[i].name, t->state.place.now[i].tokens);
+// Tells of the sources that the span's rows before `row` have used up.
+static void tell_used_up(Trainer *t, int64_t row) {
+    StagePlace *place = &t->state.place;
+    for (int i = 0; i < place->recipe->num_sources; i++) {
+        const RecipeSource *source = &place->recipe->sources[i];
+        const int64_t first = mixture_exhausted(t->data.mixture, i);
+        if (first < 0 || first >= row || place->used_up[i]) continue;
+        place->used_up[i] = true;
+        log_exhausted(&t->run.log, t->state.step, source->name, place->now[i].tokens);
         progress_print(&t->run.progress,
                        "step %lld: source %s is used up (max_epochs %g): its share goes to the others",
-                       (long long)t->state.step, recipe->sources[i].name, recipe->sources[i].max_epochs);
+                       (long long)t->state.step, source->name, source->max_epochs);
     }
 }
 
 void stages_note_position(Trainer *t) {
     StagePlace *place = &t->state.place;
     if (!place->recipe) return;
-    const int64_t rows = rows_of_step(stage_place_stage(place)), row = (t->state.step - place->span_step) * rows;
+    const Stage *s = stage_place_stage(place);
+    const int64_t row = (t->state.step - place->span_step) * (s->tokens_per_step / s->seq_len);
     mixture_position(t->data.mixture, row, place->now);
     mixture_epochs(t->data.mixture, row, place->epochs);
-    tell_exhausted(t, row - rows, row);
+    tell_used_up(t, row);
 }
 
 static bool check_due(const StagePlace *place, int64_t step) {
