@@ -75,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--moments", choices=["fp32", "bf16"], default="fp32", help="as train_llama3's option (default: %(default)s)")
     add("--master-weights", choices=["fp32", "none"], default="fp32", help="likewise (default: %(default)s)")
     add("--optimizer-state", choices=["device", "host"], default="device", help="likewise (default: %(default)s)")
+    add("--activations", choices=["device", "host"], default="device", help="likewise (default: %(default)s)")
     add("--grad-reduce", choices=["fp32", "bf16"], default="fp32", help="likewise (default: %(default)s)")
     add("--gpus-per-node", type=number(1, 1024, int), default=8, metavar="N",
         help="GPUs in a node, joined by NVLink (default: %(default)s)")  # fmt: skip

@@ -14,6 +14,7 @@ from .traffic import Layout, collectives, total
 
 GIB = 1 << 30
 RECOMPUTE = ("none", "cheap", "block")
+MODES = ("moments", "master_weights", "optimizer_state", "activations", "grad_reduce")  # as options of train_llama3
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Plan:
         self.options, self.gpu = options, GPUS[options.gpu]
         if options.config.is_dir():
             options.config = find_model(options.config) / "config.json"
-        modes = {name: getattr(options, name) for name in ("moments", "master_weights", "optimizer_state", "grad_reduce")}
+        modes = {name: getattr(options, name) for name in MODES}
         self.planner = Planner(options.config, options.precision, modes)
         self.parameter_bytes = 2 if options.precision == "bf16" else 4
         self.budget = (self.gpu.memory_gib - options.reserve_gib) * GIB
@@ -64,6 +65,11 @@ class Plan:
         moments, master = (2 if self.options.moments == "bf16" else 4), 4 if self.options.master_weights == "fp32" else 0
         return 8 + 2 * (2 * moments + master) + self.parameter_bytes * (1 if master else 2)
 
+    def input_bytes(self, rows: int) -> int:
+        """Of the blocks' inputs of a micro-batch that wait in host memory; those of two blocks stay on the device."""
+        tokens = rows * self.options.seq_len if self.options.activations == "host" else 0
+        return max(self.costs.layers - 2, 0) * tokens * self.costs.width * self.parameter_bytes
+
     def layouts(self, gpus: int) -> list[Layout]:
         node = self.options.gpus_per_node
         if gpus > node and gpus % node:
@@ -82,8 +88,9 @@ class Plan:
         memory, host_bytes = self.planner.memory(*shape), self.planner.host_bytes(*shape)
         elements = memory["parameters"] // self.parameter_bytes
         rings = collectives(layout, elements, self.parameter_bytes, micro, o.grad_reduce == "bf16")
+        inputs = self.input_bytes(rows)
         step = Step(o.tokens_per_step // layout.gpus, micro, layout.zero, layout.group, recompute, elements, self.parameter_bytes,
-                    self.update_bytes(), host_bytes)  # fmt: skip
+                    self.update_bytes(), host_bytes - inputs, micro * inputs)  # fmt: skip
         time = predict(self.costs, step, rings, self.assumed)
         fits = sum(memory.values()) <= self.budget
         return Choice(layout.gpus, layout.zero, layout.group, recompute, rows, micro, memory, host_bytes, total(rings), time, fits)

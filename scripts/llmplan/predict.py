@@ -8,7 +8,8 @@ from .traffic import Collective
 FORMULA = """\
 How time is predicted (M micro-batches in a step; E parameters; G ranks that divide the optimizer state):
   compute  = FLOPs of a GPU's tokens / (peak x --efficiency), recomputation included (cheap: bytes read
-             and written / (memory bandwidth x 0.8))
+             and written / (memory bandwidth x 0.8)); with --activations host, if longer, each of the
+             two passes takes as long as its bytes / (PCIe's rate x --link-efficiency)
   update   = E/G x 34 bytes (fp32: 36; less with bf16 moments or without
              master weights) / (memory bandwidth x 0.8): norm and AdamW; with --optimizer-state
              host, if longer, its bytes / (PCIe's rate x --link-efficiency), in and out at once
@@ -48,7 +49,7 @@ class ModelCosts:
         heads = fields["num_attention_heads"]
         width = heads * (fields.get("head_dim") or C // heads)
         keys = (fields.get("num_key_value_heads") or heads) * width // heads
-        self.layers, vocabulary = L, fields["vocab_size"] * C
+        self.layers, self.width, vocabulary = L, C, fields["vocab_size"] * C
         layer = C * (2 * width + 2 * keys) + 3 * C * F
         norms = (2 * L + 1) * C
         attention = L * width * length
@@ -97,6 +98,7 @@ class Step:
     parameter_bytes: int  # of one element
     update_bytes: int  # that the update of one element reads and writes
     host_bytes: int  # that it copies from the host, and back
+    input_bytes: int  # of blocks' inputs that the forward pass copies to the host, and the backward pass back
 
 
 def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions) -> Prediction:
@@ -104,9 +106,10 @@ def predict(costs: ModelCosts, s: Step, rings: list[Collective], a: Assumptions)
     forward = s.tokens * costs.flops / 3 / rate
     memory_rate = 1e9 * a.gpu.memory_gbytes * MEMORY_EFFICIENCY
     recompute = {"none": 0, "cheap": s.parameter_bytes * costs.recomputed_cheaply / memory_rate, "block": costs.recomputed / rate}
-    backward = 2 * forward + s.tokens * recompute[s.recompute]
-    copies = s.host_bytes / (1e9 * a.gpu.pcie_gbytes * a.link_efficiency)
-    update = max(s.elements / s.group * s.update_bytes / memory_rate, copies)
+    host_rate = 1e9 * a.gpu.pcie_gbytes * a.link_efficiency
+    backward = max(2 * forward + s.tokens * recompute[s.recompute], s.input_bytes / host_rate)
+    forward = max(forward, s.input_bytes / host_rate)
+    update = max(s.elements / s.group * s.update_bytes / memory_rate, s.host_bytes / host_rate)
     seconds = {c.name: ring_seconds(c, a, costs.buckets) for c in rings}
     last = costs.vocabulary / s.elements  # the embedding's gradient comes last, its parameters are needed first
     shards = s.zero == 2 and s.group > 1

@@ -113,12 +113,13 @@ def test_memory_of_gradients_in_bf16(place):
 FITS = [
     ("8B", 80, 1, 4096, dict(recompute="block", moments="bf16", master_weights="none")),
     ("8B", 80, 1, 4096, dict(optimizer_state="host")),
-    ("1B, 128k vocabulary", 24, 8, 4096, dict(recompute="block", moments="bf16", master_weights="none")),
+    ("1B, 128k vocabulary", 24, 8, 4096, dict(recompute="block", moments="bf16")),
     ("1B, 128k vocabulary", 24, 8, 4096, dict(recompute="block", optimizer_state="host")),
     ("1B, 128k vocabulary", 80, 1, 131072, dict(recompute="block")),
+    ("8B", 80, 1, 131072, dict(recompute="block", activations="host", optimizer_state="host")),
 ]
-CONFIGS = {"8B": "llama3_8b", "1B, 128k vocabulary": "llama3.2_1b"}
-PLAIN = dict(recompute="none", moments="fp32", master_weights="fp32", optimizer_state="device")
+CONFIGS = {"8B": "llama3.1_8b", "1B, 128k vocabulary": "llama3.2_1b"}
+PLAIN = dict(recompute="none", moments="fp32", master_weights="fp32", optimizer_state="device", activations="device")
 
 
 def needed(model, rows, length, **options):
@@ -141,6 +142,17 @@ def test_what_fits(model, gpu, rows, length, options):
     on_host = f"{host:.1f}" if host else ""
     row = f"| {model} | {rows} x {length:,} | `{words}` | {device:.1f} | {on_host} | one GPU of {gpu} GB |"
     assert row.replace("|  |", "| |") in (llmc.ROOT / "docs" / "memory.md").read_text(), row
+
+
+def test_rows_of_131072_tokens_leave_room():
+    """Of 80 * 10^9 bytes, if a GPU has no more, 1.5 GiB and more are left for CUDA's context."""
+    for model, options in (("1B, 128k vocabulary", dict(recompute="block")), ("8B", dict(recompute="block", activations="host", optimizer_state="host"))):
+        assert needed(model, 1, 131072, **options)[0] < 80e9 / 2**30 - 1.5
+
+
+def test_inputs_of_blocks_in_host_memory(place):
+    compare_memory(place, 1, 1, 0, "block", activations="host")
+    compare_memory(place, 1, 1, 0, "none", activations="host", optimizer_state="host", moments="bf16")
 
 
 def test_the_gpu_workspace_is_the_library_s():
