@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Turns questions or documents into a file that train_llama3 --eval-tasks scores.
+"""Turns questions, documents or long texts into files that train_llama3 --eval-tasks scores.
 
     prepare_eval.py items.jsonl --tokenizer data/mine --output data/mine/items.eval
     prepare_eval.py mmlu_test.jsonl --few-shot 5 --few-shot-file mmlu_dev.jsonl --tokenizer ... --output ...
+    prepare_eval.py my_texts/ --needle-lengths 2048,8192 --tokenizer data/mine --output data/mine/needle.eval
 
 A row is an object: a line of .jsonl, an element of a .json array or a row of .parquet; the first two may be compressed
 (.gz, .zst). There are four kinds of rows; by default the fields of the first row tell which it is:
@@ -16,6 +17,11 @@ The label is the index of the right ending, counted from 0, or its letter. Promp
 a context, " " and an ending are encoded together, with what the tokenizer puts in front of a text (Llama's: its begin token),
 and the ending's tokens are those after the context's own; white space at the end of a context counts as part of the ending.
 Text that looks like a special token stays text (lm-eval would read it as one).
+
+With --needle-lengths, FILE are texts as prepare_data.py reads them, or folders of them, and what comes out are needles in a
+haystack: a file for each length (needle_2048.eval, needle_8192.eval). An item is a stretch of the texts in which sentences were
+planted, each of which says the value of a key. It ends with the question for the value of one key; the other keys' values are
+the wrong endings. Context and endings together have exactly as many tokens as the length says.
 
 The tokenizer must be the model's: give the folder of the training data or of the checkpoint.
 
@@ -40,13 +46,13 @@ program.begin()
 
 from tokenizers import Tokenizer
 
-from llmdata import eval_set, records
+from llmdata import eval_set, needles, records
 from llmdata import tokenizer as tokenizers
 from llmdata.characters import is_text
 from llmdata.errors import InputError
-from llmdata.files import ROWS, Notes
+from llmdata.files import FORMATS, ROWS, Notes, find_files
 from llmdata.model_folder import find_model
-from llmdata.options import add_version, check_texts
+from llmdata.options import add_version, check_bounds, check_texts
 
 FIELDS = {
     "completion": {"context": ("ctx", "query", "context"), "endings": ("endings", "choices"), "label": ("label",)},
@@ -81,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
     add = parser.add_argument
-    add("items", nargs="+", type=Path, metavar="FILE", help="file of rows")
+    add("items", nargs="+", type=Path, metavar="FILE", help="file of rows; with --needle-lengths: file or folder of texts")
     add("--output", required=True, type=Path, metavar="FILE", help="file to write; its name without the ending names the task")
     add("--tokenizer", required=True, type=Path, metavar="PATH",
         help="tokenizer.json or tokenizer.model, or a folder that holds one")  # fmt: skip
@@ -100,13 +106,50 @@ def parse_arguments() -> argparse.Namespace:
     add("--limit", type=int, metavar="N", help="use only the first N items")
     add("--strict", action="store_true", help="refuse the items if one of the files has none")
     add("--overwrite", action="store_true", help="replace FILE")
+    add_needles(parser.add_argument_group("needles in a haystack"))
     options = parser.parse_args()
-    check_texts(options, "bos_token", "description")
+    check_texts(options, "bos_token", "description", "needle_sentence", "needle_question")
     for name, least in (("few_shot", 0), ("limit", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+    check_needles(options)
     return options
+
+
+def add_needles(group) -> None:
+    add = group.add_argument
+    add("--needle-lengths", type=numbers, metavar="N[,N...]", help="make needles of these lengths, in tokens")
+    add("--needle-depths", type=int, default=11, metavar="N",
+        help="plant the sentence that is asked for at so many depths, evenly from the text's beginning to its end (default: %(default)s)")  # fmt: skip
+    add("--needle-trials", type=int, default=10, metavar="N", help="items for each length and depth (default: %(default)s)")
+    add("--needle-distractors", type=int, default=3, metavar="N", help="other keys with their values (default: %(default)s)")
+    add("--needle-sentence", default=needles.SENTENCE, metavar="TEXT", help='what is planted (default: "%(default)s")')
+    add("--needle-question", default=needles.QUESTION, metavar="TEXT",
+        help="what stands at the end, before the value (default: the question for the default sentence)")  # fmt: skip
+    add("--needle-keys", type=Path, metavar="FILE", help="keys, one in each line (default: adjectives and nouns of our own)")
+    add("--needle-values", type=Path, metavar="FILE", help="values, one in each line (default: numbers of 7 digits)")
+    add("--needle-seed", type=int, default=1, metavar="N", help="draws texts, keys, values and places (default: %(default)s)")
+
+
+def numbers(text: str) -> list[int]:
+    if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected numbers, separated by commas")
+    return sorted({int(number) for number in text.split(",")})
+
+
+def check_needles(options: argparse.Namespace) -> None:
+    check_bounds(options, {"needle_depths": (1, eval_set.MAX_DEPTHS), "needle_trials": (1, 10**6), "needle_distractors": (0, 25)})
+    for name, fields in (("sentence", ("{key}", "{value}")), ("question", ("{key}",))):
+        text = getattr(options, f"needle_{name}")
+        for field_name in fields:
+            if field_name not in text:
+                raise InputError(f"--needle-{name}: found {json.dumps(text)[:60]}, expected a text with {field_name}")
+    for length in options.needle_lengths or ():
+        size = 4 * length * options.needle_depths * options.needle_trials
+        if size > eval_set.MAX_BYTES // 2:
+            raise InputError(f"--needle-lengths {length}: the file would have {size} bytes, expected at most {eval_set.MAX_BYTES // 2}: "
+                             "fewer --needle-trials or --needle-depths")  # fmt: skip
 
 
 # ---- rows
@@ -282,6 +325,34 @@ def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namesp
             yield eval_set.Item([encoder.prefix], [eval_set.Ending(ids, len(re.split(r"\s+", text)), len(text.encode()))])
 
 
+# ---- needles
+
+
+def needle_path(options: argparse.Namespace, length: int) -> Path:
+    return options.output.with_name(f"{options.output.stem}_{length}{options.output.suffix}")
+
+
+def prepare_needles(options: argparse.Namespace) -> None:
+    paths = {length: needle_path(options, length) for length in options.needle_lengths}
+    for path in paths.values():
+        check_output(path, options.overwrite)
+    notes = Notes(strict=options.strict)
+    files = find_files(options.items, FORMATS, notes)
+    encoder = Encoder(find_model(options.tokenizer), options.bos_token)
+    encode = lambda texts: encoder.encode(texts, special=False)  # noqa: E731
+    least = options.needle_distractors + 1
+    words = [path and needles.read_words(path, least) for path in (options.needle_keys, options.needle_values)]
+    chosen = needles.NeedleOptions(options.needle_depths, options.needle_trials, options.needle_distractors, options.needle_seed,
+                                   options.needle_sentence, options.needle_question, *words)  # fmt: skip
+    haystack = needles.read_haystack(files, encode)
+    notes.report("prepare_eval", FORMATS)
+    made = {length: list(needles.make_items(haystack, length, chosen, encoder.prefix, encode)) for length in paths}
+    for length, items in made.items():
+        eval_set.write(paths[length], eval_set.NEEDLES, items, encoder.vocab_size, encoder.sha256)
+        print(f"{paths[length]}: {len(items)} items of kind needle, each of {length} tokens, "
+              f"{chosen.trials} at each of {chosen.depths} depths")  # fmt: skip
+
+
 # ---- everything
 
 
@@ -308,11 +379,17 @@ def prepare_questions(rows: list[Row], encoder: Encoder, options: argparse.Names
     return list(encode_questions(encoder, questions, prompts))
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: already there; give another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder")
+
+
 def prepare(options: argparse.Namespace) -> None:
-    if options.output.exists() and not options.overwrite:
-        raise InputError(f"{options.output}: already there; give another name, or --overwrite")
-    if not options.output.parent.is_dir():
-        raise InputError(f"{options.output.parent}: no such folder")
+    if options.needle_lengths:
+        return prepare_needles(options)
+    check_output(options.output, options.overwrite)
     notes = Notes("items", options.strict)
     rows = read_items(options, notes)
     encoder = Encoder(find_model(options.tokenizer), options.bos_token)

@@ -43,6 +43,7 @@ Chats to rows (prepare_chat.py)
   detokenizer         token ids to text as they come
 
 Questions to items (prepare_eval.py)
+  needles             questions about sentences planted in long texts
   eval_set            the format of items
   output              writing: a data set appears as a whole or not at all
 """

@@ -13,7 +13,10 @@ MAGIC = b"L3EVALS\0"
 VERSION = 1
 BYTE_ORDER = 0x01020304
 HEADER_BYTES = 256
-CHOICE, DOCUMENTS = 1, 2
+CHOICE, DOCUMENTS, NEEDLES = 1, 2, 3
+WHOLE_DEPTH = 10000  # depths of needles are hundredths of a percent
+MAX_BYTES = 1 << 30  # of a file, as the trainer reads it
+MAX_DEPTHS = 128  # different ones in a file
 
 _HEADER = struct.Struct("<8sIIIIQQQ32s")
 
@@ -29,9 +32,10 @@ class Ending:
 
 @dataclass
 class Item:
-    context: list[int]
+    context: list[int] | np.ndarray
     endings: list[Ending]
     label: int = 0
+    depth: int = 0  # of needles
 
 
 def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: bytes) -> None:
@@ -42,7 +46,7 @@ def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: byt
     header = _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, kind, vocab_size, len(items), len(endings), flat.size, sha256)
     parts = [
         header.ljust(HEADER_BYTES, b"\0"),
-        np.array([[len(item.context), len(item.endings), item.label, 0] for item in items], "<u4").tobytes(),
+        np.array([[len(item.context), len(item.endings), item.label, item.depth] for item in items], "<u4").tobytes(),
         np.array([[len(e.tokens), e.characters, e.bytes, 0] for e in endings], "<u4").tobytes(),
         flat.tobytes(),
     ]

@@ -29,8 +29,9 @@ static int check_size(const EvalSet *set, uint64_t items, uint64_t endings, uint
 static int read_fields(EvalSet *set, const uint8_t *header, uint64_t size, Error *err) {
     const uint32_t kind = load_u32(header + 16), vocab_size = load_u32(header + 20);
     const uint64_t items = load_u64(header + 24), endings = load_u64(header + 32), tokens = load_u64(header + 40);
-    if (kind != EVAL_CHOICE && kind != EVAL_DOCUMENTS)
-        return fail_input(err, "%s: kind is %u, expected 1 (multiple choice) or 2 (documents)", set->path, kind);
+    if (kind < EVAL_CHOICE || kind > EVAL_NEEDLES)
+        return fail_input(err, "%s: kind is %u, expected 1 (multiple choice), 2 (documents) or 3 (needles)", set->path,
+                          kind);
     if (vocab_size < 1 || vocab_size > INT32_MAX)
         return fail_input(err, "%s: vocabulary size is %u, expected 1 to %d", set->path, vocab_size, INT32_MAX);
     if (items == 0) return fail_input(err, "%s: number of items is 0, expected at least 1", set->path);
@@ -51,6 +52,12 @@ static int bad_entry(const EvalSet *set, const char *entry, int64_t index, const
                       expected);
 }
 
+int evalset_depth(const EvalSet *set, int depth) {
+    for (int i = 0; i < set->num_depths; i++)
+        if (set->depths[i] == depth) return i;
+    return -1;
+}
+
 // What is left of the endings and of the tokens while items take theirs.
 typedef struct {
     int64_t ending, token;
@@ -62,13 +69,36 @@ static int read_ending(EvalSet *set, const uint8_t *entry, Taken *taken, Error *
     if (tokens < 1 || tokens > left || tokens > INT_MAX)
         return bad_entry(set, "ending", index, "number of tokens", tokens, "1 to what the file has left", err);
     if (characters < 1)
-        return bad_entry(set, "ending", index, set->kind == EVAL_CHOICE ? "number of characters" : "number of words",
+        return bad_entry(set, "ending", index, set->kind == EVAL_DOCUMENTS ? "number of words" : "number of characters",
                          characters, "at least 1", err);
     if (bytes < 1) return bad_entry(set, "ending", index, "number of bytes", bytes, "at least 1", err);
     if (load_u32(entry + 12) != 0) return bad_entry(set, "ending", index, "last field", load_u32(entry + 12), "0", err);
     set->endings[index] = (EvalEnding){taken->token, (int)tokens, characters, bytes};
     taken->token += tokens;
     taken->ending++;
+    return 0;
+}
+
+// Keeps set->depths sorted.
+static void add_depth(EvalSet *set, int depth) {
+    int at = set->num_depths++;
+    for (; at > 0 && set->depths[at - 1] > depth; at--) set->depths[at] = set->depths[at - 1];
+    set->depths[at] = depth;
+}
+
+// The last field of an item's entry; tokens: of the item.
+static int read_depth(EvalSet *set, int64_t index, uint32_t depth, int64_t tokens, Error *err) {
+    if (set->kind != EVAL_NEEDLES) return depth ? bad_entry(set, "item", index, "last field", depth, "0", err) : 0;
+    if (depth > EVALSET_WHOLE_DEPTH) return bad_entry(set, "item", index, "depth", depth, "0 to 10000", err);
+    if (index == 0) set->length = tokens;
+    if (tokens != set->length)
+        return fail_input(err, "%s: item %lld has %lld tokens, expected %lld, as item 0", set->path, (long long)index,
+                          (long long)tokens, (long long)set->length);
+    set->items[index].depth = (int)depth;
+    if (evalset_depth(set, (int)depth) >= 0) return 0;
+    if (set->num_depths == EVALSET_MAX_DEPTHS)
+        return fail_input(err, "%s: more than %d different depths", set->path, EVALSET_MAX_DEPTHS);
+    add_depth(set, (int)depth);
     return 0;
 }
 
@@ -83,14 +113,14 @@ static int read_item(EvalSet *set, int64_t index, const uint8_t *entry, const ui
         return bad_entry(set, "item", index, "number of endings", endings,
                          documents ? "1" : "1 to what the file has left", err);
     if (label >= endings) return bad_entry(set, "item", index, "label", label, "the index of one of its endings", err);
-    if (load_u32(entry + 12) != 0) return bad_entry(set, "item", index, "last field", load_u32(entry + 12), "0", err);
-    set->items[index] = (EvalItem){taken->token, taken->ending, (int)context, (int)endings, (int)label};
+    const int64_t begin = taken->token;
+    set->items[index] = (EvalItem){begin, taken->ending, (int)context, (int)endings, (int)label, 0};
     taken->token += context;
     for (uint32_t i = 0; i < endings; i++) {
         int code = read_ending(set, ending_entries + (size_t)taken->ending * ENTRY_BYTES, taken, err);
         if (code) return code;
     }
-    return 0;
+    return read_depth(set, index, load_u32(entry + 12), taken->token - begin, err);
 }
 
 static int read_tokens(EvalSet *set, const uint8_t *from, Error *err) {

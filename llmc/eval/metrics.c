@@ -32,11 +32,8 @@ static bool is_right(const EvalSet *set, const EvalItem *item, const double *log
     return best == item->label && !isnan(best_score);
 }
 
-static EvalShare share(const EvalSet *set, const double *loglikelihoods, Norm norm) {
-    const double n = (double)set->num_items;
-    int64_t right = 0;
-    for (int64_t i = 0; i < set->num_items; i++) right += is_right(set, &set->items[i], loglikelihoods, norm);
-    const double mean = (double)right / n;
+static EvalShare share_of(int64_t right, int64_t items) {
+    const double n = (double)items, mean = (double)right / n;
     // The sample variance of zeros and ones is n/(n-1) mean (1-mean).
     return (EvalShare){mean, n > 1 ? sqrt(mean * (1 - mean) / (n - 1)) : NAN};
 }
@@ -50,13 +47,44 @@ static double mean_nll(const EvalSet *set, const double *loglikelihoods) {
     return sum / (double)set->num_items;
 }
 
-EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods) {
+static EvalShare share(const EvalSet *set, const double *loglikelihoods, Norm norm) {
+    int64_t right = 0;
+    for (int64_t i = 0; i < set->num_items; i++) right += is_right(set, &set->items[i], loglikelihoods, norm);
+    return share_of(right, set->num_items);
+}
+
+// The cells count until they are divided.
+static void measure_needles(EvalResult *result, const EvalSet *set, const double *loglikelihoods, const bool *exact) {
+    int64_t found = 0;
+    result->length = set->length;
+    result->num_cells = set->num_depths;
+    for (int64_t i = 0; i < set->num_items; i++) {
+        EvalCell *cell = &result->cells[evalset_depth(set, set->items[i].depth)];
+        cell->depth = 100.0 * set->items[i].depth / EVALSET_WHOLE_DEPTH;
+        cell->items++;
+        cell->acc += is_right(set, &set->items[i], loglikelihoods, BY_SUM);
+        cell->exact_match += exact[i];
+        found += exact[i];
+    }
+    for (EvalCell *cell = result->cells; cell < result->cells + result->num_cells; cell++) {
+        cell->acc /= (double)cell->items;
+        cell->exact_match /= (double)cell->items;
+    }
+    result->acc = share(set, loglikelihoods, BY_SUM);
+    result->exact_match = share_of(found, set->num_items);
+}
+
+EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods, const bool *exact) {
     EvalResult result = {.kind = set->kind, .items = set->num_items};
     if (set->kind == EVAL_CHOICE) {
         result.acc = share(set, loglikelihoods, BY_SUM);
         result.acc_norm = share(set, loglikelihoods, BY_CHARACTER);
         result.acc_bytes = share(set, loglikelihoods, BY_BYTE);
         result.nll = mean_nll(set, loglikelihoods);
+        return result;
+    }
+    if (set->kind == EVAL_NEEDLES) {
+        measure_needles(&result, set, loglikelihoods, exact);
         return result;
     }
     double sum = 0, words = 0, bytes = 0, tokens = 0;
@@ -73,8 +101,20 @@ EvalResult eval_measure(const EvalSet *set, const double *loglikelihoods) {
     return result;
 }
 
+static void describe_needles(char *text, size_t capacity, const EvalResult *r) {
+    const EvalCell *worst = r->cells;
+    for (const EvalCell *cell = r->cells; cell < r->cells + r->num_cells; cell++)
+        if (cell->exact_match < worst->exact_match) worst = cell;
+    snprintf(text, capacity,
+             "exact_match %.4f +- %.4f, acc %.4f +- %.4f (%lld items of %lld tokens), worst at depth %.4g %%: %.4f",
+             r->exact_match.mean, r->exact_match.error, r->acc.mean, r->acc.error, (long long)r->items,
+             (long long)r->length, worst->depth, worst->exact_match);
+}
+
 void eval_describe(char *text, size_t capacity, const EvalResult *r) {
-    if (r->kind == EVAL_CHOICE)
+    if (r->kind == EVAL_NEEDLES)
+        describe_needles(text, capacity, r);
+    else if (r->kind == EVAL_CHOICE)
         snprintf(text, capacity, "acc %.4f +- %.4f, acc_norm %.4f +- %.4f (%lld items)", r->acc.mean, r->acc.error,
                  r->acc_norm.mean, r->acc_norm.error, (long long)r->items);
     else
@@ -85,7 +125,7 @@ void eval_describe(char *text, size_t capacity, const EvalResult *r) {
 }
 
 // measures (=) [MAX_MEASURES] of the kind; returns how many.
-enum { MAX_MEASURES = 6 };
+enum { MAX_MEASURES = 7 };
 static int list_measures(const EvalResult *r, LogMeasure measures[MAX_MEASURES]) {
     const LogMeasure choice[] = {{"acc", r->acc.mean},
                                  {"acc_stderr", r->acc.error},
@@ -98,15 +138,27 @@ static int list_measures(const EvalResult *r, LogMeasure measures[MAX_MEASURES])
                                     {"byte_perplexity", r->byte_perplexity},
                                     {"bits_per_byte", r->bits_per_byte},
                                     {"token_perplexity", r->token_perplexity}};
-    const bool is_choice = r->kind == EVAL_CHOICE;
-    memcpy(measures, is_choice ? choice : documents, is_choice ? sizeof choice : sizeof documents);
-    return is_choice ? sizeof choice / sizeof *choice : sizeof documents / sizeof *documents;
+    const LogMeasure needles[] = {{"exact_match", r->exact_match.mean},
+                                  {"exact_match_stderr", r->exact_match.error},
+                                  {"acc", r->acc.mean},
+                                  {"acc_stderr", r->acc.error}};
+    _Static_assert(sizeof choice == MAX_MEASURES * sizeof *choice, "the longest list");
+    const LogMeasure *const of_kind[] = {
+        [EVAL_CHOICE] = choice, [EVAL_DOCUMENTS] = documents, [EVAL_NEEDLES] = needles};
+    const size_t sizes[] = {
+        [EVAL_CHOICE] = sizeof choice, [EVAL_DOCUMENTS] = sizeof documents, [EVAL_NEEDLES] = sizeof needles};
+    memcpy(measures, of_kind[r->kind], sizes[r->kind]);
+    return (int)(sizes[r->kind] / sizeof(LogMeasure));
 }
 
 void eval_log(Log *log, int64_t step, const char *task, const EvalResult *r) {
     LogMeasure measures[MAX_MEASURES];
-    const int count = list_measures(r, measures);
-    log_task(log, step, task, r->items, measures, count);
+    LogCell cells[EVALSET_MAX_DEPTHS];
+    const LogCells by_depth = {r->length, cells, r->num_cells};
+    for (int i = 0; i < r->num_cells; i++)
+        cells[i] = (LogCell){r->cells[i].depth, r->cells[i].items, r->cells[i].acc, r->cells[i].exact_match};
+    const LogTask line = {task, r->items, measures, list_measures(r, measures), r->num_cells ? &by_depth : NULL};
+    log_task(log, step, &line);
 }
 
 bool eval_measure_named(const EvalResult *r, const char *name, double *value) {

@@ -13,6 +13,7 @@ typedef struct {
     int count;
     int32_t *positions, *targets;
     float *losses;
+    int32_t *likeliest; // NULL: not wanted
 } Scoring;
 
 static const EvalSequence *sequences_begin(const Scoring *s) {
@@ -49,38 +50,45 @@ static void put_sequence(Scoring *s, const EvalSequence *q, Batch *batch) {
     }
 }
 
-static void collect(const Scoring *s, double *loglikelihoods) {
-    const float *loss = s->losses;
+static void collect(const Scoring *s, double *loglikelihoods, bool *exact) {
+    int k = 0; // the target
     for (const EvalSequence *q = sequences_begin(s); q < sequences_end(s); q++)
         for (int64_t e = q->ending; e < q->ending + q->num_endings; e++)
-            for (int left = evalpack_targets(s->packing, q, &s->set->endings[e]); left > 0; left--)
-                loglikelihoods[e] -= *loss++;
+            for (int left = evalpack_targets(s->packing, q, &s->set->endings[e]); left > 0; left--, k++) {
+                loglikelihoods[e] -= s->losses[k];
+                if (exact && s->likeliest[k] != s->targets[k]) exact[e] = false;
+            }
 }
 
-static void score_batch(Scoring *s, Llama3 *m, double *loglikelihoods) {
+static void score_batch(Scoring *s, Llama3 *m, double *loglikelihoods, bool *exact) {
     Batch *batch = llama3_batch(m, 0);
     for (int row = 0; row < s->rows; row++) batch_clear(batch, s->packing->T, row, 0, true);
     s->count = 0;
     for (const EvalSequence *q = sequences_begin(s); q < sequences_end(s); q++) put_sequence(s, q, batch);
-    llama3_token_losses(m, (int)s->rows, s->positions, s->targets, s->count, s->losses);
-    collect(s, loglikelihoods);
+    llama3_token_losses(m, (int)s->rows, s->positions, s->targets, s->count, s->losses, s->likeliest);
+    collect(s, loglikelihoods, exact);
 }
 
-int eval_score(double *loglikelihoods, Llama3 *m, int B, const EvalSet *set, const EvalPacking *packing, EvalStop stop,
-               Error *err) {
+int eval_score(double *loglikelihoods, bool *exact, Llama3 *m, int B, const EvalSet *set, const EvalPacking *packing,
+               EvalStop stop, Error *err) {
     Scoring s = {.set = set, .packing = packing};
     const size_t most = (size_t)set->num_tokens;
     s.positions = malloc(most * sizeof *s.positions);
     s.targets = malloc(most * sizeof *s.targets);
     s.losses = malloc(most * sizeof *s.losses);
-    const bool enough = s.positions && s.targets && s.losses;
-    for (int64_t i = 0; i < set->num_endings; i++) loglikelihoods[i] = 0;
+    s.likeliest = exact ? malloc(most * sizeof *s.likeliest) : NULL;
+    const bool enough = s.positions && s.targets && s.losses && (s.likeliest || !exact);
+    for (int64_t i = 0; i < set->num_endings; i++) {
+        loglikelihoods[i] = 0;
+        if (exact) exact[i] = true;
+    }
     for (; enough && s.first_row < packing->num_rows && !(stop && stop()); s.first_row += B) {
         s.rows = packing->num_rows - s.first_row < B ? packing->num_rows - s.first_row : B;
-        score_batch(&s, m, loglikelihoods);
+        score_batch(&s, m, loglikelihoods, exact);
     }
     free(s.positions);
     free(s.targets);
     free(s.losses);
+    free(s.likeliest);
     return enough ? 0 : fail_fault(err, "%s: no memory for the losses of %zu tokens", set->path, most);
 }

@@ -14,6 +14,7 @@ typedef struct {
     EvalSet *set;
     EvalPacking packing;
     double *loglikelihoods; // [num_endings]
+    bool *exact;            // of needles, [num_endings], then the first num_items: of the items; else NULL
 } Task;
 
 struct EvalTasks {
@@ -53,8 +54,11 @@ static int open_task(Task *task, const char *path, int T, int vocab_size, const 
     if (!code) code = evalpack_create(&task->packing, task->set, T, err);
     if (code) return code;
     task->name = name_of(path);
-    task->loglikelihoods = calloc((size_t)task->set->num_endings, sizeof *task->loglikelihoods);
-    return task->name && task->loglikelihoods ? 0 : fail_fault(err, "%s: no memory", path);
+    const size_t endings = (size_t)task->set->num_endings;
+    const bool needles = task->set->kind == EVAL_NEEDLES;
+    task->loglikelihoods = calloc(endings, sizeof *task->loglikelihoods);
+    if (needles) task->exact = calloc(endings, sizeof *task->exact);
+    return task->name && task->loglikelihoods && (task->exact || !needles) ? 0 : fail_fault(err, "%s: no memory", path);
 }
 
 int evaltasks_open(EvalTasks **out, const char *pattern, int T, int vocab_size, const uint8_t *tokenizer_sha256,
@@ -86,6 +90,7 @@ void evaltasks_close(EvalTasks *tasks) {
         evalset_close(task->set);
         evalpack_free(&task->packing);
         free(task->loglikelihoods);
+        free(task->exact);
         free(task->name);
     }
     free(tasks->tasks);
@@ -102,9 +107,17 @@ bool evaltasks_measures(const EvalTasks *tasks, int index, const char *measure) 
     return eval_measure_named(&none, measure, &value);
 }
 
-int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result, Error *err) {
+// exact: of endings becomes of items, which are no more.
+static void keep_right_endings(const EvalSet *set, bool *exact) {
+    for (int64_t i = 0; i < set->num_items; i++) exact[i] = exact[set->items[i].first_ending + set->items[i].label];
+}
+
+int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalDecode decode, EvalStop stop, EvalResult *result,
+                  Error *err) {
     Task *task = &tasks->tasks[index];
-    int code = eval_score(task->loglikelihoods, m, B, task->set, &task->packing, stop, err);
-    if (!code) *result = eval_measure(task->set, task->loglikelihoods);
+    int code = eval_score(task->loglikelihoods, task->exact, m, B, task->set, &task->packing, stop, err);
+    if (!code && task->exact && !decode) keep_right_endings(task->set, task->exact);
+    if (!code && task->exact && decode) code = decode(task->exact, m, task->set, stop, err);
+    if (!code) *result = eval_measure(task->set, task->loglikelihoods, task->exact);
     return code;
 }

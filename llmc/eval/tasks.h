@@ -25,8 +25,13 @@ int evaltasks_count(const EvalTasks *tasks);
 const char *evaltasks_name(const EvalTasks *tasks, int index); // the file's, without folder and ending
 bool evaltasks_measures(const EvalTasks *tasks, int index, const char *measure); // eval_measure_named
 
-// *result = what the model, of B rows of T tokens, reaches in that task; see eval_score. Errors: 1.
-int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalStop stop, EvalResult *result, Error *err);
+// exact [num_items of the set] = whether greedy decoding writes the item's right ending. Errors: 1.
+typedef int (*EvalDecode)(bool *exact, Llama3 *m, const EvalSet *set, EvalStop stop, Error *err);
+
+// *result = what the model, of B rows of T tokens, reaches in that task; see eval_score. decode: finds exact matches of needles;
+// NULL: eval_score does, without another forward pass. Errors: 1.
+int evaltasks_run(EvalTasks *tasks, int index, Llama3 *m, int B, EvalDecode decode, EvalStop stop, EvalResult *result,
+                  Error *err);
 
 #ifdef __cplusplus
 }

@@ -25,8 +25,20 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits) {
     for (int i = 0; i < m->config.vocab_size; i++) logits[i] = widen(m->host.logits[i]);
 }
 
+// Of the row-th of the rows of logits.
+static int32_t likeliest_token(Llama3 *m, int row) {
+    const size_t width = (size_t)m->table.padded_vocab;
+    const floatX *logits = m->host.logits;
+    int32_t best = 0;
+    llama3_download(m, m->host.logits, m->classifier.logits + (size_t)row * width, width * sizeof(floatX));
+    for (int32_t i = 1; i < m->config.vocab_size; i++)
+        if (widen(logits[i]) > widen(logits[best])) best = i;
+    return best;
+}
+
 // Of at most classifier.rows targets. Only their positions' rows of final_norm become logits.
-static void losses_after(Llama3 *m, const int32_t *positions, const int32_t *targets, int n, float *losses) {
+static void losses_after(Llama3 *m, const int32_t *positions, const int32_t *targets, int n, float *losses,
+                         int32_t *likeliest) {
     floatX *rows = m->acts.branch_out;
     llama3_upload_targets(m, positions, targets, n);
     embedding_forward(rows, m->batch.order, m->acts.final_norm, n, m->config.hidden_size, m->stream);
@@ -34,15 +46,18 @@ static void losses_after(Llama3 *m, const int32_t *positions, const int32_t *tar
     cross_entropy_forward(m->classifier.losses, m->classifier.logits, m->batch.targets, n, m->config.vocab_size,
                           m->table.padded_vocab, m->stream);
     llama3_download(m, losses, m->classifier.losses, (size_t)n * sizeof *losses);
+    for (int k = 0; likeliest && k < n; k++) likeliest[k] = likeliest_token(m, k);
 }
 
-void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const int32_t *targets, int n, float *losses) {
+void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const int32_t *targets, int n, float *losses,
+                         int32_t *likeliest) {
     const int most = m->classifier.rows;
     llama3_upload_rows(m, rows, m->shape.T);
     llama3_run_forward(m, rows, m->shape.T, NULL, NULL);
     param_wait(m->zero, m->table.head_bucket);
     for (int i = 0; i < n; i += most)
-        losses_after(m, positions + i, targets + i, n - i < most ? n - i : most, losses + i);
+        losses_after(m, positions + i, targets + i, n - i < most ? n - i : most, losses + i,
+                     likeliest ? likeliest + i : NULL);
 }
 
 static void download_values(Llama3 *m, int i, float *values) {

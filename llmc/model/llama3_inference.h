@@ -18,8 +18,10 @@ void llama3_logits(Llama3 *m, const int32_t *tokens, int n, float *logits);
 
 // Of a language model, over micro-batch 0 of `rows` rows (<= B) of T tokens: losses: host, [n] = the loss, in nats, of
 // targets[k] as the token after positions[k], which is in [0, rows*T) and may occur again. Of the batch, tokens, doc_start
-// and excluded are read.
-void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const int32_t *targets, int n, float *losses);
+// and excluded are read. likeliest: host, [n] = the token of the largest logit after positions[k], of equals the first, for
+// which all logits are brought to the host; NULL: not wanted.
+void llama3_token_losses(Llama3 *m, int rows, const int32_t *positions, const int32_t *targets, int n, float *losses,
+                         int32_t *likeliest);
 
 // Of comparisons: values: host, [num_answers] of micro-batch i = the log-probability of each answer's targets given what is
 // before them, in nats; of a reward model the answer's score.

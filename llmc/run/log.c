@@ -199,11 +199,25 @@ void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples) {
     put_object(log, object);
 }
 
-void log_task(Log *log, int64_t step, const char *task, int64_t items, const LogMeasure *measures, int count) {
+static void add_cells(cJSON *object, const LogCells *by_depth) {
+    cJSON_AddNumberToObject(object, "length", (double)by_depth->length);
+    cJSON *list = cJSON_AddArrayToObject(object, "cells");
+    for (const LogCell *c = by_depth->cells; c < by_depth->cells + by_depth->count; c++) {
+        cJSON *cell = cJSON_CreateObject();
+        add_number(cell, "depth", c->depth);
+        cJSON_AddNumberToObject(cell, "items", (double)c->items);
+        add_number(cell, "exact_match", c->exact_match);
+        add_number(cell, "acc", c->acc);
+        cJSON_AddItemToArray(list, cell);
+    }
+}
+
+void log_task(Log *log, int64_t step, const LogTask *line) {
     cJSON *object = begin(step);
-    cJSON_AddStringToObject(object, "task", task);
-    cJSON_AddNumberToObject(object, "items", (double)items);
-    for (int i = 0; i < count; i++) add_number(object, measures[i].name, measures[i].value);
+    cJSON_AddStringToObject(object, "task", line->task);
+    cJSON_AddNumberToObject(object, "items", (double)line->items);
+    for (int i = 0; i < line->count; i++) add_number(object, line->measures[i].name, line->measures[i].value);
+    if (line->cells) add_cells(object, line->cells);
     put_object(log, object);
 }
 

@@ -79,8 +79,27 @@ void log_evaluation(Log *log, int64_t step, double val_loss, const LogMeasure *b
 // {"step", "val_loss_averaged", "averaged_steps"}: of the mean of the weights over so many steps
 void log_averaged(Log *log, int64_t step, double val_loss, int64_t samples);
 
-// {"step", "task", "items", ...}: and the measures [count] by their names (eval/metrics.h).
-void log_task(Log *log, int64_t step, const char *task, int64_t items, const LogMeasure *measures, int count);
+// {"step", "task", "items", ...}: and the measures by their names (eval/metrics.h). cells: {"length", "cells": [{"depth",
+// "items", "exact_match", "acc"}, ...]} besides: texts of so many tokens, with something to be found at so many percent of
+// them; NULL: none.
+typedef struct {
+    double depth;
+    int64_t items;
+    double acc, exact_match;
+} LogCell;
+typedef struct {
+    int64_t length;
+    const LogCell *cells; // [count]
+    int count;
+} LogCells;
+typedef struct {
+    const char *task;
+    int64_t items;
+    const LogMeasure *measures; // [count]
+    int count;
+    const LogCells *cells;
+} LogTask;
+void log_task(Log *log, int64_t step, const LogTask *line);
 
 // {"step", "stage_ended"}: by its conditions, before its planned end.
 void log_stage_ended(Log *log, int64_t step, const char *stage);

@@ -10,6 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "device/threads.h"
 #include "eval/tasks.h"
+#include "generate/greedy.h"
 #include "loader/loader.h"
 #include "model/llama3_create.h"
 #include "options/options_table.h"
@@ -143,7 +144,7 @@ static int show_tasks(Evaluation *e, Error *err) {
     for (int i = 0; e->tasks && i < evaltasks_count(e->tasks); i++) {
         EvalResult result;
         char text[256];
-        int code = evaltasks_run(e->tasks, i, e->model, e->B, process_stop_requested, &result, err);
+        int code = evaltasks_run(e->tasks, i, e->model, e->B, greedy_match, process_stop_requested, &result, err);
         if (code) return code;
         if (process_stop_requested()) return fail_fault(err, "stopped by a signal");
         eval_log(&e->log, e->step, evaltasks_name(e->tasks, i), &result);

@@ -91,7 +91,7 @@ static int show_score(Trainer *t, int index, Error *err) {
     char text[256];
     Run *run = &t->run;
     const char *name = evaltasks_name(t->eval_tasks, index);
-    int code = evaltasks_run(t->eval_tasks, index, t->model, (int)run->options.batch_size, process_stop_requested,
+    int code = evaltasks_run(t->eval_tasks, index, t->model, (int)run->options.batch_size, NULL, process_stop_requested,
                              &result, err);
     if (code || process_stop_requested()) return code;
     eval_log(&run->log, t->state.step, name, &result);

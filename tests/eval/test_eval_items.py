@@ -4,6 +4,7 @@ import ctypes
 import json
 import struct
 
+import numpy as np
 import pytest
 
 import evaluation
@@ -54,6 +55,19 @@ GOOD = file_bytes(ITEMS)
 ENTRY = 256 + 2 * 16  # of the first ending
 
 
+def test_needles_read_back(tmp_path):
+    """Depths in any order, some of them again."""
+    rng = hostlib.fresh_random()
+    depths = rng.permutation(np.repeat(rng.choice(10001, evaluation.MAX_DEPTHS, replace=False), 2)).tolist()
+    path = tmp_path / "a.eval"
+    path.write_bytes(file_bytes([(*ITEMS[0], depth) for depth in depths], kind=3))
+    found = open_set(path)
+    of = found.contents
+    assert (of.kind, of.length) == (3, 5) and [item.depth for item in of.items[: of.num_items]] == depths
+    assert of.depths[: of.num_depths] == sorted(set(depths))
+    library.evalset_close(found)
+
+
 def patched(at, value, form="<I"):
     return GOOD[:at] + struct.pack(form, value) + GOOD[at + struct.calcsize(form) :]
 
@@ -70,7 +84,7 @@ def patched(at, value, form="<I"):
         (file_bytes(ITEMS, version=2), ["version is 2", "expected 1"]),
         (file_bytes(ITEMS, byte_order=0x04030201), ["byte order", "0x04030201", "big endian"]),
         (patched(100, 1), ["header byte 100 is 1"]),
-        (file_bytes(ITEMS, kind=3), ["kind is 3", "1 (multiple choice)", "2 (documents)"]),
+        (file_bytes(ITEMS, kind=4), ["kind is 4", "1 (multiple choice)", "2 (documents)", "3 (needles)"]),
         (file_bytes(ITEMS, kind=2), ["item 0", "context tokens is 2", "expected 1"]),
         (file_bytes(ITEMS, vocab=0), ["vocabulary size is 0"]),
         (file_bytes(ITEMS, vocab=2**31), ["vocabulary size is 2147483648"]),
@@ -93,6 +107,9 @@ def patched(at, value, form="<I"):
         (patched(ENTRY + 8, 0), ["ending 0", "bytes is 0"]),
         (patched(ENTRY + 12, 3), ["ending 0", "last field is 3"]),
         (patched(ENTRY + 48, 2), ["ending 3", "tokens is 2", "left"]),
+        (file_bytes(ITEMS, kind=3), ["item 1 has 3 tokens", "expected 5, as item 0"]),
+        (file_bytes([(*ITEMS[0], 10000), (*ITEMS[0], 10001)], kind=3), ["item 1", "depth is 10001", "0 to 10000"]),
+        (file_bytes([(*ITEMS[0], depth) for depth in range(evaluation.MAX_DEPTHS + 1)], kind=3), ["more than 128 different depths"]),
     ],
 )  # fmt: skip
 def test_refused(tmp_path, content, words):

@@ -9,6 +9,9 @@ from trainrun import ON_CPU, ROWS, T, VOCAB, Workplace, snapshot
 from waiting import wait_until
 
 
+TASKS = ("choice", "documents", "letters", "needle_22")
+
+
 class EvalPlace(Workplace):
     """With an evaluation of each kind in data/."""
 
@@ -21,6 +24,8 @@ class EvalPlace(Workplace):
         }.items():
             source = write_rows(self.folder / f"{name}.jsonl", rows)
             prepare(source, "--tokenizer", self.data, "--output", self.data / f"{name}.eval")
+        needle = [([i + 1] * 20, [([i + j], 1, 1) for j in range(2)], i % 2, 10000 * (i % 3 == 0)) for i in range(6)]
+        (self.data / "needle_22.eval").write_bytes(file_bytes(needle, kind=3, vocab=VOCAB - 2, sha=self.sha))
 
     @property
     def pattern(self):
@@ -46,16 +51,21 @@ def tasks_of(log):
 
 def test_logged(place):
     lines = tasks_of(place.log())
-    assert [(line["step"], line["task"]) for line in lines] == [(s, t) for s in (2, 4, 5) for t in ("choice", "documents", "letters")]
+    assert [(line["step"], line["task"]) for line in lines] == [(s, t) for s in (2, 4, 5) for t in TASKS]
     for line in lines:
         if line["task"] == "documents":
             assert line["items"] == 3 and 1 < line["byte_perplexity"] < line["word_perplexity"]
             # a byte a token, without a begin token
             assert line["token_perplexity"] == pytest.approx(line["byte_perplexity"]) == pytest.approx(2 ** line["bits_per_byte"], rel=1e-5)
+        elif line["task"] == "needle_22":
+            assert line["items"] == 6 and line["length"] == 22 and 0 <= line["exact_match"] <= 1
+            assert [(cell["depth"], cell["items"]) for cell in line["cells"]] == [(0, 4), (100, 2)]
+            for measure in ("exact_match", "acc"):
+                assert sum(cell[measure] * cell["items"] for cell in line["cells"]) == pytest.approx(6 * line[measure])
         else:
             assert line["items"] == (12 if line["task"] == "choice" else 8)
             assert 0 <= line["acc"] <= 1 and 0 <= line["acc_norm"] <= 1 and 0 <= line["acc_stderr"] < 0.3
-    for task in ("choice", "documents", "letters"):
+    for task in TASKS:
         assert f"step 5: {task}: " in place.printed
 
 
@@ -73,7 +83,7 @@ def test_many_ranks_wait_for_evaluations_and_samples(place, tmp_path):
     out, err = place.run_ranks(3, precision="bf16", output=full, eval_tasks=place.pattern, eval_tasks_every=2, sample_every=2, sample_tokens=6)
     log = place.log(full)
     assert err == "" and "step 4: sample" in out
-    assert [(line["step"], line["task"]) for line in tasks_of(log)] == [(s, t) for s in (2, 4, 5) for t in ("choice", "documents", "letters")]
+    assert [(line["step"], line["task"]) for line in tasks_of(log)] == [(s, t) for s in (2, 4, 5) for t in TASKS]
     assert [line["step"] for line in log if "sample" in line] == [2, 4, 5]
     assert [x["loss"] for x in log if "loss" in x] == [x["loss"] for x in place.log(plain) if "loss" in x]
 

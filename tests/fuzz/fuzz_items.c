@@ -2,7 +2,15 @@
 #include "common.h"
 #include "eval/items.h"
 
+static void check_needles(const EvalSet *set) {
+    fuzz_demand(set->num_depths >= 1 && set->num_depths <= EVALSET_MAX_DEPTHS, "the depths have room");
+    for (int i = 1; i < set->num_depths; i++) fuzz_demand(set->depths[i] > set->depths[i - 1], "the depths rise");
+    for (int64_t i = 0; i < set->num_items; i++)
+        fuzz_demand(evalset_depth(set, set->items[i].depth) >= 0, "an item's depth is among them");
+}
+
 static void check(const EvalSet *set, size_t size) {
+    if (set->kind == EVAL_NEEDLES) check_needles(set);
     fuzz_demand(set->num_tokens >= 0 && (uint64_t)set->num_tokens <= size / 4, "tokens lie in the file");
     for (int64_t i = 0; i < set->num_tokens; i++)
         fuzz_demand(set->tokens[i] >= 0 && set->tokens[i] < set->vocab_size, "every id is in the vocabulary");

@@ -28,11 +28,12 @@ def llmc(tokens, magic=20240520, version=1, bits=16):
 
 
 def items(entries, kind=1, vocab=300):
-    """entries: [(context tokens, label, [ending tokens])]"""
-    endings = [ending for _, _, group in entries for ending in group]
-    tokens = [t for context, _, group in entries for part in (context, *group) for t in part]
+    """entries: [(context tokens, label, [ending tokens])], of needles with the depth behind it"""
+    endings = [ending for _, _, group, *_ in entries for ending in group]
+    tokens = [t for context, _, group, *_ in entries for part in (context, *group) for t in part]
     header = b"L3EVALS\0" + struct.pack("<IIIIQQQ", 1, 0x01020304, kind, vocab, len(entries), len(endings), len(tokens))
-    table = b"".join(struct.pack("<IIII", len(context), len(group), label, 0) for context, label, group in entries)
+    table = b"".join(struct.pack("<IIII", len(context), len(group), label, *(depth or [0]))
+                     for context, label, group, *depth in entries)  # fmt: skip
     table += b"".join(struct.pack("<IIII", len(ending), len(ending), 2 * len(ending), 0) for ending in endings)
     return (header + bytes(range(32))).ljust(256, b"\0") + table + struct.pack(f"<{len(tokens)}I", *tokens)
 
@@ -104,6 +105,7 @@ def write_all():
 
     write("items", "choice", items([([256, 1, 2], 1, [[3], [4, 5], [6]]), ([256], 0, [[7, 8], [9]])]))
     write("items", "documents", items([([256], 0, [[1, 2, 3]]), ([256], 0, [[4]])], kind=2))
+    write("items", "needles", items([([256, 1], 1, [[3], [4]], 5000), ([256, 2], 0, [[5], [6]], 0)], kind=3))
 
     write("rows", "conversations", rows([([256, 1, 2, 3, 257], []), ([256, 4, 257], []), (list(range(40)), [])], 1))
     write("rows", "comparisons", rows([([256, 1], [[2, 257], [3, 4, 257]]), ([5], [[6, 257], [7, 257], [8, 9, 10, 257]])], 2))

@@ -235,7 +235,7 @@ def test_text_after_comparisons(lib):
         if m is model:
             m.answer_values(0, len(packed.answers))
         m.fill(0, tokens, targets)
-        lib.llama3_token_losses(m.handle, 2, torch.arange(2 * T, dtype=torch.int32), targets.reshape(-1).int(), 2 * T, losses)
+        lib.llama3_token_losses(m.handle, 2, torch.arange(2 * T, dtype=torch.int32), targets.reshape(-1).int(), 2 * T, losses, None)
         found.append((logits, losses))
     assert all(torch.equal(ours, expected) for ours, expected in zip(*found))
 

@@ -17,15 +17,16 @@ from llmdata import tokenizer as tokenizers  # noqa: E402
 
 
 STRUCTS = cstructs.read("eval/items.h", "eval/pack.h", "eval/metrics.h")
+MAX_DEPTHS = cstructs.CONSTANTS["EVALSET_MAX_DEPTHS"]
 EvalSet, EvalPacking, EvalResult = map(STRUCTS.get, ("EvalSet", "EvalPacking", "EvalResult"))
 
 
 def file_bytes(items, kind=1, vocab=1000, sha=bytes(range(32)), magic=b"L3EVALS\0", version=1, byte_order=0x01020304,
                counts=None, zero=0):  # fmt: skip
-    """An evaluation file; items: (context, [(tokens, characters, bytes), ...], label)."""
+    """An evaluation file; items: (context, [(tokens, characters, bytes), ...], label), of needles with the depth behind it."""
     entries, endings, tokens = [], [], []
-    for context, its_endings, label in items:
-        entries.append((len(context), len(its_endings), label, zero))
+    for context, its_endings, label, *depth in items:
+        entries.append((len(context), len(its_endings), label, *(depth or [zero])))
         tokens += context
         for ids, characters, size in its_endings:
             endings.append((len(ids), characters, size, 0))
@@ -94,7 +95,7 @@ class Evaluation:
     def score(self, model):
         """[num_endings] log-likelihoods"""
         found = np.full(self.set.contents.num_endings, np.nan)
-        assert self.lib.eval_score(found, model.handle, model.B, self.set, ctypes.byref(self.packing), None, None) == 0
+        assert self.lib.eval_score(found, None, model.handle, model.B, self.set, ctypes.byref(self.packing), None, None) == 0
         return found
 
     def by_item(self, values):
@@ -102,17 +103,20 @@ class Evaluation:
         return [values[i.first_ending : i.first_ending + i.num_endings] for i in items]
 
 
-def run_task(lib, model, path, sha=None):
+def run_task(lib, model, path, sha=None, decode=None):
     """What the trainer measures, {metric: value}, by the names that its log has."""
     tasks, error, result = ctypes.c_void_p(), Error(), EvalResult()
     fault = ctypes.byref(error)
     vocabulary = model.tensors[0].rows
     assert lib.evaltasks_open(ctypes.byref(tasks), str(path).encode(), model.T, vocabulary, sha, fault) == 0, error.message
     assert lib.evaltasks_count(tasks) == 1
-    assert lib.evaltasks_run(tasks, 0, model.handle, model.B, None, ctypes.byref(result), fault) == 0, error.message
+    assert lib.evaltasks_run(tasks, 0, model.handle, model.B, decode, None, ctypes.byref(result), fault) == 0, error.message
     lib.evaltasks_close(tasks)
     shares = {name: getattr(result, name) for name in ("acc", "acc_norm", "acc_bytes")}
     others = ("nll", "word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity")
+    cells = [(cell.depth, cell.items, cell.exact_match, cell.acc) for cell in result.cells[: result.num_cells]]
+    if cells:
+        return {"exact_match": result.exact_match.mean, "acc": result.acc.mean, "length": result.length, "cells": cells}
     return (
         {name: share.mean for name, share in shares.items()}
         | {f"{name}_stderr": share.error for name, share in shares.items()}

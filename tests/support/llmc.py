@@ -37,6 +37,7 @@ VALUE_TYPES = {
     "double": ctypes.c_double,
     "bool": ctypes.c_bool,
     "CudnnBackward": ctypes.c_int,
+    "EvalDecode": ctypes.c_void_p,
     "EvalStop": ctypes.c_void_p,
     "MatmulOut": ctypes.c_int,
     "TrainingArray": ctypes.c_int,
