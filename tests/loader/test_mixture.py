@@ -4,13 +4,13 @@ Every token of the files is an id of its own (mixtures.write_sources), so that a
 
 import os
 import shutil
-from ctypes import byref, c_double, c_void_p
+from ctypes import byref, c_int, c_uint64, c_void_p
 
 import numpy as np
 import pytest
 
 from hostlib import FAULT, INPUT, LoaderSpec, batch_at, call, expect_refusal, fresh_random, library, path_bytes, pointer, write_shard
-from mixtures import FIELDS, Mixture, MixtureCursor, MixtureSpan, source_list, write_sources
+from mixtures import FIELDS, Mixture, MixtureCursor, OrderPlace, SourceOrder, source_list, write_sources
 
 import loaders
 
@@ -392,6 +392,63 @@ def test_a_permutation_and_its_inverse(n):
     for x in range(n) if n <= 1000 else map(int, rng.integers(n, size=1000)):
         there = library.permutation_at(x, n, key)
         assert there < n and library.permutation_inverse(there, n, key) == x
+
+
+# ---- The order of one source, of more windows than are shuffled together
+
+
+class Order:
+    """source_order.h, of shards that need not exist."""
+
+    def __init__(self, positions, block, T, key):
+        self.order = SourceOrder()
+        array = (c_uint64 * len(positions))(*positions)
+        call("source_order_create", byref(self.order), array, len(positions), block, key, 0)
+        library.source_order_set_length(byref(self.order), T)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        library.source_order_free(byref(self.order))
+
+    def range(self, begin, windows):
+        return library.source_order_range(byref(self.order), begin, windows)
+
+    def end(self, taken, range):
+        return library.source_order_end(byref(self.order), byref(range), taken)
+
+    def positions(self, place):
+        return library.source_order_positions(byref(self.order), place)
+
+    def find(self, range, k):
+        shard, first = c_int(), c_uint64()
+        library.source_order_find(byref(self.order), byref(range), k, byref(shard), byref(first))
+        return shard.value, first.value
+
+
+def test_more_windows_than_are_shuffled_together():
+    """What is shuffled together is read together, so that a range can be left behind each such part with nothing lost."""
+    rng, together, rest, T, block = fresh_random(), 2**22, 1000, 16, 128
+    shards = [T * together // 2 + 5, 7, T * (together // 2 + 300), T * 690, 9 * T + 3]
+    with Order(shards, block, T, int(rng.integers(2**63))) as order:
+        windows = sum(length // T for length in shards)
+        assert windows == together + rest - 1 and order.order.windows == windows
+        whole = order.range(OrderPlace(3, 0, 0), windows)
+        last = [order.find(whole, k) for k in range(together, windows)]
+        some = [order.find(whole, int(k)) for k in rng.choice(together, 20_000, replace=False)]
+        assert len({*last, *some}) == len(last) + len(some)
+        for shard, first in last + some:
+            assert first % T == 0 and first + T <= shards[shard]
+        assert abs(np.mean([shard == 0 for shard, _ in some]) - 0.5) < 0.03  # 8 deviations
+        for taken in (1, together - 1, together):
+            end = order.end(taken, whole)
+            tails = sum(length % T for length in shards)
+            assert 0 <= order.positions(end) - 3 * sum(shards) - T * together <= tails
+            left = order.range(end, rest - 1)
+            assert {order.find(left, k) for k in range(rest - 1)} == set(last)
+        end = order.end(windows, whole)
+        assert (end.epoch, end.place, end.offset) == (4, 0, 0)
 
 
 # ---- Batches

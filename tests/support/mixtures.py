@@ -7,11 +7,13 @@ import numpy as np
 
 from hostlib import Batch, Error, batch_at, call, library, path_bytes, pointer, write_shard
 
-STRUCTS = cstructs.read("loader/mixture.h")
-MixtureSource, MixtureSpan, MixtureCursor = (STRUCTS[name] for name in ("MixtureSource", "MixtureSpan", "MixtureCursor"))
+STRUCTS = cstructs.read("loader/mixture.h", "loader/source_order.h")
+NAMES = "MixtureSource MixtureSpan MixtureCursor OrderPlace OrderRange SourceOrder"
+MixtureSource, MixtureSpan, MixtureCursor, OrderPlace, OrderRange, SourceOrder = map(STRUCTS.get, NAMES.split())
 FIELDS = [name for name, _ in MixtureCursor._fields_]
 
 _DOUBLES, _CURSORS, _ERROR = POINTER(c_double), POINTER(MixtureCursor), POINTER(Error)
+_ORDER, _RANGE, _U64 = POINTER(SourceOrder), POINTER(OrderRange), POINTER(c_uint64)
 for _name, _result, *_parameters in [
     ("mixture_open", c_int, POINTER(c_void_p), POINTER(MixtureSource), c_int, c_int, c_uint64, c_int, c_char_p, _ERROR),
     ("mixture_close", None, c_void_p),
@@ -25,6 +27,13 @@ for _name, _result, *_parameters in [
     ("mixture_fingerprint", c_uint64, c_void_p, c_int),
     ("mixture_tokens", c_uint64, c_void_p, c_int),
     ("mixture_refuse_overlap", c_int, c_void_p, c_void_p, c_char_p, _ERROR),
+    ("source_order_create", c_int, _ORDER, _U64, c_int, c_int, c_uint64, c_double, _ERROR),
+    ("source_order_free", None, _ORDER),
+    ("source_order_set_length", None, _ORDER, c_int),
+    ("source_order_range", OrderRange, _ORDER, OrderPlace, c_uint64),
+    ("source_order_end", OrderPlace, _ORDER, _RANGE, c_uint64),
+    ("source_order_positions", c_uint64, _ORDER, OrderPlace),
+    ("source_order_find", None, _ORDER, _RANGE, c_uint64, POINTER(c_int), _U64),
     ("permutation_at", c_uint64, c_uint64, c_uint64, c_uint64),
     ("permutation_inverse", c_uint64, c_uint64, c_uint64, c_uint64),
 ]:
