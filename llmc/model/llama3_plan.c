@@ -1,12 +1,13 @@
 // Memory plans for programs that are not written in C: a shape as JSON in, bytes as JSON out.
 #include <cjson/cJSON.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "model/llama3_create.h"
 
-typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, FP32_OR_BF16, MASTER, PLACE } FieldKind;
+typedef enum { WHOLE, FLAG, NUMBER, TEXT, RECOMPUTE, FP32_OR_BF16, MASTER, PLACE, ROWS } FieldKind;
 static const char *const expected[] = {
     [WHOLE] = "a whole number from 0 on",
     [FLAG] = "true or false",
@@ -16,6 +17,7 @@ static const char *const expected[] = {
     [FP32_OR_BF16] = "fp32|bf16",
     [MASTER] = "fp32|none",
     [PLACE] = "device|host",
+    [ROWS] = "a list of [B, T, micro_batches]",
 };
 
 typedef struct {
@@ -30,6 +32,7 @@ static const Field fields[] = {
     {"B", WHOLE, offsetof(RunShape, B)},
     {"T", WHOLE, offsetof(RunShape, T)},
     {"micro_batches", WHOLE, offsetof(RunShape, micro_batches)},
+    {"rows", ROWS, offsetof(RunShape, rows)},
     {"training", FLAG, offsetof(RunShape, training)},
     {"recompute", RECOMPUTE, offsetof(RunShape, recompute)},
     {"activations", PLACE, offsetof(RunShape, activations)},
@@ -67,6 +70,28 @@ static bool set_choice(int *to, const char *names, const char *name) {
     }
 }
 
+static bool set_row(RowShape *row, const cJSON *value) {
+    int *const to[] = {&row->B, &row->T, &row->micro_batches};
+    bool good = cJSON_GetArraySize(value) == 3;
+    for (int i = 0; good && i < 3; i++) {
+        uint64_t whole = 0;
+        good = json_is_count(cJSON_GetArrayItem(value, i), INT_MAX, &whole);
+        *to[i] = (int)whole;
+    }
+    return good;
+}
+
+// shape->rows is the caller's to free.
+static bool set_rows(RunShape *shape, const cJSON *value) {
+    const int count = cJSON_GetArraySize(value);
+    RowShape *rows = count ? calloc((size_t)count, sizeof *rows) : NULL;
+    shape->rows = rows;
+    if (!cJSON_IsArray(value) || (count && !rows)) return false;
+    for (; shape->num_rows < count; shape->num_rows++)
+        if (!set_row(&rows[shape->num_rows], cJSON_GetArrayItem(value, shape->num_rows))) return false;
+    return true;
+}
+
 // Texts stay the JSON's.
 static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
     void *to = (char *)shape + field->at;
@@ -87,6 +112,8 @@ static bool set_field(RunShape *shape, const Field *field, const cJSON *value) {
     case MASTER:
     case PLACE:
         return set_choice(to, expected[field->kind], cJSON_GetStringValue(value));
+    case ROWS:
+        return set_rows(shape, value);
     default:
         *(const char **)to = value->valuestring;
         return cJSON_IsString(value);
@@ -109,7 +136,7 @@ static int read_shape(RunShape *shape, const cJSON *json, Error *err) {
 int llama3_plan_text(char *text, size_t capacity, const char *config_path, const char *shape_json, Error *err) {
     LlamaConfig config;
     MemoryPlan plan;
-    RunShape shape;
+    RunShape shape = {.rows = NULL};
     cJSON *json = NULL;
     int code = json_parse_object(&json, shape_json, strlen(shape_json), "shape", err);
     if (code) return code;
@@ -117,6 +144,7 @@ int llama3_plan_text(char *text, size_t capacity, const char *config_path, const
     if (!code) code = llama_config_read(&config, config_path, err);
     if (!code) code = llama3_plan_memory(&plan, &config, &shape, err);
     if (!code) code = memory_text(text, capacity, &plan, err);
+    free((void *)shape.rows);
     cJSON_Delete(json);
     return code;
 }

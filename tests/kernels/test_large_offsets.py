@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llmc import AttentionShape, KvCache, NewTokens
+from seeds import how_often
 
 FAR = 1 << 31
 NORESERVE = 0x4000  # of mmap on Linux, which Python 3.11's module does not name
@@ -57,6 +58,23 @@ def test_lora(lib):
     taken = lib.empty((N, cols))
     lib.lora_take(taken, y.address, 1.0, N, width, width - cols, cols)
     assert torch.equal(taken.get(), x)
+
+
+@pytest.mark.skipif(not how_often(False, True), reason="in scripts/soak.sh, for its 4 GB of memory")
+def test_swiglu(lib):
+    """The last of 131072 tokens: all before them are zeros, which are read from pages that are not there."""
+    N, F = 131072, 8224
+    assert N * 2 * F > FAR
+    gate_up, last = Sparse(lib, N * 2 * F), torch.randn(1, 2 * F).to(lib.floatX)
+    gate_up.at((N - 1) * 2 * F, 2 * F)[:] = last
+    out, want = Sparse(lib, N * F), lib.empty((1, F))
+    lib.swiglu_forward(out.address, gate_up.address, N, F)
+    lib.swiglu_forward(want, lib.x(last), 1, F)
+    assert torch.equal(out.at((N - 1) * F, F), want.get()[0])
+    dout, want = out, lib.empty((1, 2 * F))  # any values
+    lib.swiglu_backward(gate_up.address, dout.address, gate_up.address, N, F)
+    lib.swiglu_backward(want, lib.x(dout.at((N - 1) * F, F)), lib.x(last), 1, F)
+    assert torch.equal(gate_up.at((N - 1) * 2 * F, 2 * F), want.get()[0])
 
 
 def test_cache_and_decoding(lib):

@@ -16,7 +16,8 @@ from seeds import how_often
 BF16 = [(2049, 4, 1, 64, True), (2049, 4, 1, 128, True), (2049, 1, 1, 32, False), (2049, 1, 1, 256, False), (4100, 1, 1, 64, True)]
 FP32 = [(2049, 1, 1, 32, False), (2049, 2, 1, 64, True)]  # the same sums, more slowly
 LONG = [(8192, 4, 1, 64, True), (8192, 4, 1, 128, True), (4097, 32, 8, 64, True), (4097, 32, 8, 128, False), (8191, 2, 1, 256, True),
-        (8192, 1, 1, 32, False), (5000, 3, 3, 80, True), (3000, 12, 2, 48, True)]  # fmt: skip
+        (8192, 1, 1, 32, False), (5000, 3, 3, 80, True), (3000, 12, 2, 48, True), (32768, 2, 1, 64, True),
+        (131072, 1, 1, 16, False)]  # fmt: skip
 CASES = [(precision, shape) for precision, few in (("bf16", BF16), ("fp32", FP32)) for shape in how_often(few, few + LONG)
          if precision in llmc.build_folders()]  # fmt: skip
 PICKED = 24  # queries, and keys
@@ -108,10 +109,10 @@ def test_attention(precision, shape):
     assert bool(torch.isfinite(out).all()) and bool(torch.isfinite(dqkv).all())
 
 
-@pytest.mark.parametrize("HD", [64, 128])
-def test_rope(lib, HD):
-    """8192 positions with Llama 3.1's frequencies."""
-    T, NH, NKV = 8192, 4, 1
+@pytest.mark.parametrize("T, HD", [(8192, 64), (8192, 128), (131072, 64)])
+def test_rope(lib, T, HD):
+    """With Llama 3.1's frequencies, in the context that they were scaled from and in the one that they are scaled to."""
+    NH, NKV = 4, 1
     table = torch.empty(T, HD // 2, 2)
     lib.rope_table(table, T, HD, 500000.0, ctypes.byref(llmc.RopeScaling(8.0, 1.0, 4.0, 8192)))
     starts = draw_documents(T, HD == 64)

@@ -9,7 +9,7 @@ from model import TINY
 
 SMALL = dict(B=2, T=32, micro_batches=1, training=True)
 # members of RunShape, Parallel and TrainedPart on which memory does not depend
-OTHERS = {"parallel", "part", "rows", "num_rows", "preference", "shard_comm", "replica_comm", "world", "overlap", "attention", "graph"}
+OTHERS = {"parallel", "part", "num_rows", "preference", "shard_comm", "replica_comm", "world", "overlap", "attention", "graph"}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def plan(lib, tmp_path):
 def test_every_member_has_a_name(plan):
     names = [name for struct in (models.RunShape, models.Parallel, models.TrainedPart) for name, _ in struct._fields_]
     values = SMALL | dict(shards=1, replicas=1, lora_alpha=1.5, recompute="cheap", moments="bf16", master_weights="none",
-                          optimizer_state="host", activations="host", grad_reduce="bf16", only="*", lora_targets="q_proj")  # fmt: skip
+                          optimizer_state="host", activations="host", grad_reduce="bf16", only="*", lora_targets="q_proj", rows=[[1, 8, 2]])  # fmt: skip
     flags = {"training", "comparisons", "average"}
     for name in set(names) - OTHERS:
         found = plan(SMALL | {name: values.get(name, False if name in flags else 0)})
@@ -62,11 +62,16 @@ def test_what_memory_depends_on(lib, plan):
     assert plan(SMALL | dict(average=True))["averaged weights"] > 0 == whole["averaged weights"]
     assert plan(SMALL | dict(comparisons=True))["workspace"] > whole["workspace"]
     assert plan(SMALL | dict(lora_rank=8, lora_alpha=16.0))["gradients"] < whole["gradients"]
+    assert plan(SMALL | dict(rows=[])) == plan(SMALL | dict(rows=[[1, 32, 1], [2, 16, 1]])) == whole
+    assert plan(SMALL | dict(rows=[[1, 32, 1], [4, 32, 1]])) == plan(SMALL | dict(B=4))
     assert plan(SMALL | dict(training=False))["optimizer state"] == 0
 
 
 @pytest.mark.parametrize("shape, words", [
-    (SMALL | dict(rows=2), ["unknown", "'rows'"]), (SMALL | dict(B=-1), ["B", "whole number"]),
+    (SMALL | dict(num_rows=2), ["unknown", "'num_rows'"]), (SMALL | dict(rows=2), ["rows", "a list of [B, T, micro_batches]"]),
+    (SMALL | dict(rows=[[1, 2]]), ["a list of"]), (SMALL | dict(rows=[[1, 2, 1], [1, "2", 1]]), ["a list of"]),
+    (SMALL | dict(rows={"B": 1}), ["a list of"]), (SMALL | dict(rows=[[1, 0, 1]]), ["rows of 0 tokens"]),
+    (SMALL | dict(B=-1), ["B", "whole number"]),
     (SMALL | dict(B="2"), ["B", "whole number"]),
     (SMALL | dict(recompute=1), ["recompute", "none|cheap|block"]), (SMALL | dict(recompute="all"), ["none|cheap|block"]),
     (SMALL | dict(training=1), ["training", "true or false"]), (SMALL | dict(lora_alpha="x"), ["lora_alpha", "a number"]),
