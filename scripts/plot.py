@@ -4,13 +4,16 @@
     plot.py runs/quickstart                          one run: its folder, or its log.jsonl
     plot.py runs/a runs/b --output ab.png --x tokens
     plot.py runs/quickstart --reference unigram=6.47
+    plot.py --recipe recipes/mini.json --output mini.png      no run: the stages that a recipe describes
 
 The training loss is drawn twice, faint as it was and bold smoothed; validation losses are dots. --reference draws horizontal
 lines. Without it, the unigram model's validation loss is drawn if the run's folder holds a copy of the data's meta.json. A
 reference so far off that the curves would look flat appears only in the legend. Accuracies of --eval-tasks have a panel of their
 own, with bars of one standard error in both directions.
 
-Exit codes: 0 done; 2 bad usage, or a log without a loss; 1 anything else.
+--recipe draws batch, length, learning rate and mixture over a recipe's tokens, and needs a built library (make TARGET=cpu).
+
+Exit codes: 0 done; 2 bad usage, a bad recipe, or a log without a loss; 1 anything else.
 """
 
 import argparse
@@ -24,9 +27,6 @@ from llmdata import program
 
 program.begin()
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -34,9 +34,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from llmdata.errors import Fault, InputError
 from llmdata.options import add_version, check_bounds
 from llmdata.text_file import read_lines, read_object
+from llmplot.style import COLOURS, INK, begin, style
+from llmplot.timeline import draw_timeline
 
-COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
-INK, FAINT = "#1f2937", "#9ca3af"
 TOKENS, PAIRS = "nats per token", "mean over pairs"  # units of a loss: of tokens; of comparisons, in DPO, IPO and reward models
 FEW = 40  # up to so many points, each is marked
 
@@ -140,7 +140,7 @@ def unigram_of_runs(runs: list[Run]) -> dict[str, float]:
 
 
 def draw(runs: list[Run], references: dict[str, float], options: argparse.Namespace) -> None:
-    plt.rcParams.update({"font.size": 11, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK})
+    begin()
     with_tasks = any(run.tasks for run in runs)
     panels = {"nrows": 2, "sharex": True, "height_ratios": [2.2, 1]} if with_tasks else {}
     size = (9, 7.4) if with_tasks else (9, 5.2)
@@ -172,13 +172,6 @@ def set_steps(axes, runs: list[Run]) -> None:
     axes.set_xlim(0 if first < last / 2 or first == last else first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-
-
-def style(axes) -> None:
-    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
 
 
 def draw_tasks(axes, runs: list[Run]) -> None:
@@ -235,9 +228,11 @@ def loss_range(runs: list[Run], references: dict[str, float]) -> tuple[float, fl
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_version(parser)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a log file")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, or a log file")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="draw this recipe's timeline")
     parser.add_argument("--output", type=Path, metavar="PNG",
-                        help="picture to write (default: loss.png beside the first run's log)")  # fmt: skip
+                        help="picture to write (default: loss.png beside the first run's log; with --recipe, the recipe's "
+                             "name with .png in the working folder)")  # fmt: skip
     parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="horizontal axis (default: %(default)s)")
     parser.add_argument("--smooth", type=int, default=25, metavar="N",
                         help="steps to average the training loss over; at most an eighth of all are used "
@@ -251,6 +246,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_options(options: argparse.Namespace) -> None:
     check_bounds(options, {"dpi": (1, 2400)})
+    if bool(options.runs) == bool(options.recipe):
+        raise InputError("expected runs, or --recipe FILE, and not both")
     kinds, kind = FigureCanvasAgg.filetypes, options.output.suffix[1:].lower() if options.output else ""
     if kind and kind not in kinds:
         raise InputError(f"--output {options.output}: expected a name that ends in one of .{', .'.join(sorted(kinds))}")
@@ -258,17 +255,29 @@ def check_options(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check_options(options)
+    if options.recipe:
+        options.output = options.output or Path(options.recipe.stem + ".png")
+        write(lambda: draw_timeline(options.recipe, options.output, options.title, options.dpi), options.output)
+    else:
+        draw_runs(options)
+    print(options.output)
+
+
+def draw_runs(options: argparse.Namespace) -> None:
     runs = [read_run(name, options.x) for name in options.runs]
     references = find_references(options.reference, runs)
     options.output = options.output or runs[0].path.parent / "loss.png"
-    try:
-        draw(runs, references, options)
-    except OSError as error:
-        raise Fault(f"{options.output}: {error.strerror or error}") from None
+    write(lambda: draw(runs, references, options), options.output)
     for one in runs:
         if one.not_finite or one.unreadable:
             print(f"{one.path}: left out {one.not_finite} values that are not finite, {one.unreadable} unreadable lines")
-    print(options.output)
+
+
+def write(draw_it, output: Path) -> None:
+    try:
+        draw_it()
+    except OSError as error:
+        raise Fault(f"{output}: {error.strerror or error}") from None
 
 
 def main() -> int:

@@ -113,6 +113,9 @@ int recipe_settle(Recipe *recipe, int ranks, int max_position_embeddings, Error 
 // run's tokens before it, all from 0. Beyond the end of all pieces it stays at the last one's `to`.
 double recipe_rate(const Recipe *recipe, int stage, int64_t step_in_stage, int64_t step, int64_t tokens);
 
+// The stage's update, from 0, with which the piece of its learning rate ends (the last within the piece); -1: not in the stage.
+int64_t recipe_piece_end(const Recipe *recipe, int stage, int piece);
+
 // The stage's sources as the mixture wants them: weights [num_sources] = the shares at its beginning, weights_at_end
 // [num_sources] = those at its end; each sums to 1, and a source that the stage leaves out has 0.
 void recipe_shares(const Recipe *recipe, int stage, double *weights, double *weights_at_end);
@@ -126,6 +129,12 @@ int recipe_block(const Recipe *recipe);
 // over is what does not change the run's result (names, notes, val, evaluate), what the data say themselves (train), and with
 // other_ranks, a run on another number of ranks than before, batch_size. Returns the number of differences.
 int recipe_compare(const cJSON *was, const Recipe *is, bool other_ranks, char *text, size_t capacity);
+
+// The recipe at that path on so many ranks for programs that are not written in C: text = a JSON object with "name", "sources"
+// (names) and "stages", each with "name", "first_step", "steps", "first_token", "tokens", "seq_len", "tokens_per_step",
+// "batch_size", "grad_accum", "may_end_early", "rates" ([update of the stage, rate] where it bends and evenly between) and
+// "shares" (of the sources at both ends). Errors: 2 (the recipe), 1.
+int recipe_timeline_text(char *text, size_t capacity, const char *path, int ranks, Error *err);
 
 #ifdef __cplusplus
 }

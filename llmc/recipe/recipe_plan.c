@@ -135,3 +135,12 @@ double recipe_rate(const Recipe *recipe, int stage, int64_t step_in_stage, int64
     if (all->in_steps) return pieces_rate(all, step + 1, recipe->total_steps);
     return pieces_rate(all, tokens + s->tokens_per_step, recipe->total_tokens);
 }
+
+int64_t recipe_piece_end(const Recipe *recipe, int stage, int piece) {
+    const Stage *s = &recipe->stages[stage];
+    const LearningRate *rate = s->rate.count ? &s->rate : &recipe->rate;
+    int64_t end = s->rate.count ? 0 : rate->in_steps ? -s->first_step : -s->first_token;
+    for (int i = 0; i <= piece; i++) end += rate->pieces[i].length;
+    const int64_t step = (rate->in_steps ? end : end / s->tokens_per_step) - 1;
+    return rate->pieces[piece].length && step >= 0 && step < s->steps ? step : -1;
+}

@@ -233,15 +233,17 @@ static int check_stage(const Recipe *recipe, const cJSON *json, int number, Erro
 }
 
 // What a stage takes from the one before it; `at_first` stands for that of the first.
-static int begin_stage(Recipe *recipe, Stage *stage, const Stage *before, Error *err) {
+static int begin_stage(Recipe *recipe, int number, Error *err) {
     static const Stage at_first = {.document_mask = true};
-    *stage = before ? *before : at_first;
-    stage->tokens = stage->steps = 0;
-    stage->rate = (LearningRate){0};
-    stage->conditions = NULL;
-    stage->num_conditions = 0;
-    stage->check_every = 0;
-    return before ? continue_mixture(recipe, stage, err) : 0;
+    Stage stage = number ? recipe->stages[number - 1] : at_first;
+    stage.tokens = stage.steps = 0;
+    stage.rate = (LearningRate){0};
+    stage.conditions = NULL;
+    stage.num_conditions = 0;
+    stage.check_every = 0;
+    int code = number ? continue_mixture(recipe, &stage, err) : 0;
+    recipe->stages[number] = stage;
+    return code;
 }
 
 int recipe_take_stages(Recipe *recipe, const Member *member, const cJSON *json, void *to, Error *err) {
@@ -251,9 +253,8 @@ int recipe_take_stages(Recipe *recipe, const Member *member, const cJSON *json, 
     int code = recipe_begin_list(recipe, json, RECIPE_MAX_STAGES, sizeof(Stage), (void *)&recipe->stages, &count, err);
     const cJSON *item = code ? NULL : json->child;
     for (int i = 0; !code && item; item = item->next, i++) {
-        Stage *stage = &recipe->stages[i];
-        code = begin_stage(recipe, stage, i ? stage - 1 : NULL, err);
-        if (!code) code = recipe_take_object(recipe, stage_members, item, stage, err);
+        code = begin_stage(recipe, i, err);
+        if (!code) code = recipe_take_object(recipe, stage_members, item, &recipe->stages[i], err);
         if (!code) code = check_stage(recipe, item, i, err);
         recipe->num_stages = i + 1;
     }

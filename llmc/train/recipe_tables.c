@@ -68,11 +68,9 @@ static double rate_at(const Recipe *recipe, const Stage *s, int64_t step) {
 static double highest_rate(const Recipe *recipe, const Stage *s) {
     const LearningRate *rate = s->rate.count ? &s->rate : &recipe->rate;
     double highest = fmax(rate_at(recipe, s, 0), rate_at(recipe, s, s->steps - 1));
-    int64_t end = s->rate.count ? 0 : rate->in_steps ? -s->first_step : -s->first_token;
     for (int i = 0; i < rate->count; i++) {
-        end += rate->pieces[i].length;
-        const int64_t step = (rate->in_steps ? end : end / s->tokens_per_step) - 1;
-        if (step >= 0 && step < s->steps) highest = fmax(highest, rate_at(recipe, s, step));
+        const int64_t step = recipe_piece_end(recipe, (int)(s - recipe->stages), i);
+        if (step >= 0) highest = fmax(highest, rate_at(recipe, s, step));
     }
     return highest;
 }

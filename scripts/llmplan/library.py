@@ -1,4 +1,5 @@
-"""The memory of a training run, as the library plans it (llmc/model/llama3_create.h: llama3_plan_text)."""
+"""Functions of libllmc that write text, and the memory of a training run as it plans it (llmc/model/llama3_create.h:
+llama3_plan_text)."""
 
 import ctypes
 import json
@@ -24,6 +25,23 @@ def library_path(precision: str) -> Path:
     raise InputError(f"{paths[0]} is missing: run make TARGET=cpu PRECISION={precision}")
 
 
+def find_function(name: str, precision: str = "bf16"):
+    path = library_path(precision)
+    try:
+        return getattr(ctypes.CDLL(str(path)), name)
+    except (OSError, AttributeError) as error:  # a library of another machine, or older than this script
+        raise InputError(f"{path} cannot be used, run make: {error}") from None
+
+
+def call_text(function, capacity: int, *arguments) -> str:
+    """The text that such a function writes: its first parameters are a buffer and its size, its last one is an Error."""
+    text, error = ctypes.create_string_buffer(capacity), _Error()
+    code = function(text, ctypes.c_size_t(capacity), *arguments, ctypes.byref(error))
+    if code:
+        raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
+    return text.value.decode()
+
+
 HOST = "host memory"
 
 
@@ -32,12 +50,8 @@ class Planner:
     page-locked host memory."""
 
     def __init__(self, config: Path, precision: str, modes: dict[str, str]):
-        path = library_path(precision)
-        try:
-            self.library, self.config, self.modes = ctypes.CDLL(str(path)), config, modes
-            self.plan_text = self.library.llama3_plan_text
-        except (OSError, AttributeError) as error:  # a library of another machine, or older than this script
-            raise InputError(f"{path} cannot be used, run make: {error}") from None
+        self.config, self.modes = config, modes
+        self.plan_text = find_function("llama3_plan_text", precision)
 
     def memory(self, *shape) -> dict[str, int]:
         # the GPU's matrix library keeps one workspace; how much the CPU's keeps, no plan can know
@@ -51,9 +65,4 @@ class Planner:
     def plan(self, rows: int, length: int, recompute: str, zero: int, shards: int, replicas: int) -> dict[str, int]:
         shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute,
                      zero=zero, shards=shards, replicas=replicas, **self.modes)  # fmt: skip
-        text, error = ctypes.create_string_buffer(4096), _Error()
-        path, capacity = os.fsencode(self.config), ctypes.c_size_t(len(text))
-        code = self.plan_text(text, capacity, path, json.dumps(shape).encode(), ctypes.byref(error))
-        if code:
-            raise (InputError if code == 2 else Fault)(error.message.decode(errors="replace"))
-        return json.loads(text.value)
+        return json.loads(call_text(self.plan_text, 4096, os.fsencode(self.config), json.dumps(shape).encode()))

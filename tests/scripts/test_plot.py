@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from checkout import script
+from pictures import has_colour, pixels
 
 PLOT = script("plot")
 import plot as module  # noqa: E402
@@ -31,17 +32,6 @@ def write_run(folder: Path, end: str = "") -> Path:
             lines.append(json.dumps({"step": step, "val_loss": 3.2 + 4 * math.exp(-step / 20)}))
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n" + end)
     return folder
-
-
-def pixels(path: Path) -> np.ndarray:
-    from matplotlib.image import imread
-
-    return (imread(path)[..., :3] * 255).round().astype(int)
-
-
-def has_colour(path: Path, colour: str) -> bool:
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return (abs(pixels(path) - wanted).max(-1) < 3).sum() > 20
 
 
 def test_one_run_cut_short(tmp_path):
