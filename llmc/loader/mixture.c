@@ -313,14 +313,12 @@ void mixture_position(Mixture *m, int64_t row, MixtureCursor *by_source) {
 }
 
 void mixture_epochs(Mixture *m, int64_t row, double *by_source) {
+    assert(row >= 0 && row <= m->rows);
     share_walk_to(&m->asked, row);
     for (int i = 0; i < m->count; i++) {
         const Source *s = &m->sources[i];
-        const int64_t k = m->asked.taken[i];
-        const bool own = s->own.windows > 0 && k >= s->left_open;
-        const OrderRange *range = own ? &s->own : &s->open;
-        const uint64_t read = range->before + (uint64_t)(own ? k - s->left_open : s->start.taken + k);
-        by_source[i] = (double)range->begin.epoch + (read ? (double)read / (double)s->order.windows : 0);
+        const uint64_t read = s->open.before + (uint64_t)(s->start.taken + m->asked.taken[i]);
+        by_source[i] = (double)s->open.begin.epoch + (read ? (double)read / (double)s->order.windows : 0);
     }
 }
 

@@ -261,22 +261,25 @@ def test_a_span_that_is_left_in_its_middle_for_another_length(tmp_path):
 
 
 @pytest.mark.parametrize("most", [0.3, 1, 1.5, 2.75, 7])
-def test_a_source_that_is_used_up(tmp_path, most):
+@pytest.mark.parametrize("at_end", [None, [0.1, 0.05, 0.35, 0.5]])
+def test_a_source_that_is_used_up(tmp_path, most, at_end):
     rng, T, rows = fresh_random(), 8, 10_000
     text = random_text(tmp_path, rng, 4)
-    weights = np.array([0.4, 0.3, 0.2, 0.1])
+    weights = [0.4, 0.3, 0.2, 0.1]
+    planned = shares(weights, at_end, rows)
+    left = planned * [0, 1, 1, 1] / planned[:, 1:].sum(axis=1, keepdims=True)  # the others' grow in proportion
     allowed = int(most) * text.windows("source0", T) + int((most % 1) * text.windows("source0", T) + 0.5)
     with text.opened({"source0": most}) as mixture:
-        mixture.begin(rows, T, weights)
+        mixture.begin(rows, T, weights, at_end)
         read = text.sources(mixture.read(B=500))
         end = mixture.exhausted()
         assert end[1:] == [-1] * 3 and (read == 0).sum() == allowed
-        assert end[0] == np.flatnonzero(read == 0)[-1] + 1
-        left = weights * [0, 1, 1, 1]  # the others' shares grow in proportion
-        assert np.allclose(mixture.doubles("mixture_shares", end[0]), left / left.sum(), atol=1e-12)
-        assert np.allclose(mixture.doubles("mixture_shares", end[0] - 1), weights, atol=1e-12)
-        counts = np.bincount(read[end[0] :], minlength=4)
-        assert abs(counts - left / left.sum() * (rows - end[0])).max() <= 2 * most_off(4)
+        end = end[0]
+        assert end == np.flatnonzero(read == 0)[-1] + 1
+        assert np.allclose(mixture.doubles("mixture_shares", end), left[end], atol=1e-12)
+        assert np.allclose(mixture.doubles("mixture_shares", end - 1), planned[end - 1], atol=1e-12)
+        counts = np.bincount(read[end:], minlength=4)
+        assert abs(counts - left[end:].sum(axis=0)).max() <= 2 * most_off(4)
         assert abs(mixture.doubles("mixture_epochs", rows)[0] - most) <= 0.5 / text.windows("source0", T) + 1e-9
         mixture.begin(100, T, weights)
         assert mixture.exhausted() == [0, -1, -1, -1] and (text.sources(mixture.read()) != 0).all()
