@@ -111,14 +111,20 @@ class RecipeStepper(Stepper):
             found += [np.append(row, last) for row, last in zip(tokens, targets[:, -1])]
         return found
 
-    def step(self):
+    def follow(self):
         self.check(self.lib.stages_follow(self.trainer, byref(self.error)))
+
+    def train(self):
         self.check(self.lib.c.read_batches(self.trainer, byref(self.error)))
         rows = self.rows()
         self.check(self.lib.c.train_step(self.trainer, byref(self.error)))
         self.check(self.lib.observe_step(self.trainer, byref(self.error)))
         self.done += 1
         return rows
+
+    def step(self):
+        self.follow()
+        return self.train()
 
     def rest(self):
         """The rows of each step to the run's end."""

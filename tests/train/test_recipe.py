@@ -152,7 +152,7 @@ def test_a_ramp_has_the_bits_of_separate_runs(work):
         plain = Workplace.arguments  # the options of a run without a recipe
         options = dict(train_data=write_windows(work, work.folder / f"windows_{i}", rows, first, seed, work.rng), output=output,
                        steps=step, seq_len=T, batch_size=B, tokens_per_step=tokens, document_mask="on" if mask else "off", lr=rate,
-                       final_lr_fraction=1, warmup_steps=0, seed=seed, resume=before, accept_changes=True, threads=1)  # fmt: skip
+                       final_lr_fraction=1, warmup_steps=0, seed=seed, resume=before, accept_changes=True)  # fmt: skip
         done = subprocess.run([program("fp32"), *plain(work, **options)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         losses += lines(work, "loss", output)
@@ -270,6 +270,7 @@ def test_other_ranks(work, first, then, step):
 
 def test_validation_by_source(work):
     """Against --eval-only, with the configuration that the checkpoint has: RoPE and length of the last stage."""
+    work.write_config(initializer_range=0.2)  # so that positions matter
     work.run(precision="fp32")
     last = lines(work, "val_loss")[-1]
     config = json.loads((work.output / "checkpoint/config.json").read_text())
@@ -295,6 +296,7 @@ def write_without_masks(work):
 
 def test_rope_of_each_checkpoint(work):
     """config.json has what the stage rotates by, from its first step on; transformers computes the same loss with it."""
+    work.write_config(initializer_range=0.2)  # so that positions matter
     work.run(precision="fp32", save_every=1, keep_last=0)
     for step, theta, factor in [(11, 10000, None), (12, 50000, 4), (22, 50000, 4)]:
         rope = AutoConfig.from_pretrained(work.checkpoint(step)).rope_parameters
@@ -334,13 +336,16 @@ def test_a_source_is_used_up(work):
     """It is told once, and its share goes to the others."""
     work.recipe["sources"]["code"]["max_epochs"] = 1
     work.write_recipe(stages=stages(at_least=2))
-    out, _ = work.run(precision="fp32")
+    out, _ = work.run(precision="fp32", save_every=1, keep_last=0)
     (line,) = lines(work, "exhausted")
     assert line["exhausted"] == "code" and out.count("source code is used up (max_epochs 1)") == 1
     steps = {entry["step"]: entry["sources"] for entry in lines(work, "loss")}
     assert max(steps) == 26  # a share of right answers above 1 ends nothing
     assert steps[line["step"]]["code"]["tokens"] == steps[26]["code"]["tokens"] == line["tokens"] <= 699
     assert steps[26]["web"]["tokens"] - steps[25]["web"]["tokens"] == 256
+    after = work.folder / "after"
+    work.run(precision="fp32", resume=work.checkpoint(line["step"] + 1), output=after)
+    assert lines(work, "exhausted", after) == [] and lines(work, "loss", after)[-1] == lines(work, "loss")[-1]
 
 
 # ---- conditions
@@ -570,3 +575,11 @@ def test_runs_with_and_without_a_recipe(work):
     work.recipe["stages"][1]["name"] = "other"
     work.write_recipe()
     work.refused("stages", "'wide'", resume=work.checkpoint(8), output=work.folder / "new", accept_changes=True)
+
+
+def test_the_example_of_the_manual(work):
+    """It is a recipe as the reader takes it."""
+    page = (llmc.ROOT / "docs/recipes.md").read_text()
+    work.path.write_text(page[page.index('{\n  "name"') :].split("```")[0])
+    out, err = work.run("--dry-run", precision="fp32", config=None, eval_tasks=None, eval_batches=None)
+    assert err == "" and all(name in out for name in ("larger batch", "annealing", "needle_8192"))
