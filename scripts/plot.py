@@ -5,11 +5,13 @@
     plot.py runs/a runs/b --output ab.png --x tokens
     plot.py runs/quickstart --reference unigram=6.47
     plot.py --recipe recipes/mini.json --output mini.png      no run: the stages that a recipe describes
+    plot.py runs/before runs/after --needles         a heat map of needles in a haystack, a panel for each run
 
 The training loss is drawn twice, faint as it was and bold smoothed; validation losses are dots. --reference draws horizontal
 lines. Without it, the unigram model's validation loss is drawn if the run's folder holds a copy of the data's meta.json. A
 reference so far off that the curves would look flat appears only in the legend. Accuracies of --eval-tasks have a panel of their
-own, with bars of one standard error in both directions.
+own, with bars of one standard error in both directions. --needles draws what a model finds of the needles that prepare_eval.py made,
+by length and depth: of each length the last scores in the log, or the last up to --step.
 
 --recipe draws batch, length, learning rate and mixture over a recipe's tokens, and needs a built library (make TARGET=cpu).
 
@@ -34,6 +36,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from llmdata.errors import Fault, InputError
 from llmdata.options import add_version, check_bounds
 from llmdata.text_file import read_lines, read_object
+from llmplot import heat_map
 from llmplot.style import COLOURS, INK, begin, style
 from llmplot.timeline import draw_timeline
 
@@ -55,10 +58,7 @@ class Run:
 
 def read_run(name: str, axis: str) -> Run:
     """Reads DIR/log.jsonl or a log file. Lines that are not JSON are counted (a run that was killed leaves half a line)."""
-    path = Path(name)
-    path = path / "log.jsonl" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a run's log.jsonl")
+    path = heat_map.log_of(name)
     run = Run(path.resolve().parent.name if path.name == "log.jsonl" else path.stem, path)
     tokens_at_step: dict[int, float] = {}
     for _, line, _ in read_lines(path):
@@ -239,6 +239,10 @@ def parse_arguments() -> argparse.Namespace:
                              "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--reference", action="append", default=[], metavar="NAME=VALUE",
                         help="draw a horizontal line; may be given several times")  # fmt: skip
+    parser.add_argument("--needles", action="store_true", help="draw a heat map of needles (default output: needles.png beside the log)")
+    parser.add_argument("--measure", choices=list(heat_map.MEASURES), default="exact_match",
+                        help="what --needles shows (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--step", type=int, metavar="N", help="with --needles: scores up to this step")
     parser.add_argument("--title", help="title of the picture (default: the runs' names)")
     parser.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch (default: %(default)s)")
     return parser.parse_args()
@@ -253,11 +257,19 @@ def check_options(options: argparse.Namespace) -> None:
         raise InputError(f"--output {options.output}: expected a name that ends in one of .{', .'.join(sorted(kinds))}")
 
 
+def draw_needles(options: argparse.Namespace) -> None:
+    options.output = options.output or heat_map.log_of(options.runs[0]).parent / "needles.png"
+    draw = lambda: heat_map.draw(options.runs, options.measure, options.step, options.output, options.title, options.dpi)  # noqa: E731
+    write(draw, options.output)
+
+
 def run(options: argparse.Namespace) -> None:
     check_options(options)
     if options.recipe:
         options.output = options.output or Path(options.recipe.stem + ".png")
         write(lambda: draw_timeline(options.recipe, options.output, options.title, options.dpi), options.output)
+    elif options.needles:
+        draw_needles(options)
     else:
         draw_runs(options)
     print(options.output)

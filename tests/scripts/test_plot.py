@@ -158,3 +158,42 @@ def test_a_spike_does_not_flatten_the_rest(tmp_path):
 def test_a_run_that_begins_late_uses_the_width(tmp_path):
     left, right = drawn(tmp_path, plain(2, 3, 2, first=1000)).get_xlim()
     assert 990 < left < 1000 and 1002 < right < 1010
+
+
+# ---- needles
+
+
+def needle_line(step, length, found, depths=(0, 50, 100)):
+    cells = [{"depth": depth, "items": 4, "exact_match": value, "acc": 1 - value} for depth, value in zip(depths, found)]
+    return {"step": step, "task": f"needle_{length}", "items": 12, "exact_match": 0.5, "acc": 0.5, "length": length, "cells": cells}
+
+
+def heat_map(tmp_path, *logs, measure="exact_match", step=None):
+    """The tables of all panels, [depth][length] each."""
+    for number, lines in enumerate(logs):
+        (tmp_path / f"run{number}").mkdir(exist_ok=True)
+        (tmp_path / f"run{number}/log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "ta')
+    names = [str(tmp_path / f"run{number}") for number in range(len(logs))]
+    module.heat_map.draw(names, measure, step, tmp_path / "x.png", None, 50)
+    return [axis.images[0].get_array().tolist() for axis in module.plt.gcf().axes if axis.images and axis.get_xlabel()]
+
+
+def test_needles(tmp_path):
+    """Depths downwards, lengths to the right, of each the last scores; what another run has alone stays empty."""
+    first = [needle_line(1, 64, [0, 0, 0]), needle_line(2, 256, [0.25, 0, 1]), needle_line(3, 64, [1, 0.5, 0])]
+    other = [needle_line(3, 64, [1], depths=(25,))]
+    assert heat_map(tmp_path, first) == [[[1, 0.25], [0.5, 0], [0, 1]]]
+    assert heat_map(tmp_path, first, measure="acc") == [[[0, 0.75], [0.5, 1], [1, 0]]]
+    assert heat_map(tmp_path, first, step=2) == [[[0, 0.25], [0, 0], [0, 1]]]
+    assert heat_map(tmp_path, first, other) == [[[1, 0.25], [None, None], [0.5, 0], [0, 1]], [[None, None], [1, None], [None, None], [None, None]]]
+
+
+def test_needles_by_command(tmp_path):
+    """Of a log without a loss, as --eval-only leaves it; refused where there are none."""
+    (tmp_path / "log.jsonl").write_text(json.dumps(needle_line(7, 64, [1, 0, 1])) + "\n")
+    result = plot(tmp_path, "--needles")
+    assert result.returncode == 0 and result.stdout == f"{tmp_path}/needles.png\n", result.stderr
+    assert has_colour(tmp_path / "needles.png", "#fde725") and has_colour(tmp_path / "needles.png", "#440154")
+    for arguments in ((write_run(tmp_path / "a"), "--needles"), (tmp_path, "--needles", "--step", 6)):
+        result = plot(*arguments)
+        assert result.returncode == 2 and "no line with scores of needles" in result.stderr and result.stderr.count("\n") == 1
