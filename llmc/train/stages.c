@@ -266,6 +266,7 @@ static int enter_next(Trainer *t, Error *err) {
     take_options(&t->run, place);
     stages_configure(&t->run.config, place);
     t->state.average_samples = 0;
+    t->state.spikes = (SpikeStats){0}; // losses of other rows and other data are no measure of what is a spike
     shape_model(t->model, &t->run.config, &t->run.options);
     int code = continue_data(t, before, err);
     stages_pace(t);

@@ -332,6 +332,18 @@ def test_the_average_is_of_its_stage(work):
     assert not (work.checkpoint(17) / "averaged").exists()
 
 
+def test_a_jump_of_the_loss_between_stages_is_no_spike(work):
+    """Random tokens after many steps of a single one: all updates are made."""
+    work.write("flat_0.bin", np.concatenate([[BOS], np.full(2000, 7)]))
+    work.recipe["sources"]["flat"] = {"train": str(work.data / "flat_0.bin")}
+    recipe = stages()[:1]
+    recipe[0].update(steps=400, mixture=[{"source": "flat", "weight": 1}], evaluate=None)
+    work.write_recipe(stages=[*recipe, {"name": "other", "steps": 3, "mixture": [{"source": "web", "weight": 1}]}])
+    work.run(precision="fp32", on_spike="skip", eval_tasks=None, lr=None)
+    losses = [line["loss"] for line in lines(work, "loss")]
+    assert losses[399] < 0.5 * losses[400] and lines(work, "spike") == lines(work, "skipped") == []
+
+
 def test_a_source_is_used_up(work):
     """It is told once, and its share goes to the others."""
     work.recipe["sources"]["code"]["max_epochs"] = 1
