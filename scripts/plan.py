@@ -4,6 +4,7 @@
     plan.py --config configs/llama3_8b.json --gpus 8 --gpu h100        every choice, and the best
     plan.py --config configs/llama3_8b.json --gpus 1,2,4,8,16,32,64    the best for each number of GPUs
     plan.py --config configs/llama3_405b.json --gpus 1024 --gpu h100   what cannot be done, and why
+    plan.py --config configs/llama3_8b.json --gpus 64 --recipe recipes/llama3_8b.json    each stage, and the whole run
 
 Memory is the library's own plan, byte for byte what train_llama3 prints, plus the workspace of the GPU's matrix library and
 --reserve-gib. Bytes on the links follow from the trainer's collectives, carried out as rings. Times are predictions from
@@ -31,6 +32,7 @@ from llmdata.options import add_version
 from llmplan.choices import Plan
 from llmplan.gpus import GPUS
 from llmplan.predict import FORMULA
+from llmplan.stages import StagePlan, print_stages, stages_as_json
 from llmplan.tables import as_json, print_head, print_limits, print_one, print_several, say
 
 
@@ -71,6 +73,9 @@ def parse_arguments() -> argparse.Namespace:
         help="tokens in a step, of all GPUs together (default: %(default)s, the 405B model's last batch)")  # fmt: skip
     add("--rows", type=counts, default=[1, 2, 4, 8], metavar="N[,N...]",
         help="numbers of rows in a micro-batch to try (default: 1,2,4,8)")  # fmt: skip
+    add("--recipe", type=Path, metavar="FILE",
+        help="a recipe of train_llama3: what each stage takes, and which options make it fit; in place of --seq-len, --rows, "
+             "--tokens-per-step, --activations and --optimizer-state")  # fmt: skip
     add("--precision", choices=["bf16", "fp32"], default="bf16", help="precision of the build (default: %(default)s)")
     add("--moments", choices=["fp32", "bf16"], default="fp32", help="as train_llama3's option (default: %(default)s)")
     add("--master-weights", choices=["fp32", "none"], default="fp32", help="likewise (default: %(default)s)")
@@ -96,7 +101,20 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def run_stages(options: argparse.Namespace) -> None:
+    if len(options.gpus) > 1:
+        raise InputError(f"--gpus {','.join(map(str, options.gpus))}: expected one number with --recipe")
+    plan = StagePlan(options)
+    if options.json:
+        print(json.dumps(stages_as_json(plan), indent=1))
+    else:
+        print_stages(plan)
+
+
 def run(options: argparse.Namespace) -> None:
+    if options.recipe:
+        run_stages(options)
+        return
     plan = Plan(options)
     all_found = {gpus: plan.choices(gpus) for gpus in options.gpus}
     if options.json:

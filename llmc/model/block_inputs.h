@@ -34,7 +34,8 @@ void *block_input(const BlockInputs *b, int block); // device memory, [bytes]
 // The calls below do nothing for blocks that have their input elsewhere. `stream` is that on which blocks are computed; bytes:
 // of an input, at most those that were planned.
 
-void block_input_wait(BlockInputs *b, int block, cudaStream_t stream); // what is queued next may write or read the input
+void block_input_wait(BlockInputs *b, int block,
+                      cudaStream_t stream); // what is queued next may write or read the input
 void block_input_written(BlockInputs *b, int block, size_t bytes, cudaStream_t stream);
 void block_input_used(BlockInputs *b, int block, size_t bytes, cudaStream_t stream);
 

@@ -53,16 +53,17 @@ class Planner:
         self.config, self.modes = config, modes
         self.plan_text = find_function("llama3_plan_text", precision)
 
-    def memory(self, *shape) -> dict[str, int]:
+    def memory(self, *shape, **more) -> dict[str, int]:
         # the GPU's matrix library keeps one workspace; how much the CPU's keeps, no plan can know
-        found = {**self.plan(*shape), "matrix library": CUBLASLT_WORKSPACE}
+        found = {**self.plan(*shape, **more), "matrix library": CUBLASLT_WORKSPACE}
         del found[HOST]
         return found
 
-    def host_bytes(self, *shape) -> int:
-        return self.plan(*shape)[HOST]
+    def host_bytes(self, *shape, **more) -> int:
+        return self.plan(*shape, **more)[HOST]
 
-    def plan(self, rows: int, length: int, recompute: str, zero: int, shards: int, replicas: int) -> dict[str, int]:
-        shape = dict(B=rows, T=length, micro_batches=1, training=True, recompute=recompute,
-                     zero=zero, shards=shards, replicas=replicas, **self.modes)  # fmt: skip
+    def plan(self, batch: int, length: int, recompute: str, zero: int, shards: int, replicas: int, **more) -> dict[str, int]:
+        """more: other members of the shape, also in place of the modes."""
+        shape = dict(B=batch, T=length, micro_batches=1, training=True, recompute=recompute, zero=zero, shards=shards,
+                     replicas=replicas) | self.modes | more  # fmt: skip
         return json.loads(call_text(self.plan_text, 4096, os.fsencode(self.config), json.dumps(shape).encode()))

@@ -109,6 +109,86 @@ def test_memory_of_gradients_in_bf16(place):
     compare_memory(place, 2, 1, 0, "none", grad_reduce="bf16")
 
 
+# ---- a recipe's stages
+
+STAGES = [
+    dict(name="short", tokens=1000, seq_len=16, batch_size=2, tokens_per_step=64,
+         mixture=[dict(source="all", weight=1)], learning_rate=[dict(shape="constant", **{"from": 1e-3})]),
+    dict(name="long", steps=7, seq_len=128, batch_size=1, learning_rate=[dict(shape="constant", **{"from": 1e-3})], tokens_per_step=512),
+    dict(name="wide", steps=3, batch_size=4, learning_rate=[dict(shape="constant", **{"from": 1e-3})]),
+]  # fmt: skip
+
+
+def write_recipe(work, stages):
+    path = work.folder / "recipe.json"
+    path.write_text(json.dumps(dict(name="test", sources=dict(all=dict(train=str(work.data / "train_*.bin"))), stages=stages)))
+    return path
+
+
+def plan_stages(work, stages, *more):
+    arguments = "--config", work.folder / "config.json", "--recipe", write_recipe(work, stages)
+    return json.loads(plan(*arguments, "--gpus", 1, "--json", *more).stdout)
+
+
+def test_stages_are_planned_each_by_itself(place):
+    found = plan_stages(place, STAGES)
+    assert [(s["seq_len"], s["rows"], s["micro_batches"], s["steps"]) for s in found["stages"]] == [(16, 2, 2, 16), (128, 1, 4, 7), (128, 4, 1, 3)]
+    for stage in found["stages"]:
+        alone = as_json(place.folder / "config.json", 1, "--seq-len", stage["seq_len"], "--rows", stage["rows"],
+                        "--tokens-per-step", stage["seq_len"] * stage["rows"] * stage["micro_batches"])  # fmt: skip
+        best = alone["runs"][0]["choices"][alone["runs"][0]["best"]["index"]]
+        assert stage["memory"] == best["memory"] and stage["predicted_step_seconds"] == best["predicted_seconds"]["step"]
+        assert stage["fits"] and stage["options"] == f"--zero 0 --recompute {best['recompute']}" and stage["host_bytes"] == 0
+
+
+def test_the_whole_run_is_what_the_program_plans(place):
+    if not trainrun.ON_CPU:
+        pytest.skip("a GPU's plan has its reserve")
+    recipe = write_recipe(place, STAGES)
+    for gib in (80, 0.0001):
+        run = plan_stages(place, STAGES, "--reserve-gib", 80 - gib)["run"]
+        assert (run is None) == (gib != 80)
+    run = plan_stages(place, STAGES)["run"]
+    command = [trainrun.program(), "--recipe", recipe, "--dry-run", "--config", place.folder / "config.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    printed = dict(re.findall(r"^  (\S.*?) +([\d.]+) MiB", done.stdout.split("one plan for all stages")[1], re.M))
+    sizes = {name: f"{size / MIB:.1f}" for name, size in run["memory"].items() if size and name not in ("matrix library", "reserve")}
+    assert {name: printed[name] for name in sizes} == sizes
+
+
+def test_stages_for_which_options_are_needed(place):
+    """A GPU too small for the longest rows with all their activations, and one too small for them at all."""
+    work, long = place, [STAGES[0], STAGES[1] | dict(seq_len=16384, tokens_per_step=16384)]
+    config = work.folder / "long.json"
+    config.write_text(json.dumps(json.loads((work.folder / "config.json").read_text()) | dict(max_position_embeddings=16384)))
+    alone = as_json(config, 1, "--seq-len", 16384, "--rows", 1, "--tokens-per-step", 16384)
+    sizes = {c["recompute"]: c["bytes"] for c in alone["runs"][0]["choices"]}
+    assert sizes["none"] > sizes["cheap"] > sizes["block"]
+    for size, fits in ((sizes["block"], True), (0.8 * sizes["block"], False)):
+        found = plan_stages(work, long, "--reserve-gib", 80 - (size + 1000) / 2**30)
+        assert [stage["fits"] for stage in found["stages"]] == [True, fits]
+        assert found["stages"][1]["bytes"] <= sizes["block"] and "--recompute block" in found["stages"][1]["options"]
+        assert "--recompute block" in found["run"]["options"] if fits else found["run"] is None
+    out = plan("--config", work.folder / "config.json", "--recipe", write_recipe(work, long), "--gpus", 1).stdout
+    assert is_narrow(out) and "short" in out and "16384" in out
+
+
+@pytest.mark.parametrize("stages, words", [
+    ([], ["stages: expected a list"]), ([dict(name="a")], ["stages[0].seq_len", "found null"]),
+    ([STAGES[0] | dict(batch_size="2")], ["stages[0].batch_size", 'found "2"']), ([STAGES[0] | dict(tokens=0)], ["stages[0].tokens"]),
+    ([STAGES[0], dict(name="b", steps=True)], ["stages[1].steps"]), ([STAGES[0] | dict(tokens_per_step=50)], ["stage 'short'", "multiple"]),
+])  # fmt: skip
+def test_recipes_that_are_refused(place, stages, words):
+    done = plan("--config", place.folder / "config.json", "--recipe", write_recipe(place, stages), "--gpus", 1, code=2)
+    assert done.stderr.count("\n") == 1 and all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_recipe_is_for_one_number_of_gpus(place):
+    done = plan("--config", place.folder / "config.json", "--recipe", write_recipe(place, STAGES), "--gpus", "1,2", code=2)
+    assert "--gpus 1,2: expected one number" in done.stderr
+
+
 # What options make fit: (model, GiB of the GPU, rows, tokens of a row, the options, each of which is needed)
 FITS = [
     ("8B", 80, 1, 4096, dict(recompute="block", moments="bf16", master_weights="none")),
