@@ -1,23 +1,20 @@
-"""The stages of a recipe: what each takes by itself, with which options it fits, and the options with which all of them do.
-
-Of a recipe this reads what memory and time depend on: length, micro-batch, tokens a step, and how long a stage is. All else
-train_llama3 --dry-run checks.
-"""
+"""The stages of a recipe: what each takes by itself, with which options it fits, and the options with which all of them do."""
 
 import argparse
 import json
+import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 
-from llmdata.errors import InputError
 from llmdata.text_file import read_json
 
 from .choices import GIB, Choice, Plan
+from .library import call_text, find_function
 from .tables import WIDTH, describe, gib, say, seconds
 
-NUMBERS = ("seq_len", "batch_size", "tokens_per_step")
+LONGEST_TEXT = 1 << 22  # of a timeline of as many stages and sources as a recipe may have
 MODES = {"activations": ("device", "host"), "optimizer_state": ("device", "host")}  # that cost time, but no bit
 
 
@@ -47,41 +44,23 @@ class Way:
         return (c.zero, c.group, c.recompute, *self.modes)
 
 
-def _number(stage: dict, name: str, where: str) -> int:
-    value = stage.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{where}.{name}: expected a whole number from 1 on, found {json.dumps(value)}")
-    return value
-
-
-def read_stages(path: Path) -> list[Stage]:
-    recipe = read_json(path)
-    listed = recipe.get("stages") if isinstance(recipe, dict) else None
-    if not isinstance(listed, list) or not listed or not all(isinstance(stage, dict) for stage in listed):
-        raise InputError(f"{path}: stages: expected a list of stages")
-    stages, kept = [], {}
-    for i, stage in enumerate(listed):
-        where = f"{path}: stages[{i}]"
-        kept |= {name: stage[name] for name in NUMBERS if name in stage}  # the others are those of the stage before
-        values = {name: _number(kept, name, where) for name in NUMBERS}
-        step = values["tokens_per_step"]
-        steps = _number(stage, "steps", where) if "steps" in stage else -(-_number(stage, "tokens", where) // step)
-        stages.append(Stage(str(stage.get("name", i)), steps=steps, **values))
-    return stages
+def read_stages(path: Path, ranks: int) -> list[Stage]:
+    timeline = call_text(find_function("recipe_timeline_text"), LONGEST_TEXT, os.fsencode(path), ranks)
+    return [Stage(*(stage[field.name] for field in fields(Stage))) for stage in json.loads(timeline)["stages"]]
 
 
 class StagePlan:
     """options: of plan.py; --rows, --seq-len, --tokens-per-step and the MODES are the stages' own."""
 
     def __init__(self, options: argparse.Namespace):
-        self.options, self.stages = options, read_stages(options.recipe)
-        fields = read_json(options.config / "config.json" if options.config.is_dir() else options.config)
+        self.options, self.stages = options, read_stages(options.recipe, options.gpus[0])
+        config = read_json(options.config / "config.json" if options.config.is_dir() else options.config)
         longest = max(stage.seq_len for stage in self.stages)
         self.folder = tempfile.TemporaryDirectory()
         self.config = Path(self.folder.name) / "config.json"  # RoPE is scaled by then, as train_llama3 checks
-        if isinstance(fields, dict) and isinstance(fields.get("max_position_embeddings"), int):
-            fields["max_position_embeddings"] = max(longest, fields["max_position_embeddings"])
-        self.config.write_text(json.dumps(fields))
+        if isinstance(config, dict) and isinstance(config.get("max_position_embeddings"), int):
+            config["max_position_embeddings"] = max(longest, config["max_position_embeddings"])
+        self.config.write_text(json.dumps(config))
         self.ways = [self.of_stage(stage) for stage in self.stages]
 
     def plans(self, stage: Stage):
@@ -92,14 +71,9 @@ class StagePlan:
             yield modes, Plan(argparse.Namespace(**vars(self.options) | own))
 
     def of_stage(self, stage: Stage) -> list[Way]:
-        gpus = self.options.gpus[0]
         found = []
-        for modes, plan in self.plans(stage):
-            choices = plan.choices(gpus)
-            if not choices:
-                raise InputError(f"{self.options.recipe}: stage '{stage.name}': {plan.too_many(gpus)}")
-            found += [Way(choice, modes) for choice in choices]
-        self.plan = plan
+        for modes, self.plan in self.plans(stage):
+            found += [Way(choice, modes) for choice in self.plan.choices(self.options.gpus[0])]
         return found
 
     def best_of(self, ways: list[Way]) -> Way | None:
