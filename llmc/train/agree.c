@@ -32,19 +32,21 @@ int agree_on_options(const Team *team, const Options *options, Error *err) {
 
 static void add_recipe(TeamFields *fields, const Recipe *recipe) {
     uint8_t digest[SHA256_BYTES];
-    char text[2 * SHA256_BYTES + 1];
+    char text[2 * SHA256_BYTES + 1] = "none";
     Sha256 sha;
-    sha256_begin(&sha);
-    sha256_add(&sha, recipe->text, strlen(recipe->text));
-    sha256_end(&sha, digest);
-    text_hex(text, digest, SHA256_BYTES);
+    if (recipe) {
+        sha256_begin(&sha);
+        sha256_add(&sha, recipe->text, strlen(recipe->text));
+        sha256_end(&sha, digest);
+        text_hex(text, digest, SHA256_BYTES);
+    }
     team_add(fields, "--recipe: SHA-256", text);
 }
 
 int agree_on_data(const Run *run, const TrainData *data, const TrainState *state, Error *err) {
     char fingerprint[TEXT_FINGERPRINT_SIZE], sha[2 * SHA256_BYTES + 1], step[24];
     TeamFields fields = {.count = 0};
-    if (state->place.recipe) add_recipe(&fields, state->place.recipe);
+    add_recipe(&fields, state->place.recipe);
     text_fingerprint(fingerprint, train_data_fingerprint(data));
     team_add(&fields, "--train-data: fingerprint", fingerprint);
     text_fingerprint(fingerprint, train_data_val_fingerprint(data));

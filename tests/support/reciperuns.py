@@ -88,6 +88,9 @@ class RecipeWork(Workplace):
         given.update(recipe=self.path, eval_tasks=self.data / "*.eval", eval_batches=2, seed=7)
         return super().arguments(**{**given, **changes})
 
+    def run(self, *more, precision="fp32", **changes):
+        return super().run(*more, precision=precision, **changes)
+
     def checkpoint(self, step, output=None):
         return (output or self.output) / f"checkpoints/step_{step:08d}"
 

@@ -4,6 +4,7 @@ and reads no window twice or never."""
 import json
 import math
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -142,7 +143,7 @@ def test_a_ramp_has_the_bits_of_separate_runs(work):
     """Each stage as a run of its own without a recipe, resumed from the one before, on files of the same windows."""
     seed = 7
     work.write_recipe(stages=[as_stage(*stage) for stage in RAMP])
-    work.run(precision="fp32", eval_tasks=None, seed=seed)
+    work.run(eval_tasks=None, seed=seed)
     batches, position, losses, before, step = Batches(work, 64, seed), 0, [], "never", 0
     for i, (name, steps, T, tokens, B, *shares, mask, rate) in enumerate(RAMP):
         rows = batches.span(steps * tokens // T, T, *shares, mask)
@@ -168,10 +169,10 @@ def test_a_ramp_has_the_bits_of_recipes_of_fewer_stages(work):
     first, since the lengths' common multiple decides on the order of the data."""
     all_stages = [as_stage(*stage) for stage in RAMP[2:] + RAMP[:2]]
     work.write_recipe(stages=all_stages)
-    work.run(precision="fp32", output=work.folder / "whole")
+    work.run(output=work.folder / "whole")
     for count in range(1, len(RAMP) + 1):
         work.write_recipe(stages=all_stages[:count])
-        work.run(precision="fp32", resume="auto", accept_changes=True)
+        work.run(resume="auto", accept_changes=True)
     assert everything(work) == everything(work, work.folder / "whole")
     assert weights(work.output) == weights(work.folder / "whole")
 
@@ -271,7 +272,7 @@ def test_other_ranks(work, first, then, step):
 def test_validation_by_source(work):
     """Against --eval-only, with the configuration that the checkpoint has: RoPE and length of the last stage."""
     work.write_config(initializer_range=0.2)  # so that positions matter
-    work.run(precision="fp32")
+    work.run()
     last = lines(work, "val_loss")[-1]
     config = json.loads((work.output / "checkpoint/config.json").read_text())
     scaling = config.get("rope_scaling") or config["rope_parameters"]
@@ -279,7 +280,7 @@ def test_validation_by_source(work):
     for name, loss in last["val_losses"].items():
         model = work.folder / f"only_{name}"
         options = dict(config=None, output=model, recipe=None, eval_tasks=None, seed=None, eval_batches=2)
-        work.run("--eval-only", precision="fp32", init_from=work.output / "checkpoint", seq_len=64, batch_size=1,
+        work.run("--eval-only", init_from=work.output / "checkpoint", seq_len=64, batch_size=1,
                  val_data=work.data / f"val_{name}.bin", **options)  # fmt: skip
         assert lines(work, "val_loss", model)[-1]["val_loss"] == pytest.approx(loss, rel=1e-6)  # floats added up in other groups
     assert min(last["val_losses"].values()) <= last["val_loss"] <= max(last["val_losses"].values())
@@ -297,7 +298,7 @@ def write_without_masks(work):
 def test_rope_of_each_checkpoint(work):
     """config.json has what the stage rotates by, from its first step on; transformers computes the same loss with it."""
     work.write_config(initializer_range=0.2)  # so that positions matter
-    work.run(precision="fp32", save_every=1, keep_last=0)
+    work.run(save_every=1, keep_last=0)
     for step, theta, factor in [(11, 10000, None), (12, 50000, 4), (22, 50000, 4)]:
         rope = AutoConfig.from_pretrained(work.checkpoint(step)).rope_parameters
         assert (rope["rope_theta"], rope.get("factor")) == (theta, factor)
@@ -320,7 +321,7 @@ def test_the_average_is_of_its_stage(work):
     recipe[2]["average"] = {"last_steps": 3}
     recipe[3]["average"] = None
     work.write_recipe(stages=recipe)
-    work.run(precision="fp32", save_every=1, keep_last=0)
+    work.run(save_every=1, keep_last=0)
     averaged = {line["step"]: line["averaged_steps"] for line in lines(work, "val_loss_averaged")}
     assert averaged == {15: 3, 22: 2}
     for step, samples in ((15, (13, 14, 15)), (22, (20, 22))):
@@ -339,7 +340,7 @@ def test_a_jump_of_the_loss_between_stages_is_no_spike(work):
     recipe = stages()[:1]
     recipe[0].update(steps=400, mixture=[{"source": "flat", "weight": 1}], evaluate=None)
     work.write_recipe(stages=[*recipe, {"name": "other", "steps": 3, "mixture": [{"source": "web", "weight": 1}]}])
-    work.run(precision="fp32", on_spike="skip", eval_tasks=None, lr=None)
+    work.run(on_spike="skip", eval_tasks=None, lr=None)
     losses = [line["loss"] for line in lines(work, "loss")]
     assert losses[399] < 0.5 * losses[400] and lines(work, "spike") == lines(work, "skipped") == []
 
@@ -348,7 +349,7 @@ def test_a_source_is_used_up(work):
     """It is told once, and its share goes to the others."""
     work.recipe["sources"]["code"]["max_epochs"] = 1
     work.write_recipe(stages=stages(at_least=2))
-    out, _ = work.run(precision="fp32", save_every=1, keep_last=0)
+    out, _ = work.run(save_every=1, keep_last=0)
     (line,) = lines(work, "exhausted")
     assert line["exhausted"] == "code" and out.count("source code is used up (max_epochs 1)") == 1
     steps = {entry["step"]: entry["sources"] for entry in lines(work, "loss")}
@@ -356,7 +357,7 @@ def test_a_source_is_used_up(work):
     assert steps[line["step"]]["code"]["tokens"] == steps[26]["code"]["tokens"] == line["tokens"] <= 699
     assert steps[26]["web"]["tokens"] - steps[25]["web"]["tokens"] == 256
     after = work.folder / "after"
-    work.run(precision="fp32", resume=work.checkpoint(line["step"] + 1), output=after)
+    work.run(resume=work.checkpoint(line["step"] + 1), output=after)
     assert lines(work, "exhausted", after) == [] and lines(work, "loss", after)[-1] == lines(work, "loss")[-1]
 
 
@@ -387,7 +388,7 @@ def test_shares_between_checks(work):
     stage = {"name": "only", "steps": 7, "seq_len": 16, "tokens_per_step": 512, "batch_size": 4, "evaluate": None, "ends_when": stages(2)[3]["ends_when"],
              "mixture": [{"source": "web", "weight": 3, "weight_at_end": 1}, {"source": "code", "weight": 1, "weight_at_end": 3}]}  # fmt: skip
     work.write_recipe(stages=[stage])
-    work.run(precision="fp32")
+    work.run()
     batches, expected = Batches(work, 16, 7), []
     for first in (0, 2, 4, 6):
         last = min(first + 2, 7)
@@ -402,17 +403,27 @@ def test_shares_between_checks(work):
 
 def test_a_signal_before_the_conditions_are_looked_at(work):
     """Evaluations that a signal leaves out are made up for, and the stage ends by them."""
-    work.run(precision="fp32", output=work.folder / "whole")
-    for i in range(400):
-        (work.data / f"a{i:03}.eval").write_bytes((work.data / "quiz.eval").read_bytes())  # they come before quiz and take time
-    process = work.start(precision="fp32", eval_every=None)
-    wait_until(lambda: process.poll() is not None or (work.output / "log.jsonl").exists() and any("a0" in str(line.get("task")) for line in lines(work, "task")), "evaluations")  # fmt: skip
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=600)
+    recipe = stages()
+    recipe[0]["evaluate"] = {"every": 3, "tasks": ["other"], "tasks_every": 100}
+    recipe[3]["evaluate"] = {"every": 4, "tasks": ["a*"], "tasks_every": 17}
+    work.write_recipe(stages=recipe)
+    work.run(output=work.folder / "whole")
+    for count in (300, 3000, 30000):  # they come before quiz and take time: more of it where this process was too slow
+        for i in range(count):
+            (work.data / f"a{i:05}.eval").write_bytes((work.data / "quiz.eval").read_bytes())
+        process = work.start(precision="fp32", overwrite=True)
+        log = work.output / "log.jsonl"
+        wait_until(lambda: process.poll() is not None or (log.exists() and '"task":"a0' in log.read_text().replace(" ", "")), "evaluations")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=600)
+        if not lines(work, "stage_ended"):
+            break
+    assert lines(work, "loss")[-1]["step"] == 17
     for file in work.data.glob("a*.eval"):
         file.unlink()
-    work.run(precision="fp32", resume="auto")
+    work.run(resume="auto")
     assert lines(work, "loss") == lines(work, "loss", work.folder / "whole")
+    assert lines(work, "stage_ended") == lines(work, "stage_ended", work.folder / "whole") != []
     assert weights(work.output) == weights(work.folder / "whole")
 
 
@@ -511,7 +522,7 @@ def test_options_beside_a_recipe(work):
 def test_what_divides_on_one_rank_only(work):
     work.recipe["stages"][1]["tokens_per_step"] = 192
     work.write_recipe(stages=work.recipe["stages"][:2])
-    work.run(precision="fp32", output=work.folder / "one")
+    work.run(output=work.folder / "one")
     work.ranks_refused(2, "recipe.json:", "stages[1].tokens_per_step", 192, 128, "2 ranks")
 
 
@@ -521,6 +532,8 @@ def test_ranks_with_other_recipes(work):
     changed["stages"][4]["steps"] = 6
     other.write_text(json.dumps(changed))
     work.ranks_refused(2, "rank 1", "--recipe", different={1: f'exec "$@" --recipe {other}'})
+    plain = shlex.join(map(str, Workplace.arguments(work, output=work.output, eval_tasks=work.data / "*.eval", eval_batches=None, seed=7, steps=None, batch_size=None, seq_len=None, warmup_steps=None, lr=None, train_data=work.data / "web_*.bin")))  # fmt: skip
+    work.ranks_refused(2, "rank 1", "--recipe", "none", eval_batches=None, different={1: f'exec "$1" {plain}'})
 
 
 # ---- a recipe that was changed under a running run
@@ -528,7 +541,7 @@ def test_ranks_with_other_recipes(work):
 
 def test_a_changed_recipe_is_refused(work):
     """By path and both values; what has no influence on the run may change."""
-    work.run(precision="fp32", save_every=8)
+    work.run(save_every=8)
     recipe = json.loads(json.dumps(work.recipe))
     resume = work.checkpoint(8)
     changes = [
@@ -545,7 +558,7 @@ def test_a_changed_recipe_is_refused(work):
         work.refused("recipe.json", path, "--accept-changes", resume=resume, output=work.folder / "new")
     work.recipe = recipe
     work.write_recipe(notes=["another note"])
-    work.run(precision="fp32", resume=resume, output=work.folder / "new")
+    work.run(resume=resume, output=work.folder / "new")
     assert weights(work.folder / "new") == weights(work.output)
 
 
@@ -557,7 +570,7 @@ def test_changes_that_are_accepted(work):
     work.recipe["stages"][2]["steps"] = 3
     work.write_recipe()
     options = dict(resume=work.checkpoint(8), output=work.folder / "changed", accept_changes=True)
-    out, _ = work.run(precision="fp32", **options)
+    out, _ = work.run(**options)
     assert "changed   " in out and "stages[1].mixture" in out and "done after 21 steps" in out
     log = {line["step"]: line for line in lines(work, "loss", options["output"])}
     assert [log[s]["stage"] for s in (9, 11, 12, 14, 15)] == ["wide", "wide", "long", "long", "checked"]
@@ -570,19 +583,24 @@ def test_changes_that_are_accepted(work):
 
 def test_another_length_is_accepted(work):
     """The order of the data begins anew, as its blocks are others."""
-    work.run(precision="fp32", save_every=8)
+    work.run(save_every=8)
     work.recipe["stages"].append({"name": "more", "steps": 2, "seq_len": 96, "tokens_per_step": 192, "average": None})
     work.recipe["stages"][2]["rope_scaling"]["factor"] = 8
     work.write_recipe()
-    out, _ = work.run(precision="fp32", resume=work.checkpoint(8), output=work.folder / "new", accept_changes=True)
+    new = work.folder / "new"
+    out, _ = work.run(resume=work.checkpoint(8), output=new, accept_changes=True, save_every=1, keep_last=0)
     assert "done after 24 steps" in out
+    for name in work.tokens:
+        before, after = work.state(8)["stage"]["now"][name], work.state(9, new)["stage"]["began"][name]
+        assert after["place"] == before["place"] * 64 // 192 and after["offset"] == after["windows"] == 0
+        assert after["tokens"] == before["tokens"]
 
 
 def test_runs_with_and_without_a_recipe(work):
-    work.run(precision="fp32", save_every=8)
+    work.run(save_every=8)
     plain = dict(recipe=None, eval_batches=None, train_data=work.data / "web_*.bin", eval_tasks=None, seq_len=16, batch_size=4, steps=3)
     work.refused("--recipe FILE", "is of a run with a recipe", resume=work.checkpoint(8), output=work.folder / "new", **plain)
-    work.run(precision="fp32", output=work.folder / "plain", **plain)
+    work.run(output=work.folder / "plain", **plain)
     work.refused("--recipe", "--init-from", resume=work.folder / "plain", output=work.folder / "new")
     work.recipe["stages"][1]["name"] = "other"
     work.write_recipe()
@@ -593,5 +611,5 @@ def test_the_example_of_the_manual(work):
     """It is a recipe as the reader takes it."""
     page = (llmc.ROOT / "docs/recipes.md").read_text()
     work.path.write_text(page[page.index('{\n  "name"') :].split("```")[0])
-    out, err = work.run("--dry-run", precision="fp32", config=None, eval_tasks=None, eval_batches=None)
+    out, err = work.run("--dry-run", config=None, eval_tasks=None, eval_batches=None)
     assert err == "" and all(name in out for name in ("larger batch", "annealing", "needle_8192"))
