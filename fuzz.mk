@@ -5,7 +5,7 @@
 FUZZ_BUILD   := build/fuzz
 FUZZ_CC      ?= clang
 FUZZ_NAMES   := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-FUZZ_SOURCES := $(sort $(wildcard llmc/base/*.c llmc/loader/*.c llmc/model/config_*.c)) llmc/model/no_model.c \
+FUZZ_SOURCES := $(sort $(wildcard llmc/base/*.c llmc/loader/*.c llmc/model/config_*.c llmc/recipe/recipe_*.c)) llmc/model/no_model.c \
                 llmc/model/parameters.c llmc/eval/items.c tests/fuzz/common.c \
                 $(filter-out %_writer.c,$(sort $(wildcard llmc/checkpoint/safetensors_*.c)))
 FUZZ_FLAGS   := -std=c11 -pedantic $(WARNINGS) -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all \

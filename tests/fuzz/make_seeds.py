@@ -95,6 +95,13 @@ def tokenizer(**changes):
     }
 
 
+def recipe(stages, **more):
+    first = {"name": "a", "steps": 5, "seq_len": 8, "tokens_per_step": 32, "batch_size": 2, "mixture": [{"source": "x", "weight": 1}]}
+    rate = [{"shape": "linear", "from": 0, "to": 1e-3, "steps": 3}, {"shape": "cosine", "to": 1e-5}]
+    return {"name": "r", "sources": {"x": {"train": "x"}, "y": {"train": "y", "val": "z", "max_epochs": 2}}, "learning_rate": rate,
+            "stages": [first, *stages], **more}  # fmt: skip
+
+
 def write_all():
     write("shard", "16_bits", shard([256, 1, 2, 3, 257, 256, 4, 5, 6, 7, 8, 257]))
     write("shard", "32_bits", shard([256, 1, 2, 3, 257, 256, 4, 5, 6], bits=32))
@@ -128,6 +135,17 @@ def write_all():
     write("config", "many_ends", {**CONFIG, "eos_token_id": list(range(100, 116))})
     write("config", "short", {k: CONFIG[k] for k in list(CONFIG)[1:7]})
     write("config", "nulls", {**CONFIG, "head_dim": None, "rope_scaling": None, "bos_token_id": None, "layer_types": ["full_attention"]})
+
+    write("recipe", "one", recipe([]))
+    rate = [{"shape": "constant", "from": 1e-3, "tokens": 99}, {"shape": "linear", "to": 0, "tokens": 50}]
+    mixture = [{"source": "x", "weight": 3, "weight_at_end": 0}, {"source": "y", "weight": 0, "weight_at_end": 1}]
+    conditions = [{"task": "t", "metric": "acc", "at_least": 0.5}, {"task": "u", "metric": "bits_per_byte", "at_least": -1}]
+    write("recipe", "several", recipe([
+        {"name": "b", "tokens": 400, "tokens_per_step": 96, "document_mask": False, "rope_theta": 1e4, "mixture": mixture,
+         "evaluate": {"every": 2, "tasks": ["t*"], "tasks_every": 3}, "average": {"last_steps": 2}},
+        {"name": "c", "steps": 4, "seq_len": 16, "rope_scaling": SCALING, "ends_when": {"every": 2, "all": conditions}},
+        {"name": "d", "steps": 2, "learning_rate": rate, "rope_scaling": None, "average": None, "evaluate": None},
+    ], notes=["n"]))  # fmt: skip
 
     write("tokenizer", "byte_level", tokenizer())
     write("tokenizer", "sequence", tokenizer(decoder={"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "Fuse"}]}))
