@@ -51,6 +51,13 @@ static int check_text(const char *text, size_t length, const char *path, Error *
     return 0;
 }
 
+// The line, from 1, on which a byte stands.
+static size_t line_of(const char *text, size_t byte) {
+    size_t line = 1;
+    for (size_t i = 0; i < byte; i++) line += text[i] == '\n';
+    return line;
+}
+
 int json_parse_object(cJSON **json, const char *text, size_t length, const char *path, Error *err) {
     int code = check_text(text, length, path, err);
     if (code != 0) return code;
@@ -60,7 +67,7 @@ int json_parse_object(cJSON **json, const char *text, size_t length, const char 
     size_t used = end != NULL ? (size_t)(end - text) : 0;
     while (root != NULL && used < length && strchr(" \t\r\n", text[used]) != NULL) used++;
     if (root == NULL || used != length)
-        code = fail_input(err, "%s: not JSON at byte %zu", path, used);
+        code = fail_input(err, "%s: not JSON at byte %zu, in line %zu", path, used, line_of(text, used));
     else if (!cJSON_IsObject(root))
         code = fail_input(err, "%s: expected a JSON object", path);
     if (code != 0) {

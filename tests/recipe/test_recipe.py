@@ -280,6 +280,7 @@ def test_lines_of_any_json(tmp_path):
         ("", "not JSON"),
         ("[]", "expected a JSON object"),
         ('{"name": "x"', "not JSON"),
+        ('{"name":\n "x",\n\n "stages" []}', "not JSON at byte 26, in line 4"),
         ('{"name": "x", "name": "y"}', ":1: name: expected it once"),
         ("{" * 100, "nested deeper"),
         (json.dumps(BASE).replace('"code": {', '"web": {'), "sources.web: expected it once"),
