@@ -101,11 +101,9 @@ int recipe_take_count(Recipe *recipe, const Member *member, const cJSON *value, 
 int recipe_take_real(Recipe *recipe, const Member *member, const cJSON *value, void *to, Error *err) {
     char expected[80];
     const double number = cJSON_IsNumber(value) ? value->valuedouble : NAN;
-    if (member->min == RECIPE_POSITIVE)
-        snprintf(expected, sizeof expected, "> 0");
-    else
-        snprintf(expected, sizeof expected, "a number from %g to %g", member->min, member->max);
-    if (!(number >= member->min && number <= member->max)) return recipe_refuse(recipe, value, expected, err);
+    snprintf(expected, sizeof expected, "a number from %g to %g", member->min, member->max);
+    if (!(number >= member->min && number <= member->max))
+        return recipe_refuse(recipe, value, member->expected ? member->expected : expected, err);
     *(double *)to = number;
     return 0;
 }

@@ -20,6 +20,7 @@ struct Member {
     size_t offset;   // in the struct that the object becomes
     double min, max; // of numbers, inclusive
     bool required;
+    const char *expected; // of a real number, in the message; NULL: the bounds
 };
 
 // MEMBER(struct, field, "name", take, and what else the row has)

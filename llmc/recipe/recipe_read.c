@@ -13,7 +13,8 @@ static int take_sources(Recipe *recipe, const Member *member, const cJSON *json,
     static const Member members[] = {
         MEMBER(RecipeSource, train, "train", recipe_take_text, .required = true),
         MEMBER(RecipeSource, val, "val", recipe_take_text),
-        MEMBER(RecipeSource, max_epochs, "max_epochs", recipe_take_real, .min = RECIPE_POSITIVE, .max = 1e9),
+        MEMBER(RecipeSource, max_epochs, "max_epochs", recipe_take_real, .min = RECIPE_POSITIVE, .max = 1e9,
+               .expected = "> 0"),
         {0},
     };
     (void)member;

@@ -15,7 +15,7 @@ typedef struct {
 
 static const Member weight_members[] = {
     MEMBER(WeightText, source, "source", recipe_take_text, .required = true),
-    MEMBER(WeightText, weight, "weight", recipe_take_real, .min = 0, .max = 1e9, .required = true),
+    MEMBER(WeightText, weight, "weight", recipe_take_real, .min = 0, .max = 1e9, .required = true, .expected = "> 0"),
     MEMBER(WeightText, weight_at_end, "weight_at_end", recipe_take_real, .min = 0, .max = 1e9),
     {0},
 };

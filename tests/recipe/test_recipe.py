@@ -120,7 +120,7 @@ def test_lengths_with_too_large_a_common_multiple(tmp_path):
 PIECE = ("learning_rate", 0)
 MIX = ("stages", 0, "mixture")
 BAD = [  # path, its new value, what the message says of it
-    (("stages", 0, "mixture", 0, "weight"), -1, "expected a number from 0 to 1e+09, found -1"),
+    (("stages", 0, "mixture", 0, "weight"), -1, "expected > 0, found -1"),
     (("stages", 0, "mixture", 1, "weight"), 0, "expected > 0, or 0 beside a weight_at_end > 0, found 0"),
     ((*MIX, 0, "weight"), "much", 'found "much"'),
     ((*MIX, 0, "source"), "wed", 'expected one of web, code, found "wed"'),
