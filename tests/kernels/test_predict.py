@@ -10,6 +10,7 @@ import pytest
 import launches
 import llmc
 import llmplan.predict
+import long_rows
 import machine_code
 import predict
 
@@ -159,3 +160,18 @@ def test_records_are_marked_as_predictions():
         found = json.loads(file.read_text())
         assert found["prediction"] is True and found["measured"] is False and found["commit"] == file.stem
         assert "not measured" in file.with_suffix(".md").read_text()
+
+
+def test_long_rows(tmp_path, capsys, monkeypatch):
+    """dev/bench/long_rows.py on this device, and what it says of GPUs: attention's share of a step grows with the length."""
+    monkeypatch.setattr(sys, "argv", ["long_rows.py", "--longest", "2048", "--groups", "1", "--json", str(tmp_path / "out.json")])
+    long_rows.main()
+    out, found = capsys.readouterr().out, json.loads((tmp_path / "out.json").read_text())
+    rows = found["measured"]["rows"]
+    assert [(row["model"], row["T"]) for row in rows] == [("1B", 1024), ("1B", 2048), ("8B", 1024), ("8B", 2048)]
+    assert all(row[f"attention_{way}"]["ms"] > 0 for row in rows for way in ("forward", "backward"))
+    assert rows[1]["memory_bytes"] == pytest.approx(2 * rows[0]["memory_bytes"], rel=0.05)
+    predicted = found["predicted"]
+    assert predicted["prediction"] and not predicted["measured"] and "not measured" in out
+    shares = [row["attention_ms"] / row["step_ms"] for row in predicted["rows"] if (row["model"], row["device"]) == ("8B", "h100")]
+    assert 0 < shares[0] < shares[1] < 1
