@@ -115,6 +115,7 @@ def given_finetune(folder):
 
 
 def given_evaluate(folder):
+    texts(folder)
     made(folder, "README.md", "data/mine", "runs/mine")
     model(folder, "models/Llama-3.2-1B-Instruct")
     (folder / "questions.txt").write_text("What is a llama?\n\nWhat is not?\n")

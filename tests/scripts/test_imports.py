@@ -5,7 +5,7 @@ import ast
 import pytest
 from checkout import ROOT
 
-OTHERS = ("llmtext", "llmround", "llmplan", "llmplot", "llmscale")
+OTHERS = ("llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale")
 
 
 def modules_in(*folders):
