@@ -32,7 +32,7 @@ struct Mixture {
     int64_t rows;
     SourceShare *shares;      // [count]
     ShareWalk fetched, asked; // for mixture_fetch; for mixture_position, so that it may be asked about any row
-    int32_t *window;          // [block + 1]
+    int32_t *window;          // [T + 1]
     int32_t *scratch;         // [vocab_size + 1]
 };
 
@@ -59,10 +59,9 @@ static int create_order(Mixture *m, int source, uint64_t seed, double max_epochs
 static int allocate(Mixture *m, Error *err) {
     m->sources = calloc((size_t)m->count, sizeof *m->sources);
     m->shares = calloc((size_t)m->count, sizeof *m->shares);
-    m->window = malloc(((size_t)m->block + 1) * sizeof *m->window);
     m->scratch = malloc(((size_t)m->set.vocab_size + 1) * sizeof *m->scratch);
     const bool walks = share_walk_create(&m->fetched, m->count) && share_walk_create(&m->asked, m->count);
-    return m->sources && m->shares && m->window && m->scratch && walks ? 0 : fail_fault(err, "mixture: no memory");
+    return m->sources && m->shares && m->scratch && walks ? 0 : fail_fault(err, "mixture: no memory");
 }
 
 int mixture_open(Mixture **out, const MixtureSource *sources, int count, int block, uint64_t seed, int vocab_size,
@@ -141,6 +140,14 @@ static bool is_range(Source *s, int block) {
     return s->order.windows > 0 && c->taken >= 0 && c->taken <= c->windows && c->taken <= c->tokens / c->length;
 }
 
+// One that was computed from another block's may lie behind the last block.
+static void wrap_cursor(Source *s) {
+    MixtureCursor *c = &s->start;
+    if (c->offset != 0 || c->windows != 0 || c->place < 0 || (uint64_t)c->place < s->order.num_blocks) return;
+    c->epoch++;
+    c->place = 0;
+}
+
 static int check_cursor(const Mixture *m, int source, Error *err) {
     Source *s = &m->sources[source];
     const int block = m->block;
@@ -202,6 +209,7 @@ static int fail_short(const Mixture *m, int source, Error *err) {
 static int open_ranges(Mixture *m, Error *err) {
     for (int i = 0; i < m->count; i++) {
         Source *s = &m->sources[i];
+        wrap_cursor(s);
         int code = check_cursor(m, i, err);
         if (code) return code;
         m->shares[i].left = open_range(s, m->T);
@@ -269,6 +277,9 @@ int mixture_begin(Mixture *m, const MixtureSpan *span, const MixtureCursor *at, 
         m->sources[i].start = at ? at[i] : m->T ? cursor_of(m, i) : none;
     }
     m->usable = false;
+    free(m->window);
+    m->window = malloc(((size_t)span->T + 1) * sizeof *m->window);
+    if (!m->window) return fail_fault(err, "mixture: no memory for windows of %d tokens", span->T);
     m->T = span->T;
     m->rows = span->rows;
     m->document_mask = span->document_mask;

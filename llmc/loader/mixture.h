@@ -41,7 +41,9 @@ typedef struct {
     bool document_mask;
 } MixtureSpan;
 
-// How far a source was read. Integers alone, to be kept as they are; of use only with the same seed, sources and block.
+// How far a source was read. Integers alone, to be kept as they are; with the same seed, sources and block they are exact. Under
+// another block, place in proportion (that is * old block / new block) and 0 for offset, length, windows and taken go on about
+// there, in an order in which some of the epoch's windows are read twice and some not.
 typedef struct {
     int64_t epoch, place, offset;   // where its range begins: block's place in the epoch's order, position in the block
     int64_t length, windows, taken; // the range has so many windows of this length, so many of which were read

@@ -1,5 +1,6 @@
 #include "loader/source_order.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -76,6 +77,7 @@ static uint64_t length_of(const SourceOrder *order, uint64_t place) {
 // The place of window `window` of an epoch that is read from its first block's begin; at its end: behind the last block.
 static OrderPlace place_of(const SourceOrder *order, uint64_t window) {
     const uint64_t by_block = order->block / order->T;
+    assert(by_block > 0);
     int low = 0, high = order->num_short; // short blocks that end at or before the window
     while (low < high) {
         const int middle = low + (high - low) / 2;

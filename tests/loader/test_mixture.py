@@ -257,6 +257,19 @@ def test_a_span_that_is_left_in_its_middle_for_another_length(tmp_path):
         assert 0 <= missed - mixture.passed_over()[0] < len(text.lengths["source0"]) * BLOCK
 
 
+@pytest.mark.parametrize("block", [BLOCK // 2, 2 * BLOCK])
+def test_a_position_under_other_blocks(tmp_path, block):
+    """About as far in the epoch, or at the next one's begin."""
+    text = Text(tmp_path, {"a": [100] * 30 + [9000]})
+    blocks = sum(-(-(length - 1) // BLOCK) for length in text.lengths["a"])
+    for place in range(blocks):
+        cursor = dict.fromkeys(FIELDS, 0) | {"epoch": 4, "place": place * BLOCK // block}
+        with text.opened(block=block) as mixture:
+            mixture.begin(1, 8, [1], at=[tuple(cursor.values())])
+            assert abs(mixture.doubles("mixture_epochs", 0)[0] - 4 - place / blocks) < 0.3
+            assert mixture.read()[0] < text.vocab
+
+
 # ---- max_epochs
 
 
@@ -598,7 +611,7 @@ def test_spans_that_are_refused(files):
         refused(["web/train_0.bin", "begin-of-document"], mask=True)
         refused(["code/train_0.bin: 40 tokens", "source code", "65"], T=64)
         mixture.begin(10, 64, [1, 0], at=[(0,) * len(FIELDS)] * 2)
-        for cursor in [dict(epoch=-1), dict(place=1), dict(place=-1), dict(offset=64), dict(tokens=-8), dict(offset=-8),
+        for cursor in [dict(epoch=-1), dict(place=1, offset=8), dict(place=-1), dict(offset=64), dict(tokens=-8), dict(offset=-8),
                        dict(windows=2, taken=3, length=8, tokens=24), dict(windows=2, taken=1, length=24, tokens=48),
                        dict(windows=2, taken=1, length=8, tokens=7), dict(windows=2, length=64), dict(windows=-1, length=8),
                        dict(windows=2, taken=-1, length=8), dict(windows=2)]:  # fmt: skip
