@@ -49,6 +49,17 @@ def test_what_a_stage_takes_over(tmp_path):
     assert (first.rate.count, long.rate.count, anneal.rate.count) == (0, 0, 1)
 
 
+def test_what_a_stage_does_not_take_over(tmp_path):
+    """A learning rate of its own and conditions that end it: those that follow have the run's, and none."""
+    more = [*BASE["stages"], {"name": "more", "steps": 3}]
+    conditions = BASE["stages"][1]["ends_when"]
+    recipe = opened(tmp_path, {**BASE, "stages": [more[0], more[1], {**more[2], "ends_when": conditions}, more[3]]})
+    anneal, last = recipe.stages[2:4]
+    assert (anneal.rate.count, last.rate.count) == (1, 0)
+    assert (anneal.num_conditions, last.num_conditions, last.check_every) == (1, 0, 0)
+    assert (last.tokens, last.steps, last.average_last_steps) == (0, 3, 4)
+
+
 def test_null_switches_off(tmp_path):
     recipe = changed((("stages", 2, "rope_scaling"), None), (("stages", 2, "evaluate"), None),
                      (("stages", 2, "average"), None))  # fmt: skip

@@ -32,6 +32,52 @@ def test_shipped(path):
     assert opened.num_stages == len(recipe["stages"]) and opened.name.decode() == recipe["name"]
 
 
+PIECE = ("learning_rate", 0)
+WEIGHT = ("stages", 0, "mixture", 1)
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (PIECE, {"shape": "constant", "from": 1, "to": 1, "steps": 5}),
+        (PIECE, {"shape": "linear", "from": 1, "steps": 5}),
+        (PIECE, {"shape": "linear", "to": 1, "steps": 5}),
+        (PIECE, {"shape": "linear", "from": 0, "to": 1, "steps": 5, "tokens": 5}),
+        (WEIGHT, {"source": "code", "weight": 0}),
+        (WEIGHT, {"source": "code", "weight": 0, "weight_at_end": 0}),
+        (("stages", 1, "evaluate"), {"tasks": ["x"]}),
+        (("stages", 1, "evaluate"), {"tasks_every": 5}),
+        (("stages", 1, "tokens"), 100),
+        (("stages", 1, "ends_when", "all", 0, "at_least"), -1e31),
+        (("stages", 1, "rope_scaling"), {"rope_type": "llama3"}),
+        (("sources", ""), {"train": "x"}),
+    ],
+)  # fmt: skip
+def test_both_refuse(tmp_path, path, value):
+    recipe = recipes.changed((path, value))
+    assert not VALIDATOR.is_valid(recipe)
+    with pytest.raises(Failure):
+        Opened(write(tmp_path, recipe))
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (PIECE, {"shape": "constant", "from": 1, "steps": 5}),
+        (WEIGHT, {"source": "code", "weight": 0, "weight_at_end": 0.1}),
+        (("stages", 1, "evaluate"), None),
+        (("stages", 1, "evaluate"), {}),
+        (("stages", 1, "ends_when", "all", 0, "at_least"), -1e30),
+        (("stages", 1, "seq_len"), 2**20),
+        (("notes",), []),
+    ],
+)
+def test_both_accept(tmp_path, path, value):
+    recipe = recipes.changed((path, value))
+    assert VALIDATOR.is_valid(recipe)
+    Opened(write(tmp_path, recipe))
+
+
 def mutated(recipe):
     """One to three random changes of it."""
     recipe = copy.deepcopy(recipe)
