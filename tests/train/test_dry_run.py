@@ -10,7 +10,7 @@ import pytest
 import recipes
 from hostlib import library
 from recipes import BASE, changed
-from trainrun import BOS, CONFIG, EOS, Workplace, documents, program, snapshot
+from trainrun import BOS, CONFIG, EOS, Workplace, documents, program, read_log, snapshot
 
 SOURCES = {"web": {"train": "data/web_*.bin", "val": "data/val_*.bin"}, "code": {"train": "data/code_*.bin", "max_epochs": 3}}
 
@@ -201,3 +201,23 @@ def test_published_recipes(name):
         assert stages["8M at 8K"][:4] == ["2.87T", "342k", "8.39M", "8192"] and "8e-05" in stages["8M at 8K"]
         assert stages["16M at 8K"][:4] == ["12.7T", "759k", "16.8M", "8192"]
     assert stages["annealing"][-1] == "0"
+
+
+def test_as_the_run_does(work, tmp_path):
+    """What is printed before is what the run then does: memory, steps, learning rates, tokens of each source."""
+    recipe = {**changed((("stages", 0, "evaluate"),), (("stages", 1, "ends_when"),)), "sources": SOURCES}
+    text = dry_run(work, recipe, "--seed", "7")
+    command = [program(), "--recipe", "recipe.json", "--config", "config.json", "--output", tmp_path / "run", "--seed", "7"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, cwd=work.folder)
+    assert result.returncode == 0, result.stderr
+    kinds = r"^  (parameters|gradients|optimizer state|averaged weights|activations|workspace) +([\d.]+) MiB"
+    assert re.findall(kinds, text, re.M) == re.findall(kinds, result.stdout, re.M) != []
+    steps = [line for line in read_log(tmp_path / "run/log.jsonl") if "loss" in line]
+    stages, sources = table(text, "stage"), table(text, "source")
+    for name in ("first", "long", "anneal"):
+        inside = [line for line in steps if line["stage"] == name]
+        assert len(inside) == int(stages[name][1])
+        assert [f"{inside[0]['lr']:.3g}", f"{inside[-1]['lr']:.3g}"] == [stages[name][7], stages[name][-1]]
+    for name, (_, _, taken, epochs, *_) in sources.items():
+        assert counted(taken) == pytest.approx(steps[-1]["sources"][name]["tokens"], rel=0.005)
+        assert float(epochs) == pytest.approx(steps[-1]["sources"][name]["epochs"], abs=0.005)
