@@ -45,8 +45,10 @@ void stages_configure(LlamaConfig *config, const StagePlace *place) {
         config->rope_high_freq_factor = s->rope_high_freq_factor;
         config->rope_original_max_position = s->rope_original_max_position;
     }
-    for (; s >= place->recipe->stages; s--) // rows may have been longer before
-        if (config->max_position_embeddings < s->seq_len) config->max_position_embeddings = (int)s->seq_len;
+    for (int i = 0; i <= place->stage; i++) { // rows may have been longer before
+        const int T = (int)place->recipe->stages[i].seq_len;
+        if (config->max_position_embeddings < T) config->max_position_embeddings = T;
+    }
 }
 
 // FLOPs of the stages to come.
@@ -200,6 +202,28 @@ static int check_condition(const Trainer *t, int stage, int index, Error *err) {
                       c->task, c->metric);
 }
 
+static int check_pattern(const Trainer *t, int stage, int index, Error *err) {
+    const Recipe *recipe = t->state.place.recipe;
+    const char *pattern = recipe->stages[stage].tasks[index], *files = t->run.options.eval_tasks;
+    for (int i = 0; t->eval_tasks && i < evaltasks_count(t->eval_tasks); i++)
+        if (fnmatch(pattern, evaltasks_name(t->eval_tasks, i), 0) == 0) return 0;
+    return fail_input(
+        err, "%s: stages[%d].evaluate.tasks[%d]: expected a file of --eval-tasks %s, found none named '%.100s'",
+        recipe->path, stage, index, files ? files : "GLOB, which is missing", pattern);
+}
+
+static int check_evaluations(const Trainer *t, int stage, Error *err) {
+    const Stage *s = &t->state.place.recipe->stages[stage];
+    int code = 0;
+    if (s->eval_every && !t->data.num_val)
+        return fail_input(err, "%s: stages[%d].evaluate.every: expected a source with a member val, found none",
+                          t->state.place.recipe->path, stage);
+    if (!team_leads(&t->run.team)) return 0; // rank 0 has the evaluations
+    for (int i = 0; !code && i < s->num_tasks; i++) code = check_pattern(t, stage, i, err);
+    for (int i = 0; !code && i < s->num_conditions; i++) code = check_condition(t, stage, i, err);
+    return code;
+}
+
 // What is open only later is opened once before, to be refused before the first step.
 static int check_stages(Trainer *t, Error *err) {
     const Recipe *recipe = t->state.place.recipe;
@@ -207,9 +231,7 @@ static int check_stages(Trainer *t, Error *err) {
     if (!code) code = open_validation(t, (int)t->run.options.seq_len, err);
     for (int i = 0; !code && i < recipe->num_stages; i++) code = open_tasks(t, (int)recipe->stages[i].seq_len, err);
     if (!code) code = open_tasks(t, (int)t->run.options.seq_len, err);
-    if (!team_leads(&t->run.team)) return code;
-    for (int i = 0; !code && i < recipe->num_stages; i++)
-        for (int c = 0; !code && c < recipe->stages[i].num_conditions; c++) code = check_condition(t, i, c, err);
+    for (int i = 0; !code && i < recipe->num_stages; i++) code = check_evaluations(t, i, err);
     return code;
 }
 

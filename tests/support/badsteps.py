@@ -50,6 +50,7 @@ class Stepper:
         assert code == 0, self.error.message.decode()
 
     def step(self):
+        self.check(self.lib.stages_follow(self.trainer, ctypes.byref(self.error)))
         self.check(self.lib.c.read_batches(self.trainer, ctypes.byref(self.error)))
         self.check(self.lib.c.train_step(self.trainer, ctypes.byref(self.error)))
         self.check(self.lib.observe_step(self.trainer, ctypes.byref(self.error)))

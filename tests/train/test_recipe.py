@@ -491,7 +491,6 @@ BAD = {
     "another tokenizer": (lambda w: w.write("code_0.bin", w.tokens["code"][0], sha=bytes(32)), ["code_0.bin", "tokenizer"]),
     "another vocabulary": (lambda w: w.write("web_1.bin", w.tokens["web"][1] % 200, vocab=300), ["web_1.bin", "300"]),
     "too long": (change(["stages", 2, "rope_scaling"], None), ["recipe.json:", "stages[2].seq_len", "64", "32"]),
-    "beyond the scaling": (change(["stages", 2, "rope_scaling", "factor"], 2), ["recipe.json:", "stages[2].seq_len", "64", "32"]),
     "does not divide": (change(["stages", 1, "tokens_per_step"], 200), ["recipe.json:", "stages[1].tokens_per_step", "200", "64"]),
     "used up": (lambda w: [w.recipe["sources"][n].update(max_epochs=0.6) for n in ("web", "code")],
                 ["recipe.json", "stages[", "web (2600 tokens, max_epochs 0.6)", "code (700 tokens, max_epochs 0.6)"]),
@@ -499,6 +498,9 @@ BAD = {
     "trained and validated": (change(["sources", "web", "val"], lambda w: str(w.data / "code_0.bin")), ["code_0.bin"]),
     "shard shorter than the longest row": (lambda w: w.write("code_0.bin", w.tokens["code"][0][:50]), ["code", "50", "65"]),
     "no such task": (lambda w: (w.data / "quiz.eval").unlink(), ["stages[3].ends_when.all[0].task", "quiz", "*.eval"]),
+    "no such task to evaluate": (change(["stages", 3, "evaluate", "tasks"], ["other", "oth", "*z"]),
+                                 ["stages[3].evaluate.tasks[1]", "--eval-tasks", "*.eval", "'oth'"]),
+    "nothing to validate on": (lambda w: [w.recipe["sources"][n].pop("val") for n in ("web", "code")], ["stages[0].evaluate.every", "val"]),
     "no such metric": (change(["stages", 3, "ends_when", "all", 0, "metric"], "bits_per_byte"),
                        ["stages[3].ends_when.all[0].metric", "bits_per_byte"]),
 }  # fmt: skip
@@ -514,7 +516,7 @@ def test_refused_before_the_first_step(work, bad, count):
 
 
 def test_options_beside_a_recipe(work):
-    work.refused("stages[3].ends_when.all[0].task", "--eval-tasks", "quiz", eval_tasks=None)
+    work.refused("stages[3].evaluate.tasks[0]", "--eval-tasks GLOB", "missing", eval_tasks=None)
     work.refused("--sample-tokens 17", "16", "stages[0]", sample_every=1, sample_tokens=17)
     work.refused("--recipe", "--seq-len", seq_len=16)
 
