@@ -1,5 +1,6 @@
 #include "train/stage_place.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,8 @@ static const struct {
 enum { CURSOR_MEMBERS = sizeof cursor_members / sizeof *cursor_members };
 _Static_assert(sizeof(MixtureCursor) == CURSOR_MEMBERS * sizeof(int64_t), "a cursor is these numbers");
 
+static const double MOST_EXACT = (double)((int64_t)1 << 53); // whole numbers in JSON
+
 static int64_t *cursor_member(MixtureCursor *cursor, int i) {
     return (int64_t *)((char *)cursor + cursor_members[i].offset);
 }
@@ -125,7 +128,8 @@ static int cursors_from_json(MixtureCursor *cursors, const cJSON *json, const Re
         for (int i = 0; object && i < CURSOR_MEMBERS; i++) {
             const cJSON *number = json_get(object, cursor_members[i].name);
             const double value = cJSON_IsNumber(number) ? number->valuedouble : 0.5;
-            if (value != (double)(int64_t)value) return fail_place(resume, "whole numbers for each source", err);
+            if (!(fabs(value) <= MOST_EXACT) || value != (double)(int64_t)value)
+                return fail_place(resume, "whole numbers for each source", err);
             *cursor_member(&cursors[s], i) = (int64_t)value;
         }
     }
