@@ -52,15 +52,18 @@ int64_t stage_place_steps(const StagePlace *place) {
 // ---- the span
 
 static cJSON *describe_span(const Recipe *recipe, int T, int64_t rows, const double *weights, const double *at_end) {
-    cJSON *span = cJSON_CreateObject(), *sources = cJSON_CreateObject();
+    cJSON *span = cJSON_CreateObject(), *sources = cJSON_CreateArray();
     cJSON_AddNumberToObject(span, "seq_len", T);
     cJSON_AddNumberToObject(span, "block", recipe_block(recipe));
     cJSON_AddNumberToObject(span, "rows", (double)rows);
     for (int i = 0; i < recipe->num_sources; i++) {
         const double numbers[] = {weights[i], at_end[i], recipe->sources[i].max_epochs};
-        cJSON_AddItemToObject(sources, recipe->sources[i].name, cJSON_CreateDoubleArray(numbers, 3));
+        cJSON *source = cJSON_CreateDoubleArray(numbers, 3);
+        cJSON_InsertItemInArray(source, 0, cJSON_CreateString(recipe->sources[i].name));
+        cJSON_AddItemToArray(sources, source);
     }
-    cJSON_AddItemToObject(span, "shares", sources); // at both ends, and how often the source may be read
+    // by name, at both ends, and how often the source may be read; in the recipe's order, which decides between equal ones
+    cJSON_AddItemToObject(span, "shares", sources);
     return span;
 }
 

@@ -598,6 +598,18 @@ def test_another_length_is_accepted(work):
         assert after["tokens"] == before["tokens"]
 
 
+def test_sources_in_another_order(work):
+    """The order decides between sources that are equally far behind: the running span is another then."""
+    work.run(save_every=8)
+    work.recipe["sources"] = dict(reversed(work.recipe["sources"].items()))
+    work.write_recipe()
+    new = dict(resume=work.checkpoint(8), output=work.folder / "new")
+    work.refused("--accept-changes", **new)
+    work.run(**new, accept_changes=True, save_every=1, keep_last=0)
+    assert work.state(9, new["output"])["stage"]["span_step"] == 8
+    assert work.state(9, new["output"])["stage"]["began"] == work.state(8)["stage"]["now"]
+
+
 def test_runs_with_and_without_a_recipe(work):
     work.run(save_every=8)
     plain = dict(recipe=None, eval_batches=None, train_data=work.data / "web_*.bin", eval_tasks=None, seq_len=16, batch_size=4, steps=3)
