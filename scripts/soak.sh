@@ -10,6 +10,7 @@
 #     processors  a portable build at each level of x86-64 and on emulated processors, and ARM64, cross-compiled (Debian's
 #              g++-aarch64-linux-gnu, qemu-user)
 #     gpu      both calls of scripts/gpu_check.sh, rehearsed without a GPU
+#     long     a needle is found among 2048 tokens after a recipe's last stage, and not before; three seeds, always the same
 #     fuzz     every reader of foreign files, an hour's tenth each
 #
 # What failed is in build/soak/ROUND-WHAT.log with the seed that repeats it (LLMC_TEST_SEED). The last line counts: N passed,
@@ -20,7 +21,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 HOURS=8
-ALL=(seeds kills faults streams nccl processors gpu fuzz)
+ALL=(seeds kills faults streams nccl processors gpu long fuzz)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -71,6 +72,7 @@ run_one() {
         nccl) run_nccl ;;
         processors) run_processors ;;
         gpu) run_gpu ;;
+        long) rm -rf build/soak/long && "$VENV/bin/python" dev/bench/long_context.py --output build/soak/long ;;
         fuzz) scripts/fuzz.sh --seconds 360 ;;
     esac
 }

@@ -162,7 +162,7 @@ def write_needles(place, rng, length=50, answer=4, count=24):
         endings = [(rng.integers(0, FIELDS["vocab_size"], answer).tolist(), 1, 1) for _ in range(3)]
         label = int(rng.integers(0, 3))
         endings[label] = (right, 1, 1)
-        label = (label + (i % 4 == 3)) % 3  # of some, a random one is called right
+        label = (label + (i > 8 and i % 8 == 1)) % 3  # of some, a random one is called right
         items.append((context, endings, label, int(rng.choice([0, 100, 5000]))))
         exact.append(i % 2 == 0)
     path = place.folder / "needles.eval"
