@@ -126,9 +126,15 @@ static int open_set(TrainData *data, const char *source, const char *pattern, Lo
     if (!code) code = loader_open(&set->loader, pattern, &spec, vocab_size, sha256_to_expect(data), err);
     set->source = source;
     data->num_val += !code;
-    if (code) return code;
-    return source ? mixture_refuse_overlap(data->mixture, set->loader, source, err)
-                  : loader_refuse_overlap(data->train, set->loader, err);
+    return code;
+}
+
+static int refuse_overlaps(const TrainData *data, Error *err) {
+    int code = 0;
+    for (int i = 0; !code && i < data->num_val; i++)
+        code = data->mixture ? mixture_refuse_overlap(data->mixture, data->val[i].loader, data->val[i].source, err)
+                             : loader_refuse_overlap(data->train, data->val[i].loader, err);
+    return code;
 }
 
 static void close_validation(TrainData *data) {
@@ -152,9 +158,11 @@ int train_data_open(TrainData *data, const Options *options, const Recipe *recip
     data->val = calloc(recipe ? (size_t)recipe->num_sources : 1, sizeof *data->val);
     if (!data->val) return fail_fault(err, "out of memory");
     int code = open_training(data, options, recipe, spec, model_folder, vocab_size, err);
-    if (!code && recipe) return train_data_reopen_validation(data, recipe, spec, vocab_size, err);
-    if (!code && options->val_data) code = open_set(data, NULL, options->val_data, *spec, vocab_size, err);
-    if (!code && data->num_val && spec->kind == LOADER_DOCUMENTS)
+    if (!code && recipe) code = train_data_reopen_validation(data, recipe, spec, vocab_size, err);
+    if (!code && !recipe && options->val_data) code = open_set(data, NULL, options->val_data, *spec, vocab_size, err);
+    if (!code) code = refuse_overlaps(data, err);
+    if (code || recipe) return code;
+    if (data->num_val && spec->kind == LOADER_DOCUMENTS)
         data->unigram_loss = read_unigram_loss(data->val_shard);
     return code;
 }

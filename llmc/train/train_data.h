@@ -38,7 +38,8 @@ typedef struct {
 int train_data_open(TrainData *data, const Options *options, const Recipe *recipe, const LoaderSpec *spec,
                     const char *model_folder, int vocab_size, Error *err);
 
-// Opens the validation sets of the recipe's sources anew: for rows of other lengths or number, or another mask. Errors: 2, 1.
+// Opens the validation sets of the recipe's sources anew, which train_data_open found to be no training data: for rows of other
+// lengths or number, or another mask. Errors: 2, 1.
 int train_data_reopen_validation(TrainData *data, const Recipe *recipe, const LoaderSpec *spec, int vocab_size,
                                  Error *err);
 
