@@ -162,8 +162,7 @@ int train_data_open(TrainData *data, const Options *options, const Recipe *recip
     if (!code && !recipe && options->val_data) code = open_set(data, NULL, options->val_data, *spec, vocab_size, err);
     if (!code) code = refuse_overlaps(data, err);
     if (code || recipe) return code;
-    if (data->num_val && spec->kind == LOADER_DOCUMENTS)
-        data->unigram_loss = read_unigram_loss(data->val_shard);
+    if (data->num_val && spec->kind == LOADER_DOCUMENTS) data->unigram_loss = read_unigram_loss(data->val_shard);
     return code;
 }
 
