@@ -187,10 +187,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/mini_long"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--seeds", default="1,2,3", metavar="N[,N...]", help="default: %(default)s")
     parser.add_argument("--program", default="build/cpu/train_llama3", metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--data", action="store_true", help="only make the data, which recipes/mini.json has too")
     options = parser.parse_args()
     options.output = options.output.resolve()
     os.chdir(ROOT)
     make_data()
+    if options.data:
+        return 0
     options.output.mkdir(parents=True, exist_ok=True)
     results, failed = [], 0
     for seed in map(int, options.seeds.split(",")):
