@@ -31,7 +31,8 @@ int llama3_plan_memory(MemoryPlan *plan, const LlamaConfig *config, const RunSha
 
 // The same of the configuration file at config_path, for programs that are not written in C: text = a JSON object as
 // memory_text writes it. shape_json: an object whose members are named as those of RunShape, of its Parallel and of its
-// TrainedPart; those left out are 0, false or none. Errors: 2 (also an unknown or mistyped member), 1.
+// TrainedPart, rows as a list of [B, T, micro_batches]; those left out are 0, false or none. Errors: 2 (also an unknown or
+// mistyped member), 1.
 int llama3_plan_text(char *text, size_t capacity, const char *config_path, const char *shape_json, Error *err);
 
 // ---- changes between steps: the result of the last one was read, and the next has not begun
