@@ -9,6 +9,7 @@
 #include "ranks/watchdog.h"
 #include "run/process.h"
 #include "train/evaluate.h"
+#include "train/stage_tasks.h"
 #include "train/stages.h"
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
@@ -20,7 +21,7 @@ static int observations_due(const Trainer *t) {
     const bool tasks = step >= end || (o->eval_tasks_every > 0 && step % o->eval_tasks_every == 0);
     const int now = (due(step, o->eval_every, end) ? LOG_EVALUATION : 0) | (tasks ? LOG_TASK : 0) |
                     (due(step, o->sample_every, end) ? LOG_SAMPLE : 0);
-    return stages_due(t, now) & train_state_observations(o);
+    return stage_tasks_due(t, now) & train_state_observations(o);
 }
 
 // ---- validation loss
@@ -97,7 +98,7 @@ static int show_score(Trainer *t, int index, Error *err) {
     eval_log(&run->log, t->state.step, name, &result);
     eval_describe(text, sizeof text, &result);
     progress_print(&run->progress, "step %lld: %s: %s", (long long)t->state.step, name, text);
-    stages_note_score(t, name, &result);
+    stage_tasks_note(t, name, &result);
     return 0;
 }
 
@@ -107,7 +108,7 @@ static int show_scores(Trainer *t, Error *err) {
     int code = 0;
     t->conditions_met = 0;
     for (int i = 0; !code && tasks && i < evaltasks_count(tasks) && !process_stop_requested(); i++)
-        if (stages_task_due(t, evaltasks_name(tasks, i))) code = show_score(t, i, err);
+        if (stage_tasks_include(t, evaltasks_name(tasks, i))) code = show_score(t, i, err);
     if (tasks && process_stop_requested()) t->state.due |= LOG_TASK;
     return team_follow(&t->run.team, code, err);
 }
@@ -140,7 +141,7 @@ static int observe_what_is_due(Trainer *t, bool *ended, Error *err) {
     }
     if (!code && take_on(t, LOG_TASK)) {
         code = show_scores(t, err);
-        *ended = !code && stages_end_early(t);
+        *ended = !code && stage_tasks_end_stage(t);
     }
     if (!code && take_on(t, LOG_SAMPLE)) show_sample(&t->sampling, &t->run, t->data.tokenizer, t->state.step);
     return code;

@@ -41,17 +41,6 @@ double stages_lr(const Trainer *t); // of the coming update: the recipe's, or --
 // Notes how far the sources are read now, and tells which are used up.
 void stages_note_position(Trainer *t);
 
-// The LogKinds that are due, and evaluations where the stage may end.
-int stages_due(const Trainer *t, int due);
-
-bool stages_task_due(const Trainer *t, const char *name); // whether it is one of those that are due now
-
-void stages_note_score(Trainer *t, const char *name, const EvalResult *result);
-
-// Ends the stage with this step if all conditions of its ends_when hold, by the scores that rank 0 has noted; the run is then
-// shorter. Returns whether it did. Collective.
-bool stages_end_early(Trainer *t);
-
 #ifdef __cplusplus
 }
 #endif
