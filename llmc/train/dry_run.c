@@ -11,6 +11,7 @@
 #include "train/recipe_data.h"
 #include "train/recipe_tables.h"
 #include "train/run.h"
+#include "train/stages.h"
 
 static const double UTILISATION = 0.4; // of the peak rate: assumed; the paper reports 0.38 to 0.43 (table 4)
 static const double GIB = 1073741824.0;
@@ -132,8 +133,7 @@ static int open_recipe(DryRun *d, Error *err) {
     if (code) return code;
     const int longest = (int)recipe_longest_row(d->recipe);
     if (d->run.config.max_position_embeddings < longest) d->run.config.max_position_embeddings = longest;
-    for (int i = 0; i < d->recipe->num_stages; i++)
-        if (d->recipe->stages[i].average_last_steps) d->run.options.average_from = 1;
+    if (stages_average(d->recipe)) d->run.options.average_from = 1;
     return 0;
 }
 
