@@ -5,13 +5,13 @@
 // number of ranks, inside any span: rows are numbered through all ranks and micro-batches,
 //     row = ((step - first_step) * grad_accum + micro) * world * B + rank * B + b.
 //
-// Which source a row is of (loader/share_walk.h): the one that is furthest behind its share, so that after any number of rows
-// no source is more than a few rows off it. Shares are weights over their sum at the span's either end, and linear between the two. A source whose windows
-// are used up (max_epochs) has no share; the others' grow in proportion.
+// Which source a row is of (loader/share_walk.h): the one that is furthest behind its share, so that after any number of
+// rows no source is more than a few rows off it. Shares are weights over their sum at the span's either end, and linear
+// between the two. A source whose windows are used up (max_epochs) has no share; the others' grow in proportion.
 //
-// Which window of its source (loader/source_order.h): a source's shards are cut into blocks of `block` positions (a shard's last may be
-// shorter; a shard of n tokens has n - 1 positions, as the last token is only a target), and the blocks are permuted by
-// (seed, source's name, epoch). A span takes the next windows of T positions in that order, as many as it has rows of
+// Which window of its source (loader/source_order.h): a source's shards are cut into blocks of `block` positions (a
+// shard's last may be shorter; a shard of n tokens has n - 1 positions, as the last token is only a target), and the
+// blocks are permuted by (seed, source's name, epoch). A span takes the next windows of T positions in that order, as many as it has rows of
 // the source: a range. In a range the windows are shuffled once more; where it goes over into another epoch, each
 // epoch's part by itself. So nothing is read twice before its epoch ends, and the next span begins where the range
 // ends, whatever its T. What is left of a block and shorter than T is passed over and counted: at most T - 1 positions
@@ -68,8 +68,8 @@ void mixture_close(Mixture *mixture); // NULL is allowed
 int mixture_begin(Mixture *mixture, const MixtureSpan *span, const MixtureCursor *at, Error *err);
 
 // Overwrites (=) the batch's arrays and counts with rows [first_row, first_row + B) of the span, which it must have.
-// Allocates nothing. Rows in rising order cost nothing extra; a step back counts from the span's begin again. One call at a time. Errors: 2 (id outside the vocabulary: file,
-// position, id), 1 (read).
+// Allocates nothing. Rows in rising order cost nothing extra; a step back counts from the span's begin again. One call
+// at a time. Errors: 2 (id outside the vocabulary: file, position, id), 1 (read).
 int mixture_fetch(Mixture *mixture, int64_t first_row, int B, Batch *out, Error *err);
 
 // by_source [sources] = the cursors once rows [0, row) of the span were read, row <= its rows.

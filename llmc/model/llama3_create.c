@@ -81,7 +81,8 @@ static void plan_layer(Llama3 *m, LayerActivations *a) {
 }
 
 // Every block has its own activations for the backward pass, but for those that are recomputed, which all share: norms and
-// SwiGLU, or with RECOMPUTE_BLOCK the whole set except a block's input. Blocks that no backward pass reaches (all of them without training) share set and input.
+// SwiGLU, or with RECOMPUTE_BLOCK the whole set except a block's input. Blocks that no backward pass reaches (all of them
+// without training) share set and input.
 static void plan_layers(Llama3 *m) {
     const Sizes s = sizes_of(m);
     Activations *acts = &m->acts;
