@@ -52,8 +52,7 @@ def test_warned_it_saves_and_is_queued_again(cluster, work, launch, nodes):
     job = cluster.submit(work, nodes, launch, steps=1_000_000, schedule_steps=1_000_000, keep_last=1)
     log = work.output / "log.jsonl"
     cluster.until(lambda: log.exists() and log.read_text().count("\n") > 5, "steps")
-    cluster.call("scancel", "--batch", "--signal=USR1", job)
-    cluster.until(lambda: "queued again" in (work.folder / "job.log").read_text(), "orderly end")
+    cluster.warn(job, work)
     cluster.until(lambda: cluster.job(job)["JobState"] == "PENDING", "queueing")
     saved = int(os.readlink(work.output / "checkpoints/latest").removeprefix("step_"))
     assert saved >= 5

@@ -1,8 +1,10 @@
 """A Slurm of the tests' own on this machine: two nodes, as Debian's slurmctld, slurmd and munge make them.
 
-Skipped, with the reason, where they are not installed or this is not root. No daemon outlives the tests.
+Skipped, with the reason, where they are not installed or this is not root. No daemon outlives the tests. There is one at a
+time on a machine, since their daemons' folders in /tmp have names that depend on the job's number alone.
 """
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -42,6 +44,8 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SchedulerParameters=sched_interval=1,bf_interval=1
 KillWait=10
+MessageTimeout=100
+TCPTimeout=30
 ReturnToService=2
 SlurmdParameters=config_overrides
 NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=2
@@ -114,12 +118,25 @@ class Cluster:
         assert not check or done.returncode == 0, (command, done.stderr)
         return done.stdout
 
-    def until(self, condition, what, seconds=60):
+    def comes(self, condition, seconds):
+        """Whether it holds within that time."""
         end = time.monotonic() + seconds
-        while not condition():
-            logs = "\n".join(p.read_text()[-1500:] for p in self.folder.glob("slurm*.log"))
-            assert time.monotonic() < end, f"no {what} after {seconds} s\n{logs}"
+        while not condition() and time.monotonic() < end:
             time.sleep(0.1)
+        return condition()
+
+    def until(self, condition, what, seconds=600):
+        if not self.comes(condition, seconds):
+            logs = "\n".join(p.read_text()[-1500:] for p in self.folder.glob("slurm*.log"))
+            raise AssertionError(f"no {what} after {seconds} s\n{logs}")
+
+    def warn(self, number, work):
+        """Signals the job as Slurm does when its time is nearly over, until it ends in order: on a busy machine Slurm may lose one."""
+        for _ in range(5):
+            self.call("scancel", "--batch", "--signal=USR1", number, check=False)
+            if self.comes(lambda: "queued again" in (work.folder / "job.log").read_text(), 120):
+                return
+        self.until(lambda: False, "orderly end", 0)
 
     def submit(self, work, nodes, launch, **options):
         """The job's number: two ranks over so many nodes."""
@@ -144,7 +161,9 @@ def cluster():
     """A generator, for a fixture."""
     if reason := missing():
         pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="slurm.", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="slurm.", dir="/tmp", ignore_cleanup_errors=True)
+    with open("/tmp/llmc_slurm_tests.lock", "w") as lock, temporary as folder:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         os.chmod(folder, 0o755)
         made = Cluster(pathlib.Path(folder))
         try:
