@@ -116,7 +116,8 @@ def main():
         print(f"{shape:18} ms a step by the clock: {clock}; the change to it {1000 * times['change'][0]:.3f} ms")
     print(f"recipe to plain: {ratios[0]:.4f} by the clock, {ratios[1]:.4f} on processors (goal: below {GOAL})")
     if options.json:
-        result = {"machine": machine.describe(), "options": vars(options), "seconds": found, "ratios": ratios}
+        name = os.path.relpath(options.config, ROOT)
+        result = {"machine": machine.describe(), "options": vars(options) | {"config": name}, "seconds": found, "ratios": ratios}
         pathlib.Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
 

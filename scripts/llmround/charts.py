@@ -1,4 +1,4 @@
-"""Draws the pictures of the report, as SVG text."""
+"""Draws the pictures of reports, as SVG text."""
 
 import io
 
@@ -13,18 +13,20 @@ SMOOTHED = 25  # steps
 Points = list[tuple[float, float]]
 
 
-def _figure(height: float = 2.6):
+def begin_figure(width: float = 4.6, height: float = 2.6, grid: str = "y"):
+    """(figure, axes) in the style of all reports, in inches."""
     plt.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
                          "svg.fonttype": "none", "font.family": "sans-serif"})  # fmt: skip
-    figure, axes = plt.subplots(figsize=(4.6, height), layout="constrained")
-    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.grid(axis=grid, color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     return figure, axes
 
 
-def _svg(figure) -> str:
+def svg_text(figure) -> str:
+    """Closes the figure."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
@@ -43,7 +45,7 @@ def smooth(points: Points) -> Points:
 
 def curves(training: list[tuple[str, Points, str]], validation: Points, label: str) -> str:
     """`training` has (name, points, colour). They are drawn faint as they were and bold smoothed; validation as dots."""
-    figure, axes = _figure()
+    figure, axes = begin_figure()
     for name, points, colour in training:
         if points:
             axes.plot(*zip(*points), color=colour, alpha=0.22, linewidth=0.8)
@@ -55,11 +57,11 @@ def curves(training: list[tuple[str, Points, str]], validation: Points, label: s
     axes.set_ylabel(label)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def histogram(everything: list[float], best: list[float]) -> str:
-    figure, axes = _figure()
+    figure, axes = begin_figure()
     low, high = min(everything), max(everything)
     spread = (low, high) if low < high else (low - 0.5, high + 0.5)
     axes.hist(everything, bins=30, range=spread, color=BLUE, alpha=0.55, density=True, label=f"all {len(everything)} answers")
@@ -68,14 +70,14 @@ def histogram(everything: list[float], best: list[float]) -> str:
     axes.set_ylabel("density")
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
     axes.legend(frameon=False, fontsize=8, loc="upper left")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def bars(names: list[str], values: list[float], label: str) -> str:
-    figure, axes = _figure()
+    figure, axes = begin_figure()
     shown = axes.bar(names, values, color=BLUE, alpha=0.8, width=0.55)
     axes.bar_label(shown, fmt="%.3g", padding=2, fontsize=8)
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.margins(y=0.15)
     axes.set_ylabel(label)
-    return _svg(figure)
+    return svg_text(figure)

@@ -1,38 +1,16 @@
 """Draws the pictures of the report, as SVG text: those of the Llama 3 paper's figures 2, 3 and 4, and two more."""
 
-import io
+import numpy as np
+from llmround.charts import BLUE, FAINT, INK, ORANGE, begin_figure, svg_text
+from matplotlib import colormaps
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
-import matplotlib
+from .accuracy import Task, TaskForecast, sigmoid
+from .fitted import Fitted
+from .forecast import Forecast, Value
+from .isoflop import Law
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter  # noqa: E402
-
-from .accuracy import Task, TaskForecast, sigmoid  # noqa: E402
-from .fitted import Fitted  # noqa: E402
-from .forecast import Forecast, Value  # noqa: E402
-from .isoflop import Law  # noqa: E402
-
-BLUE, ORANGE, INK, FAINT = "#2563eb", "#ea580c", "#1f2937", "#9ca3af"
-
-
-def _figure():
-    plt.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-                         "svg.fonttype": "none", "font.family": "sans-serif"})  # fmt: skip
-    figure, axes = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
-    axes.grid(color="#e5e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    return figure, axes
-
-
-def _svg(figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return out.getvalue()
+SIZE = {"width": 5.4, "height": 3.6, "grid": "both"}
 
 
 def _log(axes, name: str) -> None:
@@ -46,7 +24,7 @@ def _log(axes, name: str) -> None:
 
 
 def _colours(count: int):
-    return plt.get_cmap("viridis")(np.linspace(0.9, 0.1, count))
+    return colormaps["viridis"](np.linspace(0.9, 0.1, count))
 
 
 def _star(axes, x: float, y: Value, across: Value | None = None, label: str = "") -> None:
@@ -61,7 +39,7 @@ def _star(axes, x: float, y: Value, across: Value | None = None, label: str = ""
 
 def parabolas(fitted: Fitted) -> str:
     """Loss over tokens for each budget, its parabola and its minimum."""
-    figure, axes = _figure()
+    figure, axes = begin_figure(**SIZE)
     found = fitted.isoflop.parabolas
     for parabola, colour in zip(found, _colours(len(found))):
         axes.scatter(10**parabola.x, parabola.loss, s=14, color=colour, zorder=3)
@@ -75,12 +53,12 @@ def parabolas(fitted: Fitted) -> str:
     axes.set_xlabel("training tokens")
     axes.set_ylabel("validation loss")
     axes.legend(frameon=False, fontsize=8, title="FLOPs", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def power_law(fitted: Fitted, what: str, beyond: list[Forecast]) -> str:
     """tokens or parameters at the minima over FLOPs, the power law with its interval, and the parametric law beside it."""
-    figure, axes = _figure()
+    figure, axes = begin_figure(**SIZE)
     found = [p for p in fitted.isoflop.parabolas if not p.outside]
     law: Law = getattr(fitted.isoflop, what)
     budgets = [p.budget for p in found]
@@ -104,12 +82,12 @@ def power_law(fitted: Fitted, what: str, beyond: list[Forecast]) -> str:
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("best number of tokens" if place else "best number of parameters")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def residuals(fitted: Fitted) -> str:
     """Relative errors of the parametric law, in per cent: a bend tells of a law that does not fit."""
-    figure, axes = _figure()
+    figure, axes = begin_figure(**SIZE)
     p = fitted.points
     errors = 100 * (p.loss / fitted.parametric.law.loss(p.parameters, p.tokens) - 1)
     budgets = p.budgets()
@@ -120,12 +98,12 @@ def residuals(fitted: Fitted) -> str:
     _log(axes, "x")
     axes.set_xlabel("parameters")
     axes.set_ylabel("loss above the parametric law, %")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def loss_of_budget(fitted: Fitted, beyond: list[Forecast]) -> str:
     """The lowest loss of each budget, the parametric law, and the forecasts."""
-    figure, axes = _figure()
+    figure, axes = begin_figure(**SIZE)
     p, law, cost = fitted.points, fitted.parametric.law, fitted.points.cost
     axes.scatter(p.flops, p.loss, s=8, color=FAINT, label="runs")
     found = [q for q in fitted.isoflop.parabolas if not q.outside]
@@ -141,12 +119,12 @@ def loss_of_budget(fitted: Fitted, beyond: list[Forecast]) -> str:
     axes.set_xlabel("training FLOPs")
     axes.set_ylabel("validation loss")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def flat(fitted: Fitted, forecast: Forecast) -> str:
     """How the loss rises to both sides of the best size of a budget."""
-    figure, axes = _figure()
+    figure, axes = begin_figure(**SIZE)
     cost, law = fitted.points.cost, fitted.parametric.law
     n = forecast.parameters.value * np.geomspace(1 / 8, 8, 80)
     budgets = [*fitted.points.budgets()[[0, -1]], forecast.budget]
@@ -159,12 +137,12 @@ def flat(fitted: Fitted, forecast: Forecast) -> str:
     axes.set_xlabel("size, times the best")
     axes.set_ylabel("loss above the lowest, %")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def task(given: Task, found: TaskForecast, budget: float) -> str:
     """Both steps from FLOPs to accuracy (the paper's figure 4), the second one drawn."""
-    figure, axes = _figure()
+    figure, axes = begin_figure(**SIZE)
     both = [*given.nll, found.nll.value]
     x = np.linspace(min(both) - 0.1 * np.ptp(both), max(both) + 0.1 * np.ptp(both), 200)
     axes.plot(x, sigmoid(np.array(found.sigmoid), x, given.chance), color=BLUE, linewidth=1.4, label="sigmoid")
@@ -177,4 +155,4 @@ def task(given: Task, found: TaskForecast, budget: float) -> str:
     axes.set_xlabel("negative log-likelihood of the right answer")
     axes.set_ylabel("accuracy")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
