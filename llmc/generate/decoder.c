@@ -130,6 +130,8 @@ int decoder_rows(const Decoder *d) { return d->rows; }
 int decoder_capacity(const Decoder *d) { return d->capacity; }
 int decoder_length(const Decoder *d, int row) { return d->lengths[row]; }
 
+void decoder_clear(Decoder *d, int row) { d->lengths[row] = 0; }
+
 void decoder_pad_steps(Decoder *d, int rows) { d->least = rows < d->rows ? rows : d->rows; }
 
 void decoder_print_memory(const Decoder *d, FILE *to) {
@@ -237,8 +239,8 @@ static void forward(Decoder *d, int n, int length) {
 static int check_step(const Decoder *d, const int32_t *rows, const int32_t *tokens, int n, Error *err) {
     if (n < 1 || n > d->rows) return fail_input(err, "a step of %d rows, expected 1 to %d", n, d->rows);
     for (int i = 0; i < n; i++) {
-        if (rows[i] < 0 || rows[i] >= d->rows || d->lengths[rows[i]] == 0)
-            return fail_input(err, "row %d: expected one of the %d rows that holds a token", rows[i], d->rows);
+        if (rows[i] < 0 || rows[i] >= d->rows)
+            return fail_input(err, "row %d: expected one of the %d rows", rows[i], d->rows);
         for (int j = 0; j < i; j++)
             if (rows[j] == rows[i]) return fail_input(err, "row %d stands twice in a step", rows[i]);
         if (d->lengths[rows[i]] == d->capacity)

@@ -35,6 +35,8 @@ int decoder_length(const Decoder *d, int row); // number of tokens that the row 
 // as many rows as the largest step has, a row's result has the same bits in every step.
 void decoder_pad_steps(Decoder *d, int rows);
 
+void decoder_clear(Decoder *d, int row); // the row holds no token
+
 // Prints the model's memory and the decoder's in one table.
 void decoder_print_memory(const Decoder *d, FILE *to);
 
@@ -42,7 +44,7 @@ void decoder_print_memory(const Decoder *d, FILE *to);
 // then as it was.
 int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *err);
 
-// Adds tokens[i] to row rows[i], for n different rows that hold a token at least. Errors: 2 (a row is full, an id beyond
+// Adds tokens[i] to row rows[i], for n different rows. Errors: 2 (a row is full, an id beyond
 // the vocabulary, no such row, a row given twice); all rows are then as they were.
 int decoder_step(Decoder *d, const int32_t *rows, const int32_t *tokens, int n, Error *err);
 

@@ -49,23 +49,23 @@ typedef struct {
     int32_t token;
     int32_t prompt_index; // of the prompt's token; -1: a token that was drawn
     int32_t finish;       // EngineFinish; the request is gone after anything but FINISH_NOT
-    float logprob;        // in nats, of the model's distribution as it is (temperature 1); NaN: not asked for, or index 0
-    int32_t tops;         // how many follow, by falling probability, of equals by id
+    float logprob; // in nats, of the model's distribution as it is (temperature 1); NaN: not asked for, or index 0
+    int32_t tops;  // how many follow, by falling probability, of equals by id
     int32_t top_ids[ENGINE_MOST_TOPS];
     float top_logprobs[ENGINE_MOST_TOPS]; // a token that is its own top has the same number in both places
 } EngineToken;
 
 typedef struct {
     int64_t waiting, running;
-    int64_t pages, pages_free;            // pages_free: those at hand for new tokens, kept prefixes among them
-    int64_t pages_shared;                 // that more than one request holds
-    int64_t steps;                        // since engine_open, as all that follows
-    int64_t put_back;                     // times that a request gave up its pages for an older one
-    int64_t prompt_tokens;                // of all requests that began
-    int64_t prompt_tokens_shared;         // of these, not computed as a page had them
-    int64_t generated_tokens;             // drawn
-    double step_seconds;                  // in engine_step
-    double schedule_seconds;              // of it, choosing what to compute: neither the model nor drawing
+    int64_t pages, pages_free;    // pages_free: those at hand for new tokens, kept prefixes among them
+    int64_t pages_shared;         // that more than one request holds
+    int64_t steps;                // since engine_open, as all that follows
+    int64_t put_back;             // times that a request gave up its pages for an older one
+    int64_t prompt_tokens;        // of all requests that began
+    int64_t prompt_tokens_shared; // of these, not computed as a page had them
+    int64_t generated_tokens;     // drawn
+    double step_seconds;          // in engine_step
+    double schedule_seconds;      // of it, choosing what to compute: neither the model nor drawing
 } EngineCounts;
 
 // Loads config.json, generation_config.json where there is one (its end tokens count too) and the safetensors of `folder`.
@@ -73,7 +73,8 @@ typedef struct {
 int engine_open(Engine **out, const char *folder, const EngineSizes *sizes, Error *err);
 void engine_close(Engine *e); // NULL is allowed
 
-int engine_context(const Engine *e); // tokens that a request can hold: a prompt of that many, and one drawn token after it
+int engine_context(
+    const Engine *e); // tokens that a request can hold: a prompt of that many, and one drawn token after it
 int engine_vocab_size(const Engine *e);
 bool engine_is_end(const Engine *e, int id);
 int engine_room(const Engine *e); // tokens that a step reports, at most

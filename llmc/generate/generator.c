@@ -1,14 +1,10 @@
 #include "generate/generator.h"
 
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "base/json.h"
-#include "base/path.h"
 #include "checkpoint/checkpoint.h"
-#include "device/threads.h"
 #include "generate/decoder.h"
+#include "generate/open_model.h"
 
 typedef struct {
     SamplerOptions options;
@@ -29,42 +25,8 @@ struct Generator {
 
 // ---- opening
 
-static int add_end_token(LlamaConfig *config, const cJSON *id, const char *path, Error *err) {
-    uint64_t value;
-    if (!json_is_count(id, (uint64_t)config->vocab_size - 1, &value))
-        return fail_input(err, "%s: eos_token_id: expected ids below the vocabulary's %d", path, config->vocab_size);
-    return llama_config_is_end(config, (int)value) ? 0 : llama_config_add_end(config, (int)value, path, err);
-}
-
-// Takes "eos_token_id" of generation_config.json, an id or a list of them, as end tokens too.
-static int add_end_tokens(LlamaConfig *config, const char *path, Error *err) {
-    enum { MAX_BYTES = 1 << 20 };
-    cJSON *root = NULL;
-    int code = json_read_object(&root, path, MAX_BYTES, err);
-    if (code) return code;
-    const cJSON *item = json_get(root, "eos_token_id"), *id;
-    if (cJSON_IsArray(item)) {
-        cJSON_ArrayForEach(id, item) if (!code) code = add_end_token(config, id, path, err);
-    } else if (item && !cJSON_IsNull(item))
-        code = add_end_token(config, item, path, err);
-    cJSON_Delete(root);
-    return code;
-}
-
-static int read_config(LlamaConfig *config, const char *folder, Error *err) {
-    if (access(folder, F_OK) != 0) return fail_input(err, "%s: no such folder", folder);
-    char path[PATH_MAX];
-    int code = path_join(path, folder, "config.json", err);
-    if (!code) code = llama_config_read(config, path, err);
-    if (!code) code = llama_config_demand_language_model(config, path, err);
-    if (!code) code = path_join(path, folder, "generation_config.json", err);
-    return code || access(path, F_OK) != 0 ? code : add_end_tokens(config, path, err);
-}
-
 static int allocate(Generator *g, int rows, int context, Error *err) {
-    const RunShape shape = {.B = 1, .T = context, .micro_batches = 1};
-    int code = llama3_create(&g->model, &g->config, &shape, err);
-    if (!code) code = decoder_create(&g->decoder, g->model, rows, context, err);
+    int code = decoder_create(&g->decoder, g->model, rows, context, err);
     if (!code) code = sampler_create(&g->sampler, g->config.vocab_size, err);
     if (code) return code;
     g->texts = calloc((size_t)rows, sizeof *g->texts);
@@ -74,12 +36,9 @@ static int allocate(Generator *g, int rows, int context, Error *err) {
 }
 
 int generator_open(Generator **out, const char *folder, int rows, int context, int threads, Error *err) {
-    int code = threads_set(threads, 1, err);
-    if (code) return code;
     Generator *g = calloc(1, sizeof *g);
     if (!g) return fail_fault(err, "no memory for the generator");
-    code = read_config(&g->config, folder, err);
-    if (!code && context > g->config.max_position_embeddings) context = g->config.max_position_embeddings;
+    int code = open_model(&g->model, &g->config, folder, &context, threads, err);
     if (!code) code = allocate(g, rows, context, err);
     if (!code) code = checkpoint_read_weights(folder, g->model, err);
     if (code) {

@@ -245,7 +245,7 @@ def test_refused(lib):
         ("decoder_prefill", 0, bad, 2): "token 1 has the id 193, the model's vocabulary has 193 ids",
         ("decoder_prefill", 2, ids, 3): "row 2, expected 0 to 1",
         ("decoder_step", ids, ids, 1): "row 0: its context of 20 tokens is full",
-        ("decoder_step", ids[1:], ids, 1): "row 1: expected one of the 2 rows that holds a token",
+        ("decoder_step", ids[2:], ids, 1): "row 2: expected one of the 2 rows",
         ("decoder_step", ids, ids, 3): "a step of 3 rows, expected 1 to 2",
     }.items():
         code, found = decoder.call(*arguments)
