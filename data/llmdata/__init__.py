@@ -7,6 +7,7 @@ What all programs share
   errors              the two exceptions that do so; characters: text that is safe to print
   options             --version and checks of options
   progress            a bar or lines that say how far a pass is
+  page                parts of pages of HTML that need no other file
   pool                work on several processes, with results in order
 
 Reading

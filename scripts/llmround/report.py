@@ -1,14 +1,13 @@
 """Writes one page of HTML about a round. It needs no other file, and all text from models and data is escaped."""
 
-import base64
 import json
-import math
 import shlex
 from html import escape
 from pathlib import Path
 
 from llmdata import text_file
 from llmdata.messages import text_of
+from llmdata.page import figure, is_number, number, table, whole
 from llmdata.progress import duration
 from llmtext.prompts import read_prompts
 
@@ -17,32 +16,6 @@ from .runner import NOTE, write_text
 from .stages import ANSWER, BASE, HELD_OUT, Plan, Stage
 
 MOST_SAMPLES = 12  # so many held-out prompts are shown
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff; max-width: 68rem; margin: 2rem auto;
-padding: 0 1.2rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #e5e7eb; }
-.faint { color: #6b7280; font-size: .9rem; }
-table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; } th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0;
-border-bottom: 1px solid #f0f1f3; } th { font-weight: 600; white-space: nowrap; }
-td.number, th.number { text-align: right; white-space: nowrap;
-font-variant-numeric: tabular-nums; }
-.charts { display: flex; flex-wrap: wrap; gap: .8rem 1.6rem; } figure { margin: 0; flex: 1 1 24rem; max-width: 32rem; }
-figure img { width: 100%; } figcaption { font-size: .9rem; color: #374151; font-weight: 600; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; } .samples td { width: 33%; }
-pre { background: #f8f9fa; padding: .8rem; font-size: .8rem; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
-details > summary { cursor: pointer; }
-@media (max-width: 48rem) { table { display: block; overflow-x: auto; } }
-"""
-
-
-def number(value, digits: int = 4) -> str:
-    return f"{value:.{digits}g}" if is_number(value) else "–"
-
-
-def is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -67,19 +40,6 @@ def last(found: charts.Points) -> float | None:
     return found[-1][1] if found else None
 
 
-def figure(caption: str, svg: str) -> str:
-    data, text = base64.b64encode(svg.encode()).decode(), escape(caption)
-    return f'<figure><figcaption>{text}</figcaption><img alt="{text}" src="data:image/svg+xml;base64,{data}"></figure>'
-
-
-def table(head: list[str], rows: list[list[str]], kind: str = "", numbers: tuple[int, ...] = ()) -> str:
-    """A table whose cells are HTML already. Columns in `numbers` are aligned to the right."""
-    mark = [' class="number"' if index in numbers else "" for index in range(len(head))]
-    top = "".join(f"<th{mark[i]}>{cell}</th>" for i, cell in enumerate(head))
-    body = "".join("<tr>" + "".join(f"<td{mark[i]}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    return f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-
-
 class Report:
     def __init__(self, plan: Plan):
         self.plan, self.round = plan, plan.round
@@ -90,11 +50,10 @@ class Report:
         write_text(path, self.html())
 
     def html(self) -> str:
-        name = escape(str(self.round.output))
+        name, given = str(self.round.output), self.round
         parts = [self.stages(), self.held_out(), self.sampling(), self.training(), self.settings()]
-        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
-                f'<body><h1>One round of post-training: {name}</h1><p class="faint">from {escape(str(self.round.model))}, '
-                f'{escape(self.round.target)}, {escape(self.round.precision)}</p>{"".join(parts)}</body></html>\n')  # fmt: skip
+        below = f"from {escape(str(given.model))}, {escape(given.target)}, {escape(given.precision)}"
+        return whole(name, f"One round of post-training: {name}", below, "".join(parts))
 
     # ---- parts of the page
 

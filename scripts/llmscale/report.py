@@ -3,7 +3,7 @@
 from html import escape
 from pathlib import Path
 
-from llmround.report import STYLE, figure, number, table
+from llmdata.page import figure, number, table, whole
 from llmround.runner import write_text
 
 from . import charts
@@ -23,14 +23,12 @@ class Report:
         write_text(path, self.html())
 
     def html(self) -> str:
-        name, p = escape(self.name), self.fitted.points
+        p = self.fitted.points
         head = (f"{len(p)} runs, {len(p.budgets())} budgets of {p.budget.min():.3g} to {p.budget.max():.3g} FLOPs; N counts "
                 f"{escape(p.count or 'what the table says')}; intervals hold {LEVEL:.0%}")  # fmt: skip
         parts = [self.left_out(), self.parabolas(), self.parametric(), self.disagreement(), self.forecast(), self.tests(),
                  self.runs()]  # fmt: skip
-        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-                f'<meta name="viewport" content="width=device-width"><title>{name}</title><style>{STYLE}</style></head>'
-                f'<body><h1>Scaling laws: {name}</h1><p class="faint">{head}</p>{"".join(parts)}</body></html>\n')  # fmt: skip
+        return whole(self.name, f"Scaling laws: {self.name}", head, "".join(parts))
 
     def left_out(self) -> str:
         rows = [[escape(name), escape(status), escape(reason)] for name, status, reason in self.fitted.points.left_out]
