@@ -22,7 +22,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --paper: #111827; --faint: #9ca3af; --caption: #d1d5db; --line: #374151;
 --thin-line: #1f2937; --block: #1f2937; --bar: #60a5fa; --lost: #fb923c; } }
 .bar { height: .35rem; border-radius: .2rem; background: var(--bar); min-width: 1px; margin-left: auto; }
-.shares td { width: 22%; } .shares td:first-child { width: auto; overflow-wrap: anywhere; }
+.shares td { overflow-wrap: anywhere; } .shares td.number { width: 18%; overflow-wrap: normal; }
 .step { border-bottom: 1px solid var(--thin-line); padding: .5rem 0; } .step > summary { font-weight: 600; }
 .step summary .faint { font-weight: normal; }
 .sides { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.6rem; } .sides > div { min-width: 0; }

@@ -19,7 +19,7 @@ A page of truth.jsonl has url, date, domain, language, kind and text, and what i
 """
 
 import argparse
-import io
+import gzip
 import json
 import sys
 from collections import Counter
@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
+from uuid import NAMESPACE_URL, uuid5
 
 import planted_text as texts
 from planted_html import Site, block
@@ -224,15 +225,11 @@ class Web:
     # ---- files
 
     def write_warc(self, path: Path) -> None:
-        from warcio.statusandheaders import StatusAndHeaders
-        from warcio.warcwriter import WARCWriter
-
+        """Each record is a gzip member of its own, as in Common Crawl, if the name ends in .gz."""
         with open(path, "wb") as file:
-            writer = WARCWriter(file, gzip=path.suffix == ".gz")
             for page in self.pages:
-                http = StatusAndHeaders("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(page.html)))], protocol="HTTP/1.1")
-                writer.write_record(writer.create_warc_record(page.url, "response", payload=io.BytesIO(page.html), http_headers=http,
-                                                              warc_headers_dict={"WARC-Date": page.date}))  # fmt: skip
+                record = warc_record(page)
+                file.write(gzip.compress(record, mtime=0) if path.suffix == ".gz" else record)
 
     def write_html(self, folder: Path) -> None:
         """A file for each page; index.jsonl says which page a file is."""
@@ -251,6 +248,14 @@ class Web:
         write_rows(folder / "questions.jsonl", [{"question": text, "choices": ["1", "2", "3", "4"], "answer": 0} for text in self.questions])
         for name, lines in (("dirty_words", texts.DIRTY), ("adult_domains", ADULT), ("pii_domains", PII_DOMAINS)):
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def warc_record(page: Page) -> bytes:
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(page.html)}\r\n\r\n".encode() + page.html
+    head = (f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {page.url}\r\nWARC-Date: {page.date}\r\n"
+            f"WARC-Record-ID: <urn:uuid:{uuid5(NAMESPACE_URL, page.url + page.date)}>\r\n"
+            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n")  # fmt: skip
+    return head.encode() + http + b"\r\n\r\n"
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:

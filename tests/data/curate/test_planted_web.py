@@ -79,12 +79,12 @@ def test_pages_hold_content_and_boilerplate(web):
 
 
 def test_files(web, tmp_path):
-    from warcio.archiveiterator import ArchiveIterator
+    from fastwarc.warc import ArchiveIterator
 
     web.write_truth(tmp_path)
     web.write_warc(tmp_path / "web.warc.gz")
     with open(tmp_path / "web.warc.gz", "rb") as file:
-        read = [(r.rec_headers.get_header("WARC-Target-URI"), r.content_stream().read()) for r in ArchiveIterator(file)]
+        read = [(record.headers["WARC-Target-URI"], record.reader.read()) for record in ArchiveIterator(file)]
     assert read == [(page.url, page.html) for page in web.pages]
     web.write_html(tmp_path / "html")
     index = [json.loads(line) for line in (tmp_path / "html/index.jsonl").read_text().splitlines()]
