@@ -1,0 +1,122 @@
+"""The routes of the server."""
+
+import asyncio
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from .answering import Answering, EventStream, answer_whole
+from .errors import ApiError
+from .fields import Fields, parse_object
+from .openai_request import read_chat, read_completion
+from .openai_response import ChatAnswer, CompletionAnswer
+from .state import Service
+
+
+async def read_body(request: Request, service: Service) -> dict:
+    """The request's JSON object. Only application/json is read, which web pages of other hosts may not send unasked."""
+    limits = service.limits
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, f"found Content-Type: {kind[:100]}, expected application/json")
+    body = bytearray()
+    too_large = ApiError(413, f"the body is larger than {limits.body_bytes} bytes")
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length[:20]) > limits.body_bytes:
+        raise too_large
+    try:
+        async with asyncio.timeout(limits.read_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise ApiError(408, f"the body was not complete within {limits.read_seconds:g} s") from None
+    return parse_object(bytes(body))
+
+
+class Routes:
+    def __init__(self, service: Service):
+        self.service = service
+
+    async def _answer(self, request: Request, read, kind) -> Response:
+        wanted = read(await read_body(request, self.service))
+        model = self.service.model(wanted.model)
+        prompts = await model.in_encoder(model.encode, wanted)
+        answering = Answering(self.service, model, wanted, prompts)
+        answer = kind(model.name, model.texts, wanted.logprobs >= 0)
+        if wanted.stream:
+            return EventStream(answering, answer, request.state.note)
+        return await answer_whole(request, answering, answer)
+
+    async def completions(self, request: Request) -> Response:
+        return await self._answer(request, read_completion, CompletionAnswer)
+
+    async def chat(self, request: Request) -> Response:
+        return await self._answer(request, read_chat, ChatAnswer)
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [model.describe() for model in self.service.models.values()]})
+
+    async def one_model(self, request: Request) -> Response:
+        return JSONResponse(self.service.model(request.path_params["name"]).describe())
+
+    async def tokenize(self, request: Request) -> Response:
+        """As vLLM's, which lm-eval uses: {"prompt": text} to {"tokens": ids}."""
+        fields = Fields(await read_body(request, self.service))
+        model, text = self.service.model(fields.text("model")), fields.text("prompt")
+        special = fields.flag("add_special_tokens", True)
+        fields.finish(frozenset())
+        if text is None:
+            raise ApiError(400, '"prompt": expected a text', "prompt")
+        ids = await model.in_encoder(model.encode_text, text, special)
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.engine.context})
+
+    async def detokenize(self, request: Request) -> Response:
+        fields = Fields(await read_body(request, self.service))
+        model, ids = self.service.model(fields.text("model")), fields.take("tokens")
+        fields.finish(frozenset())
+        if not isinstance(ids, list) or not all(isinstance(n, int) and 0 <= n < model.engine.vocab_size for n in ids):
+            raise ApiError(400, f'"tokens": expected a list of ids from 0 to {model.engine.vocab_size - 1}', "tokens")
+        return JSONResponse({"prompt": model.tokenizer.decode(ids, skip_special_tokens=False)})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        return JSONResponse(self.service.model(request.query_params.get("model")).tokenizer_info())
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        counts = ((name, self.service.worker.counts[model.engine]) for name, model in self.service.models.items())
+        return PlainTextResponse("\n".join(self.service.metrics.lines(counts)) + "\n", media_type="text/plain; version=0.0.4")
+
+
+def make_app(service: Service, page: list) -> Starlette:
+    """page: the routes of what a browser loads."""
+    at = Routes(service)
+    routes = [
+        Route("/v1/models", at.models), Route("/v1/models/{name:path}", at.one_model),
+        Route("/v1/completions", at.completions, methods=["POST"]), Route("/v1/chat/completions", at.chat, methods=["POST"]),
+        Route("/tokenize", at.tokenize, methods=["POST"]), Route("/detokenize", at.detokenize, methods=["POST"]),
+        Route("/tokenizer_info", at.tokenizer_info), Route("/health", at.health), Route("/metrics", at.metrics), *page,
+    ]  # fmt: skip
+    return Starlette(routes=routes, exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _fault})
+
+
+async def _api_error(request: Request, error: ApiError) -> Response:
+    request.state.note["error"] = str(error)
+    return error.response()
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    said = {404: f"no such path: {request.url.path[:200]}", 405: f"{request.method} is not for {request.url.path[:200]}"}
+    response = await _api_error(request, ApiError(error.status_code, said.get(error.status_code, error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return await _api_error(request, ApiError(500, "the server met a fault; its log says more"))

@@ -1,0 +1,40 @@
+"""HTTP/1.1 as uvicorn speaks it, for clients that stop in the middle."""
+
+import asyncio
+import socket
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def protocol_class(head_seconds: float, idle_seconds: float) -> type[H11Protocol]:
+    """Connections are cut if a request's head is not complete after head_seconds, or if the client takes nothing of what is
+    sent to it for idle_seconds."""
+
+    class Protocol(H11Protocol):
+        deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport) -> None:
+            super().connection_made(transport)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(idle_seconds * 1000))
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._expect_head()
+
+        def connection_lost(self, exc) -> None:
+            self._end_wait()
+            super().connection_lost(exc)
+
+        def _expect_head(self) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._end_wait()
+            elif self.deadline is None:
+                self.deadline = self.loop.call_later(head_seconds, self.transport.abort)
+
+        def _end_wait(self) -> None:
+            if self.deadline is not None:
+                self.deadline.cancel()
+                self.deadline = None
+
+    return Protocol

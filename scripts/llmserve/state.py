@@ -1,0 +1,50 @@
+"""What all requests share: models, the worker, limits, metrics."""
+
+from dataclasses import dataclass, field
+
+from .errors import ApiError
+from .metrics import Metrics
+from .model import Model
+from .worker import Worker
+
+
+@dataclass
+class Limits:
+    rows: int  # sequences that an engine computes at once
+    queue: int  # sequences that may wait behind them
+    body_bytes: int
+    request_seconds: float
+
+    @property
+    def read_seconds(self) -> float:
+        """For a request's head, and for its body."""
+        return min(30.0, self.request_seconds)
+
+    def too_slow(self) -> ApiError:
+        return ApiError(504, f"the answer was not complete within {self.request_seconds:g} s", code="timeout")
+
+
+@dataclass
+class Service:
+    models: dict[str, Model]
+    limits: Limits
+    worker: Worker
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def model(self, name: str | None) -> Model:
+        """The model of that name; without a name the first one."""
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise ApiError(404, f"no model {name[:100]!r} here, expected one of: {', '.join(self.models)}", "model", "model_not_found")
+        return self.models[name]
+
+    def reserve(self, model: Model, count: int) -> None:
+        """Takes places in the model's queue, which the caller gives back."""
+        room = self.limits.rows + self.limits.queue
+        if count > room:
+            raise ApiError(400, f"found {count} answers in one request, expected {room} or fewer here", "n")
+        if model.busy + count > room:
+            raise ApiError(429, f"{model.busy} answers are under way or waiting, and {count} more are over the limit of {room}: "
+                           "try again later", code="queue_full", retry_after=1)  # fmt: skip
+        model.busy += count

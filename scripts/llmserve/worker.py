@@ -1,0 +1,115 @@
+"""The thread that computes: it alone calls the engines, which take turns, since each step uses all cores or the whole GPU.
+
+The event loop hands it commands; what its steps report goes back into the queues of the jobs.
+"""
+
+import asyncio
+import queue
+import threading
+from concurrent.futures import Future
+from functools import partial
+from typing import Callable
+
+from .engine import GOES_ON, Counts, Engine, Sequence, Token
+
+
+class Job:
+    """The sequences of one HTTP request. `events` gets (index of the sequence, token), or the exception that ended all work."""
+
+    def __init__(self, engine: Engine, sequences: list[Sequence]):
+        self.engine, self.sequences = engine, sequences
+        self.numbers: list[int] = []  # the engine's; of the worker's thread
+        self.events: asyncio.Queue[tuple[int, Token] | Exception] = asyncio.Queue()
+
+
+class Worker(threading.Thread):
+    def __init__(self, engines: list[Engine], loop: asyncio.AbstractEventLoop, failed: Callable[[Exception], None]):
+        """`failed` is called in the loop when an engine can do no more."""
+        super().__init__(name="engines", daemon=True)
+        self.loop, self.failed = loop, failed
+        self.commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.running: dict[Engine, dict[int, tuple[Job, int]]] = {engine: {} for engine in engines}
+        self.counts: dict[Engine, Counts] = {engine: engine.counts() for engine in engines}  # as they were after the last step
+        self.stopped = False
+
+    # ---- called in the event loop
+
+    async def begin(self, job: Job) -> None:
+        """Raises the InputError of an engine that refuses a sequence."""
+        done: Future[None] = Future()
+        self.commands.put(partial(self._begin, job, done))
+        await asyncio.wrap_future(done)
+
+    def cancel(self, job: Job, index: int | None = None) -> None:
+        """Ends one sequence of the job, or all. Those that have ended are left alone."""
+        self.commands.put(partial(self._cancel, job, index))
+
+    def stop(self) -> None:
+        self.commands.put(self._stop)
+        self.join()
+
+    # ---- this thread
+
+    def run(self) -> None:
+        while not self.stopped:
+            self._obey()
+            reports: list[tuple[Job, tuple[int, Token] | Exception]] = []
+            for engine, jobs in self.running.items():
+                if jobs:
+                    reports += self._step(engine, jobs)
+            if reports:
+                self.loop.call_soon_threadsafe(_deliver, reports)
+
+    def _obey(self) -> None:
+        """Carries out all commands; without work, waits for one."""
+        wait = not any(self.running.values())
+        while True:
+            try:
+                self.commands.get(wait)()
+                wait = False
+            except queue.Empty:
+                return
+
+    def _step(self, engine: Engine, jobs: dict[int, tuple[Job, int]]) -> list:
+        try:
+            tokens = engine.step()
+        except Exception as error:  # whatever it is, nobody may be left waiting
+            ended = [(job, error) for job, _ in jobs.values()]
+            jobs.clear()
+            self.loop.call_soon_threadsafe(self.failed, error)
+            return ended
+        self.counts[engine] = engine.counts()
+        reports = []
+        for number, token in tokens:
+            job, index = jobs[number]
+            reports.append((job, (index, token)))
+            if token.finish != GOES_ON:
+                del jobs[number]
+        return reports
+
+    def _begin(self, job: Job, done: Future) -> None:
+        try:
+            for index, sequence in enumerate(job.sequences):
+                job.numbers.append(number := job.engine.add(sequence))
+                self.running[job.engine][number] = job, index
+        except Exception as error:
+            self._cancel(job, None)
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    def _cancel(self, job: Job, index: int | None) -> None:
+        jobs = self.running[job.engine]
+        for number in job.numbers if index is None else [job.numbers[index]]:
+            if number in jobs:
+                del jobs[number]
+                job.engine.cancel(number)
+        self.counts[job.engine] = job.engine.counts()
+
+    def _stop(self) -> None:
+        self.stopped = True
+
+
+def _deliver(reports: list[tuple[Job, tuple[int, Token] | Exception]]) -> None:
+    for job, event in reports:
+        job.events.put_nowait(event)
