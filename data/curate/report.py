@@ -46,13 +46,18 @@ def html(title: str, settings: dict, steps: dict[str, Counts], seconds: float) -
     below = f"{len(steps)} steps, {duration(seconds)} by the clock, {duration(work)} of work in the steps"
     parts = [funnel(steps), groups(steps, "language"), groups(steps, "domain"), counters(steps), examples(steps), times(steps),
              f"<h2>Settings</h2><pre>{safe(json.dumps(settings, indent=1, ensure_ascii=False))}</pre>"]  # fmt: skip
+    title = plain(title)
     return whole(title, f"Curation: {title}", below, "".join(parts), STYLE)
+
+
+def plain(text: object) -> str:
+    return HALF_PAIR.sub("\ufffd", harmless(str(text)))
 
 
 def safe(text: object, most: int | None = None) -> str:
     """Foreign text as HTML."""
-    plain = HALF_PAIR.sub("\ufffd", harmless(str(text)))
-    return escape(plain if most is None or len(plain) <= most else plain[:most] + "…")
+    clean = plain(text)
+    return escape(clean if most is None or len(clean) <= most else clean[:most] + "…")
 
 
 def foreign(text: object, most: int = MOST_URL) -> str:
