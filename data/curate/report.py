@@ -36,16 +36,16 @@ table.shares { display: table; font-size: .85rem; } table.shares td.number, tabl
 """
 
 
-def write(path: Path, title: str, settings: dict, steps: dict[str, Counts], seconds: float) -> None:
-    """`steps` are in the order in which they ran; `seconds` is what the run took by the clock."""
-    path.write_text(html(title, settings, steps, seconds), encoding="utf-8")
+def write(path: Path, title: str, settings: dict, steps: dict[str, Counts], seconds: float, found: dict | None = None) -> None:
+    """`steps` are in the order in which they ran; `seconds` is what the run took by the clock; `found` is of `read_clusters`."""
+    path.write_text(html(title, settings, steps, seconds, found), encoding="utf-8")
 
 
-def html(title: str, settings: dict, steps: dict[str, Counts], seconds: float) -> str:
+def html(title: str, settings: dict, steps: dict[str, Counts], seconds: float, found: dict | None = None) -> str:
     work = sum(counts.seconds for counts in steps.values())
     below = f"{len(steps)} steps, {duration(seconds)} by the clock, {duration(work)} of work in the steps"
-    parts = [funnel(steps), groups(steps, "language"), groups(steps, "domain"), counters(steps), examples(steps), times(steps),
-             f"<h2>Settings</h2><pre>{safe(json.dumps(settings, indent=1, ensure_ascii=False))}</pre>"]  # fmt: skip
+    parts = [funnel(steps), groups(steps, "language"), groups(steps, "domain"), counters(steps), clusters(found), examples(steps),
+             times(steps), f"<h2>Settings</h2><pre>{safe(json.dumps(settings, indent=1, ensure_ascii=False))}</pre>"]  # fmt: skip
     title = plain(title)
     return whole(title, f"Curation: {title}", below, "".join(parts), STYLE)
 
@@ -125,7 +125,7 @@ def lost_most(known: list[tuple[str, dict[str, list[int]]]], group: str) -> str:
 
 
 def counters(steps: dict[str, Counts]) -> str:
-    """What steps count besides: topics, sizes of clusters of duplicates, ... A counter `table/row` is a row of a table."""
+    """What steps count besides: topics, kinds of personal data, ... A counter `table/row` is a row of a table."""
     parts = []
     for step, counts in steps.items():
         tables: dict[str, dict[str, float]] = {}
@@ -133,7 +133,7 @@ def counters(steps: dict[str, Counts]) -> str:
             name, slash, row = key.partition("/")
             tables.setdefault(name if slash else "", {})[row if slash else name] = value
         parts += [f"<h3>{safe(step)}{': ' if name else ''}{safe(name)}</h3>{shares(name, rows)}" for name, rows in tables.items()]
-    return "<h2>Topics, clusters and other counts</h2>" + "".join(parts) if parts else ""
+    return "<h2>Topics and other counts</h2>" + "".join(parts) if parts else ""
 
 
 def shares(name: str, rows: dict[str, float]) -> str:
@@ -145,6 +145,20 @@ def shares(name: str, rows: dict[str, float]) -> str:
              for row in order[:MOST_ROWS]]  # fmt: skip
     more = f"<p class=faint>and {count(len(order) - MOST_ROWS)} more</p>" if len(order) > MOST_ROWS else ""
     return table([safe(name), "count", *(["share"] if name else [])], shown, "shares", (1, 2)) + more
+
+
+def clusters(found: dict | None) -> str:
+    """Documents that stand for the same text: how many clusters of each size, and the largest ones."""
+    if not found or not found["sizes"]:
+        return ""
+    largest = [f'<details class="step"><summary>{count(cluster["size"])} documents <span class=faint>'
+               f'{foreign(cluster["members"][0]["url"] or cluster["members"][0]["id"])}</span></summary>'
+               f'{"".join(map(member, cluster["members"]))}</details>' for cluster in found["largest"] if cluster["members"]]  # fmt: skip
+    return f"<h2>Clusters of duplicates</h2>{shares('documents in a cluster', found['sizes'])}<h3>The largest</h3>{''.join(largest)}"
+
+
+def member(item: dict) -> str:
+    return example({"reason": "similarity", "value": item["jaccard"], "threshold": None, "language": None, **item})
 
 
 def examples(steps: dict[str, Counts]) -> str:

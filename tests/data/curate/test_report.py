@@ -63,7 +63,7 @@ def two_steps():
         page.metadata["language"] = "de" if n % 5 == 0 else "en"
     second = counted(left, [Verdict(n % 9 > 0, "de" if n % 9 == 0 else "en", None, "language") for n in range(45)])
     first.seconds, second.seconds = 30, 6
-    second.counters.update({"topic/sport": 30, "topic/music": 10, "cluster size/10": 1, "cluster size/9": 2, "lines": 7})
+    second.counters.update({"topic/sport": 30, "topic/music": 10, "items/10": 1, "items/9": 2, "lines": 7})
     return {"words": first, "language": second}
 
 
@@ -77,6 +77,15 @@ def test_numbers(two_steps):
     assert "sport 30 75 % music 10 25 %" in text and "9 2 66.7 % 10 1 33.3 %" in text and "lines 7" in text
     assert "words 30 s 2 language 6 s 8" in text.replace("By language", "")
     assert '"seed": 1' in text.replace("&quot;", '"')
+
+
+def test_clusters(two_steps):
+    members = [{"id": f"id{n}", "url": f"http://{n}.org", "jaccard": n / 8, "excerpt": HOSTILE} for n in range(8)]
+    found = {"sizes": {"2": 6, "8": 2}, "largest": [{"size": 8, "members": members}, {"size": 2, "members": []}]}
+    page = report.html("runs/web", {}, two_steps, 60, found)
+    text = text_of(page)
+    assert not Structure(page).wrong and "2 6 75 % 8 2 25 %" in text
+    assert "8 documents http://0.org" in text and "similarity, value 0.875 http://7.org" in text and "2 documents" not in text
 
 
 def test_examples(two_steps):

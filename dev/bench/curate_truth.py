@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Precision and recall of every step of curation on a web of pages with planted facts (planted_web.py).
+
+    dev/bench/curate_truth.py [--pages 2000] [--seed 1] [--json FILE]
+
+Each step is given the pages as the steps before it would leave them if these made no mistake, so that a figure is of one step.
+Precision is the share of what a step found that was planted, recall the share of what was planted that it found.
+"""
+
+import argparse
+import copy
+import json
+import pathlib
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from typing import Callable, Iterable
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "data"), str(ROOT / "scripts")]
+import planted_text as texts  # noqa: E402
+from curate.settings import check_settings  # noqa: E402
+from curate.step import Barrier, Context  # noqa: E402
+from curate.steps import STEPS  # noqa: E402
+from datatrove.data import Document  # noqa: E402
+from planted_web import Page, Web  # noqa: E402
+
+TASKS = 3
+SIMILAR, SIMILAR_ENOUGH = 0.8, 0.75  # pairs that must be found; pairs that may be
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    step: str
+    fact: str
+    planted: int
+    recalled: int  # of those planted
+    found: int
+    correct: int  # of those found
+
+    @property
+    def recall(self) -> float:
+        return self.recalled / self.planted if self.planted else 1.0
+
+    @property
+    def precision(self) -> float:
+        return self.correct / self.found if self.found else 1.0
+
+
+def of_sets(step: str, fact: str, planted: set, found: set) -> Row:
+    both = len(planted & found)
+    return Row(step, fact, len(planted), both, len(found), both)
+
+
+def document(number: int, page: Page, text: str | None = None) -> Document:
+    metadata = {"url": page.url, "date": page.date, "domain": page.site.domain, "language": page.site.language}
+    return Document(text=page.text if text is None else text, id=str(number), metadata=metadata)
+
+
+def run_step(name: str, settings: dict, documents: Iterable[Document], folder: pathlib.Path) -> dict[int, Document]:
+    """What the step lets through, by number: all its passes, in TASKS tasks, in this process."""
+    given = {"input": [{"paths": ["-"]}], "output": {"folder": "-"}, "steps": {name: settings}}
+    context = Context(folder / name, TASKS, document_seconds=60)
+    context.folder.mkdir(parents=True, exist_ok=True)
+    step = STEPS[name](check_settings(given, "truth")["steps"][name], context)
+    parts = [list(copy.deepcopy(documents))[rank::TASKS] for rank in range(TASKS)]
+    if isinstance(step, Barrier):
+        for rank, part in enumerate(parts):
+            step.collect().run(iter(copy.deepcopy(part)), rank, TASKS)
+        for each in step.between():
+            for rank in range(each.tasks):
+                for block in each.pipeline:
+                    block.run(None, rank, each.tasks)
+        step = step.decide()
+    return {int(found.id): found for rank, part in enumerate(parts) for found in step.run(iter(part), rank, TASKS)}
+
+
+class Truth:
+    """The web, and what a step should do with it."""
+
+    def __init__(self, web: Web, folder: pathlib.Path):
+        self.web, self.folder = web, folder
+        web.write_truth(folder)
+
+    def pages(self, *kinds: str) -> dict[int, Page]:
+        return {number: page for number, page in enumerate(self.web.pages) if not kinds or page.kind in kinds}
+
+    def dropped(self, name: str, settings: dict, pages: dict[int, Page]) -> set[int]:
+        return set(pages) - set(run_step(name, settings, [document(*page) for page in pages.items()], self.folder))
+
+    def lists(self, name: str) -> str:
+        return str(self.folder / f"{name}.txt")
+
+
+# ---- the steps
+
+
+def url_dedup(truth: Truth) -> list[Row]:
+    return [of_sets("url_dedup", "older versions", set(truth.pages("old")), truth.dropped("url_dedup", {}, truth.pages()))]
+
+
+def minhash(truth: Truth) -> list[Row]:
+    """A planted pair is found if one of the two was dropped; a drop is right if a page of the same origin is similar enough."""
+    pages = {number: page for number, page in truth.pages().items() if page.kind != "old"}
+    number_of = {page.url: number for number, page in pages.items()}
+    origin = {number: number_of[page.facts.get("near") or page.facts.get("same_as") or page.url] for number, page in pages.items()}
+    dropped = truth.dropped("minhash", {}, pages)
+    right = sum(any(m != n and origin[m] == origin[n] and texts.jaccard(pages[m].text, pages[n].text) >= SIMILAR_ENOUGH for m in pages)
+                for n in dropped)  # fmt: skip
+    rows = []
+    for fact, kind, least in (("exact copies", "exact", 1.0), (f"near copies, Jaccard {SIMILAR} or more", "near", SIMILAR)):
+        pairs = [{n, origin[n]} for n, page in pages.items() if page.kind == kind and page.facts.get("jaccard", 1.0) >= least]
+        rows.append(Row("minhash", fact, len(pairs), sum(bool(pair & dropped) for pair in pairs), len(dropped), right))
+    return rows
+
+
+def line_dedup(truth: Truth) -> list[Row]:
+    """The lines are counted here once more, by language."""
+    pages = truth.pages()
+    counts = Counter((page.site.language, line) for page in pages.values() for line in page.text.split("\n"))
+    left = run_step("line_dedup", {}, [document(*page) for page in pages.items()], truth.folder)
+    planted, found = set(), set()
+    for number, page in pages.items():
+        after = Counter(left[number].text.split("\n") if number in left else [])
+        for place, line in enumerate(page.text.split("\n")):
+            if counts[page.site.language, line] > 6 and any(letter.isalnum() for letter in line):
+                planted.add((number, place))
+            if not after[line]:
+                found.add((number, place))
+    return [of_sets("line_dedup", "lines seen more than 6 times", planted, found)]
+
+
+def pii(truth: Truth) -> list[Row]:
+    """By kind; what only looks like personal data counts against the precision of all kinds together."""
+    pages = {number: page for number, page in truth.pages("article").items() if "pii" in page.facts}
+    left = run_step("pii", {}, [document(*page) for page in pages.items()], truth.folder)
+    planted = [(number, fact["kind"], fact["text"]) for number, page in pages.items() for fact in page.facts["pii"]]
+    gone = Counter(kind for number, kind, text in planted if text not in left[number].text)
+    wrong = sum(text not in left[number].text for number, page in pages.items() for text in page.facts["decoys"])
+    total = Counter(kind for _, kind, _ in planted)
+    rows = [Row("pii", kind, total[kind], gone[kind], 0, 0) for kind in sorted(total)]
+    return [Row("pii", "all", len(planted), sum(gone.values()), sum(gone.values()) + wrong, sum(gone.values())), *rows]
+
+
+CHECKS: list[Callable[[Truth], list[Row]]] = [url_dedup, minhash, line_dedup, pii]
+
+
+def measure(web: Web, checks: Iterable[Callable[[Truth], list[Row]]] = CHECKS) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        truth = Truth(web, pathlib.Path(folder))
+        return [row for check in checks for row in check(truth)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=2000, metavar="N", help="pages of the web (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="what they are drawn from (default: %(default)s)")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the table there, too")
+    options = parser.parse_args()
+    rows = measure(Web(options.seed, options.pages))
+    print("| step | planted | number | recall | found | precision |\n| --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        found = f"{row.found} | {row.precision:.4f}" if row.found else " | "
+        print(f"| {row.step} | {row.fact} | {row.planted} | {row.recall:.4f} | {found} |")
+    if options.json:
+        shown = [vars(row) | {"recall": row.recall, "precision": row.precision} for row in rows]
+        options.json.write_text(json.dumps({"pages": options.pages, "seed": options.seed, "rows": shown}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Floors of precision and recall for every step, on a web of pages with planted facts (dev/bench/curate_truth.py)."""
+
+import curate_truth
+import pytest
+from planted_web import Web
+from seeds import seed_of
+
+# (step, fact): (recall, precision)
+FLOORS = {
+    ("url_dedup", "older versions"): (1.0, 1.0),
+    ("minhash", "exact copies"): (1.0, 0.99),
+    ("minhash", "near copies, Jaccard 0.8 or more"): (0.95, 0.99),
+    ("line_dedup", "lines seen more than 6 times"): (1.0, 1.0),
+    ("pii", "all"): (0.95, 0.95),
+}
+
+
+@pytest.fixture(scope="module")
+def web():
+    return Web(seed_of("truth"), 400)
+
+
+@pytest.mark.parametrize("check", curate_truth.CHECKS, ids=lambda check: check.__name__)
+def test_floors(check, web):
+    rows = curate_truth.measure(web, [check])
+    held = [(row, *FLOORS[row.step, row.fact]) for row in rows if (row.step, row.fact) in FLOORS]
+    assert held and all(row.planted for row in rows)
+    assert [row for row, recall, precision in held if row.recall < recall or row.precision < precision] == []
