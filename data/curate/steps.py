@@ -1,16 +1,20 @@
 """The table of all steps, in the order in which they run: the paper's (arXiv 2407.21783, section 3.1.1)."""
 
+from .language import Language
 from .line_dedup import LineDedup
 from .minhash import MinHash
 from .pii import PersonalData
 from .sample import Sample
 from .step import Barrier, Filter
 from .url_dedup import UrlDedup
+from .url_filter import UrlFilter
 
 STEPS: dict[str, type[Filter] | type[Barrier]] = {
     step.name: step
     for step in (
         Sample,
+        UrlFilter,
+        Language,
         UrlDedup,
         MinHash,
         LineDedup,
