@@ -16,6 +16,7 @@ Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything el
 import argparse
 import asyncio
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -34,7 +35,7 @@ from llmdata.model_folder import find_whole_model
 from llmdata.options import add_version, check_bounds, check_texts
 from llmserve.app import make_app
 from llmserve.engine import Engine
-from llmserve.gate import Gate
+from llmserve.gate import Gate, say
 from llmserve.model import Model
 from llmserve.protocol import protocol_class
 from llmserve.state import Limits, Service
@@ -121,7 +122,7 @@ def open_models(options: argparse.Namespace, folders: dict[str, Path]) -> dict[s
     library = library_path(options.target, options.precision)
     models = {}
     for name, folder in folders.items():
-        print(f"serve: loading {harmless(name)} from {harmless(str(folder))}", file=sys.stderr, flush=True)
+        say(f"loading {name} from {folder}")
         engine = Engine(library, folder, options.rows, options.context, options.pages, options.threads)
         models[name] = Model(name, folder, engine)
     return models
@@ -132,6 +133,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, gate: Gate, limits: Limits):
         protocol = protocol_class(limits.read_seconds, limits.request_seconds)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the gate and the protocol tell what happens
         super().__init__(uvicorn.Config(
             gate, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
             timeout_keep_alive=30, timeout_graceful_shutdown=DRAINED_SECONDS,
@@ -143,10 +145,10 @@ class Server(uvicorn.Server):
         self.fault, self.should_exit = error, True
 
     def handle_exit(self, sig: int, frame) -> None:
-        if self.gate.draining:
+        if self.gate.service.draining:
             os._exit(128 + sig)
-        self.gate.draining = True
-        print(f"serve: {signal.Signals(sig).name}: completing {self.gate.busy} requests; again to end at once", file=sys.stderr, flush=True)
+        self.gate.service.draining = True
+        say(f"{signal.Signals(sig).name}: completing {self.gate.busy} requests; again to end at once")
         asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
@@ -166,13 +168,15 @@ async def serve(options: argparse.Namespace, models: dict[str, Model], listener:
     worker = Worker([model.engine for model in models.values()], asyncio.get_running_loop(), lambda error: servers[0].fail(error))
     service = Service(models, limits, worker)
     host, port = listener.getsockname()[:2]
-    gate = Gate(make_app(service, []), service.metrics, key, is_local(host))
+    gate = Gate(make_app(service, []), service, key, is_local(host))
     servers.append(Server(gate, limits))
     worker.start()
     shown = f"[{host}]" if ":" in host else host
     print(f"serve: http://{shown}:{port}/ serves {', '.join(map(harmless, models))}", flush=True)
-    await servers[0].run_on(listener)
-    worker.stop()
+    try:
+        await servers[0].run_on(listener)
+    finally:
+        worker.stop()
     if servers[0].fault is not None:
         raise Fault(f"the engine failed: {servers[0].fault}")
 

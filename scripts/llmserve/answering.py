@@ -1,6 +1,7 @@
 """Answers one request: prompts to tokens, tokens to parts of answers, parts to JSON or to server-sent events."""
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import AsyncIterator, Awaitable, Callable
@@ -19,6 +20,9 @@ from .openai_request import Wanted
 from .openai_response import Answer, joined, usage
 from .state import Service
 from .worker import Job
+
+
+LAST_WORD_SECONDS = 1.0  # for telling a client why a stream ends early
 
 
 class Answering:
@@ -140,24 +144,30 @@ class EventStream(Response):
     """Chunks as server-sent events. An error after the first of them is an event too; then the connection ends."""
 
     def __init__(self, answering: Answering, answer: Answer, note: dict):
-        self.answering, self.answer, self.note, self.background = answering, answer, note, None
+        self.answering, self.answer, self.note, self.started = answering, answer, note, False
 
     async def __call__(self, scope, receive, send) -> None:
         limits = self.answering.service.limits
         try:
             await until_gone(receive, self._send_all(send), limits.request_seconds)
-        except TimeoutError:
-            self.note["error"] = str(limits.too_slow())
+        except (ApiError, TimeoutError) as error:
+            said = error if isinstance(error, ApiError) else limits.too_slow()
+            if not self.started:
+                raise said from None
+            self.note["error"] = str(said)
+            with contextlib.suppress(TimeoutError):  # of a client that does not read
+                await asyncio.wait_for(_send_event(send, _json(said.body()), False), LAST_WORD_SECONDS)
         finally:
             self.note |= self.answering.log()
 
     async def _send_all(self, send) -> None:
         async with self.answering as answering:
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+            self.started = True
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for event in self._events(answering):
-                await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+                await _send_event(send, event)
+        await _send_event(send, b"[DONE]", False)
 
     async def _events(self, answering: Answering) -> AsyncIterator[bytes]:
         for n in range(len(answering.choices)):
@@ -167,6 +177,10 @@ class EventStream(Response):
             yield _json(self.answer.chunk([part]))
         if answering.wanted.include_usage:
             yield _json(self.answer.chunk([], answering.usage()))
+
+
+async def _send_event(send, data: bytes, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": more})
 
 
 def _json(value: dict) -> bytes:

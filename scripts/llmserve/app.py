@@ -87,7 +87,8 @@ class Routes:
         return JSONResponse(self.service.model(request.query_params.get("model")).tokenizer_info())
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        """503 when no work is taken any more, so that a load balancer turns to others."""
+        return JSONResponse({"status": "draining"}, 503) if self.service.draining else JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         counts = ((name, self.service.worker.counts[model.engine]) for name, model in self.service.models.items())

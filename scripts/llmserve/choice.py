@@ -50,6 +50,7 @@ class Choice:
 
     def take(self, token: Token) -> Part:
         if token.token < 0:  # none was wanted
+            self.row.finish = "length"
             return Part(self.index, "", [], "length")
         place = self.bytes
         if self.scored:

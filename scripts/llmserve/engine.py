@@ -1,6 +1,7 @@
 """ctypes binding of llmc/generate/engine.h."""
 
 import ctypes
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Sequence:
 
 
 class Engine(Handle):
-    """Continues many prompts at once. All calls come from one thread, but for those to `context`, `vocab_size` and is_end."""
+    """Continues many prompts at once. All calls come from one thread, but for is_end()."""
 
     def __init__(self, library: Path, folder: Path, rows: int, context: int, pages: int, threads: int):
         super().__init__(library)
@@ -75,6 +76,7 @@ class Engine(Handle):
         self._call("engine_open", ctypes.byref(self.handle), os.fsencode(folder), ctypes.byref(sizes))
         self.context = self.library.engine_context(self.handle)
         self.vocab_size = self.library.engine_vocab_size(self.handle)
+        self.ends = frozenset(filter(functools.partial(self.library.engine_is_end, self.handle), range(self.vocab_size)))
         self.tokens = (_Token * self.library.engine_room(self.handle))()
 
     def close(self) -> None:
@@ -82,7 +84,7 @@ class Engine(Handle):
         self.handle = ctypes.c_void_p()
 
     def is_end(self, token: int) -> bool:
-        return self.library.engine_is_end(self.handle, token)
+        return token in self.ends
 
     def add(self, sequence: Sequence) -> int:
         """The number under which step() reports the sequence, which joins the batch when there is room."""

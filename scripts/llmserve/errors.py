@@ -21,8 +21,6 @@ class ApiError(Exception):
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        if self.status in (408, 413, 503):  # what the client still sends is not read
-            headers["Connection"] = "close"
         return JSONResponse(self.body(), self.status, headers)
 
 

@@ -1,10 +1,14 @@
 """What stands around every request: who may ask, whether the server still takes work, one line in the log."""
 
 import asyncio
+import contextlib
 import hmac
 import json
+import os
+import re
 import sys
 import time
+import traceback
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -12,22 +16,22 @@ from starlette.requests import ClientDisconnect
 from llmdata.characters import on_one_line
 
 from .errors import ApiError
-from .metrics import Metrics
+from .state import Service
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.I)
 GONE = 499  # the status in the log where the client went away before there was one
 # What needs no key. The page holds none and asks for it.
-OPEN = ("/", "/health", "/favicon.ico")
+OPEN = ("/", "/health")
 
 
 class Gate:
     """An ASGI application around another one."""
 
-    def __init__(self, app, metrics: Metrics, api_key: str | None, local: bool):
+    def __init__(self, app, service: Service, api_key: str | None, local: bool):
         """local: the server can be reached from this machine alone, so that other names for it are a web page's trick."""
-        self.app, self.metrics, self.local = app, metrics, local
+        self.app, self.service = app, service
         self.key = None if api_key is None else api_key.encode()
-        self.draining = False
+        self.local = local and self.key is None
         self.busy = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -53,6 +57,8 @@ class Gate:
             await error.response()(scope, receive, watched)
         except ClientDisconnect:
             note["error"] = "the client went away"
+        except Exception:  # the application has answered with 500, if it still could
+            traceback.print_exc()
         finally:
             self.busy -= 1
             if not self.busy:
@@ -61,9 +67,9 @@ class Gate:
 
     def _admit(self, scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        if self.local and headers.get("host", "").rsplit(":", 1)[0].lower() not in LOCAL_NAMES:
-            raise ApiError(403, f"found Host: {headers.get('host', '')[:100]}, expected one of {', '.join(LOCAL_NAMES)}")
-        if self.draining and scope["method"] == "POST":
+        if self.local and not LOCAL_HOST.fullmatch(host := headers.get("host", "")):
+            raise ApiError(403, f"found Host: {host[:100]}, expected localhost or 127.0.0.1; other names need --api-key")
+        if self.service.draining and scope["method"] == "POST":
             raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
         if self.key is None or path in OPEN or path.startswith("/static/"):
             return
@@ -73,8 +79,14 @@ class Gate:
 
     def _log(self, scope, status: int, seconds: float, note: dict) -> None:
         route = scope.get("route")
-        self.metrics.answers[getattr(route, "path", "other"), status] += 1
+        self.service.metrics.answers[getattr(route, "path", "other"), status] += 1
         client = scope.get("client") or ("-", 0)
-        words = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), client[0], scope["method"], scope["path"][:200], str(status),
+        words = [client[0], scope["method"], scope["path"][:200], str(status),
                  f"{seconds:.3f}s", *(f"{name}={json.dumps(value) if ' ' in str(value) else value}" for name, value in note.items())]  # fmt: skip
-        print(on_one_line(" ".join(words)), file=sys.stderr, flush=True)
+        say(" ".join(words))
+
+
+def say(line: str) -> None:
+    """A line in the log. Where that cannot be written any more, the server goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), on_one_line(line), file=sys.stderr or open(os.devnull, "w"), flush=True)

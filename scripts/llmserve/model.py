@@ -21,14 +21,14 @@ from .tokens import TokenTexts
 class Model:
     def __init__(self, name: str, folder: Path, engine: Engine):
         self.name, self.folder, self.engine, self.created = name, folder, engine, int(time.time())
-        self.tokenizer = open_tokenizer(folder)
+        # Two, for two threads: that which encodes changes a setting of its tokenizer, which must not be in use then.
+        self.tokenizer, self.encoding_tokenizer = open_tokenizer(folder), open_tokenizer(folder)
         self.texts = TokenTexts(self.tokenizer)
         try:
-            self.template: Template | None = Template(folder, self.tokenizer)
+            self.template: Template | None = Template(folder, self.encoding_tokenizer)
         except InputError as error:
-            self.template, self.no_template = None, str(error)
+            self.template, self.no_template = None, self._without_folder(error)
         self.busy = 0  # sequences that have not ended
-        # one thread, since the template switches the tokenizer's handling of special tokens
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     def describe(self) -> dict:
@@ -46,7 +46,7 @@ class Model:
         return await asyncio.get_running_loop().run_in_executor(self.encoder, work, *arguments)
 
     def encode_text(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return self.encoding_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode(self, wanted: Wanted) -> list[list[int]]:
         """The prompts as token ids. Runs in the encoder's thread."""
@@ -71,7 +71,11 @@ class Model:
             pieces = [*self.template.pieces(before, True, wanted.template_fields), Piece(last["content"], len(before), "content")]
             return np.concatenate(self.template.encode(pieces, [])).tolist()
         except InputError as error:
-            raise ApiError(400, str(error).removeprefix(f"{self.folder}: "), "messages") from None
+            raise ApiError(400, self._without_folder(error), "messages") from None
+
+    def _without_folder(self, error: InputError) -> str:
+        """The message for a client, who need not know where the model lies."""
+        return str(error).replace(f"{self.folder}: ", "").replace(str(self.folder), self.name)
 
     def _check(self, ids: list[int], wanted: Wanted) -> None:
         name = "messages" if wanted.messages else "prompt"

@@ -1,9 +1,16 @@
-"""HTTP/1.1 as uvicorn speaks it, for clients that stop in the middle."""
+"""HTTP/1.1 as uvicorn speaks it, for clients that stop in the middle or speak something else."""
 
 import asyncio
+import json
 import socket
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .errors import ApiError
+from .gate import say
+
+NOT_HTTP = ApiError(400, "this is not a request of HTTP/1.1, or its head is too long")
 
 
 def protocol_class(head_seconds: float, idle_seconds: float) -> type[H11Protocol]:
@@ -36,5 +43,14 @@ def protocol_class(head_seconds: float, idle_seconds: float) -> type[H11Protocol
             if self.deadline is not None:
                 self.deadline.cancel()
                 self.deadline = None
+
+        def send_400_response(self, msg: str) -> None:
+            say(f"{self.client[0] if self.client else '-'} 400 error=\"{NOT_HTTP}\"")
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = json.dumps(NOT_HTTP.body()).encode()
+                head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+                for event in (h11.Response(status_code=400, headers=head), h11.Data(body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event))
+            self.transport.close()
 
     return Protocol

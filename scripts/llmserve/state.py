@@ -30,6 +30,7 @@ class Service:
     limits: Limits
     worker: Worker
     metrics: Metrics = field(default_factory=Metrics)
+    draining: bool = False  # no new work is taken
 
     def model(self, name: str | None) -> Model:
         """The model of that name; without a name the first one."""
