@@ -9,6 +9,8 @@ Steps
   url_dedup, minhash, line_dedup   duplicates; tables: what they keep on disk; words: words and n-grams as hashes;
                                    clusters: how many documents stand for the same text
   pii                              personal data; personal: finds them
+  quality                          classifiers: quality, code and reasoning, topic; classifier: the model's files
+  decontaminate                    overlap with evaluation items
 
 A document's metadata, as readers leave it: type ("html" or "text"), url, domain, source, date (ISO 8601), language and
 language_score where the input knows them, token_count. Steps add their own.

@@ -24,7 +24,7 @@ from xxhash import xxh3_64_intdigest
 from llmdata.errors import Fault
 
 from . import tables
-from .clusters import FindClusters, Members
+from .clusters import FindClusters, Members, read_clusters
 from .step import Barrier, Pass, Verdict
 from .words import hash_words, ngrams
 
@@ -187,6 +187,9 @@ class _First(tables.Decision):
         rows = tables.rows_of(self.context.folder / "duplicates", rank)
         self.similar = dict(zip(rows["document"].tolist(), rows["jaccard"].tolist()))
         self.members = Members(self.context.folder, rank)
+        if rank == 0:
+            sizes = read_clusters(self.context.folder)["sizes"]
+            self.counts.counters.update({f"cluster size/{size}": count for size, count in sizes.items()})
 
     def judge(self, document: Document) -> Verdict:
         value, threshold = self.similar.get(self.place, 0.0), self.settings["jaccard"]

@@ -21,7 +21,7 @@ class PersonalData(Filter):
         finds = personal.find(document.text, self.settings["kinds"], document.metadata.get("language"), regions)
         self.found = len(finds)
         for found in finds:
-            self.counts.counters[found.kind] += 1
+            self.counts.counters[f"kind/{found.kind}"] += 1
         if finds:
             document.text = personal.replace(document.text, finds)
         return self.found

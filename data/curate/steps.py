@@ -1,9 +1,11 @@
 """The table of all steps, in the order in which they run: the paper's (arXiv 2407.21783, section 3.1.1)."""
 
+from .decontaminate import Decontaminate
 from .language import Language
 from .line_dedup import LineDedup
 from .minhash import MinHash
 from .pii import PersonalData
+from .quality import Quality, Reasoning, Topic
 from .sample import Sample
 from .step import Barrier, Filter
 from .url_dedup import UrlDedup
@@ -19,5 +21,9 @@ STEPS: dict[str, type[Filter] | type[Barrier]] = {
         MinHash,
         LineDedup,
         PersonalData,
+        Quality,
+        Reasoning,
+        Topic,
+        Decontaminate,
     )
 }  # fmt: skip

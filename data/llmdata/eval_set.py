@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import InputError
 from .output import sync
 
 MAGIC = b"L3EVALS\0"
@@ -60,3 +61,32 @@ def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: byt
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[list[Item], bytes]:
+    """The items, and the SHA-256 of the tokenizer.json that their tokens belong to."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if len(data) < HEADER_BYTES or not data.startswith(MAGIC):
+        raise InputError(f"{path}: no evaluation items, expected a file that prepare_eval.py wrote")
+    _, version, order, _, _, items, endings, tokens, sha256 = _HEADER.unpack_from(data)
+    size = HEADER_BYTES + 16 * (items + endings) + 4 * tokens
+    if (version, order, size) != (VERSION, BYTE_ORDER, len(data)):
+        raise InputError(f"{path}: version {version} of {len(data)} bytes, expected version {VERSION} of {size} bytes: prepare it anew")
+    entries = np.frombuffer(data, "<u4", 4 * (items + endings), HEADER_BYTES).reshape(-1, 4).tolist()
+    rest, left = iter(entries[items:]), np.frombuffer(data, "<u4", tokens, size - 4 * tokens)
+    found = []
+    try:
+        for context, count, label, depth in entries[:items]:
+            taken, left = left[:context], left[context:]
+            item = Item(taken, [], label, depth)
+            for length, characters, bytes_, _ in (next(rest) for _ in range(count)):
+                item.endings.append(Ending(left[:length].tolist(), characters, bytes_))
+                left = left[length:]
+            item.endings[label]
+            found.append(item)
+    except (RuntimeError, IndexError):
+        raise InputError(f"{path}: item {len(found)} has more endings than the file, or no right one: prepare it anew") from None
+    return found, sha256
