@@ -37,6 +37,7 @@ from llmdata.errors import Fault, InputError
 from llmdata.options import add_version, check_bounds
 from llmdata.text_file import read_lines, read_object
 from llmplot import heat_map
+from llmplot.run_log import log_of, run_of
 from llmplot.style import COLOURS, INK, begin, style
 from llmplot.timeline import draw_timeline
 
@@ -58,8 +59,8 @@ class Run:
 
 def read_run(name: str, axis: str) -> Run:
     """Reads DIR/log.jsonl or a log file. Lines that are not JSON are counted (a run that was killed leaves half a line)."""
-    path = heat_map.log_of(name)
-    run = Run(path.resolve().parent.name if path.name == "log.jsonl" else path.stem, path)
+    path = log_of(name)
+    run = Run(run_of(path), path)
     tokens_at_step: dict[int, float] = {}
     for _, line, _ in read_lines(path):
         read_line(run, line, axis, tokens_at_step)
@@ -258,7 +259,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def draw_needles(options: argparse.Namespace) -> None:
-    options.output = options.output or heat_map.log_of(options.runs[0]).parent / "needles.png"
+    options.output = options.output or log_of(options.runs[0]).parent / "needles.png"
     draw = lambda: heat_map.draw(options.runs, options.measure, options.step, options.output, options.title, options.dpi)  # noqa: E731
     write(draw, options.output)
 

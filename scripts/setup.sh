@@ -75,7 +75,7 @@ stamp() {
         python3 --version
         cat requirements.txt
         [ "$GROUP" = run ] || cat requirements-curate.txt
-        [ "$GROUP" != test ] || cat requirements-test.txt
+        [ "$GROUP" != test ] || cat requirements-test.txt requirements-export.txt
         echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_TEST[@]}"
     } | sha256sum
 }

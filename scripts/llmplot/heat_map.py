@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from llmdata.errors import InputError
 from llmdata.text_file import read_lines
 
+from .run_log import log_of, run_of
 from .style import begin
 
 MEASURES = {"exact_match": "exact match", "acc": "right among distractors"}
@@ -25,17 +26,9 @@ class Scores:
     steps: dict[int, int] = field(default_factory=dict)
 
 
-def log_of(name: str) -> Path:
-    path = Path(name)
-    path = path / "log.jsonl" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a run's log.jsonl")
-    return path
-
-
 def read_scores(name: str, measure: str, step: int | None) -> Scores:
     path = log_of(name)
-    scores = Scores(path.resolve().parent.name if path.name == "log.jsonl" else path.stem)
+    scores = Scores(run_of(path))
     for _, line, _ in read_lines(path):
         try:
             entry = json.loads(line.decode("utf-8", errors="replace"))

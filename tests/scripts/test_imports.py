@@ -5,7 +5,7 @@ import ast
 import pytest
 from checkout import ROOT
 
-OTHERS = ("llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve")
+OTHERS = ("llmexport", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve")
 
 
 def modules_in(*folders):
