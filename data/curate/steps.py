@@ -1,6 +1,7 @@
 """The table of all steps, in the order in which they run: the paper's (arXiv 2407.21783, section 3.1.1)."""
 
 from .decontaminate import Decontaminate
+from .extract import Extract
 from .language import Language
 from .line_dedup import LineDedup
 from .minhash import MinHash
@@ -16,6 +17,7 @@ STEPS: dict[str, type[Filter] | type[Barrier]] = {
     for step in (
         Sample,
         UrlFilter,
+        Extract,
         Language,
         UrlDedup,
         MinHash,
