@@ -13,10 +13,10 @@ from urllib.parse import quote
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
-from xxhash import xxh3_64_intdigest
 
 from . import tables
 from .step import Barrier, Pass, Verdict
+from .words import hash_text
 
 _COUNTED = [("hash", "<u8"), ("count", "<u4")]
 _MEANT = re.compile(r"[^\W_]")
@@ -24,7 +24,7 @@ _MEANT = re.compile(r"[^\W_]")
 
 def hash_lines(text: str) -> np.ndarray:
     """uint64, one for each line; 0 for those that are left alone."""
-    return np.array([xxh3_64_intdigest(" ".join(line.lower().split())) if _MEANT.search(line) else 0 for line in text.split("\n")],
+    return np.array([hash_text(" ".join(line.lower().split())) if _MEANT.search(line) else 0 for line in text.split("\n")],
                     np.uint64)  # fmt: skip
 
 

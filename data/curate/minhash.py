@@ -26,13 +26,12 @@ from llmdata.errors import Fault
 from . import tables
 from .clusters import FindClusters, Members, read_clusters
 from .step import Barrier, Pass, Verdict
-from .words import hash_words, ngrams
+from .words import hash_text, hash_words, ngrams
 
 WORDS, BANDS, ROWS = 5, 16, 6
 _BAND = [("hash", "<u8"), *tables.PLACE]
-_PAIR = [*_BAND, ("other_file", "<u4"), ("other_document", "<u4")]  # the other is the earlier one; the hash is the later one's place
+_PAIR = [*_BAND, ("other_file", "<u4"), ("other_document", "<u4")]  # the earlier one
 _CHUNK = 1024  # runs of words whose hashes are in memory at once
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 _RANDOM = np.random.Generator(np.random.PCG64(2407_21783)).integers(0, 2**64, (2, BANDS * ROWS), np.uint64)
 _FACTORS, _SUMMANDS = _RANDOM[0] | np.uint64(1), _RANDOM[1]
 
@@ -40,7 +39,7 @@ _FACTORS, _SUMMANDS = _RANDOM[0] | np.uint64(1), _RANDOM[1]
 def shingles(text: str, language: str | None = None) -> np.ndarray:
     """Hashes of the runs of words; of all words where they are too few. Texts of different languages have none in common."""
     words = hash_words(text)
-    return ngrams(words, min(WORDS, max(1, len(words))), xxh3_64_intdigest(language or ""))
+    return ngrams(words, min(WORDS, max(1, len(words))), hash_text(str(language or "")))
 
 
 def bands(runs: np.ndarray) -> np.ndarray:
@@ -119,15 +118,18 @@ class _FindPairs(_Step):
             first = np.repeat(firsts, np.diff(np.r_[firsts, len(seen)]))
             later = np.setdiff1d(np.arange(len(seen)), firsts, assume_unique=True)
             for earlier in (first[later], later - 1):
-                pairs.add(_pairs(seen[earlier], seen[later]))
+                pairs.add(_pairs(seen[earlier], seen[later], world_size))
         pairs.flush()
 
 
-def _pairs(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Runs are merged in the order of tasks and documents, so the earlier one really is."""
+def _pairs(earlier: np.ndarray, later: np.ndarray, tasks: int) -> np.ndarray:
+    """Runs are merged in the order of tasks and documents, so the earlier one really is.
+
+    The hash is the later one's place, such that each task's documents are a range of the hashes.
+    """
     records = np.zeros(len(later), _PAIR)
-    place = later["file"].astype(np.uint64) << np.uint64(32) | later["document"]
-    records["hash"] = place * _MIX  # a bijection
+    begins = np.array([2**64 * task // tasks for task in range(tasks)], np.uint64)
+    records["hash"] = begins[later["file"]] + later["document"]
     records["file"], records["document"] = later["file"], later["document"]
     records["other_file"], records["other_document"] = earlier["file"], earlier["document"]
     return records
@@ -167,7 +169,7 @@ def _path(folder: Path, rank: int) -> Path:
 
 @lru_cache(256)
 def _sets(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    ends, size = np.array(tables.read(path.with_suffix(".npy"))), path.stat().st_size
+    ends, size = tables.read(path.with_suffix(".npy")), path.stat().st_size
     if size != 4 * ends[-1]:
         raise Fault(f"{path}: has {size} bytes, expected {4 * ends[-1]}; remove the folder of the step, and run again")
     return ends, np.memmap(path, "<u4", "r") if size else np.zeros(0, "<u4")

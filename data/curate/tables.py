@@ -19,7 +19,7 @@ from llmdata.errors import Fault
 
 from .step import Filter
 
-MOST = 1 << 21  # records that are in memory at once
+MOST = 1 << 19  # records that are in memory at once
 PLACE = [("file", "<u4"), ("document", "<u4")]
 SIMILAR = [*PLACE, ("other_file", "<u4"), ("other_document", "<u4"), ("jaccard", "<f4")]
 
@@ -82,17 +82,19 @@ def merged(paths: list[Path], part: int, parts: int) -> Iterator[np.ndarray]:
 
     Records of the same hash are in the same array, in the order of the runs.
     """
-    runs = [read(path) for path in paths]
     low, high = (2**64 * edge // parts for edge in (part, part + 1))
-    slices = max(1, -(-sum(map(len, runs)) // (parts * MOST)))
-    edges = [low + (high - low) * slice // slices for slice in range(slices + 1)]
-    cuts = [[bisect.bisect_left(run["hash"], edge) if edge < 2**64 else len(run) for edge in edges] for run in runs]
+    slices = max(1, -(-sum(len(read(path)) for path in paths) // (parts * MOST)))
+    edges = [low + (high - low) * number // slices for number in range(slices + 1)]
+    cuts = [_cuts(read(path), edges) for path in paths]
     for index in range(slices):
-        chosen = [run[cut[index] : cut[index + 1]] for run, cut in zip(runs, cuts)]
-        if records := sum(map(len, chosen)):
-            together = np.concatenate(chosen)
-            assert len(together) == records
-            yield together[np.argsort(together["hash"], kind="stable")]
+        chosen = [(path, slice(*cut[index : index + 2])) for path, cut in zip(paths, cuts) if cut[index] < cut[index + 1]]
+        if chosen:  # tables are opened anew: there may be more of them than files can be open
+            records = np.concatenate([np.array(read(path)[place]) for path, place in chosen])
+            yield records[np.argsort(records["hash"], kind="stable")]
+
+
+def _cuts(records: np.ndarray, edges: list[int]) -> list[int]:
+    return [bisect.bisect_left(records["hash"], edge) if edge < 2**64 else len(records) for edge in edges]
 
 
 def groups(records: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
-from xxhash import xxh3_64_intdigest
 
 from . import tables
 from .step import KEEP, Barrier, Pass, Verdict
+from .words import hash_text
 
 _SEEN = [("hash", "<u8"), ("date", "<i8"), *tables.PLACE]
 _OLDER = [*tables.PLACE, ("newest", "<i8")]
@@ -67,7 +67,7 @@ class _Collect(PipelineStep):
         runs = tables.Runs(self.folder / "urls", rank, _SEEN)
         for place, document in enumerate(data):
             if url := document.metadata.get("url"):
-                runs.add([(xxh3_64_intdigest(normal_url(url)), microseconds(document.metadata.get("date")), rank, place)])
+                runs.add([(hash_text(normal_url(str(url))), microseconds(document.metadata.get("date")), rank, place)])
         runs.flush()
 
 

@@ -13,6 +13,11 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
+def hash_text(text: str) -> int:
+    """64 bits."""
+    return xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+
+
 def words(text: str) -> list[str]:
     """In lower case, without punctuation."""
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
