@@ -1,7 +1,9 @@
 """The table of all steps, in the order in which they run: the paper's (arXiv 2407.21783, section 3.1.1)."""
 
 from .decontaminate import Decontaminate
+from .divergence import Divergence
 from .extract import Extract
+from .heuristics import C4, DirtyWords, FineWeb, GopherQuality, GopherRepetition, Repetition
 from .language import Language
 from .line_dedup import LineDedup
 from .minhash import MinHash
@@ -22,6 +24,13 @@ STEPS: dict[str, type[Filter] | type[Barrier]] = {
         UrlDedup,
         MinHash,
         LineDedup,
+        Repetition,
+        DirtyWords,
+        Divergence,
+        GopherRepetition,
+        GopherQuality,
+        C4,
+        FineWeb,
         PersonalData,
         Quality,
         Reasoning,
