@@ -136,7 +136,7 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the gate and the protocol tell what happens
         super().__init__(uvicorn.Config(
             gate, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-            timeout_keep_alive=30, timeout_graceful_shutdown=DRAINED_SECONDS,
+            timeout_keep_alive=limits.read_seconds, timeout_graceful_shutdown=DRAINED_SECONDS,
         ))  # fmt: skip
         self.gate, self.fault = gate, None
 

@@ -15,6 +15,8 @@ from .openai_request import read_chat, read_completion
 from .openai_response import ChatAnswer, CompletionAnswer
 from .state import Service
 
+MOST_DISCARDED = 64 << 20  # bytes of a body too large that are read, since a client in the midst of sending hears no answer
+
 
 async def read_body(request: Request, service: Service) -> dict:
     """The request's JSON object. Only application/json is read, which web pages of other hosts may not send unasked."""
@@ -22,19 +24,19 @@ async def read_body(request: Request, service: Service) -> dict:
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, f"found Content-Type: {kind[:100]}, expected application/json")
-    body = bytearray()
-    too_large = ApiError(413, f"the body is larger than {limits.body_bytes} bytes")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length[:20]) > limits.body_bytes:
-        raise too_large
+    body, length = bytearray(), 0
     try:
         async with asyncio.timeout(limits.read_seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limits.body_bytes:
-                    raise too_large
+                length += len(chunk)
+                if length <= limits.body_bytes:
+                    body += chunk
+                elif length > MOST_DISCARDED:
+                    break
     except TimeoutError:
         raise ApiError(408, f"the body was not complete within {limits.read_seconds:g} s") from None
+    if length > limits.body_bytes:
+        raise ApiError(413, f"the body is larger than {limits.body_bytes} bytes")
     return parse_object(bytes(body))
 
 

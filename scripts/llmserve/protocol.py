@@ -22,7 +22,10 @@ def protocol_class(head_seconds: float, idle_seconds: float) -> type[H11Protocol
 
         def connection_made(self, transport) -> None:
             super().connection_made(transport)
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(idle_seconds * 1000))
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(idle_seconds * 1000), 2**31 - 1))
+            # asyncio sets it only where the listening socket names its protocol; without it a token may wait 40 ms
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:

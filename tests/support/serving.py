@@ -33,13 +33,13 @@ def random_model(folder, **fields):
     return reference
 
 
-def parrot_model(folder, text=KEPT, ends=True):
+def parrot_model(folder, text=KEPT, ends=True, **fields):
     """A model that answers every chat with this text, and then ends or says it again: it knows of each byte which one follows."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(folder)
     ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(f"\n{text}", add_special_tokens=False).ids
     assert len(set(ids)) == len(ids), "a byte twice"
-    reference = transformers_model(FIELDS, torch.float32)
+    reference = transformers_model(FIELDS | fields, torch.float32)
     with torch.no_grad():
         for name, weight in reference.named_parameters():
             if "norm" in name:
@@ -99,9 +99,9 @@ class Served:
     def log(self) -> list[str]:
         return self.log_path.read_text().splitlines()
 
-    def logged(self, *words):
-        """The first line of the log that has these words, as soon as it is there."""
-        return wait_until(lambda: next((line for line in self.log() if all(str(w) in line for w in words)), None), words)
+    def logged(self, *words, after=0):
+        """The first line of the log, behind so many others, that has these words, as soon as it is there."""
+        return wait_until(lambda: next((line for line in self.log()[after:] if all(str(w) in line for w in words)), None), words)
 
     def ask(self, path, body=None, headers=None, method=None):
         """(status, headers, body as JSON or text). body: an object, or bytes as they are."""

@@ -1,0 +1,223 @@
+"""scripts/serve.py and its clients: many at once, slow ones, some that go away or stop half-way, keys, full queues, the end."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import random
+import signal
+import socket
+import subprocess
+import time
+
+import openai
+import pytest
+from checkout import load_script
+from serving import KEPT, PRECISION, Served, parrot_model, random_model
+from waiting import wait_until
+
+TEXT = "v1/completions"
+USER = [{"role": "user", "content": "Hi"}]
+ENDLESS = {"model": "endless", "prompt": "\n", "max_tokens": 10**6, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    random_model(folder / "random")
+    parrot_model(folder / "parrot")
+    parrot_model(folder / "endless", ends=False, max_position_embeddings=200_000)
+    return {name: folder / name for name in ("random", "parrot", "endless")}
+
+
+@pytest.fixture(scope="module")
+def place(models, tmp_path_factory):
+    """Few rows, so that clients wait; a short time for answers, so that those who take longer are ended."""
+    options = ("--rows", 4, "--queue", 60, "--context", 100_000, "--pages", 2000, "--request-seconds", 3)
+    with Served(tmp_path_factory.mktemp("serve"), models, *options) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def sent(place, body, path=TEXT, length=None):
+    """A connection over which a request was sent, or the first part of one."""
+    data = json.dumps(body).encode()
+    head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length or len(data)}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what is not read soon waits at the server
+        connection.settimeout(600)
+        connection.connect(("127.0.0.1", place.port))
+        connection.sendall(head.encode() + data)
+        yield connection
+
+
+def running(place, model="endless"):
+    return place.counters()[f'llmc_requests_running{{model="{model}"}}']
+
+
+def test_fifty_clients_at_once(place):
+    """Whole and streamed, short and long, with and without the same beginning: each answer is the one it gets alone."""
+    rng = random.Random(random.getrandbits(32))
+    asked = [dict(model="random", prompt="Once upon a time" * rng.randrange(4) + str(number % 7), max_tokens=rng.randrange(1, 30),
+                  temperature=rng.choice([0, 1.1]), seed=number, logprobs=rng.choice([None, 2])) for number in range(50)]  # fmt: skip
+
+    def told(choice):
+        return choice.text, choice.finish_reason, choice.logprobs and choice.logprobs.token_logprobs
+
+    alone = [told(place.client().completions.create(**body).choices[0]) for body in asked]
+
+    async def all_at_once():
+        client = openai.AsyncOpenAI(base_url=f"{place.url}v1", api_key="none", max_retries=0)
+
+        async def one(number, body):
+            if number % 2:
+                return told((await client.completions.create(**body)).choices[0])
+            choices = [chunk.choices[0] async for chunk in await client.completions.create(stream=True, **body)]
+            scores = [score for choice in choices if choice.logprobs for score in choice.logprobs.token_logprobs]
+            return "".join(choice.text for choice in choices), choices[-1].finish_reason, scores if body["logprobs"] else None
+
+        return await asyncio.gather(*(one(*item) for item in enumerate(asked)))
+
+    assert asyncio.run(all_at_once()) == alone
+    wait_until(lambda: place.quiet("random"), "all pages are free")
+
+
+def test_clients_that_go_away(place):
+    """Their pages are free as soon as that is noticed, whether they wait for a whole answer or read a stream."""
+    for body in (ENDLESS, ENDLESS | {"stream": True}, ENDLESS | {"stream": True, "n": 9}):
+        before = len(place.log())
+        with sent(place, body) as connection:
+            wait_until(lambda: running(place) > 0, "the request runs")
+            if "stream" in body:
+                assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        place.logged(f"POST /{TEXT} ", 'error="the client went away"', after=before)
+        wait_until(lambda: place.quiet("endless"), "all pages are free")
+
+
+def test_slow_reader(place):
+    """One who takes nothing of a stream delays nobody, and is cut when its time is over."""
+    before = len(place.log())
+    with sent(place, ENDLESS | {"stream": True, "logprobs": 20}) as connection:
+        wait_until(lambda: running(place) > 0, "the stream runs")
+        assert place.ask(TEXT, {"model": "parrot", "prompt": "\n", "temperature": 0, "max_tokens": 40})[2]["choices"][0]["text"] == KEPT
+        place.logged(f"POST /{TEXT} 200", "the answer was not complete within 3 s", after=before)
+        wait_until(lambda: place.quiet("endless"), "all pages are free")
+        with pytest.raises(OSError):  # no connection is left open
+            wait_until(lambda: connection.send(b"x") and False, "the connection is cut", pause=0.1)
+
+
+def test_answers_that_take_too_long(place):
+    status, _, body = place.ask(TEXT, ENDLESS)
+    assert status == 504 and body["error"]["code"] == "timeout" and "not complete within 3 s" in body["error"]["message"]
+    events = place.ask(TEXT, ENDLESS | {"stream": True})[2].split("\n\n")
+    assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "timeout" and "[DONE]" not in events
+    wait_until(lambda: place.quiet("endless"), "all pages are free")
+
+
+def until_closed(connection):
+    with contextlib.suppress(ConnectionResetError):
+        return b"".join(iter(lambda: connection.recv(2**16), b""))
+    return b""
+
+
+def test_half_sent_requests(place):
+    """A body that stops coming is answered, a head is not; neither is waited for."""
+    with sent(place, {"prompt": "a"}, length=1000) as connection:
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+    place.logged("408", "the body was not complete within 3 s")
+    for data in (b"", b"POST /v1/comp", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea"):
+        with socket.create_connection(("127.0.0.1", place.port), 600) as connection:
+            connection.sendall(data)
+            assert until_closed(connection).count(b"HTTP/1.1 200") == data.count(b"\r\n\r\n")
+
+
+def test_full_queue(place):
+    """429 with Retry-After; the openai client tries again by itself."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(sent(place, ENDLESS | {"n": 16, "stream": True}))
+        wait_until(lambda: running(place) == 4, "all rows run")
+        status, headers, body = place.ask(TEXT, ENDLESS)
+        assert status == 429 and int(headers["Retry-After"]) >= 1 and body["error"]["code"] == "queue_full"
+        assert place.ask(TEXT, {"model": "parrot", "prompt": "a", "max_tokens": 1})[0] == 200  # another model's queue
+        with pytest.raises(openai.RateLimitError):
+            place.client().completions.create(**ENDLESS)
+    answer = place.client(max_retries=20).completions.create(**ENDLESS | {"max_tokens": 2})
+    assert answer.choices[0].text == KEPT[:2]
+
+
+def test_curl(place):
+    """Over a kept connection, and one for each request; curl asks before it sends a large body."""
+    body = json.dumps({"model": "parrot", "messages": USER, "temperature": 0, "user": "x" * 1_100_000})
+    command = ["curl", "-sS", "--fail-with-body", "-H", "Content-Type: application/json", "--data-binary", "@-"]
+    urls = [f"{place.url}v1/chat/completions"] * 2
+    done = subprocess.run([*command, *urls], input=body, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(json.dumps(KEPT, ensure_ascii=False)) == 2, done
+    done = subprocess.run([*command, f"{place.url}{TEXT}"], input='{"prompt": 7}', capture_output=True, text=True)
+    assert done.returncode == 22 and set(json.loads(done.stdout)) == {"error"}
+
+
+# ---- servers of their own
+
+
+def test_api_key(models, tmp_path):
+    (tmp_path / "key").write_text("s3cret\n")
+    with Served(tmp_path, {"parrot": models["parrot"]}, "--api-key", f"@{tmp_path / 'key'}") as server:
+        for headers in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "s3cret"}, {"Authorization": "Bearer s3cret\u00e9"}):
+            for path, body in (("v1/models", None), (TEXT, {"prompt": "a"}), ("metrics", None), ("tokenize", {"prompt": "a"}), ("nothing", None)):
+                status, told, answer = server.ask(path, body, headers)
+                assert status == 401 and told["WWW-Authenticate"] == "Bearer" and answer["error"]["code"] == "invalid_api_key"
+        assert server.ask("health")[0] == 200
+        assert server.client(api_key="s3cret").chat.completions.create(model="parrot", messages=USER, temperature=0).choices
+        with pytest.raises(openai.AuthenticationError):
+            server.client(api_key="other").models.list()
+        assert server.ask("v1/models", headers={"Authorization": "Bearer s3cret", "Host": "proxy.example"})[0] == 200
+        assert "s3cret" not in server.log_path.read_text()
+        assert server.stop() == 0
+
+
+def test_sigterm_completes_what_runs(models, tmp_path):
+    with Served(tmp_path, models, "--rows", 2, "--context", 3000) as server:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(server.ask, TEXT, ENDLESS | {"max_tokens": 2500, "stream": n % 2 == 0}) for n in range(4)]
+            wait_until(lambda: running(server) == 2, "two run, two wait")
+            server.process.send_signal(signal.SIGTERM)
+            server.logged("SIGTERM: completing 4 requests")
+            status, headers, body = server.ask(TEXT, ENDLESS)
+            assert status == 503 and headers["Retry-After"] and body["error"]["code"] == "shutting_down"
+            assert server.ask("health")[0] == 503
+            answers = [future.result() for future in asked]
+        assert [status for status, _, _ in answers] == [200] * 4 and "[DONE]" in answers[0][2]
+        assert len(answers[1][2]["choices"][0]["text"].encode()) >= 2500
+        assert server.process.wait(600) == 0
+
+
+def test_second_signal_ends_at_once(models, tmp_path):
+    with Served(tmp_path, models, "--context", 100_000, "--pages", 2000) as server, sent(server, ENDLESS | {"stream": True}) as connection:
+        assert connection.recv(100)
+        server.process.send_signal(signal.SIGINT)
+        server.logged("SIGINT: completing 1 requests")
+        assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+
+
+def test_taken_port(models, place, tmp_path):
+    with pytest.raises(AssertionError, match=f"serve: --host 127.0.0.1 --port {place.port}: cannot listen there: Address already in use"):
+        Served(tmp_path, {"parrot": models["parrot"]}, "--port", place.port)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--model", "=x"], "expected DIR or NAME=DIR"), (["--model", "a=x", "--model", "a=y"], "the name a is taken"),
+        (["--model", "a=/nowhere"], "/nowhere: no such folder"), (["--rows", "0"], "--rows 0: expected 1 to 4096"),
+        (["--request-seconds", "nan"], "--request-seconds nan: expected"), (["--api-key", "a b"], "--api-key: expected ASCII letters"),
+        (["--api-key", "@/nowhere"], "--api-key @/nowhere"), (["--host", "no.such.host.invalid"], "cannot listen there"),
+    ],
+)  # fmt: skip
+def test_bad_usage(monkeypatch, capsys, options, words):
+    arguments = options if "--model" in options else ["--model", "a=/nowhere", *options]
+    monkeypatch.setattr("sys.argv", ["serve.py", "--precision", PRECISION, "--port", "0", *arguments])
+    assert load_script("serve").main() == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("serve: ") and words in line
