@@ -4,6 +4,14 @@
   counts       what a step did, in numbers and examples
   steps        the table of all steps, in order
   settings     the file of settings, checked
+  run          settings to passes, and on from where an earlier run ended
+  executors    this machine's cores, or Slurm; supervise: tasks whose processes die or hang
+  statistics   what all tasks counted; report: as a page
+
+Reading and writing
+  inputs       the files of a run, dealt to tasks
+  readers      files as documents; warc, rows, pages: by format
+  documents    documents in files between passes, and at the end; files: whole or absent
 
 Steps
   url_dedup, minhash, line_dedup   duplicates; tables: what they keep on disk; words: words and n-grams as hashes;

@@ -42,7 +42,7 @@ class Context:
     folder: Path
     tasks: int  # so many tasks has each pass over documents; a task reads in every pass the documents it wrote in the one before
     seed: int = 1
-    document_seconds: float = 10  # of processor or waiting time that a step may spend on a document
+    document_seconds: float = 10  # of the processor, that a step may spend on a document
 
 
 @dataclass
@@ -60,12 +60,13 @@ class TimeLimit(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeLimit in this block after so many seconds. Code in C is interrupted when it returns; see `supervise`."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    """Raises TimeLimit in this block after so many seconds of the processor. Code in C is interrupted when it returns; where it
+    does not, `supervise` ends the process."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _raise_time_limit(*_) -> None:
@@ -101,7 +102,7 @@ class Filter(PipelineStep, ABC):
         """After a task's last document."""
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        signal.signal(signal.SIGALRM, _raise_time_limit)
+        signal.signal(signal.SIGPROF, _raise_time_limit)
         self.counts = Counts()
         self.start(rank)
         for document in data:

@@ -21,7 +21,7 @@ def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) ->
     with meta.json last.
     """
     partial, new = output / ".partial", not output.exists()
-    with _locked(output):
+    with locked(output):
         present = [path.name for pattern in own_files for path in output.glob(pattern)]
         if present and not overwrite:
             raise InputError(f"{output}: already holds {present[0]}; give another folder, or --overwrite")
@@ -40,7 +40,8 @@ def partial_folder(output: Path, own_files: tuple[str, ...], overwrite: bool) ->
 
 
 @contextlib.contextmanager
-def _locked(output: Path) -> Iterator[None]:
+def locked(output: Path) -> Iterator[None]:
+    """Makes the folder if there is none, and keeps other runs out of it."""
     lock = _open_lock(output)
     try:
         yield

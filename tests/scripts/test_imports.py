@@ -9,14 +9,16 @@ OTHERS = ("llmexport", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", 
 
 
 def modules_in(*folders):
-    """{dotted name: source} of the programs and of the packages in these folders; links are other names of the same files."""
+    """{dotted name: source} of the programs and of the packages in these folders; links are other names of the same files. A program
+    beside a package of its name keeps the ending .py: what imports that name gets the package."""
     found = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.py")):
             inside = path.relative_to(folder)
             if not any((folder / part).is_symlink() for part in [inside, *inside.parents][:-1]):
                 parts = [part for part in inside.with_suffix("").parts if part != "__init__"]
-                found[".".join(parts)] = path.read_text()
+                name = ".".join(parts)
+                found[f"{name}.py" if path.with_suffix("").is_dir() else name] = path.read_text()
     return found
 
 
@@ -62,6 +64,7 @@ def faults_in(modules):
 def test_modules_import_in_one_direction():
     modules = modules_in(ROOT / "data", ROOT / "scripts")
     assert {"llmdata.rows", "llmtext.prompts", "llmround.stages", "llmplan.choices", "prepare_chat", "generate"} <= set(modules)
+    assert {"curate", "curate.py", "curate.run"} <= set(modules)
     assert "moved" in modules and not any(name.startswith("scripts") for name in modules)
     assert faults_in(modules) == []
 

@@ -1,0 +1,83 @@
+"""Reads documents from JSONL and Parquet: a row has "text" or "html", and may have "id", "url", "date", "language" and "metadata"."""
+
+from pathlib import Path
+from typing import Callable, Iterator
+
+from llmdata.characters import HALF_PAIR
+from llmdata.errors import InputError
+from llmdata.records import objects_of, open_table, parse, read_batches
+from llmdata.text_file import READ_BYTES, TextFile
+
+from .pages import BadPage, check_size
+
+Fault = Callable[[str, str], None]
+_OWN = ("id", "url", "date", "language", "language_score")
+_LONGEST = 1 << 30  # bytes of a line after which the rest of the file is given up: it unpacks without end
+
+
+def read_rows(path: Path, most_bytes: int, fault: Fault) -> Iterator[tuple[dict, int]]:
+    """Yields (fields of a document, bytes of the file read so far). What cannot be read is told to `fault`."""
+    read = _read_table if path.suffix.lower() == ".parquet" else _read_lines
+    if not path.exists():
+        return fault("file vanished", str(path))
+    try:
+        for where, row, done in read(path, most_bytes, fault):
+            try:
+                yield _fields(parse(row), most_bytes), done
+            except BadPage as error:
+                fault(str(error), where)
+            except InputError as error:
+                fault("not a row", f"{where}: {error}")
+    except (InputError, OSError) as error:
+        fault("damaged file", str(error))
+
+
+def _fields(row, most_bytes: int) -> dict:
+    if not isinstance(row, dict):
+        raise InputError("expected an object")
+    kind = "text" if isinstance(row.get("text"), str) else "html"
+    text = row.get(kind)
+    if not isinstance(text, str):
+        raise InputError('expected a string under the key "text" or "html"')
+    check_size(len(text.encode("utf-8", "surrogatepass")), most_bytes)
+    more = row.get("metadata") if isinstance(row.get("metadata"), dict) else {}
+    own = {name: value for name in _OWN if (value := row.get(name, more.get(name))) is not None}
+    text = HALF_PAIR.sub("\ufffd", text).replace("\0", "")
+    return {**more, **own, "text": text, "type": kind}
+
+
+def _read_lines(path: Path, most_bytes: int, fault: Fault) -> Iterator[tuple[str, bytes, int]]:
+    """Lines that are not blank, of which no more than `most_bytes` are in memory."""
+    longest = 6 * most_bytes  # JSON may need so many bytes for one
+    with TextFile(path) as file:
+        number = 0
+        while line := file.readline(longest + 1):
+            number += 1
+            where = f"{path}: line {number}"
+            if len(line) > longest:
+                fault("too long", where)
+                if not _skip_line(file, line):
+                    return fault("line without end", f"{where}: the rest of the file is not read")
+            elif line.strip():
+                yield where, line, file.position
+
+
+def _skip_line(file: TextFile, line: bytes) -> bool:
+    """Reads on to the line's end; False: there is none within reach."""
+    skipped = len(line)
+    while line and not line.endswith(b"\n"):
+        line = file.readline(READ_BYTES)
+        skipped += len(line)
+        if skipped > _LONGEST:
+            return False
+    return True
+
+
+def _read_table(path: Path, most_bytes: int, fault: Fault) -> Iterator[tuple[str, dict, int]]:
+    table = open_table(path)
+    if table is None:
+        return
+    size, rows = path.stat().st_size, max(1, table.metadata.num_rows)
+    for first, batch in read_batches(path, table):
+        for number, row in enumerate(objects_of(batch), first):
+            yield f"{path}: row {number}", row, size * number // rows
