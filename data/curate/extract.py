@@ -4,7 +4,6 @@ import re
 
 from datatrove.data import Document
 from lxml import etree
-from lxml.html import HTMLParser, HtmlElement, document_fromstring
 from resiliparse.extract.html2text import extract_plain_text
 
 from .main_content import main_content
@@ -47,11 +46,12 @@ def page_text(html: str, only_main: bool = True) -> str:
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 
-def _parse(html: str) -> HtmlElement | None:
+def _parse(html: str) -> etree._Element | None:
     """The page's body. None: it has none, or nests deeper than libxml2 follows, which would lose the rest of the page."""
-    parser = HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
+    parser = etree.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
     try:
-        body = document_fromstring(html.encode("utf-8", "replace"), parser=parser, ensure_head_body=True).find("body")
-    except etree.ParserError:  # an empty document
+        root = etree.fromstring(html.encode("utf-8", "replace"), parser)
+    except etree.LxmlError:  # an empty document
         return None
-    return None if any("depth" in entry.message for entry in parser.error_log) else body
+    too_deep = any("depth" in entry.message for entry in parser.error_log)
+    return None if root is None or too_deep else root.find("body")

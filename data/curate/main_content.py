@@ -10,8 +10,9 @@ Prose is what a paragraph, cell, list item or block of code has outside links; p
 """
 
 import re
+from functools import lru_cache
 
-from lxml.html import HtmlElement
+from lxml.etree import _Element, strip_elements
 
 HOLDS_MUCH = 0.4  # of the prose: not removed for its name
 HOLDS_NEARLY_ALL = 0.8  # of the parent's prose: the content is in it
@@ -38,68 +39,88 @@ _NAMES = re.compile(
     r"|navbox|toc|editsection|mw-jump|linenos?|lineno)(?:$|[\s_-])", re.I)  # fmt: skip
 
 
-def remove(element: HtmlElement) -> None:
-    """Takes it out of the tree; the text after it stays."""
-    if element.getparent() is not None:
-        if element.tail:
-            element.tail = f" {element.tail}"
-        element.drop_tree()
+def remove(element: _Element) -> None:
+    """Takes it out of the tree; the text after it stays, as a word of its own."""
+    parent, before = element.getparent(), element.getprevious()
+    if parent is None:
+        return
+    if element.tail and before is not None:
+        before.tail = f"{before.tail or ''} {element.tail}"
+    elif element.tail:
+        parent.text = f"{parent.text or ''} {element.tail}"
+    parent.remove(element)
 
 
 class Prose:
-    """Characters, characters in links, and prose of every element below `top`, each with all that is below it."""
+    """Characters, characters in links, and prose of every element from `top` down, each with all that is below it."""
 
-    def __init__(self, top: HtmlElement):
-        self.characters: dict[HtmlElement, int] = {}
-        self.linked: dict[HtmlElement, int] = {}
-        self.amount: dict[HtmlElement, float] = {}
-        for element in reversed(list(top.iter())):  # children first
-            own = len((element.text or "").strip()) + sum(len((child.tail or "").strip()) for child in element)
-            characters = own + sum(self.characters[child] for child in element)
-            linked = characters if element.tag == "a" else sum(self.linked[child] for child in element)
-            below = sum(self.amount[child] for child in element)
-            is_paragraph = element.tag in _PARAGRAPHS and not any(child.tag in _BLOCKS for child in element)
-            if (is_paragraph or (element.tag in _CONTAINERS and own > 40)) and characters >= SHORTEST and linked <= characters / 2:
-                below = max(below, (characters - linked) ** 2 / characters)
-            self.characters[element], self.linked[element], self.amount[element] = characters, linked, below
+    def __init__(self, top: _Element):
+        elements = list(top.iter())
+        index = {element: number for number, element in enumerate(elements)}
+        own, below, linked, amount = ([0] * len(elements) for _ in range(4))
+        has_blocks = [False] * len(elements)
+        for number in range(len(elements) - 1, -1, -1):  # children first
+            element = elements[number]
+            tag, text, tail = element.tag, element.text, element.tail
+            if text:
+                own[number] += len(text.strip())
+            characters = below[number] = below[number] + own[number]
+            if tag == "a":
+                linked[number] = characters
+            is_paragraph = tag in _CONTAINERS and own[number] > 40 or tag in _PARAGRAPHS and not has_blocks[number]
+            if is_paragraph and characters >= SHORTEST and 2 * linked[number] <= characters:
+                amount[number] = max(amount[number], (characters - linked[number]) ** 2 / characters)
+            if number:
+                parent = index[element.getparent()]
+                below[parent] += characters
+                linked[parent] += linked[number]
+                amount[parent] += amount[number]
+                has_blocks[parent] |= tag in _BLOCKS
+                if tail:
+                    own[parent] += len(tail.strip())
+        self.characters, self.linked, self.amount = (dict(zip(elements, values)) for values in (below, linked, amount))
 
-    def mostly_links(self, element: HtmlElement) -> bool:
+    def remove(self, element: _Element) -> None:
+        """Takes it out of the tree, and out of the counts of what it is in."""
+        for parent in element.iterancestors():
+            if parent in self.amount:
+                self.characters[parent] -= self.characters[element]
+                self.linked[parent] -= self.linked[element]
+                self.amount[parent] = max(0, self.amount[parent] - self.amount[element])
+        remove(element)
+
+    def mostly_links(self, element: _Element) -> bool:
         return self.linked[element] > MOSTLY_LINKS * self.characters[element]
 
 
-def main_content(body: HtmlElement) -> HtmlElement:
+def main_content(body: _Element) -> _Element:
     """The element of the content, a part of `body`, which is changed."""
-    for element in list(body.iter()):
-        if _is_no_content(element):
+    strip_elements(body, *_TAGS, with_tail=False)
+    for element in body.xpath(".//*[@hidden or @aria-hidden or @style or @role]"):
+        if _is_hidden(element) or element.get("role") in _ROLES:
             remove(element)
     prose = Prose(body)
     much = HOLDS_MUCH * prose.amount[body]
-    for element in list(body.iter()):
-        if _is_named_so(element) and prose.amount[element] <= much:
-            remove(element)
-    prose = Prose(body)
+    for element in list(body.iter(*_NAMED, *_FORMS)):
+        if prose.amount[element] <= much and (element.tag in _FORMS or _is_unwanted(element.get("class", ""), element.get("id", ""))):
+            prose.remove(element)
     content = _descend(body, prose)
     _remove_lists_of_links(content, prose)
     _remove_teasers(content, prose)
     return content
 
 
-def _is_no_content(element: HtmlElement) -> bool:
-    if element.tag in _TAGS or not isinstance(element.tag, str):
-        return True
-    get = element.attrib.get
-    hidden = "hidden" in element.attrib or get("aria-hidden") == "true" or _HIDDEN.search(get("style", "")[:300])
-    return bool(hidden) or get("role") in _ROLES
+def _is_hidden(element: _Element) -> bool:
+    get = element.get
+    return get("hidden") is not None or get("aria-hidden") == "true" or _HIDDEN.search(get("style", "")[:300]) is not None
 
 
-def _is_named_so(element: HtmlElement) -> bool:
-    if element.tag in _FORMS:
-        return True
-    names = f"{element.get('class', '')} {element.get('id', '')}" if element.tag in _NAMED else ""
-    return len(names) > 1 and _NAMES.search(names[:300]) is not None
+@lru_cache(1 << 16)
+def _is_unwanted(classes: str, identity: str) -> bool:
+    return _NAMES.search(f"{classes[:200]} {identity[:100]}") is not None
 
 
-def _descend(element: HtmlElement, prose: Prose) -> HtmlElement:
+def _descend(element: _Element, prose: Prose) -> _Element:
     while len(element):
         best = max(element, key=prose.amount.__getitem__)
         if best.tag not in _CONTAINERS or not 0 < HOLDS_NEARLY_ALL * prose.amount[element] <= prose.amount[best]:
@@ -108,13 +129,13 @@ def _descend(element: HtmlElement, prose: Prose) -> HtmlElement:
     return element
 
 
-def _remove_lists_of_links(content: HtmlElement, prose: Prose) -> None:
+def _remove_lists_of_links(content: _Element, prose: Prose) -> None:
     for element in list(content.iter("ul", "ol", "dl", "div", "section", "table", "figure", "header", "li", "p", "td")):
         if element is not content and prose.characters[element] < 2000 and prose.mostly_links(element):
             remove(element)
 
 
-def _remove_teasers(content: HtmlElement, prose: Prose) -> None:
+def _remove_teasers(content: _Element, prose: Prose) -> None:
     """A heading that is a link to another page goes, with the block around it."""
     most = TEASER * prose.amount[content]
     for heading in list(content.iter("h2", "h3", "h4", "h5", "h6")):

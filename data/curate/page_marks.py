@@ -2,7 +2,7 @@
 
 import re
 
-from lxml.html import HtmlElement
+from lxml.etree import _Element
 
 from .main_content import remove
 
@@ -23,7 +23,7 @@ _MARKDOWN = [
 _MARKER = re.compile(r"[*_#>`~]|\]\(")
 
 
-def rewrite(body: HtmlElement) -> None:
+def rewrite(body: _Element) -> None:
     for element in list(body.iter("math")):
         _write_math(element, _tex(element), element.get("display") == "block")
     for element in list(body.iter("script")):
@@ -39,7 +39,7 @@ def rewrite(body: HtmlElement) -> None:
     _strip_markdown(body)
 
 
-def _write_math(element: HtmlElement, text: str, display: bool) -> None:
+def _write_math(element: _Element, text: str, display: bool) -> None:
     """In the place of the element, in dollars; Wikipedia hides the element's parent and shows a picture."""
     tail, parent = element.tail, element.getparent()
     element.clear()
@@ -51,7 +51,7 @@ def _write_math(element: HtmlElement, text: str, display: bool) -> None:
         parent.attrib.pop("aria-hidden", None)
 
 
-def _tex(math: HtmlElement) -> str:
+def _tex(math: _Element) -> str:
     """What the page gives as TeX, else the formula in a line."""
     for note in math.iter("annotation"):
         if "tex" in note.get("encoding", "").lower() and note.text:
@@ -63,7 +63,7 @@ _SCRIPTS = {"msup": "{}^{}", "msub": "{}_{}", "msubsup": "{}_{}^{}", "mover": "{
             "mfrac": "({})/({})", "msqrt": "sqrt({})", "mroot": "root({}, {})"}  # fmt: skip
 
 
-def _in_a_line(element: HtmlElement, depth: int = 0) -> str:
+def _in_a_line(element: _Element, depth: int = 0) -> str:
     """Presentation MathML in characters."""
     if element.tag in ("annotation", "annotation-xml") or depth > 50:
         return ""
@@ -74,18 +74,18 @@ def _in_a_line(element: HtmlElement, depth: int = 0) -> str:
     return " ".join((element.text or "").split()) + "".join(parts)
 
 
-def _strip_markdown(body: HtmlElement) -> None:
+def _strip_markdown(body: _Element) -> None:
     """Of text outside code."""
-    literal = set()
     for element in body.iter():
-        parent = element.getparent()
-        inside = parent is not None and parent in literal
-        if inside or element.tag in _LITERAL:
-            literal.add(element)
-        elif element.text and _MARKER.search(element.text):
-            element.text = _plain(element.text)
-        if not inside and element.tail and _MARKER.search(element.tail):
-            element.tail = _plain(element.tail)
+        text, tail = element.text, element.tail
+        if text and _MARKER.search(text) and not _is_literal(element):
+            element.text = _plain(text)
+        if tail and _MARKER.search(tail) and not _is_literal(element.getparent()):
+            element.tail = _plain(tail)
+
+
+def _is_literal(element: _Element) -> bool:
+    return element.tag in _LITERAL or next(element.iterancestors(*_LITERAL), None) is not None
 
 
 def _plain(text: str) -> str:
