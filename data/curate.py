@@ -109,7 +109,7 @@ def print_summary(run: Run, found: dict) -> None:
         print(f"{name}: " + ", ".join([f"{after:,} of {before:,} documents left", f"{tokens:,} tokens", f"{size:,} bytes", *more]))
     for reason, fault in found["input"]["faults"].items():
         print(f"not read, {reason}: {fault['count']:,}, as {fault['names'][0]}")
-    print(f"{run.output}: documents, statistics.json")
+    print(f"{run.output}: documents/, report.html, statistics.json")
 
 
 def main() -> int:

@@ -8,12 +8,10 @@ import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from datatrove.data import Document
 
-if TYPE_CHECKING:
-    from .step import Verdict
+from .verdict import Verdict
 
 EXAMPLES = 20
 EXCERPT = 500  # characters of an example
@@ -44,7 +42,7 @@ class Nearest:
     def __init__(self, items: list[dict] | None = None):
         self.items = items or []  # sorted by "key"
 
-    def add(self, key: list, document: Document, verdict: "Verdict") -> None:
+    def add(self, key: list, document: Document, verdict: Verdict) -> None:
         if len(self.items) < EXAMPLES or key < self.items[-1]["key"]:
             self.insert({"key": key, "id": document.id, "url": document.metadata.get("url"), "value": verdict.value,
                          "threshold": verdict.threshold, "reason": verdict.reason, "excerpt": document.text[:EXCERPT],
@@ -59,7 +57,7 @@ def hash_of(identity: str) -> int:
     return int.from_bytes(hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=6).digest(), "big")
 
 
-def _distance(verdict: "Verdict") -> float:
+def _distance(verdict: Verdict) -> float:
     """How far a value is from its threshold, as a share of it; infinite where they are no numbers."""
     value, threshold = verdict.value, verdict.threshold
     if not all(isinstance(number, (int, float)) for number in (value, threshold)):
@@ -82,7 +80,7 @@ class Counts:
     dropped: Nearest = field(default_factory=Nearest)  # a sample
     kept: Nearest = field(default_factory=Nearest)  # those that only just stayed
 
-    def add(self, document: Document, before: Sizes, verdict: "Verdict", changes: int) -> None:
+    def add(self, document: Document, before: Sizes, verdict: Verdict, changes: int) -> None:
         after = measure(document) if verdict.keep else (0, 0, 0)
         _add(self.total["in"], before)
         _add(self.total["out"], after)

@@ -12,8 +12,8 @@ from .files import read_json_or
 from .inputs import read_list
 from .pages import BadPage, decode, domain_of, read_page
 from .rows import read_rows
-from .step import KEEP
 from .supervise import Mark, Place
+from .verdict import KEEP
 from .warc import read_warc
 
 

@@ -12,7 +12,9 @@ from llmdata.errors import Fault, InputError
 from llmdata.progress import Progress
 from llmdata.section import short
 
-from . import statistics
+from . import report, statistics
+from .clusters import read_clusters
+from .counts import Counts
 from .documents import DocumentReader, DocumentWriter, FinalWriter
 from .executors import Local, Slurm, make_executor
 from .files import read_json_or, write_json
@@ -108,7 +110,15 @@ class Run:
                 shutil.rmtree(work.pipeline[0].documents, ignore_errors=True)
         found = statistics.merge([(work.name, self._folder(work.name)) for work in passes], self.steps, self.work / "steps")
         write_json(self.output / "statistics.json", found)
+        self._write_report(found)
         return found
+
+    def _write_report(self, found: dict) -> None:
+        counts = {statistics.READ: found["input"], **found["steps"]}
+        steps = {name: Counts.from_json({key: value for key, value in step.items() if key != "report"}) for name, step in counts.items()}
+        clusters = read_clusters(self.work / "steps" / "minhash") if "minhash" in self.steps else None
+        clock = sum(used["clock"] for used in found["passes"].values())
+        report.write(self.output / "report.html", self.output.name, self.settings, steps, clock, clusters)
 
     def _limits(self, work: Pass) -> Limits:
         executor = self.settings["executor"]
@@ -122,7 +132,8 @@ class Run:
             executor.run_watched(show.tick)
         finally:
             show.progress.close()
-        show.finish()
+        took = show.finish()
+        write_json(self._folder(work.name) / "clock.json", {"clock": took})
 
     def _amount(self, work: Pass) -> int | None:
         """How much the pass reads: bytes of files, or documents. None: it reads none, and tasks are counted."""
@@ -190,11 +201,13 @@ class _Shown:
         marks = [Mark.read(Place(self.executor.folder, rank).mark) for rank in range(self.work.tasks if self.reading else 0)]
         return sum(documents for _, documents, _ in marks), sum(done for *_, done in marks)
 
-    def finish(self) -> None:
+    def finish(self) -> float:
+        """Returns how many seconds the pass took by the clock."""
         counts = [read_json_or(path, {}) for path in sorted((self.executor.folder / "counts").glob("*.json"))]
         documents = sum(next(iter(task["steps"].values()))["total"]["in"][0] for task in counts) if self.reading else 0
         took = max(time.monotonic() - self.begun, 1e-3)
         self.progress.finish(f"{documents:,} documents, {documents / took:,.0f} a second" if self.reading else f"{self.work.tasks} tasks")
+        return took
 
 
 def write_shards(run: Run) -> None:

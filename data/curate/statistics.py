@@ -18,7 +18,8 @@ def merge(passes: list[tuple[str, Path]], steps: list[str], reports: Path) -> di
     for number, (name, folder) in enumerate(passes):
         tasks = [read_json_or(path, {}) for path in sorted((folder / "counts").glob("*.json"))]
         used[name] = {"tasks": len(tasks), "seconds": sum(task["seconds"] for task in tasks),
-                      "memory_mib": max((task["memory_mib"] for task in tasks), default=0)}  # fmt: skip
+                      "memory_mib": max((task["memory_mib"] for task in tasks), default=0),
+                      **read_json_or(folder / "clock.json", {"clock": 0})}  # fmt: skip
         for task in tasks:
             for step, counts in task["steps"].items():
                 if step in total and (step != READ or number == 0):

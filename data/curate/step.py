@@ -17,22 +17,7 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from .counts import Counts, measure
-
-
-@dataclass
-class Verdict:
-    """Whether a document stays. `value` is what was measured, `threshold` where it would turn, `reason` the rule's name.
-
-    A step of many rules gives the one that dropped the document, or of those that it passed the one it came closest to failing.
-    """
-
-    keep: bool
-    value: float | str | None = None
-    threshold: float | str | None = None
-    reason: str = ""
-
-
-KEEP = Verdict(True)
+from .verdict import KEEP, Verdict
 
 
 @dataclass(frozen=True)
