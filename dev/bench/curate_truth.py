@@ -27,6 +27,7 @@ from datatrove.data import Document  # noqa: E402
 from planted_web import Page, Web  # noqa: E402
 
 TASKS = 3
+WANTED = ["de", "en", "es", "fr"]  # languages
 SIMILAR, SIMILAR_ENOUGH = 0.8, 0.75  # pairs that must be found; pairs that may be
 
 
@@ -91,11 +92,29 @@ class Truth:
     def dropped(self, name: str, settings: dict, pages: dict[int, Page]) -> set[int]:
         return set(pages) - set(run_step(name, settings, [document(*page) for page in pages.items()], self.folder))
 
-    def lists(self, name: str) -> str:
+    def list(self, name: str) -> str:
         return str(self.folder / f"{name}.txt")
 
 
 # ---- the steps
+
+
+def url_filter(truth: Truth) -> list[Row]:
+    lists = {"adult": truth.list("adult_domains"), "pii": truth.list("pii_domains")}
+    dropped = truth.dropped("url_filter", {"lists": lists, "packaged": False}, truth.pages())
+    return [of_sets("url_filter", "listed domains", set(truth.pages("adult", "pii_domain")), dropped)]
+
+
+def language(truth: Truth) -> list[Row]:
+    """Pages that are dropped are those in unwanted languages; pages of gibberish are in none."""
+    pages = {number: page for number, page in truth.pages().items() if page.kind not in ("gibberish", "code", "mathematics", "log")}
+    left = run_step("language", {"languages": WANTED}, [document(*page) for page in pages.items()], truth.folder)
+    planted = {number for number, page in pages.items() if page.site.language not in WANTED}
+    rows = [of_sets("language", f"other than {', '.join(WANTED)}", planted, set(pages) - set(left))]
+    for wanted in WANTED:
+        rows.append(of_sets("language", wanted, {number for number, page in pages.items() if page.site.language == wanted},
+                            {number for number, found in left.items() if found.metadata["language"] == wanted}))  # fmt: skip
+    return rows
 
 
 def url_dedup(truth: Truth) -> list[Row]:
@@ -145,7 +164,7 @@ def pii(truth: Truth) -> list[Row]:
     return [Row("pii", "all", len(planted), sum(gone.values()), sum(gone.values()) + wrong, sum(gone.values())), *rows]
 
 
-CHECKS: list[Callable[[Truth], list[Row]]] = [url_dedup, minhash, line_dedup, pii]
+CHECKS: list[Callable[[Truth], list[Row]]] = [url_filter, language, url_dedup, minhash, line_dedup, pii]
 
 
 def measure(web: Web, checks: Iterable[Callable[[Truth], list[Row]]] = CHECKS) -> list[Row]:
