@@ -11,10 +11,12 @@ import argparse
 import copy
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from random import Random
 from typing import Callable, Iterable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,7 +26,8 @@ from curate.settings import check_settings  # noqa: E402
 from curate.step import Barrier, Context  # noqa: E402
 from curate.steps import STEPS  # noqa: E402
 from datatrove.data import Document  # noqa: E402
-from planted_web import Page, Web  # noqa: E402
+from llmdata import tokenizer  # noqa: E402
+from planted_web import Page, Web, write_rows  # noqa: E402
 
 TASKS = 3
 WANTED = ["de", "en", "es", "fr"]  # languages
@@ -54,6 +57,12 @@ class Row:
 def of_sets(step: str, fact: str, planted: set, found: set) -> Row:
     both = len(planted & found)
     return Row(step, fact, len(planted), both, len(found), both)
+
+
+def run_program(name: str, *arguments) -> None:
+    done = subprocess.run([sys.executable, ROOT / f"data/{name}.py", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
 
 
 def document(number: int, page: Page, text: str | None = None) -> Document:
@@ -89,8 +98,18 @@ class Truth:
     def pages(self, *kinds: str) -> dict[int, Page]:
         return {number: page for number, page in enumerate(self.web.pages) if not kinds or page.kind in kinds}
 
-    def dropped(self, name: str, settings: dict, pages: dict[int, Page]) -> set[int]:
+    def dropped(self, name: str, settings: dict, pages: dict[int, Page], language: str | None = None) -> set[int]:
+        pages = {number: page for number, page in pages.items() if language in (None, page.site.language)}
         return set(pages) - set(run_step(name, settings, [document(*page) for page in pages.items()], self.folder))
+
+    def rows(self, name: str, rows: list[dict]) -> pathlib.Path:
+        write_rows(self.folder / f"{name}.jsonl", rows)
+        return self.folder / f"{name}.jsonl"
+
+    def train(self, name: str, *arguments) -> str:
+        """The model that train_quality.py makes."""
+        run_program("train_quality", *arguments, "--output", self.folder / f"{name}.bin")
+        return str(self.folder / f"{name}.bin")
 
     def list(self, name: str) -> str:
         return str(self.folder / f"{name}.txt")
@@ -105,6 +124,26 @@ def url_filter(truth: Truth) -> list[Row]:
     return [of_sets("url_filter", "listed domains", set(truth.pages("adult", "pii_domain")), dropped)]
 
 
+def extract(truth: Truth) -> list[Row]:
+    """Lines of the content, against those of what the site puts around it; and blocks of each kind."""
+    pages = truth.pages()
+    given = [document(number, page, page.html.decode("latin-1" if b"iso-8859-1" in page.html else "utf-8")) for number, page in pages.items()]
+    for each in given:
+        each.metadata["type"] = "html"
+    left = run_step("extract", {}, given, truth.folder)
+    text = {number: " ".join(left[number].text.split()) if number in left else "" for number in pages}
+    content = [" ".join(line.replace(" | ", " ").split()) in text[n] for n, page in pages.items() for line in page.text.split("\n")]
+    wrong = sum(line in text[n] for n, page in pages.items() for line in page.boilerplate)
+    rows = [Row("extract", "lines", len(content), sum(content), sum(content) + wrong, sum(content))]
+    blocks = [(kind, block in (left[n].text if kind == "code" else text[n])) for n, page in truth.pages("blocks").items()
+              for kind, block in ((kind, " ".join(block.replace(" | ", " ").split()) if kind != "code" else block)
+                                  for kind, block in page.blocks)]  # fmt: skip
+    blocks += [("markers removed", page.facts["markdown"]["text"] in text[n] and page.facts["markdown"]["marked"] not in text[n])
+               for n, page in truth.pages("blocks").items()]  # fmt: skip
+    total, found = Counter(kind for kind, _ in blocks), Counter(kind for kind, right in blocks if right)
+    return rows + [Row("extract", kind, total[kind], found[kind], 0, 0) for kind in sorted(total)]
+
+
 def language(truth: Truth) -> list[Row]:
     """Pages that are dropped are those in unwanted languages; pages of gibberish are in none."""
     pages = {number: page for number, page in truth.pages().items() if page.kind not in ("gibberish", "code", "mathematics", "log")}
@@ -114,7 +153,16 @@ def language(truth: Truth) -> list[Row]:
     for wanted in WANTED:
         rows.append(of_sets("language", wanted, {number for number, page in pages.items() if page.site.language == wanted},
                             {number for number, found in left.items() if found.metadata["language"] == wanted}))  # fmt: skip
-    return rows
+    return [*rows, foreign_lines(truth, pages)]
+
+
+def foreign_lines(truth: Truth, pages: dict[int, Page]) -> Row:
+    """Paragraphs that are in neither the page's language nor a wanted one."""
+    pages = {number: page for number, page in pages.items() if page.site.language == "en"}
+    left = run_step("language", {"languages": ["en"], "line_threshold": 0.7}, [document(*page) for page in pages.items()], truth.folder)
+    planted = {(number, pages[number].facts["foreign"]) for number in left if "foreign" in pages[number].facts}
+    found = {(number, line) for number in left for line in pages[number].text.split("\n") if line not in left[number].text}
+    return of_sets("language", "foreign lines", planted, found)
 
 
 def url_dedup(truth: Truth) -> list[Row]:
@@ -164,7 +212,35 @@ def pii(truth: Truth) -> list[Row]:
     return [Row("pii", "all", len(planted), sum(gone.values()), sum(gone.values()) + wrong, sum(gone.values())), *rows]
 
 
-CHECKS: list[Callable[[Truth], list[Row]]] = [url_filter, language, url_dedup, minhash, line_dedup, pii]
+def quality(truth: Truth) -> list[Row]:
+    """Trained on other articles and chatter than the web's."""
+    random = Random(truth.web.questions[0])
+    examples = {name: [{"text": "\n".join(texts.article(random, crowd=name == "crowd"))} for _ in range(300)] for name in ("good", "crowd")}
+    model = truth.train("quality", *(part for name in examples for part in (f"--{name}", truth.rows(name, examples[name]))))
+    dropped = truth.dropped("quality", {"model": model}, truth.pages("article", "crowd", "blocks"), "en")
+    return [of_sets("quality", "chatter", set(truth.pages("crowd")), dropped)]
+
+
+def topic(truth: Truth) -> list[Row]:
+    random = Random(truth.web.questions[0])
+    labelled = [{"text": "\n".join(texts.article(random, topic=topic)), "label": topic} for topic in texts.TOPICS for _ in range(50)]
+    model = truth.train("topic", "--labelled", truth.rows("topics", labelled))
+    pages = {number: page for number, page in truth.pages("article").items() if page.site.language == "en"}
+    left = run_step("topic", {"model": model}, [document(*page) for page in pages.items()], truth.folder)
+    return [of_sets("topic", topic, {number for number, page in pages.items() if page.facts["topic"] == topic},
+                    {number for number, found in left.items() if found.metadata["topic"] == topic}) for topic in texts.TOPICS]  # fmt: skip
+
+
+def decontaminate(truth: Truth) -> list[Row]:
+    folder, items = truth.folder / "tokenizer", truth.folder / "questions.eval"
+    folder.mkdir()
+    tokenizer.train((page.text for page in truth.web.pages), 1024).save(folder)
+    run_program("prepare_eval", truth.folder / "questions.jsonl", "--tokenizer", folder, "--output", items)
+    dropped = truth.dropped("decontaminate", {"items": [str(items)], "tokenizer": str(folder)}, truth.pages())
+    return [of_sets("decontaminate", "pages with questions", set(truth.pages("leaked")), dropped)]
+
+
+CHECKS: list[Callable[[Truth], list[Row]]] = [url_filter, extract, language, url_dedup, minhash, line_dedup, pii, quality, topic, decontaminate]
 
 
 def measure(web: Web, checks: Iterable[Callable[[Truth], list[Row]]] = CHECKS) -> list[Row]:

@@ -118,7 +118,8 @@ def paragraph(random: Random, language: str = "en", topic: str | None = None, cr
 
 
 def article(random: Random, language: str = "en", topic: str | None = None, crowd: bool = False) -> list[str]:
-    return [paragraph(random, language, topic, crowd) for _ in range(random.randint(4, 8))]
+    """Paragraphs, one in five of which is about something else."""
+    return [paragraph(random, language, topic if random.random() < 0.8 else None, crowd) for _ in range(random.randint(4, 8))]
 
 
 def code(random: Random) -> str:
@@ -152,6 +153,12 @@ def question(random: Random) -> str:
     things = random.sample(LISTS["thing"], 3)
     return (f"If {a} {things[0]} boxes with {b} pens and {c} {things[1]} jars with {d} coins weigh {e} grams, "
             f"what would {f} {things[2]} boxes weigh?")  # fmt: skip
+
+
+def retyped(random: Random, text: str) -> str:
+    """A question as other pages give it: in lower case, without its marks, or only its beginning."""
+    words = text.split(" ")
+    return random.choice([text, text.lower(), re.sub(r"[,?]", "", text), " ".join(words[: 2 * len(words) // 3])])
 
 
 def words_of(text: str) -> list[str]:

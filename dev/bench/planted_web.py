@@ -7,7 +7,8 @@ What is written: web.warc.gz, or html/ with index.jsonl, or web.jsonl with the t
 line for each page; questions.jsonl, as prepare_eval.py reads them; dirty_words.txt, adult_domains.txt and pii_domains.txt.
 A page of truth.jsonl has url, date, domain, language, kind and text, and what its kind adds:
 
-    article     topic; lines: those planted in many pages (facts of line dedup); pii and decoys: personal data, and what looks so
+    article     topic; lines: those planted in many pages; foreign: a paragraph in another language; pii and decoys: personal data,
+                and what looks so
     blocks      blocks of code, mathematics, tables, lists, alt texts and markdown markers among paragraphs, by kind
     exact       same_as: a page with the same text
     near        near: a page, and jaccard: the similarity to it (of sets of five words)
@@ -37,7 +38,7 @@ SHARES = {"article": 34, "blocks": 8, "exact": 6, "near": 10, "old": 5, "log": 4
           "leaked": 4, "retold": 3, "adult": 3, "pii_domain": 2, "code": 3, "mathematics": 3}  # fmt: skip
 JACCARDS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
 REPEATED = (6, 7, 20)  # so many pages have a planted line; more than six are too many
-LANGUAGE_SHARE, LATIN1_SHARE, PII_SHARE = 0.35, 0.1, 0.25
+LANGUAGE_SHARE, LATIN1_SHARE, PII_SHARE, FOREIGN_SHARE = 0.35, 0.1, 0.25, 0.15
 ADULT, PII_DOMAINS = ("velvet-nights.com", "crimson-lounge.net"), ("people-finder.org", "phone-registry.com")
 MARKERS = [("**{}**", "{}"), ("## {}", "{}"), ("_{}_", "{}"), ("[{}](https://example.org/there)", "{}"), ("> {}", "{}")]
 
@@ -104,6 +105,9 @@ class Web:
         language = self.random.choice(list(texts.OTHERS)) if other else "en"
         topic = None if other else self.random.choice(list(texts.TOPICS))
         page = self._add("article", self._prose(language, topic), self.random.choice(self.sites[language]), topic=topic)
+        if not other and self.random.random() < FOREIGN_SHARE:
+            page.facts["foreign"] = texts.paragraph(self.random, self.random.choice(list(texts.OTHERS)))
+            self._with(page.blocks, [("paragraph", page.facts["foreign"])])
         if not other and self.random.random() < PII_SHARE:
             found = [planted(self.random) for _ in range(3)]
             apparent = [decoy(self.random) for _ in range(3)]
@@ -124,8 +128,8 @@ class Web:
         self._with(page.blocks, [("paragraph", marked)])
 
     def _original(self) -> Page:
-        """An article without planted lines or personal data, if possible one that has no other version yet."""
-        plain = [page for page in self.pages if page.kind == "article" and not page.facts.keys() & {"lines", "pii"}]
+        """An article without such facts as a copy would repeat, if possible one that has no other version yet."""
+        plain = [page for page in self.pages if page.kind == "article" and not page.facts.keys() & {"lines", "pii", "foreign"}]
         page = self.random.choice([page for page in plain if "copied" not in page.facts] or plain)
         page.facts["copied"] = True
         return page
@@ -169,7 +173,7 @@ class Web:
         asked = [texts.question(self.random) for _ in range(self.random.choice([1, 6]))]
         self.questions += asked
         blocks = self._prose()[: 4 if len(asked) == 1 else 2]
-        self._add("leaked", self._with(blocks, [("paragraph", text) for text in asked]), questions=asked)
+        self._add("leaked", self._with(blocks, [("paragraph", texts.retyped(self.random, text)) for text in asked]), questions=asked)
 
     def _retold(self) -> None:
         asked = [texts.question(self.random) for _ in range(3)]

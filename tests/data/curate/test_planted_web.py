@@ -49,7 +49,8 @@ def test_questions(web):
     told = set().union(*(texts.shingles(page.text, 8) for page in of_kind(web, "retold")))
     for page in of_kind(web, "leaked"):
         for question in page.facts["questions"]:
-            assert texts.shingles(question, 8) <= texts.shingles(page.text, 8) and not texts.shingles(question, 8) & told
+            asked = texts.shingles(question, 8)
+            assert len(asked & texts.shingles(page.text, 8)) >= 0.4 * len(asked) and not asked & told
 
 
 def test_personal_data(web):

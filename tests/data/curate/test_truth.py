@@ -7,6 +7,15 @@ from seeds import seed_of
 
 # (step, fact): (recall, precision)
 FLOORS = {
+    ("url_filter", "listed domains"): (1.0, 1.0),
+    ("extract", "lines"): (0.98, 0.98),
+    **{("extract", kind): (0.98, 1.0) for kind in ("paragraph", "code", "tex", "mathml", "table", "list", "alt", "markers removed")},
+    ("language", "other than de, en, es, fr"): (0.98, 0.75),  # wrong are pages with a foreign paragraph, which are in no language enough
+    ("language", "en"): (0.95, 0.99),
+    ("language", "foreign lines"): (0.95, 0.98),
+    ("quality", "chatter"): (0.95, 0.95),
+    ("topic", "sport"): (0.9, 0.9),
+    ("decontaminate", "pages with questions"): (0.99, 0.99),
     ("url_dedup", "older versions"): (1.0, 1.0),
     ("minhash", "exact copies"): (1.0, 0.99),
     ("minhash", "near copies, Jaccard 0.8 or more"): (0.95, 0.99),
