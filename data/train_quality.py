@@ -16,7 +16,9 @@ Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything el
 
 import argparse
 import hashlib
+import itertools
 import os
+import random
 import sys
 import tempfile
 from collections import Counter
@@ -134,6 +136,7 @@ class Split:
                 before += file.stat().st_size
         progress.close()
         self._check()
+        shuffle_lines(path, options.seed)
 
     def _add(self, label: str, features: str, lines: TextIO) -> None:
         digest = hashlib.blake2b(features.encode("utf-8", "replace"), digest_size=8).digest()
@@ -154,6 +157,20 @@ class Split:
             held_out = sum(each == label for each, _ in self.held_out)
             if count < LEAST or not held_out:
                 raise InputError(f"label {label}: {count} different documents, {held_out} of them held out; expected at least {LEAST} and 1")
+
+
+def shuffle_lines(path: Path, seed: int) -> None:
+    """fastText takes lines in their order: label by label, it would forget the first ones."""
+    with open(path, "rb") as lines:
+        ends = [0, *itertools.accumulate(map(len, lines))]
+    places = list(range(len(ends) - 1))
+    random.Random(seed).shuffle(places)
+    ordered = path.rename(path.with_suffix(".ordered"))
+    with open(ordered, "rb") as source, open(path, "wb") as shuffled:
+        for place in places:
+            source.seek(ends[place])
+            shuffled.write(source.read(ends[place + 1] - ends[place]))
+    ordered.unlink()
 
 
 # ---- judgement

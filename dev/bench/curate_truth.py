@@ -200,6 +200,16 @@ def line_dedup(truth: Truth) -> list[Row]:
     return [of_sets("line_dedup", "lines seen more than 6 times", planted, found)]
 
 
+def heuristics(truth: Truth) -> list[Row]:
+    """The paper's three, and Gopher's rules, which know logs by their repetitions and gibberish by its want of stop words."""
+    logs, gibberish, prose = set(truth.pages("log")), set(truth.pages("gibberish")), truth.pages()
+    rules = [("repetition", {}, "logs", logs), ("dirty_words", {"list": truth.list("dirty_words")}, "dirty words", set(truth.pages("dirty"))),
+             ("divergence", {"least_corpus": 10_000}, "gibberish", gibberish), ("gopher_repetition", {}, "logs", logs),
+             ("gopher_quality", {}, "gibberish", gibberish)]  # fmt: skip
+    english = {number: page for number, page in prose.items() if page.site.language == "en"}
+    return [of_sets(name, fact, planted, truth.dropped(name, settings, english)) for name, settings, fact, planted in rules]
+
+
 def pii(truth: Truth) -> list[Row]:
     """By kind; what only looks like personal data counts against the precision of all kinds together."""
     pages = {number: page for number, page in truth.pages("article").items() if "pii" in page.facts}
@@ -240,7 +250,7 @@ def decontaminate(truth: Truth) -> list[Row]:
     return [of_sets("decontaminate", "pages with questions", set(truth.pages("leaked")), dropped)]
 
 
-CHECKS: list[Callable[[Truth], list[Row]]] = [url_filter, extract, language, url_dedup, minhash, line_dedup, pii, quality, topic, decontaminate]
+CHECKS: list[Callable[[Truth], list[Row]]] = [url_filter, extract, language, url_dedup, minhash, line_dedup, heuristics, pii, quality, topic, decontaminate]
 
 
 def measure(web: Web, checks: Iterable[Callable[[Truth], list[Row]]] = CHECKS) -> list[Row]:

@@ -15,11 +15,17 @@ FLOORS = {
     ("language", "foreign lines"): (0.95, 0.98),
     ("quality", "chatter"): (0.95, 0.95),
     ("topic", "sport"): (0.9, 0.9),
+    ("topic", "music"): (0.9, 0.9),
     ("decontaminate", "pages with questions"): (0.99, 0.99),
     ("url_dedup", "older versions"): (1.0, 1.0),
     ("minhash", "exact copies"): (1.0, 0.99),
     ("minhash", "near copies, Jaccard 0.8 or more"): (0.95, 0.99),
     ("line_dedup", "lines seen more than 6 times"): (1.0, 1.0),
+    ("repetition", "logs"): (0.98, 0.98),
+    ("dirty_words", "dirty words"): (0.98, 0.98),
+    ("divergence", "gibberish"): (0.95, 0.95),
+    ("gopher_repetition", "logs"): (0.98, 0.1),  # these rules are for prose: they drop code and mathematics
+    ("gopher_quality", "gibberish"): (0.98, 0.1),
     ("pii", "all"): (0.95, 0.95),
 }
 
