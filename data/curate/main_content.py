@@ -18,6 +18,9 @@ HOLDS_MUCH = 0.4  # of the prose: not removed for its name
 HOLDS_NEARLY_ALL = 0.8  # of the parent's prose: the content is in it
 TEASER = 0.2  # of the content's prose: more is no mere announcement
 MOSTLY_LINKS = 0.6  # of the characters
+LONG_LIST = 2000  # characters; a longer list of links is what the page is about
+HEADLINE, FEWEST_TEASERS = 15, 3  # characters of a link; blocks in a run
+LEAST_CONTENT = 500  # of prose outside a run of teasers
 SHORTEST = 25  # characters of a paragraph that counts as prose
 
 _TAGS = {"script", "style", "noscript", "template", "nav", "footer", "aside", "button", "select", "input", "textarea", "iframe",
@@ -67,9 +70,10 @@ class Prose:
             characters = below[number] = below[number] + own[number]
             if tag == "a":
                 linked[number] = characters
-            is_paragraph = tag in _CONTAINERS and own[number] > 40 or tag in _PARAGRAPHS and not has_blocks[number]
-            if is_paragraph and characters >= SHORTEST and 2 * linked[number] <= characters:
+            if tag in _PARAGRAPHS and not has_blocks[number] and characters >= SHORTEST and 2 * linked[number] <= characters:
                 amount[number] = max(amount[number], (characters - linked[number]) ** 2 / characters)
+            elif tag in _CONTAINERS and own[number] >= 2 * SHORTEST:
+                amount[number] += own[number]
             if number:
                 parent = index[element.getparent()]
                 below[parent] += characters
@@ -131,23 +135,45 @@ def _descend(element: _Element, prose: Prose) -> _Element:
 
 def _remove_lists_of_links(content: _Element, prose: Prose) -> None:
     for element in list(content.iter("ul", "ol", "dl", "div", "section", "table", "figure", "header", "li", "p", "td")):
-        if element is not content and prose.characters[element] < 2000 and prose.mostly_links(element):
-            remove(element)
+        if element is content or prose.characters[element] > LONG_LIST or not prose.mostly_links(element):
+            continue
+        if element.tag != "p" or prose.characters[element] - prose.linked[element] < SHORTEST:  # a sentence may have a long link
+            prose.remove(element)
 
 
 def _remove_teasers(content: _Element, prose: Prose) -> None:
-    """A heading that is a link to another page goes, with the block around it."""
-    most = TEASER * prose.amount[content]
+    """A heading that is a link to another page goes, with the block around it; so do runs of blocks that begin with such a link."""
     for heading in list(content.iter("h2", "h3", "h4", "h5", "h6")):
         link = heading.find(".//a[@href]")
         link = next(heading.iterancestors("a"), None) if link is None else link
-        if link is None or link.get("href", "#").startswith("#") or prose.characters[link] < 0.8 * prose.characters[heading]:
-            continue
-        block = heading
-        for parent in heading.iterancestors():
-            if parent is content or prose.amount[parent] > most:
-                break
-            block = parent
-            if parent.tag in ("li", "article"):
-                break
-        remove(block)
+        if link is not None and _leads_away(link) and prose.characters[link] >= 0.8 * prose.characters[heading]:
+            prose.remove(_block_around(heading, content, prose))
+    for group in list(content.iter("ul", "ol", "div", "section")):
+        if len(group) >= FEWEST_TEASERS and prose.amount[content] - prose.amount[group] >= LEAST_CONTENT:
+            if sum(_begins_with_link(child, prose) for child in group) >= 0.8 * len(group):
+                prose.remove(group)
+
+
+def _leads_away(link: _Element) -> bool:
+    return not link.get("href", "#").startswith("#")
+
+
+def _block_around(heading: _Element, content: _Element, prose: Prose) -> _Element:
+    block, most = heading, TEASER * prose.amount[content]
+    for parent in heading.iterancestors():
+        if parent is content or prose.amount[parent] > most:
+            break
+        block = parent
+        if parent.tag in ("li", "article"):
+            break
+    return block
+
+
+def _begins_with_link(element: _Element, prose: Prose) -> bool:
+    """Its first words are a link to another page that reads like a headline."""
+    for part in element.iter():
+        if part.tag == "a" and prose.characters[part]:
+            return _leads_away(part) and prose.characters[part] >= HEADLINE
+        if part.text and part.text.strip():
+            return False
+    return False
