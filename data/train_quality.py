@@ -16,14 +16,13 @@ Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything el
 
 import argparse
 import hashlib
-import itertools
 import os
 import random
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, TextIO
+from typing import BinaryIO, Iterator
 
 from llmdata import program
 
@@ -34,7 +33,7 @@ import numpy as np
 from curate import classifier
 from llmdata import records
 from llmdata.documents import read_pieces
-from llmdata.errors import InputError
+from llmdata.errors import Fault, InputError
 from llmdata.files import FORMATS, ROWS, Notes, find_files
 from llmdata.options import add_version, check_bounds
 from llmdata.progress import Progress
@@ -42,9 +41,9 @@ from llmdata.split import HeldOut
 
 GOOD, CROWD = "good", "crowd"
 LEAST = 10  # documents of each label, of which at least one is held out
-LOOKS, FEWEST, MOST_EPOCHS = 50_000, 5, 100
+LOOKS, FEWEST, MOST_EPOCHS = 20_000, 5, 100
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
-TRAINING = {"dim": 32, "wordNgrams": 2, "bucket": 1 << 18, "minCount": 2, "lr": 0.5, "loss": "softmax", "verbose": 0}
+TRAINING = {"dim": 32, "wordNgrams": 2, "bucket": 1 << 18, "minCount": 2, "lr": 0.2, "loss": "softmax", "verbose": 0}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -121,24 +120,27 @@ def read_labelled(path: Path) -> Iterator[tuple[str, str, int]]:
 
 
 class Split:
-    """Training lines in a file as fastText reads them, and the held-out examples: [(label, features)]."""
+    """Training lines in a file as fastText reads them, shuffled, and the held-out examples: [(label, features)].
+
+    fastText learns in the order of the file: label by label, it would forget the first ones.
+    """
 
     def __init__(self, options: argparse.Namespace, path: Path):
         self.options, self.counts, self.held_out, self.copies = options, Counter(), [], 0
-        self.seen, self.chance = set(), {}
+        self.seen, self.chance, self.begins = set(), {}, []
         files, before = find_examples(options), 0
         progress = Progress("read", sum(path.stat().st_size for _, path in files))
-        with open(path, "w", encoding="utf-8", errors="replace") as lines:
+        with tempfile.TemporaryFile(dir=path.parent) as lines:
             for label_of_all, file in files:
                 for label, text, consumed in read_examples(label_of_all, file):
                     self._add(label, classifier.to_features(text, options.features), lines)
                     progress.update(before + consumed, f"{self.counts.total()} documents")
                 before += file.stat().st_size
-        progress.close()
-        self._check()
-        shuffle_lines(path, options.seed)
+            progress.close()
+            self._check()
+            self._shuffle(lines, path)
 
-    def _add(self, label: str, features: str, lines: TextIO) -> None:
+    def _add(self, label: str, features: str, lines: BinaryIO) -> None:
         digest = hashlib.blake2b(features.encode("utf-8", "replace"), digest_size=8).digest()
         if not features or digest in self.seen:
             self.copies += 1
@@ -148,7 +150,15 @@ class Split:
         if self.chance.setdefault(label, HeldOut(self.options.held_out, f"{self.options.seed} {label}")).next_is_held_out():
             self.held_out.append((label, features))
         else:
-            lines.write(f"{classifier.to_label(label)} {features}\n")
+            self.begins.append(lines.tell())
+            lines.write(f"{classifier.to_label(label)} {features}\n".encode("utf-8", "replace"))
+
+    def _shuffle(self, lines: BinaryIO, path: Path) -> None:
+        random.Random(self.options.seed).shuffle(self.begins)
+        with open(path, "wb") as file:
+            for begin in self.begins:
+                lines.seek(begin)
+                file.write(lines.readline())
 
     def _check(self) -> None:
         if len(self.counts) < 2:
@@ -157,20 +167,6 @@ class Split:
             held_out = sum(each == label for each, _ in self.held_out)
             if count < LEAST or not held_out:
                 raise InputError(f"label {label}: {count} different documents, {held_out} of them held out; expected at least {LEAST} and 1")
-
-
-def shuffle_lines(path: Path, seed: int) -> None:
-    """fastText takes lines in their order: label by label, it would forget the first ones."""
-    with open(path, "rb") as lines:
-        ends = [0, *itertools.accumulate(map(len, lines))]
-    places = list(range(len(ends) - 1))
-    random.Random(seed).shuffle(places)
-    ordered = path.rename(path.with_suffix(".ordered"))
-    with open(ordered, "rb") as source, open(path, "wb") as shuffled:
-        for place in places:
-            source.seek(ends[place])
-            shuffled.write(source.read(ends[place + 1] - ends[place]))
-    ordered.unlink()
 
 
 # ---- judgement
@@ -223,7 +219,10 @@ def train(options: argparse.Namespace) -> None:
         lines, model_path = Path(folder) / "train.txt", Path(folder) / "model.bin"
         split = Split(options, lines)
         epochs = options.epochs or min(MOST_EPOCHS, max(FEWEST, LOOKS // split.counts.total()))
-        model = fasttext.train_supervised(str(lines), epoch=epochs, seed=options.seed, thread=options.workers, **TRAINING)
+        try:
+            model = fasttext.train_supervised(str(lines), epoch=epochs, seed=options.seed, thread=options.workers, **TRAINING)
+        except RuntimeError as error:  # NaN
+            raise Fault(f"fastText: {error}: training diverged, try fewer --epochs") from None
         found = judge(model, split, options)
         model.save_model(str(model_path))
         os.replace(model_path, options.output)
