@@ -25,7 +25,13 @@ typedef enum { MATMUL_OUT_FLOATX, MATMUL_OUT_FP32 } MatmulOut;
 void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
             bool transpose_b, bool accumulate, cudaStream_t stream);
 
-// The same by a kernel of our own (kernels/matmul_plain.cu), which takes any shape and is slow. On the cuda target matmul()
+// d[m,n] = a[m,k] · b[n,k]^T, where a row has the same bits for any m up to `most` and wherever it stands among the others, as
+// long as most is the same (on the cpu target: whatever it is). a and d have `most` rows, of which d's from m on get values
+// that mean nothing.
+void matmul_same_rows(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int most, int n, int k,
+                      cudaStream_t stream);
+
+// The same as matmul by a kernel of our own (kernels/matmul_plain.cu), which takes any shape and is slow. On the cuda target matmul()
 // falls back on it for a shape that cuBLASLt has no algorithm for, and says so once. Its documentation demands no alignment
 // of bf16 and fp32 operands, but does not promise an algorithm for each shape either. The shapes that occur in training
 // have leading dimensions of whole 16 bytes, as fast algorithms want them; adapters of a rank that is no multiple of 8 do

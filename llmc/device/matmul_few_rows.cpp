@@ -12,13 +12,21 @@
 
 // With more rows arithmetic takes longer than reading w, and oneDNN's tiles are better at that.
 enum { MOST_ROWS = 12 };
-// Rows of x and of w whose products are summed at once: as many as the vector registers hold.
-enum { ROWS_X = 8, ROWS_W = 3 };
+// Lanes of the processor's vectors, and rows of x and of w whose products are summed at once: as many as the registers hold.
+#if defined(__AVX512F__)
+enum { LANES = 16, ROWS_X = 8 };
+#elif defined(__AVX__)
+enum { LANES = 8, ROWS_X = 4 };
+#else
+enum { LANES = 4, ROWS_X = 4 };
+#endif
+enum { ROWS_W = 3 };
 enum { STEP = 32 };       // elements of k taken at once
 enum { ALONE = 1 << 16 }; // weights: fewer are not worth waking the other threads
 
 typedef float V16 __attribute__((vector_size(64)));
-typedef uint32_t U16 __attribute__((vector_size(64)));
+typedef float V __attribute__((vector_size(4 * LANES)));
+typedef uint32_t U __attribute__((vector_size(4 * LANES)));
 
 template <typename V> static inline V load(const void *from) {
     V v;
@@ -95,42 +103,45 @@ template <int M, int N> static void store_tile(const Product &p, const V16 (&sum
 
 // total = (with go_on: +=) the products of so many steps, by add_steps of either:
 
-// fp32 products. Of a step in bf16, the even and the odd elements are a vector each, a single operation away from the stored
-// pairs; x has been put into that order.
+// fp32 products in 16 lanes, as many at once as a vector has. Of a step in bf16, the even and the odd elements are 16 lanes each, a
+// single operation away from the stored pairs; x has been put into that order.
 struct Floats {
     typedef float X;
 
-    static inline void load_step(V16 (&to)[2], const float *from) {
-        to[0] = load<V16>(from);
-        to[1] = load<V16>(from + 16);
-    }
-    static inline void load_step(V16 (&to)[2], const __nv_bfloat16 *from) {
-        const U16 pairs = load<U16>(from);
-        to[0] = (V16)(pairs << 16);
-        to[1] = (V16)(pairs & 0xffff0000u);
+    // Lanes of the step's even (half 0) or odd elements; in fp32, of its first or second half.
+    static inline V load_lanes(const float *step, int half, int lane) { return load<V>(step + 16 * half + lane); }
+    static inline V load_lanes(const __nv_bfloat16 *step, int half, int lane) {
+        const U pairs = load<U>(step + 2 * lane);
+        return half ? (V)(pairs & 0xffff0000u) : (V)(pairs << 16);
     }
 
     static void spread(float *to, const floatX (&step)[STEP]) {
-        V16 halves[2];
-        load_step(halves, step);
-        memcpy(to, halves, sizeof halves);
+        for (int half = 0; half < 2; half++)
+            for (int lane = 0; lane < 16; lane += LANES) {
+                const V v = load_lanes(step, half, lane);
+                memcpy(to + 16 * half + lane, &v, sizeof v);
+            }
     }
 
     template <int M, int N> static void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps, bool go_on) {
-        V16 sum[M][N];
-        for (int i = 0; i < M; i++)
-            for (int j = 0; j < N; j++) sum[i][j] = go_on ? total[i][j] : V16{};
-        for (int k = 0; k < steps * STEP; k += STEP) {
-            prefetch_step<N>(o.w + k, o.w_pitch);
-            V16 b[N][2];
-            for (int j = 0; j < N; j++) load_step(b[j], o.w + j * o.w_pitch + k);
-            for (int half = 0; half < 2; half++)
-                for (int i = 0; i < M; i++) {
-                    const V16 a = load<V16>(o.x + i * o.x_pitch + k + 16 * half);
-                    for (int j = 0; j < N; j++) sum[i][j] += a * b[j][half];
+        for (int lane = 0; lane < 16; lane += LANES) {
+            V sum[M][N];
+            for (int i = 0; i < M; i++)
+                for (int j = 0; j < N; j++) sum[i][j] = go_on ? load<V>((const float *)&total[i][j] + lane) : V{};
+            for (int k = 0; k < steps * STEP; k += STEP) {
+                if (lane == 0) prefetch_step<N>(o.w + k, o.w_pitch);
+                for (int half = 0; half < 2; half++) {
+                    V b[N];
+                    for (int j = 0; j < N; j++) b[j] = load_lanes(o.w + j * o.w_pitch + k, half, lane);
+                    for (int i = 0; i < M; i++) {
+                        const V a = load<V>(o.x + i * o.x_pitch + k + 16 * half + lane);
+                        for (int j = 0; j < N; j++) sum[i][j] += a * b[j];
+                    }
                 }
+            }
+            for (int i = 0; i < M; i++)
+                for (int j = 0; j < N; j++) memcpy((float *)&total[i][j] + lane, &sum[i][j], sizeof(V));
         }
-        memcpy(total, sum, sizeof sum);
     }
 };
 

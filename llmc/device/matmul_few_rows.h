@@ -20,6 +20,7 @@ struct Product {
 bool is_few_rows(const Product &p);
 
 // use_bf16: bf16 by AVX512_BF16's dot product of pairs, which the CPU must have; else all sums are of fp32 products.
+// For any m: slower than oneDNN where is_few_rows is false.
 void few_rows_product(const Product &p, bool use_bf16);
 
 #endif

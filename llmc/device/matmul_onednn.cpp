@@ -287,6 +287,13 @@ extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b,
     });
 }
 
+extern "C" void matmul_same_rows(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int most, int n,
+                                 int k, cudaStream_t stream) {
+    (void)most;
+    const Product p = {d, a, b, m, n, k, false, true, out == MATMUL_OUT_FP32, false};
+    host_queue(stream, [=] { few_rows_product(p, multiplies_bf16()); });
+}
+
 extern "C" void matmul_take_workspace(cudaStream_t) {} // it is a thread's
 
 extern "C" int matmul_use_algorithms(const char *path, bool times, Error *err) {

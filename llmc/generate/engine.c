@@ -9,7 +9,9 @@
 #include "generate/decoder.h"
 #include "generate/logprobs.h"
 #include "generate/open_model.h"
-#include "kernels/kv_cache_layout.h"
+
+// Tokens of prompts that a step computes beside the texts' own; more would make running texts wait longer for their next one.
+enum { PROMPT_TOKENS = 64 };
 
 typedef struct Request Request;
 struct Request {
@@ -18,59 +20,80 @@ struct Request {
     uint64_t random; // state of the sampler's random numbers
     int32_t *tokens; // the prompt's and the drawn ones, [most]
     int prompt, length, most;
-    int computed;  // of tokens: they are in the cache
-    int told;      // of tokens: what follows from them has been reported
-    int row;       // of the decoder, where it runs
+    int computed; // of tokens: they are in the cache
+    int told;     // of tokens: what follows from them has been reported
+    int row;      // of the decoder, where it runs
+    bool began, finished;
     Request *next; // that waits behind it
 };
+
+typedef struct {
+    Request *request;
+    int at; // place of the token in the request's
+} Planned;
 
 struct Engine {
     LlamaConfig config;
     Llama3 *model;
     Decoder *decoder;
+    PageTable *pages; // the decoder's
     Sampler *sampler;
-    int rows;
-    Request **running;                // [rows], by id
-    Request *waiting;                 // by id
-    bool *taken;                      // [rows]: of the decoder
-    int32_t *step_rows, *step_tokens; // [rows]
+    int rows, step;     // requests at once, tokens of a step
+    Request **running;  // [rows], by id; those that wait have larger ones
+    Request *waiting;   // by id
+    Request **end;      // where the next one to wait is put
+    bool *taken;        // [rows]: of the decoder
+    DecoderToken *plan; // [step]
+    Planned *planned;   // [step]: of whom each token is
     int64_t next_id;
     EngineCounts counts;
 };
 
 // ---- opening
 
-static int allocate(Engine *e, int context, Error *err) {
-    int code = decoder_create(&e->decoder, e->model, e->rows, context, err);
+static int allocate(Engine *e, int context, int64_t pages, Error *err) {
+    e->step = e->rows + PROMPT_TOKENS;
+    const DecoderSizes sizes = {.rows = e->rows, .capacity = context, .step = e->step, .pages = pages};
+    int code = decoder_create(&e->decoder, e->model, &sizes, err);
     if (!code) code = sampler_create(&e->sampler, e->config.vocab_size, err);
     if (code) return code;
+    e->pages = decoder_pages(e->decoder);
+    decoder_pad_steps(e->decoder, e->step);
     e->running = calloc((size_t)e->rows, sizeof(Request *));
     e->taken = calloc((size_t)e->rows, sizeof *e->taken);
-    e->step_rows = calloc((size_t)e->rows, sizeof *e->step_rows);
-    e->step_tokens = calloc((size_t)e->rows, sizeof *e->step_tokens);
-    return e->running && e->taken && e->step_rows && e->step_tokens
-               ? 0
-               : fail_fault(err, "no memory for %d requests", e->rows);
+    e->plan = calloc((size_t)e->step, sizeof *e->plan);
+    e->planned = calloc((size_t)e->step, sizeof *e->planned);
+    const bool done = e->running && e->taken && e->plan && e->planned;
+    return done ? 0 : fail_fault(err, "no memory for %d requests", e->rows);
+}
+
+static int open_parts(Engine *e, const char *folder, const EngineSizes *sizes, Error *err) {
+    int context = sizes->context;
+    if (sizes->rows < 1 || context < 1 || sizes->pages < 0)
+        return fail_input(err, "%d requests of %d tokens, %lld pages: expected at least one request of one token",
+                          sizes->rows, context, (long long)sizes->pages);
+    if (sizes->pages && sizes->pages < (context + PAGE_TOKENS - 1) / PAGE_TOKENS)
+        context = (int)sizes->pages * PAGE_TOKENS;
+    e->rows = sizes->rows;
+    e->end = &e->waiting;
+    int code = open_model(&e->model, &e->config, folder, &context, sizes->threads, err);
+    if (!code) code = allocate(e, context, sizes->pages, err);
+    return code ? code : checkpoint_read_weights(folder, e->model, err);
 }
 
 int engine_open(Engine **out, const char *folder, const EngineSizes *sizes, Error *err) {
     Engine *e = calloc(1, sizeof *e);
     if (!e) return fail_fault(err, "no memory for the engine");
-    int context = sizes->context;
-    e->rows = sizes->rows;
-    int code = open_model(&e->model, &e->config, folder, &context, sizes->threads, err);
-    if (!code) code = allocate(e, context, err);
-    if (!code) code = checkpoint_read_weights(folder, e->model, err);
-    if (code) {
+    const int code = open_parts(e, folder, sizes, err);
+    if (code)
         engine_close(e);
-        return code;
-    }
-    *out = e;
-    return 0;
+    else
+        *out = e;
+    return code;
 }
 
 static void free_request(Request *r) {
-    if (r) free(r->tokens);
+    free(r->tokens);
     free(r);
 }
 
@@ -87,16 +110,22 @@ void engine_close(Engine *e) {
     sampler_destroy(e->sampler);
     free(e->running);
     free(e->taken);
-    free(e->step_rows);
-    free(e->step_tokens);
+    free(e->plan);
+    free(e->planned);
     free(e);
 }
 
 int engine_context(const Engine *e) { return decoder_capacity(e->decoder); }
 int engine_vocab_size(const Engine *e) { return e->config.vocab_size; }
 bool engine_is_end(const Engine *e, int id) { return llama_config_is_end(&e->config, id); }
-int engine_room(const Engine *e) { return 2 * e->rows; }
-void engine_counts(const Engine *e, EngineCounts *counts) { *counts = e->counts; }
+int engine_room(const Engine *e) { return e->step + e->rows; } // a prompt's first token is told beside its second
+
+void engine_counts(const Engine *e, EngineCounts *counts) {
+    *counts = e->counts;
+    counts->pages = pages_count(e->pages->pages);
+    counts->pages_free = pages_free(e->pages->pages);
+    counts->pages_shared = pages_shared(e->pages->pages);
+}
 
 // ---- requests
 
@@ -141,110 +170,190 @@ int engine_add(Engine *e, const int32_t *prompt, int n, const RequestOptions *op
                    .prompt = n,
                    .length = n,
                    .most = most};
-    Request **last = &e->waiting;
-    while (*last) last = &(*last)->next;
-    *last = r;
+    *e->end = r;
+    e->end = &r->next;
     e->counts.waiting++;
     *id = r->id;
     return 0;
 }
 
-// The i-th of those that run is gone.
-static void remove_running(Engine *e, int64_t i) {
+// The request at *at no longer waits.
+static Request *take_waiting(Engine *e, Request **at) {
+    Request *r = *at;
+    *at = r->next;
+    if (e->end == &r->next) e->end = at;
+    r->next = NULL;
+    e->counts.waiting--;
+    return r;
+}
+
+// Who is at place i of those that run no longer does; its pages are free.
+static Request *take_running(Engine *e, int64_t i) {
     Request *r = e->running[i];
+    page_table_clear(e->pages, r->row);
     e->taken[r->row] = false;
     e->counts.running--;
     for (int64_t k = i; k < e->counts.running; k++) e->running[k] = e->running[k + 1];
-    free_request(r);
+    return r;
 }
 
 void engine_cancel(Engine *e, int64_t id) {
-    for (int64_t i = 0; i < e->counts.running; i++)
-        if (e->running[i]->id == id) {
-            remove_running(e, i);
-            return;
+    Request *found = NULL;
+    for (int64_t i = 0; i < e->counts.running && !found; i++)
+        if (e->running[i]->id == id) found = take_running(e, i);
+    for (Request **at = &e->waiting; *at && !found; at = &(*at)->next)
+        if ((*at)->id == id) {
+            found = take_waiting(e, at);
+            break;
         }
-    for (Request **at = &e->waiting; *at; at = &(*at)->next) {
-        Request *r = *at;
-        if (r->id != id) continue;
-        *at = r->next;
-        e->counts.waiting--;
-        free_request(r);
-        return;
-    }
+    if (found) free_request(found);
 }
 
-// ---- a step
+// ---- what to compute. All products of a step have the same bits for a token whatever else it computes (decoder.h), as has
+// attention over its row's pages, and prompts are computed by steps too: so a token's result depends on the tokens before it alone,
+// however they are divided into steps and whether their pages were computed for this request or an earlier one.
+
+// Tokens whose keys and values it may take over, plus one: who reports the prompt needs the logits after each of its tokens.
+static int reusable(const Request *r) {
+    return r->options.prompt_logprobs && r->told < r->prompt ? r->told : r->length;
+}
+
+// Gives the request a row, what is known of its beginning, and pages for the rest. false: too few are free.
+static bool place(Engine *e, Request *r) {
+    for (r->row = 0; e->taken[r->row];) r->row++;
+    r->computed = page_table_share(e->pages, r->row, r->tokens, reusable(r));
+    const int missing = (r->length + PAGE_TOKENS - 1) / PAGE_TOKENS - e->pages->rows[r->row].pages;
+    if (missing <= pages_free(e->pages->pages) && page_table_reserve(e->pages, r->row, r->length))
+        return e->taken[r->row] = true;
+    page_table_clear(e->pages, r->row);
+    return false;
+}
 
 static void admit(Engine *e) {
-    while (e->waiting && e->counts.running < e->rows) {
-        Request *r = e->waiting;
-        e->waiting = r->next;
-        e->counts.waiting--;
-        while (e->taken[r->row]) r->row++;
-        e->taken[r->row] = true;
-        decoder_clear(e->decoder, r->row);
-        e->counts.prompt_tokens += r->prompt;
+    while (e->waiting && e->counts.running < e->rows && place(e, e->waiting)) {
+        Request *r = take_waiting(e, &e->waiting);
         e->running[e->counts.running++] = r;
+        if (r->began) continue;
+        r->began = true;
+        e->counts.prompt_tokens += r->prompt;
+        e->counts.prompt_tokens_shared += r->computed;
     }
 }
+
+// The newest of those that run waits again, as the first.
+static void put_back(Engine *e) {
+    Request *r = take_running(e, e->counts.running - 1);
+    if (!e->waiting) e->end = &r->next;
+    r->next = e->waiting;
+    e->waiting = r;
+    e->counts.waiting++;
+    e->counts.put_back++;
+}
+
+// Sees to it that each of those that run has pages for its known tokens. (One alone always has: its context is no longer than
+// all pages.)
+static void make_room(Engine *e) {
+    for (int64_t i = 0; i < e->counts.running; i++) {
+        const Request *r = e->running[i];
+        while (i < e->counts.running && !page_table_reserve(e->pages, r->row, r->length)) put_back(e);
+    }
+}
+
+static bool wants_logits(const Request *r, int at) {
+    return at + 1 == r->length || (r->options.prompt_logprobs && at >= r->told && at + 1 < r->prompt);
+}
+
+// Plans up to `most` more tokens of a request behind the n of the plan; returns how many the plan has then.
+static int plan_request(Engine *e, Request *r, int n, int most, int *slots) {
+    for (; most > 0 && r->computed < r->length; most--, n++) {
+        const int at = r->computed++;
+        e->planned[n] = (Planned){r, at};
+        e->plan[n] = (DecoderToken){r->row, r->tokens[at], wants_logits(r, at) ? (*slots)++ : -1};
+    }
+    return n;
+}
+
+// Running texts' next tokens, then those of prompts, the oldest first. Returns how many.
+static int make_plan(Engine *e) {
+    int n = 0, slots = 0;
+    for (int64_t i = 0; i < e->counts.running; i++)
+        if (e->running[i]->length - e->running[i]->computed == 1) n = plan_request(e, e->running[i], n, 1, &slots);
+    for (int64_t i = 0; i < e->counts.running; i++) n = plan_request(e, e->running[i], n, e->step - n, &slots);
+    return n;
+}
+
+// ---- what it says
 
 static void fill_logprobs(const Engine *e, const Request *r, const float *logits, EngineToken *t) {
     t->tops = r->options.logprobs;
     t->logprob = logprobs_of(logits, e->config.vocab_size, t->token, t->tops, t->top_ids, t->top_logprobs);
 }
 
-// What follows from the logits after token `at` of a request, into out; returns how many entries.
-static int report(Engine *e, Request *r, int at, const float *logits, EngineToken *out) {
-    const bool tells_prompt = r->options.prompt_logprobs && at + 1 <= r->prompt;
+static int report_prompt(Engine *e, Request *r, int at, const float *logits, EngineToken *out) {
     int n = 0;
-    r->told = at + 1;
-    if (tells_prompt && at == 0)
-        out[n++] = (EngineToken){.id = r->id, .token = r->tokens[0], .prompt_index = 0, .logprob = NAN};
+    if (at == 0) out[n++] = (EngineToken){.id = r->id, .token = r->tokens[0], .logprob = NAN};
     if (at + 1 < r->prompt) {
-        if (!tells_prompt) return n;
         out[n] = (EngineToken){.id = r->id, .token = r->tokens[at + 1], .prompt_index = at + 1};
         fill_logprobs(e, r, logits, &out[n++]);
-        return n;
     }
-    EngineToken *t = &out[n++];
-    *t = (EngineToken){.id = r->id, .token = -1, .prompt_index = -1, .finish = FINISH_LENGTH, .logprob = NAN};
-    if (r->options.max_tokens == 0) return n;
-    t->token = sampler_draw(e->sampler, logits, &r->options.sampling, &r->random);
-    if (r->options.logprobs >= 0) fill_logprobs(e, r, logits, t);
-    r->tokens[r->length++] = t->token;
-    e->counts.generated_tokens++;
-    if (r->length < r->most) t->finish = FINISH_NOT;
-    if (engine_is_end(e, t->token)) t->finish = FINISH_END;
     return n;
 }
 
-static int compute(Engine *e, Error *err) {
-    const int n = (int)e->counts.running;
-    for (int i = 0; i < n; i++) {
-        Request *r = e->running[i];
-        e->step_rows[i] = r->row;
-        e->step_tokens[i] = r->tokens[r->computed++];
+static void draw(Engine *e, Request *r, const float *logits, EngineToken *out) {
+    *out = (EngineToken){.id = r->id, .token = -1, .prompt_index = -1, .finish = FINISH_LENGTH, .logprob = NAN};
+    if (r->options.max_tokens > 0) {
+        out->token = sampler_draw(e->sampler, logits, &r->options.sampling, &r->random);
+        if (r->options.logprobs >= 0) fill_logprobs(e, r, logits, out);
+        r->tokens[r->length++] = out->token;
+        e->counts.generated_tokens++;
+        if (r->length < r->most) out->finish = FINISH_NOT;
+        if (engine_is_end(e, out->token)) out->finish = FINISH_END;
     }
-    return n ? decoder_step(e->decoder, e->step_rows, e->step_tokens, n, err) : 0;
+    r->finished = out->finish != FINISH_NOT;
+}
+
+// What follows from the logits after token `at` of a request, into out; returns how many entries.
+static int report(Engine *e, Request *r, int at, const float *logits, EngineToken *out) {
+    int n = 0;
+    if (r->options.prompt_logprobs && at < r->prompt) n = report_prompt(e, r, at, logits, out);
+    if (at + 1 == r->length) draw(e, r, logits, &out[n++]);
+    r->told = at + 1;
+    return n;
+}
+
+// ---- a step
+
+// The tokens that were computed are the cache's, for requests to come that begin with them.
+static void keep_pages(Engine *e) {
+    for (int64_t i = 0; i < e->counts.running; i++)
+        page_table_keep(e->pages, e->running[i]->row, e->running[i]->tokens);
+}
+
+static void remove_finished(Engine *e) {
+    for (int64_t i = e->counts.running - 1; i >= 0; i--)
+        if (e->running[i]->finished) free_request(take_running(e, i));
 }
 
 int engine_step(Engine *e, EngineToken *out, int *count, Error *err) {
     const double began = clock_seconds();
     *count = 0;
     admit(e);
-    e->counts.schedule_seconds += clock_seconds() - began;
-    int code = compute(e, err);
+    make_room(e);
+    const int n = make_plan(e);
+    if (n == 0) return 0;
+    const double planned = clock_seconds();
+    const int code = decoder_add(e->decoder, e->plan, n, err);
     if (code) return code;
-    for (int64_t i = 0; i < e->counts.running;) {
-        Request *r = e->running[i];
-        *count += report(e, r, r->computed - 1, decoder_logits(e->decoder, r->row), out + *count);
-        if (*count && out[*count - 1].id == r->id && out[*count - 1].finish)
-            remove_running(e, i);
-        else
-            i++;
-    }
+    for (int i = 0; i < n; i++)
+        if (e->plan[i].slot >= 0)
+            *count += report(e, e->planned[i].request, e->planned[i].at, decoder_logits(e->decoder, e->plan[i].slot),
+                             out + *count);
+    const double told = clock_seconds();
+    keep_pages(e);
+    remove_finished(e);
+    const double ended = clock_seconds();
     e->counts.steps++;
-    e->counts.step_seconds += clock_seconds() - began;
+    e->counts.step_seconds += ended - began;
+    e->counts.schedule_seconds += planned - began + (ended - told);
     return 0;
 }

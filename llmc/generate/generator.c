@@ -26,7 +26,7 @@ struct Generator {
 // ---- opening
 
 static int allocate(Generator *g, int rows, int context, Error *err) {
-    int code = decoder_create(&g->decoder, g->model, rows, context, err);
+    int code = decoder_create(&g->decoder, g->model, &(DecoderSizes){.rows = rows, .capacity = context}, err);
     if (!code) code = sampler_create(&g->sampler, g->config.vocab_size, err);
     if (code) return code;
     g->texts = calloc((size_t)rows, sizeof *g->texts);
@@ -93,9 +93,9 @@ int generator_fork(Generator *g, int row, int from, const SamplerOptions *option
     if (row == from || !g->texts[from].held)
         return fail_input(err, "row %d cannot go on with the prompt of row %d: expected another row that holds one",
                           row, from);
-    decoder_copy(g->decoder, row, from);
-    g->texts[row] = (Text){.options = *options, .random = seed, .last = -1, .running = true};
-    return 0;
+    code = decoder_copy(g->decoder, row, from, err);
+    if (!code) g->texts[row] = (Text){.options = *options, .random = seed, .last = -1, .running = true};
+    return code;
 }
 
 void generator_pad_steps(Generator *g, int rows) { decoder_pad_steps(g->decoder, rows); }

@@ -28,7 +28,7 @@ static int match_item(bool *exact, Decoder *d, const EvalSet *set, const EvalIte
 
 int greedy_match(bool *exact, Llama3 *m, const EvalSet *set, EvalStop stop, Error *err) {
     Decoder *d = NULL;
-    int code = decoder_create(&d, m, 1, llama3_shape(m)->T, err);
+    int code = decoder_create(&d, m, &(DecoderSizes){.rows = 1, .capacity = llama3_shape(m)->T}, err);
     for (int64_t i = 0; !code && i < set->num_items && !(stop && stop()); i++)
         code = match_item(&exact[i], d, set, &set->items[i], llama3_config(m)->vocab_size, err);
     decoder_destroy(d);

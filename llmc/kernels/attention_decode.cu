@@ -1,4 +1,4 @@
-// One-token attention. A block has one split (SPLIT keys) of one key/value head of one row, and computes for up to G of
+// One-token attention. A block has one split (SPLIT keys) of one key/value head for one token, and computes for up to G of
 // the query heads that share them
 //   s_j = q k_j log2(e)/sqrt(HD),   m = max s_j,   p_j = 2^(s_j - m),   l = sum p_j,   o = sum p_j v_j
 // The second pass gives out = sum over splits of 2^(m_i - m) o_i / sum of 2^(m_i - m) l_i, m the largest m_i.
@@ -6,7 +6,7 @@
 // Inside a block the work is cut for SLOTS threads, in four phases with a barrier between:
 //   scores    a slot has 8 neighbouring keys and a quarter of HD: no exchange, 16-byte loads of 8 keys' one element
 //   softmax   a warp has a head: adds the quarters; maximum and sum over the split
-//   values    a slot has 8 elements of HD and every `subsets`-th key
+//   values    a slot has 8 elements of HD and every `subsets`-th key of each page
 //   sum       of the slots' outputs
 // On the CPU one thread takes all slots in turn (see wide_warps), several of them at once as long vectors: the same sums in
 // the same order, and nobody to wait for.
@@ -65,16 +65,23 @@ __device__ __forceinline__ void load_queries(Shared<G> shared, const floatX *que
     }
 }
 
-// buffer[part][g][key] = the product over a quarter of HD. keys: element 0 of the split's first key.
-template <int G, int THREADS>
-__device__ __forceinline__ void score(Shared<G> shared, const floatX *keys, int count, int HD) {
+// Keys and values of one split: those of `count` tokens of a row's key/value head, from token `first` on.
+struct Split {
+    const CacheLayout &cache;
+    int row, kv, first, count;
+
+    __device__ const floatX *key(int i) const { return cache.key(row, kv, first + i); }
+    __device__ const floatX *value(int i) const { return cache.value(row, kv, first + i); }
+};
+
+// buffer[part][g][key] = the product over a quarter of HD.
+template <int G, int THREADS> __device__ __forceinline__ void score(Shared<G> shared, Split split, int HD) {
     constexpr int N = KEYS<G, THREADS>, NEIGHBOURS = SPLIT / N;
     const int depth = HD / PARTS;
     for (int slot = threadIdx.x; slot < PARTS * NEIGHBOURS; slot += THREADS) {
         const int part = slot / NEIGHBOURS, key = slot % NEIGHBOURS * N;
-        if (key >= count) continue;
-        const floatX *from = keys + (size_t)(key / KV_CACHE_BLOCK) * HD * KV_CACHE_BLOCK + key % KV_CACHE_BLOCK +
-                             (size_t)part * depth * KV_CACHE_BLOCK;
+        if (key >= split.count) continue;
+        const floatX *from = split.key(key) + (size_t)part * depth * KV_CACHE_BLOCK;
         const float *query = shared.query + part * depth;
         float sum[G][N] = {};
 #pragma unroll 4
@@ -134,23 +141,28 @@ __device__ __forceinline__ void softmax(Shared<G> shared, float *stats, size_t s
     }
 }
 
-// buffer[subset][g] = the output of the keys subset, subset + subsets, ... values: the split's first.
+// buffer[subset][g] = the output of the keys subset, subset + subsets, ... of each page.
 template <int G, int THREADS>
-__device__ __forceinline__ void weigh_values(Shared<G> shared, const floatX *values, int count, int HD, int subsets) {
+__device__ __forceinline__ void weigh_values(Shared<G> shared, Split split, int HD, int subsets) {
     constexpr int N = WIDTH<THREADS>;
     const int chunks = HD / N;
     for (int slot = threadIdx.x; slot < subsets * chunks; slot += THREADS) {
         const int subset = slot / chunks, at = slot % chunks * N;
         float sum[G][N] = {};
+        for (int page = 0; page < split.count; page += KV_CACHE_BLOCK) {
+            const floatX *values = split.value(page) + at;
+            const float *probability = shared.probability + page;
+            const int count = min(split.count - page, (int)KV_CACHE_BLOCK);
 #pragma unroll 4
-        for (int key = subset; key < count; key += subsets) {
-            float v[N];
-            load_vec(v, values + (size_t)key * HD + at);
+            for (int key = subset; key < count; key += subsets) {
+                float v[N];
+                load_vec(v, values + (size_t)key * HD);
 #pragma unroll
-            for (int g = 0; g < G; g++) {
-                const float p = shared.probability[g * SPLIT + key];
-                EACH_ELEMENT
-                for (int e = 0; e < N; e++) sum[g][e] = multiply_add(p, v[e], sum[g][e]);
+                for (int g = 0; g < G; g++) {
+                    const float p = probability[g * SPLIT + key];
+                    EACH_ELEMENT
+                    for (int e = 0; e < N; e++) sum[g][e] = multiply_add(p, v[e], sum[g][e]);
+                }
             }
         }
 #pragma unroll
@@ -183,25 +195,27 @@ template <int G, int THREADS>
 __device__ __forceinline__ void attend_split(float *memory, Partial partial, const floatX *qkv, CacheLayout cache,
                                              NewTokens tokens, float scale) {
     const Shared<G> shared(memory);
-    const int split = blockIdx.x, kv = blockIdx.y, i = blockIdx.z, first = split * SPLIT;
-    const int count = min(tokens.positions[i] + 1 - first, SPLIT); // keys of this split
-    if (count <= 0) return;                                        // the whole block
+    const int kv = blockIdx.y, i = blockIdx.z, first = blockIdx.x * SPLIT;
+    const Split split = {cache, tokens.rows[i], kv, first, min(tokens.positions[i] + 1 - first, SPLIT)};
+    if (split.count <= 0) return; // the whole block
     const QkvLayout layout(cache.shape);
-    const int HD = layout.HD, heads = layout.NH / layout.NKV, subsets = SLOTS / (HD / CHUNK), row = tokens.rows[i];
+    const int HD = layout.HD, heads = layout.NH / layout.NKV, subsets = SLOTS / (HD / CHUNK);
     const floatX *queries = qkv + layout.query(0, kv * heads, i);
-    if constexpr (THREADS == 1) {
-        prefetch(cache.key(row, kv, first), (size_t)ceil_div(count, (int)KV_CACHE_BLOCK) * KV_CACHE_BLOCK * HD);
-        prefetch(cache.value(row, kv, first), (size_t)count * HD);
-    }
+    if constexpr (THREADS == 1)
+        for (int page = 0; page < split.count; page += KV_CACHE_BLOCK) {
+            prefetch(split.key(page), (size_t)KV_CACHE_BLOCK * HD);
+            prefetch(split.value(page), (size_t)min(split.count - page, (int)KV_CACHE_BLOCK) * HD);
+        }
     for (int head = 0; head < heads; head += G) {
-        const size_t at = partial.index(i, kv * heads + head, layout.NH, split);
+        const size_t at = partial.index(i, kv * heads + head, layout.NH, blockIdx.x);
         load_queries<G, THREADS>(shared, queries, head, heads, HD);
         sync<THREADS>();
-        score<G, THREADS>(shared, cache.key(row, kv, first), count, HD);
+        score<G, THREADS>(shared, split, HD);
         sync<THREADS>();
-        softmax<G, THREADS>(shared, partial.stats + at * 2, (size_t)partial.splits * 2, count, heads - head, scale);
+        softmax<G, THREADS>(shared, partial.stats + at * 2, (size_t)partial.splits * 2, split.count, heads - head,
+                            scale);
         sync<THREADS>();
-        weigh_values<G, THREADS>(shared, cache.value(row, kv, first), count, HD, subsets);
+        weigh_values<G, THREADS>(shared, split, HD, subsets);
         sync<THREADS>();
         sum_subsets<G, THREADS>(partial.outputs + at * HD, (size_t)partial.splits * HD, shared, heads - head, HD,
                                 subsets);
@@ -209,7 +223,7 @@ __device__ __forceinline__ void attend_split(float *memory, Partial partial, con
 }
 
 // Blocks that a multiprocessor is to have at once: with as many registers as that leaves nvcc spills none.
-template <int G> constexpr int RESIDENT = G == 8 ? 3 : G == 2 || G == 3 ? 6 : 5;
+template <int G> constexpr int RESIDENT = G == 8 ? 3 : G == 3 ? 6 : 5;
 
 template <int G, int THREADS>
 __global__ void __launch_bounds__(THREADS, RESIDENT<G>)

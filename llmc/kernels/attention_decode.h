@@ -1,7 +1,7 @@
-// Attention of one new token a row over the row's cache (kernels/kv_cache_layout.h): softmax(q K^T / sqrt(HD)) V with
+// Attention of new tokens over their rows' cache (kernels/kv_cache_layout.h): softmax(q K^T / sqrt(HD)) V with
 // grouped queries. The keys are split over blocks, so that one row fills a GPU, and a second pass combines the splits
-// (Dao et al.: Flash-Decoding, 2023). A split is always the same 256 tokens; hence a row's result has the same bits
-// whatever rows are computed beside it. There are no atomics.
+// (Dao et al.: Flash-Decoding, 2023). A split is always the same 256 tokens; hence a token's result has the same
+// bits whatever tokens are computed beside it, and wherever the pages of its row are. There are no atomics.
 #ifndef LLMC_KERNELS_ATTENTION_DECODE_H
 #define LLMC_KERNELS_ATTENTION_DECODE_H
 

@@ -1,4 +1,4 @@
-// Filling the cache of keys and values: a whole prompt, or one token a row with its rotation,
+// Filling the cache of keys and values: a whole prompt, or new tokens with their rotation,
 //   (a, b) = (x[i], x[i + HD/2])  becomes  (a cos - b sin, b cos + a sin)  of its position.
 #include "kernels/kv_cache.h"
 

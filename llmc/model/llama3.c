@@ -39,7 +39,7 @@ typedef struct {
 
 // The products of a linear layer y[N,OC] = x[N,IC] · w^T; backward: the weight's gradient (none where w is frozen) and dx (=;
 // NULL: not needed).
-static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N);
+static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N, int most);
 static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, GradientPlace dw,
                             int N);
 
@@ -87,22 +87,22 @@ static void block_forward(Llama3 *m, int l, int rows, int length, bool again) {
                             m->params + w->attention_norm, N, C, eps, m->stream);
     if (!again) block_input_written(inputs, l, (size_t)N * (size_t)C * sizeof(floatX), m->stream);
     // 2. queries, keys and values
-    llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N);
+    llama3_project(m, a->qkv, a->norm1, l, UNIT_QKV, N, 0);
     // 3. rotation by position
     rope_forward(a->qkv, m->rope, mask, shape, m->stream);
     // 4. attention
     llama3_attention_forward(m, a, mask, shape);
     // 5. output projection
-    llama3_project(m, branch_out, a->attention, l, UNIT_OUTPUT, N);
+    llama3_project(m, branch_out, a->attention, l, UNIT_OUTPUT, N, 0);
     // 6. residual sum and FFN norm
     add_rmsnorm_forward(a->residual2, a->norm2, a->rstd2, a->residual1, branch_out, m->params + w->ffn_norm, N, C, eps,
                         m->stream);
     // 7. gate and up
-    llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N);
+    llama3_project(m, a->gate_up, a->norm2, l, UNIT_GATE_UP, N, 0);
     // 8. SwiGLU
     swiglu_forward(a->swiglu, a->gate_up, N, F, m->stream);
     // 9. down projection; its sum with residual2 is made together with the next norm
-    if (!again) llama3_project(m, branch_out, a->swiglu, l, UNIT_DOWN, N);
+    if (!again) llama3_project(m, branch_out, a->swiglu, l, UNIT_DOWN, N, 0);
 }
 
 void llama3_run_forward(Llama3 *m, int rows, int length, LayerVisit visit, void *context) {
@@ -151,7 +151,7 @@ static const floatX *chunk_input(const Llama3 *m, Chunk chunk) {
 
 static Matrix head(const Llama3 *m) { return (Matrix){m->table.head, m->table.padded_vocab, m->config.hidden_size}; }
 
-void llama3_make_logits(Llama3 *m, const floatX *x, int rows) { linear(m, m->classifier.logits, x, head(m), rows); }
+void llama3_make_logits(Llama3 *m, const floatX *x, int rows) { linear(m, m->classifier.logits, x, head(m), rows, 0); }
 
 static void chunk_logits(Llama3 *m, Chunk chunk) { llama3_make_logits(m, chunk_input(m, chunk), chunk.count); }
 
@@ -462,8 +462,11 @@ bool llama3_update_applied(const Llama3 *m) { return m->step.host_result->apply 
 
 // ---- matrix products
 
-static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N) {
-    matmul(y, MATMUL_OUT_FLOATX, x, m->params + w.at, N, w.OC, w.IC, false, true, false, m->stream);
+static void linear(Llama3 *m, floatX *y, const floatX *x, Matrix w, int N, int most) {
+    if (most)
+        matmul_same_rows(y, MATMUL_OUT_FLOATX, x, m->params + w.at, N, most, w.OC, w.IC, m->stream);
+    else
+        matmul(y, MATMUL_OUT_FLOATX, x, m->params + w.at, N, w.OC, w.IC, false, true, false, m->stream);
 }
 
 static void linear_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, Matrix w, GradientPlace dw,
@@ -496,10 +499,10 @@ static float adapter_scale(const Llama3 *m) { return (float)(m->table.lora_alpha
 static Matrix adapter_a(const Llama3 *m, const LoraAdapter *a) { return (Matrix){a->a, m->table.lora_rank, a->in}; }
 static Matrix adapter_b(const Llama3 *m, const LoraAdapter *a) { return (Matrix){a->b, a->out, m->table.lora_rank}; }
 
-static void add_adapter(Llama3 *m, const LoraAdapter *a, floatX *y, const floatX *x, int N, int width) {
+static void add_adapter(Llama3 *m, const LoraAdapter *a, floatX *y, const floatX *x, int N, int most, int width) {
     const Activations *acts = &m->acts;
-    linear(m, acts->lora_low, x, adapter_a(m, a), N);
-    linear(m, acts->lora_wide, acts->lora_low, adapter_b(m, a), N);
+    linear(m, acts->lora_low, x, adapter_a(m, a), N, most);
+    linear(m, acts->lora_wide, acts->lora_low, adapter_b(m, a), N, most);
     lora_add(y, acts->lora_wide, adapter_scale(m), N, width, a->first, a->out, m->stream);
 }
 
@@ -509,18 +512,18 @@ static void adapter_backward(Llama3 *m, const LoraAdapter *a, GradientPlace dw, 
     const int N = num_positions(m);
     floatX *low = m->acts.lora_low, *dlow = m->grads.lora_low, *wide = m->acts.lora_wide;
     lora_take(wide, dy, adapter_scale(m), N, width, a->first, a->out, m->stream);
-    linear(m, low, x, adapter_a(m, a), N);
+    linear(m, low, x, adapter_a(m, a), N, 0);
     linear_backward(m, dlow, wide, low, adapter_b(m, a), dw, N);
     linear_backward(m, wide, dlow, x, adapter_a(m, a), dw, N);
     lora_add(dx, wide, 1.0f, N, a->in, 0, a->in, m->stream);
 }
 
-void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N) {
+void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N, int most) {
     const LayerOffsets *at = &m->table.layers[layer];
     const Matrix w = unit_matrix(m, layer, unit);
-    linear(m, y, x, w, N);
+    linear(m, y, x, w, N, most);
     for (int i = 0; i < at->num_adapters; i++)
-        if (at->adapters[i].unit == unit) add_adapter(m, &at->adapters[i], y, x, N, w.OC);
+        if (at->adapters[i].unit == unit) add_adapter(m, &at->adapters[i], y, x, N, most, w.OC);
 }
 
 static void project_backward(Llama3 *m, floatX *dx, const floatX *dy, const floatX *x, int layer, LayerUnit unit) {

@@ -19,8 +19,9 @@ AttentionShape llama3_attention_shape(const Llama3 *m, int B, int T); // of the 
 
 void llama3_wait_for_weights(Llama3 *m); // work queued from here on may use them
 
-// A layer's product y [N,OC] = x [N,IC] · w^T, adapters included. N is at most B*T where there are adapters.
-void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N);
+// A layer's product y [N,OC] = x [N,IC] · w^T, adapters included. most: 0, or that of matmul_same_rows (device/matmul.h). Where
+// there are adapters, N and most are at most B*T.
+void llama3_project(Llama3 *m, floatX *y, const floatX *x, int layer, LayerUnit unit, int N, int most);
 
 // Forward pass over one text of n tokens (1 <= n <= llama3_max_tokens). Returns the last norm's output, [n, C] on the device,
 // valid until the model's next pass. visit is called after each layer with its rotated queries, keys and values, [n, (NH + 2 NKV) HD].

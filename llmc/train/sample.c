@@ -12,7 +12,7 @@ int sample_open(Sampling *s, Llama3 *model, int num_tokens, Error *err) {
     s->ids = malloc((size_t)num_tokens * sizeof *s->ids);
     s->text = malloc(s->capacity);
     if (!s->ids || !s->text) return fail_fault(err, "out of memory");
-    int code = decoder_create(&s->decoder, model, 1, num_tokens, err);
+    int code = decoder_create(&s->decoder, model, &(DecoderSizes){.rows = 1, .capacity = num_tokens}, err);
     return code ? code : sampler_create(&s->sampler, llama3_config(model)->vocab_size, err);
 }
 

@@ -25,13 +25,20 @@ SHAPES = {
 }
 
 
+class Sizes(ctypes.Structure):
+    """llmc/generate/decoder.h"""
+
+    _fields_ = [("rows", ctypes.c_int), ("capacity", ctypes.c_int), ("step", ctypes.c_int), ("pages", ctypes.c_int64)]
+
+
 class Decoder:
     """Rows of texts over a Model."""
 
-    def __init__(self, model, rows, capacity):
+    def __init__(self, model, rows, capacity, step=0, pages=0):
         self.model, self.lib, self.V = model, model.lib, model.tensors[0].rows
         self.handle, error = ctypes.c_void_p(), Error()
-        code = self.lib.decoder_create(ctypes.byref(self.handle), model.handle, rows, capacity, ctypes.byref(error))
+        sizes = Sizes(rows, capacity, step, pages)
+        code = self.lib.decoder_create(ctypes.byref(self.handle), model.handle, ctypes.byref(sizes), ctypes.byref(error))
         assert code == 0, error.message.decode()
 
     def __del__(self):
@@ -202,7 +209,7 @@ def test_copied_row(lib):
     (prompt,) = prompts_of(fields["vocab_size"], [70])
     decoder.prefill(0, prompt)
     decoder.prefill(2, prompt)
-    lib.decoder_copy(decoder.handle, 1, 0)
+    assert decoder.call("decoder_copy", 1, 0) == (0, "")
     assert lib.decoder_length(decoder.handle, 1) == 70
     assert torch.equal(decoder.logits(1), decoder.logits(0))
     for t in range(4):
@@ -246,11 +253,11 @@ def test_refused(lib):
         ("decoder_prefill", 2, ids, 3): "row 2, expected 0 to 1",
         ("decoder_step", ids, ids, 1): "row 0: its context of 20 tokens is full",
         ("decoder_step", ids[2:], ids, 1): "row 2: expected one of the 2 rows",
-        ("decoder_step", ids, ids, 3): "a step of 3 rows, expected 1 to 2",
+        ("decoder_step", ids, ids, 3): "a step of 3 tokens, expected 1 to 2",
     }.items():
         code, found = decoder.call(*arguments)
         assert code == 2 and found.startswith(message), found
     assert torch.equal(decoder.logits(0), before) and lib.decoder_length(decoder.handle, 0) == 20
-    for rows, capacity in ((0, 10), (1, 65), (1, 0)):
+    for sizes in (Sizes(0, 10), Sizes(1, 65), Sizes(1, 0), Sizes(1, 10, -1), Sizes(1, 10, 0, -1)):
         handle, error = ctypes.c_void_p(), Error()
-        assert lib.decoder_create(ctypes.byref(handle), model.handle, rows, capacity, ctypes.byref(error)) == 2
+        assert lib.decoder_create(ctypes.byref(handle), model.handle, ctypes.byref(sizes), ctypes.byref(error)) == 2

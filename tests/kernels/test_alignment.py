@@ -67,7 +67,8 @@ def arguments(lib, launcher, pointer):
             given.append(llmc.AttentionShape(1, 64, 2, 1, 32))
         elif declaration.startswith("KvCache"):
             cache = llmc.KvCache.__new__(llmc.KvCache)
-            cache.keys, cache.values, cache.shape = address("keys"), address("values"), llmc.AttentionShape(1, 64, 2, 1, 32)
+            cache.keys, cache.values, cache.table = address("keys"), address("values"), address("table")
+            cache.shape = llmc.AttentionShape(1, 64, 2, 1, 32)
             given.append(cache)
         elif declaration.startswith("NewTokens"):
             tokens = llmc.NewTokens.__new__(llmc.NewTokens)

@@ -1,5 +1,5 @@
-"""Attention of one new token a row over the cache of keys and values, and the filling of that cache, against float64 by
-the rule of compare.py."""
+"""Attention of new tokens over the cache of keys and values, and the filling of that cache, against float64 by the rule of
+compare.py."""
 
 import math
 
@@ -31,54 +31,76 @@ SMALL = [(3, 1, 16, [1, 19], 64), (4, 4, 48, [70], 128), (9, 1, 16, [258, 2], 32
 
 
 class Case:
-    """Inputs on the host, in floatX. The cache has one row more than the batch, and rows stand in another order."""
+    """Inputs on the host, in floatX. The cache has one row more than the batch, rows stand in another order, and their pages
+    anywhere. Of a row's tokens the last `new` are new ones."""
 
-    def __init__(self, lib, shape, spread=1.3):
+    def __init__(self, lib, shape, spread=1.3, new=1):
         self.lib = lib
         self.NH, self.NKV, self.HD, self.lengths, self.capacity = shape
-        self.n, self.longest = len(self.lengths), max(self.lengths)
+        self.texts, self.longest = len(self.lengths), max(self.lengths)
         self.width = (self.NH + 2 * self.NKV) * self.HD
-        self.rows = torch.randperm(self.n + 1)[: self.n]
-        # tokens of each row as the model makes them: [length, NH + 2 NKV, HD], keys rotated; the last is the new one
+        self.rows = torch.randperm(self.texts + 1)[: self.texts]
+        # tokens of each row as the model makes them: [length, NH + 2 NKV, HD], keys rotated
         self.tokens = [(torch.randn(t, self.NH + 2 * self.NKV, self.HD) * spread).to(lib.floatX) for t in self.lengths]
+        self.new = [(i, at) for i, t in enumerate(self.lengths) for at in range(max(t - new, 0), t)]
+        self.n = len(self.new)
+        self.place_pages()
+
+    def place_pages(self):
+        """table: rows that are as long as the capacity, but for their unused pages, which stand nowhere."""
+        blocks = self.capacity // BLOCK
+        self.pages = (self.texts + 1) * blocks
+        self.table = torch.randperm(self.pages).reshape(-1, blocks).int()
+        for row, length in zip(self.rows, self.lengths):
+            self.table[row, (length + BLOCK - 1) // BLOCK :] = 1 << 30
 
     def shape(self):
-        return AttentionShape(self.n + 1, self.capacity, self.NH, self.NKV, self.HD)
+        return AttentionShape(self.texts + 1, self.capacity, self.NH, self.NKV, self.HD)
+
+    def kv_cache(self, keys, values):
+        return KvCache(keys, values, self.lib.device(self.table), self.shape())
 
     def positions(self):
-        return torch.tensor(self.lengths) - 1
+        return torch.tensor([at for _, at in self.new])
+
+    def new_rows(self):
+        return torch.stack([self.rows[i] for i, _ in self.new])
 
     def placed(self):
-        return NewTokens(self.lib.device(self.rows), self.lib.device(self.positions()))
+        return NewTokens(self.lib.device(self.new_rows()), self.lib.device(self.positions()))
 
     def new_tokens(self):
-        return torch.stack([t[-1] for t in self.tokens]).reshape(self.n, self.width)
+        return torch.stack([self.tokens[i][at] for i, at in self.new]).reshape(self.n, self.width)
+
+    def at(self, row, positions):
+        """(pages, places in them) of a row's tokens."""
+        positions = torch.as_tensor(positions)
+        return self.table[row, positions // BLOCK].long(), positions % BLOCK
 
     def cache(self):
         """Keys and values on the device as the header lays them out; all that is no token of a row is NaN."""
-        shape = (self.n + 1, self.NKV, self.capacity, self.HD)
-        keys, values = torch.full(shape, math.nan), torch.full(shape, math.nan)
+        keys = torch.full((self.pages, self.NKV, self.HD, BLOCK), math.nan)
+        values = torch.full((self.pages, self.NKV, BLOCK, self.HD), math.nan)
         for row, tokens in zip(self.rows, self.tokens):
-            heads = tokens.float().transpose(0, 1)
-            keys[row, :, : len(tokens)] = heads[self.NH : self.NH + self.NKV]
-            values[row, :, : len(tokens)] = heads[self.NH + self.NKV :]
-        blocks = keys.reshape(self.n + 1, self.NKV, self.capacity // BLOCK, BLOCK, self.HD).transpose(-1, -2)
-        return self.lib.x(blocks.contiguous()), self.lib.x(values)
+            page, place = self.at(row, torch.arange(len(tokens)))
+            heads = tokens.float()
+            keys[page, :, :, place] = heads[:, self.NH : self.NH + self.NKV]
+            values[page, :, place] = heads[:, self.NH + self.NKV :]
+        return self.lib.x(keys), self.lib.x(values)
 
     def run(self):
         lib = self.lib
-        keys, values = self.cache()
         out = lib.empty((self.n, self.NH * self.HD))
         scratch = lib.empty(lib.attention_decode_scratch(self.n, self.longest, self.shape()), torch.float32)
-        cache = KvCache(keys, values, self.shape())
+        cache = self.kv_cache(*self.cache())
         lib.attention_decode(out, scratch, lib.x(self.new_tokens()), cache, self.placed(), self.longest)
         scratch.get()  # nothing is written around it
         return out.get()
 
     def reference(self, attend, dtype):
         found = []
-        for tokens in self.tokens:
-            heads = tokens.to(dtype).transpose(0, 1)
+        for i, at in self.new:
+            heads = self.tokens[i][: at + 1].to(dtype).transpose(0, 1)
             q, k, v = heads.split([self.NH, self.NKV, self.NKV])
             group = self.NH // self.NKV
             found.append(attend(q[:, -1:], k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)).reshape(-1))
@@ -116,14 +138,20 @@ def test_large_scores(lib):
     check_case(Case(lib, (4, 2, 64, [600, 20], 640), spread=15))
 
 
-def test_a_row_does_not_feel_its_neighbours(lib):
-    """The same bits for a row alone and in a batch with longer ones."""
-    case = Case(lib, (4, 2, 64, [300, 17, 900], 960))
+@pytest.mark.checked
+def test_several_new_tokens_of_a_row(lib):
+    """Each sees what is before it, and not the new ones behind it."""
+    check_case(Case(lib, (4, 2, 16, [70, 3, 258], 320), new=5))
+
+
+def test_a_token_does_not_feel_its_neighbours(lib):
+    """The same bits for a token alone and in a batch with longer rows and others of its own, wherever the pages are."""
+    case = Case(lib, (4, 2, 64, [300, 17, 900], 960), new=3)
     together = case.run()
-    for i in range(case.n):
-        alone = Case(lib, (4, 2, 64, [case.lengths[i]], 960))
-        alone.tokens = [case.tokens[i]]
-        assert torch.equal(alone.run()[0], together[i])
+    for k, (i, at) in enumerate(case.new):
+        alone = Case(lib, (4, 2, 64, [at + 1], 960))
+        alone.tokens = [case.tokens[i][: at + 1]]
+        assert torch.equal(alone.run()[0], together[k])
 
 
 # ---- filling the cache
@@ -133,7 +161,7 @@ def check_cache(case, keys, values, given):
     """Every cached token as the reference has it; what belongs to no token is poison as before."""
     want_keys, want_values = (buffer.get() for buffer in case.cache())
     for name, got, want in (("keys", keys, want_keys), ("values", values, want_values)):
-        got = got.get().reshape(want.shape)
+        got = got.get()
         assert torch.equal(torch.isnan(got), torch.isnan(want)), f"{name}: written elsewhere, or not written"
         assert torch.equal(got.nan_to_num(), want.nan_to_num()), f"{name}: {given}"
 
@@ -144,7 +172,7 @@ def check_store(case):
     def run():
         keys, values = (lib.empty(buffer.shape) for buffer in case.cache())
         for row, tokens in zip(case.rows, case.tokens):
-            lib.kv_cache_store(KvCache(keys, values, case.shape()), lib.x(tokens), int(row), len(tokens))
+            lib.kv_cache_store(case.kv_cache(keys, values), lib.x(tokens), int(row), len(tokens))
         check_cache(case, keys, values, "stored")
         return keys.get(), values.get()
 
@@ -172,7 +200,7 @@ def check_append(case):
     def run():
         keys, values = case.cache()
         qkv = lib.x(new)
-        lib.kv_cache_append(qkv, KvCache(keys, values, case.shape()), lib.device(table.float()), case.placed())
+        lib.kv_cache_append(qkv, case.kv_cache(keys, values), lib.device(table.float()), case.placed())
         return qkv.get(), keys.get(), values.get()
 
     qkv, keys, values = lib.same_bits(run)
@@ -182,23 +210,21 @@ def check_append(case):
     want = rotate(new[:, :turned], table[positions], torch.float64)
     check("queries", qkv[:, : case.NH], want[:, : case.NH], None if theirs is None else theirs[:, : case.NH])
     assert torch.equal(qkv[:, case.NH :], new[:, case.NH :]), "keys and values of qkv stay"
-    # the cache's keys by position, and every other place as it was
+    # the new tokens' keys, and every other place as it was
     before_keys, before_values = (buffer.get() for buffer in case.cache())
-    by_position = keys.reshape(case.n + 1, case.NKV, -1, case.HD, BLOCK).transpose(-1, -2)
-    by_position = by_position.reshape(case.n + 1, case.NKV, case.capacity, case.HD)
-    found = by_position[case.rows, :, positions]
+    page, place = case.at(case.new_rows(), positions)
+    found = keys[page, :, :, place]
     check("keys", found, want[:, case.NH :], None if theirs is None else theirs[:, case.NH :])
     assert torch.equal(values.nan_to_num(), before_values.nan_to_num()), "values"
-    before = before_keys.reshape(case.n + 1, case.NKV, -1, case.HD, BLOCK).transpose(-1, -2).reshape(by_position.shape)
-    before[case.rows, :, positions] = found
-    assert torch.equal(torch.isnan(before), torch.isnan(by_position))
-    assert torch.equal(before.nan_to_num(), by_position.nan_to_num()), "another token's keys"
+    before_keys[page, :, :, place] = found
+    assert torch.equal(torch.isnan(before_keys), torch.isnan(keys))
+    assert torch.equal(before_keys.nan_to_num(), keys.nan_to_num()), "another token's keys"
 
 
 @pytest.mark.parametrize("shape", SHAPES[:8], ids=str)
 def test_store_and_append(lib, shape):
     check_store(Case(lib, shape))
-    check_append(Case(lib, shape))
+    check_append(Case(lib, shape, new=2))
 
 
 @pytest.mark.checked
@@ -212,8 +238,8 @@ def test_appended_values(lib):
     """The new token's values come from qkv, not from what the cache held."""
     case = Case(lib, (4, 2, 32, [5, 66], 128))
     keys, values = case.cache()
-    positions, new = case.positions(), case.new_tokens() + 1
-    cache = KvCache(keys, values, case.shape())
-    lib.kv_cache_append(lib.x(new), cache, lib.device(rotation_table(128, 32).float()), case.placed())
+    new = case.new_tokens() + 1
+    lib.kv_cache_append(lib.x(new), case.kv_cache(keys, values), lib.device(rotation_table(128, 32).float()), case.placed())
+    page, place = case.at(case.rows, case.positions())
     want = new.to(lib.floatX).reshape(case.n, -1, case.HD)[:, case.NH + case.NKV :]
-    assert numpy.array_equal(values.get()[case.rows, :, positions].float().numpy(), want.float().numpy())
+    assert numpy.array_equal(values.get()[page, :, place].float().numpy(), want.float().numpy())

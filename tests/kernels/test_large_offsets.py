@@ -78,13 +78,14 @@ def test_swiglu(lib):
 
 
 def test_cache_and_decoding(lib):
-    """The last row of a cache with room for a million tokens: what was written there is what attention reads."""
-    B, T, NKV, HD = 4, 1 << 20, 8, 128
+    """The last page of a cache of many: what was written there is what attention reads."""
+    B, T, NKV, HD = 4, 64, 8, 128
+    pages = FAR // (NKV * T * HD) + 2
     shape = AttentionShape(B, T, NKV, NKV, HD)
-    assert (B - 1) * NKV * T * HD > FAR
-    keys, values = Sparse(lib, B * NKV * T * HD), Sparse(lib, B * NKV * T * HD)
+    keys, values = Sparse(lib, pages * NKV * T * HD), Sparse(lib, pages * NKV * T * HD)
+    table = lib.device(torch.full((B, 1), pages - 1, dtype=torch.int32))
     cache = KvCache.__new__(KvCache)
-    cache.keys, cache.values, cache.shape = keys.address, values.address, shape
+    cache.keys, cache.values, cache.table, cache.shape = keys.address, values.address, table.address, shape
     qkv = torch.randn(1, 3 * NKV * HD).to(lib.floatX)
     prompt = lib.x(qkv)
     lib.kv_cache_store(cache, prompt, B - 1, 1)

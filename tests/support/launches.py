@@ -64,7 +64,7 @@ def call_all(lib):
     for function in ("rope_forward", "rope_backward"):
         call(function, mask=call.mask(), shape=llmc.AttentionShape(1, 16, 1, 1, 64))
     for heads in HEADS:
-        cache = llmc.KvCache(call.zeros(), call.zeros(), llmc.AttentionShape(1, 64, heads, 1, 256))
+        cache = llmc.KvCache(call.zeros(), call.zeros(), lib.zeros(1, torch.int32), llmc.AttentionShape(1, 64, heads, 1, 256))
         row = llmc.NewTokens(lib.zeros(1, torch.int32), lib.zeros(1, torch.int32))
         call("kv_cache_store", cache=cache, row=0)
         call("kv_cache_append", cache=cache, tokens=row)

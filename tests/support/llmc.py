@@ -121,11 +121,11 @@ class AttentionMask(ctypes.Structure):
 class KvCache(ctypes.Structure):
     """llmc/kernels/kv_cache_layout.h, of buffers, which it keeps."""
 
-    _fields_ = [("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("shape", AttentionShape)]
+    _fields_ = [("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("table", ctypes.c_void_p), ("shape", AttentionShape)]
 
-    def __init__(self, keys, values, shape):
-        self.buffers = keys, values
-        super().__init__(keys.address, values.address, shape)
+    def __init__(self, keys, values, table, shape):
+        self.buffers = keys, values, table
+        super().__init__(keys.address, values.address, table.address, shape)
 
 
 class NewTokens(ctypes.Structure):
