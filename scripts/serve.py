@@ -168,7 +168,7 @@ async def serve(options: argparse.Namespace, models: dict[str, Model], listener:
     worker = Worker([model.engine for model in models.values()], asyncio.get_running_loop(), lambda error: servers[0].fail(error))
     service = Service(models, limits, worker)
     host, port = listener.getsockname()[:2]
-    gate = Gate(make_app(service, []), service, key, is_local(host))
+    gate = Gate(make_app(service), service, key, is_local(host))
     servers.append(Server(gate, limits))
     worker.start()
     shown = f"[{host}]" if ":" in host else host

@@ -18,8 +18,8 @@ PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2 gdb)
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # libclang-rt-dev is part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing. qemu-user emulates
-# older processors, and not every architecture has it.
-PACKAGES_TEST_IF_THERE=(libclang-rt-dev qemu-user)
+# older processors, and not every architecture has it. The chat page is tested in Chromium, which Ubuntu has only as a snap.
+PACKAGES_TEST_IF_THERE=(libclang-rt-dev qemu-user chromium chromium-driver)
 PACKAGES_IF_THERE=()
 
 # Packages of which only the files are used (text, headers, a tokenizer); their dependencies are not installed.

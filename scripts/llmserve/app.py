@@ -13,6 +13,7 @@ from .errors import ApiError
 from .fields import Fields, parse_object
 from .openai_request import read_chat, read_completion
 from .openai_response import ChatAnswer, CompletionAnswer
+from .page import page_routes
 from .state import Service
 
 MOST_DISCARDED = 64 << 20  # bytes of a body too large that are read, since a client in the midst of sending hears no answer
@@ -97,14 +98,13 @@ class Routes:
         return PlainTextResponse("\n".join(self.service.metrics.lines(counts)) + "\n", media_type="text/plain; version=0.0.4")
 
 
-def make_app(service: Service, page: list) -> Starlette:
-    """page: the routes of what a browser loads."""
+def make_app(service: Service) -> Starlette:
     at = Routes(service)
     routes = [
         Route("/v1/models", at.models), Route("/v1/models/{name:path}", at.one_model),
         Route("/v1/completions", at.completions, methods=["POST"]), Route("/v1/chat/completions", at.chat, methods=["POST"]),
         Route("/tokenize", at.tokenize, methods=["POST"]), Route("/detokenize", at.detokenize, methods=["POST"]),
-        Route("/tokenizer_info", at.tokenizer_info), Route("/health", at.health), Route("/metrics", at.metrics), *page,
+        Route("/tokenizer_info", at.tokenizer_info), Route("/health", at.health), Route("/metrics", at.metrics), *page_routes(),
     ]  # fmt: skip
     return Starlette(routes=routes, exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _fault})
 
