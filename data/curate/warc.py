@@ -15,7 +15,7 @@ _BEGIN = re.compile(rb"\x1f\x8b\x08|WARC/1\.[01]\r?\n")  # of a gzip member, or 
 LYING = "lying Content-Length"
 _NEXT_RECORD = re.compile(rb"\r\n\r\nWARC/1\.[01]\r\n")
 _CHUNK = 1 << 20
-_HEAD = 64  # compressed bytes that are enough to see the first words of a record
+_HEAD = 1024  # compressed bytes that are enough to see a record's first word: a table of codes may come before it
 
 Fault = Callable[[str, str], None]  # reason, what it is about
 

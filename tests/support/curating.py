@@ -1,54 +1,79 @@
-"""Steps of curation, run on documents in memory as a run would: all tasks collect, then decide."""
+"""Runs data/curate.py as a user does, and makes input for it."""
 
-from curate.counts import Counts
-from curate.step import Barrier, Context
-from curate.settings import schema
-from datatrove.data import Document
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
 
+import orjson
+import zstandard
 
-def document(text, number=0, **metadata):
-    return Document(text=text, id=f"id{number}", metadata=metadata)
+from checkout import script
 
-
-def settings_of(step, **given):
-    """With the defaults of the step's schema."""
-    members = schema()["properties"]["steps"]["properties"][step.name]["properties"]
-    return {name: member["default"] for name, member in members.items() if "default" in member} | given
+WITH_PLANTED_STEPS = Path(__file__).with_name("planted_steps.py")
 
 
-def collect(barrier, tasks):
-    for rank, documents in enumerate(tasks):
-        list(barrier.collect().run(iter(documents), rank, len(tasks)) or ())
+def record(number, body, url=None, lie=0, content_type="text/html; charset=utf-8", headers=b""):
+    """A WARC record of a page. `lie` is added to its Content-Length."""
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n" % (content_type.encode(), headers) + body
+    head = (f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number:08d}>\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
+            f"WARC-Target-URI: {url or f'http://site.example/{number}'}\r\nContent-Type: application/http; msgtype=response\r\n"
+            f"Content-Length: {len(http) + lie}\r\n\r\n")  # fmt: skip
+    return head.encode() + http + b"\r\n\r\n"
 
 
-def run_between(barrier):
-    for each in barrier.between():
-        for rank in range(each.tasks):
-            for step in each.pipeline:
-                list(step.run(None, rank, each.tasks) or ())
+def page(text, title="A page"):
+    return f"<html><head><title>{title}</title></head><body><main><p>{text}</p></main></body></html>".encode()
 
 
-def filtered(make, tasks):
-    """(documents that stay, by task; counts of all tasks). `make()` is a filter for one task."""
-    kept, counts = [], Counts()
-    for rank, documents in enumerate(tasks):
-        step = make()
-        kept.append(list(step.run(iter(documents), rank, len(tasks))))
-        counts.merge(step.counts)
-    return kept, counts
+def write_warc(path, records, packed=True):
+    path.write_bytes(b"".join(gzip.compress(one) if packed else one for one in records))
 
 
-def run(step, tasks, folder, **given):
-    """The same for a step of either kind; `folder` is its folder."""
-    context, settings = Context(folder, len(tasks), document_seconds=600), settings_of(step, **given)
-    if not issubclass(step, Barrier):
-        return filtered(lambda: step(settings, context), tasks)
-    collect(step(settings, context), tasks)
-    run_between(step(settings, context))
-    return filtered(step(settings, context).decide, tasks)
+def settings(folder, paths, steps, **executor):
+    """Path of a file of settings; the output is folder/out."""
+    executor = {"tasks": 3, "workers": 2, **executor}
+    value = {"input": [{"paths": [str(path) for path in paths]}], "output": {"folder": str(folder / "out")}, "steps": steps, "executor": executor}
+    path = folder / "settings.json"
+    path.write_text(json.dumps(value))
+    return path
 
 
-def spread(documents, tasks, random):
-    """The documents in their order, cut into so many tasks at random; some may be empty."""
-    cuts = sorted(random.choices(range(len(documents) + 1), k=tasks - 1))
-    return [documents[first:last] for first, last in zip([0, *cuts], [*cuts, len(documents)])]
+def command(*arguments, program=None):
+    return [sys.executable, str(program or script("curate")), *map(str, arguments)]
+
+
+def run(*arguments, program=None):
+    return subprocess.run(command(*arguments, program=program), capture_output=True, text=True, timeout=600)
+
+
+def curate(*arguments, program=None):
+    """The statistics of a run that must succeed."""
+    done = run(*arguments, program=program)
+    assert done.returncode == 0, done.stderr + done.stdout
+    config = json.loads(Path(arguments[arguments.index("--config") + 1]).read_text())
+    output = arguments[arguments.index("--output") + 1] if "--output" in arguments else config["output"]["folder"]
+    return json.loads((Path(output) / "statistics.json").read_text())
+
+
+def refused(*arguments):
+    """The message of a run that must end with code 2 and one line."""
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("curate: "), (done.returncode, done.stderr)
+    return done.stderr
+
+
+def documents(output):
+    """{id: row} of all documents in a run's output in JSONL."""
+    rows = []
+    for path in sorted(Path(output, "documents").rglob("*.jsonl.zst")):
+        rows += [orjson.loads(line) for line in zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows)
+    return {row["id"]: row for row in rows}
+
+
+def files(output):
+    """{name: bytes} of a run's documents."""
+    folder = Path(output, "documents")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
