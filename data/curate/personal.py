@@ -29,7 +29,7 @@ _EMAIL_SIGN = re.compile(r"[@\[(](?:(?<=@)|at[\])])")
 _IPV4 = re.compile(r"\d(?<![\w.+/§-]\d)\d{0,2}(?:\.\d{1,3}){3}(?![\w+-]|\.\w|/\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|/\d)")
 _IPV6_SIGN = re.compile(r":[0-9A-Fa-f]{0,4}:")
-_VERSION = re.compile(r"(?:(?:\bv|version|release|firmware|build|section|chapter|kernel|\boid)\W{0,3}|[<>]=?\s?(?:\d:)?)$", re.IGNORECASE)
+_VERSION = re.compile(r"(?:(?:\bv|version|release|firmware|build|section|chapter|kernel|\boid)\W{0,3}|[<>]=\s?(?:\d:)?)$", re.IGNORECASE)
 _CARD = re.compile(r"[2-6](?<![\w.,+-]\d)(?:(?<=[3-6])\d|(?<=2)[2-7])\d{1,2}"
                    r"(?:\d{9,15}|([ \u00a0-])\d{4}\1\d{4}\1\d{4}|([ \u00a0-])\d{6}\2\d{5})(?![\w-]|[.,]\d)")  # fmt: skip
 _IBAN = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d{2}(?:[ \u00a0]?[A-Z0-9]{4}){2,7}(?:[ \u00a0]?[A-Z0-9]{1,3})?(?!\w)")
@@ -115,6 +115,8 @@ def _iban_length(text: str) -> int:
 def _telephones(text: str, start: int, end: int, regions: Sequence[str]) -> Iterator[Found]:
     """The numbers in a candidate. A national one counts if it is written as its country does, or where words announce it."""
     called = _CALL.search(text[max(0, start - _BEFORE) : start]) is not None
+    if text[start] == "(" and ")" not in text[start:end]:  # it is around more than the number
+        start += 1
     candidate = text[start:end]
     international, bracketed = "+" in candidate[:2], candidate.startswith("(")
     if not (called or international or bracketed or _GROUPED.search(candidate)) or (candidate.isdecimal() and not called):
