@@ -8,7 +8,7 @@ CXX := g++
 CPU_BUILD := build/cpu$(VARIANT)
 REPLACED  := cudaMalloc cudaFree cudaMallocHost cudaHostAlloc cudaFreeHost cudaMemcpy cudaMemcpyAsync cudaMemGetInfo cudaGetDeviceCount \
              cudaSetDevice cudaGetDevice cudaGetDeviceProperties cudaDeviceGetPCIBusId cudaGetLastError cudaGetErrorString matmul matmul_prepare \
-             matmul_take_workspace matmul_use_algorithms
+             matmul_same_rows matmul_take_workspace matmul_use_algorithms
 
 CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc)))
 CUDA_INCLUDE := $(call nvidia,compile,cublasLt.h)
