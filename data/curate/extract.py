@@ -20,13 +20,14 @@ class Extract(Filter):
     name = "extract"
     SCHEMA = {"properties": {
         "main_content": {"type": "boolean", "default": True, "description": "false: the whole page, with menus and footers"},
+        "alt_texts": {"type": "boolean", "default": True, "description": "with the texts that stand for pictures"},
         "min_characters": {"type": "integer", "minimum": 0, "default": 1, "description": "a page with less text is dropped"},
     }}  # fmt: skip
 
     def change(self, document: Document) -> int:
         if document.metadata.get("type") != "html":
             return 0
-        document.text = page_text(document.text, self.settings["main_content"])
+        document.text = page_text(document.text, self.settings["main_content"], self.settings["alt_texts"])
         document.metadata["type"] = "text"
         return 1
 
@@ -35,14 +36,14 @@ class Extract(Filter):
         return Verdict(found >= least, found, least, "too little text") if found < 10 * max(1, least) else KEEP
 
 
-def page_text(html: str, only_main: bool = True) -> str:
+def page_text(html: str, only_main: bool = True, alt_texts: bool = True) -> str:
     """The text of a page; paragraphs, items and rows on lines of their own. Never fails, whatever the page."""
     html = _NOT_TEXT.sub("", html)
     body = _parse(html)
     if body is not None:
         rewrite(body)
         html = etree.tostring(main_content(body) if only_main else body, encoding="unicode", method="html", with_tail=False)
-    text = extract_plain_text(html, preserve_formatting=True, main_content=False, list_bullets=False, alt_texts=True)
+    text = extract_plain_text(html, preserve_formatting=True, main_content=False, list_bullets=False, alt_texts=alt_texts)
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 
