@@ -4,6 +4,7 @@
     curate.py --config FILE                                   runs the steps that the file names
     curate.py --input PATH... --output DIR --languages en,de  the common case: all steps that need no files of the user's
     curate.py --config FILE --dry-run                         prints what would be done
+    curate.py --config FILE --sample language.threshold       how much of a sample stays, by that threshold: a page in DIR
 
 Input: WARC (.warc, .warc.gz), WET, folders of HTML, .jsonl (perhaps .gz, .zst) and .parquet. DIR receives documents/SOURCE/ (.jsonl.zst
 or .parquet), tokens/SOURCE/ where token shards are asked for, statistics.json and report.html. While it runs, work/ holds what passes
@@ -27,6 +28,7 @@ program.begin()
 from curate.inputs import find_inputs
 from curate.run import Run, workers_of, write_shards
 from curate.settings import check_settings, read_settings
+from curate.threshold import Threshold, html, sample
 from llmdata.errors import InputError
 from llmdata.options import add_version, check_bounds
 from llmdata.output import locked
@@ -43,11 +45,18 @@ def parse_arguments() -> argparse.Namespace:
     add("--workers", type=int, metavar="N", help="processes at once (default: one per core, as far as memory allows)")
     add("--limit", type=int, metavar="N", help="read N documents at most, spread over all tasks")
     add("--dry-run", action="store_true", help="print files, steps and passes, and do nothing")
+    add("--sample", metavar="STEP.SETTING", help="judge a sample anew for many values of a threshold, and write DIR/threshold_STEP.SETTING.html")
+    add("--documents", type=int, default=1000, metavar="N", help="with --sample: documents to read (default: %(default)s)")
+    add("--values", type=numbers, metavar="X,Y,...", help="with --sample: values of the threshold (default: its range, or around its present value)")
     add("--overwrite", action="store_true", help="remove what DIR holds of an earlier run")
     options = parser.parse_args()
-    bounds = {"limit": (1, 1 << 50), "workers": (1, 1024)}
+    bounds = {"limit": (1, 1 << 50), "workers": (1, 1024), "documents": (1, 1_000_000)}
     check_bounds(options, {name: bound for name, bound in bounds.items() if getattr(options, name) is not None})
     return options
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def settings_of(options: argparse.Namespace) -> dict:
@@ -74,6 +83,8 @@ def curate(options: argparse.Namespace) -> None:
         settings["output"]["folder"] = options.output
     if options.workers:
         settings["executor"]["workers"] = options.workers
+    if options.sample:
+        return draw_threshold(Threshold(settings, options.sample, options.values), options.documents)
     run = Run(settings, options.limit)
     if options.dry_run:
         return print_plan(run)
@@ -82,6 +93,18 @@ def curate(options: argparse.Namespace) -> None:
         found = run.run()
         write_shards(run)
     print_summary(run, found)
+
+
+def draw_threshold(threshold: Threshold, count: int) -> None:
+    documents = sample(threshold, count)
+    if not documents:
+        raise InputError(f"--sample {threshold.step}: the steps before leave none of {count} documents; give --documents N with more")
+    points = threshold.points(documents)
+    for point in points:
+        print(f"{threshold.step}.{threshold.member} {point.value:.4g}: {len(point.kept) / len(documents):.2%} of the documents kept")
+    path = Path(threshold.settings["output"]["folder"]) / f"threshold_{threshold.step}.{threshold.member}.html"
+    path.write_text(html(threshold, documents, points), encoding="utf-8")
+    print(path)
 
 
 def print_plan(run: Run) -> None:
