@@ -88,7 +88,7 @@ def funnel(steps: dict[str, Counts]) -> str:
     most = [max(size[i] for size in sizes.values()) for i in range(len(SIZES))]
     rows, before = [], None
     for name, size in sizes.items():
-        cells = [f"{count(n)}{f' <span class=faint>{share(n, before[i])}</span>' if before else ''}{bar(n, most[i])}" if n or i == 0 else "–"
+        cells = [f"{count(n)}{f' <span class=faint>{share(n, before[i])}</span>' if before and before[i] else ''}{bar(n, most[i])}" if n or i == 0 else "–"
                  for i, n in enumerate(size)]  # fmt: skip
         rows.append([safe(name), *cells])
         before = size
