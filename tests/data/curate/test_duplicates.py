@@ -4,23 +4,23 @@ import tracemalloc
 from collections import Counter, defaultdict
 from random import Random
 
-import curating
 import numpy as np
 import pytest
+import steprun
 from curate import minhash, tables
 from curate.clusters import read_clusters
 from curate.line_dedup import LineDedup
 from curate.minhash import BANDS, ROWS, MinHash
 from curate.url_dedup import UrlDedup, normal_url
-from curating import document
 from llmdata.errors import Fault
 from planted_text import LISTS, jaccard
 from seeds import seed_of
+from steprun import document
 
 
 @pytest.fixture(autouse=True)
 def small_tables(monkeypatch):
-    monkeypatch.setattr(tables, "MOST", 64)
+    monkeypatch.setattr(tables, "MOST", 300)
 
 
 def ids(tasks):
@@ -53,7 +53,7 @@ def test_the_newest_of_a_url_stays(tmp_path):
         url, date = each.metadata["url"].partition("#")[0], each.metadata["date"]
         if url not in newest or date > newest[url].metadata["date"]:
             newest[url] = each
-    kept, counts = curating.run(UrlDedup, curating.spread(made, 5, random), tmp_path)
+    kept, counts = steprun.run(UrlDedup, steprun.spread(made, 5, random), tmp_path)
     assert ids(kept) == [each.id for each in made if each in newest.values()]
     assert counts.reasons == {"older version of a URL": 500 - len(newest)}
     assert all(item["value"] <= item["threshold"][:19] + "Z" for item in counts.dropped.items)
@@ -63,7 +63,7 @@ def test_documents_without_url_or_date(tmp_path):
     made = [document("x", 0), document("x", 1), document("x", 2, url="https://a.org/"), document("x", 3, url="https://a.org/", date="soon"),
             document("x", 4, url="http://[bad", date="2020"), document("x", 5, url="https://b.org/\ud800"),
             document("x", 6, url="https://a.org/", date="2020-01-01"), document("x", 7, url="https://b.org/\ud800")]  # fmt: skip
-    kept, _ = curating.run(UrlDedup, [made[:3], [], made[3:]], tmp_path)
+    kept, _ = steprun.run(UrlDedup, [made[:3], [], made[3:]], tmp_path)
     assert ids(kept) == ["id0", "id1", "id4", "id5", "id6"]
 
 
@@ -114,7 +114,7 @@ def test_near_duplicates(tmp_path):
     for each in made:
         earlier = first.setdefault(each.metadata["family"], each)
         similarity[each.id] = 0 if earlier is each else jaccard(earlier.text, each.text)
-    kept, counts = curating.run(MinHash, curating.spread(made, 4, random), tmp_path)
+    kept, counts = steprun.run(MinHash, steprun.spread(made, 4, random), tmp_path)
     dropped = set(similarity) - set(ids(kept))
     assert all(similarity[name] >= 0.75 for name in dropped)
     alike = {name for name, value in similarity.items() if value >= 0.79}
@@ -130,15 +130,15 @@ def test_what_is_no_duplicate(tmp_path):
     numbered = [" ".join(f"{random.randrange(10**6)} {word}" for word in "a b c d e f g h i j k l".split()) for _ in range(20)]
     made = [document(text, 0, language="en"), document(text, 1, language="de"), document("", 2), document(" \n", 3),
             *(document(each, 4 + n) for n, each in enumerate(numbered))]  # fmt: skip
-    assert ids(curating.run(MinHash, [made[:1], made[1:]], tmp_path)[0]) == [each.id for each in made]
+    assert ids(steprun.run(MinHash, [made[:1], made[1:]], tmp_path)[0]) == [each.id for each in made]
     short = [document(each, n) for n, each in enumerate(["One two", "one, TWO!", "one three", "one two three four five six"])]
-    assert ids(curating.run(MinHash, [short], tmp_path / "short")[0]) == ["id0", "id2", "id3"]
+    assert ids(steprun.run(MinHash, [short], tmp_path / "short")[0]) == ["id0", "id2", "id3"]
 
 
 def test_words_of_scripts_without_spaces(tmp_path):
     text = "".join(chr(0x4E00 + Random(seed_of("Chinese")).randrange(3000) + n) for n in range(200))
     made = [document(text, 0, language="zh"), document(text[:100] + text[101:], 1, language="zh"), document(text[:80], 2, language="zh")]
-    assert ids(curating.run(MinHash, [made], tmp_path)[0]) == ["id0", "id2"]
+    assert ids(steprun.run(MinHash, [made], tmp_path)[0]) == ["id0", "id2"]
 
 
 def test_clusters(tmp_path):
@@ -147,7 +147,7 @@ def test_clusters(tmp_path):
     for size, count in wanted.items():
         made += [text for _ in range(count) for text in [article(random)] * int(size)]
     made = [document(text, n) for n, text in enumerate(random.sample(made + [article(random) for _ in range(20)], len(made) + 20))]
-    kept, counts = curating.run(MinHash, curating.spread(made, 3, random), tmp_path)
+    kept, counts = steprun.run(MinHash, steprun.spread(made, 3, random), tmp_path)
     assert len(ids(kept)) == 6 + 20 and {each.text for task in kept for each in task} == {each.text for each in made}
     assert counts.counters == {f"cluster size/{size}": count for size, count in wanted.items()}
     found = read_clusters(tmp_path)
@@ -174,7 +174,7 @@ def test_lines_are_counted_exactly(tmp_path):
     known = [f"{random.choice(LISTS['thing'])} {n}" for n in range(120)] + ["}", "---", ""]
     made = [document("\n".join(random.choice(known[: random.randint(1, 123)]) for _ in range(random.randint(1, 8))), n,
                      language=random.choice(["en", "en", "de", "a/../b"])) for n in range(400)]  # fmt: skip
-    tasks = curating.spread(made, 5, random)
+    tasks = steprun.spread(made, 5, random)
     before = {each.id: (each.metadata["language"], each.text.split("\n")) for each in made}
     buckets, bucket_of = defaultdict(Counter), {}
     state = {}  # language: (number of the bucket, documents in it)
@@ -190,7 +190,7 @@ def test_lines_are_counted_exactly(tmp_path):
                 for name in part:
                     bucket_of[name] = language, number
                     buckets[bucket_of[name]].update(before[name][1])
-    kept, counts = curating.run(LineDedup, tasks, tmp_path, most=most, bucket_documents=size)
+    kept, counts = steprun.run(LineDedup, tasks, tmp_path, most=most, bucket_documents=size)
     wanted = {name: [line for line in lines if not any(map(str.isalnum, line)) or buckets[bucket_of[name]][line] <= most]
               for name, (_, lines) in before.items()}  # fmt: skip
     removed = sum(len(before[name][1]) - len(lines) for name, lines in wanted.items())
@@ -203,7 +203,7 @@ def test_lines_are_counted_exactly(tmp_path):
 
 def test_lines_differ_by_more_than_case_and_space(tmp_path):
     made = [document(f"own {n}\n{line}", n) for n, line in enumerate(["Home  page", "home page", " HOME PAGE", "home\tpage", "homepage"] * 2)]
-    kept, _ = curating.run(LineDedup, [made], tmp_path)
+    kept, _ = steprun.run(LineDedup, [made], tmp_path)
     assert [each.text.split("\n")[1:] for each in kept[0]] == [[], [], [], [], ["homepage"]] * 2
 
 
@@ -214,10 +214,10 @@ def test_an_attempt_that_was_killed_leaves_nothing(tmp_path):
     random = Random(seed_of("killed"))
     made = [document(f"{article(random)}\nline", n, url=f"https://a.org/{n}", date="2020-01-01") for n in range(100)]
     for step in (UrlDedup, MinHash, LineDedup):
-        barrier = step(curating.settings_of(step), curating.Context(tmp_path / step.name, 1))
-        curating.collect(barrier, [made * 2])  # what a longer attempt leaves behind
+        barrier = step(steprun.settings_of(step), steprun.Context(tmp_path / step.name, 1))
+        steprun.collect(barrier, [made * 2])  # what a longer attempt leaves behind
         again = [document(each.text, each.id, **each.metadata) for each in made]  # what a run changes
-        assert len(curating.run(step, [again], tmp_path / step.name)[0][0]) == 100
+        assert len(steprun.run(step, [again], tmp_path / step.name)[0][0]) == 100
 
 
 @pytest.mark.parametrize("pattern", ["bands/*.npy", "shingles/*.u32", "shingles/*.npy", "pairs/*.npy", "duplicates/*.npy"])
@@ -225,8 +225,8 @@ def test_files_of_a_wrong_length_are_named(tmp_path, pattern):
     random = Random(seed_of("cut"))
     text = article(random)
     tasks = [[document(text, n) for n in range(30)]]
-    barrier = MinHash(curating.settings_of(MinHash), curating.Context(tmp_path, 1))
-    curating.collect(barrier, tasks)
+    barrier = MinHash(steprun.settings_of(MinHash), steprun.Context(tmp_path, 1))
+    steprun.collect(barrier, tasks)
     minhash._sets.cache_clear()
     passes = barrier.between()
     for number, each in enumerate(passes):

@@ -2,16 +2,16 @@
 
 from random import Random
 
-import curating
 import phonenumbers
 import pytest
+import steprun
 from curate import personal
 from curate.personal import ADDRESS, EMAIL, PAYMENT, TELEPHONE
 from curate.pii import PersonalData
-from curating import document
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from planted_pii import decoy, planted
 from seeds import seed_of
+from steprun import document
 
 KIND = {"email": EMAIL, "telephone": TELEPHONE, "ip": ADDRESS, "payment": PAYMENT, "iban": PAYMENT}
 
@@ -73,14 +73,14 @@ def test_what_only_looks_like_it_stays(text, language):
 def test_placeholders(tmp_path):
     text = "Ask jane@firm.org or +49 30 901820, card 4111111111111111, from 81.23.44.190.\nNothing else."
     plain = document(text, 0, language="en")
-    kept, counts = curating.run(PersonalData, [[plain, document("Nothing", 1)]], tmp_path)
+    kept, counts = steprun.run(PersonalData, [[plain, document("Nothing", 1)]], tmp_path)
     assert kept[0][0].text == ("Ask [e-mail address] or [telephone number], card [payment number], from [IP address].\nNothing else.")
     assert (counts.changes, counts.changed) == (4, 1) and counts.counters == {f"kind/{kind}": 1 for kind in personal.KINDS}
 
 
 def test_settings(tmp_path):
     text = "Ask jane@firm.org or joe@firm.org, 089 1234567."
-    kept, counts = curating.run(PersonalData, [[document(text, 0), document("joe@firm.org", 1)]], tmp_path, most=1)
+    kept, counts = steprun.run(PersonalData, [[document(text, 0), document("joe@firm.org", 1)]], tmp_path, most=1)
     assert [each.id for each in kept[0]] == ["id1"] and counts.reasons == {"too much personal data": 1}
-    kept, _ = curating.run(PersonalData, [[document(text, 0)]], tmp_path, kinds=[TELEPHONE], regions=["DE"])
+    kept, _ = steprun.run(PersonalData, [[document(text, 0)]], tmp_path, kinds=[TELEPHONE], regions=["DE"])
     assert kept[0][0].text == "Ask jane@firm.org or joe@firm.org, [telephone number]."
