@@ -33,6 +33,8 @@ from llmdata.errors import InputError
 from llmdata.options import add_version, check_bounds
 from llmdata.output import locked
 
+COMMON = ("url_filter", "extract", "language", "url_dedup", "minhash", "line_dedup", "repetition", "divergence", "pii")
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,8 +72,8 @@ def settings_of(options: argparse.Namespace) -> dict:
 
 
 def common_case(options: argparse.Namespace) -> dict:
-    """Settings for pages in some languages, with the defaults of all steps that need nothing else."""
-    steps = {"extract": {}, "url_dedup": {}, "minhash": {}, "line_dedup": {}, "gopher_repetition": {}, "gopher_quality": {}, "pii": {}}
+    """All steps that need no files of the user's, with their defaults. (The rules of Gopher, C4 and FineWeb drop code and mathematics.)"""
+    steps: dict[str, dict] = {name: {} for name in COMMON}
     if options.languages:
         steps["language"] = {"languages": options.languages.split(",")}
     return {"input": [{"paths": options.input}], "output": {"folder": options.output}, "steps": steps}

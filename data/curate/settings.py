@@ -15,7 +15,7 @@ from .steps import STEPS
 _TEXT, _COUNT, _SECONDS = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}, {"type": "number", "exclusiveMinimum": 0}
 _INPUT = {
     "paths": {"type": "array", "items": _TEXT, "minItems": 1},  # files, folders or patterns
-    "source": {**_TEXT, "default": "web"},
+    "source": {**_TEXT, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "default": "web"},  # names a folder
     "format": {"enum": ["auto", "warc", "html", "jsonl", "parquet"], "default": "auto"},  # WET is WARC
     "language": _TEXT,
 }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import zstandard
 
-from checkout import script
+from checkout import load_script, script
 
 WITH_PLANTED_STEPS = Path(__file__).with_name("planted_steps.py")
 
@@ -57,11 +57,12 @@ def curate(*arguments, program=None):
     return json.loads((Path(output) / "statistics.json").read_text())
 
 
-def refused(*arguments):
-    """The message of a run that must end with code 2 and one line."""
-    done = run(*arguments)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("curate: "), (done.returncode, done.stderr)
-    return done.stderr
+def refused(monkeypatch, capsys, *arguments):
+    """The message of a run that must end with code 2 and one line. It runs in this process, as it ends before it starts others."""
+    monkeypatch.setattr(sys, "argv", ["curate.py", *map(str, arguments)])
+    code, error = load_script("curate").main(), capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and error.startswith("curate: "), (code, error)
+    return error
 
 
 def documents(output):
