@@ -129,19 +129,24 @@ def test_refused(engine):
 # ---- the same bits
 
 
+GROWING = 3
+
+
 def live(engine, requests):
-    """Adds the requests at random times and cancels some; (what is said of each, which were cancelled)."""
+    """Adds the requests at random times, the first few at once, and cancels some others; (what is said of each, which were
+    cancelled)."""
     waiting, told, cancelled, of_number = list(range(len(requests))), [[] for _ in requests], set(), {}
     while waiting or engine.counts().running or engine.counts().waiting:
-        while waiting and random.random() < 0.4:
+        while waiting and (waiting[0] < GROWING or random.random() < 0.4):
             index = waiting.pop(0)
             of_number[engine.add(requests[index])] = index
         for number, token in engine.step():
             told[of_number[number]].append(token)
         if of_number and random.random() < 0.02:
-            number = random.choice(list(of_number))
-            engine.cancel(number)
-            cancelled.add(of_number[number])
+            number, index = random.choice(list(of_number.items()))
+            if index >= GROWING:
+                engine.cancel(number)
+                cancelled.add(index)
     return told, cancelled
 
 
@@ -162,7 +167,9 @@ def test_company_changes_nothing(engine):
     """Requests with common beginnings join, leave and are put back, as there are too few pages."""
     beginnings = [random_ids(length, VOCAB) for length in (150, 90)]
     beginnings.append(beginnings[0][:100] + beginnings[1])
-    counts = check_company(engine, [random_request(beginnings, VOCAB, 220) for _ in range(how_often(24, 400))], 4, 6)
+    requests = [greedy(random_ids(50, VOCAB), 120, 2) for _ in range(GROWING)]  # together more than all pages
+    requests += [random_request(beginnings, VOCAB, 220) for _ in range(how_often(20, 400))]
+    counts = check_company(engine, requests, 4, 6)
     assert counts.prompt_tokens_shared > 0 and counts.put_back > 0
 
 
