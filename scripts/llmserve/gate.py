@@ -89,4 +89,4 @@ class Gate:
 def say(line: str) -> None:
     """A line in the log. Where that cannot be written any more, the server goes on."""
     with contextlib.suppress(OSError, ValueError):
-        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), on_one_line(line), file=sys.stderr or open(os.devnull, "w"), flush=True)
+        print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {on_one_line(line)}\n", end="", file=sys.stderr or open(os.devnull, "w"), flush=True)
