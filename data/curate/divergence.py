@@ -1,8 +1,8 @@
 """Drops documents whose words are distributed unlike the corpus': with too many words that are rare in their language.
 
-The value is the Kullback-Leibler divergence in nats of a document's words from those of all documents in its language, over 65,536
-classes of words by hash. A short text shows few of the words that its writer uses, so that its entropy is estimated with the correction
-of Miller and Madow.
+The value is the Kullback-Leibler divergence in nats of a document's words from those of all documents in its language, over
+65,536 classes of words by hash. A short text shows few of the words that its writer uses, so that its entropy is estimated with
+the correction of Miller and Madow.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def _language(document: Document) -> str:
 class Divergence(Barrier):
     name = "divergence"
     SCHEMA = {"properties": {
-        "most": {"type": "number", "minimum": 0, "default": 5.0, "description": "nats; a greater divergence drops the document"},
+        "most": {"type": "number", "minimum": 0, "default": 5.0, "description": "nats; more drops the document"},
         "least_words": {"type": "integer", "minimum": 1, "default": 50, "description": "shorter documents are not judged"},
         "least_corpus": {"type": "integer", "minimum": 1, "default": 1_000_000,
                          "description": "words; with fewer in its language a document is not judged"},
@@ -80,7 +80,8 @@ class _Add(_Step):
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         for folder in sorted((self.folder / "tasks").glob("*")):
-            tables.write(self.folder / "corpus" / f"{folder.name}.npy", sum(tables.read(path) for path in sorted(folder.glob("*.npy"))))
+            total = sum(tables.read(path) for path in sorted(folder.glob("*.npy")))
+            tables.write(self.folder / "corpus" / f"{folder.name}.npy", total)
 
 
 class _Judge(Filter):

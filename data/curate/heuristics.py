@@ -1,6 +1,6 @@
-"""Rules of thumb. The paper's: repeated content and dirty words (its third, the divergence from the corpus, is divergence.py). And the
-public rules of Gopher (arXiv 2112.11446, tables A1 and section A.1.1), C4 (1910.10683) and FineWeb (2406.17557), by option; their limits
-are datatrove's.
+"""Rules of thumb. The paper's: repeated content and dirty words (its third, the divergence from the corpus, is divergence.py).
+And the public rules of Gopher (arXiv 2112.11446, table A1 and section A.1.1), C4 (1910.10683) and FineWeb (2406.17557), by
+option; their limits are datatrove's.
 
 The public rules are for English prose. C4's drop pages with code and mathematics, which the paper keeps.
 """
@@ -27,8 +27,10 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def repeated_share(text: str, size: int) -> float:
-    """The share of a text's words that lie in runs of `size` words which occur again in it. Numbers count as equal, as the lines of a
-    log differ in them; runs without a letter (tables of numbers) do not count."""
+    """The share of a text's words that lie in runs of `size` words which occur again in it.
+
+    Numbers count as equal, as the lines of a log differ in them; runs without a letter (tables of numbers) do not count.
+    """
     found = words(_DIGITS.sub("0", text))
     hashes = hash_words(" ".join(found))
     runs = ngrams(hashes, size)
@@ -49,7 +51,7 @@ class Repetition(Filter):
     name = "repetition"
     SCHEMA = {"properties": {
         "ngram": {"type": "integer", "minimum": 2, "default": 6, "description": "words of a run"},
-        "document": {"type": ["number", "null"], "default": 0.6, "description": "a greater share of repeated words drops the document"},
+        "document": {"type": ["number", "null"], "default": 0.6, "description": "more repeated words drop the document"},
         "line": {"type": ["number", "null"], "default": 0.5, "description": "a greater share within a line removes the line"},
         "line_words": {"type": "integer", "minimum": 1, "default": 50, "description": "shorter lines are not judged"},
     }}  # fmt: skip
@@ -113,6 +115,10 @@ def _mean_length(text: Text) -> float:
     return share(sum(map(len, text.words)), len(text.words))
 
 
+def _alphabetic(text: Text) -> float:
+    return share(sum(_LETTER.search(word) is not None for word in text.words), len(text.words))
+
+
 def _starting(text: Text, marks: tuple[str, ...]) -> float:
     return share(sum(line.lstrip().startswith(marks) for line in text.lines), len(text.lines))
 
@@ -158,7 +164,7 @@ class GopherQuality(Ruled):
         Rule("ellipses_per_word", lambda text: share(text.text.count("...") + text.text.count("…"), len(text.tokens)), 0.1),
         Rule("bullet_lines", lambda text: _starting(text, ("•", "-")), 0.9),
         Rule("ellipsis_lines", lambda text: _ending(text, ("...", "…")), 0.3),
-        Rule("alphabetic_words", lambda text: share(sum(_LETTER.search(word) is not None for word in text.words), len(text.words)), 0.8, least=True),
+        Rule("alphabetic_words", _alphabetic, 0.8, least=True),
         Rule("stop_words", lambda text: len(set(STOP_WORDS).intersection(text.words)), 2, least=True),
     )
     SCHEMA = schema_of(RULES)
@@ -201,8 +207,10 @@ class C4(Ruled):
         Rule("curly_brackets", lambda text: text.text.count("{"), 0),
         Rule("sentences", lambda text: len(re.findall(r"[.!?]+[\"')\]]*(?:\s|$)", text.text)), 5, least=True),
     )
-    SCHEMA = schema_of(RULES, {"line_words": {"type": "integer", "default": 3, "description": "shorter lines are removed"},
-                               "word_characters": {"type": "integer", "default": 1000, "description": "lines with longer words too"}})  # fmt: skip
+    SCHEMA = schema_of(RULES, {
+        "line_words": {"type": "integer", "default": 3, "description": "shorter lines are removed"},
+        "word_characters": {"type": "integer", "default": 1000, "description": "lines with longer words are removed, too"},
+    })  # fmt: skip
 
     def change(self, document: Document) -> int:
         lines = document.text.split("\n")

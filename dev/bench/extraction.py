@@ -5,12 +5,12 @@
     dev/bench/extraction.py --articles DIR --readability DIR --planted 300 [--json FILE]
 
     --articles      a checkout of scrapinghub/article-extraction-benchmark: 181 articles, marked by hand
-    --readability   a checkout of mozilla/readability: its test pages, with what Readability.js should find, in its authors' view
+    --readability   a checkout of mozilla/readability: its test pages, with what Readability.js should find in its authors' view
     --planted       pages of planted_web.py (code, tables, mathematics, several languages; layouts that its author thought of)
 
-Runs of four words are compared, as bags. Precision is the share of an extractor's runs that the marked text has, recall the share of the
-marked runs that the extractor has; both are means over pages, and F1 is of the means, with its standard error over drawn sets of pages.
-The marked texts have no texts of pictures, so curate.py's extraction is shown without them and with.
+Runs of four words are compared, as bags. Precision is the share of an extractor's runs that the marked text has, recall the
+share of the marked runs that the extractor has; both are means over pages, and F1 is of the means, with its standard error over drawn
+sets of pages. The marked texts have no texts of pictures, so ours is shown without them and with.
 """
 
 import argparse
