@@ -1,13 +1,8 @@
 """The file of settings of data/curate.py, checked against a schema that is made of the steps' own."""
 
-import copy
-import json
 from pathlib import Path
 
-import jsonschema
-
-from llmdata.errors import InputError
-from llmdata.section import short
+from llmdata.schema import check, one_object
 from llmdata.text_file import read_json
 
 from .steps import STEPS
@@ -33,19 +28,15 @@ _EXECUTOR = {
 }  # fmt: skip
 
 
-def _object(properties: dict, required: tuple = (), **more) -> dict:
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False, **more}
-
-
 def schema() -> dict:
     steps = {name: {"type": "object", "additionalProperties": False, **step.SCHEMA} for name, step in STEPS.items()}
-    output = _OUTPUT | {"shards": _object(_SHARDS, ("tokenizer",))}
-    return _object(
+    output = _OUTPUT | {"shards": one_object(_SHARDS, ("tokenizer",))}
+    return one_object(
         {
-            "input": {"type": "array", "items": _object(_INPUT, ("paths",)), "minItems": 1},
-            "output": _object(output, ("folder",)),
-            "steps": _object(steps, default={}),
-            "executor": _object(_EXECUTOR, default={}),
+            "input": {"type": "array", "items": one_object(_INPUT, ("paths",)), "minItems": 1},
+            "output": one_object(output, ("folder",)),
+            "steps": one_object(steps, default={}),
+            "executor": one_object(_EXECUTOR, default={}),
             "seed": {"type": "integer", "minimum": 0, "default": 1},
         },
         ("input", "output"),
@@ -58,37 +49,4 @@ def read_settings(path: Path) -> dict:
 
 def check_settings(value, where: str) -> dict:
     """The settings with all defaults filled in. `where`: what messages call their origin."""
-    whole = schema()
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(whole).iter_errors(value))
-    if error is not None:
-        raise InputError(f"{where}: {_place(error)}{_message(error)}")
-    return _with_defaults(copy.deepcopy(value), whole)
-
-
-def _place(error) -> str:
-    place = ".".join(str(part) for part in error.absolute_path)
-    return f"{place}: " if place else ""
-
-
-def _message(error) -> str:
-    if error.validator == "additionalProperties":
-        known = error.schema["properties"]
-        unknown = next(name for name in error.instance if name not in known)
-        return f"{short(unknown)} is not known, expected one of {', '.join(known)}"
-    if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        return f"{short(missing)} is missing"
-    return f"found {short(error.instance)}, expected {error.validator} {json.dumps(error.validator_value)}"
-
-
-def _with_defaults(value, node: dict):
-    if node.get("type") == "array" and isinstance(node.get("items"), dict):
-        return [_with_defaults(item, node["items"]) for item in value]
-    if "properties" not in node:
-        return value
-    for name, member in node["properties"].items():
-        if name not in value and "default" in member:
-            value[name] = copy.deepcopy(member["default"])
-        if name in value:
-            value[name] = _with_defaults(value[name], member)
-    return value
+    return check(value, schema(), where)
