@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hostlib import fresh_random
-from lmeval import COMPLETION, FIELDS, MMLU, T, Place, lm_task, run_lm_eval
+from lmeval import COMPLETION, FIELDS, MMLU, PERPLEXITY, T, Place, lm_task, run_lm_eval
 import llmc  # noqa: E402
 from evaluation import Evaluation, completions, file_bytes, questions, run_task, text, write_rows  # noqa: E402
 
@@ -116,10 +116,6 @@ def test_packing_fills_rows(place):
 
 
 # ---- lm-eval
-
-
-PERPLEXITY = dict(output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
-                  metric_list=[{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")])  # fmt: skip
 
 
 @needs_fp32

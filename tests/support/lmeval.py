@@ -34,17 +34,21 @@ class Place:
         return output
 
 
-def run_lm_eval(place, tasks, shots_seed=1234):
+def run_lm_eval(place, tasks, shots_seed=1234, model=None, **options):
+    """(results, samples). model: the name of one of lm-eval's kinds, whose arguments are in `options`; None: transformers' model."""
     import lm_eval
     import transformers
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder)
-    model = HFLM(pretrained=place.reference, tokenizer=tokenizer, max_length=T, batch_size=4, device="cpu")
+    if model is None:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder)
+        model = HFLM(pretrained=place.reference, tokenizer=tokenizer, max_length=T, batch_size=4, device="cpu")
     for task in tasks:
         task.setdefault("dataset_kwargs", {})["cache_dir"] = str(place.folder / "datasets")
+    none_known = TaskManager(include_defaults=False)  # reading thousands of YAML files takes 14 s
     result = lm_eval.simple_evaluate(model=model, tasks=tasks, log_samples=True, bootstrap_iters=0, fewshot_random_seed=shots_seed,
-                                     confirm_run_unsafe_code=False, verbosity="ERROR")  # fmt: skip
+                                     task_manager=none_known, confirm_run_unsafe_code=False, verbosity="ERROR", **options)  # fmt: skip
     return result["results"], result["samples"]
 
 
@@ -60,3 +64,5 @@ MMLU = dict(
     doc_to_text="{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:",
     doc_to_choice=["A", "B", "C", "D"], doc_to_target="answer", fewshot_split="dev", description="About words.\n\n",
 )  # fmt: skip
+PERPLEXITY = dict(output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
+                  metric_list=[{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")])  # fmt: skip
