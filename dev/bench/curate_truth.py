@@ -8,7 +8,6 @@ Precision is the share of what a step found that was planted, recall the share o
 """
 
 import argparse
-import copy
 import json
 import pathlib
 import subprocess
@@ -20,10 +19,9 @@ from random import Random
 from typing import Callable, Iterable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "data"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "data"), str(ROOT / "tests/support")]
 import planted_text as texts  # noqa: E402
-from curate.settings import check_settings  # noqa: E402
-from curate.step import Barrier, Context  # noqa: E402
+import steprun  # noqa: E402
 from curate.steps import STEPS  # noqa: E402
 from datatrove.data import Document  # noqa: E402
 from llmdata import tokenizer  # noqa: E402
@@ -70,22 +68,10 @@ def document(number: int, page: Page, text: str | None = None) -> Document:
     return Document(text=page.text if text is None else text, id=str(number), metadata=metadata)
 
 
-def run_step(name: str, settings: dict, documents: Iterable[Document], folder: pathlib.Path) -> dict[int, Document]:
-    """What the step lets through, by number: all its passes, in TASKS tasks, in this process."""
-    given = {"input": [{"paths": ["-"]}], "output": {"folder": "-"}, "steps": {name: settings}}
-    context = Context(folder / name, TASKS, document_seconds=60)
-    context.folder.mkdir(parents=True, exist_ok=True)
-    step = STEPS[name](check_settings(given, "truth")["steps"][name], context)
-    parts = [list(copy.deepcopy(documents))[rank::TASKS] for rank in range(TASKS)]
-    if isinstance(step, Barrier):
-        for rank, part in enumerate(parts):
-            step.collect().run(iter(copy.deepcopy(part)), rank, TASKS)
-        for each in step.between():
-            for rank in range(each.tasks):
-                for block in each.pipeline:
-                    block.run(None, rank, each.tasks)
-        step = step.decide()
-    return {int(found.id): found for rank, part in enumerate(parts) for found in step.run(iter(part), rank, TASKS)}
+def run_step(name: str, settings: dict, documents: list[Document], folder: pathlib.Path) -> dict[int, Document]:
+    """What the step lets through, by number."""
+    parts, _ = steprun.run(STEPS[name], [documents[rank::TASKS] for rank in range(TASKS)], folder / name, **settings)
+    return {int(found.id): found for part in parts for found in part}
 
 
 class Truth:
