@@ -94,7 +94,7 @@ class Routes:
         return JSONResponse({"status": "draining"}, 503) if self.service.draining else JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
-        counts = ((name, self.service.worker.counts[model.engine]) for name, model in self.service.models.items())
+        counts = [(name, await self.service.worker.counts(model.engine)) for name, model in self.service.models.items()]
         return PlainTextResponse("\n".join(self.service.metrics.lines(counts)) + "\n", media_type="text/plain; version=0.0.4")
 
 

@@ -1,7 +1,7 @@
 """Counters of the server as Prometheus reads them."""
 
 from collections import Counter
-from typing import Iterable, Iterator
+from typing import Iterator
 
 from .engine import Counts
 
@@ -64,11 +64,10 @@ class Metrics:
         self.first_token = Histogram("first_token_seconds", "Time from a checked request to its first token")
         self.between_tokens = Histogram("between_tokens_seconds", "Time between two tokens of a sequence")
 
-    def lines(self, engines: Iterable[tuple[str, Counts]]) -> Iterator[str]:
+    def lines(self, engines: list[tuple[str, Counts]]) -> Iterator[str]:
         yield from _head("http_requests_total", "counter", "Answered requests")
         for (path, status), count in sorted(self.answers.items()):
             yield f"llmc_http_requests_total{_labels(path=path, status=str(status))} {count}"
-        engines = list(engines)
         for field, (name, kind, told) in OF_ENGINES.items():
             yield from _head(name, kind, told)
             for model, counts in engines:

@@ -29,7 +29,6 @@ class Worker(threading.Thread):
         self.loop, self.failed = loop, failed
         self.commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.running: dict[Engine, dict[int, tuple[Job, int]]] = {engine: {} for engine in engines}
-        self.counts: dict[Engine, Counts] = {engine: engine.counts() for engine in engines}  # as they were after the last step
         self.stopped = False
 
     # ---- called in the event loop
@@ -43,6 +42,11 @@ class Worker(threading.Thread):
     def cancel(self, job: Job, index: int | None = None) -> None:
         """Ends one sequence of the job, or all. Those that have ended are left alone."""
         self.commands.put(partial(self._cancel, job, index))
+
+    async def counts(self, engine: Engine) -> Counts:
+        done: Future[Counts] = Future()
+        self.commands.put(lambda: done.set_result(engine.counts()))
+        return await asyncio.wrap_future(done)
 
     def stop(self) -> None:
         self.commands.put(self._stop)
@@ -78,7 +82,6 @@ class Worker(threading.Thread):
             jobs.clear()
             self.loop.call_soon_threadsafe(self.failed, error)
             return ended
-        self.counts[engine] = engine.counts()
         reports = []
         for number, token in tokens:
             job, index = jobs[number]
@@ -104,7 +107,6 @@ class Worker(threading.Thread):
             if number in jobs:
                 del jobs[number]
                 job.engine.cancel(number)
-        self.counts[job.engine] = job.engine.counts()
 
     def _stop(self) -> None:
         self.stopped = True
