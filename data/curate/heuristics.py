@@ -128,12 +128,14 @@ def _ending(text: Text, marks: tuple[str, ...]) -> float:
 
 
 def _top_ngram(size: int):
-    """Characters of the most frequent run of `size` tokens."""
+    """Characters of the most frequent run of `size` tokens, with spaces between them; none if no run occurs twice."""
     def measure(text: Text) -> float:
-        runs, first, counts = np.unique(text.ngrams(size), return_index=True, return_counts=True)
-        top = counts == counts.max(initial=0)
-        longest = text.ngram_lengths(size)[first[top]].max(initial=0)
-        return share(int(longest) * int(counts.max(initial=0)), len(text.text)) if counts.max(initial=0) > 1 else 0.0
+        _, first, counts = np.unique(text.ngrams(size), return_index=True, return_counts=True)
+        most = int(counts.max(initial=0))
+        if most < 2:
+            return 0.0
+        top = int(first[counts == most].min())
+        return share((int(text.ngram_lengths(size)[top]) + size - 1) * most, len(text.text))
 
     return measure
 
@@ -160,8 +162,8 @@ class GopherQuality(Ruled):
         Rule("max_words", lambda text: len(text.words), 100_000),
         Rule("min_mean_length", _mean_length, 3, least=True),
         Rule("max_mean_length", _mean_length, 10),
-        Rule("hashes_per_word", lambda text: share(text.text.count("#"), len(text.tokens)), 0.1),
-        Rule("ellipses_per_word", lambda text: share(text.text.count("...") + text.text.count("…"), len(text.tokens)), 0.1),
+        Rule("hashes_per_word", lambda text: share(text.text.count("#"), len(text.words)), 0.1),
+        Rule("ellipses_per_word", lambda text: share(text.text.count("...") + text.text.count("…"), len(text.words)), 0.1),
         Rule("bullet_lines", lambda text: _starting(text, ("•", "-")), 0.9),
         Rule("ellipsis_lines", lambda text: _ending(text, ("...", "…")), 0.3),
         Rule("alphabetic_words", _alphabetic, 0.8, least=True),
@@ -193,7 +195,7 @@ class FineWeb(Ruled):
         Rule("ending_lines", lambda text: _ending(text, tuple(TERMINAL_PUNCTUATION)), 0.12, least=True),
         Rule("short_lines", lambda text: share(sum(len(line) <= 30 for line in text.lines), len(text.lines)), 0.67),
         Rule("duplicate_characters", lambda text: share(duplicates(text.lines)[1], len(text.text.replace("\n", ""))), 0.01),
-        Rule("newlines_per_word", lambda text: share(text.text.count("\n"), len(text.tokens)), 0.3),
+        Rule("newlines_per_word", lambda text: share(text.text.count("\n"), len(text.words)), 0.3),
     )
     SCHEMA = schema_of(RULES)
 

@@ -42,7 +42,7 @@ class Language(Filter):
         "threshold": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.65,
                       "description": "probability that the document's language needs"},
         "line_threshold": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "default": None,
-                           "description": "a line in another language, none of the wanted, is removed from this probability on"},
+                           "description": "a line that is in another language, none of the wanted, with this probability is removed"},
         "line_characters": {"type": "integer", "minimum": 1, "default": 40, "description": "shorter lines are not judged"},
     }}  # fmt: skip
 
@@ -63,8 +63,8 @@ class Language(Filter):
         least = self.settings["line_characters"]
         judged = [n for n, line in enumerate(lines) if len(line) >= least and _LETTERS.search(line)]
         found = self.model.identify([lines[n] for n in judged]) if judged else []
-        least = self.settings["line_threshold"]
-        foreign = {n for n, (other, score) in zip(judged, found) if other not in wanted and score >= least}
+        likely = self.settings["line_threshold"]
+        foreign = {n for n, (other, score) in zip(judged, found) if other not in wanted and score >= likely}
         if foreign:
             document.text = "\n".join(line for n, line in enumerate(lines) if n not in foreign)
         return len(foreign)

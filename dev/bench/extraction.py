@@ -9,8 +9,8 @@
     --planted       pages of planted_web.py (code, tables, mathematics, several languages; layouts that its author thought of)
 
 Runs of four words are compared, as bags. Precision is the share of an extractor's runs that the marked text has, recall the
-share of the marked runs that the extractor has; both are means over pages, and F1 is of the means, with its standard error over drawn
-sets of pages. The marked texts have no texts of pictures, so ours is shown without them and with.
+share of the marked runs that the extractor has; both are means over pages, and F1 is of the means, with its standard error over
+drawn sets of pages. The marked texts have no texts of pictures, so ours is shown without them and with.
 """
 
 import argparse
