@@ -1,15 +1,12 @@
 """The chat page in Chromium, before a server whose models say what a test wants."""
 
 import json
-import random
-import re
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 import browser
-import seeds
 from chatpage import ChatPage
 from scriptedserver import BREAK, HOLD, ScriptedServer, running
 
@@ -272,78 +269,6 @@ def test_hostile_text_stays_text(page, server):
     assert all("TrustedHTML" in complaint for complaint in browser.complaints(page.driver))
 
 
-@pytest.fixture
-def render(opened):
-    """Does what a text's pieces, one after the other, are made by: its HTML, and its text, as Markdown."""
-    _, page = opened
-
-    def run(*pieces):
-        return page.driver.execute_async_script("""
-            const [pieces, done] = arguments;
-            import("/static/answer.js").then(({ AnswerText }) => {
-                const text = new AnswerText();
-                pieces.forEach((_, n) => text.show(pieces.slice(0, n + 1).join(""), [], "markdown"));
-                done([text.element.innerHTML, text.element.textContent]);
-            }).catch((error) => done([String(error), ""]));""", pieces)
-
-    if not page.driver.current_url.startswith(page.url):
-        page.driver.get(page.url)
-    return run
-
-
-@pytest.mark.parametrize("source, html", [
-    ("a\nb\n\nc", "<p>a\nb</p><p>c</p>"),
-    ("# A *b*\ntext", "<h3>A <em>b</em></h3><p>text</p>"),
-    ("**a** __b__ *c* _d_ ***e***",
-     "<p><strong>a</strong> <strong>b</strong> <em>c</em> <em>d</em> <strong><em>e</em></strong></p>"),
-    ("*a **b** c*", "<p><em>a <strong>b</strong> c</em></p>"),
-    ("2 * 3 * 4, a_b_c, ** x **, *, _", "<p>2 * 3 * 4, a_b_c, ** x **, *, _</p>"),
-    ("`a*b*` ``c ` d`` ` e", "<p><code>a*b*</code> <code>c ` d</code> ` e</p>"),
-    (r"\*a\* \\ \x", r"<p>*a* \ \x</p>"),
-    ("- a\n- b\n  - c\n\n    d\n- e", "<ul><li><p>a</p></li><li><p>b</p><ul><li><p>c</p><p>d</p></li></ul></li><li><p>e</p></li></ul>"),
-    ("3. a\n4. b\n\nc", "<ol start=\"3\"><li><p>a</p></li><li><p>b</p></li></ol><p>c</p>"),
-    ("1. a\n- b", "<ol start=\"1\"><li><p>a</p></li></ol><ul><li><p>b</p></li></ul>"),
-    ("a\n***\nb", "<p>a</p><hr><p>b</p>"),
-    ("<b>&amp;", "<p>&lt;b&gt;&amp;amp;</p>"),
-])  # fmt: skip
-def test_markdown(render, source, html):
-    assert render(source)[0] == html
-
-
-@pytest.mark.parametrize("source, language, code", [
-    ("```c\nint *a;\n\n  b\n```\nafter", "c", "int *a;\n\n  b\n"),
-    ("~~~\n```\n~~~", "", "```\n"),
-    ("```py\nnot yet closed", "py", "not yet closed"),
-    ("- item\n\n  ```\n  x\n    y\n  ```", "", "x\n  y\n"),
-])  # fmt: skip
-def test_code_blocks(page, server, source, language, code):
-    server.says["after"] = [source]
-    page.choose("after")
-    page.ask("Code?")
-    assert page.one(".code code").get_property("textContent") == code
-    assert page.text(".code figcaption span") == language
-    assert len(page.all(".code")) == 1
-
-
-def test_any_text_is_shown_whole(render):
-    """All words of random Markdown are shown, in order, whatever is made of the marks, and in pieces as at once."""
-    draw = random.Random(seeds.seed_of("markdown"))
-    marks = ["*", "**", "_", "`", "~~~\n", "\n```\n", "\n", "\n\n", "  ", "\n- ", "\n1. ", "\n# ", "\\", "---", "<b>", " ", " ", "🦙"]
-    for _ in range(seeds.how_often(40, 4000)):
-        pieces = [f" w{n} " if draw.random() < 0.5 else draw.choice(marks) for n in range(draw.randrange(1, 50))]
-        html, text = render("".join(pieces))
-        assert render(*pieces)[0] == html, pieces
-        assert re.findall(r"w\d+", text) == [piece.strip() for piece in pieces if piece.startswith(" w")], pieces
-
-
-def test_long_hostile_text_is_shown(render):
-    """A list with more items than a call takes arguments, and marks that nothing closes."""
-    assert render("- a\n" * 80_000)[1] == "a" * 80_000
-    for piece in ("*", "**a", "_a ", "`", "```\n", "a `", "- ", " " * 50 + "- a\n", "\n", "*a _b ", "\\", "1. \n\n"):
-        html, _ = render(piece * (20_000 // len(piece)))
-        assert "Error" not in html, piece
-
-
 # ---- errors
 
 
@@ -423,7 +348,8 @@ def test_export_and_clear(page, server):
 
 
 def test_what_cannot_be_kept_is_said(page, server):
-    page.run("for (const [key, value] of [['chat:x', '{'], ['chat:y', '{\"id\": \"y\", \"turns\": [1]}']]) localStorage.setItem(key, value)")
+    for key, value in (("chat:x", "{"), ("chat:y", '{"id": "y", "turns": [1]}')):
+        page.run("localStorage.setItem(...arguments)", key, value)
     page.reload()
     assert page.text("#unreadable") == "Stored chats that cannot be read: 2. They stay until the history is cleared."
     page.run("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }")
@@ -431,6 +357,19 @@ def test_what_cannot_be_kept_is_said(page, server):
     page.ask("Who?")
     assert "storage is full" in page.text("#status")
     assert answers(page) == ["Hello"]
+
+
+def test_a_deleted_chat_stays_deleted(page, server):
+    page.choose("after")
+    server.says["after"] = ["Once", HOLD]
+    page.send("Tell me.")
+    page.until(lambda: answers(page) == ["Once"])
+    page.one("#history .chat").click()  # it is shown already, and goes on
+    page.one("#history .remove").click()
+    assert server.gone.wait(browser.HANG)
+    server.says["after"] = ["Hello"]
+    page.ask("Who?")
+    assert page.texts("#history .chat") == ["Who?"]
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -39,7 +39,8 @@ export async function* answers(request, key, signal) {
 // ---- requests
 
 function sampling({ temperature, top_p, top_k, max_tokens, seed }) {
-    return { temperature, top_p, top_k, max_tokens, ...(seed === null ? {} : { seed }), stream: true, stream_options: { include_usage: true } };
+    const streaming = { stream: true, stream_options: { include_usage: true } };
+    return { temperature, top_p, top_k, max_tokens, ...(seed === null ? {} : { seed }), ...streaming };
 }
 
 function chatBody({ model, turns, system, begun, settings }) {
@@ -118,7 +119,8 @@ function chatTokens(logprobs) {
 
 function textTokens(logprobs) {
     return (logprobs?.tokens ?? []).map((token, index) => ({
-        bytes: logprobs.bytes ? Uint8Array.from(logprobs.bytes[index]) : encoder.encode(token), logprob: logprobs.token_logprobs[index],
+        bytes: logprobs.bytes ? Uint8Array.from(logprobs.bytes[index]) : encoder.encode(token),
+        logprob: logprobs.token_logprobs[index],
         tops: Object.entries(logprobs.top_logprobs?.[index] ?? {}).map(([text, logprob]) => ({ text, logprob })),
     }));
 }

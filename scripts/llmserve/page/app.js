@@ -40,11 +40,12 @@ function showChat() {
 }
 
 function openChat(other) {
+    closeMenu();
+    if (other.id === chat.id) return;
     running?.abort();
     chat = other;
     showChat();
     showHistory();
-    closeMenu();
     prompt.focus();
 }
 
@@ -60,6 +61,7 @@ function ready(text) {
 function send(text) {
     const turn = { prompt: text, answers: {} };
     chat.turns.push(turn);
+    keep(chat);
     showChat();
     ask(chat.turns.length - 1, chosenModels(), "");
 }
@@ -96,7 +98,8 @@ async function receive(asked, index, model, begun, signal) {
     turn.answers[model.id] = answer;
     const view = views[index].show(model.id, answer, index === asked.turns.length - 1);
     view.update(true);
-    const request = { model, turns: turnsFor(asked, index, model.id), system: systemPrompt(), begun, settings: samplingSettings() };
+    const turns = turnsFor(asked, index, model.id);
+    const request = { model, turns, system: systemPrompt(), begun, settings: samplingSettings() };
     const clock = { asked: performance.now(), first: 0, tokens: 0 };
     const placer = new TokenPlacer(begun.length);
     try {
@@ -145,7 +148,7 @@ function scrolled(change) {
 
 function keep(kept) {
     if (!kept.turns.length) return;
-    if (!saveChat(kept)) say("The browser's storage is full or switched off, so this chat is not kept: export and clear the history.");
+    if (!saveChat(kept)) say("The browser's storage is full or switched off: this chat is not kept. Export and clear the history.");
     showHistory();
 }
 
@@ -160,8 +163,14 @@ function showHistory() {
 
 function forget(one) {
     removeChat(one);
-    if (one.id === chat.id) openChat(newChat());
+    if (one.id === chat.id) leaveChat();
     else showHistory();
+}
+
+/** Opens a new chat; this one is not kept, even if an answer to it ends only now. */
+function leaveChat() {
+    chat.turns.length = 0;
+    openChat(newChat());
 }
 
 function exportHistory() {
@@ -173,7 +182,7 @@ function exportHistory() {
 function clearHistory() {
     if (!confirm("Delete all chats that this browser keeps?")) return;
     clearChats();
-    openChat(newChat());
+    leaveChat();
 }
 
 // ---- keys and buttons
@@ -209,7 +218,7 @@ async function loadModels() {
 
 openSettings((changed) => {
     if (changed === "key") loadModels();
-    if (changed === "probabilities") views.forEach((view) => Object.values(view.answers).forEach((one) => one.update(Boolean(one.busy))));
+    if (changed === "probabilities") views.forEach((view) => view.update());
 });
 byId("composer").addEventListener("submit", submit);
 prompt.addEventListener("keydown", (event) => { if (isSend(event)) submit(event); });
@@ -219,7 +228,9 @@ byId("new").addEventListener("click", () => openChat(newChat()));
 byId("export").addEventListener("click", exportHistory);
 byId("clear").addEventListener("click", clearHistory);
 byId("menu").addEventListener("click", () => {
-    byId("menu").setAttribute("aria-expanded", String(document.body.classList.toggle("menu-open")));
+    const open = document.body.classList.toggle("menu-open");
+    byId("menu").setAttribute("aria-expanded", String(open));
+    if (open) byId("new").focus();
 });
 document.querySelector("main").addEventListener("click", (event) => { if (event.target.id !== "menu") closeMenu(); });
 document.addEventListener("keydown", (event) => {

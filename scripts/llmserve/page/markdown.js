@@ -1,6 +1,6 @@
 // A small Markdown: fenced code, headings, lists, rules, emphasis, inline code. Links and HTML stay text.
 //
-// Blocks and what is in them are ranges of the source, [start, end), so that the caller can tell which token a character came
+// Blocks and what is in them are ranges of the source, [start, end), so that the caller can tell which token a character is
 // from. Any input takes time linear in its length, for a nesting of at most DEEPEST.
 
 import { button, copy, make } from "./dom.js";
@@ -11,14 +11,16 @@ const HEADING = /^(#{1,6}) +(?=\S)/;
 const RULE = /^ *(?:(?:- *){3,}|(?:\* *){3,}|(?:_ *){3,})$/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/;
 
-/** The source's blocks: {start, end, build(text)} with build making the element; `text(parent, start, end)` fills in a range. */
+/** The source's blocks, {start, end, build(text)}: build makes the element, and text(parent, start, end) fills in a range. */
 export function markdownBlocks(source) {
     return parse(source, linesOf(source), 0);
 }
 
 /** Lines as they are, for text that is not Markdown. */
 export function plainBlocks(source) {
-    return linesOf(source).map(({ start, end }) => ({ start, end, build: (text) => filled(make("div", { class: "line" }), text, start, end) }));
+    return linesOf(source).map(({ start, end }) => ({
+        start, end, build: (text) => filled(make("div", { class: "line" }), text, start, end),
+    }));
 }
 
 function linesOf(source) {
@@ -77,7 +79,8 @@ function codeBlock(source, lines, indent, language, text) {
         text(code, start + Math.min(blanks, indent), end + newline);
     }
     const copied = button("Copy", (event) => copy(code.textContent, event.currentTarget));
-    return make("figure", { class: "code" }, make("figcaption", {}, make("span", {}, language), copied), make("pre", { tabIndex: 0 }, code));
+    const caption = make("figcaption", {}, make("span", {}, language), copied);
+    return make("figure", { class: "code" }, caption, make("pre", { tabIndex: 0 }, code));
 }
 
 function heading(source, lines, at, line) {
@@ -97,7 +100,8 @@ function startsBlock(line, depth) {
 
 function paragraph(source, lines, at, depth) {
     let count = 1;
-    while (at + count < lines.length && !startsBlock(source.slice(lines[at + count].start, lines[at + count].end), depth)) count += 1;
+    const starts = ({ start, end }) => startsBlock(source.slice(start, end), depth);
+    while (at + count < lines.length && !starts(lines[at + count])) count += 1;
     return [count, (text) => inline(make("p"), source, lines[at].start, lines[at + count - 1].end, text)];
 }
 

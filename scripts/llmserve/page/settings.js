@@ -67,7 +67,7 @@ export function offerModels(list) {
     const before = loadSettings().models ?? [];
     const known = list.filter((model) => before.includes(model.id));
     const chosen = known.length ? known : list.slice(0, 1);
-    const rows = list.map((model) => make("label", { class: "model" },
+    const rows = list.map((model) => make("label", { class: "model", title: `${model.context} tokens of prompt and answer` },
         make("input", { type: "checkbox", value: model.id, checked: chosen.includes(model) }), make("span", {}, model.id),
         make("small", {}, model.chat ? "chat" : "continues texts")));
     byId("models").replaceChildren(make("legend", {}, "Models"), ...rows);

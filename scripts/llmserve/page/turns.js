@@ -6,7 +6,7 @@ import { probabilities } from "./settings.js";
 
 const FINISHES = { length: "cut at the limit of tokens", stopped: "stopped" };
 
-/** A turn. actions: {resend(index, text), retry(index, model), resume(index, model), changed()}, of which resend may answer false;
+/** A turn. actions: {resend(index, text), retry(index, model), resume(index, model), changed()}; resend may answer false.
  * last: it is the chat's last. */
 export class TurnView {
     constructor(turn, index, last, actions) {
@@ -25,6 +25,11 @@ export class TurnView {
         this.answers[model] = view;
         this.grid.classList.toggle("several", this.grid.children.length > 1);
         return view;
+    }
+
+    /** For a setting that changed. */
+    update() {
+        Object.values(this.answers).forEach((answer) => answer.update(answer.busy));
     }
 
     promptElement(last) {
