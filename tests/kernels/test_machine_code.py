@@ -20,7 +20,7 @@ FRAMES = {"attention_gradients_kernel<Backward<256>, false>": 8, "attention_forw
 # read and written 16 bytes at a time (AdamW's parameters 8); only what is a number a row, a token or a launch
 NARROW = {
     "adamw_kernel": {"LDG.32": 6},  # whether to apply it, the norm, the step's rates
-    "append_kernel": {"LDG.32": 2, "STG.16": 16},  # row and position; a key's elements, which lie KV_CACHE_BLOCK apart
+    "append_kernel": {"LDG.32": 4, "STG.16": 16},  # row, position, pages; a key's elements, which lie KV_CACHE_BLOCK apart
     "attention_d_kernel<8>": {"STG.32": 5},  # D, a number a row; counters
     "attention_d_kernel<16>": {"STG.32": 5},
     "backward_kernel<1>": {"LDG.16": 1, "LDG.32": 5, "STG.32": 1},  # target and its logit, weight, gradient of the loss; loss
@@ -32,9 +32,9 @@ NARROW = {
     "forward_kernel<false, true, 1, 4, 512>": {"STG.32": 1},  # rstd
     "forward_kernel<true, true, 1, 4, 512>": {"STG.32": 1},
     "rope_kernel": {"LDG.32": 3},  # where documents begin, excluded keys
-    "split_kernel<1, 128>": {"LDG.32": 2, "STG.32": 2},  # position and row; maximum and sum
-    "split_kernel<4, 128>": {"LDG.32": 2, "STG.32": 2},
-    "split_kernel<8, 128>": {"LDG.32": 2, "STG.32": 2},
+    "split_kernel<1, 128>": {"LDG.32": 4, "STG.32": 2},  # position, row, pages; maximum and sum
+    "split_kernel<4, 128>": {"LDG.32": 4, "STG.32": 2},
+    "split_kernel<8, 128>": {"LDG.32": 4, "STG.32": 2},
     "sum_squares_kernel<256>": {"LDG.32": 1, "STG.32": 1},  # what is left of a count that is no multiple of 4; the block's sum
 }
 MATRIX_KERNEL = re.compile(r"attention_(forward|gradients)_kernel")
