@@ -41,9 +41,9 @@ from llmdata.split import HeldOut
 
 GOOD, CROWD = "good", "crowd"
 LEAST = 10  # documents of each label, of which at least one is held out
-LOOKS, FEWEST, MOST_EPOCHS = 20_000, 5, 100
+LOOKS, FEWEST, MOST_EPOCHS = 20_000, 5, 200
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
-TRAINING = {"dim": 32, "wordNgrams": 2, "bucket": 1 << 18, "minCount": 2, "lr": 0.2, "loss": "softmax", "verbose": 0}
+TRAINING = {"dim": 32, "wordNgrams": 2, "bucket": 1 << 18, "minCount": 2, "lr": 0.5, "loss": "softmax", "verbose": 0}
 
 
 def parse_arguments() -> argparse.Namespace:
