@@ -30,11 +30,12 @@ program.begin()
 
 from llmdata.errors import InputError
 from llmdata.options import add_version, check_bounds
+from llmdata.output import write_json, write_text
 from llmdata.progress import Progress
 from llmdata.text_file import read_object
 from llmjudge import report
 from llmjudge.runs import WITH, WITHOUT, Caller, Run, Settings, recipe_of
-from llmround.runner import say, write_json, write_text
+from llmround.runner import say
 from llmtext.generator import ROOT
 
 

@@ -31,7 +31,7 @@ import uvicorn
 
 from llmdata.characters import harmless
 from llmdata.errors import Fault, InputError
-from llmdata.model_folder import find_whole_model
+from llmdata.model_folder import named_models
 from llmdata.options import add_version, check_bounds, check_texts
 from llmserve.app import make_app
 from llmserve.engine import Engine
@@ -89,21 +89,6 @@ def read_key(given: str | None) -> str | None:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise InputError("--api-key: expected ASCII letters, digits and signs, without spaces")
     return key
-
-
-def named_folders(given: list[str]) -> dict[str, Path]:
-    """{name: folder}. A name is what stands before the first =, unless the whole is a folder."""
-    found: dict[str, Path] = {}
-    for item in given:
-        name, equals, folder = item.partition("=")
-        if not equals or Path(item).is_dir():
-            name, folder = Path(item).resolve().name, item
-        if not name or not folder:
-            raise InputError(f"--model {item}: expected DIR or NAME=DIR")
-        if name in found:
-            raise InputError(f"--model {item}: the name {name} is taken: give each model its own, as NAME=DIR")
-        found[name] = find_whole_model(Path(folder))
-    return found
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -183,7 +168,7 @@ async def serve(options: argparse.Namespace, models: dict[str, Model], listener:
 
 def run(options: argparse.Namespace) -> None:
     check_options(options)
-    key, folders = read_key(options.api_key), named_folders(options.model)
+    key, folders = read_key(options.api_key), named_models(options.model, "--model")
     sys.setswitchinterval(0.001)  # s; the thread of the engines should not wait for that of the connections
     with open_socket(options.host, options.port) as listener:
         models = open_models(options, folders)

@@ -31,6 +31,22 @@ def find_whole_model(path: Path) -> Path:
                      "--output DIR makes one of it and its base")  # fmt: skip
 
 
+def named_models(given: list[str], option: str) -> dict[str, Path]:
+    """{name: folder of a whole model} of NAME=DIR or DIR, which is then named after its folder. A name is what stands before
+    the first =, unless the whole is a folder. `option`: whose values these are."""
+    found: dict[str, Path] = {}
+    for item in given:
+        name, equals, folder = item.partition("=")
+        if not equals or Path(item).is_dir():
+            name, folder = Path(item).resolve().name, item
+        if not name or not folder:
+            raise InputError(f"{option} {item}: expected DIR or NAME=DIR")
+        if name in found:
+            raise InputError(f"{option} {item}: the name {name} is taken: give each model its own, as NAME=DIR")
+        found[name] = find_whole_model(Path(folder))
+    return found
+
+
 def _holds_model(folder: Path) -> bool:
     return any((folder / name).exists() for name in OF_A_MODEL)
 

@@ -1,7 +1,8 @@
-"""Writes a data set to its folder: all of its files appear there, or none."""
+"""Writes a data set to its folder: all of its files appear there, or none. Single files too."""
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -107,3 +108,14 @@ def move_into_place(partial: Path, output: Path, own_files: tuple[str, ...]) -> 
         sync(output)
         os.replace(partial / "meta.json", output / "meta.json")
         sync(output)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file, or what was there before."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

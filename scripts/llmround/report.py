@@ -7,12 +7,13 @@ from pathlib import Path
 
 from llmdata import text_file
 from llmdata.messages import text_of
+from llmdata.output import write_text
 from llmdata.page import figure, is_number, number, table, whole
 from llmdata.progress import duration
 from llmtext.prompts import read_prompts
 
 from . import charts
-from .runner import NOTE, write_text
+from .runner import NOTE
 from .stages import ANSWER, BASE, HELD_OUT, Plan, Stage
 
 MOST_SAMPLES = 12  # so many held-out prompts are shown

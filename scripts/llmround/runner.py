@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from llmdata.errors import Fault, InputError
+from llmdata.output import write_json
 from llmdata.progress import duration
 
 from .stages import Plan, Stage, Step
@@ -29,17 +30,6 @@ class Stopped(KeyboardInterrupt):
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file, or what was there before."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_json(path: Path, value: dict) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def hash_key(key: dict) -> str:

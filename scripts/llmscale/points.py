@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from llmdata.errors import InputError
+from llmdata.output import write_text
 from llmdata.text_file import read_text, read_text_lines
-from llmround.runner import write_text
 
 from .counting import SIX_ND, Cost
 from .planning import Planned, cost_of_rule

@@ -3,8 +3,8 @@
 from html import escape
 from pathlib import Path
 
+from llmdata.output import write_text
 from llmdata.page import figure, number, table, whole
-from llmround.runner import write_text
 
 from . import charts
 from .accuracy import Task, TaskForecast
