@@ -1,6 +1,5 @@
 """Where passes run: on this machine's cores, or by Slurm. Both are datatrove's executors, with tasks that are watched over."""
 
-import contextlib
 import resource
 import subprocess
 import sys
@@ -58,8 +57,12 @@ class Slurm(_Watched, SlurmPipelineExecutor):
             run_tasks(self.folder, [rank], lambda rank: super(Slurm, self)._run_for_rank(rank, 1, node_rank), self.limits, lambda: None)
 
     def run_watched(self, tick: Callable[[], None]) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
+        logger.remove()
+        try:
             self.run()
+        except subprocess.CalledProcessError as error:
+            raise Fault(f"sbatch does not take the job (its message is above), expected what executor.partition, time and sbatch "
+                        f"ask for: {self.folder / 'logs/launch_script.slurm'}, exit code {error.returncode}") from None  # fmt: skip
         while self.done() < self.tasks:
             if self.job_id in (None, -1) or not self._is_known():
                 break
@@ -68,6 +71,9 @@ class Slurm(_Watched, SlurmPipelineExecutor):
         if missing := self.get_incomplete_ranks():
             raise Fault(f"Slurm's job {self.job_id} ended without {len(missing)} of {self.tasks} tasks (first {missing[0]}): see "
                         f"{self.slurm_logs_folder} and {self.folder / 'printed'}; the same command goes on")  # fmt: skip
+
+    def launch_merge_stats(self) -> None:
+        """Nothing: `statistics` merges the counts."""
 
     def _is_known(self) -> bool:
         """Whether Slurm still has to run a part of the job."""

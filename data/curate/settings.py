@@ -21,7 +21,7 @@ _EXECUTOR = {
     "kind": {"enum": ["local", "slurm"], "default": "local"},
     "tasks": {**_COUNT, "maximum": 100_000, "default": 16},
     "workers": _COUNT,  # at once
-    "memory_gb": {"type": "number", "minimum": 0.5, "default": 4},  # of all workers of a machine together
+    "memory_gb": {"type": "number", "minimum": 0.5, "default": 4},  # of this machine's workers together; of each task under Slurm
     "document_seconds": {**_SECONDS, "default": 10},
     "document_bytes": {**_COUNT, "default": 1 << 24},
     "partition": _TEXT, "time": {**_TEXT, "default": "24:00:00"}, "sbatch": {"type": "object", "default": {}},

@@ -48,7 +48,7 @@ MessageTimeout=100
 TCPTimeout=30
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=2
+NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=2 RealMemory=64000
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
 
