@@ -41,10 +41,10 @@ def folder(tmp_path_factory):
     write_rows(path / "crowd.jsonl", crowd + crowd[:7])
     write_rows(path / "code.jsonl", [{"text": texts.code(random)} for _ in range(60)])
     write_rows(path / "topics.jsonl", [{"label": f"about {topic}", **row} for topic in TOPICS for row in articles(random, 40, topic=topic)])
-    made = [("quality", "--good", path / "good", "--crowd", path / "crowd.jsonl"), ("topic", "--labelled", path / "topics.jsonl"),
+    made = [("quality", "--good", path / "good", "--crowd", path / "crowd.jsonl"), ("topic", "--labelled", path / "topics.jsonl", "--epochs", 150),
             ("reasoning", "--good", path / "code.jsonl", "--crowd", path / "crowd.jsonl", "--features", "code")]  # fmt: skip
     for name, *arguments in made:
-        done = train(*arguments, "--held-out", 0.2, "--epochs", 40, "--output", path / f"{name}.bin")
+        done = train("--held-out", 0.2, "--epochs", 40, *arguments, "--output", path / f"{name}.bin")
         assert done.returncode == 0, done.stderr
         (path / f"{name}.out").write_text(done.stdout)
     return path
