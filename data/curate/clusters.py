@@ -14,6 +14,7 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from . import tables
+from .files import write_json
 
 LARGEST, MEMBERS, EXCERPT = 20, 5, 300  # clusters in the report, documents of each, characters of each
 _CHUNK = 1 << 20  # documents at once
@@ -40,7 +41,7 @@ class FindClusters(PipelineStep):
                 np.add.at(sizes, _follow(roots, slice(first, first + _CHUNK)), 1)
             largest = _largest(sizes)
             members = _members(roots, [root for _, root in largest])
-            tables.write_json(self.folder / "found.json", {
+            write_json(self.folder / "found.json", {
                 "sizes": _histogram(sizes),
                 "largest": [[size, [_place(begins, member) for member in members[root]]] for size, root in largest],
             })  # fmt: skip
@@ -110,7 +111,7 @@ class Members:
                               "jaccard": similarity, "excerpt": document.text[:EXCERPT]})  # fmt: skip
 
     def write(self) -> None:
-        tables.write_json(self.path, self.seen)
+        write_json(self.path, self.seen)
 
 
 def read_clusters(folder: Path) -> dict:

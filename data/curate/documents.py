@@ -17,13 +17,16 @@ from .readers import Marked
 
 ENDING = {"jsonl": ".jsonl.zst", "parquet": ".parquet"}
 _COLUMNS = ("url", "date", "domain", "source", "language", "language_score", "token_count")
-_NOT_STORED = ("type",)  # of the final files: all are texts
+_PLACE = "_place"
+_NOT_STORED = ("type", _PLACE)  # in the final files: all are texts
 _READ_BYTES = 1 << 20
 _BATCH_BYTES = 1 << 24  # of a Parquet file's row group
 
 
 class DocumentReader(Marked):
-    """Reads the file that the task of the same number wrote in an earlier pass."""
+    """Reads the file that the task of the same number wrote in an earlier pass, and notes each document's place in it, from 0."""
+
+    PLACE = _PLACE
 
     def __init__(self, folder: Path, documents: Path):
         super().__init__(folder)
@@ -33,7 +36,9 @@ class DocumentReader(Marked):
         with open(self.documents / f"{rank:05d}.jsonl.zst", "rb") as packed:
             lines = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(packed), _READ_BYTES)
             for number, line in enumerate(lines, 1):
-                yield Document(**orjson.loads(line)), number
+                document = Document(**orjson.loads(line))
+                document.metadata[self.PLACE] = number - 1
+                yield document, number
 
 
 class DocumentWriter(PipelineStep):

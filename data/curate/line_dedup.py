@@ -15,6 +15,7 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from . import tables
+from .files import write_json
 from .step import Barrier, Pass, Verdict
 from .words import hash_text
 
@@ -104,7 +105,7 @@ class _Collect(_Step):
                 self._write(held, rank)
                 held, size = {}, 0
         self._write(held, rank)
-        tables.write_json(self.folder / "parts" / f"{rank:06d}.json", parts.sizes())
+        write_json(self.folder / "parts" / f"{rank:06d}.json", parts.sizes())
 
     def _write(self, held: dict[tuple[str, int], list[np.ndarray]], rank: int) -> None:
         for (language, part), hashes in held.items():

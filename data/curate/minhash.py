@@ -25,6 +25,7 @@ from llmdata.errors import Fault
 
 from . import tables
 from .clusters import FindClusters, Members, read_clusters
+from .files import whole_file
 from .step import Barrier, Pass, Verdict
 from .words import hash_text, hash_words, ngrams
 
@@ -92,7 +93,7 @@ class _Collect(_Step):
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> None:
         runs, ends = tables.Runs(self.folder / "bands", rank, _BAND), [0]
         path = _path(self.folder, rank)
-        with tables.whole_file(path) as file:
+        with whole_file(path) as file:
             for place, document in enumerate(data):
                 found = np.unique(shingles(document.text, document.metadata.get("language")))
                 if len(found):

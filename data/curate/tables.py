@@ -6,17 +6,16 @@ What a barrier decides are rows about documents, (file, document, ...): the numb
 """
 
 import bisect
-import json
-import os
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import Iterator
 
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 
 from llmdata.errors import Fault
 
+from .documents import DocumentReader
+from .files import whole_file
 from .step import Filter
 
 MOST = 1 << 19  # records that are in memory at once
@@ -24,24 +23,9 @@ PLACE = [("file", "<u4"), ("document", "<u4")]
 SIMILAR = [*PLACE, ("other_file", "<u4"), ("other_document", "<u4"), ("jaccard", "<f4")]
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as file:
-        yield file
-    os.replace(partial, path)
-
-
 def write(path: Path, records: np.ndarray) -> None:
     with whole_file(path) as file:
         np.save(file, records)
-
-
-def write_json(path: Path, value: object) -> None:
-    with whole_file(path) as file:
-        file.write(json.dumps(value).encode())
 
 
 def read(path: Path) -> np.ndarray:
@@ -118,11 +102,12 @@ def rows_of(folder: Path, rank: int) -> np.ndarray:
 
 
 class Decision(Filter):
-    """A filter that knows each document's place among those of its task."""
+    """A filter that knows each document's place among those that its task collected, some of which a reader may leave out later."""
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        yield from super().run(self._numbered(data), rank, world_size)
+        yield from super().run(self._placed(data), rank, world_size)
 
-    def _numbered(self, data: DocumentsPipeline) -> Iterator[Document]:
-        for self.place, document in enumerate(data):
+    def _placed(self, data: DocumentsPipeline) -> Iterator[Document]:
+        for document in data:
+            self.place = document.metadata.pop(DocumentReader.PLACE)
             yield document

@@ -90,6 +90,8 @@ def judge(step, documents: list[Document], value: float) -> Point:
     """In this process, and in one task."""
     copies = copy.deepcopy(documents)
     places = {id(document): place for place, document in enumerate(copies)}
+    for document in copies:
+        document.metadata[DocumentReader.PLACE] = places[id(document)]
     if isinstance(step, Barrier):
         for work in [Pass("collect", [step.collect()], 1), *step.between()]:
             for rank in range(work.tasks):

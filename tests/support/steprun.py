@@ -1,6 +1,7 @@
 """Steps of curation, run on documents in memory as a run would: all tasks collect, then decide."""
 
 from curate.counts import Counts
+from curate.documents import DocumentReader
 from curate.step import Barrier, Context
 from curate.settings import schema
 from datatrove.data import Document
@@ -38,14 +39,18 @@ def filtered(make, tasks):
     return kept, counts
 
 
-def run(step, tasks, folder, **given):
-    """The same for a step of either kind; `folder` is its folder."""
+def run(step, tasks, folder, left_out=(), **given):
+    """The same for a step of either kind; `folder` is its folder. `left_out`: documents, by id, at which a later process dies."""
     context, settings = Context(folder, len(tasks), document_seconds=600), settings_of(step, **given)
     if not issubclass(step, Barrier):
         return filtered(lambda: step(settings, context), tasks)
     collect(step(settings, context), tasks)
     run_between(step(settings, context))
-    return filtered(step(settings, context).decide, tasks)
+    for documents in tasks:
+        for place, each in enumerate(documents):
+            each.metadata[DocumentReader.PLACE] = place
+    read = [[each for each in documents if each.id not in left_out] for documents in tasks]
+    return filtered(step(settings, context).decide, read)
 
 
 def spread(documents, tasks, random):

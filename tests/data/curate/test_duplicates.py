@@ -210,6 +210,16 @@ def test_lines_differ_by_more_than_case_and_space(tmp_path):
 # ---- files
 
 
+@pytest.mark.parametrize("step", [UrlDedup, MinHash])
+def test_a_document_that_is_left_out_later_shifts_no_other(tmp_path, step):
+    random = Random(seed_of("left out"))
+    same = article(random)
+    made = [document(same if n % 4 == 3 else article(random), n, url=f"https://a.org/{'same' if n % 4 == 3 else n}", date="2020-01-01")
+            for n in range(24)]  # fmt: skip
+    kept, _ = steprun.run(step, [made], tmp_path, left_out={"id2", "id12"})
+    assert ids(kept) == [f"id{n}" for n in range(24) if n not in (2, 12) and (n % 4 != 3 or n == 3)]
+
+
 def test_an_attempt_that_was_killed_leaves_nothing(tmp_path):
     random = Random(seed_of("killed"))
     made = [document(f"{article(random)}\nline", n, url=f"https://a.org/{n}", date="2020-01-01") for n in range(100)]
