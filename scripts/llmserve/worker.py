@@ -45,7 +45,7 @@ class Worker(threading.Thread):
 
     async def counts(self, engine: Engine) -> Counts:
         done: Future[Counts] = Future()
-        self.commands.put(lambda: done.set_result(engine.counts()))
+        self.commands.put(partial(self._count, engine, done))
         return await asyncio.wrap_future(done)
 
     def stop(self) -> None:
@@ -90,7 +90,13 @@ class Worker(threading.Thread):
                 del jobs[number]
         return reports
 
+    def _count(self, engine: Engine, done: Future) -> None:
+        if done.set_running_or_notify_cancel():
+            done.set_result(engine.counts())
+
     def _begin(self, job: Job, done: Future) -> None:
+        if not done.set_running_or_notify_cancel():  # the client has gone away
+            return
         try:
             for index, sequence in enumerate(job.sequences):
                 job.numbers.append(number := job.engine.add(sequence))
@@ -103,7 +109,7 @@ class Worker(threading.Thread):
 
     def _cancel(self, job: Job, index: int | None) -> None:
         jobs = self.running[job.engine]
-        for number in job.numbers if index is None else [job.numbers[index]]:
+        for number in job.numbers if index is None else job.numbers[index : index + 1]:
             if number in jobs:
                 del jobs[number]
                 job.engine.cancel(number)
