@@ -65,7 +65,7 @@ def test_page():
     assert 'points="48.0,164.0 240.0,88.0 624.0,12.0"' in page  # the shares of documents: a third, two thirds, all
 
 
-def test_program(tmp_path):
+def test_program(tmp_path, monkeypatch, capsys):
     """The steps before run as in a run; of what they leave, the step is shown. What they wrote is removed."""
     rows = [{"text": f"{'again and ' * number}once. " + texts.sentence(Random(number)), "url": f"http://a.org/{number // 2}"} for number in range(12)]
     (tmp_path / "pages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -77,4 +77,4 @@ def test_program(tmp_path):
     assert "gopher_quality.min_words 400: 0.00% of the documents kept" in done.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["threshold_gopher_quality.min_words.html"]
     assert ">6 documents that" in (tmp_path / "out" / "threshold_gopher_quality.min_words.html").read_text()
-    assert "--documents" in refused("--config", tmp_path / "settings.json", "--sample", "pii.most", "--documents", "0")
+    assert "--documents" in refused(monkeypatch, capsys, "--config", tmp_path / "settings.json", "--sample", "pii.most", "--documents", 0)
