@@ -18,8 +18,8 @@ def open_browser(folder):
     """A browser whose profile and downloads are in the folder."""
     options = webdriver.ChromeOptions()
     options.binary_location = PROGRAM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", f"--user-data-dir={folder}/profile"):
-        options.add_argument(argument)
+    for switch in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", f"user-data-dir={folder}/profile"):
+        options.add_argument(f"--{switch}")
     options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -50,5 +50,6 @@ def until(driver, what):
 
 
 def complaints(driver):
-    """What the browser's console has had since the last call, but for the answers of the server that are errors."""
-    return [entry["message"] for entry in driver.get_log("browser") if entry["source"] != "network" and entry["level"] != "DEBUG"]
+    """What the browser's console has had since the last call, but for answers of the server that are errors."""
+    said = driver.get_log("browser")
+    return [entry["message"] for entry in said if entry["source"] != "network" and entry["level"] != "DEBUG"]

@@ -66,6 +66,9 @@ class ChatPage:
         self.send(text)
         self.wait()
 
+    def tokens(self):
+        return [token.get_property("textContent") for token in self.all(".token")]
+
     def button(self, selector, label):
         """That button in the last element of the selector."""
         return next(button for button in self.all(selector)[-1].find_elements(By.TAG_NAME, "button") if button.text == label)

@@ -148,7 +148,7 @@ function scrolled(change) {
 
 function keep(kept) {
     if (!kept.turns.length) return;
-    if (!saveChat(kept)) say("The browser's storage is full or switched off: this chat is not kept. Export and clear the history.");
+    if (!saveChat(kept)) say("This chat is not kept: the browser's storage is full or off. Export and clear the history.");
     showHistory();
 }
 

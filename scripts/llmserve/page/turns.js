@@ -4,6 +4,7 @@ import { AnswerText } from "./answer.js";
 import { button, copy, make } from "./dom.js";
 import { probabilities } from "./settings.js";
 
+const NONE = [];  // the same one each time, so that what is shown need not be made anew
 const FINISHES = { length: "cut at the limit of tokens", stopped: "stopped" };
 
 /** A turn. actions: {resend(index, text), retry(index, model), resume(index, model), changed()}; resend may answer false.
@@ -59,7 +60,9 @@ class AnswerView {
     update(busy) {
         const { answer } = this;
         const coloured = probabilities() === "colour" && answer.tokens?.length;
-        this.text.show(answer.text, answer.tokens ?? [], coloured ? "colour" : answer.chat ? "markdown" : "plain");
+        // elements for the tokens of a long text would make every further piece slow: without colours they wait for its end
+        const tokens = busy && !coloured ? NONE : answer.tokens ?? NONE;
+        this.text.show(answer.text, tokens, coloured ? "colour" : answer.chat ? "markdown" : "plain");
         this.element.classList.toggle("busy", busy);
         this.text.element.hidden = !busy && !answer.text;
         this.error.hidden = !answer.error;
