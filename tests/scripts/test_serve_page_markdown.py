@@ -43,7 +43,7 @@ def code(language, text):
     ("**a** __b__ *c* _d_ ***e***",
      "<p><strong>a</strong> <strong>b</strong> <em>c</em> <em>d</em> <strong><em>e</em></strong></p>"),
     ("*a **b** c*", "<p><em>a <strong>b</strong> c</em></p>"),
-    ("2 * 3 * 4, a_b_c, ** x **, *, _", "<p>2 * 3 * 4, a_b_c, ** x **, *, _</p>"),
+    ("2 * 3 * 4, a_b_c, a_b_ c, ** x **, *, _", "<p>2 * 3 * 4, a_b_c, a_b_ c, ** x **, *, _</p>"),
     ("`a*b*` ``c ` d`` ` e", "<p><code>a*b*</code> <code>c ` d</code> ` e</p>"),
     (r"\*a\* \\ \x", r"<p>*a* \ \x</p>"),
     ("- a\n- b\n  - c\n\n    d\n- e",

@@ -131,9 +131,10 @@ function take(answer, part, clock, placer) {
     clock.tokens = part.usage?.completion_tokens ?? clock.tokens + part.tokens.length;
 }
 
+/** The rate is left out where the answer came in less than 100 ms, nearly at once. */
 function speedOf({ asked, first, last, tokens }) {
     if (!first || !tokens) return "";
-    const rate = tokens > 1 && last > first ? `, ${((tokens - 1) / (last - first) * 1000).toFixed(1)} tokens/s` : "";
+    const rate = last - first > 100 ? `, ${((tokens - 1) / (last - first) * 1000).toFixed(1)} tokens/s` : "";
     return `${tokens} tokens${rate}, first after ${((first - asked) / 1000).toFixed(2)} s`;
 }
 
