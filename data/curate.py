@@ -6,11 +6,12 @@
     curate.py --config FILE --dry-run                         prints what would be done
     curate.py --config FILE --sample language.threshold       how much of a sample stays, by that threshold: a page in DIR
 
-Input: WARC (.warc, .warc.gz), WET, folders of HTML, .jsonl (perhaps .gz, .zst) and .parquet. DIR receives documents/SOURCE/ (.jsonl.zst
-or .parquet), tokens/SOURCE/ where token shards are asked for, statistics.json and report.html. While it runs, work/ holds what passes
-leave for each other. A run that was stopped goes on by the same command, and its output has the same bytes.
+Input: WARC (.warc, .warc.gz), WET, folders of HTML, .jsonl (perhaps .gz, .zst) and .parquet. DIR receives documents/SOURCE/
+(.jsonl.zst or .parquet), tokens/SOURCE/ where token shards are asked for, statistics.json and report.html. While it runs, work/
+holds what passes leave for each other. A run that was stopped goes on by the same command, and its output has the same bytes.
 
-Bad pages, files and records are counted by reason and named in the report; they never end a run. docs/curate.md has all settings.
+Bad pages, files and records are counted by reason and named in the report; they never end a run. docs/curate.md has all
+settings.
 
 Exit codes: 0 done; 2 bad usage or bad settings; 130 interrupted; 1 anything else.
 """
@@ -67,12 +68,14 @@ def settings_of(options: argparse.Namespace) -> dict:
             raise InputError("expected --config FILE, or --input PATH... and --output DIR")
         return check_settings(common_case(options), "the options")
     if options.input or options.languages:
-        raise InputError(f"--{'input' if options.input else 'languages'}: is for runs without --config; write it into {options.config}")
+        name = "input" if options.input else "languages"
+        raise InputError(f"--{name}: is for runs without --config; write it into {options.config}")
     return read_settings(options.config)
 
 
 def common_case(options: argparse.Namespace) -> dict:
-    """All steps that need no files of the user's, with their defaults. (The rules of Gopher, C4 and FineWeb drop code and mathematics.)"""
+    """All steps that need no files of the user's, with their defaults, but not the rules of Gopher, C4 and FineWeb, which drop
+    code and mathematics."""
     steps: dict[str, dict] = {name: {} for name in COMMON}
     if options.languages:
         steps["language"] = {"languages": options.languages.split(",")}
@@ -131,7 +134,8 @@ def print_summary(run: Run, found: dict) -> None:
         (before, *_), (after, tokens, size) = step["total"]["in"], step["total"]["out"]
         faults = sum(fault["count"] for fault in step["faults"].values())
         more = [f"{count:,} {what}" for count, what in ((step["changes"], "changes"), (faults, "faults")) if count]
-        print(f"{name}: " + ", ".join([f"{after:,} of {before:,} documents left", f"{tokens:,} tokens", f"{size:,} bytes", *more]))
+        left = [f"{after:,} of {before:,} documents left", f"{tokens:,} tokens", f"{size:,} bytes"]
+        print(f"{name}: {', '.join(left + more)}")
     for reason, fault in found["input"]["faults"].items():
         print(f"not read, {reason}: {fault['count']:,}, as {fault['names'][0]}")
     print(f"{run.output}: documents/, report.html, statistics.json")

@@ -1,6 +1,6 @@
 """What a step did in one task: documents, tokens and bytes in and out by language and domain, reasons, faults, examples.
 
-All of it can be merged, and the sum does not depend on how documents were spread over tasks (groups beyond MOST_GROUPS excepted).
+All of it can be merged, and the sum does not depend on how documents were spread over tasks (but for groups beyond MOST_GROUPS).
 """
 
 import bisect
@@ -37,7 +37,7 @@ def measure(document: Document) -> Sizes:
 
 
 class Nearest:
-    """The EXAMPLES examples of the smallest keys. A key ends with a hash of the document's id, so that chance is reproducible."""
+    """The EXAMPLES examples of the smallest keys. A key ends with a hash of the document's id: a chance that repeats."""
 
     def __init__(self, items: list[dict] | None = None):
         self.items = items or []  # sorted by "key"
@@ -70,7 +70,8 @@ class Counts:
     """One step in one task, or in several after `merge`."""
 
     total: dict[str, list[int]] = field(default_factory=lambda: {"in": [0, 0, 0], "out": [0, 0, 0]})
-    by: dict[str, dict[str, list[int]]] = field(default_factory=lambda: {"language": {}, "domain": {}})  # in and out, six numbers
+    # of each language and domain: documents, tokens and bytes in, then out
+    by: dict[str, dict[str, list[int]]] = field(default_factory=lambda: {"language": {}, "domain": {}})
     reasons: Counter = field(default_factory=Counter)  # of documents dropped
     faults: dict[str, dict] = field(default_factory=dict)  # reason: {"count": N, "names": [...]}
     counters: Counter = field(default_factory=Counter)  # the step's own

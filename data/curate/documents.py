@@ -24,7 +24,7 @@ _BATCH_BYTES = 1 << 24  # of a Parquet file's row group
 
 
 class DocumentReader(Marked):
-    """Reads the file that the task of the same number wrote in an earlier pass, and notes each document's place in it, from 0."""
+    """Reads the file that the task of the same number wrote in an earlier pass. Notes a document's place in it, from 0."""
 
     PLACE = _PLACE
 

@@ -54,23 +54,24 @@ class Slurm(_Watched, SlurmPipelineExecutor):
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> None:
         if not self.is_rank_completed(rank):
-            run_tasks(self.folder, [rank], lambda rank: super(Slurm, self)._run_for_rank(rank, 1, node_rank), self.limits, lambda: None)
+            work = super()._run_for_rank
+            run_tasks(self.folder, [rank], lambda rank: work(rank, 1, node_rank), self.limits, lambda: None)
 
     def run_watched(self, tick: Callable[[], None]) -> None:
         logger.remove()
         try:
             self.run()
         except subprocess.CalledProcessError as error:
-            raise Fault(f"sbatch does not take the job (its message is above), expected what executor.partition, time and sbatch "
-                        f"ask for: {self.folder / 'logs/launch_script.slurm'}, exit code {error.returncode}") from None  # fmt: skip
+            raise Fault("sbatch does not take the job (its message is above), expected a job as executor.partition, time and sbatch "
+                        f"ask for: {self.folder / 'logs/launch_script.slurm'}, code {error.returncode}") from None  # fmt: skip
         while self.done() < self.tasks:
             if self.job_id in (None, -1) or not self._is_known():
                 break
             tick()
             time.sleep(SECONDS_BETWEEN_LOOKS)
         if missing := self.get_incomplete_ranks():
-            raise Fault(f"Slurm's job {self.job_id} ended without {len(missing)} of {self.tasks} tasks (first {missing[0]}): see "
-                        f"{self.slurm_logs_folder} and {self.folder / 'printed'}; the same command goes on")  # fmt: skip
+            raise Fault(f"Slurm's job {self.job_id} ended without {len(missing)} of {self.tasks} tasks (first {missing[0]}): "
+                        f"see {self.slurm_logs_folder} and {self.folder / 'printed'}; the same command goes on")  # fmt: skip
 
     def launch_merge_stats(self) -> None:
         """Nothing: `statistics` merges the counts."""

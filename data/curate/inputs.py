@@ -10,7 +10,8 @@ from llmdata.errors import InputError
 
 from .files import whole_file
 
-_ENDINGS = {".warc": "warc", ".wet": "warc", ".html": "html", ".htm": "html", ".xhtml": "html", ".jsonl": "jsonl", ".parquet": "parquet"}
+_ENDINGS = {".warc": "warc", ".wet": "warc", ".html": "html", ".htm": "html", ".xhtml": "html", ".jsonl": "jsonl",
+            ".parquet": "parquet"}  # fmt: skip
 _PACKED = (".gz", ".zst")
 
 
@@ -23,7 +24,7 @@ def format_of(path: Path) -> str | None:
 
 
 def find_inputs(settings: list[dict]) -> Iterator[dict]:
-    """Yields {"path", "format", "source", "bytes", "root"} (and "language") of each file, in the settings' order, then by name."""
+    """Yields {"path", "format", "source", "bytes", "root"} (and "language") of each file, as the settings and names order them."""
     for number, entry in enumerate(settings):
         count = 0
         for pattern in entry["paths"]:
@@ -33,7 +34,7 @@ def find_inputs(settings: list[dict]) -> Iterator[dict]:
                         count += 1
                         yield found
         if count == 0:
-            raise InputError(f"input.{number}.paths: no file of WARC, WET, HTML, JSONL or Parquet in {', '.join(entry['paths'])}")
+            raise InputError(f"input.{number}.paths: {', '.join(entry['paths'])}: expected files of WARC, WET, HTML, JSONL or Parquet")
 
 
 def _missing(number: int, pattern: str):

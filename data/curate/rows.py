@@ -1,4 +1,4 @@
-"""Reads documents from JSONL and Parquet: a row has "text" or "html", and may have "id", "url", "date", "language" and "metadata"."""
+"""Reads documents from JSONL and Parquet: rows with "text" or "html", perhaps "id", "url", "date", "language" and "metadata"."""
 
 from pathlib import Path
 from typing import Callable, Iterator

@@ -51,15 +51,16 @@ class Run:
         if before is None:
             for name in ("documents", "work"):
                 if (self.output / name).exists():
-                    raise InputError(f"{self.output}: holds {name}/ but no settings.json of a run; give another folder, or --overwrite")
+                    raise InputError(f"{self.output}: holds {name}/ without a run's settings.json; give another folder, or --overwrite")
             count, _ = write_list(self.files, self.settings["input"])
             executor = self.settings["executor"]
             executor["tasks"] = min(executor["tasks"], count)
             write_json(self.output / "settings.json", record)
         else:
-            self.settings["executor"]["tasks"] = min(self.settings["executor"]["tasks"], before["settings"]["executor"]["tasks"])
+            executor = self.settings["executor"]
+            executor["tasks"] = min(executor["tasks"], before["settings"]["executor"]["tasks"])
             if field := _difference(_fixed(before), _fixed(record)):
-                raise InputError(f"{self.output}: holds a run with other settings: {field}; give another folder, or --overwrite")
+                raise InputError(f"{self.output}: a run with other settings: {field}; give another folder, or --overwrite")
 
     def _remove(self) -> None:
         for name in ("documents", "work", "tokens"):
@@ -82,7 +83,8 @@ class Run:
                 continue
             written = self._written(number)
             steps.append(Pass(_documents(number), [*pipeline, DocumentWriter(written), step.collect()], tasks))
-            steps += [Pass(f"{number:02}-{name}-{work.name}".replace(" ", "-"), work.pipeline, work.tasks) for work in step.between()]
+            for work in step.between():
+                steps.append(Pass(f"{number:02}-{name}-{work.name}".replace(" ", "-"), work.pipeline, work.tasks))
             number += 1
             pipeline = [DocumentReader(self._folder(_documents(number)), written), step.decide()]
         pipeline.append(FinalWriter(self.output / "documents", self.settings["output"]["format"], self.sources))
@@ -115,7 +117,7 @@ class Run:
 
     def _write_report(self, found: dict) -> None:
         counts = {statistics.READ: found["input"], **found["steps"]}
-        steps = {name: Counts.from_json({key: value for key, value in step.items() if key != "report"}) for name, step in counts.items()}
+        steps = {name: Counts.from_json({key: step[key] for key in step if key != "report"}) for name, step in counts.items()}
         clusters = read_clusters(self.work / "steps" / "minhash") if "minhash" in self.steps else None
         clock = sum(used["clock"] for used in found["passes"].values())
         report.write(self.output / "report.html", self.output.name, self.settings, steps, clock, clusters)
@@ -171,7 +173,8 @@ def _difference(before, now, place: str = "") -> str | None:
     """The first member that differs, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         names = [*before, *(name for name in now if name not in before)]
-        return next(filter(None, (_difference(before.get(name), now.get(name), f"{place}.{name}".strip(".")) for name in names)), None)
+        found = (_difference(before.get(name), now.get(name), f"{place}.{name}".strip(".")) for name in names)
+        return next(filter(None, found), None)
     return None if before == now else f"{place} was {short(before)} and is {short(now)}"
 
 
@@ -206,7 +209,8 @@ class _Shown:
         counts = [read_json_or(path, {}) for path in sorted((self.executor.folder / "counts").glob("*.json"))]
         documents = sum(next(iter(task["steps"].values()))["total"]["in"][0] for task in counts) if self.reading else 0
         took = max(time.monotonic() - self.begun, 1e-3)
-        self.progress.finish(f"{documents:,} documents, {documents / took:,.0f} a second" if self.reading else f"{self.work.tasks} tasks")
+        read = f"{documents:,} documents, {documents / took:,.0f} a second"
+        self.progress.finish(read if self.reading else f"{self.work.tasks} tasks")
         return took
 
 
@@ -222,4 +226,4 @@ def write_shards(run: Run) -> None:
                    "--shard-tokens", str(shards["shard_tokens"]), "--seed", str(run.settings["seed"]),
                    "--workers", str(workers_of(run.settings["executor"]))]  # fmt: skip
         if subprocess.run(command).returncode:
-            raise Fault(f"{folder}: no token shards of the source {source}, see prepare_data's message above; the same command tries again")
+            raise Fault(f"{folder}: no token shards of {source}, see prepare_data's message above; the same command tries again")

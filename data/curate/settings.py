@@ -7,7 +7,7 @@ from llmdata.text_file import read_json
 
 from .steps import STEPS
 
-_TEXT, _COUNT, _SECONDS = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}, {"type": "number", "exclusiveMinimum": 0}
+_TEXT, _COUNT = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}
 _INPUT = {
     "paths": {"type": "array", "items": _TEXT, "minItems": 1},  # files, folders or patterns
     "source": {**_TEXT, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "default": "web"},  # names a folder
@@ -21,8 +21,8 @@ _EXECUTOR = {
     "kind": {"enum": ["local", "slurm"], "default": "local"},
     "tasks": {**_COUNT, "maximum": 100_000, "default": 16},
     "workers": _COUNT,  # at once
-    "memory_gb": {"type": "number", "minimum": 0.5, "default": 4},  # of this machine's workers together; of each task under Slurm
-    "document_seconds": {**_SECONDS, "default": 10},
+    "memory_gb": {"type": "number", "minimum": 0.5, "default": 4},  # of this machine's workers together, or of a task of Slurm's
+    "document_seconds": {"type": "number", "exclusiveMinimum": 0, "default": 10},
     "document_bytes": {**_COUNT, "default": 1 << 24},
     "partition": _TEXT, "time": {**_TEXT, "default": "24:00:00"}, "sbatch": {"type": "object", "default": {}},
 }  # fmt: skip

@@ -11,7 +11,7 @@ READ, OUTPUT = "read", "output"
 def merge(passes: list[tuple[str, Path]], steps: list[str], reports: Path) -> dict:
     """{"input": counts of the readers, "steps": {name: counts and "report"}, "order": names, "passes": {name: {...}}}.
 
-    `passes`: name and folder of each, in order. `reports`: the folder with the steps' own folders, which may hold a report.json.
+    `passes`: name and folder of each, in order. `reports`: has the steps' own folders, which may hold a report.json.
     """
     total = {name: Counts() for name in (READ, *steps)}
     used = {}

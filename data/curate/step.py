@@ -1,8 +1,8 @@
 """What every step of curation is made of.
 
 A run is a list of passes over the documents. A `Filter` judges documents one by one within a pass. A `Barrier` must see all
-documents before it can judge any: it ends a pass (`collect`), may have passes of its own that read no documents (`between`), and
-begins the next one (`decide`). All count what they do in `Counts`, which `statistics` merges.
+documents before it can judge any: it ends a pass (`collect`), may have passes of its own that read no documents (`between`),
+and begins the next one (`decide`). All count what they do in `Counts`, which `statistics` merges.
 """
 
 import signal
@@ -25,7 +25,7 @@ class Context:
     """What a step may know of the run. `folder` is the step's own, empty at first, and the same on all machines of the run."""
 
     folder: Path
-    tasks: int  # so many tasks has each pass over documents; a task reads in every pass the documents it wrote in the one before
+    tasks: int  # of each pass over documents; a task reads in every pass the documents that it wrote in the one before
     seed: int = 1
     document_seconds: float = 10  # of the processor, that a step may spend on a document
 

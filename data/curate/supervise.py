@@ -1,7 +1,7 @@
 """Runs tasks in processes of their own, and goes on when one of these dies.
 
-A process that is killed (a crash in a library's C code, too little memory) or that spends too long on a document (C code that no
-timer interrupts) is started again, and the document at which it was is left out. Which one that is, a `Mark` says.
+A process that is killed (a crash in a library's C code, too little memory) or that spends too long on a document (C code that
+no timer interrupts) is started again, and the document at which it was is left out. Which one that is, a `Mark` says.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Mark:
-    """Where a task is, in a file that outlives its process: the number of its document (0: it is in none), and how much is done."""
+    """Where a task is, in a file that outlives its process: its document's number (0: it is in none), and how much is done."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,8 @@ def _is_done(child: _Child, status: int) -> bool:
         lines = place.output.read_text(errors="replace").strip().splitlines() or ["no message"]
         raise (InputError if code == 2 else Fault)(f"{lines[-1]} (task {place.rank}, all of it: {place.output})")
     number, *_ = Mark.read(place.mark)
-    why = "time limit (process stopped)" if child.hung else "out of memory" if code == _DIED else f"process died ({_signal_name(code)})"
+    died = "out of memory" if code == _DIED else f"process died ({_signal_name(code)})"
+    why = "time limit (process stopped)" if child.hung else died
     skipped = read_json_or(place.skipped, {})
     if number == 0 or len(skipped) >= MOST_DEATHS:
         raise Fault(f"task {place.rank}: {why}, {'at no document' if number == 0 else f'for the {MOST_DEATHS}th time'}; "

@@ -4,10 +4,10 @@
     pip install "trafilatura<1.12" lxml_html_clean warcio faust-cchardet python-magic
     dev/bench/curate_speed.py [--pages 2000] [--html FOLDER...] [--rounds 3] [--json FILE]
 
-Pages are those of planted_web.py, and HTML files of the folders; all are packed into one WARC file. The example (FineWeb's, without
-its download) reads WARC, filters URLs, extracts by trafilatura, identifies languages, applies the rules of Gopher, C4 and FineWeb, and
-removes near duplicates by MinHash. Ours has the same steps; its extraction is another one, its counts and examples come on top. Both
-run in turns. Seconds are of the processor, of all processes, and of the clock.
+Pages are those of planted_web.py, and HTML files of the folders; all are packed into one WARC file. The example (FineWeb's,
+without its download) reads WARC, filters URLs, extracts by trafilatura, identifies languages, applies the rules of Gopher, C4 and
+FineWeb, and removes near duplicates by MinHash. Ours has the same steps; its extraction is another one, its counts and examples
+come on top. Both run in turns. Seconds are of the processor, of all processes, and of the clock.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from machine import ROOT, describe
 from planted_web import Page, Web
 
 LANGUAGES = ["de", "en", "es", "fr"]
-STEPS = {"url_filter": {}, "extract": {}, "language": {"languages": LANGUAGES}, "gopher_repetition": {}, "gopher_quality": {}, "c4": {},
-         "fineweb": {}, "minhash": {}}  # fmt: skip
+STEPS = {"url_filter": {}, "extract": {}, "language": {"languages": LANGUAGES}, "gopher_repetition": {}, "gopher_quality": {},
+         "c4": {}, "fineweb": {}, "minhash": {}}  # fmt: skip
 
 
 def write_input(path: pathlib.Path, pages: int, folders: list[str]) -> int:
     web = Web(1, pages)
     files = [file for folder in folders for file in sorted(pathlib.Path(folder).rglob("*.html")) if file.is_file()]
-    web.pages += [Page("file", None, f"https://docs.example.org{file}", "2024-01-01T00:00:00Z", [], html=file.read_bytes()) for file in files]
+    web.pages += [Page("file", None, f"https://docs.example.org{file}", "2024-01-01", [], html=file.read_bytes()) for file in files]
     web.write_warc(path)
     return len(web.pages)
 
@@ -48,14 +48,15 @@ def run_peer(warc: pathlib.Path, folder: pathlib.Path) -> None:
 
     logger.remove()
     FT176LID.model = property(lambda self: self.__dict__.setdefault("packaged", PackagedModel().model))  # instead of a download
+    filtered, signatures, remove = str(folder / "filtered"), str(folder / "signatures"), str(folder / "remove")
     stages = [
-        [readers.WarcReader(str(warc.parent), glob_pattern=warc.name), filters.URLFilter(), extractors.Trafilatura(favour_precision=True),
-         filters.LanguageFilter(LANGUAGES), filters.GopherRepetitionFilter(), filters.GopherQualityFilter(),
-         filters.C4QualityFilter(filter_no_terminal_punct=False), filters.FineWebQualityFilter(), writers.JsonlWriter(str(folder / "filtered"))],
-        [readers.JsonlReader(str(folder / "filtered")), dedup.MinhashDedupSignature(str(folder / "signatures"))],
-        [dedup.MinhashDedupBuckets(str(folder / "signatures"), str(folder / "buckets"))],
-        [dedup.MinhashDedupCluster(str(folder / "buckets"), str(folder / "remove"))],
-        [readers.JsonlReader(str(folder / "filtered")), dedup.MinhashDedupFilter(str(folder / "remove")), writers.JsonlWriter(str(folder / "out"))],
+        [readers.WarcReader(str(warc.parent), glob_pattern=warc.name), filters.URLFilter(),
+         extractors.Trafilatura(favour_precision=True), filters.LanguageFilter(LANGUAGES), filters.GopherRepetitionFilter(), filters.GopherQualityFilter(),
+         filters.C4QualityFilter(filter_no_terminal_punct=False), filters.FineWebQualityFilter(), writers.JsonlWriter(filtered)],
+        [readers.JsonlReader(filtered), dedup.MinhashDedupSignature(signatures)],
+        [dedup.MinhashDedupBuckets(signatures, str(folder / "buckets"))],
+        [dedup.MinhashDedupCluster(str(folder / "buckets"), remove)],
+        [readers.JsonlReader(filtered), dedup.MinhashDedupFilter(remove), writers.JsonlWriter(str(folder / "out"))],
     ]  # fmt: skip
     for number, pipeline in enumerate(stages):
         tasks = dedup.MinhashConfig().num_buckets if number == 2 else 1
@@ -89,7 +90,8 @@ def compare(warc: pathlib.Path, count: int, rounds: int) -> dict:
     result = {"pages": count, "rounds": rounds}
     for name, seconds in found.items():
         processor, clock = (statistics.median(column) for column in zip(*seconds))
-        result[name] = {"processor_seconds": round(processor, 2), "clock_seconds": round(clock, 2), "pages_per_core_second": round(count / processor, 1)}
+        result[name] = {"processor_seconds": round(processor, 2), "clock_seconds": round(clock, 2),
+                        "pages_per_core_second": round(count / processor, 1)}  # fmt: skip
         print(f"{name:10} {count / processor:8.1f} pages per second of a core ({processor:.1f} s; {clock:.1f} s by the clock)")
     result["ratio"] = round(result["datatrove"]["processor_seconds"] / result["ours"]["processor_seconds"], 2)
     print(f"ours / datatrove: {result['ratio']}")

@@ -34,7 +34,8 @@ def write_warc(path, records, packed=True):
 def settings(folder, paths, steps, **executor):
     """Path of a file of settings; the output is folder/out."""
     executor = {"tasks": 3, "workers": 2, **executor}
-    value = {"input": [{"paths": [str(path) for path in paths]}], "output": {"folder": str(folder / "out")}, "steps": steps, "executor": executor}
+    value = {"input": [{"paths": [str(path) for path in paths]}], "output": {"folder": str(folder / "out")}, "steps": steps,
+             "executor": executor}  # fmt: skip
     path = folder / "settings.json"
     path.write_text(json.dumps(value))
     return path

@@ -66,7 +66,7 @@ def make_pages(folder):
     for number in range(EMPTY_FILES):
         (html / f"empty{number:06}.html").write_bytes(b"")
     (html / "nested.html").write_bytes(b"<div>" * 100_000 + WORDS.encode() + b"</div>" * 100_000)
-    (html / "explodes.html").write_bytes(page("a@" * 5000 + "." * 5000 + "-" * 5000 + "((" * 5000 + " \t" * 5000 + "1." * 5000 + WORDS))
+    (html / "explodes.html").write_bytes(page("".join(part * 5000 for part in ("a@", ".", "-", "((", " \t", "1.")) + WORDS))
     (html / "attributes.html").write_bytes(b"<p " + b"a='" * 100_000 + b">" + WORDS.encode())
     (html / "bomb.html.gz").write_bytes(gzip.compress(bytes(50 << 20)))
     (html / "cut.html.gz").write_bytes(gzip.compress(page(WORDS) * 100)[:-20])
@@ -75,14 +75,15 @@ def make_pages(folder):
 
 
 def make_rows(folder):
-    rows = [{"text": WORDS, "id": "row-1"}, ["no object"], {"text": 7}, {"text": f"{WORDS} \ud800", "id": "row-2"}, {"html": page(WORDS).decode(), "id": "row-3"}]
+    rows = [{"text": WORDS, "id": "row-1"}, ["no object"], {"text": 7}, {"text": f"{WORDS} \ud800", "id": "row-2"},
+            {"html": page(WORDS).decode(), "id": "row-3"}]  # fmt: skip
     lines = [json.dumps(row) for row in rows]
     with open(folder / "rows.jsonl", "wb") as file:
         file.write("\n".join(lines).encode() + b"\nnot JSON\n" + b"[" * 100_000 + b'\n{"text": "\xff"}\n{"text": "')
         for _ in range(LONG_LINE >> 20):
             file.write(b"x" * (1 << 20))
         file.write(b'"}\n' + json.dumps({"text": WORDS, "id": "row-last"}).encode() + b"\n")
-    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": WORDS, "id": "row-cut"}).encode() + b"\n" + os.urandom(1 << 18))[:-50])
+    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(rows[0]).encode() + b"\n" + os.urandom(1 << 18))[:-50])
     table = pyarrow.table({"text": [WORDS, None], "id": ["table-1", "table-2"]})
     pyarrow.parquet.write_table(table, folder / "table.parquet")
     (folder / "broken.parquet").write_bytes(b"PAR1" + os.urandom(1000))
@@ -137,7 +138,7 @@ def test_bombs_and_long_documents_are_named(made):
 def test_a_page_is_read_whatever_charset_it_claims(made):
     german, russian = made[3]
     texts = {name.strip("<>")[-3:]: row["text"] for name, row in made[1].items() if name.startswith("<urn:uuid:000001")}
-    assert {name: german in texts[name] for name in ("100", "101", "102", "104")} == dict.fromkeys(("100", "101", "102", "104"), True)
+    assert [name for name in ("100", "101", "102", "104") if german not in texts[name]] == []
     assert russian in texts["103"]
     assert "\0" not in texts["105"] and "The river flows" in texts["105"]
     assert "site.example/106" in named(made, "binary")
