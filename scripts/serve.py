@@ -60,11 +60,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--context", type=int, default=8192, metavar="N",
         help="longest prompt and answer together, in tokens; at most the model's (default: %(default)s)")  # fmt: skip
     add("--pages", type=int, default=0, metavar="N",
-        help="size of a model's key-value cache, in pages of 64 tokens; 0: --rows times --context (default: %(default)s)")  # fmt: skip
+        help="key-value cache of a model, in pages of 64 tokens; 0: for all --rows (default: %(default)s)")  # fmt: skip
     add("--queue", type=int, default=128, metavar="N",
         help="answers that may wait for a model; beyond, requests get 429 (default: %(default)s)")  # fmt: skip
     add("--max-body", type=float, default=2, metavar="MIB", help="largest body of a request, in MiB (default: %(default)g)")
-    add("--request-seconds", type=float, default=600, metavar="S", help="longest time for an answer, in s (default: %(default)g)")
+    add("--request-seconds", type=float, default=600, metavar="S",
+        help="longest time for an answer, in s (default: %(default)g)")  # fmt: skip
     add_build_options(add)
     return parser.parse_args()
 
@@ -150,7 +151,8 @@ class Server(uvicorn.Server):
 async def serve(options: argparse.Namespace, models: dict[str, Model], listener: socket.socket, key: str | None) -> None:
     limits = Limits(options.rows, options.queue, int(options.max_body * 2**20), options.request_seconds)
     servers: list[Server] = []
-    worker = Worker([model.engine for model in models.values()], asyncio.get_running_loop(), lambda error: servers[0].fail(error))
+    engines = [model.engine for model in models.values()]
+    worker = Worker(engines, asyncio.get_running_loop(), lambda error: servers[0].fail(error))
     service = Service(models, limits, worker)
     host, port = listener.getsockname()[:2]
     gate = Gate(make_app(service), service, key, is_local(host))

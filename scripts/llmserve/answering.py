@@ -21,7 +21,9 @@ from .openai_response import Answer, joined, usage
 from .state import Service
 from .worker import Job
 
-
+# the last one is for nginx, which would collect a stream before it passes it on
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
+                  (b"x-accel-buffering", b"no")]  # fmt: skip
 LAST_WORD_SECONDS = 1.0  # for telling a client why a stream ends early
 
 
@@ -43,7 +45,9 @@ class Answering:
             await self.service.worker.begin(self.job)
         except BaseException as error:
             self._leave()
-            raise ApiError(400, str(error)) from None if isinstance(error, InputError) else error
+            if isinstance(error, InputError):
+                raise ApiError(400, str(error)) from None
+            raise
         return self
 
     async def __aexit__(self, *_) -> None:
@@ -100,10 +104,10 @@ class Answering:
 
     def log(self) -> dict:
         """What the log's line says of the request."""
-        ends = ",".join(dict.fromkeys(choice.row.finish or "cut" for choice in self.choices))
         counted = self.usage()
-        first = {} if self.first is None else {"first": f"{self.first:.3f}s"}
-        return {"model": self.model.name, "prompt": counted["prompt_tokens"], "tokens": counted["completion_tokens"], "finish": ends} | first
+        said = {"model": self.model.name, "prompt": counted["prompt_tokens"], "tokens": counted["completion_tokens"],
+                "finish": ",".join(dict.fromkeys(choice.row.finish or "cut" for choice in self.choices))}  # fmt: skip
+        return said if self.first is None else said | {"first": f"{self.first:.3f}s"}
 
 
 async def until_gone(receive: Callable[[], Awaitable[dict]], work: Awaitable, seconds: float):
@@ -162,9 +166,8 @@ class EventStream(Response):
 
     async def _send_all(self, send) -> None:
         async with self.answering as answering:
-            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
             self.started = True
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
             async for event in self._events(answering):
                 await _send_event(send, event)
         await _send_event(send, b"[DONE]", False)

@@ -65,7 +65,8 @@ class Choice:
 
     def _entry(self, number: int, token: Token | None) -> Entry:
         raw = self.model.texts.bytes_of(number)
-        entry = Entry(number, None if token is None or math.isnan(token.logprob) else token.logprob, token.tops if token else [], self.offset)
+        known = token is not None and not math.isnan(token.logprob)
+        entry = Entry(number, token.logprob if known else None, token.tops if known else [], self.offset)
         self.bytes, self.offset = self.bytes + len(raw), self.offset + characters_begun(raw)
         return entry
 

@@ -51,6 +51,11 @@ class Token(NamedTuple):
     finish: int
 
 
+def _as_token(said: _Token) -> Token:
+    tops = list(zip(said.top_ids[: said.tops], said.top_logprobs[: said.tops]))
+    return Token(said.token, said.logprob, tops, said.prompt_index, said.finish)
+
+
 @dataclass
 class Sequence:
     """A prompt and how to continue it. `logprobs`: how many probable tokens are reported with each; -1: no probabilities.
@@ -101,8 +106,7 @@ class Engine(Handle):
         """One step of the batch: (number, token) of each token that it drew or scored."""
         count = ctypes.c_int()
         self._call("engine_step", self.handle, self.tokens, ctypes.byref(count))
-        return [(t.id, Token(t.token, t.logprob, list(zip(t.top_ids[: t.tops], t.top_logprobs[: t.tops])), t.prompt_index, t.finish))
-                for t in self.tokens[: count.value]]  # fmt: skip
+        return [(said.id, _as_token(said)) for said in self.tokens[: count.value]]
 
     def counts(self) -> Counts:
         counts = Counts()

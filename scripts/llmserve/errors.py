@@ -7,9 +7,10 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 
 
 class ApiError(Exception):
-    """Ends a request with this HTTP status. `param` is the field at fault, `code` a word for programs."""
+    """Ends a request with this HTTP status. `param` is the field at fault, `code` a word for programs, `retry_after` in s."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, retry_after: int | None = None):
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
+                 retry_after: int | None = None):  # fmt: skip
         super().__init__(message)
         self.status, self.param, self.code, self.retry_after = status, param, code, retry_after
 

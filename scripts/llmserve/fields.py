@@ -1,7 +1,6 @@
 """Reads the fields of a request's JSON object, and refuses those that are not known."""
 
 import json
-import math
 
 from llmdata.bad_row import found
 from llmdata.characters import is_text
@@ -40,7 +39,7 @@ class Fields:
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:  # nor is NaN
             raise bad_field(name, found(value), f"a number from {low:g} to {high:g}")
         return float(value)
 

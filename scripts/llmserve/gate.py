@@ -81,12 +81,13 @@ class Gate:
         route = scope.get("route")
         self.service.metrics.answers[getattr(route, "path", "other"), status] += 1
         client = scope.get("client") or ("-", 0)
-        words = [client[0], scope["method"], scope["path"][:200], str(status),
-                 f"{seconds:.3f}s", *(f"{name}={json.dumps(value) if ' ' in str(value) else value}" for name, value in note.items())]  # fmt: skip
+        words = [client[0], scope["method"], scope["path"][:200], str(status), f"{seconds:.3f}s"]
+        words += [f"{name}={json.dumps(value) if ' ' in str(value) else value}" for name, value in note.items()]
         say(" ".join(words))
 
 
 def say(line: str) -> None:
     """A line in the log. Where that cannot be written any more, the server goes on."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {on_one_line(line)}\n", end="", file=sys.stderr or open(os.devnull, "w"), flush=True)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        print(f"{stamp} {on_one_line(line)}\n", end="", file=sys.stderr or open(os.devnull, "w"), flush=True)

@@ -25,8 +25,8 @@ OF_ENGINES = {
 
 
 def _labels(**labels: str) -> str:
-    quoted = (f'{name}="' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"' for name, value in labels.items())
-    return "{" + ",".join(quoted) + "}"
+    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for name, value in labels.items()}
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
 
 
 def _head(name: str, kind: str, told: str) -> Iterator[str]:

@@ -32,8 +32,9 @@ class Model:
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     def describe(self) -> dict:
-        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "llmc", "max_model_len": self.engine.context,
-                "chat": self.template is not None and self.template.origin != LLAMA3}  # fmt: skip
+        chat = self.template is not None and self.template.origin != LLAMA3
+        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "llmc",
+                "max_model_len": self.engine.context, "chat": chat}  # fmt: skip
 
     def tokenizer_info(self) -> dict:
         """As vLLM's: what a client needs to write prompts by itself."""
@@ -68,8 +69,8 @@ class Model:
                 return self.template.ask(wanted.messages, wanted.template_fields)
             if not before:
                 raise ApiError(400, '"continue_final_message": expected a message in front of the last one', "messages")
-            pieces = [*self.template.pieces(before, True, wanted.template_fields), Piece(last["content"], len(before), "content")]
-            return np.concatenate(self.template.encode(pieces, [])).tolist()
+            asked = self.template.pieces(before, True, wanted.template_fields)
+            return np.concatenate(self.template.encode([*asked, Piece(last["content"], len(before), "content")], [])).tolist()
         except InputError as error:
             raise ApiError(400, self._without_folder(error), "messages") from None
 
@@ -88,8 +89,8 @@ class Model:
 
     def _check_length(self, length: int, name: str) -> None:
         if length > self.engine.context:
-            raise ApiError(400, f'"{name}": found at least {length} tokens, expected the context\'s {self.engine.context} or fewer',
-                           name, "context_length_exceeded")  # fmt: skip
+            said = f'"{name}": found at least {length} tokens, expected the context\'s {self.engine.context} or fewer'
+            raise ApiError(400, said, name, "context_length_exceeded")
 
     def sequences(self, wanted: Wanted, prompts: list[list[int]]) -> list[Sequence]:
         """One for each answer: n to the first prompt, n to the second and so on. Answers to a prompt differ by their seeds."""

@@ -15,7 +15,9 @@ MOST_CHOICES = 128  # answers to one request
 MOST_STOPS, LONGEST_STOP = 16, 256  # stop strings; characters of one
 MOST_TOKENS = 2**31 - 1
 # They have no influence on an answer.
-IGNORED = frozenset({"user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key"})
+IGNORED = frozenset({
+    "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key",
+})  # fmt: skip
 
 
 @dataclass
@@ -50,10 +52,10 @@ def _read_common(fields: Fields, max_tokens: int | None) -> Wanted:
     options.finish(frozenset({"include_obfuscation"}))
     sampling = SamplerOptions(fields.number("temperature", 1, 0, 2), fields.integer("top_k", 0, 0, MOST_TOKENS),
                               fields.number("top_p", 1, 0, 1))  # fmt: skip
-    seed = fields.integer("seed", None, -(2**63), 2**64 - 1)
+    seed = fields.integer("seed", secrets.randbits(64), -(2**63), 2**64 - 1) % 2**64
     return Wanted(
-        fields.text("model"), fields.integer("n", 1, 1, MOST_CHOICES), sampling,
-        secrets.randbits(64) if seed is None else seed % 2**64, max_tokens, _read_stops(fields.take("stop", [])), stream, include_usage,
+        fields.text("model"), fields.integer("n", 1, 1, MOST_CHOICES), sampling, seed, max_tokens,
+        _read_stops(fields.take("stop", [])), stream, include_usage,
     )  # fmt: skip
 
 
@@ -96,12 +98,13 @@ def _read_prompts(value) -> list[str | list[int]]:
 
 
 def _are_ids(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(number, int) and not isinstance(number, bool) for number in value)
+    return isinstance(value, list) and bool(value) and all(type(number) is int for number in value)  # true is an int, too
 
 
 def read_chat(body: dict) -> Wanted:
     fields = Fields(body)
-    wanted = _read_common(fields, fields.integer("max_completion_tokens", fields.integer("max_tokens", None, 1, MOST_TOKENS), 1, MOST_TOKENS))
+    most = fields.integer("max_tokens", None, 1, MOST_TOKENS)  # the older name
+    wanted = _read_common(fields, fields.integer("max_completion_tokens", most, 1, MOST_TOKENS))
     tops = fields.integer("top_logprobs", 0, 0, MOST_TOPS)
     if fields.flag("logprobs"):
         wanted.logprobs = tops

@@ -15,13 +15,15 @@ def _number(logprob: float | None) -> float | None:
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict:
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens}
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens}  # fmt: skip
 
 
 def joined(parts: Iterable[Part]) -> Part:
     """The parts of one answer as one."""
     parts = list(parts)
-    return Part(parts[0].index, "".join(part.text for part in parts), [entry for part in parts for entry in part.entries], parts[-1].finish)
+    entries = [entry for part in parts for entry in part.entries]
+    return Part(parts[0].index, "".join(part.text for part in parts), entries, parts[-1].finish)
 
 
 class Answer:
@@ -34,7 +36,8 @@ class Answer:
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
 
     def _object(self, kind: str, choices: list[dict], counted: dict | None) -> dict:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices, "usage": counted}
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices,
+                "usage": counted}  # fmt: skip
 
     def whole(self, parts: list[Part], counted: dict) -> dict:
         return self._object(self.whole_kind, [self._choice(part) for part in parts], counted)
@@ -85,7 +88,8 @@ class ChatAnswer(Answer):
 
     def begin(self, index: int) -> dict:
         delta = {"role": "assistant", "content": "", "refusal": None}
-        return self._object(self.chunk_kind, [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}], None)
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return self._object(self.chunk_kind, [choice], None)
 
     def _choice(self, part: Part) -> dict:
         return self._shared(part) | {"message": {"role": "assistant", "content": part.text, "refusal": None}}

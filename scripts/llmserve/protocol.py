@@ -51,7 +51,7 @@ def protocol_class(head_seconds: float, idle_seconds: float) -> type[H11Protocol
             say(f"{self.client[0] if self.client else '-'} 400 error=\"{NOT_HTTP}\"")
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 body = json.dumps(NOT_HTTP.body()).encode()
-                head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+                head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
                 for event in (h11.Response(status_code=400, headers=head), h11.Data(body), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event))
             self.transport.close()

@@ -37,7 +37,8 @@ class Service:
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise ApiError(404, f"no model {name[:100]!r} here, expected one of: {', '.join(self.models)}", "model", "model_not_found")
+            said = f"no model {name[:100]!r} here, expected one of: {', '.join(self.models)}"
+            raise ApiError(404, said, "model", "model_not_found")
         return self.models[name]
 
     def reserve(self, model: Model, count: int) -> None:
@@ -46,6 +47,6 @@ class Service:
         if count > room:
             raise ApiError(400, f"found {count} answers in one request, expected {room} or fewer here", "n")
         if model.busy + count > room:
-            raise ApiError(429, f"{model.busy} answers are under way or waiting, and {count} more are over the limit of {room}: "
-                           "try again later", code="queue_full", retry_after=1)  # fmt: skip
+            said = f"{model.busy} answers run or wait, and {count} more are over the limit of {room}: try again later"
+            raise ApiError(429, said, code="queue_full", retry_after=1)
         model.busy += count

@@ -29,7 +29,7 @@ class TokenTexts:
         return bytes([int(byte[1], 16)]) if byte else name.replace(BLANK, " ").encode()
 
     def _name_of(self, token: int) -> str:
-        """The token's text. One that is a part of a character is written like "bytes:\\xe2\\x82", as OpenAI's interface does."""
+        """The token's text. A part of a character is written like "bytes:\\xe2\\x82", as OpenAI's interface does."""
         if token in self.added:
             return self.added[token].content
         raw = self.bytes_of(token)
