@@ -21,6 +21,7 @@ from .words import hash_text
 
 _COUNTED = [("hash", "<u8"), ("count", "<u4")]
 _MEANT = re.compile(r"[^\W_]")
+_GAP = re.compile(r"\n{3,}")  # where lines went
 
 
 def hash_lines(text: str) -> np.ndarray:
@@ -174,7 +175,8 @@ class _Rare(tables.Decision):
         kept = frequent[places] != hashes
         removed = len(lines) - int(np.count_nonzero(kept))
         if removed:
-            document.text = "\n".join(line for line, keep in zip(lines, kept) if keep).strip("\n")
+            left = "\n".join(line for line, keep in zip(lines, kept) if keep)
+            document.text = _GAP.sub("\n\n", left).strip("\n")
             self.share = 1 - removed / max(1, np.count_nonzero(hashes))
         return removed
 
