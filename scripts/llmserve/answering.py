@@ -24,6 +24,7 @@ from .worker import Job
 # the last one is for nginx, which would collect a stream before it passes it on
 STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
                   (b"x-accel-buffering", b"no")]  # fmt: skip
+GONE = "the client went away"
 LAST_WORD_SECONDS = 1.0  # for telling a client why a stream ends early
 
 
@@ -161,6 +162,10 @@ class EventStream(Response):
             self.note["error"] = str(said)
             with contextlib.suppress(TimeoutError):  # of a client that does not read
                 await asyncio.wait_for(_send_event(send, _json(said.body()), False), LAST_WORD_SECONDS)
+        except ClientDisconnect:
+            if not self.started:
+                raise
+            self.note["error"] = GONE
         finally:
             self.note |= self.answering.log()
 

@@ -4,11 +4,11 @@ import asyncio
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from .answering import Answering, EventStream, answer_whole
+from .answering import GONE, Answering, EventStream, answer_whole
 from .errors import ApiError
 from .fields import Fields, parse_object
 from .openai_request import read_chat, read_completion
@@ -106,12 +106,18 @@ def make_app(service: Service) -> Starlette:
         Route("/tokenize", at.tokenize, methods=["POST"]), Route("/detokenize", at.detokenize, methods=["POST"]),
         Route("/tokenizer_info", at.tokenizer_info), Route("/health", at.health), Route("/metrics", at.metrics), *page_routes(),
     ]  # fmt: skip
-    return Starlette(routes=routes, exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _fault})
+    handlers = {ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _fault}
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
     request.state.note["error"] = str(error)
     return error.response()
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody reads it: the status of nginx, for the log."""
+    return await _api_error(request, ApiError(499, GONE))
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -11,7 +11,6 @@ import time
 import traceback
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 
 from llmdata.characters import on_one_line
 
@@ -19,7 +18,6 @@ from .errors import ApiError
 from .state import Service
 
 LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.I)
-GONE = 499  # the status in the log where the client went away before there was one
 # What needs no key. The page holds none and asks for it.
 OPEN = ("/", "/health")
 
@@ -55,15 +53,13 @@ class Gate:
         except ApiError as error:
             note["error"] = str(error)
             await error.response()(scope, receive, watched)
-        except ClientDisconnect:
-            note["error"] = "the client went away"
         except Exception:  # the application has answered with 500, if it still could
             traceback.print_exc()
         finally:
             self.busy -= 1
             if not self.busy:
                 self.idle.set()
-            self._log(scope, status[0] if status else GONE, time.monotonic() - started, note)
+            self._log(scope, status[0] if status else 500, time.monotonic() - started, note)
 
     def _admit(self, scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]

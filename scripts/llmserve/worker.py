@@ -6,9 +6,12 @@ The event loop hands it commands; what its steps report goes back into the queue
 import asyncio
 import queue
 import threading
+import traceback
 from concurrent.futures import Future
 from functools import partial
 from typing import Callable
+
+from llmdata.errors import Fault
 
 from .engine import GOES_ON, Counts, Engine, Sequence, Token
 
@@ -55,14 +58,16 @@ class Worker(threading.Thread):
     # ---- this thread
 
     def run(self) -> None:
-        while not self.stopped:
-            self._obey()
-            reports: list[tuple[Job, tuple[int, Token] | Exception]] = []
-            for engine, jobs in self.running.items():
-                if jobs:
-                    reports += self._step(engine, jobs)
-            if reports:
-                self.loop.call_soon_threadsafe(_deliver, reports)
+        try:
+            while not self.stopped:
+                self._obey()
+                self._step_all()
+        except Exception as error:  # whatever it is, nobody may be left waiting
+            if not isinstance(error, Fault):
+                traceback.print_exc()
+            ended = [(job, error) for jobs in self.running.values() for job, _ in jobs.values()]
+            self.loop.call_soon_threadsafe(_deliver, ended)
+            self.loop.call_soon_threadsafe(self.failed, error)
 
     def _obey(self) -> None:
         """Carries out all commands; without work, waits for one."""
@@ -74,21 +79,17 @@ class Worker(threading.Thread):
             except queue.Empty:
                 return
 
-    def _step(self, engine: Engine, jobs: dict[int, tuple[Job, int]]) -> list:
-        try:
-            tokens = engine.step()
-        except Exception as error:  # whatever it is, nobody may be left waiting
-            ended = [(job, error) for job, _ in jobs.values()]
-            jobs.clear()
-            self.loop.call_soon_threadsafe(self.failed, error)
-            return ended
-        reports = []
-        for number, token in tokens:
-            job, index = jobs[number]
-            reports.append((job, (index, token)))
-            if token.finish != GOES_ON:
-                del jobs[number]
-        return reports
+    def _step_all(self) -> None:
+        """A step of each engine that has work."""
+        for engine, jobs in self.running.items():
+            reports: list[tuple[Job, tuple[int, Token] | Exception]] = []
+            for number, token in engine.step() if jobs else []:
+                job, index = jobs[number]
+                reports.append((job, (index, token)))
+                if token.finish != GOES_ON:
+                    del jobs[number]
+            if reports:
+                self.loop.call_soon_threadsafe(_deliver, reports)
 
     def _count(self, engine: Engine, done: Future) -> None:
         if done.set_running_or_notify_cancel():
