@@ -26,6 +26,7 @@ from .supervise import Limits, Mark, Place
 
 MAY_CHANGE = ("kind", "workers", "memory_gb", "partition", "time", "sbatch")  # of the executor: what no document depends on
 _GIB = 1 << 30
+_OWN = 1 << 28  # bytes of the process that watches over the tasks
 _PREPARE = Path(__file__).resolve().parents[1] / "prepare_data.py"
 
 
@@ -126,7 +127,7 @@ class Run:
         executor = self.settings["executor"]
         workers = workers_of(executor) if executor["kind"] == "local" else 1
         seconds = executor["document_seconds"] * (len(work.pipeline) + 1)
-        return Limits(min(workers, work.tasks), seconds, int(executor["memory_gb"] * _GIB / workers))
+        return Limits(min(workers, work.tasks), seconds, int((executor["memory_gb"] * _GIB - _OWN) / workers))
 
     def _run_pass(self, executor: Local | Slurm, work: Pass, title: str) -> None:
         show = _Shown(title, executor, work, self._amount(work))
@@ -194,7 +195,7 @@ class _Shown:
         self.begun, self.looked = time.monotonic(), 0.0
 
     def tick(self) -> None:
-        if time.monotonic() - self.looked >= 1:
+        if time.monotonic() - self.looked >= max(1, self.work.tasks / 1000):  # it opens a file for each task
             self.looked = time.monotonic()
             documents, done = self._reached()
             rate = f"{documents / (self.looked - self.begun):,.0f} documents/s" if self.reading else ""
