@@ -62,14 +62,11 @@ def _entry(path: Path, root: Path, entry: dict) -> dict | None:
     return {"path": str(path), "format": kind, "source": entry["source"], "bytes": size, "root": str(root), **more}
 
 
-def write_list(path: Path, settings: list[dict]) -> tuple[int, int]:
-    """Lists all files. Returns how many there are, and their bytes."""
-    count = size = 0
+def write_list(path: Path, settings: list[dict]) -> None:
+    """Lists all files."""
     with whole_file(path) as file:
         for entry in find_inputs(settings):
             file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-            count, size = count + 1, size + entry["bytes"]
-    return count, size
 
 
 def read_list(path: Path, rank: int = 0, tasks: int = 1) -> Iterator[dict]:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
@@ -66,18 +66,23 @@ class InputReader(Marked):
             before += entry["bytes"]
 
     def _fields(self, entry: dict) -> Iterator[tuple[dict, int]]:
+        """The documents of a file. What nobody has thought of costs the rest of the file, not the task."""
         path, fault = Path(entry["path"]), self.counts.add_fault
-        if entry["format"] == "html":
-            try:
-                data = read_page(path, self.most_bytes)
-                if not data.strip():
-                    raise BadPage("empty file")
-                yield {"text": decode(data, None), "type": "html", "url": path.absolute().as_uri()}, entry["bytes"]
-            except BadPage as error:
-                fault(str(error), str(path))
-        else:
-            read = read_warc if entry["format"] == "warc" else read_rows
+        read = {"html": _read_html, "warc": read_warc}.get(entry["format"], read_rows)
+        try:
             yield from read(path, self.most_bytes, fault)
+        except Exception as error:
+            fault(f"unreadable ({type(error).__name__})", f"{path}: {error}")
+
+
+def _read_html(path: Path, most_bytes: int, fault: Callable[[str, str], None]) -> Iterator[tuple[dict, int]]:
+    try:
+        data = read_page(path, most_bytes)
+        if not data.strip():
+            raise BadPage("empty file")
+        yield {"text": decode(data, None), "type": "html", "url": path.absolute().as_uri()}, len(data)
+    except BadPage as error:
+        fault(str(error), str(path))
 
 
 def _document(fields: dict, entry: dict, number: int) -> Document:

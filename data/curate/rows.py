@@ -1,5 +1,6 @@
 """Reads documents from JSONL and Parquet: rows with "text" or "html", perhaps "id", "url", "date", "language" and "metadata"."""
 
+import json
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -11,7 +12,7 @@ from llmdata.text_file import READ_BYTES, TextFile
 from .pages import BadPage, check_size
 
 Fault = Callable[[str, str], None]
-_OWN = ("id", "url", "date", "language", "language_score")
+_OWN = ("id", "url", "date", "language")
 _LONGEST = 1 << 30  # bytes of a line after which the rest of the file is given up: it unpacks without end
 
 
@@ -41,9 +42,15 @@ def _fields(row, most_bytes: int) -> dict:
         raise InputError('expected a string under the key "text" or "html"')
     check_size(len(text.encode("utf-8", "surrogatepass")), most_bytes)
     more = row.get("metadata") if isinstance(row.get("metadata"), dict) else {}
-    own = {name: value for name in _OWN if (value := row.get(name, more.get(name))) is not None}
-    text = HALF_PAIR.sub("\ufffd", text).replace("\0", "")
-    return {**more, **own, "text": text, "type": kind}
+    own = {name: row.get(name, more.get(name)) for name in _OWN}
+    fields = _plain({**more, **{name: str(value) for name, value in own.items() if value is not None}})
+    return {**fields, "text": HALF_PAIR.sub("\ufffd", text).replace("\0", ""), "type": kind}
+
+
+def _plain(fields: dict) -> dict:
+    """What any JSON writer takes: no half surrogate pairs, no integers of more than 64 bits, no dates or decimals of tables."""
+    text = json.dumps(fields, ensure_ascii=False, default=str)
+    return json.loads(HALF_PAIR.sub("\ufffd", text), parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
 
 
 def _read_lines(path: Path, most_bytes: int, fault: Fault) -> Iterator[tuple[str, bytes, int]]:

@@ -35,6 +35,7 @@ class Run:
 
     def __init__(self, settings: dict, limit: int | None = None):
         self.settings, self.limit = settings, limit
+        self.tasks = settings["executor"]["tasks"]  # no more than there are files
         self.output = Path(settings["output"]["folder"]).absolute()
         self.work = self.output / "work"
         self.files = self.work / "inputs.jsonl"
@@ -50,18 +51,14 @@ class Run:
         record = {"settings": self.settings, "limit": self.limit}
         before = read_json_or(self.output / "settings.json", None)
         if before is None:
-            for name in ("documents", "work"):
+            for name in ("documents", "work/passes"):
                 if (self.output / name).exists():
                     raise InputError(f"{self.output}: holds {name}/ without a run's settings.json; give another folder, or --overwrite")
-            count, _ = write_list(self.files, self.settings["input"])
-            executor = self.settings["executor"]
-            executor["tasks"] = min(executor["tasks"], count)
+            write_list(self.files, self.settings["input"])
             write_json(self.output / "settings.json", record)
-        else:
-            executor = self.settings["executor"]
-            executor["tasks"] = min(executor["tasks"], before["settings"]["executor"]["tasks"])
-            if field := _difference(_fixed(before), _fixed(record)):
-                raise InputError(f"{self.output}: a run with other settings: {field}; give another folder, or --overwrite")
+        elif field := _difference(_fixed(before), _fixed(record)):
+            raise InputError(f"{self.output}: a run with other settings: {field}; give another folder, or --overwrite")
+        self.tasks = min(self.tasks, sum(1 for _ in read_list(self.files)))
 
     def _remove(self) -> None:
         for name in ("documents", "work", "tokens"):
@@ -73,7 +70,7 @@ class Run:
 
     def passes(self) -> list[Pass]:
         executor, steps = self.settings["executor"], []
-        tasks, number = executor["tasks"], 0
+        tasks, number = self.tasks, 0
         folder = self._folder(_documents(number))
         pipeline = [InputReader(folder, self.files, executor["document_bytes"], self.limit)]
         for name in self.steps:

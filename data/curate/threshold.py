@@ -112,7 +112,7 @@ class _Before(Run):
 
     def documents(self) -> list[Document]:
         reader = DocumentReader(self.work, self.work / "sample")
-        return [document for rank in range(self.settings["executor"]["tasks"]) for document, _ in reader.read(rank, 1)]
+        return [document for rank in range(self.tasks) for document, _ in reader.read(rank, 1)]
 
 
 def sample(threshold: Threshold, count: int) -> list[Document]:

@@ -101,6 +101,8 @@ def test_a_finished_run_has_nothing_to_do(whole, pages):
 def test_other_settings_are_refused_by_name(whole, pages, tmp_path, monkeypatch, capsys):
     config = curating.settings(tmp_path, [pages[0]], {**STEPS, "minhash": {"jaccard": 0.9}})
     assert "steps.minhash.jaccard was 0.75 and is 0.9" in refused(monkeypatch, capsys, "--config", config, "--output", whole[1])
+    config = curating.settings(tmp_path, [pages[0]], STEPS, tasks=4)
+    assert "executor.tasks was 3 and is 4" in refused(monkeypatch, capsys, "--config", config, "--output", whole[1])
     assert "limit was null and is 5" in refused(monkeypatch, capsys, "--config", whole[1].parent / "settings.json", "--limit", 5)
 
 
