@@ -146,11 +146,14 @@ template <int G, int THREADS>
 __device__ __forceinline__ void weigh_values(Shared<G> shared, Split split, int HD, int subsets) {
     constexpr int N = WIDTH<THREADS>;
     const int chunks = HD / N;
+    const floatX *pages[SPLIT / KV_CACHE_BLOCK]; // who has all slots looks them up once
+    if constexpr (THREADS == 1)
+        for (int page = 0; page < split.count; page += KV_CACHE_BLOCK) pages[page / KV_CACHE_BLOCK] = split.value(page);
     for (int slot = threadIdx.x; slot < subsets * chunks; slot += THREADS) {
         const int subset = slot / chunks, at = slot % chunks * N;
         float sum[G][N] = {};
         for (int page = 0; page < split.count; page += KV_CACHE_BLOCK) {
-            const floatX *values = split.value(page) + at;
+            const floatX *values = (THREADS == 1 ? pages[page / KV_CACHE_BLOCK] : split.value(page)) + at;
             const float *probability = shared.probability + page;
             const int count = min(split.count - page, (int)KV_CACHE_BLOCK);
 #pragma unroll 4
