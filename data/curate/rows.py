@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Callable, Iterator
 
+from llmdata import records
 from llmdata.characters import HALF_PAIR
 from llmdata.errors import InputError
-from llmdata.records import objects_of, open_table, parse, read_batches
 from llmdata.text_file import READ_BYTES, TextFile
 
 from .pages import BadPage, check_size
@@ -24,7 +24,7 @@ def read_rows(path: Path, most_bytes: int, fault: Fault) -> Iterator[tuple[dict,
     try:
         for where, row, done in read(path, most_bytes, fault):
             try:
-                yield _fields(parse(row), most_bytes), done
+                yield _fields(records.parse(row), most_bytes), done
             except BadPage as error:
                 fault(str(error), where)
             except InputError as error:
@@ -80,11 +80,6 @@ def _skip_line(file: TextFile, line: bytes) -> bool:
     return True
 
 
-def _read_table(path: Path, most_bytes: int, fault: Fault) -> Iterator[tuple[str, dict, int]]:
-    table = open_table(path)
-    if table is None:
-        return
-    size, rows = path.stat().st_size, max(1, table.metadata.num_rows)
-    for first, batch in read_batches(path, table):
-        for number, row in enumerate(objects_of(batch), first):
-            yield f"{path}: row {number}", row, size * number // rows
+def _read_table(path: Path, *_) -> Iterator[tuple[str, records.Value, int]]:
+    for number, row, done in records.read_rows(path):
+        yield f"{path}: row {number}", row, done

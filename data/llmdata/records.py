@@ -209,7 +209,7 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict | Unreadable, int]]:
         return
     size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
     for first, batch in read_batches(path, file):
-        for number, row in enumerate(objects_of(batch), first):
+        for number, row in enumerate(_objects(batch), first):
             if isinstance(row, dict):
                 row = {name: _without_none(field) for name, field in row.items()}
             yield number, row, size * number // rows
@@ -226,7 +226,7 @@ def _without_none(value):
 NO_VALUE = (ValueError, OverflowError, NotImplementedError)
 
 
-def objects_of(batch) -> list[dict | Unreadable]:
+def _objects(batch) -> list[dict | Unreadable]:
     """The rows as objects. One that cannot be converted does not spoil the others."""
     try:
         return batch.to_pylist()
