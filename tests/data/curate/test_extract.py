@@ -28,7 +28,9 @@ def test_boilerplate_goes(boilerplate):
 
 
 @pytest.mark.parametrize("content", [
-    f"<p>{PROSE} KEPT</p>", '<section id="sharing-a-file"><h2>KEPT</h2><p>Why.</p></section>', "<blockquote>KEPT</blockquote>",
+    f"<p>{PROSE} KEPT</p>", f'<p>{PROSE}<span class="share">x</span> KEPT</p>', f'<p><b>x</b><i class="x">y</i><span class="share">x</span> KEPT {PROSE}</p>',
+    f"<p>KEPT with thirty characters {LINK * 3}</p>",
+    f'<div><div class="share">{LINK * 9}</div>KEPT, and so is all that this block says.</div>', '<section id="sharing-a-file"><h2>KEPT</h2><p>Why.</p></section>', "<blockquote>KEPT</blockquote>",
     f"<p>KEPT: a sentence that is long and ends with {LINK}</p>", f"<table><tr><td>KEPT</td><td>{LINK}</td></tr><tr><td>and what follows"
     "</td><td>is said without any link in the whole row</td></tr></table>", "<pre>KEPT = 1</pre>", "<dl><dt>KEPT</dt><dd>It is.</dd></dl>",
     '<h2>KEPT<a class="headerlink" href="#x">¶</a></h2>', '<h2><a href="#there">KEPT</a></h2>', '<img src="x" alt="KEPT">',
@@ -57,7 +59,7 @@ def test_other_articles_beside_a_long_one_go():
     ('<span style="display: none"><math alttext="w"></math></span><img class="mwe-math-fallback-image-inline" alt="w">', "$w$"),
     ("**bold** and __so is this__ and *this* and _that_", "bold and so is this and this and that"),
     ("[named](https://example.org/x) and [1](/a) but f[0](x)", "named and 1 but f[0](x)"),
-    ("2 * 3 * 4, f(**kw), __init__, snake_case_name, a_b, x*y*z", "2 * 3 * 4, f(**kw), __init__, snake_case_name, a_b, x*y*z"),
+    ("2 * 3 * 4, f(**kw), __init__, snake_case_name, get_x_ y, a_b, x*y*z", "2 * 3 * 4, f(**kw), __init__, snake_case_name, get_x_ y, a_b, x*y*z"),
     ("## A heading", "A heading"), ("&gt; quoted", "quoted"), ("<code>**kept** _here_</code>", "**kept** _here_"), ("#hashtag", "#hashtag"),
 ])  # fmt: skip
 def test_marks(html, expected):
