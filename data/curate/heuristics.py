@@ -18,7 +18,7 @@ from llmdata.errors import InputError
 
 from .rules import Rule, Ruled, Text, duplicates, schema_of, share
 from .step import Context, Filter, Verdict
-from .words import hash_words, ngrams, words
+from .words import UNSPACED_LANGUAGES, hash_words, ngrams, words
 
 # ---- repeated content
 
@@ -60,20 +60,24 @@ class Repetition(Filter):
         if self.settings["line"] is None:
             return 0
         lines = document.text.split("\n")
-        kept = [line for line in lines if not self._repeats(line)]
+        kept = [line for line in lines if not self._repeats(line, document)]
         if len(kept) < len(lines):
             document.text = "\n".join(kept).strip("\n")
         return len(lines) - len(kept)
 
-    def _repeats(self, line: str) -> bool:
+    def _repeats(self, line: str, document: Document) -> bool:
         long = len(line) >= self.settings["line_words"] and len(words(line)) >= self.settings["line_words"]
-        return long and repeated_share(line, self.settings["ngram"]) > self.settings["line"]
+        return long and repeated_share(line, self._size(document)) > self.settings["line"]
+
+    def _size(self, document: Document) -> int:
+        """Twice as many where each character counts as a word: two of them make one of Chinese, about."""
+        return self.settings["ngram"] * (2 if document.metadata.get("language") in UNSPACED_LANGUAGES else 1)
 
     def judge(self, document: Document) -> Verdict:
         limit = self.settings["document"]
         if not document.text:
             return Verdict(False, 0.0, limit, "no line left")
-        value = round(repeated_share(document.text, self.settings["ngram"]), 4)
+        value = round(repeated_share(document.text, self._size(document)), 4)
         return Verdict(limit is None or value <= limit, value, limit, "repeated content")
 
 
@@ -172,6 +176,9 @@ class GopherQuality(Ruled):
     SCHEMA = schema_of(RULES)
 
     def applies(self, rule: Rule, text: Text) -> bool:
+        """The stop words are English; where no spaces divide words, each character counts as one."""
+        if rule.name in ("min_mean_length", "max_mean_length"):
+            return text.language not in UNSPACED_LANGUAGES
         return rule.name != "stop_words" or text.language == "en"
 
 

@@ -34,7 +34,7 @@ _NAMED = {"div", "section", "span", "ul", "ol", "dl", "header", "figure", "detai
 _BLOCKS = (_CONTAINERS - {"span"}) | _PARAGRAPHS | _HEADINGS | {"dt", "th", "ul", "ol", "dl", "body", "header", "summary"}
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 _NAMES = re.compile(
-    r"(?:^|[\s_-])(?:nav|navbar|menu|breadcrumbs?|footer|masthead|side-?bar|aside|banner|cookies?|consent|gdpr|popup|modal"
+    r"(?:^|[\s_-])(?:nav(?:bar|header|footer|igation)?|menu|breadcrumbs?|footer|masthead|side-?bar|aside|banner|cookies?|consent|gdpr|popup|modal"
     r"|overlay|related|recommend\w*|trending|popular|most-?read|also-?read|read-?more|more-?(?:news|stories|articles|from)"
     r"|teaser\w*|promo\w*|sponsor\w*|advert\w*|ads?|outbrain|taboola|shar(?:e\w*|ing)|social|newsletter|subscri\w*|signup|login"
     r"|comments?|commentlist|disqus\w*|respond|pagination|pager|widget|toolbar|tags?|taglist|byline|author\w*|copyright"

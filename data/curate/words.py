@@ -9,6 +9,7 @@ from xxhash import xxh3_64_intdigest
 
 # Each character of scripts that put no space between words counts as a word: Thai to Myanmar, Khmer, kana, Chinese.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "my", "bo", "wuu", "yue"}
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 

@@ -125,6 +125,17 @@ def test_a_kept_document_tells_the_rule_that_it_came_closest_to_breaking(tmp_pat
     assert kept
 
 
+def test_languages_without_spaces_have_longer_runs_and_no_length_of_words(tmp_path):
+    random = Random(seed_of("unspaced"))
+    letters = [chr(0x4E00 + random.randrange(3000)) for _ in range(400)]
+    again = "".join(letters[:300]) + "".join("".join(letters[place : place + 8]) + str(place) for place in range(0, 300, 8))
+    for code, left in (("zh", 1), ("en", 0)):
+        (kept,), counts = steprun.run(heuristics.GopherQuality, [[document("".join(letters), language=code)]], tmp_path, stop_words=None)
+        assert len(kept) == left
+        (kept,), counts = steprun.run(heuristics.Repetition, [[document(again, language=code)]], tmp_path, line=None)
+        assert len(kept) == left
+
+
 # ---- divergence
 
 
