@@ -4,7 +4,7 @@
     val/loss, val/losses/SOURCE, val/loss_averaged, ...       a validation
     tasks/TASK/acc, tasks/TASK/depth_50/acc, ...              an evaluation
     checkpoint/write_seconds, ...                             a checkpoint
-    sample, events                                            texts: what the model wrote, and what happened to the run
+    sample, events, weights_checksum                          texts: what the model wrote, what happened to the run, its state
 """
 
 import json
@@ -35,10 +35,12 @@ def _record(step: int, entry: dict) -> Record:
         return Record(step, _numbers(f"tasks/{entry['task']}", entry))
     if any(name.startswith("val_loss") for name in entry):
         return Record(step, _numbers("val", {name.removeprefix("val_"): value for name, value in entry.items()}))
-    if "sample" in entry:
-        return Record(step, texts={"sample": _text(entry["sample"])})
-    event = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in entry.items())
-    return Record(step, _numbers("checkpoint", entry) if "checkpoint" in entry else {}, {"events": _text(event)})
+    if "checkpoint" in entry:
+        return Record(step, _numbers("checkpoint", entry))
+    for name in ("sample", "weights_checksum"):
+        if name in entry:
+            return Record(step, texts={name: _text(entry[name])})
+    return Record(step, texts={"events": _text(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in entry.items()))})
 
 
 def _text(value: str) -> str:
