@@ -3,7 +3,7 @@
 
     dev/bench/planted_web.py build/planted --pages 2000 --format warc
 
-What is written: web.warc.gz, or html/ with index.jsonl, or web.jsonl with the texts that extraction should find; truth.jsonl, a
+What is written: web.warc.gz, or html/ with html.jsonl, or web.jsonl with the texts that extraction should find; truth.jsonl, a
 line for each page; questions.jsonl, as prepare_eval.py reads them; dirty_words.txt, adult_domains.txt and pii_domains.txt.
 A page of truth.jsonl has url, date, domain, language, kind and text, and what its kind adds:
 
@@ -236,11 +236,11 @@ class Web:
                 file.write(gzip.compress(record, mtime=0) if path.suffix == ".gz" else record)
 
     def write_html(self, folder: Path) -> None:
-        """A file for each page; index.jsonl says which page a file is."""
+        """A file for each page; FOLDER.jsonl beside it says which page a file is."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, page in enumerate(self.pages):
             (folder / f"{number:06}.html").write_bytes(page.html)
-        write_rows(folder / "index.jsonl", [{"file": f"{n:06}.html", "url": page.url, "date": page.date} for n, page in enumerate(self.pages)])
+        write_rows(folder.with_suffix(".jsonl"), [{"file": f"{n:06}.html", "url": page.url, "date": page.date} for n, page in enumerate(self.pages)])
 
     def write_jsonl(self, path: Path) -> None:
         """The texts that extraction should find."""

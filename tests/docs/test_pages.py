@@ -13,13 +13,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from random import Random
 
 import numpy as np
 import pytest
 
 import docpages
+import planted_text
 import ranks
 from docpages import PAGES, ROOT
+from planted_web import Web
 from trainrun import ON_CPU
 
 pytestmark = pytest.mark.skipif(not ON_CPU, reason="of the cpu target")
@@ -135,6 +138,16 @@ def given_scaling(folder):
     (folder / "task.csv").write_text("flops,nll,accuracy\n" + "".join(f"1e{18 + k},{1.5 - k / 10},{0.3 + k / 10}\n" for k in range(5)))
 
 
+def given_curate(folder):
+    """A web, and examples of good texts, of others and of topics."""
+    Web(1, 50).write_html(folder / "my_pages")
+    random = Random(1)
+    for name in ("good", "code", "crowd"):
+        found = [planted_text.code(random) if name == "code" else "\n".join(planted_text.article(random, crowd=name == "crowd")) for _ in range(12)]
+        jsonl(folder / f"my_{name}/texts.jsonl", *({"text": text} for text in found))
+    jsonl(folder / "topics.jsonl", *({"text": planted_text.paragraph(random, topic=topic), "label": topic} for topic in ("sport", "music") for _ in range(12)))
+
+
 GIVEN = {
     "README.md": texts,
     "docs/data.md": given_data,
@@ -143,6 +156,7 @@ GIVEN = {
     "docs/checkpoints.md": lambda folder: made(folder, "README.md", "data/mine"),
     "docs/ranks.md": lambda folder: made(folder, "README.md", "data/mine"),
     "docs/scaling.md": given_scaling,
+    "docs/curate.md": given_curate,
 }
 
 
@@ -167,7 +181,7 @@ def checkout(folder):
             (folder / path.name).symlink_to(path)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "data").mkdir()
-    for path in [*ROOT.glob("data/*.py"), ROOT / "data/llmdata"]:
+    for path in [*ROOT.glob("data/*.py"), ROOT / "data/llmdata", ROOT / "data/curate"]:
         (folder / "data" / path.name).symlink_to(path)
     for name in ("configs", "docs"):
         shutil.copytree(ROOT / name, folder / name)
@@ -261,6 +275,7 @@ CHAINS = [
     ["README.md", "docs/checkpoints.md", "docs/evaluate.md", "docs/kernels.md", "docs/map.md", "docs/memory.md",
      "docs/ranks.md", "docs/recipes.md", "docs/scaling.md", "docs/serve.md"],
     ["docs/data.md", "docs/finetune.md"],
+    ["docs/curate.md"],
 ]
 
 

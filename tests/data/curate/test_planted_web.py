@@ -88,7 +88,7 @@ def test_files(web, tmp_path):
         read = [(record.headers["WARC-Target-URI"], record.reader.read()) for record in ArchiveIterator(file)]
     assert read == [(page.url, page.html) for page in web.pages]
     web.write_html(tmp_path / "html")
-    index = [json.loads(line) for line in (tmp_path / "html/index.jsonl").read_text().splitlines()]
+    index = [json.loads(line) for line in (tmp_path / "html.jsonl").read_text().splitlines()]
     assert [(row["url"], (tmp_path / "html" / row["file"]).read_bytes()) for row in index] == read
     truth = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["url"] for row in truth] == [url for url, _ in read]
