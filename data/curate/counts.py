@@ -77,7 +77,7 @@ class Counts:
     counters: Counter = field(default_factory=Counter)  # the step's own
     changes: int = 0
     changed: int = 0  # documents with changes
-    seconds: float = 0
+    seconds: float = 0  # of the processor
     dropped: Nearest = field(default_factory=Nearest)  # a sample
     kept: Nearest = field(default_factory=Nearest)  # those that only just stayed
 

@@ -96,7 +96,7 @@ class Filter(PipelineStep, ABC):
         self.finish()
 
     def _takes(self, document: Document) -> bool:
-        counts, begun = self.counts, time.perf_counter()
+        counts, begun = self.counts, time.process_time()
         before, text = measure(document), document.text
         try:
             with time_limit(self.context.document_seconds):
@@ -109,7 +109,7 @@ class Filter(PipelineStep, ABC):
         except Exception as error:
             changes, verdict = 0, self._fault(document, type(error).__name__, str(error))
         counts.add(document, before, verdict, changes)
-        counts.seconds += time.perf_counter() - begun
+        counts.seconds += time.process_time() - begun
         return verdict.keep
 
     def _fault(self, document: Document, reason: str, message: str) -> Verdict:
