@@ -32,7 +32,7 @@ h3 { font-size: .95rem; margin: 1rem 0 .3rem; } h4 { font-size: .9rem; margin: .
 .example p { margin: 0 0 .3rem; font-size: .85rem; overflow-wrap: anywhere; } .example .text { max-height: 11rem; overflow: auto; }
 bdi { overflow-wrap: anywhere; }
 @media (max-width: 48rem) { body { margin: 1rem auto; padding: 0 .8rem; } .sides { grid-template-columns: minmax(0, 1fr); }
-table.shares { display: table; font-size: .85rem; } table.shares td.number, table.shares th { white-space: normal; } }
+table.shares { font-size: .85rem; } .shares td, .shares th { min-width: 4.6rem; } .shares td:first-child { min-width: 8.5rem; } }
 """
 
 
@@ -133,7 +133,7 @@ def counters(steps: dict[str, Counts]) -> str:
             name, slash, row = key.partition("/")
             tables.setdefault(name if slash else "", {})[row if slash else name] = value
         parts += [f"<h3>{safe(step)}{': ' if name else ''}{safe(name)}</h3>{shares(name, rows)}" for name, rows in tables.items()]
-    return "<h2>Topics and other counts</h2>" + "".join(parts) if parts else ""
+    return "<h2>Topics, sizes of clusters and other counts</h2>" + "".join(parts) if parts else ""
 
 
 def shares(name: str, rows: dict[str, float]) -> str:
@@ -148,13 +148,13 @@ def shares(name: str, rows: dict[str, float]) -> str:
 
 
 def clusters(found: dict | None) -> str:
-    """Documents that stand for the same text: how many clusters of each size, and the largest ones."""
-    if not found or not found["sizes"]:
+    """The largest clusters of documents that stand for the same text; how many there are of each size, the step has counted."""
+    if not found or not found["largest"]:
         return ""
     largest = [f'<details class="step"><summary>{count(cluster["size"])} documents <span class=faint>'
                f'{foreign(cluster["members"][0]["url"] or cluster["members"][0]["id"])}</span></summary>'
                f'{"".join(map(member, cluster["members"]))}</details>' for cluster in found["largest"] if cluster["members"]]  # fmt: skip
-    return f"<h2>Clusters of duplicates</h2>{shares('documents in a cluster', found['sizes'])}<h3>The largest</h3>{''.join(largest)}"
+    return f"<h2>The largest clusters of duplicates</h2>{''.join(largest)}"
 
 
 def member(item: dict) -> str:
