@@ -20,8 +20,8 @@ def render(tmp_path_factory):
         return driver.execute_async_script("""
             const [pieces, done] = arguments;
             import("/static/answer.js").then(({ AnswerText }) => {
-                const text = new AnswerText();
-                pieces.forEach((_, n) => text.show(pieces.slice(0, n + 1).join(""), [], "markdown"));
+                const [text, tokens] = [new AnswerText(), []];
+                pieces.forEach((_, n) => text.show(pieces.slice(0, n + 1).join(""), tokens, "markdown"));
                 done([text.element.innerHTML, text.element.textContent]);
             }).catch((error) => done([String(error), ""]));""", pieces)
 
@@ -74,8 +74,8 @@ def test_any_text_is_shown_whole(render):
 
 
 def test_long_hostile_text_is_shown(render):
-    """A list with more items than a call takes arguments, and marks that nothing closes."""
-    assert render("- a\n" * 80_000)[1] == "a" * 80_000
+    """A list with more items, and an item with more blocks, than a call takes arguments; marks that nothing closes."""
+    assert render("- a\n" * 150_000)[1] == render("- a\n" + "\n  a\n" * 149_999)[1] == "a" * 150_000
     for piece in ("*", "**a", "_a ", "`", "```\n", "a `", "- ", " " * 50 + "- a\n", "\n", "*a _b ", "\\", "1. \n\n"):
         html, _ = render(piece * (20_000 // len(piece)))
         assert "Error" not in html, piece
