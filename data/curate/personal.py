@@ -36,6 +36,7 @@ _IBAN = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d{2}(?:[ \u00a0]?[A-Z0-9]{4}){2,7}(?
 _PHONE = re.compile(r"[+(\d](?<![\w.,/:=#$€£-][+(\d])(?:(?<=\d)|(?<=\()\+?\d|(?<=\+)\d)"
                     r"(?:[ \u00a0().\-/\u2010-\u2013]{0,3}\d){6,40}+(?![\w%=-]|[.,:/]?\d)")  # fmt: skip
 _GROUPED = re.compile(r"\d{3}|^0\d(?:[ \u00a0.-]\d\d){4}$")  # numbers in pairs are rarely those of a telephone
+_DATE = re.compile(r"(?:19|20)\d\d([-./])\d\d?\1\d\d?(?!\d)|\d\d?([-./])\d\d?\2(?:19|20)\d\d(?!\d)|(?:19|20)\d\d\D{1,3}(?:19|20)\d\d(?!\d)")
 _CALL = re.compile(r"(?:\b(?:tel|telephone|telefono?|teléfono|téléphone|phone|mobile|mobil|handy|cell|fax|call|whatsapp|sms)\b|[☎☏📞📱✆])"
                    r"[^\w\n]{0,4}(?:(?:us|me|number|no|nr|at|on)\b[^\w\n]{0,3}){0,2}$", re.IGNORECASE)  # fmt: skip
 _BEFORE = 32  # characters in front of a candidate that are looked at
@@ -119,7 +120,8 @@ def _telephones(text: str, start: int, end: int, regions: Sequence[str]) -> Iter
         start += 1
     candidate = text[start:end]
     international, bracketed = "+" in candidate[:2], candidate.startswith("(")
-    if not (called or international or bracketed or _GROUPED.search(candidate)) or (candidate.isdecimal() and not called):
+    grouped = _GROUPED.search(candidate) and not candidate.isdecimal() and not _DATE.match(candidate)
+    if not (called or international or bracketed or grouped):
         return
     leniency = Leniency.POSSIBLE if called else Leniency.VALID if international or bracketed else Leniency.STRICT_GROUPING
     for region in regions[:1] if international else regions:

@@ -157,6 +157,15 @@ def test_clusters(tmp_path):
         assert [member["jaccard"] for member in cluster["members"]] == [0.0, *[1.0] * (len(cluster["members"]) - 1)]
 
 
+def test_a_chain_of_changes_is_one_cluster(tmp_path):
+    random = Random(seed_of("chain"))
+    texts = [article(random)]
+    while len(texts) < 8:
+        texts.append(changed(random, texts[-1], 2))
+    kept, _ = steprun.run(MinHash, [[document(text, n) for n, text in enumerate(texts)]], tmp_path)
+    assert ids(kept) == ["id0"] and read_clusters(tmp_path)["sizes"] == {"8": 1}
+
+
 def test_a_long_document_takes_little_memory():
     runs = np.random.default_rng(seed_of("long")).integers(0, 2**64, 500_000, np.uint64)
     tracemalloc.start()
@@ -171,7 +180,7 @@ def test_a_long_document_takes_little_memory():
 
 def test_lines_are_counted_exactly(tmp_path):
     random, most, size = Random(seed_of("lines")), 6, 60
-    known = [f"{random.choice(LISTS['thing'])} {n}" for n in range(120)] + ["}", "---", ""]
+    known = ["}", "---", "", *(f"{random.choice(LISTS['thing'])} {n}" for n in range(120))]
     made = [document("\n".join(random.choice(known[: random.randint(1, 123)]) for _ in range(random.randint(1, 8))), n,
                      language=random.choice(["en", "en", "de", "a/../b"])) for n in range(400)]  # fmt: skip
     tasks = steprun.spread(made, 5, random)
