@@ -14,6 +14,10 @@ Reading and writing
   documents    documents in files between passes, and at the end; files: whole or absent
 
 Steps
+  url_filter                       domains and URLs by list
+  extract                          HTML to text; main_content: what of a page is content; page_marks: mathematics, Markdown
+  language                         languages of documents and lines
+  heuristics, divergence           rules of thumb, the words of the corpus; rules: tables of measures and limits
   url_dedup, minhash, line_dedup   duplicates; tables: what they keep on disk; words: words and n-grams as hashes;
                                    clusters: how many documents stand for the same text
   pii                              personal data; personal: finds them
