@@ -12,7 +12,7 @@ import transformers
 
 import compare
 import hfmodels
-from engines import PAGE, PROMPT_TOKENS, answer, drain, greedy, open_engine, random_ids, random_request, same
+from engines import PAGE, PROMPT_TOKENS, answer, drain, greedy, is_busy, open_engine, random_ids, random_request, same, step
 from llmdata.errors import InputError
 from seeds import how_often
 
@@ -136,11 +136,11 @@ def live(engine, requests):
     """Adds the requests at random times, the first few at once, and cancels some others; (what is said of each, which were
     cancelled)."""
     waiting, told, cancelled, of_number = list(range(len(requests))), [[] for _ in requests], set(), {}
-    while waiting or engine.counts().running or engine.counts().waiting:
+    while waiting or is_busy(engine):
         while waiting and (waiting[0] < GROWING or random.random() < 0.4):
             index = waiting.pop(0)
             of_number[engine.add(requests[index])] = index
-        for number, token in engine.step():
+        for number, token in step(engine) if is_busy(engine) else []:
             told[of_number[number]].append(token)
         if of_number and random.random() < 0.02:
             number, index = random.choice(list(of_number.items()))
@@ -255,8 +255,8 @@ def test_order(engine):
     one = engine(2, 192, 4)
     old, new = one.add(greedy(random_ids(100, VOCAB), 80)), one.add(greedy(random_ids(100, VOCAB), 80))
     ended = []
-    while one.counts().running + one.counts().waiting:
-        ended += [number for number, token in one.step() if token.finish]
+    while is_busy(one):
+        ended += [number for number, token in step(one) if token.finish]
     assert ended == [old, new] and one.counts().put_back == 1
 
 

@@ -32,15 +32,26 @@ def random_request(beginnings, vocab, longest):
                     logprobs >= 0 and random.random() < 0.5)  # fmt: skip
 
 
+def is_busy(engine):
+    counts = engine.counts()
+    return bool(counts.running or counts.waiting)
+
+
+def step(engine):
+    """What a step of a busy engine says, which has to compute something."""
+    before = engine.counts().steps
+    told = engine.step()
+    assert engine.counts().steps == before + 1, "requests run or wait, and nothing is computed"
+    return told
+
+
 def drain(engine, numbers=()):
     """{number: its tokens}, until nothing runs or waits."""
     told = {number: [] for number in numbers}
-    while True:
-        counts = engine.counts()
-        if not counts.running and not counts.waiting:
-            return told
-        for number, token in engine.step():
+    while is_busy(engine):
+        for number, token in step(engine):
             told.setdefault(number, []).append(token)
+    return told
 
 
 def answer(engine, request):
