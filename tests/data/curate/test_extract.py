@@ -15,10 +15,12 @@ def text_of(body):
 
 
 @pytest.mark.parametrize("boilerplate", [
-    "<nav>GONE</nav>", '<div class="navheader"><table><tr><td>GONE</td></tr></table></div>', "<footer><p>GONE</p></footer>", '<div role="navigation">GONE</div>', '<p style="display: none">GONE</p>',
+    "<nav>GONE</nav>", '<div class="navheader"><table><tr><td>GONE</td></tr></table></div>', "<footer><p>GONE</p></footer>",
+    '<div role="navigation">GONE</div>', '<p style="display: none">GONE</p>',
     "<p hidden>GONE</p>", '<div class="site-footer">GONE</div>', '<div id="comments"><p>GONE</p></div>', "<form>GONE</form>",
     '<ul class="menu"><li>GONE</li></ul>', f"<ul><li>GONE {LINK}</li></ul>", f"<h3>{LINK}</h3>", "<script>GONE</script>",
-    "<div>" + f"<div>{LINK}<p>GONE</p></div>" * 3 + "</div>", f'<section><h2><a href="/x">GONE: {PROSE[:60]}</a></h2><p>GONE</p></section>',
+    "<div>" + f"<div>{LINK}<p>GONE</p></div>" * 3 + "</div>",
+    f'<section><h2><a href="/x">GONE: {PROSE[:60]}</a></h2><p>GONE</p></section>',
 ])  # fmt: skip
 def test_boilerplate_goes(boilerplate):
     expected = text_of(BODY)
@@ -28,11 +30,15 @@ def test_boilerplate_goes(boilerplate):
 
 
 @pytest.mark.parametrize("content", [
-    f"<p>{PROSE} KEPT</p>", f'<p>{PROSE}<span class="share">x</span> KEPT</p>', f'<p><b>x</b><i class="x">y</i><span class="share">x</span> KEPT {PROSE}</p>',
+    f"<p>{PROSE} KEPT</p>", f'<p>{PROSE}<span class="share">x</span> KEPT</p>',
+    f'<p><b>x</b><i class="x">y</i><span class="share">x</span> KEPT {PROSE}</p>',
     f"<p>KEPT with thirty characters {LINK * 3}</p>",
-    f'<div><div class="share">{LINK * 9}</div>KEPT, and so is all that this block says.</div>', '<section id="sharing-a-file"><h2>KEPT</h2><p>Why.</p></section>', "<blockquote>KEPT</blockquote>",
-    f"<p>KEPT: a sentence that is long and ends with {LINK}</p>", f"<table><tr><td>KEPT</td><td>{LINK}</td></tr><tr><td>and what follows"
-    "</td><td>is said without any link in the whole row</td></tr></table>", "<pre>KEPT = 1</pre>", "<dl><dt>KEPT</dt><dd>It is.</dd></dl>",
+    f'<div><div class="share">{LINK * 9}</div>KEPT, and so is all that this block says.</div>',
+    '<section id="sharing-a-file"><h2>KEPT</h2><p>Why.</p></section>', "<blockquote>KEPT</blockquote>",
+    f"<p>KEPT: a sentence that is long and ends with {LINK}</p>",
+    f"<table><tr><td>KEPT</td><td>{LINK}</td></tr><tr><td>and what follows"
+    "</td><td>is said without any link in the whole row</td></tr></table>", "<pre>KEPT = 1</pre>",
+    "<dl><dt>KEPT</dt><dd>It is.</dd></dl>",
     '<h2>KEPT<a class="headerlink" href="#x">¶</a></h2>', '<h2><a href="#there">KEPT</a></h2>', '<img src="x" alt="KEPT">',
 ])  # fmt: skip
 def test_content_stays(content):
@@ -54,13 +60,17 @@ def test_other_articles_beside_a_long_one_go():
     ('<script type="math/tex">a_1 + b</script>', "$a_1 + b$"), ('<script type="math/tex; mode=display">a</script>', "$$a$$"),
     ('<math><semantics><mi>x</mi><annotation encoding="application/x-tex">x^2</annotation></semantics></math>', "$x^2$"),
     ('<math alttext="\\frac{1}{2}" display="block"><mfrac><mn>1</mn><mn>2</mn></mfrac></math>', "$$\\frac{1}{2}$$"),
-    ("<math><mfrac><mi>a</mi><mrow><mi>b</mi><mo>+</mo><mn>1</mn></mrow></mfrac><msup><mi>x</mi><mn>12</mn></msup></math>", "$(a)/(b+1)x^(12)$"),
-    ('<span class="katex"><span class="katex-mathml"><math><mi>k</mi></math></span><span class="katex-html">k</span></span>', "$k$"),
+    ("<math><mfrac><mi>a</mi><mrow><mi>b</mi><mo>+</mo><mn>1</mn></mrow></mfrac><msup><mi>x</mi><mn>12</mn></msup></math>",
+    "$(a)/(b+1)x^(12)$"),
+    ('<span class="katex"><span class="katex-mathml"><math><mi>k</mi></math></span><span class="katex-html">k</span></span>',
+    "$k$"),
     ('<span style="display: none"><math alttext="w"></math></span><img class="mwe-math-fallback-image-inline" alt="w">', "$w$"),
     ("**bold** and __so is this__ and *this* and _that_", "bold and so is this and this and that"),
     ("[named](https://example.org/x) and [1](/a) but f[0](x)", "named and 1 but f[0](x)"),
-    ("2 * 3 * 4, f(**kw), __init__, snake_case_name, get_x_ y, a_b, x*y*z", "2 * 3 * 4, f(**kw), __init__, snake_case_name, get_x_ y, a_b, x*y*z"),
-    ("## A heading", "A heading"), ("&gt; quoted", "quoted"), ("<code>**kept** _here_</code>", "**kept** _here_"), ("#hashtag", "#hashtag"),
+    ("2 * 3 * 4, f(**kw), __init__, snake_case_name, get_x_ y, a_b, x*y*z",
+    "2 * 3 * 4, f(**kw), __init__, snake_case_name, get_x_ y, a_b, x*y*z"),
+    ("## A heading", "A heading"), ("&gt; quoted", "quoted"), ("<code>**kept** _here_</code>", "**kept** _here_"),
+    ("#hashtag", "#hashtag"),
 ])  # fmt: skip
 def test_marks(html, expected):
     found = text_of(f"{BODY}<p>{html}</p>{BODY}")
@@ -71,11 +81,13 @@ def test_code_keeps_its_lines_and_tables_their_rows():
     found = text_of(f"{BODY}<pre>def f(x):\n    if x:\n\n        return  **x\n</pre><table><tr><th>a</th><th>b</th></tr><tr><td>1</td>"
                     f"<td>2</td></tr></table>{BODY}")  # fmt: skip
     assert "def f(x):\n    if x:\n\n        return  **x" in found
-    assert [line.split() for line in found.split("\n") if line[:1] in "a1" and len(line.split()) == 2] == [["a", "b"], ["1", "2"]]
+    assert [line.split() for line in found.split("\n") if line[:1] in "a1" and len(line.split()) == 2] == [["a", "b"],
+        ["1", "2"]]
 
 
 @pytest.mark.parametrize("html", [
-    "", " ", "\0", "<", "<p>", "<html></html>", "<frameset><frame></frameset>", "\ud800", "<!--" * 100_000, "<" * 100_000, "&" * 100_000,
+    "", " ", "\0", "<", "<p>", "<html></html>", "<frameset><frame></frameset>", "\ud800", "<!--" * 100_000, "<" * 100_000,
+    "&" * 100_000,
     '<a href="' * 50_000, "<svg><style>" * 1000, "<table><tr>" * 30_000, "<p>" * 100_000, "<b>" * 100_000, "</p>" * 100_000,
 ])  # fmt: skip
 def test_pages_of_nothing(html):

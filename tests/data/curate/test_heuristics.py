@@ -1,4 +1,4 @@
-"""Rules of thumb: the public ones against datatrove's own filters, the others against planted texts and counts by brute force."""
+"""Rules of thumb: the public ones against datatrove's own filters, the others against planted texts and brute force."""
 
 from random import Random
 
@@ -42,9 +42,11 @@ def mixed(random, between):
     forbidden = random.choice(["A line with {brackets} that end here.", "Lorem ipsum dolor sit amet, it says."])
     oddities = [
         lambda: random.choice(lines), lambda: " ".join(random.choice(lines).split()[: random.randint(1, 4)]),
-        lambda: "- " + texts.sentence(random), lambda: texts.sentence(random)[:-1] + "...", lambda: texts.log_lines(random, 1)[0],
+        lambda: "- " + texts.sentence(random), lambda: texts.sentence(random)[:-1] + "...",
+        lambda: texts.log_lines(random, 1)[0],
         lambda: "# " * random.randint(1, 9), lambda: " ".join(str(random.randint(1, 99999)) for _ in range(60)),
-        lambda: "word and " * random.randint(1, 20), lambda: forbidden, lambda: " ".join(random.sample(texts.LISTS["thing"], 2)),
+        lambda: "word and " * random.randint(1, 20), lambda: forbidden,
+        lambda: " ".join(random.sample(texts.LISTS["thing"], 2)),
     ]  # fmt: skip
     for odd in random.sample(oddities, random.choice([0, 1, 1, 2])):
         lines += [odd() for _ in range(random.choice([1, 2, 12, 40]))]
@@ -57,7 +59,8 @@ def test_the_public_rules_are_datatroves(step, tmp_path, monkeypatch):
     module, (peer, names) = __import__(DATATROVE[step][0].__module__, fromlist=["_"]), DATATROVE[step]
     of, separators = ("tokens", ["\n", "\n\n"]) if step is heuristics.GopherRepetition else ("words", ["\n"])
     monkeypatch.setattr(module, "split_into_words", lambda text, _: getattr(rules.Text(document(text)), of), raising=False)
-    monkeypatch.setattr(module, "split_into_sentences", lambda text, _: [part for part in text.split(". ") if part], raising=False)
+    monkeypatch.setattr(module, "split_into_sentences", lambda text, _: [part for part in text.split(". ") if part],
+        raising=False)
     random, peer, outcomes = Random(seed_of(f"rules {step.name}")), peer(), set()
     for number in range(how_often(200, 10_000)):
         text = mixed(random, random.choice(separators))
@@ -97,7 +100,8 @@ def test_logs_go_and_tables_of_numbers_stay(tmp_path):
     table = "\n".join(" ".join(str(random.randint(0, 9)) for _ in range(12)) for _ in range(40))
     long_line = " ".join(texts.log_lines(random, 12))
     good = prose(random)
-    given = [document(log, 0), document(table, 1), document("\n".join([*good[:3], long_line, *good[3:]]), 2), document(long_line, 3)]
+    given = [document(log, 0), document(table, 1), document("\n".join([*good[:3], long_line, *good[3:]]), 2),
+        document(long_line, 3)]
     (kept,), counts = steprun.run(heuristics.Repetition, [given], tmp_path)
     assert [each.id for each in kept] == ["id1", "id2"]
     assert kept[1].text == "\n".join(good)
@@ -108,8 +112,10 @@ def test_dirty_words(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("# listed\nfoul\nvery bad thing  # a phrase\n")
     words_of = lambda dirty: " ".join(["fine"] * 95 + dirty)  # noqa: E731
-    given = [words_of(["FOUL!"] * 3), words_of(["foul"] * 2), words_of(["a very bad, thing"] * 3), words_of(["very bad"] * 9), "foul foul"]
-    (kept,), counts = steprun.run(heuristics.DirtyWords, [[document(text, n) for n, text in enumerate(given)]], tmp_path, list=str(path))
+    given = [words_of(["FOUL!"] * 3), words_of(["foul"] * 2), words_of(["a very bad, thing"] * 3), words_of(["very bad"] * 9),
+        "foul foul"]
+    (kept,), counts = steprun.run(heuristics.DirtyWords, [[document(text, n) for n, text in enumerate(given)]], tmp_path,
+        list=str(path))
     assert [each.id for each in kept] == ["id1", "id3", "id4"]
     assert counts.dropped.items[0]["threshold"] == 0.01
     with pytest.raises(InputError, match="steps.dirty_words.list: found no file .*none.txt"):
@@ -130,7 +136,8 @@ def test_languages_without_spaces_have_longer_runs_and_no_length_of_words(tmp_pa
     letters = [chr(0x4E00 + random.randrange(3000)) for _ in range(400)]
     again = "".join(letters[:300]) + "".join("".join(letters[place : place + 8]) + str(place) for place in range(0, 300, 8))
     for code, left in (("zh", 1), ("en", 0)):
-        (kept,), counts = steprun.run(heuristics.GopherQuality, [[document("".join(letters), language=code)]], tmp_path, stop_words=None)
+        (kept,), counts = steprun.run(heuristics.GopherQuality, [[document("".join(letters), language=code)]], tmp_path,
+            stop_words=None)
         assert len(kept) == left
         (kept,), counts = steprun.run(heuristics.Repetition, [[document(again, language=code)]], tmp_path, line=None)
         assert len(kept) == left
@@ -153,11 +160,13 @@ def test_strange_words_go_by_language(tmp_path, monkeypatch):
     random = Random(seed_of("divergence"))
     given = [document("\n".join(texts.paragraph(random, language) for _ in range(6)), n, language=language)
              for n, language in enumerate((["en"] * 49 + ["de"]) * 6)]  # fmt: skip
-    given += [document("\n".join(texts.gibberish(random) for _ in range(4)), 300, language="en"), document("zyx qwv", 301, language="en")]
+    given += [document("\n".join(texts.gibberish(random) for _ in range(4)), 300, language="en"),
+        document("zyx qwv", 301, language="en")]
     random.shuffle(given)
     outcomes = []
     for tasks in (1, 3):
-        kept, counts = steprun.run(divergence.Divergence, steprun.spread(given, tasks, random), tmp_path / str(tasks), least_corpus=500, most=3)
+        kept, counts = steprun.run(divergence.Divergence, steprun.spread(given, tasks, random), tmp_path / str(tasks),
+            least_corpus=500, most=3)
         outcomes.append([each.id for part in kept for each in part])
         assert counts.reasons == {"words unlike the corpus'": 1}
     assert outcomes[0] == outcomes[1] == [each.id for each in given if each.id != "id300"]

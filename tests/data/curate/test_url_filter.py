@@ -34,9 +34,12 @@ def run(tmp_path, urls, packaged=False, **lists):
 
 
 def test_the_users_lists(tmp_path):
-    bad = ["https://bad.org/", "http://www.BAD.org:8080/a?b#c", "https://deep.er.bad.org", "https://one.net/page/?q=1", "http://people.io"]
-    good = ["https://notbad.org/", "https://bad.org.uk/", "https://one.net/page", "https://one.net/page?q=12", "https://org/bad.org", None]
-    kept, counts = run(tmp_path, bad + good, adult=["# listed", "Bad.org  # one", "", "https://ONE.net/page/?q=1"], pii=["people.io"])
+    bad = ["https://bad.org/", "http://www.BAD.org:8080/a?b#c", "https://deep.er.bad.org", "https://one.net/page/?q=1",
+        "http://people.io"]
+    good = ["https://notbad.org/", "https://bad.org.uk/", "https://one.net/page", "https://one.net/page?q=12",
+        "https://org/bad.org", None]
+    kept, counts = run(tmp_path, bad + good, adult=["# listed", "Bad.org  # one", "", "https://ONE.net/page/?q=1"],
+        pii=["people.io"])
     assert kept == good
     assert counts.reasons == {"list adult": 4, "list pii": 1}
     assert {(item["value"], item["threshold"]) for item in counts.dropped.items} == {
@@ -52,10 +55,12 @@ def test_the_packaged_lists_are_used_as_datatrove_does(tmp_path, monkeypatch):
     monkeypatch.setattr(url_filter, "cached_assets_path", lambda **_: tmp_path)
     words = {name: peer.get_list(url_filter.ASSETS_PATH, f"{name}.txt", set())
              for name in ("banned_words", "soft_banned_words", "banned_subwords")}  # fmt: skip
-    original = peer.URLFilter(2, ["velvet.com", "sub.mixed.org"], ["https://plain.net/page"], use_integrated_lists=False, **words)
+    original = peer.URLFilter(2, ["velvet.com", "sub.mixed.org"], ["https://plain.net/page"], use_integrated_lists=False,
+        **words)
     hard, soft, part = (sorted(words[name])[5] for name in words)
     other = sorted(words["soft_banned_words"])[6]
-    urls = ["https://velvet.com/x", "https://a.velvet.com/", "https://sub.mixed.org/", "https://mixed.org/", "https://plain.net/page",
+    urls = ["https://velvet.com/x", "https://a.velvet.com/", "https://sub.mixed.org/", "https://mixed.org/",
+        "https://plain.net/page",
             "https://plain.net/pages", f"https://x.net/{hard}", f"https://x.net/{soft}", f"https://x.net/{soft}/{other}",
             f"https://x.net/aa{part}bb", "https://docs.python.org/3/library/re.html"]  # fmt: skip
     kept, counts = run(tmp_path, urls, packaged=True)
