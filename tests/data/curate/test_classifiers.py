@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from random import Random
 
 import numpy as np
@@ -16,7 +17,7 @@ from llmdata.errors import InputError
 from planted_web import write_rows
 from seeds import seed_of
 from steprun import document
-from train_quality import area, rates
+from train_quality import Split, area, rates
 
 TOPICS = list(texts.TOPICS)[:3]
 
@@ -66,6 +67,14 @@ def test_the_same_input_gives_the_same_model(folder):
     assert (folder / "again.bin").read_bytes() == (folder / "quality.bin").read_bytes()
     assert train(*arguments, "--overwrite", "--seed", 2).returncode == 0
     assert (folder / "again.bin").read_bytes() != (folder / "quality.bin").read_bytes()
+
+
+def test_labels_are_mixed(folder, tmp_path):
+    """fastText learns in the order of the lines."""
+    given = Namespace(labelled=[str(folder / "topics.jsonl")], good=None, crowd=None, features="words", held_out=0.2, seed=1)
+    Split(given, tmp_path / "lines")
+    labels = [line.split()[0] for line in (tmp_path / "lines").read_text().splitlines()]
+    assert len(labels) == 96 and sum(one != other for one, other in zip(labels, labels[1:])) > 30
 
 
 def test_area_under_the_curve():
