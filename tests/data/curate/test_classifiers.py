@@ -73,7 +73,7 @@ def test_labels_are_mixed(folder, tmp_path):
     """fastText learns in the order of the lines."""
     given = Namespace(labelled=[str(folder / "topics.jsonl")], good=None, crowd=None, features="words", held_out=0.2, seed=1)
     Split(given, tmp_path / "lines")
-    labels = [line.split()[0] for line in (tmp_path / "lines").read_text().splitlines()]
+    labels = [line.split(" ")[0] for line in (tmp_path / "lines").read_text().splitlines()]
     assert len(labels) == 96 and sum(one != other for one, other in zip(labels, labels[1:])) > 30
 
 
