@@ -1,7 +1,7 @@
 """The library of data/curate.py: raw pages to documents, step by step, on datatrove's executors.
 
   step         what a step is, and what every step does: judge, count, keep examples, bear with bad documents
-  counts       what a step did, in numbers and examples
+  verdict      what a step says of a document; counts: what it did, in numbers and examples
   steps        the table of all steps, in order
   settings     the file of settings, checked
   run          settings to passes, and on from where an earlier run ended
@@ -24,6 +24,6 @@ Steps
   quality                          classifiers: quality, code and reasoning, topic; classifier: the model's files
   decontaminate                    overlap with evaluation items
 
-A document's metadata, as readers leave it: type ("html" or "text"), url, domain, source, date (ISO 8601), language and
-language_score where the input knows them, token_count. Steps add their own.
+A document's metadata, as readers leave it: type ("html" or "text"), url, domain, source, date (ISO 8601), language
+where the input knows it, token_count. Steps add their own.
 """
