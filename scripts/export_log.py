@@ -4,9 +4,9 @@
     export_log.py runs/mine --to tensorboard                  then: tensorboard --logdir runs/tensorboard
     export_log.py runs/a runs/b --to tensorboard --follow     goes on while the runs do, until Ctrl-C
 
-Losses, validation by source, learning rate, norms, tokens per second, tasks, samples, events and settings, by step. Run again, it
-adds what is new and writes nothing twice; where a run was resumed and its log has gone back, that run is written anew. Nothing is
-sent anywhere: all three tools keep files, in OUTPUT/RUN (trackio: a database in OUTPUT).
+Losses, validation by source, learning rate, norms, tokens per second, tasks, samples, events and settings, by step. Run again,
+it adds what is new and writes nothing twice; where a run was resumed and its log has gone back, that run is written anew.
+Nothing is sent anywhere: all three tools keep files, in OUTPUT/RUN (trackio: a database in OUTPUT).
 
 The tools are not installed with the trainer: pip install -r requirements-export.txt, or the one that is wanted.
 
@@ -60,13 +60,14 @@ def names_of(logs: list[Path]) -> list[str]:
 
 def tool_of(name: str) -> type[Tool]:
     if importlib.util.find_spec(name) is None:
-        raise InputError(f"--to {name}: the Python package {name} is missing, expected what installs it: pip install -r requirements-export.txt")
+        raise InputError(f"--to {name}: the Python package {name} is missing, expected what installs it: "
+                         "pip install -r requirements-export.txt")  # fmt: skip
     return getattr(importlib.import_module(f"llmexport.to_{name}"), TOOLS[name])
 
 
-def export_once(export: Export, stream) -> None:
+def export_once(export: Export) -> None:
     """With a bar, and a line at the end."""
-    progress = Progress(f"export_log: {export.name}", export.log.path.stat().st_size, stream=stream)
+    progress = Progress(f"export_log: {export.name}", export.log.path.stat().st_size)
     try:
         export.update(progress.update)
     finally:
@@ -75,14 +76,15 @@ def export_once(export: Export, stream) -> None:
     progress.finish(f"{export.written} lines written, up to step {export.step}{left_out}, in {export.folder}")
 
 
-def follow(exports: list[Export], stream) -> None:
+def follow(exports: list[Export]) -> None:
     last = time.monotonic()
     while True:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         changed = [export.update(lambda _: None) for export in exports]
         if any(changed) and time.monotonic() - last > SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            print("export_log:", ", ".join(f"{export.name} at step {export.step}" for export in exports), file=stream, flush=True)
+            reached = ", ".join(f"{export.name} at step {export.step}" for export in exports)
+            print(f"export_log: {reached}", flush=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -92,9 +94,9 @@ def run(options: argparse.Namespace) -> None:
         for log, name in zip(logs, names_of(logs)):
             exports.append(Export(log, output / name, name, tool))
         for export in exports:
-            export_once(export, sys.stdout)
+            export_once(export)
         if options.follow:
-            follow(exports, sys.stdout)
+            follow(exports)
     finally:
         for export in exports:
             export.close()

@@ -6,10 +6,11 @@
     pip install fastapi                                    # which `transformers serve` needs
 
 Each client asks for a completion of its own prompt and for another one as soon as that is there, --requests times; answers are
-streamed, greedy, --tokens long. The loop has no clients: it gets as many prompts at once, as one batch, and gives all texts at the
-end, the best case of generate. Weights are random, and there is no end token. All sides run the whole time and take turns, round by
-round, so that a machine that slows down slows all. Medians over the rounds are compared; times to the first token and between
-tokens are of all requests of all rounds.
+streamed, greedy, --tokens long. The loop has no clients: it gets as many prompts at once, as one batch, and gives all texts at
+the end, the best case of generate. Weights are random, and there is no end token. All sides run the whole time and take turns,
+round by round, so that a machine that slows down slows all. Medians over the rounds are compared; times to the first token and between
+tokens are of all requests of all rounds. `cpu` is processor time in ms per new token, which other programs change less than the
+rate; OMP_WAIT_POLICY=passive keeps waiting threads out of it.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def make_prompts(tokenizer, count, length):
             prompts.append(prompt)
         if len(prompts) == count:
             return prompts
-    sys.exit(f"serve: only {len(prompts)} prompts of {length} tokens, expected {count}: lower --prompt, --clients or --requests")
+    sys.exit(f"serve: {len(prompts)} prompts of {length} tokens, expected {count}: lower --prompt, --clients or --requests")
 
 
 def make_model(options, folder):
@@ -88,7 +89,8 @@ class Server:
 
     def __init__(self, name, command, port, threads, model, fields):
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        self.process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen([*map(str, command)], env=environment, **quiet)
         self.name, self.port, self.model, self.fields = name, port, model, fields
         self.wait()
 
@@ -99,6 +101,11 @@ class Server:
             except OSError:
                 assert self.process.poll() is None, f"{self.name}: ended with code {self.process.returncode}"
                 time.sleep(0.2)
+
+    def cpu(self):
+        """Seconds of processor time so far."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def get(self, path):
         connection = http.client.HTTPConnection(HOST, self.port, timeout=600)
@@ -126,7 +133,9 @@ class Server:
         return times, count
 
     def run(self, prompts, tokens):
-        """All prompts [clients][requests], each client's one after the other: (new tokens, seconds of the turn, of first tokens, between tokens)."""
+        """All prompts [clients][requests], each client's one after the other.
+
+        (new tokens, seconds of the turn, seconds to the first tokens, seconds between tokens)"""
         answers = []
 
         def client(own):
@@ -149,16 +158,17 @@ class Server:
 
 def ours(options, folder):
     port, clients = free_port(), max(map(int, options.clients.split(",")))
-    command = [sys.executable, ROOT / "scripts/serve.py", "--model", f"model={folder}", "--port", port, "--precision", options.precision,
-               "--target", options.target, "--rows", clients, "--context", options.prompt + options.tokens]  # fmt: skip
+    command = [sys.executable, ROOT / "scripts/serve.py", "--model", f"model={folder}", "--port", port, "--rows", clients,
+               "--precision", options.precision, "--target", options.target,
+               "--context", options.prompt + options.tokens]  # fmt: skip
     threads = ["--threads", options.threads] if options.target == "cpu" else []
     return Server("ours", command + threads, port, options.threads, "model", {"stream_options": {"include_usage": True}})
 
 
 def transformers_serve(options, folder):
     port, dtype = free_port(), {"bf16": "bfloat16", "fp32": "float32"}[options.precision]
-    command = [pathlib.Path(sys.executable).parent / "transformers", "serve", folder, "--host", HOST, "--port", port, "--dtype", dtype,
-               "--device", options.target]  # fmt: skip
+    command = [pathlib.Path(sys.executable).parent / "transformers", "serve", folder, "--host", HOST, "--port", port,
+               "--dtype", dtype, "--device", options.target]  # fmt: skip
     return Server("transformers serve", command, port, options.threads, str(folder), {})
 
 
@@ -178,6 +188,9 @@ class Loop:
         side.run(tokens)
         return len(ids) * tokens, time.perf_counter() - start, [], []
 
+    def cpu(self):
+        return time.process_time()
+
     def close(self):
         pass
 
@@ -191,14 +204,16 @@ def share_of_scheduling(server, before=(0.0, 0.0)):
 
 def measure(options, sides, tokenizer, clients):
     """{side: rates of the rounds, times}; all prompts are new, so that no side has seen one."""
-    rounds, found = options.rounds, {side.name: {"rates": [], "first": [], "between": []} for side in sides}
+    rounds, found = options.rounds, {side.name: {"rates": [], "cpu": [], "first": [], "between": []} for side in sides}
     drawn = iter(make_prompts(tokenizer, clients * options.requests * rounds, options.prompt))
     before = share_of_scheduling(sides[0])
     for _ in range(rounds):
         prompts = [[next(drawn) for _ in range(options.requests)] for _ in range(clients)]
         for side in sides:
+            used = side.cpu()
             count, spent, first, between = side.run(prompts, options.tokens)
             found[side.name]["rates"].append(count / spent)
+            found[side.name]["cpu"].append(1000 * (side.cpu() - used) / count)
             found[side.name]["first"] += first
             found[side.name]["between"] += between
     schedule, steps = share_of_scheduling(sides[0], before)
@@ -220,9 +235,11 @@ def report(found, clients):
         first, between = percentiles(side["first"]), percentiles(side["between"])
         shown = "".join(f"{p50:10.0f}{p99:8.0f}" for p50, p99 in filter(None, (first, between)))
         scheduling = f"{100 * side['scheduling']:8.2f} %" if "scheduling" in side else ""
-        print(f"{clients:7} {name:20}{median:10.1f}{rate / median:8.2f}{shown}{scheduling}", flush=True)
-        lines.append({"clients": clients, "side": name, "tokens_per_second": median, "ours_to_it": rate / median, "rounds": side["rates"],
-                      "first_token_ms_p50_p99": first, "between_tokens_ms_p50_p99": between, "scheduling": side.get("scheduling")})  # fmt: skip
+        cpu = statistics.median(side["cpu"])
+        print(f"{clients:7} {name:20}{median:10.1f}{rate / median:8.2f}{cpu:8.1f}{shown}{scheduling}", flush=True)
+        lines.append({"clients": clients, "side": name, "tokens_per_second": median, "ours_to_it": rate / median,
+                      "rounds": side["rates"], "cpu_ms_per_token": cpu, "first_token_ms_p50_p99": first,
+                      "between_tokens_ms_p50_p99": between, "scheduling": side.get("scheduling")})  # fmt: skip
     return lines
 
 
@@ -248,7 +265,8 @@ def main():
             sides += [Loop(options, folder, tokenizer)] if "loop" in others else []
             for side in sides:
                 side.run([make_prompts(tokenizer, 1, options.prompt)], 2)
-            print(f"clients {'':20}  tokens/s   ratio  first p50     p99 between p50  p99  scheduling   ms, medians; ratio: ours to it")
+            print(f"clients {'':20}  tokens/s   ratio     cpu first p50     p99 between p50  p99  scheduling   "
+                  "ms, medians; ratio: ours to it")  # fmt: skip
             for clients in map(int, options.clients.split(",")):
                 results += report(measure(options, sides, tokenizer, clients), clients)
                 if options.json:  # at once, so that a run that is stopped leaves its results

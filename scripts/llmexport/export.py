@@ -1,4 +1,4 @@
-"""One run on its way into one tool. A journal beside what is written knows how far it has come, so that no line is written twice."""
+"""One run on its way into one tool. A journal beside what is written knows how far it has come: no line is written twice."""
 
 from pathlib import Path
 from typing import Callable, Protocol

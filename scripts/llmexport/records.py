@@ -40,7 +40,8 @@ def _record(step: int, entry: dict) -> Record:
     for name in ("sample", "weights_checksum"):
         if name in entry:
             return Record(step, texts={name: _text(entry[name])})
-    return Record(step, texts={"events": _text(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in entry.items()))})
+    event = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in entry.items())
+    return Record(step, texts={"events": _text(event)})
 
 
 def _text(value: str) -> str:

@@ -33,7 +33,8 @@ class Trackio:
     def flush(self) -> None:
         trackio = self.trackio
         with contextlib.redirect_stdout(sys.stderr):
-            run = trackio.init(PROJECT, self.name, config=self.settings, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False)
+            run = trackio.init(PROJECT, self.name, config=self.settings, resume="allow", embed=False, auto_log_gpu=False,
+                               auto_log_cpu=False)  # fmt: skip
             for record in self.records:
                 texts = {name: trackio.Markdown(code_block(text)) for name, text in record.texts.items()}
                 run.log({**record.numbers, **texts}, step=record.step)

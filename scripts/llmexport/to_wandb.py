@@ -23,9 +23,10 @@ class Wandb:
     def begin(self) -> None:
         self.close()
         shutil.rmtree(self.folder / "wandb", ignore_errors=True)
-        identity = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]  # the same again, so that syncing replaces it
-        self.run = wandb.init(project=PROJECT, id=identity, name=self.name, dir=str(self.folder), mode="offline", config=self.settings,
-                              settings=QUIET, reinit="create_new")  # fmt: skip
+        # of the folder, so that a run that is written anew replaces what was synced of it
+        identity = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
+        self.run = wandb.init(project=PROJECT, id=identity, name=self.name, dir=str(self.folder), mode="offline",
+                              config=self.settings, settings=QUIET, reinit="create_new")  # fmt: skip
         self.run.define_metric("*", step_metric="step")
 
     def write(self, record: Record, back: bool) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -27,7 +26,8 @@ def lines(first, last):
     """A log's text of steps with all kinds of lines; the losses are exact in 32 bits."""
     found = []
     for step in range(first, last + 1):
-        found.append({"step": step, "loss": random.randrange(1 << 20) / (1 << 16), "lr": 0.5, "grad_norm": None, "tokens": 100 * step})
+        loss = random.randrange(1 << 20) / (1 << 16)
+        found.append({"step": step, "loss": loss, "lr": 0.5, "grad_norm": None, "tokens": 100 * step})
         if step % 4 == 0:
             found.append({"step": step, "val_loss": 2.5, "val_losses": {"web": 2.25, "code": 2.75}})
             found.append({"step": step, "task": "quiz", "items": 8, "acc": step / 64})
@@ -75,7 +75,8 @@ def trackio_of(folder):
     """In a process of its own, as trackio asks for its folder once."""
     text = ("import json, sys, trackio; from trackio.sqlite_storage import SQLiteStorage as s; "
             "(run,) = trackio.Api().runs('llama3'); json.dump([s.get_logs('llama3', run.name), run.config], sys.stdout)")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", text], env=os.environ | {"TRACKIO_DIR": str(folder.parent)}, capture_output=True, text=True, check=True)
+    environment = os.environ | {"TRACKIO_DIR": str(folder.parent)}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True)
     logs, config = json.loads(done.stdout)
     found = {"settings": config}
     for log in logs:
@@ -86,7 +87,7 @@ def trackio_of(folder):
 
 
 def wandb_records(path):
-    """The records of a file in LevelDB's log format behind seven bytes: blocks of 32 KiB, in which a record may go on in the next."""
+    """The records of a file in LevelDB's log format behind seven bytes: blocks of 32 KiB, over which a record may go on."""
     data, at, whole = path.read_bytes(), 7, b""
     while at + 7 <= len(data):
         room = 32768 - at % 32768
@@ -110,7 +111,8 @@ def wandb_of(folder):
         row = {"/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for name, value in row.items():
             if name.endswith("/path"):
-                found.setdefault(name.removesuffix("/path"), []).append((row["step"], (path.parent / "files" / value).read_text()))
+                text = (path.parent / "files" / value).read_text()
+                found.setdefault(name.removesuffix("/path"), []).append((row["step"], text))
             elif isinstance(value, (int, float)) or value == "NaN":
                 found.setdefault(name, []).append((row["step"], float(value)))
     return found
@@ -143,7 +145,10 @@ def test_a_log_that_grows(run, tool):
     assert "unreadable" in export(run, "--to", tool)
     found = READERS[tool](folder)
     check(found, log)
-    assert b"c.json" in found["hparams"] and "c.json" in found["settings"][0][1] if tool == "tensorboard" else SETTINGS.items() <= found["settings"].items()
+    if tool == "tensorboard":
+        assert b"c.json" in found["hparams"] and "c.json" in found["settings"][0][1]
+    else:
+        assert SETTINGS.items() <= found["settings"].items()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert "0 lines written, up to step 8" in export(run, "--to", tool)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -173,7 +178,8 @@ def test_after_a_kill(run, tool):
         file.write(lines(9, 10))
     export(run, "--to", tool)
     journal = folder / "exported.jsonl"
-    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))  # the kill came before the position was noted
+    rows = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(rows[:-1]))  # the kill came before the position was noted
     export(run, "--to", tool)
     check(READERS[tool](folder), log)
     assert len(list(folder.glob("events.*"))) == (tool == "tensorboard")
@@ -182,7 +188,8 @@ def test_after_a_kill(run, tool):
 def test_follow(run, tmp_path):
     """A run goes on, then is rolled back: TensorBoard drops the points that no longer count. A signal ends it."""
     log = run / "log.jsonl"
-    process = subprocess.Popen(command(run, "--to", "tensorboard", "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    following, pipe = command(run, "--to", "tensorboard", "--follow"), subprocess.PIPE
+    process = subprocess.Popen(following, stdout=pipe, stderr=pipe, text=True)
     try:
         found = lambda: tensorboard_of(run.parent / "tensorboard/mine").get("train/loss", [])  # noqa: E731
         wait_until(lambda: (run.parent / "tensorboard/mine").is_dir() and len(found()) == 8, "the points", process=process)
@@ -193,7 +200,8 @@ def test_follow(run, tmp_path):
         with open(log, "a") as file:
             file.write(again)
         wait_until(lambda: len(found()) == 12, "the points", process=process)
-        assert [value for _, value in found()[9:]] == [json.loads(line)["loss"] for line in again.splitlines() if '"loss"' in line]
+        expected = [json.loads(line)["loss"] for line in again.splitlines() if '"loss"' in line]
+        assert [value for _, value in found()[9:]] == expected
     finally:
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=600)
@@ -225,15 +233,16 @@ def test_bad_usage(run, tmp_path):
 @pytest.mark.parametrize("tool", READERS)
 def test_a_missing_tool(run, tool):
     """Where it is not installed, one line says how to get it."""
-    text = f"import sys; sys.modules['{tool}'] = None; sys.argv = {command(run, '--to', tool)[1:]!r}; sys.path.insert(0, {str(EXPORT.parent)!r}); " \
-           "import export_log; sys.exit(export_log.main())"  # fmt: skip
+    text = (f"import sys; sys.modules['{tool}'] = None; sys.argv = {command(run, '--to', tool)[1:]!r}; "
+            f"sys.path.insert(0, {str(EXPORT.parent)!r}); import export_log; sys.exit(export_log.main())")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert f"the Python package {tool} is missing" in done.stderr and "requirements-export.txt" in done.stderr
 
 
-@pytest.mark.parametrize("line", [b"", b"[1]", b"3", b'"step"', b'{"loss": 1}', b'{"step": null, "loss": 1}', b'{"step": 1, "loss": [1]}', b'{"step": 1e999}',
-                                  b'{"step": 1, "task": "x", "cells": [{}]}', b'{"step": 1, "loss": "\xff"}', b"[" * 100_000, b'{"step": 1, "sample": 3}'])  # fmt: skip
+@pytest.mark.parametrize("line", [b"", b"[1]", b"3", b'"step"', b'{"loss": 1}', b'{"step": null, "loss": 1}', b'{"step": 1, "loss": [1]}',
+                                  b'{"step": 1e999}', b'{"step": 1, "task": "x", "cells": [{}]}', b'{"step": 1, "loss": "\xff"}', b"[" * 100_000,
+                                  b'{"step": 1, "sample": 3}'])  # fmt: skip
 def test_lines_that_are_none(line):
     assert record_of(line) is None
 
@@ -246,14 +255,15 @@ def test_names():
     assert stage.numbers == {"train/loss": 2, "train/sources/web/tokens": 7, "train/sources/web/epochs": 0.5}
     pairs = record_of(b'{"step": 1, "val_loss": 2, "val_accuracy": 0.5}')
     assert pairs.numbers == {"val/loss": 2, "val/accuracy": 0.5}
-    assert record_of(b'{"step": 4, "val_loss_averaged": 2, "averaged_steps": 3}').numbers == {"val/loss_averaged": 2, "val/averaged_steps": 3}
+    averaged = record_of(b'{"step": 4, "val_loss_averaged": 2, "averaged_steps": 3}')
+    assert averaged.numbers == {"val/loss_averaged": 2, "val/averaged_steps": 3}
     assert record_of(b'{"step": 4, "sample": "\\ud800"}').texts == {"sample": "?"}
     assert record_of(b'{"step": 4, "weights_checksum": "07"}').texts == {"weights_checksum": "07"}
     assert record_of(b'{"step": 4, "spike": 9, "limit": 8}').texts == {"events": "spike 9, limit 8"}
 
 
 def test_a_log_that_is_written_while_it_is_read(tmp_path):
-    """Pieces of a few bytes, and at times a replacement with the same beginning or another: what is read is what stands there."""
+    """Pieces of a few bytes, at times a replacement with the same beginning or another: what is read is what stands there."""
     path, text = tmp_path / "log", b""
     path.write_bytes(b"")
     log, read = LogFile(path, 0, ""), []
@@ -273,7 +283,3 @@ def test_a_log_that_is_written_while_it_is_read(tmp_path):
         assert log.taken == len(b"".join(read)) and not log.has_more()
     again = LogFile(path, log.taken, log.sum.hexdigest())
     assert again.goes_on and not list(again.lines())
-
-
-def test_help_names_the_requirements():
-    assert "requirements-export.txt" in export("--help") and pathlib.Path(EXPORT.parents[1] / "requirements-export.txt").is_file()

@@ -1,4 +1,4 @@
-"""lm-eval through the server: loglikelihood tasks score as the trainer does, item by item, and chats are what the model says."""
+"""lm-eval through the server: loglikelihood tasks score as the trainer does, item by item; chats are what the model says."""
 
 import json
 
@@ -33,7 +33,7 @@ class ServedPlace(Place):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = ServedPlace(tmp_path_factory.mktemp("lm_eval"))
-    models = {"plain": place.folder / "plain", "begun": place.folder, "parrot": place.folder / "parrot", "random": place.folder / "random"}
+    models = {"plain": place.folder / "plain", "begun": place.folder} | {name: place.folder / name for name in ("parrot", "random")}
     with Served(place.folder / "log", models, "--threads", 1) as place.server:
         yield place
 
@@ -62,10 +62,11 @@ def test_local_completions(place):
         ours[name] = place.file(name, rows)
         theirs.append(lm_task(name, place.folder / f"{name}.jsonl", **task))
     shots = write_rows(place.folder / "shots_dev.jsonl", questions(4))
-    ours["shots"] = place.file("shots", questions(8), "--description", "About words.\n\n", "--few-shot", 2, "--few-shot-seed", 1234, "--few-shot-file", shots)
+    few = ["--description", "About words.\n\n", "--few-shot", 2, "--few-shot-seed", 1234, "--few-shot-file", shots]
+    ours["shots"] = place.file("shots", questions(8), *few)
     theirs.append(lm_task("shots", place.folder / "shots.jsonl", shots, **MMLU, num_fewshot=2))
-    arguments = {"model": "begun", "base_url": f"{place.server.url}v1/completions", "tokenizer_backend": "huggingface", "tokenizer": str(place.folder),
-                 "add_bos_token": True, "max_length": T + 2, "num_concurrent": 4}  # fmt: skip
+    arguments = {"model": "begun", "base_url": f"{place.server.url}v1/completions", "tokenizer_backend": "huggingface",
+                 "tokenizer": str(place.folder), "add_bos_token": True, "max_length": T + 2, "num_concurrent": 4}  # fmt: skip
     results, samples = run_lm_eval(place, theirs, model="local-completions", model_args=arguments, batch_size=3)
     for name, path in ours.items():
         compare(place, name, path, results, samples)
@@ -76,7 +77,8 @@ def test_the_servers_tokenizer(place):
     source, path = write_rows(place.folder / "remote.jsonl", completions(12)), place.folder / "remote.eval"
     prepare(source, "--tokenizer", place.folder / "plain", "--output", path)
     arguments = {"model": "plain", "base_url": f"{place.server.url}v1/completions", "max_length": T + 2}
-    results, samples = run_lm_eval(place, [lm_task("remote", source, **COMPLETION)], model="local-completions", model_args=arguments)
+    task = lm_task("remote", source, **COMPLETION)
+    results, samples = run_lm_eval(place, [task], model="local-completions", model_args=arguments)
     compare(place, "remote", path, results, samples)
 
 
@@ -84,10 +86,13 @@ def chats(place, model, rows, **task):
     """{question: answer}, and the share of answers that are the right ones."""
     source = write_rows(place.folder / f"{model}.jsonl", rows)
     metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
-    task = lm_task(f"chat_{model}", source, output_type="generate_until", doc_to_text="{{question}}", doc_to_target="{{answer}}", metric_list=[metric], **task)
+    task = lm_task(f"chat_{model}", source, output_type="generate_until", doc_to_text="{{question}}", doc_to_target="{{answer}}",
+                   metric_list=[metric], **task)  # fmt: skip
     arguments = {"model": model, "base_url": f"{place.server.url}v1/chat/completions", "num_concurrent": 3}
-    results, samples = run_lm_eval(place, [task], model="local-chat-completions", model_args=arguments, apply_chat_template=True)
-    return {s["doc"]["question"]: s["filtered_resps"][0] for s in samples[f"chat_{model}"]}, results[f"chat_{model}"]["exact_match,none"]
+    how = {"model": "local-chat-completions", "model_args": arguments, "apply_chat_template": True}
+    results, samples = run_lm_eval(place, [task], **how)
+    answers = {s["doc"]["question"]: s["filtered_resps"][0] for s in samples[f"chat_{model}"]}
+    return answers, results[f"chat_{model}"]["exact_match,none"]
 
 
 def test_local_chat_completions(place):
@@ -98,6 +103,7 @@ def test_local_chat_completions(place):
     answers, _ = chats(place, "random", rows, generation_kwargs={"until": ["<|eot_id|>", "zz"], "max_gen_toks": 12})
     tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder / "random")
     for row in rows:
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": row["question"]}], add_generation_prompt=True)["input_ids"]
+        chat = [{"role": "user", "content": row["question"]}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
         told, _ = greedy_text(place.random, ids, 12)
         assert answers[row["question"]] == tokenizer.decode(told, skip_special_tokens=True)
