@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh         installs what is needed to build, prepare data, train and plot
 #   scripts/setup.sh curate  also installs what data/curate.py needs
-#   scripts/setup.sh test    also installs what the tests need, curation included (PyTorch; some GB)
+#   scripts/setup.sh eval    also installs what scripts/evaluate.py needs
+#   scripts/setup.sh test    also installs what the tests need, the two included (PyTorch; some GB)
 #
 # With CI set, `test` installs Slurm too; elsewhere its test is skipped where Slurm is missing. VENV=FOLDER puts the virtual
 # environment elsewhere (default: .venv). A second run finds everything in place and ends at once.
@@ -14,7 +15,8 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
-PACKAGES_TEST=(clang clang-tidy shellcheck xxhash iproute2 gdb)
+PACKAGES_EVAL=(bubblewrap)
+PACKAGES_TEST=("${PACKAGES_EVAL[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb)
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # libclang-rt-dev is part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing. qemu-user emulates
@@ -73,22 +75,20 @@ install_packages() {
 stamp() {
     {
         python3 --version
-        cat requirements.txt
-        [ "$GROUP" = run ] || cat requirements-curate.txt
-        [ "$GROUP" != test ] || cat requirements-test.txt requirements-export.txt
+        cat requirements*.txt
         echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_TEST[@]}"
     } | sha256sum
 }
 
 make_environment() {
-    local wanted files=("${FILE_PACKAGES[@]}") requirements="requirements.txt"
+    local wanted files=("${FILE_PACKAGES[@]}") requirements="requirements-$GROUP.txt"
     wanted=$(stamp)
     [ "$(cat "$VENV/stamp-$GROUP" 2>/dev/null)" != "$wanted" ] || return 0
-    if [ "$GROUP" != run ]; then
-        requirements="requirements-$GROUP.txt"
-        files+=("${FILE_PACKAGES_CURATE[@]}")
-    fi
-    [ "$GROUP" != test ] || files+=("${FILE_PACKAGES_TEST[@]}")
+    case $GROUP in
+        run) requirements=requirements.txt ;;
+        curate) files+=("${FILE_PACKAGES_CURATE[@]}") ;;
+        test) files+=("${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_TEST[@]}") ;;
+    esac
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         [ -f "$VENV/pyvenv.cfg" ] || [ ! -e "$VENV" ] || fail 2 "$VENV: exists and is not a virtual environment"
         say "making a virtual environment in $VENV"
@@ -106,12 +106,13 @@ pip_install() {
         fail 1 "pip could not install: $*"
 }
 
-case $GROUP in run | curate | test) ;; *) fail 2 "argument '$GROUP', expected none, 'curate' or 'test'" ;; esac
+case $GROUP in run | curate | eval | test) ;; *) fail 2 "argument '$GROUP', expected none, 'curate', 'eval' or 'test'" ;; esac
+[ "$GROUP" != eval ] || PACKAGES+=("${PACKAGES_EVAL[@]}")
 if [ "$GROUP" = test ]; then
     PACKAGES+=("${PACKAGES_TEST[@]}")
     [ -z "${CI:-}" ] || PACKAGES+=("${PACKAGES_CI[@]}")
     PACKAGES_IF_THERE+=("${PACKAGES_TEST_IF_THERE[@]}")
 fi
-[ $# -le 1 ] || fail 2 "$# arguments, expected none, 'curate' or 'test'"
+[ $# -le 1 ] || fail 2 "$# arguments, expected none, 'curate', 'eval' or 'test'"
 install_packages
 make_environment

@@ -5,7 +5,7 @@ import ast
 import pytest
 from checkout import ROOT
 
-OTHERS = ("llmexport", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve")
+OTHERS = ("llmeval", "llmexport", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve")
 
 
 def modules_in(*folders):

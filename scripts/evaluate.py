@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Evaluates models side by side with the tasks of a suite: scores with intervals, and whether the models differ.
+
+    evaluate.py --models base=runs/base sft=runs/sft dpo=runs/dpo --suite docs/suite_example.json --output results/demo
+
+The models are served by scripts/serve.py on this machine (or --server URL names a server that runs). SUITE is a JSON file:
+{"tasks": [{"name": ..., "kind": ..., "file": ..., ...}]}; docs/suite.md has the kinds and their settings. Files are named
+relative to it. Programs that a model writes run in a sandbox (bubblewrap) without network and files.
+
+--output gets report.html, results.json, and items/TASK/MODEL.jsonl with each answer and its score. An evaluation that was
+stopped goes on where it was; other weights or settings need another folder.
+
+Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from llmdata import program
+
+program.begin()
+
+from llmdata.errors import InputError
+from llmdata.model_folder import find_whole_model, named_models
+from llmdata.options import add_version, check_bounds, check_texts
+from llmdata.output import write_json, write_text
+from llmeval import report
+from llmeval.client import Client
+from llmeval.run import Result, evaluate
+from llmeval.server import served
+from llmeval.suite import Task, read_suite
+from llmtext.fingerprint import model_fingerprint
+from llmtext.options import add_build_options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(parser)
+    add = parser.add_argument
+    add("--models", required=True, nargs="+", metavar="[NAME=]DIR", help="folders of models, the columns of the report")
+    add("--suite", required=True, type=Path, metavar="FILE", help="the suite's JSON file")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    add("--server", metavar="URL", help="ask this server, which serves the models under these names")
+    add("--api-key", metavar="KEY", help="key of that server")
+    add("--at-once", type=int, default=16, metavar="N", help="requests at the same time (default: %(default)s)")
+    add("--context", type=int, default=4096, metavar="N",
+        help="longest prompt and answer together, in tokens; at most the model's (default: %(default)s)")  # fmt: skip
+    add_build_options(add)
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def server(options: argparse.Namespace, folders: dict[str, Path]):
+    if options.server:
+        yield options.server
+        return
+    given = {"--rows": options.at_once, "--context": options.context, "--precision": options.precision, "--threads": options.threads,
+             "--queue": 4 * options.at_once} | ({"--target": options.target} if options.target else {})  # fmt: skip
+    with served(folders, *(str(word) for pair in given.items() for word in pair)) as url:
+        yield url
+
+
+def evaluate_all(client: Client, folders: dict[str, Path], tasks: list[Task], output: Path) -> list[Result]:
+    known, results = client.models(), []
+    missing = [name for name in folders if name not in known]
+    if missing:
+        raise InputError(f"the server has no model {missing[0]}, it has {', '.join(known)}")
+    for name, folder in folders.items():
+        identity = model_fingerprint(folder)
+        for task in tasks:
+            if task.kind.chats and not known[name].get("chat", True):
+                results.append(Result(task.name, name, {}, {}, {}, "has no chat template: not an assistant"))
+                continue
+            items = output / "items" / task.name
+            items.mkdir(parents=True, exist_ok=True)
+            results.append(evaluate(client, name, identity, task, items))
+    return results
+
+
+def run(options: argparse.Namespace) -> None:
+    check_texts(options, "server", "api_key", "models")
+    check_bounds(options, {"at_once": (1, 1024), "context": (2, 2**31 - 1), "threads": (0, 2**16 - 1)})
+    folders = {name: find_whole_model(folder) for name, folder in named_models(options.models, "--models").items()}
+    tasks = read_suite(options.suite)
+    with server(options, folders) as url:
+        client = Client(url, options.at_once, options.api_key)
+        try:
+            results = evaluate_all(client, folders, tasks, options.output)
+        finally:
+            client.close()
+    found = report.collect(list(folders), tasks, results)
+    write_json(options.output / "results.json", found)
+    write_text(options.output / "report.html", report.page(found, f"Evaluation: {options.suite.stem}"))
+    report.print_table(found)
+    print(f"evaluate: {options.output / 'report.html'}")
+
+
+def main() -> int:
+    options = parse_arguments()
+    return program.run(lambda: run(options), "stopped; the same command goes on")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

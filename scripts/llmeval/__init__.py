@@ -1,0 +1,1 @@
+"""Evaluation suites: kinds of tasks, how their answers are judged, and what a score says."""

@@ -1,0 +1,8 @@
+"""The table of all kinds of tasks."""
+
+from .code import Code
+from .generate import Generate
+from .reading import Reading
+from .task import Kind
+
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Generate, Reading, Code)}

@@ -1,0 +1,125 @@
+"""What every kind of task is made of: items, what is asked of a model for them, and how its answers are judged."""
+
+import hashlib
+import json
+import string
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterator
+
+from llmdata import records
+from llmdata.errors import InputError
+
+from .client import Answer, Request
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a task. `place` names it in messages; `row` is what judging needs of the file's row."""
+
+    place: str
+    request: Request | None  # None: it cannot be asked, for the reason in `fault`
+    row: dict
+    fault: str = ""
+
+    @property
+    def key(self) -> str:
+        """Equal items have equal keys, in every run: a hash of what is asked and of how it is judged."""
+        asked = [vars(self.request) if self.request else None, self.row]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Score:
+    """`value` from 0 to 1; None: not counted, for the reason in `note`. `parts`: other measures of the same item."""
+
+    value: float | None
+    note: str = ""
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+class Kind(ABC):
+    """A kind of tasks whose items are asked one by one. Settings that SCHEMA (properties of a JSON schema) gives a default
+    have it filled in."""
+
+    name = ""
+    metric = ""  # what a score's value is, in words
+    chats = False  # whether it asks for answers in a chat, which a model without a chat template cannot give
+    SCHEMA: dict = {}
+    REQUIRED: tuple[str, ...] = ()
+
+    def __init__(self, settings: dict, folder: Path):
+        """folder: of the suite's file, which names of files are relative to."""
+        self.settings, self.folder = settings, folder
+
+    @abstractmethod
+    def items(self) -> Iterator[Item]:
+        """Errors: InputError, which names file, row and field."""
+
+    @abstractmethod
+    def judge(self, item: Item, answers: list[Answer]) -> Score:
+        """answers: as many as the item's request wants."""
+
+    def path(self, name: str) -> Path:
+        return self.folder / Path(name).expanduser()
+
+
+TEXT = {"type": "string", "minLength": 1}
+COUNT = {"type": "integer", "minimum": 1}
+
+
+def sampling_schema(max_tokens: int) -> dict:
+    """The settings of a task whose answers are written, of which `sampling` makes the fields of a request."""
+    return {
+        "max_tokens": {**COUNT, "default": max_tokens},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 0},
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1},
+        "samples": {**COUNT, "maximum": 1000, "default": 1},
+        "seed": {"type": "integer", "minimum": 0, "default": 1},
+        "stop": {"type": "array", "items": TEXT, "maxItems": 16, "default": []},
+    }
+
+
+def sampling(settings: dict) -> dict:
+    names = {"samples": "n"}
+    chosen = {names.get(name, name): settings[name] for name in sampling_schema(1)}
+    return chosen | {"stop": tuple(chosen["stop"])}
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict]]:
+    """(place, row) of each row of a .jsonl, .json or .parquet file."""
+    for number, value, _ in records.read_rows(path):
+        where = records.place(path, number)
+        try:
+            row = records.parse(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected an object")
+        yield where, row
+
+
+def text_field(where: str, row: dict, name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str):
+        found = "nothing" if name not in row else type(value).__name__
+        raise InputError(f'{where}: "{name}": found {found}, expected a text; fields there: {", ".join(map(str, row)) or "none"}')
+    return value
+
+
+class Template:
+    """A prompt with {field} in it, to be filled from a row."""
+
+    def __init__(self, text: str):
+        self.text = text
+        try:
+            self.fields = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
+        except ValueError as error:
+            raise InputError(f'"prompt": {error}: write {{{{ and }}}} for braces') from None
+
+    def fill(self, where: str, row: dict) -> str:
+        missing = [name for name in self.fields if name not in row]
+        if missing:
+            raise InputError(f'{where}: no field "{missing[0]}", which the prompt has; fields there: {", ".join(map(str, row)) or "none"}')
+        return self.text.format_map(row)
