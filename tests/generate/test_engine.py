@@ -253,11 +253,14 @@ def test_steps(engine):
 def test_order(engine):
     """The oldest waiting request begins first, and the newest running one gives way."""
     one = engine(2, 192, 4)
-    old, new = one.add(greedy(random_ids(100, VOCAB), 80)), one.add(greedy(random_ids(100, VOCAB), 80))
-    ended = []
+    old, new = one.add(greedy(random_ids(100, VOCAB), 80)), one.add(greedy(random_ids(100, VOCAB), 80, 0, True))
+    ended, of_prompt = [], []
     while is_busy(one):
-        ended += [number for number, token in step(one) if token.finish]
+        told = step(one)
+        ended += [number for number, token in told if token.finish]
+        of_prompt += [token.prompt_index for _, token in told if token.prompt_index >= 0]
     assert ended == [old, new] and one.counts().put_back == 1
+    assert of_prompt == [*range(100)], "what was said is not said again"
 
 
 def test_nothing_is_left_behind(engine):
