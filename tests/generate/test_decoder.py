@@ -205,16 +205,16 @@ def test_copied_row(lib):
     """A copy goes on as the original would, and neither feels the other afterwards."""
     fields = TINY
     model, _ = make(lib, fields)
-    decoder = Decoder(model, 3, 128)
+    decoder = Decoder(model, 4, 128)
     (prompt,) = prompts_of(fields["vocab_size"], [70])
-    decoder.prefill(0, prompt)
-    decoder.prefill(2, prompt)
+    for row in (0, 2, 3):
+        decoder.prefill(row, prompt)
     assert decoder.call("decoder_copy", 1, 0) == (0, "")
     assert lib.decoder_length(decoder.handle, 1) == 70
     assert torch.equal(decoder.logits(1), decoder.logits(0))
     for t in range(4):
-        found = decoder.step([0, 1, 2], [t, 100 - t, 100 - t])
-        assert torch.equal(found[1], found[2]) and not torch.equal(found[0], found[1])
+        found = decoder.step([0, 1, 2, 3], [t, 100 - t, 100 - t, t])
+        assert torch.equal(found[1], found[2]) and torch.equal(found[0], found[3]) and not torch.equal(found[0], found[1])
 
 
 def test_beside_training(lib):
