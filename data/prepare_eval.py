@@ -156,15 +156,7 @@ def check_needles(options: argparse.Namespace) -> None:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    for number, value, _ in records.read_rows(path):
-        where = records.place(path, number)
-        try:
-            fields = records.parse(value)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        if not isinstance(fields, dict):
-            raise InputError(f"{where}: expected an object")
-        yield Row(where, fields)
+    return (Row(where, fields) for where, fields, _ in records.read_objects(path))
 
 
 def kind_of(row: Row) -> str:

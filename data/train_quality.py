@@ -107,13 +107,8 @@ def read_examples(label: str | None, path: Path) -> Iterator[tuple[str, str, int
 
 
 def read_labelled(path: Path) -> Iterator[tuple[str, str, int]]:
-    for number, value, consumed in records.read_rows(path):
-        where = records.place(path, number)
-        try:
-            row = records.parse(value)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        found = [row.get(name) if isinstance(row, dict) else None for name in ("label", "text")]
+    for where, row, consumed in records.read_objects(path):
+        found = [row.get(name) for name in ("label", "text")]
         if not all(isinstance(text, str) and text.strip() for text in found):
             raise InputError(f'{where}: expected an object with texts under "label" and "text"')
         yield found[0].strip(), found[1], consumed

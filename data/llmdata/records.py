@@ -38,6 +38,19 @@ def read_rows(path: Path) -> Iterator[tuple[int, Value, int]]:
         yield from read_lines(path)
 
 
+def read_objects(path: Path) -> Iterator[tuple[str, dict, int]]:
+    """Yields (place for messages, row, bytes of the file read so far). Errors: InputError of a row that is no object."""
+    for number, value, consumed in read_rows(path):
+        where = place(path, number)
+        try:
+            row = parse(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected an object")
+        yield where, row, consumed
+
+
 def place(path: Path, number: int) -> str:
     """Names the place of a row in messages."""
     return f"{path}: {'row' if format_of(path) in (TABLE, ARRAY) else 'line'} {number}"

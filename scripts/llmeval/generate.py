@@ -5,9 +5,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Iterator
 
 from llmdata.errors import InputError
+from llmdata.records import read_objects
 
 from .client import Answer, Request
-from .task import TEXT, Item, Kind, Score, Template, read_objects, sampling, sampling_schema
+from .task import TEXT, Item, Kind, Score, Template, sampling, sampling_schema
 
 NUMBER = re.compile(r"[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
@@ -79,7 +80,7 @@ class Generate(Kind):
 
     def items(self) -> Iterator[Item]:
         shots = self._shots()
-        for where, row in read_objects(self.path(self.settings["file"])):
+        for where, row, _ in read_objects(self.path(self.settings["file"])):
             question, target = self.template.fill(where, row), row.get(self.settings["target"])
             if not isinstance(target, (str, int, float)) or not str(target).strip():
                 yield Item(where, None, {}, f'no "{self.settings["target"]}"')
@@ -90,7 +91,7 @@ class Generate(Kind):
         wanted, shots = self.settings["few_shot"], []
         if wanted:
             path = self.path(self.settings["few_shot_file"])
-            for where, row in read_objects(path):
+            for where, row, _ in read_objects(path):
                 shots.append((self.template.fill(where, row), str(row.get(self.settings["target"], ""))))
                 if len(shots) == wanted:
                     break

@@ -6,10 +6,11 @@ from collections import Counter
 from typing import Iterator
 
 from llmdata.errors import InputError
+from llmdata.records import read_objects
 from llmdata.text_file import read_json
 
 from .client import Answer, Request
-from .task import TEXT, Item, Kind, Score, Template, read_objects, sampling, sampling_schema, text_field
+from .task import TEXT, Item, Kind, Score, Template, sampling, sampling_schema, text_field
 
 NO_ANSWER = "unanswerable"
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -63,13 +64,13 @@ class Reading(Kind):
         """(place, passage, question, right answers; none: it has no answer; None: the file does not say)."""
         path = self.path(self.settings["file"])
         rows = read_objects(path)
-        where, first = next(rows, (str(path), None))
+        _, first, _ = next(rows, (None, None, 0))
         if first is None:
             raise InputError(f"{path}: no question in it")
         if "data" in first:
             yield from self._of_articles(path)
             return
-        for where, row in read_objects(path):
+        for where, row, _ in read_objects(path):
             yield where, text_field(where, row, "context"), text_field(where, row, "question"), _texts(where, row.get("answers"))
 
     def _of_articles(self, path) -> Iterator:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
 
-from llmdata import records
 from llmdata.errors import InputError
 
 from .client import Answer, Request
@@ -85,19 +84,6 @@ def sampling(settings: dict) -> dict:
     names = {"samples": "n"}
     chosen = {names.get(name, name): settings[name] for name in sampling_schema(1)}
     return chosen | {"stop": tuple(chosen["stop"])}
-
-
-def read_objects(path: Path) -> Iterator[tuple[str, dict]]:
-    """(place, row) of each row of a .jsonl, .json or .parquet file."""
-    for number, value, _ in records.read_rows(path):
-        where = records.place(path, number)
-        try:
-            row = records.parse(value)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object")
-        yield where, row
 
 
 def text_field(where: str, row: dict, name: str) -> str:
