@@ -15,13 +15,9 @@ SOURCE = pathlib.Path(__file__).with_name("matrix_cpu.cpp")
 LIMIT = 2.0**-20  # up to 257 additions in fp32
 
 
-def has_avx512():
-    return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text()
-
-
 @pytest.fixture(scope="module", params=["own", "no-avx512f"])
 def host(request, tmp_path_factory):
-    if request.param == "no-avx512f" and not has_avx512():
+    if request.param == "no-avx512f" and not llmc.has_avx512():
         pytest.skip("this processor has no AVX-512 anyway")
     out = tmp_path_factory.mktemp("matrix") / "libmatrix.so"
     without = [f"-m{request.param}"] if request.param != "own" else []

@@ -52,6 +52,10 @@ PROTOTYPE = re.compile(r"^(?:extern )?([a-zA-Z_][\w ]*?[ *]+)(\w+)\(([^()]*)\)\s
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
 
 
+def has_avx512():
+    return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text()
+
+
 def build_folders():
     """{precision: folder} of the builds under test."""
     named = os.environ.get("LLMC_BUILD")
