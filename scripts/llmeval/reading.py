@@ -3,6 +3,7 @@
 import re
 import string
 from collections import Counter
+from statistics import mean
 from typing import Iterator
 
 from llmdata.errors import InputError
@@ -57,8 +58,10 @@ class Reading(Kind):
             yield Item(where, Request(prompt=asked, **sampling(self.settings)), {"answers": answers or [NO_ANSWER]})
 
     def judge(self, item: Item, answers: list[Answer]) -> Score:
-        best = [[max(measure(answer.text.strip(), right) for right in item.row["answers"]) for answer in answers] for measure in (exact, f1)]
-        return Score(sum(best[0]) / len(answers), parts={"F1": sum(best[1]) / len(answers)})
+        def best(measure) -> float:
+            return mean(max(measure(answer.text.strip(), right) for right in item.row["answers"]) for answer in answers)
+
+        return Score(best(exact), parts={"F1": best(f1)})
 
     def _questions(self) -> Iterator[tuple[str, str, str, list[str] | None]]:
         """(place, passage, question, right answers; none: it has no answer; None: the file does not say)."""
@@ -71,7 +74,8 @@ class Reading(Kind):
             yield from self._of_articles(path)
             return
         for where, row, _ in read_objects(path):
-            yield where, text_field(where, row, "context"), text_field(where, row, "question"), _texts(where, row.get("answers"))
+            context, question = text_field(where, row, "context"), text_field(where, row, "question")
+            yield where, context, question, _texts(where, row.get("answers"))
 
     def _of_articles(self, path) -> Iterator:
         """SQuAD's own file: articles of paragraphs of questions."""

@@ -19,7 +19,8 @@ def collect(models: list[str], tasks: list[Task], results: list[Result]) -> dict
         found = {model: by_place[task.name, model] for model in models}
         rows.append({"name": task.name, "kind": task.settings["kind"], "metric": task.kind.metric, "items": len(task.items),
                      "duplicates": task.duplicates, "settings": task.settings,
-                     "models": {model: result.summary() for model, result in found.items()}, "pairs": _pairs(found)})  # fmt: skip
+                     "models": {model: result.summary() for model, result in found.items()},
+                     "pairs": _pairs(found)})  # fmt: skip
     return {"models": models, "tasks": rows}
 
 
@@ -64,11 +65,10 @@ def _scores(found: dict) -> str:
         rows.append([f"<b>{escape(task['name'])}</b>", escape(task["metric"]), str(task["items"]),
                      *(escape(score_text(task["models"][model])) for model in found["models"])])  # fmt: skip
         for measure in sorted({name for summary in task["models"].values() for name in summary["parts"]}):
-            cells = [number(100 * task["models"][model]["parts"][measure], 3) if measure in task["models"][model]["parts"] else "–"
-                     for model in found["models"]]  # fmt: skip
-            rows.append(["", escape(measure), "", *cells])
-    count = len(found["models"])
-    return "<h2>Scores</h2>" + table(["task", "measure", "items", *map(escape, found["models"])], rows, numbers=tuple(range(2, 3 + count)))
+            values = [task["models"][model]["parts"].get(measure) for model in found["models"]]
+            rows.append(["", escape(measure), "", *("–" if value is None else number(100 * value, 3) for value in values)])
+    head = ["task", "measure", "items", *map(escape, found["models"])]
+    return "<h2>Scores</h2>" + table(head, rows, numbers=tuple(range(2, len(head))))
 
 
 def _differences(found: dict) -> str:
@@ -77,12 +77,12 @@ def _differences(found: dict) -> str:
         for pair in task["pairs"]:
             says = "unknown" if pair["p"] is None else "they differ" if pair["p"] < SIGNIFICANT else "no difference shown"
             p = "–" if pair["p"] is None else f"{pair['p']:.2g}"
-            one, other = map(escape, pair["models"])
-            rows.append([escape(task["name"]), f"{one} → {other}", f"{100 * pair['difference']:+.1f}", p, str(pair["items"]), says])
+            models, difference = " → ".join(map(escape, pair["models"])), f"{100 * pair['difference']:+.1f}"
+            rows.append([escape(task["name"]), models, difference, p, str(pair["items"]), says])
     if not rows:
         return ""
-    says = ('<p class="faint">On the same items: McNemar\'s exact test of right and wrong answers, the paired t test of graded ones. '
-            f"Of many comparisons, about one in {round(1 / SIGNIFICANT)} differs by chance.</p>")  # fmt: skip
+    says = ('<p class="faint">On the same items: McNemar\'s exact test of right and wrong answers, the paired t test of graded '
+            f"ones. Of many comparisons, about one in {round(1 / SIGNIFICANT)} differs by chance.</p>")  # fmt: skip
     return "<h2>Differences</h2>" + says + table(["task", "models", "difference", "p", "items", ""], rows, numbers=(2, 3, 4))
 
 
@@ -100,6 +100,8 @@ def _lost(found: dict) -> str:
 
 
 def _settings(found: dict) -> str:
-    rows = [[escape(task["name"]), escape(", ".join(f"{name} {value}" for name, value in task["settings"].items() if name != "name"))]
-            for task in found["tasks"]]  # fmt: skip
+    rows = []
+    for task in found["tasks"]:
+        said = ", ".join(f"{name} {value}" for name, value in task["settings"].items() if name != "name")
+        rows.append([escape(task["name"]), escape(said)])
     return "<h2>Settings</h2>" + table(["task", "settings"], rows)

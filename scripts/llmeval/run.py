@@ -70,7 +70,8 @@ def _judge(task: Task, item: Item, answers: list[Answer] | Refused) -> Score:
 
 def _row(item: Item, answers: list[Answer] | Refused, score: Score) -> dict:
     said = [] if isinstance(answers, Refused) else [asdict(answer) for answer in answers]
-    return {"key": item.key, "place": item.place, "answers": said, "score": score.value, "note": score.note, "parts": score.parts}
+    return {"key": item.key, "place": item.place, "answers": said, "score": score.value, "note": score.note,
+            "parts": score.parts}  # fmt: skip
 
 
 def _count(result: Result, key: str, score: Score) -> None:

@@ -2,11 +2,11 @@
 
 Such a program has namespaces of its own: no network, no other process, and of the file system the system's own programs and
 libraries (read-only) and an empty scratch folder in memory, which is gone with it. It begins without an environment, without
-privileges, and as the user nobody where this program runs as root. Address space, processes, and processor time are limited in the
-kernel; memory of all processes together, wall time and output are watched from outside, where it is killed as a whole.
+privileges, and as the user nobody where this program runs as root. Address space, processes, and processor time are limited
+in the kernel; memory of all processes together, wall time and output are watched from outside, where it is killed as a whole.
 
-What it can still do: read which kernel and which Debian packages the machine has, compute until its limit, and, if it was written
-against this very runner, claim to have passed its own tests.
+What it can still do: read which kernel and which Debian packages the machine has, compute until its limit, and, if it was
+written against this very runner, claim to have passed its own tests.
 """
 
 import os
@@ -26,7 +26,10 @@ from llmdata.errors import InputError
 NOBODY = 65534
 LOOK_SECONDS = 0.02  # between two looks at memory and processes
 # Runs the program that stands behind it on stdin; only one that comes to its end has the token printed.
-RUNNER = "import sys; t, p = sys.argv.pop(), sys.stdin.read(); exec(compile(p, 'program', 'exec'), {'__name__': '__main__'}); print(t)"
+RUNNER = """import sys
+t, p = sys.argv.pop(), sys.stdin.read()
+exec(compile(p, 'program', 'exec'), {'__name__': '__main__'})
+print(t)"""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`reason`: "passed", "failed" (it said why in `output`), or the limit at which it was ended: "time", "processor time", "memory",
-    "processes", "scratch space", "output"."""
+    """`reason`: "passed", "failed" (it said why in `output`), or the limit at which it was ended: "time", "processor time",
+    "memory", "processes", "scratch space", "output"."""
 
     reason: str
     output: str
@@ -73,7 +76,8 @@ def check() -> None:
     """Errors: InputError where this machine has no sandbox: bubblewrap missing, or namespaces forbidden."""
     outcome = run("", Limits(seconds=60))
     if not outcome.passed:
-        raise InputError(f"the sandbox does not work here ({outcome.output.strip() or outcome.reason}): bubblewrap needs user namespaces")
+        said = outcome.output.strip() or outcome.reason
+        raise InputError(f"the sandbox does not work here ({said}): bubblewrap needs user namespaces")
 
 
 def run(program: str, limits: Limits = Limits()) -> Outcome:
@@ -97,12 +101,13 @@ def _command(limits: Limits, token: str) -> list[str]:
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"] if os.geteuid() == 0 else []
     system = [word for path in ("/lib", "/lib64", "/bin") for word in _same(Path(path))]
     # one process more than are allowed, so that too many are seen, and the namespace's first one
-    kernel = [f"--as={limits.memory_bytes}", f"--nproc={limits.processes + 2}", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", "--core=0", "--nofile=64"]
+    kernel = [f"--as={limits.memory_bytes}", f"--nproc={limits.processes + 2}",
+              f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", "--core=0", "--nofile=64"]  # fmt: skip
     return [
         *drop, find_bubblewrap(), "--unshare-all", "--unshare-user", "--disable-userns", "--new-session", "--die-with-parent",
         "--clearenv", "--cap-drop", "ALL", "--ro-bind", "/usr", "/usr", *system, "--proc", "/proc", "--dev", "/dev",
-        "--remount-ro", "/dev", "--size", str(limits.scratch_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", "--",
-        "/usr/bin/prlimit", *kernel, "--", find_python(), "-I", "-X", "utf8", "-c", RUNNER, token,
+        "--remount-ro", "/dev", "--size", str(limits.scratch_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp",
+        "--", "/usr/bin/prlimit", *kernel, "--", find_python(), "-I", "-X", "utf8", "-c", RUNNER, token,
     ]  # fmt: skip
 
 
@@ -179,8 +184,8 @@ def _used(process: psutil.Process) -> tuple[int, int]:
 
 
 # What the last line of a traceback says of a limit in the kernel.
-SAYS = {"MemoryError": "memory", "BlockingIOError: [Errno 11]": "processes", "RuntimeError: can't start new thread": "processes",
-        "OSError: [Errno 28]": "scratch space"}  # fmt: skip
+SAYS = {"MemoryError": "memory", "BlockingIOError: [Errno 11]": "processes",
+        "RuntimeError: can't start new thread": "processes", "OSError: [Errno 28]": "scratch space"}  # fmt: skip
 
 
 def _judge(watch: _Watch, code: int, token: str) -> Outcome:

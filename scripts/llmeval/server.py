@@ -20,7 +20,8 @@ def served(models: dict[str, Path], *options: str) -> Iterator[str]:
     options, in the server's own words; Fault."""
     names = [word for name, folder in models.items() for word in ("--model", f"{name}={folder}")]
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([sys.executable, SERVE, *names, "--port", "0", *options], stdout=subprocess.PIPE, stderr=log, text=True)
+        command = [sys.executable, SERVE, *names, "--port", "0", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             found = ADDRESS.match(process.stdout.readline())
             if not found:

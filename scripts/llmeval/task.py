@@ -25,8 +25,8 @@ class Item:
     @property
     def key(self) -> str:
         """Equal items have equal keys, in every run: a hash of what is asked and of how it is judged."""
-        asked = [vars(self.request) if self.request else None, self.row]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        asked = json.dumps([vars(self.request) if self.request else None, self.row], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,12 @@ def text_field(where: str, row: dict, name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str):
         found = "nothing" if name not in row else type(value).__name__
-        raise InputError(f'{where}: "{name}": found {found}, expected a text; fields there: {", ".join(map(str, row)) or "none"}')
+        raise InputError(f'{where}: "{name}": found {found}, expected a text; {_fields(row)}')
     return value
+
+
+def _fields(row: dict) -> str:
+    return f"fields there: {', '.join(map(str, row)) or 'none'}"
 
 
 class Template:
@@ -107,5 +111,5 @@ class Template:
     def fill(self, where: str, row: dict) -> str:
         missing = [name for name in self.fields if name not in row]
         if missing:
-            raise InputError(f'{where}: no field "{missing[0]}", which the prompt has; fields there: {", ".join(map(str, row)) or "none"}')
+            raise InputError(f'{where}: no field "{missing[0]}", which the prompt has; {_fields(row)}')
         return self.text.format_map(row)

@@ -16,8 +16,9 @@ QUESTIONS, RIGHT = 40, 30
 
 def evaluate(place, output, *options, models=("parrot", "random", "base"), suite="suite.json", wait=True):
     names = [f"{name}={place / name}" for name in models]
-    command = [sys.executable, script("evaluate"), "--models", *names, "--suite", place / suite, "--output", output, "--precision", PRECISION,
-               "--target", "cpu" if ON_CPU else "cuda", "--at-once", 4, "--context", 256, *options]  # fmt: skip
+    command = [sys.executable, script("evaluate"), "--models", *names, "--suite", place / suite, "--output", output,
+               "--at-once", 4, "--context", 256, "--precision", PRECISION, "--target", "cpu" if ON_CPU else "cuda",
+               *options]  # fmt: skip
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if not wait:
         return process
@@ -26,9 +27,10 @@ def evaluate(place, output, *options, models=("parrot", "random", "base"), suite
 
 
 def write_suite(place, name="suite.json", **changes):
-    chat = {"name": "chat", "kind": "generate", "file": "chat.jsonl", "prompt": "{question}", "extract": "all", "chat": True, "max_tokens": 32}
-    text = {"name": "text", "kind": "generate", "file": "chat.jsonl", "prompt": "{question}", "extract": "all", "max_tokens": 4}
-    long = {"name": "long", "kind": "generate", "file": "long.jsonl", "prompt": "{question}", "extract": "all", "max_tokens": 4}
+    every = {"kind": "generate", "prompt": "{question}", "extract": "all"}
+    chat = {"name": "chat", "file": "chat.jsonl", "chat": True, "max_tokens": 32, **every}
+    text = {"name": "text", "file": "chat.jsonl", "max_tokens": 4, **every}
+    long = {"name": "long", "file": "long.jsonl", "max_tokens": 4, **every}
     (place / name).write_text(json.dumps({"tasks": [chat | changes, text, long]}))
 
 
@@ -91,7 +93,8 @@ class Page(html.parser.HTMLParser):
 def test_report(place, done):
     page = Page((place / "out/report.html").read_text())
     assert not page.links
-    for words in ("75.0 ± 13.4", "parrot → random", "they differ", "not asked: has no chat template", "1 items stand in the file again"):
+    for words in ("75.0 ± 13.4", "parrot → random", "they differ", "not asked: has no chat template",
+                  "1 items stand in the file again"):  # fmt: skip
         assert words in page.text, words
 
 
@@ -117,7 +120,8 @@ def test_other_settings_are_refused(place, done):
 
 
 def test_a_server_that_runs(place, done):
-    with Served(place / "served", {name: place / name for name in ("parrot", "random", "base")}, "--api-key", "secret") as server:
+    models = {name: place / name for name in ("parrot", "random", "base")}
+    with Served(place / "served", models, "--api-key", "secret") as server:
         code, out, err = evaluate(place, place / "elsewhere", "--server", server.url, "--api-key", "secret")
         assert code == 0, err
         assert json.loads((place / "elsewhere/results.json").read_text()) == done[0]
@@ -129,7 +133,8 @@ def test_a_server_that_runs(place, done):
     assert code == 1 and "does not answer" in err
 
 
-@pytest.mark.parametrize("options, word", [(("--at-once", 0), "at-once"), (("--suite", "none.json"), "none.json"), (("--models", "nobody"), "nobody")])
+@pytest.mark.parametrize("options, word", [(("--at-once", 0), "at-once"), (("--suite", "none.json"), "none.json"),
+                                           (("--models", "nobody"), "nobody")])  # fmt: skip
 def test_refused(place, options, word):
     code, out, err = evaluate(place, place / "bad", *options)
     assert code == 2 and word in err and len(err.strip().splitlines()) == 1, err

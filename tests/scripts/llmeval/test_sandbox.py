@@ -23,9 +23,11 @@ ENOUGH = Limits(seconds=600, cpu_seconds=60)  # for those that end by themselves
 HOSTILE = {
     "loop": ("while True: pass", Limits(seconds=600, cpu_seconds=1), "processor time", ""),
     "sleep": ("import time; time.sleep(1000)", ENDLESS, "time", ""),
-    "deaf": ("import signal, time\nfor n in (1, 2, 15, 24): signal.signal(n, signal.SIG_IGN)\nwhile True: time.sleep(1)", ENDLESS, "time", ""),
+    "deaf": ("import signal, time\nfor n in (1, 2, 15, 24): signal.signal(n, signal.SIG_IGN)\nwhile True: time.sleep(1)",
+             ENDLESS, "time", ""),
     "fork bomb": ("import os\nwhile True: os.fork()", ENOUGH, "processes", ""),
-    "stubborn fork bomb": ("import os, time\nwhile True:\n  try: os.fork()\n  except OSError: time.sleep(0.01)", ENOUGH, "processes", ""),
+    "stubborn fork bomb": ("import os, time\nwhile True:\n  try: os.fork()\n  except OSError: time.sleep(0.01)",
+                           ENOUGH, "processes", ""),
     "threads": ("import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(1000,)).start()",
                 Limits(seconds=600, memory_bytes=8 << 30), "processes", ""),
     "memory": ("x = bytearray(10**10)", ENOUGH, "memory", "MemoryError"),
@@ -40,8 +42,10 @@ HOSTILE = {
     "other roots": ("print(open('/proc/1/root/etc/passwd').read())", ENOUGH, "failed", "No such file"),
     "more rights": ("import os; os.setuid(0)", ENOUGH, "failed", "Error"),
     "namespaces": ("import subprocess; subprocess.run(['unshare', '-U', 'true'], check=True)", ENOUGH, "failed", "exit status"),
-    "mount": ("import subprocess; subprocess.run(['mount', '-t', 'tmpfs', 'x', '/tmp'], check=True)", ENOUGH, "failed", "exit status"),
-    "debugger": ("import ctypes; assert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0", ENDLESS, "time", ""),  # stops its own namespace
+    "mount": ("import subprocess; subprocess.run(['mount', '-t', 'tmpfs', 'x', '/tmp'], check=True)",
+              ENOUGH, "failed", "exit status"),
+    # stops its own namespace
+    "debugger": ("import ctypes; assert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0", ENDLESS, "time", ""),
     "early end": ("import os; os._exit(0)", ENOUGH, "failed", "code 0 before its end"),
     "polite early end": ("raise SystemExit(0)", ENOUGH, "failed", "code 0 before its end"),
     "suicide": ("import os; os.kill(os.getpid(), 9)", ENOUGH, "failed", "code 137"),
@@ -75,7 +79,8 @@ def test_sees_nothing_of_the_machine(monkeypatch):
 
 
 def test_no_signal_reaches_outside():
-    sees("import os, signal\nfor pid in (1, os.getppid(), -1):\n  try: os.kill(pid, signal.SIGTERM if pid > 0 else 0)\n  except OSError: pass")
+    tries = "for pid in (1, os.getppid(), -1):\n  try: os.kill(pid, signal.SIGTERM if pid > 0 else 0)\n  except OSError: pass"
+    sees(f"import os, signal\n{tries}")
 
 
 def test_no_network_of_this_machine():
@@ -86,8 +91,8 @@ def test_no_network_of_this_machine():
 
 
 def test_nothing_outlives_it():
-    marker = "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(987654)\nopen('/tmp/left', 'w').close()"
-    sees(marker)
+    leaves = "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(987654)\nopen('/tmp/left', 'w').close()"
+    sees(f"import os, time\n{leaves}")
     assert sees("import os; print(os.listdir('/tmp'))") == "[]\n"
     mine = psutil.Process().children(recursive=True)
     assert not [p for p in mine if sandbox.RUNNER in p.cmdline()]
