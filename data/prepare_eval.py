@@ -31,12 +31,10 @@ Exit codes: 0 done; 2 bad usage or bad input (nothing is changed); 1 anything el
 import argparse
 import hashlib
 import json
-import random
 import re
-import string
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Iterator
 
@@ -46,41 +44,16 @@ program.begin()
 
 from tokenizers import Tokenizer
 
-from llmdata import eval_set, needles, records
+from llmdata import eval_set, needles
 from llmdata import tokenizer as tokenizers
-from llmdata.characters import is_text
 from llmdata.errors import InputError
+from llmdata.eval_rows import (ENDING_DELIMITER, FIELDS, Question, Row, RowOptions, count_words, kind_of, prompts_of,
+                               question_of, read_rows, text_of)  # fmt: skip
 from llmdata.files import FORMATS, ROWS, Notes, find_files
 from llmdata.model_folder import find_model
 from llmdata.options import add_version, check_bounds, check_texts
 
-FIELDS = {
-    "completion": {"context": ("ctx", "query", "context"), "endings": ("endings", "choices"), "label": ("label",)},
-    "question": {"context": ("question",), "endings": ("choices",), "label": ("answer",)},
-    "hellaswag": {"context": ("ctx_a",), "endings": ("endings",), "label": ("label",)},
-    "document": {"text": ("text",)},
-}
-ENDING_DELIMITER, SHOT_DELIMITER = " ", "\n\n"
 BATCH = 256  # items that are encoded at once
-
-
-@dataclass
-class Row:
-    """A row of a file; `where` names its place in messages."""
-
-    where: str
-    fields: dict
-
-
-@dataclass
-class Question:
-    where: str
-    prompt: str
-    endings: list[str]
-    label: int
-
-    def with_answer(self) -> str:
-        return self.prompt + ENDING_DELIMITER + self.endings[self.label] + SHOT_DELIMITER
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -152,117 +125,6 @@ def check_needles(options: argparse.Namespace) -> None:
                              "fewer --needle-trials or --needle-depths")  # fmt: skip
 
 
-# ---- rows
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    return (Row(where, fields) for where, fields, _ in records.read_objects(path))
-
-
-def kind_of(row: Row) -> str:
-    keys = set(row.fields)
-    if {"activity_label", "ctx_a", "ctx_b"} <= keys:
-        return "hellaswag"
-    if {"question", "choices", "answer"} <= keys:
-        return "question"
-    if "text" in keys and not keys & {"endings", "choices"}:
-        return "document"
-    return "completion"
-
-
-def field(row: Row, options: argparse.Namespace, role: str, expected: type, what: str):
-    """The row's value in a role, under the name that an option gives or else the first usual name that the row has."""
-    given = getattr(options, f"{role}_field")
-    names = (given,) if given else FIELDS[options.kind][role]
-    for name in names:
-        if name in row.fields:
-            break
-    else:
-        raise InputError(f"{row.where}: no field {' or '.join(map(repr, names))}, expected {what}")
-    value = row.fields[name]
-    if not isinstance(value, expected) or isinstance(value, bool):
-        raise InputError(f"{row.where}: {name!r} is {json.dumps(value)[:60]}, expected {what}")
-    check_text(row, name, value)
-    return value
-
-
-def check_text(row: Row, name: str, value) -> None:
-    """JSON can escape half a surrogate pair, which UTF-8 cannot encode."""
-    for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and not is_text(text):
-            raise InputError(f"{row.where}: {name!r} has half a surrogate pair, expected Unicode text")
-
-
-def endings_of(row: Row, options: argparse.Namespace) -> list[str]:
-    endings = field(row, options, "endings", list, "a list of at least two texts")
-    if len(endings) < 2 or not all(isinstance(ending, str) and ending for ending in endings):
-        raise InputError(f"{row.where}: endings are {json.dumps(endings)[:60]}, expected at least two texts, none empty")
-    return endings
-
-
-def label_of(row: Row, options: argparse.Namespace, count: int) -> int:
-    last = f"0 to {count - 1}"
-    value = field(row, options, "label", (int, str), f"the right ending's index, {last}")
-    label = value
-    if isinstance(value, str):
-        text = value.strip()
-        letters = string.ascii_uppercase[:count]
-        label = letters.index(text) if len(text) == 1 and text in letters else int(text) if text.isdecimal() else -1
-    if not 0 <= label < count:
-        raise InputError(f"{row.where}: label is {json.dumps(value)[:40]}, expected {last}")
-    return label
-
-
-# ---- prompts
-
-
-def question_of(row: Row, options: argparse.Namespace) -> Question:
-    endings = endings_of(row, options)
-    label = label_of(row, options, len(endings))
-    prompt = field(row, options, "context", str, "a text")
-    if options.kind == "question":
-        if len(endings) > 26:
-            raise InputError(f"{row.where}: {len(endings)} choices, expected at most 26, one for each letter")
-        lines = [f"{letter}. {choice}" for letter, choice in zip(string.ascii_uppercase, endings)]
-        prompt = "\n".join([prompt.strip(), *lines, "Answer:"])
-        endings = list(string.ascii_uppercase[: len(endings)])
-    if options.kind == "hellaswag":
-        prompt, endings = hellaswag_texts(row, prompt, endings)
-    return Question(row.where, prompt, endings, label)
-
-
-def hellaswag_texts(row: Row, ctx_a: str, endings: list[str]) -> tuple[str, list[str]]:
-    activity, ctx_b = row.fields.get("activity_label"), row.fields.get("ctx_b")
-    if not isinstance(activity, str) or not isinstance(ctx_b, str):
-        raise InputError(f"{row.where}: expected texts under 'activity_label' and 'ctx_b'")
-    cleaned = [clean_wikihow(ending) for ending in endings]
-    if not all(cleaned):
-        raise InputError(f"{row.where}: an ending has only brackets, expected text")
-    return clean_wikihow(f"{activity}: {ctx_a} {ctx_b.capitalize()}"), cleaned
-
-
-def clean_wikihow(text: str) -> str:
-    """Replaces the brackets that the pages' markup left: [title] ends a sentence, others are removed."""
-    text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
-
-
-def shots(questions: list[Question], pool: list[Question] | None, options: argparse.Namespace) -> Iterator[str]:
-    """Yields, for each question, the text of its solved examples."""
-    draw = None if options.few_shot_seed is None else random.Random(options.few_shot_seed)
-    own = pool is None
-    pool = questions if own else pool
-    for index, question in enumerate(questions):
-        if draw is None:
-            chosen = [q for q in pool[: options.few_shot + 1] if not (own and q is question)]
-        else:
-            chosen = draw.sample(pool, min(len(pool), options.few_shot + own))
-            chosen = [q for q in chosen if not (own and q is question)]
-        if len(chosen) < options.few_shot:
-            raise InputError(f"--few-shot {options.few_shot}: only {len(chosen)} examples for item {index}")
-        yield "".join(q.with_answer() for q in chosen[: options.few_shot])
-
-
 # ---- tokens
 
 
@@ -307,14 +169,14 @@ def item_of(encoder: Encoder, question: Question, context: list[int], whole: lis
     return eval_set.Item(context or [encoder.prefix], endings, question.label)
 
 
-def encode_documents(encoder: Encoder, rows: list[Row], options: argparse.Namespace) -> Iterator[eval_set.Item]:
+def encode_documents(encoder: Encoder, rows: list[Row], options: RowOptions) -> Iterator[eval_set.Item]:
     for first in range(0, len(rows), BATCH):
         batch = rows[first : first + BATCH]
-        texts = [field(row, options, "text", str, "a text") for row in batch]
+        texts = [text_of(row, options) for row in batch]
         for row, text, ids in zip(batch, texts, encoder.encode(texts)):
-            if not text or not ids:
+            if not ids:
                 raise InputError(f"{row.where}: the text is empty")
-            yield eval_set.Item([encoder.prefix], [eval_set.Ending(ids, len(re.split(r"\s+", text)), len(text.encode()))])
+            yield eval_set.Item([encoder.prefix], [eval_set.Ending(ids, count_words(text), len(text.encode()))])
 
 
 # ---- needles
@@ -356,19 +218,12 @@ def read_items(options: argparse.Namespace, notes: Notes) -> list[Row]:
         if len(rows) == before:
             notes.add_blank(path)
     notes.check_some(options.items)
-    rows = rows[: options.limit]
-    options.kind = options.kind or kind_of(rows[0])
-    return rows
+    return rows[: options.limit]
 
 
-def prepare_questions(rows: list[Row], encoder: Encoder, options: argparse.Namespace) -> list[eval_set.Item]:
+def prepare_questions(rows: list[Row], encoder: Encoder, options: RowOptions, few_shot_file: Path | None) -> list[eval_set.Item]:
     questions = [question_of(row, options) for row in rows]
-    pool = None
-    if options.few_shot_file:
-        pool = [question_of(row, options) for row in read_rows(options.few_shot_file)]
-    before = shots(questions, pool, options) if options.few_shot else ("" for _ in questions)
-    prompts = [options.description + examples + question.prompt for examples, question in zip(before, questions)]
-    return list(encode_questions(encoder, questions, prompts))
+    return list(encode_questions(encoder, questions, list(prompts_of(questions, few_shot_file, options))))
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -384,16 +239,21 @@ def prepare(options: argparse.Namespace) -> None:
     check_output(options.output, options.overwrite)
     notes = Notes("items", options.strict)
     rows = read_items(options, notes)
+    chosen = RowOptions(**{member.name: getattr(options, member.name) for member in fields(RowOptions)})
+    chosen.kind = chosen.kind or kind_of(rows[0])
     encoder = Encoder(find_model(options.tokenizer), options.bos_token)
-    documents = options.kind == "document"
+    documents = chosen.kind == "document"
     if documents and (options.few_shot or options.description):
         raise InputError(f"{'--few-shot' if options.few_shot else '--description'}: documents have none")
-    items = list(encode_documents(encoder, rows, options)) if documents else prepare_questions(rows, encoder, options)
+    if documents:
+        items = list(encode_documents(encoder, rows, chosen))
+    else:
+        items = prepare_questions(rows, encoder, chosen, options.few_shot_file)
     kind = eval_set.DOCUMENTS if documents else eval_set.CHOICE
     eval_set.write(options.output, kind, items, encoder.vocab_size, encoder.sha256)
     longest = max(len(item.context) + len(ending.tokens) for item in items for ending in item.endings)
     notes.report("prepare_eval", ROWS)
-    print(f"{options.output}: {len(items)} items of kind {options.kind}, the longest of {longest} tokens")
+    print(f"{options.output}: {len(items)} items of kind {chosen.kind}, the longest of {longest} tokens")
 
 
 def main() -> int:

@@ -44,6 +44,7 @@ Chats to rows (prepare_chat.py)
   detokenizer         token ids to text as they come
 
 Questions to items (prepare_eval.py)
+  eval_rows           rows of public evaluation sets as questions with endings
   needles             questions about sentences planted in long texts
   eval_set            the format of items
   output              writing: a data set appears as a whole or not at all

@@ -200,7 +200,7 @@ def test_bad_usage(tmp_path, tokenizer):
     ok = [rows, "--tokenizer", tokenizer, "--output", tmp_path / "out.eval"]
     empty = write_rows(tmp_path / "empty.jsonl", [])
     assert "no items" in prepare(empty, *ok[1:], code=2)
-    assert "--few-shot 3: only 1 examples" in prepare(*ok, "--few-shot", 3, "--few-shot-file", rows, code=2)
+    assert "few-shot 3: only 1 examples" in prepare(*ok, "--few-shot", 3, "--few-shot-file", rows, code=2)
     assert "--few-shot -1" in prepare(*ok, "--few-shot", -1, code=2)
     assert "no field 'where'" in prepare(*ok, "--context-field", "where", code=2)
     assert "No such file" in prepare(tmp_path / "none.jsonl", *ok[1:], code=2)
