@@ -72,8 +72,7 @@ static int open_parts(Engine *e, const char *folder, const EngineSizes *sizes, E
     if (sizes->rows < 1 || context < 1 || sizes->pages < 0)
         return fail_input(err, "%d requests of %d tokens, %lld pages: expected at least one request of one token",
                           sizes->rows, context, (long long)sizes->pages);
-    if (sizes->pages && sizes->pages < (context + PAGE_TOKENS - 1) / PAGE_TOKENS)
-        context = (int)sizes->pages * PAGE_TOKENS;
+    if (sizes->pages && sizes->pages <= context / PAGE_TOKENS) context = (int)sizes->pages * PAGE_TOKENS;
     e->rows = sizes->rows;
     e->end = &e->waiting;
     int code = open_model(&e->model, &e->config, folder, &context, sizes->threads, err);

@@ -83,7 +83,7 @@ def test_ends(lib, engine, folder):
     assert [t.finish for t in answer(one, greedy(random_ids(100, VOCAB), 50))] == [2]
     told = answer(one, greedy([7], 0, 0, True))
     assert [(t.token, t.prompt_index, t.finish) for t in told] == [(7, 0, 0), (-1, -1, 2)]
-    assert engine(1, 100, 1).context == PAGE, "no longer than all pages"
+    assert engine(1, 100, 1).context == engine(1, 2**31 - 1, 1).context == PAGE, "no longer than all pages"
     assert is_clean(one)
 
 
