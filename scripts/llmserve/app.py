@@ -82,7 +82,7 @@ class Routes:
         fields = Fields(await read_body(request, self.service))
         model, ids = self.service.model(fields.text("model")), fields.take("tokens")
         fields.finish(frozenset())
-        if not isinstance(ids, list) or not all(isinstance(n, int) and 0 <= n < model.engine.vocab_size for n in ids):
+        if not isinstance(ids, list) or not all(type(n) is int and 0 <= n < model.engine.vocab_size for n in ids):
             raise ApiError(400, f'"tokens": expected a list of ids from 0 to {model.engine.vocab_size - 1}', "tokens")
         return JSONResponse({"prompt": model.tokenizer.decode(ids, skip_special_tokens=False)})
 

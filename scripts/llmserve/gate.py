@@ -17,7 +17,8 @@ from llmdata.characters import on_one_line
 from .errors import ApiError
 from .state import Service
 
-LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.I)
+# What this machine calls itself: a web page elsewhere can let its name lead here, but no number.
+LOCAL_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.I)
 # What needs no key. The page holds none and asks for it.
 OPEN = ("/", "/health")
 

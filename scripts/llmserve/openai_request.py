@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from llmdata.bad_row import BadRow, found
+from llmdata.characters import is_text
 from llmdata.messages import read_fields, read_messages, text_of
 from llmtext.generator import SamplerOptions
 
@@ -64,7 +65,7 @@ def _read_stops(value) -> list[str]:
     if not isinstance(stops, list) or len(stops) > MOST_STOPS:
         raise bad_field("stop", f"{len(stops)} texts" if isinstance(stops, list) else found(stops), f"up to {MOST_STOPS} texts")
     for stop in stops:
-        if not isinstance(stop, str) or not 0 < len(stop) <= LONGEST_STOP:
+        if not isinstance(stop, str) or not is_text(stop) or not 0 < len(stop) <= LONGEST_STOP:
             raise bad_field("stop", found(stop), f"texts of 1 to {LONGEST_STOP} characters")
     return stops
 

@@ -73,6 +73,7 @@ FIELDS = [
     (CHAT, {"stop": ["a", ""]}, "texts of 1 to 256 characters", "stop"),
     (CHAT, {"stop": ["a" * 257]}, "texts of 1 to 256 characters", "stop"),
     (CHAT, {"stop": 7}, "found 7", "stop"),
+    (CHAT, {"stop": "\ud800"}, "expected texts of 1 to 256 characters", "stop"),
     (CHAT, {"temperature": 2.5}, "found 2.5, expected a number from 0 to 2", "temperature"),
     (CHAT, {"temperature": -0.1}, "found -0.1", "temperature"),
     (CHAT, {"temperature": "hot"}, 'found "hot"', "temperature"),
@@ -155,6 +156,11 @@ def test_bodies(place, body, words):
     refused(place, TEXT, body, 400, words)
 
 
+@pytest.mark.parametrize("ids", [None, "a", [True], [1.0], [-1], [261]], ids=str)
+def test_ids_that_are_no_tokens(place, ids):
+    refused(place, "detokenize", {"tokens": ids}, 400, "expected a list of ids from 0 to 260")
+
+
 def test_nesting_of_10_mb(place):
     refused(place, TEXT, b"[" * 10_000_000, 413, "the body is larger than 1048576 bytes")
 
@@ -183,7 +189,8 @@ def test_paths_and_methods(place):
 def test_foreign_name_of_this_host(place):
     """A web page whose name leads to 127.0.0.1 cannot ask."""
     refused(place, "v1/models", None, 403, "found Host: evil.example", headers={"Host": "evil.example"})
-    for name in ("localhost", "localhost:80", "[::1]:8000", "[::1]"):
+    refused(place, "v1/models", None, 403, "found Host: 127.0.0.1.example", headers={"Host": "127.0.0.1.example"})
+    for name in ("localhost", "localhost:80", "[::1]:8000", "[::1]", "127.0.0.2:80"):
         assert place.ask("v1/models", headers={"Host": name})[0] == 200
 
 
