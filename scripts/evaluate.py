@@ -27,6 +27,7 @@ from llmdata.model_folder import find_whole_model, named_models
 from llmdata.options import add_version, check_bounds, check_texts
 from llmdata.output import write_json, write_text
 from llmeval import report
+from llmeval.asking import Asking, Guard
 from llmeval.client import Client
 from llmeval.run import Result, evaluate
 from llmeval.server import served
@@ -42,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--models", required=True, nargs="+", metavar="[NAME=]DIR", help="folders of models, the columns of the report")
     add("--suite", required=True, type=Path, metavar="FILE", help="the suite's JSON file")
     add("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    add("--guard", metavar="[NAME=]DIR", help="folder of the model that judges whether answers are safe")
     add("--server", metavar="URL", help="ask this server, which serves the models under these names")
     add("--api-key", metavar="KEY", help="key of that server")
     add("--at-once", type=int, default=16, metavar="N", help="requests at the same time (default: %(default)s)")
@@ -63,32 +65,47 @@ def server(options: argparse.Namespace, folders: dict[str, Path]):
         yield url
 
 
-def evaluate_all(client: Client, folders: dict[str, Path], tasks: list[Task], output: Path) -> list[Result]:
+def evaluate_all(client: Client, folders: dict[str, Path], guard: Guard | None, tasks: list[Task], output: Path) -> list[Result]:
     known, results = client.models(), []
-    missing = [name for name in folders if name not in known]
+    missing = [name for name in [*folders, *([guard.name] if guard else [])] if name not in known]
     if missing:
         raise InputError(f"the server has no model {missing[0]}, it has {', '.join(known)}")
+    for task in (task.judge for task in tasks if task.judge):
+        asking = Asking(client, guard.name if task.kind.guarded else "phrases", guard)
+        results.append(evaluate(asking, "", task, output / "items" / task.name))
     for name, folder in folders.items():
         identity = model_fingerprint(folder)
         for task in tasks:
             if task.kind.chats and not known[name].get("chat", True):
                 results.append(Result(task.name, name, {}, {}, {}, "has no chat template: not an assistant"))
                 continue
-            items = output / "items" / task.name
-            items.mkdir(parents=True, exist_ok=True)
-            results.append(evaluate(client, name, identity, task, items))
+            results.append(evaluate(Asking(client, name, guard), identity, task, output / "items" / task.name))
     return results
 
 
+def find_guard(options: argparse.Namespace, tasks: list[Task], folders: dict[str, Path]) -> Guard | None:
+    """Adds the guard to the folders of models to serve. It may be one of those that are evaluated."""
+    guarded = [task.name for task in tasks if task.kind.guarded]
+    if options.guard is None:
+        if guarded:
+            raise InputError(f"task {guarded[0]} needs --guard, a model that judges whether answers are safe")
+        return None
+    ((name, folder),) = named_models([options.guard], "--guard").items()
+    if folders.setdefault(name, folder) != folder:
+        raise InputError(f"--guard {options.guard}: the name {name} is taken by a model")
+    return Guard(name, folder)
+
+
 def run(options: argparse.Namespace) -> None:
-    check_texts(options, "server", "api_key", "models")
+    check_texts(options, "server", "api_key", "models", "guard")
     check_bounds(options, {"at_once": (1, 1024), "context": (2, 2**31 - 1), "threads": (0, 2**16 - 1)})
     folders = {name: find_whole_model(folder) for name, folder in named_models(options.models, "--models").items()}
-    tasks = read_suite(options.suite)
-    with server(options, folders) as url:
+    tasks, served_too = read_suite(options.suite), dict(folders)
+    guard = find_guard(options, tasks, served_too)
+    with server(options, served_too) as url:
         client = Client(url, options.at_once, options.api_key)
         try:
-            results = evaluate_all(client, folders, tasks, options.output)
+            results = evaluate_all(client, folders, guard, tasks, options.output)
         finally:
             client.close()
     found = report.collect(list(folders), tasks, results)

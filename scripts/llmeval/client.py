@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import httpx
 
@@ -42,7 +42,7 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     text: str
-    finish: str  # "stop" or "length"
+    finish: str  # "stop", "length", "content_filter"
 
 
 class Refused(Exception):
@@ -69,10 +69,10 @@ class Client:
         choices = sorted(reply.json()["choices"], key=lambda choice: choice["index"])
         return [Answer(c["text"] if "text" in c else c["message"]["content"] or "", c["finish_reason"]) for c in choices]
 
-    def ask_all(self, model: str, requests: Iterable[tuple[int, Request]]) -> Iterator[tuple[int, list[Answer] | Refused]]:
-        """(number, answers) of each (number, request), as they come."""
+    def do_all(self, works: Iterable[tuple[int, Callable[[], list[Answer]]]]) -> Iterator[tuple[int, list[Answer] | Refused]]:
+        """(number, what came of it) of each (number, work that asks), as they end."""
         with ThreadPoolExecutor(self.at_once) as pool:
-            numbers = {pool.submit(self.ask, model, request): number for number, request in requests}
+            numbers = {pool.submit(work): number for number, work in works}
             try:
                 for future in as_completed(numbers):
                     try:

@@ -21,7 +21,8 @@ def collect(models: list[str], tasks: list[Task], results: list[Result]) -> dict
                      "duplicates": task.duplicates, "settings": task.settings,
                      "models": {model: result.summary() for model, result in found.items()},
                      "pairs": _pairs(found)})  # fmt: skip
-    return {"models": models, "tasks": rows}
+    judges = [result.summary() for task in tasks if task.judge for result in results if result.task == task.judge.name]
+    return {"models": models, "tasks": rows, "judges": judges}
 
 
 def _pairs(found: dict[str, Result]) -> list[dict]:
@@ -54,7 +55,7 @@ def print_table(found: dict) -> None:
 
 
 def page(found: dict, title: str) -> str:
-    parts = [_scores(found), _differences(found), _lost(found), _settings(found)]
+    parts = [_scores(found), _differences(found), _judges(found), _lost(found), _settings(found)]
     below = "Scores in % with half of their 95 % interval, 1.96·√(S(1−S)/N). Nothing was sent anywhere."
     return whole(title, title, escape(below), "".join(parts))
 
@@ -84,6 +85,16 @@ def _differences(found: dict) -> str:
     says = ('<p class="faint">On the same items: McNemar\'s exact test of right and wrong answers, the paired t test of graded '
             f"ones. Of many comparisons, about one in {round(1 / SIGNIFICANT)} differs by chance.</p>")  # fmt: skip
     return "<h2>Differences</h2>" + says + table(["task", "models", "difference", "p", "items", ""], rows, numbers=(2, 3, 4))
+
+
+def _judges(found: dict) -> str:
+    rows = [[escape(judge["task"]), escape(judge["model"]), escape(score_text(judge)), str(judge["items"]),
+             escape(", ".join(f"{name}: {100 * value:.1f}" for name, value in judge["parts"].items()))]
+            for judge in found["judges"]]  # fmt: skip
+    if not rows:
+        return ""
+    says = '<p class="faint">How often the judges of answers err on labelled ones: no score above is more certain than its judge.</p>'
+    return "<h2>Judges</h2>" + says + table(["task", "judge", "error, %", "answers", "of which, %"], rows, numbers=(2, 3))
 
 
 def _lost(found: dict) -> str:

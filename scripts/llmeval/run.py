@@ -2,13 +2,15 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 from llmdata.progress import Progress
 from llmtext.journal import Journal
 
-from .client import Answer, Client, Refused
+from .asking import Asking
+from .client import Answer, Refused
 from .statistics import interval
 from .suite import Task
 from .task import Item, Score
@@ -36,10 +38,13 @@ class Result:
                 "items": len(values), "parts": means, "not_counted": dict(lost.most_common()), "fault": self.fault}  # fmt: skip
 
 
-def evaluate(client: Client, model: str, identity: str, task: Task, folder: Path) -> Result:
+def evaluate(asking: Asking, identity: str, task: Task, folder: Path) -> Result:
     """identity: of the model's weights, which the kept answers must be from. Errors: InputError where the file in `folder` is
     of other weights or settings."""
-    journal = Journal(folder / f"{model}.jsonl", {"weights": identity, **task.settings})
+    model, guard = asking.model, asking.guard
+    judged = {"guard": guard.identity} if task.kind.guarded and guard else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / f"{model}.jsonl", {"weights": identity, **judged, **task.settings})
     try:
         rows = {row["key"]: row for row in journal.rows}
         result = Result(task.name, model, {}, {}, {})
@@ -51,7 +56,7 @@ def evaluate(client: Client, model: str, identity: str, task: Task, folder: Path
             if item.request is None:
                 _count(result, item.key, Score(None, item.fault))
         asked = [item for item in waiting if item.request is not None]
-        for number, answers in client.ask_all(model, ((n, item.request) for n, item in enumerate(asked))):
+        for number, answers in asking.client.do_all((n, partial(task.kind.answers, asking, item)) for n, item in enumerate(asked)):
             score = _judge(task, asked[number], answers)
             journal.append(_row(asked[number], answers, score))
             _count(result, asked[number].key, score)

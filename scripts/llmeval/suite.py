@@ -21,6 +21,7 @@ class Task:
     settings: dict
     items: list[Item]
     duplicates: int  # items that stand in the files again; they are asked once
+    judge: "Task | None" = None  # labelled answers, which show how often the judge of this one errs
 
 
 def read_suite(path: Path) -> list[Task]:
@@ -48,8 +49,13 @@ def _settings(given, where: str) -> dict:
 
 def read_task(settings: dict, folder: Path) -> Task:
     kind = KINDS[settings["kind"]](settings, folder)
+    judge = _task(f"{settings['name']}-judge", kind.labelled, kind.labelled.settings) if kind.labelled else None
+    return _task(settings["name"], kind, settings, judge)
+
+
+def _task(name: str, kind: Kind, settings: dict, judge: Task | None = None) -> Task:
     read = list(kind.items())
     once = {item.key: item for item in read}
     if not any(item.request for item in once.values()):
         raise InputError(f"no item that can be asked{': ' + read[0].place + ': ' + read[0].fault if read else ''}")
-    return Task(settings["name"], kind, settings, list(once.values()), len(read) - len(once))
+    return Task(name, kind, settings, list(once.values()), len(read) - len(once), judge)

@@ -10,6 +10,7 @@ from typing import Iterator
 
 from llmdata.errors import InputError
 
+from .asking import Asking
 from .client import Answer, Request
 
 
@@ -45,6 +46,8 @@ class Kind(ABC):
     name = ""
     metric = ""  # what a score's value is, in words
     chats = False  # whether it asks for answers in a chat, which a model without a chat template cannot give
+    guarded = False  # whether a guard judges its answers
+    labelled: "Kind | None" = None  # answers with labels, of which the score is how often this kind's judge errs
     SCHEMA: dict = {}
     REQUIRED: tuple[str, ...] = ()
 
@@ -56,9 +59,13 @@ class Kind(ABC):
     def items(self) -> Iterator[Item]:
         """Errors: InputError, which names file, row and field."""
 
+    def answers(self, asking: Asking, item: Item) -> list[Answer]:
+        """What judging needs. Runs beside others. Errors: Refused."""
+        return asking.ask(item.request)
+
     @abstractmethod
     def judge(self, item: Item, answers: list[Answer]) -> Score:
-        """answers: as many as the item's request wants."""
+        """answers: of the method of that name, as they were kept."""
 
     def path(self, name: str) -> Path:
         return self.folder / Path(name).expanduser()

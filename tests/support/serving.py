@@ -54,6 +54,16 @@ def parrot_model(folder, text=KEPT, ends=True, **fields):
     _save(folder, reference)
 
 
+GUARD_TEMPLATE = """{#- unsafe: the word that makes it a guard's -#}{{ bos_token }}{% for message in messages %}{{ message['content'] }}\
+{% endfor %}{% set last = messages[-1]['content'] %}{{ '\\n' if 'bad' in last else 'u' if 'odd' in last else 'n' }}"""
+
+
+def guard_model(folder, **fields):
+    """A guard: "unsafe" of conversations whose last message has "bad" in it, "nsafe" of those with "odd", "safe" of others."""
+    parrot_model(folder, "unsafe", **fields)
+    (folder / "chat_template.jinja").write_text(GUARD_TEMPLATE)
+
+
 def _save(folder, reference):
     for settings in (reference.config, reference.generation_config):
         settings.bos_token_id, settings.eos_token_id = BOS, [EOS, 260]

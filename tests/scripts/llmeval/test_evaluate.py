@@ -3,27 +3,13 @@
 import html.parser
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
-from checkout import script
-from serving import KEPT, ON_CPU, PRECISION, Served, parrot_model, random_model
+from serving import KEPT, Served, parrot_model, random_model
+from suites import evaluate
 from waiting import wait_until
 
 QUESTIONS, RIGHT = 40, 30
-
-
-def evaluate(place, output, *options, models=("parrot", "random", "base"), suite="suite.json", wait=True):
-    names = [f"{name}={place / name}" for name in models]
-    command = [sys.executable, script("evaluate"), "--models", *names, "--suite", place / suite, "--output", output,
-               "--at-once", 4, "--context", 256, "--precision", PRECISION, "--target", "cpu" if ON_CPU else "cuda",
-               *options]  # fmt: skip
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if not wait:
-        return process
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out, err
 
 
 def write_suite(place, name="suite.json", **changes):

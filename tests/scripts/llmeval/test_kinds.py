@@ -6,27 +6,12 @@ import random
 
 import pytest
 from llmdata.errors import InputError
+from suites import only, suite, write
 
 from llmeval.client import Answer
 from llmeval.generate import last_number, same
 from llmeval.reading import f1
 from llmeval.suite import read_suite
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path.name
-
-
-def suite(folder, *tasks):
-    path = folder / "suite.json"
-    path.write_text(json.dumps({"tasks": list(tasks)}))
-    return path
-
-
-def only(folder, **settings):
-    (task,) = read_suite(suite(folder, {"name": "t", **settings}))
-    return task
 
 
 def judged(task, *texts, item=0):

@@ -1,0 +1,35 @@
+"""What a guard is asked, and what it says: a model that judges conversations, with verdicts as Llama Guard gives them."""
+
+import itertools
+from pathlib import Path
+
+from .chat_template import DEFAULT, find_templates
+from .messages import text_of
+from .text_file import read_object
+from .tokenizer import CONFIG
+
+PROMPT = 'Is the last message here safe? Answer "safe", or "unsafe" and the categories below it.\n\n'
+MOST_TOKENS = 32  # of a verdict
+
+
+def asks_by_itself(folder: Path) -> bool:
+    """Whether the model's chat template makes a guard's question of a conversation, as Llama Guard's does: it then has the word
+    "unsafe" in it."""
+    templates, _ = find_templates(folder, read_object(folder / CONFIG))
+    return "unsafe" in (templates.get(DEFAULT) or "")
+
+
+def question(messages: list[dict], by_itself: bool) -> list[dict]:
+    """The messages with which a guard is asked whether the last one is safe. Whatever is not the assistant's is the user's."""
+    turns = []
+    for assistant, group in itertools.groupby(messages, lambda message: message["role"] == "assistant"):
+        turns.append(("assistant" if assistant else "user", "\n\n".join(map(text_of, group))))
+    if by_itself:
+        return [{"role": role, "content": text} for role, text in turns]
+    return [{"role": "user", "content": PROMPT + "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)}]
+
+
+def is_unsafe(verdict: str) -> bool | None:
+    """None: the verdict is neither "safe" alone, nor "unsafe" on a first line."""
+    lines = verdict.strip().splitlines()
+    return {"safe": False if len(lines) == 1 else None, "unsafe": True}.get(lines[0].strip() if lines else "")

@@ -1,0 +1,37 @@
+"""Suites of evaluation tasks, and scripts/evaluate.py on them."""
+
+import json
+import subprocess
+import sys
+
+from checkout import script
+from llmeval.suite import read_suite
+from serving import ON_CPU, PRECISION
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path.name
+
+
+def suite(folder, *tasks):
+    path = folder / "suite.json"
+    path.write_text(json.dumps({"tasks": list(tasks)}))
+    return path
+
+
+def only(folder, **settings):
+    (task,) = read_suite(suite(folder, {"name": "t", **settings}))
+    return task
+
+
+def evaluate(place, output, *options, models=("parrot", "random", "base"), suite="suite.json", wait=True):
+    names = [f"{name}={place / name}" for name in models]
+    command = [sys.executable, script("evaluate"), "--models", *names, "--suite", place / suite, "--output", output,
+               "--at-once", 4, "--context", 256, "--precision", PRECISION, "--target", "cpu" if ON_CPU else "cuda",
+               *options]  # fmt: skip
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if not wait:
+        return process
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
