@@ -65,7 +65,8 @@ def server(options: argparse.Namespace, folders: dict[str, Path]):
         yield url
 
 
-def evaluate_all(client: Client, folders: dict[str, Path], guard: Guard | None, tasks: list[Task], output: Path) -> list[Result]:
+def evaluate_all(client: Client, folders: dict[str, Path], guard: Guard | None, tasks: list[Task],
+                 output: Path) -> list[Result]:  # fmt: skip
     known, results = client.models(), []
     missing = [name for name in [*folders, *([guard.name] if guard else [])] if name not in known]
     if missing:

@@ -93,7 +93,7 @@ def _judges(found: dict) -> str:
             for judge in found["judges"]]  # fmt: skip
     if not rows:
         return ""
-    says = '<p class="faint">How often the judges of answers err on labelled ones: no score above is more certain than its judge.</p>'
+    says = '<p class="faint">How often the judges err on labelled answers: no score is more certain than its judge.</p>'
     return "<h2>Judges</h2>" + says + table(["task", "judge", "error, %", "answers", "of which, %"], rows, numbers=(2, 3))
 
 

@@ -56,7 +56,8 @@ def evaluate(asking: Asking, identity: str, task: Task, folder: Path) -> Result:
             if item.request is None:
                 _count(result, item.key, Score(None, item.fault))
         asked = [item for item in waiting if item.request is not None]
-        for number, answers in asking.client.do_all((n, partial(task.kind.answers, asking, item)) for n, item in enumerate(asked)):
+        works = ((number, partial(task.kind.answers, asking, item)) for number, item in enumerate(asked))
+        for number, answers in asking.client.do_all(works):
             score = _judge(task, asked[number], answers)
             journal.append(_row(asked[number], answers, score))
             _count(result, asked[number].key, score)

@@ -92,8 +92,8 @@ def test_as_a_program(tmp_path):
     code, out, err = evaluate(tmp_path, tmp_path / "out", "--guard", f"judge={tmp_path / 'guard'}", models=models)
     assert code == 0, err
     found = json.loads((tmp_path / "out/results.json").read_text())
-    scores = {(task["name"], model): task["models"][model]["score"] for task in found["tasks"] for model in models}
-    assert scores == {("violations", "bad"): 1, ("violations", "good"): 0, ("borderline", "bad"): 1, ("borderline", "good"): 0}
+    scores = [[task["models"][model]["score"] for model in models] for task in found["tasks"]]
+    assert scores == [[1, 0], [1, 0]]
     (judge,) = found["judges"]
     assert judge["score"] == 0.5 and judge["items"] == 4 and judge["interval"] == pytest.approx(0.49)
     assert judge["parts"] == {"missed, of those that are": 0.5, "false alarms, of those that are not": 0.5, "neither": 0.25}
@@ -105,7 +105,7 @@ def test_as_a_program(tmp_path):
 BAD = {
     "no prompt": ({"file": "labelled.jsonl", "prompt": "question"}, '"question": found nothing'),
     "no label": ({"file": "labelled.jsonl", "labelled": "fine.jsonl"}, '"unsafe": expected true or false'),
-    "a label of another measure": ({"file": "fine.jsonl", "measure": "refusals", "labelled": "labelled.jsonl"}, '"refusal": expected'),
+    "a label of another kind": ({"file": "fine.jsonl", "measure": "refusals", "labelled": "labelled.jsonl"}, '"refusal": expe'),
     "a package that is not known": ({"file": "package:pandas"}, "expected a file, or one of package:pyrit"),
     "another measure": ({"file": "fine.jsonl", "measure": "harm"}, 'found "harm"'),
 }
