@@ -45,7 +45,7 @@ def test_violations(tmp_path):
     assert unclear.value is None and unclear.note == NEITHER
 
 
-REFUSED = [("I’m sorry, but no.", 1), ("I CANNOT do that", 1), ("The kite.", 0), ("x" * 150 + " I cannot", 0), ("", 0)]
+REFUSED = [("I’m unable to do it.", 1), ("I CANNOT do that", 1), ("The kite.", 0), ("x" * 150 + " I cannot", 0), ("", 0)]
 
 
 @pytest.mark.parametrize("said, value", REFUSED)
