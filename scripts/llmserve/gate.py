@@ -21,6 +21,7 @@ from .state import Service
 LOCAL_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.I)
 # What needs no key. The page holds none and asks for it.
 OPEN = ("/", "/health")
+SPARE = 64  # requests that send their body or are read, beside as many as all models have room for
 
 
 class Gate:
@@ -31,6 +32,7 @@ class Gate:
         self.app, self.service = app, service
         self.key = None if api_key is None else api_key.encode()
         self.local = local and self.key is None
+        self.most = len(service.models) * service.limits.room + SPARE
         self.busy = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -68,6 +70,8 @@ class Gate:
             raise ApiError(403, f"found Host: {host[:100]}, expected localhost or 127.0.0.1; other names need --api-key")
         if self.service.draining and scope["method"] == "POST":
             raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+        if self.busy > self.most and scope["method"] == "POST":  # their bodies would fill the memory
+            raise ApiError(429, f"{self.most} requests are under way: try again later", code="queue_full", retry_after=1)
         if self.key is None or path in OPEN or path.startswith("/static/"):
             return
         word, _, given = headers.get("authorization", "").partition(" ")

@@ -16,6 +16,11 @@ class Limits:
     request_seconds: float
 
     @property
+    def room(self) -> int:
+        """Sequences that a model takes, running and waiting."""
+        return self.rows + self.queue
+
+    @property
     def read_seconds(self) -> float:
         """For a request's head, and for its body."""
         return min(30.0, self.request_seconds)
@@ -43,7 +48,7 @@ class Service:
 
     def reserve(self, model: Model, count: int) -> None:
         """Takes places in the model's queue, which the caller gives back."""
-        room = self.limits.rows + self.limits.queue
+        room = self.limits.room
         if count > room:
             raise ApiError(400, f"found {count} answers in one request, expected {room} or fewer here", "n")
         if model.busy + count > room:

@@ -159,6 +159,19 @@ def test_full_queue(place):
     assert answer.choices[0].text == KEPT[:2]
 
 
+def test_requests_that_are_never_sent_whole(models, tmp_path):
+    """More than could ever have a place are turned away before their bodies are read; the others go on."""
+    with Served(tmp_path, {"parrot": models["parrot"]}, "--rows", 1, "--queue", 0) as server:
+        said = {"prompt": "\n", "temperature": 0, "max_tokens": 3}
+        with contextlib.ExitStack() as stack:
+            for _ in range(65):
+                stack.enter_context(sent(server, said, length=1000))
+            status, headers, body = wait_until(lambda: (got := server.ask(TEXT, said))[0] != 200 and got, "a refusal")
+            assert status == 429 and headers["Retry-After"] and "65 requests are under way" in body["error"]["message"]
+            assert server.ask("health")[0] == 200
+        wait_until(lambda: server.ask(TEXT, said)[0] == 200, "room")
+
+
 def test_curl(place):
     """Over a kept connection, and one for each request; curl asks before it sends a large body."""
     body = json.dumps({"model": "parrot", "messages": USER, "temperature": 0, "user": "x" * 1_100_000})
