@@ -16,6 +16,7 @@ from .step import KEEP, Barrier, Filter, Pass, Verdict
 from .words import hash_words
 
 CLASSES = 1 << 16
+MOST_LANGUAGES = 200  # of a task; documents in others (rows may claim any) are not judged
 
 
 def count_words(text: str) -> np.ndarray:
@@ -70,6 +71,8 @@ class _Count(_Step):
         counts: dict[str, np.ndarray] = {}
         for document in data:
             language = _language(document)
+            if language not in counts and len(counts) >= MOST_LANGUAGES:
+                continue
             counts[language] = counts.get(language, 0) + count_words(document.text)
         for language, found in counts.items():
             tables.write(self.folder / "tasks" / language / f"{rank:06d}.npy", found)
@@ -91,8 +94,8 @@ class _Judge(Filter):
         self.corpora = {path.stem: tables.read(path) for path in (self.context.folder / "corpus").glob("*.npy")}
 
     def judge(self, document: Document) -> Verdict:
-        counts, corpus = count_words(document.text), self.corpora[_language(document)]
-        if counts.sum() < self.settings["least_words"] or corpus.sum() < self.settings["least_corpus"]:
+        counts, corpus = count_words(document.text), self.corpora.get(_language(document))
+        if corpus is None or counts.sum() < self.settings["least_words"] or corpus.sum() < self.settings["least_corpus"]:
             return KEEP
         value, most = round(divergence(counts, corpus), 4), self.settings["most"]
         return Verdict(value <= most, value, most, "words unlike the corpus'")

@@ -150,7 +150,7 @@ class _Join(_Step):
         for language, found in buckets(self.folder, self.settings["bucket_documents"]).items():
             for number in range(len(found)):
                 folder = _folder(self.folder, language) / f"frequent {number:04d}"
-                tables.write(folder.with_suffix(".npy"), np.concatenate([tables.read(path) for path in sorted(folder.glob("*.npy"))]))
+                tables.join(folder.with_suffix(".npy"), sorted(folder.glob("*.npy")))
 
 
 class _Rare(tables.Decision):

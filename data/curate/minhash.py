@@ -114,12 +114,16 @@ class _FindPairs(_Step):
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         pairs = tables.Runs(self.folder / "pairs", rank, _PAIR)
-        for seen in tables.merged(tables.runs_of(self.folder / "bands"), rank, world_size):
+        held = np.zeros(0, _BAND)  # of the last hash, the first document and the last one so far
+        for seen in tables.merged(tables.runs_of(self.folder / "bands"), rank, world_size, whole=False):
+            if len(held) and held["hash"][0] == seen["hash"][0]:
+                seen = np.concatenate((held, seen))
             firsts = tables.groups(seen)
             first = np.repeat(firsts, np.diff(np.r_[firsts, len(seen)]))
             later = np.setdiff1d(np.arange(len(seen)), firsts, assume_unique=True)
             for earlier in (first[later], later - 1):
                 pairs.add(_pairs(seen[earlier], seen[later], world_size))
+            held = seen[sorted({int(firsts[-1]), len(seen) - 1})]
         pairs.flush()
 
 
@@ -146,12 +150,12 @@ class _Compare(_Step):
         self.threshold = threshold
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
-        rows = []
+        rows = [np.zeros(0, tables.SIMILAR)]
         for records in tables.merged(tables.runs_of(self.folder / "pairs"), rank, world_size):
             records = np.unique(records)  # sorted by all fields: a document's candidates follow each other, the earliest first
-            for candidates in np.split(records, tables.groups(records)[1:]):
-                rows.append(self._best(candidates.tolist()))
-        tables.write_rows(self.folder / "duplicates" / f"{rank:06d}.npy", np.array(rows, tables.SIMILAR))
+            found = [self._best(candidates.tolist()) for candidates in np.split(records, tables.groups(records)[1:])]
+            rows.append(np.array(found, tables.SIMILAR))
+        tables.write_rows(self.folder / "duplicates" / f"{rank:06d}.npy", np.concatenate(rows))
 
     def _best(self, candidates: list[tuple]) -> tuple:
         _, file, place, _, _ = candidates[0]
@@ -187,15 +191,14 @@ class _First(tables.Decision):
     name = MinHash.name
 
     def start(self, rank: int) -> None:
-        rows = tables.rows_of(self.context.folder / "duplicates", rank)
-        self.similar = dict(zip(rows["document"].tolist(), rows["jaccard"].tolist()))
+        self.similar = tables.rows_of(self.context.folder / "duplicates", rank)
         self.members = Members(self.context.folder, rank)
         if rank == 0:
             sizes = read_clusters(self.context.folder)["sizes"]
             self.counts.counters.update({f"cluster size/{size}": count for size, count in sizes.items()})
 
     def judge(self, document: Document) -> Verdict:
-        value, threshold = self.similar.get(self.place, 0.0), self.settings["jaccard"]
+        value, threshold = tables.value_of(self.similar, self.place, "jaccard") or 0.0, self.settings["jaccard"]
         self.members.see(self.place, document, value)
         return Verdict(value < threshold, value, threshold, "near duplicate")
 

@@ -28,6 +28,16 @@ def write(path: Path, records: np.ndarray) -> None:
         np.save(file, records)
 
 
+def join(path: Path, tables: list[Path]) -> None:
+    """One table of several of the same type, of which one is in memory at a time."""
+    with whole_file(path) as file:
+        parts = [read(part) for part in tables]
+        header = np.lib.format.header_data_from_array_1_0(parts[0])
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (sum(map(len, parts)),)})
+        for part in parts:
+            file.write(part.tobytes())
+
+
 def read(path: Path) -> np.ndarray:
     """The table, mapped into memory: only what is looked at is read."""
     try:
@@ -61,24 +71,40 @@ def runs_of(folder: Path, rank: int | None = None) -> list[Path]:
     return sorted(folder.glob("*.npy" if rank is None else f"{rank:06d}.*.npy"))
 
 
-def merged(paths: list[Path], part: int, parts: int) -> Iterator[np.ndarray]:
-    """The records of all runs whose hash lies in the part-th of `parts` equal ranges: sorted arrays of about MOST records.
+def merged(paths: list[Path], part: int, parts: int, whole: bool = True) -> Iterator[np.ndarray]:
+    """The records of all runs whose hash lies in the part-th of `parts` equal ranges: sorted arrays of at most MOST records.
 
-    Records of the same hash are in the same array, in the order of the runs.
+    Records of the same hash are in the order of the runs. They are in one array, however many there are, unless not `whole`.
     """
     low, high = (2**64 * edge // parts for edge in (part, part + 1))
-    slices = max(1, -(-sum(len(read(path)) for path in paths) // (parts * MOST)))
-    edges = [low + (high - low) * number // slices for number in range(slices + 1)]
-    cuts = [_cuts(read(path), edges) for path in paths]
-    for index in range(slices):
-        chosen = [(path, slice(*cut[index : index + 2])) for path, cut in zip(paths, cuts) if cut[index] < cut[index + 1]]
-        if chosen:  # tables are opened anew: there may be more of them than files can be open
-            records = np.concatenate([np.array(read(path)[place]) for path, place in chosen])
+    yield from _merged(_cut(_cut([(path, 0, len(read(path))) for path in paths], low)[1], high)[0], low, high, whole)
+
+
+_Places = list[tuple[Path, int, int]]  # run, first record, end
+
+
+def _merged(places: _Places, low: int, high: int, whole: bool) -> Iterator[np.ndarray]:
+    """Of these records, whose hashes lie from `low` to `high`. The range is halved until what is in it is few, or one hash."""
+    if sum(end - first for _, first, end in places) > MOST and high - low > 1:
+        middle = (low + high) // 2
+        below, above = _cut(places, middle)
+        yield from _merged(below, low, middle, whole)
+        yield from _merged(above, middle, high, whole)
+    elif places:  # tables are opened anew: there may be more of them than files can be open
+        records = (np.array(read(path)[first:end]) for path, first, end in places)
+        if high - low == 1 and not whole:
+            yield from records
+        else:
+            records = np.concatenate(list(records))
             yield records[np.argsort(records["hash"], kind="stable")]
 
 
-def _cuts(records: np.ndarray, edges: list[int]) -> list[int]:
-    return [bisect.bisect_left(records["hash"], edge) if edge < 2**64 else len(records) for edge in edges]
+def _cut(places: _Places, edge: int) -> tuple[_Places, _Places]:
+    """What is below a hash, and the rest; without runs that have nothing there."""
+    cuts = [(path, first, bisect.bisect_left(read(path)["hash"], edge, first, end) if edge < 2**64 else end, end)
+            for path, first, end in places]  # fmt: skip
+    return ([(path, first, cut) for path, first, cut, _ in cuts if first < cut],
+            [(path, cut, end) for path, _, cut, end in cuts if cut < end])  # fmt: skip
 
 
 def groups(records: np.ndarray) -> np.ndarray:
@@ -99,6 +125,12 @@ def rows_of(folder: Path, rank: int) -> np.ndarray:
         found.append(np.array(rows[first:last]))
     rows = np.concatenate(found) if found else np.zeros(0, PLACE)
     return rows[np.argsort(rows["document"], kind="stable")]
+
+
+def value_of(rows: np.ndarray, document: int, field: str):
+    """What the row of a document says; None: it has none. `rows` are of `rows_of`."""
+    place = int(np.searchsorted(rows["document"], document))
+    return rows[field][place].item() if place < len(rows) and rows["document"][place] == document else None
 
 
 class Decision(Filter):

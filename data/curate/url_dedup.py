@@ -96,10 +96,10 @@ class _Newest(tables.Decision):
     name = UrlDedup.name
 
     def start(self, rank: int) -> None:
-        rows = tables.rows_of(self.context.folder / "older", rank)
-        self.newest = dict(zip(rows["document"].tolist(), rows["newest"].tolist()))
+        self.older = tables.rows_of(self.context.folder / "older", rank)
 
     def judge(self, document: Document) -> Verdict:
-        if self.place not in self.newest:
+        newest = tables.value_of(self.older, self.place, "newest")
+        if newest is None:
             return KEEP
-        return Verdict(False, document.metadata.get("date"), _text(self.newest[self.place]), "older version of a URL")
+        return Verdict(False, document.metadata.get("date"), _text(newest), "older version of a URL")

@@ -141,7 +141,9 @@ def test_words_of_scripts_without_spaces(tmp_path):
     assert ids(steprun.run(MinHash, [made], tmp_path)[0]) == ["id0", "id2"]
 
 
-def test_clusters(tmp_path):
+def test_clusters(tmp_path, monkeypatch):
+    """Those of 30 documents have more records of one hash than are in memory at once."""
+    monkeypatch.setattr(tables, "MOST", 24)
     random = Random(seed_of("clusters"))
     wanted, made = {"2": 3, "5": 2, "30": 1}, []
     for size, count in wanted.items():
@@ -262,7 +264,7 @@ def test_files_of_a_wrong_length_are_named(tmp_path, pattern):
 
 
 @pytest.mark.parametrize("parts", [1, 3, 16])
-def test_merged_runs_hold_everything_once(tmp_path, parts):
+def test_merged_runs_hold_everything_once(tmp_path, monkeypatch, parts):
     random = np.random.default_rng(seed_of("merged"))
     dtype = [("hash", "<u8"), ("value", "<u4")]
     hashes = np.r_[random.integers(0, 2**64, 400, np.uint64), np.repeat(np.array([0, 7, 2**64 - 1], np.uint64), 100)]
@@ -277,3 +279,6 @@ def test_merged_runs_hold_everything_once(tmp_path, parts):
     together = np.concatenate(found)
     assert sorted(together["value"]) == list(range(len(hashes))) and (np.diff(together["hash"].astype(object)) >= 0).all()
     assert all(one["hash"][-1] < other["hash"][0] for one, other in zip(found, found[1:]))
+    monkeypatch.setattr(tables, "MOST", 16)
+    pieces = [each for part in range(parts) for each in tables.merged(tables.runs_of(tmp_path), part, parts, whole=False)]
+    assert np.array_equal(np.concatenate(pieces), together) and max(map(len, pieces)) < 100  # a run of one hash, not all
