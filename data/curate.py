@@ -129,6 +129,9 @@ def print_plan(run: Run) -> None:
 def print_summary(run: Run, found: dict) -> None:
     documents, tokens, size = found["input"]["total"]["out"]
     print(f"read: {documents:,} documents, {size:,} bytes")
+    pages = found["input"]["counters"].get("type/html")
+    if pages and "extract" not in run.steps:
+        print(f"curate: warning: without the step extract, {pages:,} of {documents:,} documents read are HTML, tags and all", file=sys.stderr)
     for name in found["order"]:
         step = found["steps"][name]
         (before, *_), (after, tokens, size) = step["total"]["in"], step["total"]["out"]

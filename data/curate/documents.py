@@ -18,7 +18,7 @@ from .readers import Marked
 ENDING = {"jsonl": ".jsonl.zst", "parquet": ".parquet"}
 _COLUMNS = ("url", "date", "domain", "source", "language", "language_score", "token_count")
 _PLACE = "_place"
-_NOT_STORED = ("type", _PLACE)  # in the final files: all are texts
+_NOT_STORED = ("type", _PLACE)  # in the final files
 _READ_BYTES = 1 << 20
 _BATCH_BYTES = 1 << 24  # of a Parquet file's row group
 

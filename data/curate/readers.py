@@ -62,6 +62,7 @@ class InputReader(Marked):
             for number, (fields, done) in enumerate(self._fields(entry), 1):
                 if left is not None and (left := left - 1) < 0:
                     return
+                self.counts.counters[f"type/{fields['type']}"] += 1
                 yield _document(fields, entry, number), before + done
             before += entry["bytes"]
 
@@ -70,7 +71,11 @@ class InputReader(Marked):
         path, fault = Path(entry["path"]), self.counts.add_fault
         read = {"html": _read_html, "warc": read_warc}.get(entry["format"], read_rows)
         try:
-            yield from read(path, self.most_bytes, fault)
+            for fields, done in read(path, self.most_bytes, fault):
+                if fields["text"].strip():
+                    yield fields, done
+                else:
+                    fault("empty text", str(fields.get("id") or fields.get("url") or path))
         except Exception as error:
             fault(f"unreadable ({type(error).__name__})", f"{path}: {error}")
 

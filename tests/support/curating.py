@@ -66,10 +66,10 @@ def refused(monkeypatch, capsys, *arguments):
     return error
 
 
-def rows(output):
-    """All documents in a run's output in JSONL."""
+def rows(output, source="."):
+    """All documents in a run's output in JSONL, or those of one source."""
     found = []
-    for path in sorted(Path(output, "documents").rglob("*.jsonl.zst")):
+    for path in sorted(Path(output, "documents", source).rglob("*.jsonl.zst")):
         found += map(orjson.loads, zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read().splitlines())
     return found
 

@@ -78,7 +78,7 @@ POINTS = ("passes/00-documents/marks/*", "passes/00-documents/counts/*", "docume
 
 def test_a_killed_run_goes_on_with_the_same_bytes(pages, whole, tmp_path):
     config = curating.settings(tmp_path, [pages[0]], STEPS)
-    for point in sorted(random.sample(range(len(POINTS)), how_often(3, len(POINTS)))):
+    for point in sorted(random.sample(range(len(POINTS)), how_often(2, len(POINTS)))):
         killed = subprocess.Popen(command("--config", config), stdout=subprocess.DEVNULL)
         wait_until(lambda: killed.poll() is not None or any((tmp_path / "out/work").glob(POINTS[point])), POINTS[point], 600)
         killed.send_signal(random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
@@ -164,11 +164,28 @@ def in_format(web, folder, name):
     return folder / names.get(name, f"rows.{name}"), {row["id"]: row["text"] for row in texts}
 
 
-@pytest.mark.parametrize("name", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "wet"])
-def test_texts_come_through_as_they_are(web, tmp_path, name):
-    path, texts = in_format(web, tmp_path, name)
-    curate("--config", curating.settings(tmp_path, [path], {}))
-    assert {number.strip("<>"): row["text"] for number, row in documents(tmp_path / "out").items()} == texts
+FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "wet"]
+
+
+@pytest.fixture(scope="module")
+def through(web, tmp_path_factory):
+    """{format: (texts that a run with no steps was given in it, what came out)}"""
+    folder, given, inputs = tmp_path_factory.mktemp("through"), {}, []
+    for name in FORMATS:
+        (folder / name).mkdir()
+        path, given[name] = in_format(web, folder / name, name)
+        inputs.append({"paths": [str(path)], "source": name})
+    config = curating.settings(folder, [], {})
+    config.write_text(json.dumps({**json.loads(config.read_text()), "input": inputs}))
+    curate("--config", config)
+    found = {name: {row["id"].strip("<>"): row["text"] for row in rows(folder / "out", name)} for name in FORMATS}
+    return {name: (given[name], found[name]) for name in FORMATS}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_texts_come_through_as_they_are(through, name):
+    given, found = through[name]
+    assert found == given and len(given) > 50
 
 
 def test_folders_of_html_are_read(web, tmp_path):
@@ -176,6 +193,14 @@ def test_folders_of_html_are_read(web, tmp_path):
     curate("--config", curating.settings(tmp_path, [tmp_path / "html/*.html"], {"extract": {}}))
     found = documents(tmp_path / "out")
     assert len(found) == len(web.pages) and all(row["url"].startswith("file:///") and row["text"] for row in found.values())
+
+
+def test_html_that_no_step_extracts_is_told(tmp_path):
+    (tmp_path / "page.html").write_bytes(curating.page("Some words."))
+    (tmp_path / "rows.jsonl").write_text('{"text": "A text."}\n{"text": " \\n", "id": "blank"}\n')
+    done = run("--config", curating.settings(tmp_path, [tmp_path / "page.html", tmp_path / "rows.jsonl"], {}, tasks=1))
+    assert done.returncode == 0 and "without the step extract, 1 of 2 documents read are HTML" in done.stderr
+    assert "not read, empty text: 1, as blank" in done.stdout and len(rows(tmp_path / "out")) == 2
 
 
 def test_sources_get_their_own_shards(web, tmp_path):
