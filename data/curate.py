@@ -18,6 +18,7 @@ Exit codes: 0 done; 2 bad usage or bad settings; 130 interrupted; 1 anything els
 
 import argparse
 import json
+import math
 import signal
 import sys
 from pathlib import Path
@@ -59,7 +60,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    found = [float(part) for part in text.split(",")]
+    if not all(map(math.isfinite, found)):
+        raise ValueError
+    return found
 
 
 def settings_of(options: argparse.Namespace) -> dict:

@@ -1,6 +1,7 @@
 """Reads documents from JSONL and Parquet: rows with "text" or "html", perhaps "id", "url", "date", "language" and "metadata"."""
 
 import json
+import re
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -13,6 +14,7 @@ from .pages import BadPage, check_size
 
 Fault = Callable[[str, str], None]
 _OWN = ("id", "url", "date", "language")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?=[-_]|$)")
 _LONGEST = 1 << 30  # bytes of a line after which the rest of the file is given up: it unpacks without end
 
 
@@ -43,8 +45,16 @@ def _fields(row, most_bytes: int) -> dict:
     check_size(len(text.encode("utf-8", "surrogatepass")), most_bytes)
     more = row.get("metadata") if isinstance(row.get("metadata"), dict) else {}
     own = {name: row.get(name, more.get(name)) for name in _OWN}
+    own["language"] = _language(own["language"])
+    more = {name: value for name, value in more.items() if name not in _OWN}
     fields = _plain({**more, **{name: str(value) for name, value in own.items() if value is not None}})
     return {**fields, "text": HALF_PAIR.sub("\ufffd", text).replace("\0", ""), "type": kind}
+
+
+def _language(name) -> str | None:
+    """An ISO 639 code, of en-US as well; None for what is none. Steps keep files by language."""
+    found = _LANGUAGE.match(str(name).lower())
+    return found[0] if found else None
 
 
 def _plain(fields: dict) -> dict:

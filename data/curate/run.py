@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmdata import tokenizer
 from llmdata.errors import Fault, InputError
 from llmdata.progress import Progress
 from llmdata.section import short
@@ -46,6 +47,7 @@ class Run:
 
     def begin(self, overwrite: bool) -> None:
         """Makes the output folder ready for a new run, or for the rest of an earlier one."""
+        self._check()
         if overwrite:
             self._remove()
         record = {"settings": self.settings, "limit": self.limit}
@@ -59,6 +61,12 @@ class Run:
         elif field := _difference(_fixed(before), _fixed(record)):
             raise InputError(f"{self.output}: a run with other settings: {field}; give another folder, or --overwrite")
         self.tasks = min(self.tasks, sum(1 for _ in read_list(self.files)))
+
+    def _check(self) -> None:
+        """Refuses what steps and shards cannot use before anything is written."""
+        self.passes()
+        if shards := self.settings["output"].get("shards"):
+            tokenizer.find(Path(shards["tokenizer"]))
 
     def _remove(self) -> None:
         for name in ("documents", "work", "tokens"):

@@ -77,7 +77,8 @@ def make_pages(folder):
 def make_rows(folder):
     rows = [{"text": WORDS, "id": "row-1"}, ["no object"], {"text": 7}, {"text": f"{WORDS} \ud800", "id": "row-2"},
             {"html": page(WORDS).decode(), "id": "row-3"},
-            {"text": WORDS, "id": 4, "url": "http://x.example/\ud800", "language": 7, "metadata": {"huge": 10**30}}]  # fmt: skip
+            {"text": WORDS, "id": 4, "url": "http://x.example/\ud800", "language": 7, "metadata": {"huge": 10**30}},
+            {"text": WORDS, "id": 5, "language": "../up"}, {"text": WORDS, "id": 6, "metadata": {"language": "DE-at"}}]  # fmt: skip
     lines = [json.dumps(row) for row in rows]
     with open(folder / "rows.jsonl", "wb") as file:
         file.write("\n".join(lines).encode() + b"\nnot JSON\n" + b"[" * 100_000 + b'\n{"text": "\xff"}\n{"text": "')
@@ -131,7 +132,7 @@ def test_a_record_longer_than_it_claims_hides_no_other(made):
 
 
 def test_bombs_and_long_documents_are_named(made):
-    for name in ("/60", "/70", "rows.jsonl: line 10", "bomb.html.gz"):
+    for name in ("/60", "/70", "rows.jsonl: line 12", "bomb.html.gz"):
         assert name in named(made, "too long")
     assert {"61", "71", "row-last"} <= ids(made)
 
@@ -166,6 +167,7 @@ def test_rows_that_are_none_are_named(made):
     assert made[0]["input"]["faults"]["not a row"]["count"] == 6  # two values, two lines, one of JSON too deep, one of a table
     assert {"row-1", "row-2", "row-3", "4", "table-1"} <= set(made[1])
     assert "\ufffd" in made[1]["row-2"]["text"]
+    assert [made[1][name].get("language") for name in "456"] == [None, None, "de"]
 
 
 def test_damaged_files_are_named(made):

@@ -123,13 +123,18 @@ def test_workers_may_change_and_overwrite_begins_anew(pages, tmp_path):
         ({"executor": {"taks": 1}}, 'executor: "taks" is not known'),
         ({"input": [{"paths": ["/nowhere/x*"]}]}, "input.0.paths: /nowhere/x*: no such file or folder"),
         ({"output": {}}, 'output: "folder" is missing'),
+        ({"steps": {"url_filter": {"lists": {"adult": "nowhere"}}}}, "steps.url_filter.lists.adult: found no file nowhere"),
+        ({"output": {"folder": "FOLDER", "shards": {"tokenizer": "nowhere"}}}, "nowhere"),
         ({"input": [{"paths": ["x"], "source": "../up"}]}, 'input.0.source: found "../up", expected pattern'),
     ],
 )
 def test_wrong_settings_are_refused_by_place(tmp_path, monkeypatch, capsys, change, message):
     path = tmp_path / "settings.json"
-    path.write_text(json.dumps({"input": [{"paths": [str(tmp_path)]}], "output": {"folder": str(tmp_path / "out")}, **change}))
+    (tmp_path / "page.html").write_bytes(curating.page("Words."))
+    value = {"input": [{"paths": [str(tmp_path)]}], "output": {"folder": "FOLDER"}, **change}
+    path.write_text(json.dumps(value).replace("FOLDER", str(tmp_path / "out")))
     assert message in refused(monkeypatch, capsys, "--config", path)
+    assert not (tmp_path / "out/settings.json").exists()  # the run may begin with settings that are mended
 
 
 def test_options_that_are_missing_are_asked_for(monkeypatch, capsys):
