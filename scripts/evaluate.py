@@ -78,7 +78,7 @@ def evaluate_all(client: Client, folders: dict[str, Path], guard: Guard | None, 
         identity = model_fingerprint(folder)
         for task in tasks:
             if task.kind.chats and not known[name].get("chat", True):
-                results.append(Result(task.name, name, {}, {}, {}, "has no chat template: not an assistant"))
+                results.append(Result(task.name, name, {}, {}, {}, {}, "has no chat template: not an assistant"))
                 continue
             results.append(evaluate(Asking(client, name, guard), identity, task, output / "items" / task.name))
     return results

@@ -5,11 +5,9 @@ Everything that comes from pages is escaped, freed of control characters and kep
 
 import json
 from collections import Counter
-from html import escape
 from pathlib import Path
 
-from llmdata.characters import HALF_PAIR, harmless
-from llmdata.page import is_number, number, table, whole
+from llmdata.page import is_number, number, safe, table, whole
 from llmdata.progress import duration
 
 from .counts import OTHERS, SIZES, Counts
@@ -18,9 +16,8 @@ MOST_ROWS = 40  # languages, domains, reasons or names in a table
 MOST_URL = 300  # characters
 UNKNOWN = "(not known)"
 STYLE = """
-:root { color-scheme: light dark; --bar: #2563eb; --lost: #ea580c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --paper: #111827; --faint: #9ca3af; --caption: #d1d5db; --line: #374151;
---thin-line: #1f2937; --block: #1f2937; --bar: #60a5fa; --lost: #fb923c; } }
+:root { --bar: #2563eb; --lost: #ea580c; }
+@media (prefers-color-scheme: dark) { :root { --bar: #60a5fa; --lost: #fb923c; } }
 .bar { height: .35rem; border-radius: .2rem; background: var(--bar); min-width: 1px; margin-left: auto; }
 .shares td { overflow-wrap: anywhere; } .shares td.number { width: 18%; overflow-wrap: normal; }
 .step { border-bottom: 1px solid var(--thin-line); padding: .5rem 0; } .step > summary { font-weight: 600; }
@@ -31,7 +28,7 @@ h3 { font-size: .95rem; margin: 1rem 0 .3rem; } h4 { font-size: .9rem; margin: .
 .dropped .example { border-left-color: var(--lost); }
 .example p { margin: 0 0 .3rem; font-size: .85rem; overflow-wrap: anywhere; } .example .text { max-height: 11rem; overflow: auto; }
 bdi { overflow-wrap: anywhere; }
-@media (max-width: 48rem) { body { margin: 1rem auto; padding: 0 .8rem; } .sides { grid-template-columns: minmax(0, 1fr); }
+@media (max-width: 48rem) { .sides { grid-template-columns: minmax(0, 1fr); }
 table.shares { font-size: .85rem; } .shares td, .shares th { min-width: 4.6rem; } .shares td:first-child { min-width: 8.5rem; } }
 """
 
@@ -46,18 +43,7 @@ def html(title: str, settings: dict, steps: dict[str, Counts], seconds: float, f
     below = f"{len(steps)} steps, {duration(seconds)} by the clock, {duration(work)} of work in the steps"
     parts = [funnel(steps), groups(steps, "language"), groups(steps, "domain"), counters(steps), clusters(found), examples(steps),
              times(steps), f"<h2>Settings</h2><pre>{safe(json.dumps(settings, indent=1, ensure_ascii=False))}</pre>"]  # fmt: skip
-    title = plain(title)
     return whole(title, f"Curation: {title}", below, "".join(parts), STYLE)
-
-
-def plain(text: object) -> str:
-    return HALF_PAIR.sub("\ufffd", harmless(str(text)))
-
-
-def safe(text: object, most: int | None = None) -> str:
-    """Foreign text as HTML."""
-    clean = plain(text)
-    return escape(clean if most is None or len(clean) <= most else clean[:most] + "…")
 
 
 def foreign(text: object, most: int = MOST_URL) -> str:

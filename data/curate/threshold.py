@@ -13,7 +13,7 @@ from pathlib import Path
 from datatrove.data import Document
 
 from llmdata.errors import InputError
-from llmdata.page import table, whole
+from llmdata.page import safe, table, whole
 from llmdata.progress import Progress
 
 from . import report
@@ -140,7 +140,7 @@ def html(threshold: Threshold, documents: list[Document], points: list[Point]) -
     rows = [[f"<b>{p.value:.4g}</b> now" if p.value == threshold.now else f"{p.value:.4g}", report.count(len(p.kept)),
              report.share(len(p.kept), len(documents)), report.count(p.tokens), report.share(p.tokens, tokens)] for p in points]  # fmt: skip
     name = f"{threshold.step}.{threshold.member}"
-    head = [report.safe(name), "documents kept", "share", "tokens kept", "share"]
+    head = [safe(name), "documents kept", "share", "tokens kept", "share"]
     body = curve(points, len(documents), tokens, threshold.now) + table(head, rows, "shares", (1, 2, 3, 4))
     changes = "".join(between(documents, *pair) for pair in zip(points, points[1:]))
     below = f"{len(documents):,} documents that the steps before leave, {tokens:,} tokens; a sample"

@@ -4,9 +4,13 @@ import base64
 import math
 from html import escape
 
+from .characters import HALF_PAIR, harmless
+
 STYLE = """
-:root { color-scheme: light; --ink: #1f2937; --paper: #fff; --faint: #6b7280; --caption: #374151; --line: #e5e7eb; --thin-line: #f0f1f3;
+:root { color-scheme: light dark; --ink: #1f2937; --paper: #fff; --faint: #6b7280; --caption: #374151; --line: #e5e7eb; --thin-line: #f0f1f3;
 --block: #f8f9fa; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --paper: #111827; --faint: #9ca3af; --caption: #d1d5db;
+--line: #374151; --thin-line: #1f2937; --block: #1f2937; } figure img { background: #fff; border-radius: .3rem; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem; margin: 2rem auto;
 padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
@@ -21,7 +25,8 @@ figure img { width: 100%; } figcaption { font-size: .9rem; color: var(--caption)
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; } .samples td { width: 33%; }
 pre { background: var(--block); padding: .8rem; font-size: .8rem; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; }
 details > summary { cursor: pointer; }
-@media (max-width: 48rem) { table { display: block; overflow-x: auto; } }
+@media (max-width: 48rem) { body { margin: 1rem auto; padding: 0 .8rem; } table { display: block; overflow-x: auto; } }
+@media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } tr, figure { break-inside: avoid; } }
 """
 
 
@@ -31,6 +36,17 @@ def is_number(value) -> bool:
 
 def number(value, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if is_number(value) else "–"
+
+
+def plain(text: object) -> str:
+    """Foreign text without control characters, reversed writing and halves of characters."""
+    return HALF_PAIR.sub("\ufffd", harmless(str(text)))
+
+
+def safe(text: object, most: int | None = None) -> str:
+    """Foreign text as HTML, of at most so many characters."""
+    clean = plain(text)
+    return escape(clean if most is None or len(clean) <= most else clean[:most] + "…")
 
 
 def figure(caption: str, svg: str) -> str:
@@ -49,5 +65,5 @@ def table(head: list[str], rows: list[list[str]], kind: str = "", numbers: tuple
 def whole(title: str, heading: str, below: str, body: str, style: str = "") -> str:
     """The page. `below`, which stands under the heading, and `body` are HTML already; `style` is added to STYLE."""
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>"
-            f'<body><h1>{escape(heading)}</h1><p class="faint">{below}</p>{body}</body></html>\n')  # fmt: skip
+            f"<title>{safe(title)}</title><style>{STYLE}{style}</style></head>"
+            f'<body><h1>{safe(heading)}</h1><p class="faint">{below}</p>{body}</body></html>\n')  # fmt: skip

@@ -115,6 +115,9 @@ class Generate(Kind):
         """GSM8K's targets end as its solutions do."""
         return after_mark(text) or text.strip()
 
+    def right(self, item: Item) -> str:
+        return item.row["target"]
+
     def judge(self, item: Item, answers: list[Answer]) -> Score:
         extract = EXTRACT[self.settings["extract"]]
         found = [extract(answer.text) for answer in answers]

@@ -57,6 +57,9 @@ class Reading(Kind):
             asked = template.fill(where, {"context": context, "question": question})
             yield Item(where, Request(prompt=asked, **sampling(self.settings)), {"answers": answers or [NO_ANSWER]})
 
+    def right(self, item: Item) -> str:
+        return " / ".join(item.row["answers"])
+
     def judge(self, item: Item, answers: list[Answer]) -> Score:
         def best(measure) -> float:
             return mean(max(measure(answer.text.strip(), right) for right in item.row["answers"]) for answer in answers)

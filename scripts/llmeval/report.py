@@ -1,14 +1,18 @@
 """What an evaluation found: as JSON, as a page of HTML, as a table in the terminal."""
 
-from html import escape
-
-from llmdata.page import number, table, whole
+from llmdata.page import number, safe, table, whole
 
 from .run import Result
 from .statistics import paired_p
 from .suite import Task
 
 SIGNIFICANT = 0.05
+EXAMPLES = 6  # of a task
+MOST_TEXT = 1500  # characters of a text in the page
+STYLE = """
+.example { margin: 0 0 .9rem; padding: .5rem .7rem; background: var(--block); break-inside: avoid; }
+.example > p { margin: 0 0 .3rem; } .example table { margin: .4rem 0 0; } .example th { width: 8rem; }
+"""
 
 
 def collect(models: list[str], tasks: list[Task], results: list[Result]) -> dict:
@@ -20,7 +24,7 @@ def collect(models: list[str], tasks: list[Task], results: list[Result]) -> dict
         rows.append({"name": task.name, "kind": task.settings["kind"], "metric": task.kind.metric, "items": len(task.items),
                      "duplicates": task.duplicates, "settings": task.settings,
                      "models": {model: result.summary() for model, result in found.items()},
-                     "pairs": _pairs(found)})  # fmt: skip
+                     "pairs": _pairs(found), "examples": _examples(task, found)})  # fmt: skip
     judges = [result.summary() for task in tasks if task.judge for result in results if result.task == task.judge.name]
     return {"models": models, "tasks": rows, "judges": judges}
 
@@ -39,6 +43,21 @@ def _pairs(found: dict[str, Result]) -> list[dict]:
     return pairs
 
 
+def _examples(task: Task, found: dict[str, Result]) -> list[dict]:
+    """The first item of each way in which the models are right and wrong."""
+    shown: dict[tuple, dict] = {}
+    for item in task.items:
+        scores = {model: result.scores.get(item.key) for model, result in found.items()}
+        way = tuple(score is not None and score >= 0.5 for score in scores.values())
+        said = {model: result.said[item.key] for model, result in found.items() if item.key in result.said}
+        if said and len(shown) < EXAMPLES:
+            answers = {model: {"text": text, "score": scores[model], "note": found[model].notes[item.key]}
+                       for model, text in said.items()}  # fmt: skip
+            example = {"place": item.place, "asked": item.asked, "right": task.kind.right(item), "answers": answers}
+            shown.setdefault(way, example)
+    return list(shown.values())
+
+
 def score_text(summary: dict) -> str:
     if summary["score"] is None:
         return "–"
@@ -55,20 +74,20 @@ def print_table(found: dict) -> None:
 
 
 def page(found: dict, title: str) -> str:
-    parts = [_scores(found), _differences(found), _judges(found), _lost(found), _settings(found)]
+    parts = [_scores(found), _differences(found), _judges(found), _lost(found), _examples_shown(found), _settings(found)]
     below = "Scores in % with half of their 95 % interval, 1.96·√(S(1−S)/N). Nothing was sent anywhere."
-    return whole(title, title, escape(below), "".join(parts))
+    return whole(title, title, safe(below), "".join(parts), STYLE)
 
 
 def _scores(found: dict) -> str:
     rows = []
     for task in found["tasks"]:
-        rows.append([f"<b>{escape(task['name'])}</b>", escape(task["metric"]), str(task["items"]),
-                     *(escape(score_text(task["models"][model])) for model in found["models"])])  # fmt: skip
+        rows.append([f"<b>{safe(task['name'])}</b>", safe(task["metric"]), str(task["items"]),
+                     *(safe(score_text(task["models"][model])) for model in found["models"])])  # fmt: skip
         for measure in sorted({name for summary in task["models"].values() for name in summary["parts"]}):
             values = [task["models"][model]["parts"].get(measure) for model in found["models"]]
-            rows.append(["", escape(measure), "", *("–" if value is None else number(100 * value, 3) for value in values)])
-    head = ["task", "measure", "items", *map(escape, found["models"])]
+            rows.append(["", safe(measure), "", *("–" if value is None else number(100 * value, 3) for value in values)])
+    head = ["task", "measure", "items", *map(safe, found["models"])]
     return "<h2>Scores</h2>" + table(head, rows, numbers=tuple(range(2, len(head))))
 
 
@@ -78,8 +97,8 @@ def _differences(found: dict) -> str:
         for pair in task["pairs"]:
             says = "unknown" if pair["p"] is None else "they differ" if pair["p"] < SIGNIFICANT else "no difference shown"
             p = "–" if pair["p"] is None else f"{pair['p']:.2g}"
-            models, difference = " → ".join(map(escape, pair["models"])), f"{100 * pair['difference']:+.1f}"
-            rows.append([escape(task["name"]), models, difference, p, str(pair["items"]), says])
+            models, difference = " → ".join(map(safe, pair["models"])), f"{100 * pair['difference']:+.1f}"
+            rows.append([safe(task["name"]), models, difference, p, str(pair["items"]), says])
     if not rows:
         return ""
     says = ('<p class="faint">On the same items: McNemar\'s exact test of right and wrong answers, the paired t test of graded '
@@ -88,8 +107,8 @@ def _differences(found: dict) -> str:
 
 
 def _judges(found: dict) -> str:
-    rows = [[escape(judge["task"]), escape(judge["model"]), escape(score_text(judge)), str(judge["items"]),
-             escape(", ".join(f"{name}: {100 * value:.1f}" for name, value in judge["parts"].items()))]
+    rows = [[safe(judge["task"]), safe(judge["model"]), safe(score_text(judge)), str(judge["items"]),
+             safe(", ".join(f"{name}: {100 * value:.1f}" for name, value in judge["parts"].items()))]
             for judge in found["judges"]]  # fmt: skip
     if not rows:
         return ""
@@ -101,18 +120,41 @@ def _lost(found: dict) -> str:
     rows = []
     for task in found["tasks"]:
         if task["duplicates"]:
-            rows.append([escape(task["name"]), "", f"{task['duplicates']} items stand in the file again; counted once"])
+            rows.append([safe(task["name"]), "", f"{task['duplicates']} items stand in the file again; counted once"])
         for model, summary in task["models"].items():
             if summary["fault"]:
-                rows.append([escape(task["name"]), escape(model), f"not asked: {escape(summary['fault'])}"])
+                rows.append([safe(task["name"]), safe(model), f"not asked: {safe(summary['fault'])}"])
             for why, count in summary["not_counted"].items():
-                rows.append([escape(task["name"]), escape(model), f"{count} not counted: {escape(why)}"])
+                rows.append([safe(task["name"]), safe(model), f"{count} not counted: {safe(why)}"])
     return "<h2>Not counted</h2>" + (table(["task", "model", "what"], rows) if rows else "<p>Every item counts.</p>")
+
+
+def _examples_shown(found: dict) -> str:
+    parts = []
+    for task in found["tasks"]:
+        if task["examples"]:
+            shown = "".join(map(_example, task["examples"]))
+            parts.append(f"<details><summary>{safe(task['name'])}</summary>{shown}</details>")
+    says = '<p class="faint">The first item of each way in which the models are right and wrong, with their first answers.</p>'
+    return "<h2>Examples</h2>" + says + "".join(parts) if parts else ""
+
+
+def _example(example: dict) -> str:
+    asked = example["asked"]
+    asked = asked if len(asked) <= MOST_TEXT else "…" + asked[-MOST_TEXT:]  # the question stands at the end
+    rows = []
+    for model, answer in example["answers"].items():
+        score = "not counted" if answer["score"] is None else number(100 * answer["score"], 3)
+        note = f'<p class="faint">{safe(answer["note"], MOST_TEXT)}</p>' if answer["note"] else ""
+        rows.append([safe(model), f'<div class="text">{safe(answer["text"], MOST_TEXT)}</div>{note}', score])
+    right = f'<p class="text"><b>Right:</b> {safe(example["right"], MOST_TEXT)}</p>' if example["right"] else ""
+    head = f'<p class="faint">{safe(example["place"])}</p><p class="text">{safe(asked)}</p>{right}'
+    return f'<div class="example">{head}{table(["model", "answer", "score"], rows, numbers=(2,))}</div>'
 
 
 def _settings(found: dict) -> str:
     rows = []
     for task in found["tasks"]:
         said = ", ".join(f"{name} {value}" for name, value in task["settings"].items() if name != "name")
-        rows.append([escape(task["name"]), escape(said)])
+        rows.append([safe(task["name"]), safe(said)])
     return "<h2>Settings</h2>" + table(["task", "settings"], rows)

@@ -25,6 +25,7 @@ class Result:
     scores: dict[str, float | None]
     parts: dict[str, dict[str, float]]
     notes: dict[str, str]
+    said: dict[str, str]  # the first answer
     fault: str = ""  # why the model was not asked at all
 
     def counted(self) -> dict[str, float]:
@@ -47,20 +48,20 @@ def evaluate(asking: Asking, identity: str, task: Task, folder: Path) -> Result:
     journal = Journal(folder / f"{model}.jsonl", {"weights": identity, **judged, **task.settings})
     try:
         rows = {row["key"]: row for row in journal.rows}
-        result = Result(task.name, model, {}, {}, {})
+        result = Result(task.name, model, {}, {}, {}, {})
         for row in rows.values():
-            _count(result, row["key"], Score(row["score"], row["note"], row["parts"]))
+            _count(result, row)
         waiting = [item for item in task.items if item.key not in rows]
         progress = Progress(f"{task.name}, {model}", len(task.items), "item", done=len(task.items) - len(waiting))
         for item in waiting:
             if item.request is None:
-                _count(result, item.key, Score(None, item.fault))
+                _count(result, _row(item, [], Score(None, item.fault)))
         asked = [item for item in waiting if item.request is not None]
         works = ((number, partial(task.kind.answers, asking, item)) for number, item in enumerate(asked))
         for number, answers in asking.client.do_all(works):
-            score = _judge(task, asked[number], answers)
-            journal.append(_row(asked[number], answers, score))
-            _count(result, asked[number].key, score)
+            row = _row(asked[number], answers, _judge(task, asked[number], answers))
+            journal.append(row)
+            _count(result, row)
             progress.add()
         progress.finish(f"{len(result.scores)} items")
         return result
@@ -80,7 +81,10 @@ def _row(item: Item, answers: list[Answer] | Refused, score: Score) -> dict:
             "parts": score.parts}  # fmt: skip
 
 
-def _count(result: Result, key: str, score: Score) -> None:
-    result.scores[key], result.notes[key] = score.value, score.note
-    if score.value is not None:
-        result.parts[key] = score.parts
+def _count(result: Result, row: dict) -> None:
+    key = row["key"]
+    result.scores[key], result.notes[key] = row["score"], row["note"]
+    if row["answers"]:
+        result.said[key] = row["answers"][0]["text"]
+    if row["score"] is not None:
+        result.parts[key] = row["parts"]

@@ -24,6 +24,13 @@ class Item:
     fault: str = ""
 
     @property
+    def asked(self) -> str:
+        """What is asked, for readers."""
+        if self.request is None:
+            return ""
+        return self.request.prompt if self.request.messages is None else str(self.request.messages[-1]["content"])
+
+    @property
     def key(self) -> str:
         """Equal items have equal keys, in every run: a hash of what is asked and of how it is judged."""
         asked = json.dumps([vars(self.request) if self.request else None, self.row], sort_keys=True, ensure_ascii=False)
@@ -66,6 +73,10 @@ class Kind(ABC):
     @abstractmethod
     def judge(self, item: Item, answers: list[Answer]) -> Score:
         """answers: of the method of that name, as they were kept."""
+
+    def right(self, item: Item) -> str:
+        """A right answer, for the readers of a report; empty where only judging tells."""
+        return ""
 
     def path(self, name: str) -> Path:
         return self.folder / Path(name).expanduser()

@@ -1,10 +1,12 @@
-"""Suites of evaluation tasks, and scripts/evaluate.py on them."""
+"""Suites of evaluation tasks, judged without a server, and scripts/evaluate.py on them."""
 
 import json
+import random
 import subprocess
 import sys
 
 from checkout import script
+from llmeval.client import Answer
 from llmeval.suite import read_suite
 from serving import ON_CPU, PRECISION
 
@@ -23,6 +25,15 @@ def suite(folder, *tasks):
 def only(folder, **settings):
     (task,) = read_suite(suite(folder, {"name": "t", **settings}))
     return task
+
+
+def judged(task, *texts, item=0):
+    return task.kind.judge(task.items[item], [Answer(text, "stop") for text in texts])
+
+
+def gsm8k(n):
+    return [{"question": f"What is {a} + {b}?", "answer": f"{a} and {b} make {a + b}.\n#### {a + b:,}"}
+            for a, b in ((random.randrange(2000), random.randrange(2000)) for _ in range(n))]  # fmt: skip
 
 
 def evaluate(place, output, *options, models=("parrot", "random", "base"), suite="suite.json", wait=True):

@@ -1,15 +1,13 @@
 """curate/report.py: the numbers of a run on one page, and text of pages that cannot do harm there."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 from curate import report
 from curate.counts import EXAMPLES, EXCERPT, Counts, measure
 from curate.step import Verdict
 from datatrove.data import Document
-
-HOSTILE = "</div></details><script>alert(1)</script><img src=x onerror=alert(2)> &lt; \u202eback\x00 \ud800 'quoted\" "
+from htmlpages import HOSTILE, Structure
 
 
 def document(number, text="Plain words.", **metadata):
@@ -30,28 +28,6 @@ def page_of(**steps):
 def text_of(page):
     without = re.sub(r"<style>.*?</style>|</?bdi>|</?b>", "", page, flags=re.S)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without))
-
-
-class Structure(HTMLParser):
-    """The page's elements as a browser takes them, and whether each is closed in its turn."""
-
-    VOID = {"meta", "br", "img"}
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.seen, self.attributes, self.wrong = [], [], [], []
-        self.feed(page)
-        self.wrong += self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append(tag)
-        self.attributes += attrs
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,14 @@ import random
 
 import pytest
 from llmdata.errors import InputError
-from suites import only, suite, write
+from suites import gsm8k, judged, only, suite, write
 
-from llmeval.client import Answer
 from llmeval.generate import last_number, same
 from llmeval.reading import f1
 from llmeval.suite import read_suite
 
 
-def judged(task, *texts, item=0):
-    return task.kind.judge(task.items[item], [Answer(text, "stop") for text in texts])
-
-
 # ---- generate
-
-
-def gsm8k(n):
-    return [{"question": f"What is {a} + {b}?", "answer": f"{a} and {b} make {a + b}.\n#### {a + b:,}"}
-            for a, b in ((random.randrange(2000), random.randrange(2000)) for _ in range(n))]  # fmt: skip
 
 
 def test_generate(tmp_path):

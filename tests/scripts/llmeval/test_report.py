@@ -1,0 +1,56 @@
+"""The report: which examples it shows, hostile texts, and how it fits a screen."""
+
+import browser
+import pytest
+from htmlpages import HOSTILE, Structure
+from suites import gsm8k, only, write
+
+from llmeval import report
+from llmeval.run import Result
+
+MODELS = ["base <b>", "tuned", "a model with a name that is longer than any other's"]
+
+
+def found_of(folder, right, text="It is 7."):
+    """The report's data: right[model] has the numbers of the items that the model gets right."""
+    task = only(folder, kind="generate", file=write(folder / "q.jsonl", gsm8k(12)))
+    results = []
+    for model, numbers in zip(MODELS, right):
+        scores = {item.key: float(number in numbers) for number, item in enumerate(task.items)}
+        notes = {item.key: text for item in task.items}
+        results.append(Result("t", model, scores, {item.key: {} for item in task.items}, notes, notes))
+    return report.collect(MODELS, [task], results), task
+
+
+def test_examples(tmp_path):
+    found, task = found_of(tmp_path, ([0, 1, 2], [0, 1, 2, 5, 6], [0, 5]))
+    examples = found["tasks"][0]["examples"]
+    assert [example["place"] for example in examples] == [task.items[n].place for n in (0, 1, 3, 5, 6)]
+    assert examples[1]["right"] == task.items[1].row["target"] and examples[1]["asked"] == task.items[1].request.prompt
+    assert [answer["score"] for answer in examples[1]["answers"].values()] == [1, 1, 0]
+
+
+def test_hostile_texts(tmp_path):
+    found, _ = found_of(tmp_path, ([0], [1], [2]), HOSTILE + "x" * 10_000)
+    page = Structure(report.page(found, f"Evaluation: {HOSTILE}"))
+    assert not page.wrong and not {"script", "img"} & set(page.seen) and not any(name.startswith("on") for name, _ in page.attributes)
+    whole = report.page(found, HOSTILE)
+    assert "\u202e" not in whole and "\x00" not in whole and whole.encode()
+    assert "x" * report.MOST_TEXT not in whole
+
+
+@browser.is_there
+def test_fits_a_screen(tmp_path):
+    found, _ = found_of(tmp_path, ([0, 1, 2], range(12), [5]), "word " * 100 + "w" * 300)
+    (tmp_path / "report.html").write_text(report.page(found, "Evaluation: suite"))
+    with browser.open_browser(tmp_path) as driver:
+        driver.get(f"file://{tmp_path}/report.html")
+        driver.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
+        for width in (360, 1280):
+            browser.set_size(driver, width, 800)
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        for dark in (False, True):
+            browser.set_dark(driver, dark)
+            colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+            assert colour == ("rgb(17, 24, 39)" if dark else "rgb(255, 255, 255)")
+        assert browser.complaints(driver) == []
