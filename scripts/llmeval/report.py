@@ -145,10 +145,10 @@ def _example(example: dict) -> str:
     rows = []
     for model, answer in example["answers"].items():
         score = "not counted" if answer["score"] is None else number(100 * answer["score"], 3)
-        note = f'<p class="faint">{safe(answer["note"], MOST_TEXT)}</p>' if answer["note"] else ""
+        note = f'<p class="text faint">{safe(answer["note"], MOST_TEXT)}</p>' if answer["note"] else ""
         rows.append([safe(model), f'<div class="text">{safe(answer["text"], MOST_TEXT)}</div>{note}', score])
     right = f'<p class="text"><b>Right:</b> {safe(example["right"], MOST_TEXT)}</p>' if example["right"] else ""
-    head = f'<p class="faint">{safe(example["place"])}</p><p class="text">{safe(asked)}</p>{right}'
+    head = f'<p class="text faint">{safe(example["place"])}</p><p class="text">{safe(asked)}</p>{right}'
     return f'<div class="example">{head}{table(["model", "answer", "score"], rows, numbers=(2,))}</div>'
 
 
