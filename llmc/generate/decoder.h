@@ -52,8 +52,8 @@ void decoder_print_memory(const Decoder *d, FILE *to);
 // the row is as it was; 1 (too few pages), then it is empty.
 int decoder_prefill(Decoder *d, int row, const int32_t *tokens, int n, Error *err);
 
-// Adds tokens[i] to row rows[i], for n different rows. Errors: 2 (a row is full, an id beyond the vocabulary, no such row), 1 (too
-// few pages); all rows then hold what they held.
+// Adds tokens[i] to row rows[i], for n different rows. Errors: 2 (a row is full, an id beyond the vocabulary, no such row),
+// 1 (too few pages); all rows then hold what they held.
 int decoder_step(Decoder *d, const int32_t *rows, const int32_t *tokens, int n, Error *err);
 
 typedef struct {

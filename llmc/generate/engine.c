@@ -209,8 +209,8 @@ void engine_cancel(Engine *e, int64_t id) {
 }
 
 // ---- what to compute. All products of a step have the same bits for a token whatever else it computes (decoder.h), as has
-// attention over its row's pages, and prompts are computed by steps too: so a token's result depends on the tokens before it alone,
-// however they are divided into steps and whether their pages were computed for this request or an earlier one.
+// attention over its row's pages, and prompts are computed by steps too: so a token's result depends on the tokens before it
+// alone, however they are divided into steps and whether their pages were computed for this request or an earlier one.
 
 // Tokens whose keys and values it may take over, plus one: who reports the prompt needs the logits after each of its tokens.
 static int reusable(const Request *r) {

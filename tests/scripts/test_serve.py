@@ -47,8 +47,8 @@ def test_chat(client):
 
 def test_stream_of_a_chat(client):
     """Characters are never split, the role comes first, the reason of the end and the usage last."""
-    options = {"include_usage": True}
-    chunks = list(client.chat.completions.create(model="parrot", messages=USER, temperature=0, stream=True, stream_options=options))
+    asked = dict(model="parrot", messages=USER, temperature=0, stream=True, stream_options={"include_usage": True})
+    chunks = list(client.chat.completions.create(**asked))
     deltas = [chunk.choices[0].delta for chunk in chunks[:-1]]
     assert deltas[0].role == "assistant" and deltas[0].content == ""
     assert [delta.content for delta in deltas[1:] if delta.content] == list(KEPT)
@@ -57,7 +57,9 @@ def test_stream_of_a_chat(client):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-@pytest.mark.parametrize("stop, shown", [("-stop", "x{} é€😀"), ("€", "x{} é"), (["never", "p!"], "x{} é€😀-sto"), ("-stop?", KEPT)])
+@pytest.mark.parametrize(
+    "stop, shown", [("-stop", "x{} é€😀"), ("€", "x{} é"), (["never", "p!"], "x{} é€😀-sto"), ("-stop?", KEPT)]
+)
 def test_stop_strings(client, stop, shown):
     """What may become a stop string is held back in a stream, and given when it does not become one."""
     asked = dict(model="parrot", messages=USER, temperature=0, stop=stop)
@@ -70,7 +72,8 @@ def test_stop_strings(client, stop, shown):
 def test_special_token_as_stop(place, client):
     text = client.completions.create(model="endless", prompt="\n", temperature=0, max_tokens=40).choices[0]
     assert text.finish_reason == "length" and text.text == (KEPT * 3).encode()[:40].decode(errors="replace")
-    assert client.completions.create(model="parrot", prompt="\n", temperature=0, max_tokens=40, stop="<|end_of_text|>").choices[0].text == KEPT
+    asked = dict(model="parrot", prompt="\n", temperature=0, max_tokens=40, stop="<|end_of_text|>")
+    assert client.completions.create(**asked).choices[0].text == KEPT
 
 
 def test_lengths(client):
@@ -150,7 +153,8 @@ def test_log_probabilities_of_a_chat(client):
 
 def test_continued_message(client):
     messages = [*USER, {"role": "assistant", "content": KEPT[:5]}]
-    answer = client.chat.completions.create(model="parrot", messages=messages, temperature=0, extra_body={"continue_final_message": True})
+    asked = dict(model="parrot", messages=messages, temperature=0)
+    answer = client.chat.completions.create(**asked, extra_body={"continue_final_message": True})
     assert answer.choices[0].message.content == KEPT[5:]
 
 
@@ -173,7 +177,8 @@ def test_tokenizer(place):
     assert place.ask("tokenize", {"prompt": "é", "add_special_tokens": False})[2]["tokens"] == ids[1:3]
     assert place.ask("detokenize", {"tokens": ids[1:], "model": "parrot"})[2] == {"prompt": "é<|eot_id|>"}
     info = place.ask("tokenizer_info")[2]
-    assert info["bos_token"] == "<|begin_of_text|>" and info["eos_token"] == "<|end_of_text|>" and "header_id" in info["chat_template"]
+    assert info["bos_token"] == "<|begin_of_text|>" and info["eos_token"] == "<|end_of_text|>"
+    assert "header_id" in info["chat_template"]
 
 
 def test_metrics_and_log(place, client):
@@ -192,7 +197,8 @@ def test_metrics_and_log(place, client):
 
 def test_answers_are_small_in_a_stream(place):
     """Each event is JSON in one line, and the stream ends with [DONE]."""
-    status, headers, text = place.ask("v1/completions", {"prompt": "\n", "model": "parrot", "temperature": 0, "stream": True, "max_tokens": 9})
+    asked = {"prompt": "\n", "model": "parrot", "temperature": 0, "stream": True, "max_tokens": 9}
+    status, headers, text = place.ask("v1/completions", asked)
     events = text.split("\n\n")
     assert status == 200 and headers["Content-Type"].startswith("text/event-stream") and events[-2:] == ["data: [DONE]", ""]
     assert "".join(json.loads(event.removeprefix("data: "))["choices"][0]["text"] for event in events[:-2]) == "x{} é€"

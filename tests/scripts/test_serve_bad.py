@@ -1,4 +1,4 @@
-"""scripts/serve.py and bad requests: each gets an error object as OpenAI's and one line in the log, and others are undisturbed."""
+"""scripts/serve.py and bad requests: each gets an error object as OpenAI's and one line in the log; others are undisturbed."""
 
 import http.client
 import json
@@ -33,7 +33,8 @@ def judged(place, status, said, body, *words):
     assert place.ask(TEXT, GOOD)[2]["choices"][0]["text"] == KEPT
     place.logged(f" {said} ", after=status[1])
     lines = place.log()[status[1] :]
-    assert sum(f" {said} " in line for line in lines) == 1 and all(f" {said} " in line or " 200 " in line for line in lines), lines
+    assert sum(f" {said} " in line for line in lines) == 1, lines
+    assert all(f" {said} " in line or " 200 " in line for line in lines), lines
     return error
 
 
@@ -114,17 +115,21 @@ FIELDS = [
     (CHAT, {"messages": "Hi"}, "expected a list of messages", "messages"),
     (CHAT, {"messages": ["Hi"]}, "messages[0]", "messages"),
     (CHAT, {"messages": [{"role": "wizard", "content": "Hi"}]}, 'role "wizard", expected one of system, user', "messages"),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "expected texts alone", "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "expected texts alone",
+     "messages"),
     (CHAT, {"messages": [{"role": "user", "content": "\udc00"}]}, "surrogate", "messages"),
     (CHAT, {"continue_final_message": True}, "a last message of the assistant", "messages"),
-    (CHAT, {"continue_final_message": True, "messages": [{"role": "assistant", "content": "a"}]}, "in front of the last", "messages"),
+    (CHAT, {"continue_final_message": True, "messages": [{"role": "assistant", "content": "a"}]}, "in front of the last",
+     "messages"),
     (CHAT, {"tools": "look"}, "tools", None),
     (CHAT, {"chat_template_kwargs": {"messages": []}}, "not for a row to set", None),
     (CHAT, {"model": 5}, "found 5", "model"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path, fields, words, param", FIELDS, ids=lambda value: str(value)[:40] if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    "path, fields, words, param", FIELDS, ids=lambda value: str(value)[:40] if isinstance(value, dict) else ""
+)
 def test_fields(place, path, fields, words, param):
     body = {"prompt": "a"} if path == TEXT else {"messages": USER}
     if words is None:  # an empty prompt is the begin token
@@ -168,7 +173,8 @@ def test_nesting_of_10_mb(place):
 def test_large_body_of_unknown_length(place):
     """Sent in chunks, it is read up to the limit only."""
     connection, before = http.client.HTTPConnection("127.0.0.1", place.port, timeout=600), len(place.log())
-    connection.request("POST", f"/{TEXT}", iter([b'{"prompt": "'] + [b"a" * 2**16] * 40), {"Content-Type": "application/json"}, encode_chunked=True)
+    pieces = iter([b'{"prompt": "'] + [b"a" * 2**16] * 40)
+    connection.request("POST", f"/{TEXT}", pieces, {"Content-Type": "application/json"}, encode_chunked=True)
     response = connection.getresponse()
     judged(place, (response.status, before), 413, json.loads(response.read()), "larger than")
 
@@ -204,7 +210,9 @@ def exchange(place, data):
         return said
 
 
-@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"a" * 2**16])
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"a" * 2**16]
+)
 def test_what_is_not_http(place, data):
     before = len(place.log())
     head, _, body = exchange(place, data).partition(b"\r\n\r\n")
@@ -224,7 +232,8 @@ def test_bodies_drawn_at_random(place):
         fields = {"messages": USER} if path == CHAT else {"tokens": [3]} if path == "detokenize" else {"prompt": "\n"}
         if path in (CHAT, TEXT):
             fields |= {"max_tokens": 4, "temperature": 0}
-        names = [*fields, "n", "stop", "seed", "logprobs", "top_logprobs", "stream", "stream_options", "echo", "model", "tools", "user", "x"]
+        names = [*fields, "n", "stop", "seed", "logprobs", "top_logprobs", "stream", "stream_options", "echo", "model",
+                 "tools", "user", "x"]  # fmt: skip
         for _ in range(rng.randrange(3)):
             fields[rng.choice(names)] = rng.choice(values)
         body = bytearray(json.dumps(fields, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass"))

@@ -51,7 +51,8 @@ def hasty(models, tmp_path_factory):
 def sent(place, body, path=TEXT, length=None):
     """A connection over which a request was sent, or the first part of one."""
     data = json.dumps(body).encode()
-    head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length or len(data)}\r\n\r\n"
+    head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {length or len(data)}\r\n\r\n"
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what is not read soon waits at the server
         connection.settimeout(600)
@@ -67,8 +68,9 @@ def running(place, model="endless"):
 def test_fifty_clients_at_once(place):
     """Whole and streamed, short and long, with and without the same beginning: each answer is the one it gets alone."""
     rng = random.Random(random.getrandbits(32))
-    asked = [dict(model="random", prompt="Once upon a time" * rng.randrange(4) + str(number % 7), max_tokens=rng.randrange(1, 30),
-                  temperature=rng.choice([0, 1.1]), seed=number, logprobs=rng.choice([None, 2])) for number in range(50)]  # fmt: skip
+    asked = [dict(model="random", prompt="Once upon a time" * rng.randrange(4) + str(number % 7), seed=number,
+                  max_tokens=rng.randrange(1, 30), temperature=rng.choice([0, 1.1]), logprobs=rng.choice([None, 2]))
+             for number in range(50)]  # fmt: skip
 
     def told(choice):
         return choice.text, choice.finish_reason, choice.logprobs and choice.logprobs.token_logprobs
@@ -107,7 +109,8 @@ def test_slow_reader(hasty):
     """One who takes nothing of a stream delays nobody, and is cut when its time is over."""
     with sent(hasty, ENDLESS | {"stream": True, "logprobs": 20}) as connection:
         wait_until(lambda: running(hasty) > 0, "the stream runs")
-        assert hasty.ask(TEXT, {"model": "parrot", "prompt": "\n", "temperature": 0, "max_tokens": 3})[2]["choices"][0]["text"] == KEPT[:3]
+        answer = hasty.ask(TEXT, {"model": "parrot", "prompt": "\n", "temperature": 0, "max_tokens": 3})[2]
+        assert answer["choices"][0]["text"] == KEPT[:3]
         hasty.logged(f"POST /{TEXT} 200", "the answer was not complete within 3 s")
         wait_until(lambda: hasty.quiet("endless"), "all pages are free")
         with pytest.raises(OSError):  # no connection is left open
@@ -122,10 +125,10 @@ def test_answers_that_take_too_long(hasty):
     wait_until(lambda: hasty.quiet("endless"), "all pages are free")
 
 
-def until_closed(connection):
-    said = b""
+def until_closed(connection, end=None, said=b""):
+    """What is said until the connection ends, or until this is, behind what has been."""
     with contextlib.suppress(ConnectionResetError):
-        while part := connection.recv(2**16):
+        while (end is None or end not in said) and (part := connection.recv(2**16)):
             said += part
     return said
 
@@ -150,11 +153,14 @@ def test_full_queue(place):
         for _ in range(4):
             stack.enter_context(sent(place, ENDLESS | {"n": 16, "stream": True}))
         wait_until(lambda: running(place) == 4, "all rows run")
-        status, headers, body = place.ask(TEXT, ENDLESS)
-        assert status == 429 and int(headers["Retry-After"]) >= 1 and body["error"]["code"] == "queue_full"
+        more = ENDLESS | {"stream": True}  # so that the head comes at once, whatever it says
+        with sent(place, more) as connection:
+            said = until_closed(connection, b"\r\n\r\n")
+            assert said.startswith(b"HTTP/1.1 429 ") and b"\r\nretry-after: 1" in said
+            assert b'"queue_full"' in until_closed(connection, b"}}", said)
         assert place.ask(TEXT, {"model": "parrot", "prompt": "a", "max_tokens": 1})[0] == 200  # another model's queue
         with pytest.raises(openai.RateLimitError):
-            place.client().completions.create(**ENDLESS)
+            place.client().completions.create(**more)
     answer = place.client(max_retries=20).completions.create(**ENDLESS | {"max_tokens": 2})
     assert answer.choices[0].text == KEPT[:2]
 
@@ -189,8 +195,10 @@ def test_curl(place):
 def test_api_key(models, tmp_path):
     (tmp_path / "key").write_text("s3cret\n")
     with Served(tmp_path, {"parrot": models["parrot"]}, "--api-key", f"@{tmp_path / 'key'}") as server:
-        for headers in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "s3cret"}, {"Authorization": "Bearer s3cret\u00e9"}):
-            for path, body in (("v1/models", None), (TEXT, {"prompt": "a"}), ("metrics", None), ("tokenize", {"prompt": "a"}), ("nothing", None)):
+        said = {"prompt": "a"}
+        for key in (None, "Bearer s3cre", "s3cret", "Bearer s3cret\u00e9"):
+            headers = {"Authorization": key} if key else {}
+            for path, body in (("v1/models", None), (TEXT, said), ("metrics", None), ("tokenize", said), ("nothing", None)):
                 status, told, answer = server.ask(path, body, headers)
                 assert status == 401 and told["WWW-Authenticate"] == "Bearer" and answer["error"]["code"] == "invalid_api_key"
         assert server.ask("health")[0] == 200
@@ -227,7 +235,8 @@ def test_second_signal_ends_at_once(models, tmp_path):
 
 
 def test_taken_port(models, place, tmp_path):
-    with pytest.raises(AssertionError, match=f"serve: --host 127.0.0.1 --port {place.port}: cannot listen there: Address already in use"):
+    said = f"serve: --host 127.0.0.1 --port {place.port}: cannot listen there: Address already in use"
+    with pytest.raises(AssertionError, match=said):
         Served(tmp_path, {"parrot": models["parrot"]}, "--port", place.port)
 
 
@@ -236,8 +245,9 @@ def test_taken_port(models, place, tmp_path):
     [
         (["--model", "=x"], "expected DIR or NAME=DIR"), (["--model", "a=x", "--model", "a=y"], "the name a is taken"),
         (["--model", "a=/nowhere"], "/nowhere: no such folder"), (["--rows", "0"], "--rows 0: expected 1 to 4096"),
-        (["--request-seconds", "nan"], "--request-seconds nan: expected"), (["--api-key", "a b"], "--api-key: expected ASCII letters"),
-        (["--api-key", "@/nowhere"], "--api-key @/nowhere"), (["--host", "no.such.host.invalid"], "cannot listen there"),
+        (["--request-seconds", "nan"], "--request-seconds nan: expected"),
+        (["--api-key", "a b"], "--api-key: expected ASCII letters"), (["--api-key", "@/nowhere"], "--api-key @/nowhere"),
+        (["--host", "no.such.host.invalid"], "cannot listen there"),
     ],
 )  # fmt: skip
 def test_bad_usage(monkeypatch, capsys, options, words):

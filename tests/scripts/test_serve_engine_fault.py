@@ -31,7 +31,8 @@ def test_step_that_fails(tmp_path, monkeypatch, capsys, stream):
     def ask():
         listening.wait()
         body = b'{"prompt": "\\n", "max_tokens": 200, "stream": %s}' % stream.encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{said[0]}/v1/completions", body, {"Content-Type": "application/json"})
+        url, headers = f"http://127.0.0.1:{said[0]}/v1/completions", {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, body, headers)
         try:
             said.append(urllib.request.urlopen(request, timeout=600).read())
         except urllib.error.HTTPError as error:
