@@ -53,6 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, action="append", metavar="[NAME=]DIR",
         help="folder with config.json, safetensors and tokenizer.json (or .model); may be given several times")  # fmt: skip
+    add("--guard", metavar="NAME", help="name of the model that judges prompts and answers of the others; unsafe ones are refused")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine (default: %(default)s)")
     add("--port", type=int, default=8000, metavar="N", help="port to listen on; 0: any free one (default: %(default)s)")
     add("--api-key", metavar="KEY", help="demand this key of all requests; @FILE: the first line of a file")
@@ -71,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    check_texts(options, "model", "host", "api_key")
+    check_texts(options, "model", "guard", "host", "api_key")
     check_bounds(options, {
         "port": (0, 65535), "rows": (1, 4096), "context": (2, MOST_INT), "pages": (0, 2**40), "queue": (0, MOST_INT),
         "max_body": (0.001, 1024), "request_seconds": (0.1, 10**6), "threads": (0, 2**16 - 1),
@@ -111,6 +112,8 @@ def open_models(options: argparse.Namespace, folders: dict[str, Path]) -> dict[s
         say(f"loading {name} from {folder}")
         engine = Engine(library, folder, options.rows, options.context, options.pages, options.threads)
         models[name] = Model(name, folder, engine)
+        if name == options.guard and models[name].template is None:
+            raise InputError(f"--guard {name}: cannot chat: {models[name].no_template}")
     return models
 
 
@@ -153,13 +156,14 @@ async def serve(options: argparse.Namespace, models: dict[str, Model], listener:
     servers: list[Server] = []
     engines = [model.engine for model in models.values()]
     worker = Worker(engines, asyncio.get_running_loop(), lambda error: servers[0].fail(error))
-    service = Service(models, limits, worker)
+    service = Service(models, limits, worker, options.guard)
     host, port = listener.getsockname()[:2]
     gate = Gate(make_app(service), service, key, is_local(host))
     servers.append(Server(gate, limits))
     worker.start()
     shown = f"[{host}]" if ":" in host else host
-    print(f"serve: http://{shown}:{port}/ serves {', '.join(map(harmless, models))}", flush=True)
+    names = ", ".join(harmless(model.name) for model in service.offered)
+    print(f"serve: http://{shown}:{port}/ serves {names}", flush=True)
     try:
         await servers[0].run_on(listener)
     finally:
@@ -171,6 +175,8 @@ async def serve(options: argparse.Namespace, models: dict[str, Model], listener:
 def run(options: argparse.Namespace) -> None:
     check_options(options)
     key, folders = read_key(options.api_key), named_models(options.model, "--model")
+    if options.guard is not None and (options.guard not in folders or len(folders) == 1):
+        raise InputError(f"--guard {options.guard}: expected the name of one --model, beside others that it judges")
     sys.setswitchinterval(0.001)  # s; the thread of the engines should not wait for that of the connections
     with open_socket(options.host, options.port) as listener:
         models = open_models(options, folders)

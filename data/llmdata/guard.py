@@ -1,10 +1,11 @@
 """What a guard is asked, and what it says: a model that judges conversations, with verdicts as Llama Guard gives them."""
 
 import itertools
+import json
 from pathlib import Path
 
 from .chat_template import DEFAULT, find_templates
-from .messages import text_of
+from .messages import has_words, text_of
 from .text_file import read_object
 from .tokenizer import CONFIG
 
@@ -23,10 +24,16 @@ def question(messages: list[dict], by_itself: bool) -> list[dict]:
     """The messages with which a guard is asked whether the last one is safe. Whatever is not the assistant's is the user's."""
     turns = []
     for assistant, group in itertools.groupby(messages, lambda message: message["role"] == "assistant"):
-        turns.append(("assistant" if assistant else "user", "\n\n".join(map(text_of, group))))
+        turns.append(("assistant" if assistant else "user", "\n\n".join(map(_all_that_says, group))))
     if by_itself:
         return [{"role": role, "content": text} for role, text in turns]
     return [{"role": "user", "content": PROMPT + "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)}]
+
+
+def _all_that_says(message: dict) -> str:
+    """The content, and whatever else a chat template may write of a message: calls, reasoning, names."""
+    others = {name: value for name, value in message.items() if name not in ("role", "content") and has_words(value)}
+    return text_of(message) + (f"\n{json.dumps(others, ensure_ascii=False)}" if others else "")
 
 
 def is_unsafe(verdict: str) -> bool | None:

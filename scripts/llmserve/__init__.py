@@ -9,6 +9,7 @@ In the order in which a request goes through them:
   state               what all requests share: models, limits, metrics
   model               a model's tokenizer and chat template: prompts to tokens; tokens: what a single token stands for
   answering           one request, whole or as a stream; choice: one of its answers; openai_response: answers as JSON
+  guard               answers that are given when a guard has found them safe
   page                the chat page's files, page/: app.js is its beginning, api.js what it asks of the server
   worker              the thread that computes; engine: ctypes binding of llmc/generate/engine.h
 """

@@ -87,9 +87,12 @@ class Answering:
 
     def _echo(self, index: int) -> Part:
         number = index // self.wanted.n
-        ids, given = self.prompts[number], self.wanted.prompts[number]
-        text = given if isinstance(given, str) else self.model.tokenizer.decode(ids, skip_special_tokens=False)
-        return self.choices[index].echo(ids, text, self.scores[index])
+        return self.choices[index].echo(self.prompts[number], self.prompt_text(number), self.scores[index])
+
+    def prompt_text(self, number: int) -> str:
+        """A prompt that is no chat."""
+        given = self.wanted.prompts[number]
+        return given if isinstance(given, str) else self.model.tokenizer.decode(given, skip_special_tokens=False)
 
     def _clock(self, index: int) -> None:
         now = time.monotonic()

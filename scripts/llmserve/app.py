@@ -11,6 +11,7 @@ from starlette.routing import Route
 from .answering import GONE, Answering, EventStream, answer_whole
 from .errors import ApiError
 from .fields import Fields, parse_object
+from .guard import Guard, Guarded
 from .openai_request import read_chat, read_completion
 from .openai_response import ChatAnswer, CompletionAnswer
 from .page import page_routes
@@ -44,12 +45,14 @@ async def read_body(request: Request, service: Service) -> dict:
 class Routes:
     def __init__(self, service: Service):
         self.service = service
+        self.guard = Guard(service, service.models[service.guard]) if service.guard else None
 
     async def _answer(self, request: Request, read, kind) -> Response:
         wanted = read(await read_body(request, self.service))
         model = self.service.model(wanted.model)
         prompts = await model.in_encoder(model.encode, wanted)
-        answering = Answering(self.service, model, wanted, prompts)
+        of = self.service, model, wanted, prompts
+        answering = Guarded(self.guard, *of) if self.guard else Answering(*of)
         answer = kind(model.name, model.texts, wanted.logprobs >= 0)
         if wanted.stream:
             return EventStream(answering, answer, request.state.note)
@@ -62,7 +65,7 @@ class Routes:
         return await self._answer(request, read_chat, ChatAnswer)
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [model.describe() for model in self.service.models.values()]})
+        return JSONResponse({"object": "list", "data": [model.describe() for model in self.service.offered]})
 
     async def one_model(self, request: Request) -> Response:
         return JSONResponse(self.service.model(request.path_params["name"]).describe())

@@ -27,7 +27,7 @@ class Part:
     index: int
     text: str
     entries: list[Entry]
-    finish: str | None  # "stop" or "length" with the last part
+    finish: str | None  # "stop", "length" or "content_filter" with the last part
 
 
 class Choice:

@@ -34,15 +34,20 @@ class Service:
     models: dict[str, Model]
     limits: Limits
     worker: Worker
+    guard: str | None = None  # name of the model that judges prompts and answers, and answers nothing itself
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False  # no new work is taken
+
+    @property
+    def offered(self) -> list[Model]:
+        return [model for name, model in self.models.items() if name != self.guard]
 
     def model(self, name: str | None) -> Model:
         """The model of that name; without a name the first one."""
         if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            said = f"no model {name[:100]!r} here, expected one of: {', '.join(self.models)}"
+            return self.offered[0]
+        if name not in self.models or name == self.guard:
+            said = f"no model {name[:100]!r} here, expected one of: {', '.join(model.name for model in self.offered)}"
             raise ApiError(404, said, "model", "model_not_found")
         return self.models[name]
 

@@ -5,7 +5,7 @@ import { button, copy, make } from "./dom.js";
 import { probabilities } from "./settings.js";
 
 const NONE = [];  // the same one each time, so that what is shown need not be made anew
-const FINISHES = { length: "cut at the limit of tokens", stopped: "stopped" };
+const FINISHES = { length: "cut at the limit of tokens", stopped: "stopped", content_filter: "filtered" };
 
 /** A turn. actions: {resend(index, text), retry(index, model), resume(index, model), changed()}; resend may answer false.
  * last: it is the chat's last. */
