@@ -1,5 +1,7 @@
 """scripts/serve.py when an engine fails: who waits is told, and the server ends."""
 
+import os
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -14,7 +16,7 @@ from serving import PRECISION, parrot_model
 @pytest.mark.parametrize("stream", ["true", "false"])
 def test_step_that_fails(tmp_path, monkeypatch, capsys, stream):
     parrot_model(tmp_path / "parrot", ends=False)
-    serve, said, listening = load_script("serve"), [], threading.Event()
+    serve, said, listening, ended = load_script("serve"), [], threading.Event(), threading.Event()
     step, opened = Engine.step, serve.open_socket
 
     def failing(engine):
@@ -37,14 +39,18 @@ def test_step_that_fails(tmp_path, monkeypatch, capsys, stream):
             said.append(urllib.request.urlopen(request, timeout=600).read())
         except urllib.error.HTTPError as error:
             said.append((error.code, error.read()))
+        if not ended.wait(120):  # then the server will not end by itself
+            os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Engine, "step", failing)
     monkeypatch.setattr(serve, "open_socket", listen)
     monkeypatch.setattr("sys.argv", ["serve.py", "--model", str(tmp_path / "parrot"), "--port", "0", "--precision", PRECISION])
     asking = threading.Thread(target=ask)
     asking.start()
-    assert serve.main() == 1
+    code = serve.main()
+    ended.set()
     asking.join()
+    assert code == 1
     assert capsys.readouterr().err.splitlines()[-1] == "serve: the engine failed: the device is gone"
     told = said[1] if stream == "true" else said[1][1]
     assert b'"message":"the engine failed' in told.replace(b": ", b":") and (stream == "true" or said[1][0] == 500)
