@@ -6,8 +6,8 @@ from pathlib import Path
 
 from llmdata.errors import InputError
 from llmdata.text_file import read_json
+from llmdata.words import words
 
-from .words import words
 
 LONGEST = 20_000  # characters of a document that are looked at
 _LABEL = "__label__"

@@ -11,9 +11,10 @@ import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
+from llmdata.words import hash_words
+
 from . import tables
 from .step import KEEP, Barrier, Filter, Pass, Verdict
-from .words import hash_words
 
 CLASSES = 1 << 16
 MOST_LANGUAGES = 200  # of a task; documents in others (rows may claim any) are not judged

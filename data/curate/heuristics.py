@@ -15,10 +15,10 @@ from datatrove.pipeline.filters.gopher_quality_filter import STOP_WORDS
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
 from llmdata.errors import InputError
+from llmdata.words import UNSPACED_LANGUAGES, hash_words, ngrams, words
 
 from .rules import Rule, Ruled, Text, duplicates, schema_of, share
 from .step import Context, Filter, Verdict
-from .words import UNSPACED_LANGUAGES, hash_words, ngrams, words
 
 # ---- repeated content
 

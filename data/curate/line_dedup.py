@@ -14,10 +14,11 @@ import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
+from llmdata.words import hash_text
+
 from . import tables
 from .files import write_json
 from .step import Barrier, Pass, Verdict
-from .words import hash_text
 
 _COUNTED = [("hash", "<u8"), ("count", "<u4")]
 _MEANT = re.compile(r"[^\W_]")

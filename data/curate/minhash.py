@@ -22,12 +22,12 @@ from datatrove.pipeline.base import PipelineStep
 from xxhash import xxh3_64_intdigest
 
 from llmdata.errors import Fault
+from llmdata.words import hash_text, hash_words, ngrams
 
 from . import tables
 from .clusters import FindClusters, Members, read_clusters
 from .files import whole_file
 from .step import Barrier, Pass, Verdict
-from .words import hash_text, hash_words, ngrams
 
 WORDS, BANDS, ROWS = 5, 16, 6
 _BAND = [("hash", "<u8"), *tables.PLACE]

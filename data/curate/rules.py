@@ -9,8 +9,9 @@ from typing import Callable
 import numpy as np
 from datatrove.data import Document
 
+from llmdata.words import UNSPACED, ngrams
+
 from .step import KEEP, Filter, Verdict
-from .words import UNSPACED, ngrams
 
 _TOKEN = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+")
 

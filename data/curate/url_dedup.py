@@ -7,9 +7,10 @@ import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
+from llmdata.words import hash_text
+
 from . import tables
 from .step import KEEP, Barrier, Pass, Verdict
-from .words import hash_text
 
 _SEEN = [("hash", "<u8"), ("date", "<i8"), *tables.PLACE]
 _OLDER = [*tables.PLACE, ("newest", "<i8")]

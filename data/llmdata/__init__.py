@@ -47,5 +47,6 @@ Questions to items (prepare_eval.py)
   eval_rows           rows of public evaluation sets as questions with endings
   needles             questions about sentences planted in long texts
   eval_set            the format of items
+  words               words of a text as hashes; overlap: items of evaluations that stand in other texts
   output              writing: a data set appears as a whole or not at all
 """

@@ -15,6 +15,7 @@ VERSION = 1
 BYTE_ORDER = 0x01020304
 HEADER_BYTES = 256
 CHOICE, DOCUMENTS, NEEDLES = 1, 2, 3
+KINDS = {CHOICE: "questions with endings", DOCUMENTS: "documents", NEEDLES: "needles, of --needle-lengths"}
 WHOLE_DEPTH = 10000  # depths of needles are hundredths of a percent
 MAX_BYTES = 1 << 30  # of a file, as the trainer reads it
 MAX_DEPTHS = 128  # different ones in a file
@@ -63,18 +64,20 @@ def write(path: Path, kind: int, items: list[Item], vocab_size: int, sha256: byt
         partial.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[list[Item], bytes]:
-    """The items, and the SHA-256 of the tokenizer.json that their tokens belong to."""
+def read(path: Path, expected: int | None = None) -> tuple[list[Item], bytes]:
+    """The items of this kind (None: of any), and the SHA-256 of the tokenizer.json that their tokens belong to."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if len(data) < HEADER_BYTES or not data.startswith(MAGIC):
         raise InputError(f"{path}: no evaluation items, expected a file that prepare_eval.py wrote")
-    _, version, order, _, _, items, endings, tokens, sha256 = _HEADER.unpack_from(data)
+    _, version, order, kind, _, items, endings, tokens, sha256 = _HEADER.unpack_from(data)
     size = HEADER_BYTES + 16 * (items + endings) + 4 * tokens
     if (version, order, size) != (VERSION, BYTE_ORDER, len(data)):
         raise InputError(f"{path}: version {version} of {len(data)} bytes, expected version {VERSION} of {size} bytes: prepare it anew")
+    if expected not in (None, kind):
+        raise InputError(f"{path}: items of kind {kind}, expected {expected}: {KINDS[expected]}")
     entries = np.frombuffer(data, "<u4", 4 * (items + endings), HEADER_BYTES).reshape(-1, 4).tolist()
     rest, left = iter(entries[items:]), np.frombuffer(data, "<u4", tokens, size - 4 * tokens)
     found = []

@@ -12,7 +12,7 @@ import steprun
 from checkout import script
 from curate import decontaminate
 from curate.decontaminate import Decontaminate, Index
-from curate.words import hash_words
+from llmdata.words import hash_words
 from llmdata import eval_set
 from llmdata import tokenizer as tokenizers
 from llmdata.errors import InputError

@@ -7,7 +7,7 @@ import planted_text as texts
 import pytest
 import steprun
 from curate import divergence, heuristics, rules
-from curate.words import words
+from llmdata.words import words
 from datatrove.pipeline.filters import c4_filters, fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter
 from llmdata.errors import InputError
 from seeds import how_often, seed_of
