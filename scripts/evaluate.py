@@ -26,14 +26,17 @@ from llmdata.errors import InputError
 from llmdata.model_folder import find_whole_model, named_models
 from llmdata.options import add_version, check_bounds, check_texts
 from llmdata.output import write_json, write_text
-from llmeval import report
-from llmeval.asking import Asking, Guard
+from llmeval import contamination, report
+from llmeval.asking import Asking, Guard, Model
 from llmeval.client import Client
 from llmeval.run import Result, evaluate
 from llmeval.server import served
 from llmeval.suite import Task, read_suite
 from llmtext.fingerprint import model_fingerprint
 from llmtext.options import add_build_options
+
+
+LONGEST = 4096  # tokens of prompt and answer together, unless the server says otherwise
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--server", metavar="URL", help="ask this server, which serves the models under these names")
     add("--api-key", metavar="KEY", help="key of that server")
     add("--at-once", type=int, default=16, metavar="N", help="requests at the same time (default: %(default)s)")
-    add("--context", type=int, default=4096, metavar="N",
+    add("--context", type=int, default=LONGEST, metavar="N",
         help="longest prompt and answer together, in tokens; at most the model's (default: %(default)s)")  # fmt: skip
     add_build_options(add)
     return parser.parse_args()
@@ -75,12 +78,13 @@ def evaluate_all(client: Client, folders: dict[str, Path], guard: Guard | None, 
         asking = Asking(client, guard.name if task.kind.guarded else "phrases", guard)
         results.append(evaluate(asking, "", task, output / "items" / task.name))
     for name, folder in folders.items():
-        identity = model_fingerprint(folder)
+        identity, says = model_fingerprint(folder), known[name]
+        model = Model(name, folder, says.get("max_model_len", LONGEST), says.get("chat", True))
         for task in tasks:
-            if task.kind.chats and not known[name].get("chat", True):
-                results.append(Result(task.name, name, {}, {}, {}, {}, "has no chat template: not an assistant"))
+            if fault := task.kind.unfit(model):
+                results.append(Result(task, name, {}, fault=fault))
                 continue
-            results.append(evaluate(Asking(client, name, guard), identity, task, output / "items" / task.name))
+            results.append(evaluate(Asking(client, name, guard, model), identity, task, output / "items" / task.name))
     return results
 
 
@@ -103,13 +107,14 @@ def run(options: argparse.Namespace) -> None:
     folders = {name: find_whole_model(folder) for name, folder in named_models(options.models, "--models").items()}
     tasks, served_too = read_suite(options.suite), dict(folders)
     guard = find_guard(options, tasks, served_too)
+    trained = contamination.search(options.suite, tasks)
     with server(options, served_too) as url:
         client = Client(url, options.at_once, options.api_key)
         try:
             results = evaluate_all(client, folders, guard, tasks, options.output)
         finally:
             client.close()
-    found = report.collect(list(folders), tasks, results)
+    found = report.collect(list(folders), tasks, results, trained)
     write_json(options.output / "results.json", found)
     write_text(options.output / "report.html", report.page(found, f"Evaluation: {options.suite.stem}"))
     report.print_table(found)

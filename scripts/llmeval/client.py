@@ -52,7 +52,7 @@ class Refused(Exception):
 class Client:
     def __init__(self, url: str, at_once: int, key: str | None = None):
         """at_once: requests that the server has at the same time."""
-        self.at_once = at_once
+        self.url, self.at_once, self.key = url.rstrip("/"), at_once, key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.Client(base_url=url, headers=headers, timeout=None, limits=httpx.Limits(max_connections=at_once))
 

@@ -85,7 +85,7 @@ class Generate(Kind):
             if not isinstance(target, (str, int, float)) or not str(target).strip():
                 yield Item(where, None, {}, f'no "{self.settings["target"]}"')
                 continue
-            yield Item(where, self._request(shots, question), {"target": self._target(str(target))})
+            yield Item(where, self._request(shots, question), {"target": self._target(str(target))}, own=f"{question} {target}")
 
     def _shots(self) -> list[tuple[str, str]]:
         wanted, shots = self.settings["few_shot"], []

@@ -1,9 +1,14 @@
 """The table of all kinds of tasks."""
 
+from .choices import Choices
 from .code import Code
 from .generate import Generate
+from .instructions import Instructions
+from .needle import Needle
+from .perplexity import Perplexity
 from .reading import Reading
 from .safety import Safety
 from .task import Kind
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Generate, Reading, Code, Safety)}
+ALL = (Choices, Generate, Reading, Code, Instructions, Needle, Perplexity, Safety)
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in ALL}

@@ -55,7 +55,8 @@ class Reading(Kind):
                 yield Item(where, None, {}, "no answers")
                 continue
             asked = template.fill(where, {"context": context, "question": question})
-            yield Item(where, Request(prompt=asked, **sampling(self.settings)), {"answers": answers or [NO_ANSWER]})
+            yield Item(where, Request(prompt=asked, **sampling(self.settings)), {"answers": answers or [NO_ANSWER]},
+                       own=f"{context}\n{question}")  # fmt: skip
 
     def right(self, item: Item) -> str:
         return " / ".join(item.row["answers"])

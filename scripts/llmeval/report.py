@@ -5,8 +5,10 @@ from llmdata.page import number, safe, table, whole
 from .run import Result
 from .statistics import paired_p
 from .suite import Task
+from .task import Score
 
 SIGNIFICANT = 0.05
+NOT_ASKED = Score(None)
 EXAMPLES = 6  # of a task
 MOST_TEXT = 1500  # characters of a text in the page
 STYLE = """
@@ -15,18 +17,28 @@ STYLE = """
 """
 
 
-def collect(models: list[str], tasks: list[Task], results: list[Result]) -> dict:
-    """All that the report shows, as results.json has it."""
-    by_place = {(result.task, result.model): result for result in results}
+def collect(models: list[str], tasks: list[Task], results: list[Result], trained: dict[str, set[str]] | None = None) -> dict:
+    """All that the report shows, as results.json has it. trained: keys of the items that stand in training texts, by task."""
+    by_place = {(result.task.name, result.model): result for result in results}
     rows = []
     for task in tasks:
         found = {model: by_place[task.name, model] for model in models}
-        rows.append({"name": task.name, "kind": task.settings["kind"], "metric": task.kind.metric, "items": len(task.items),
+        rows.append({"name": task.name, "kind": task.settings["kind"], "metric": task.kind.metric,
+                     "unit": task.kind.unit, "items": len(task.items),
                      "duplicates": task.duplicates, "settings": task.settings,
                      "models": {model: result.summary() for model, result in found.items()},
                      "pairs": _pairs(found), "examples": _examples(task, found)})  # fmt: skip
-    judges = [result.summary() for task in tasks if task.judge for result in results if result.task == task.judge.name]
+        if trained is not None:
+            rows[-1]["contamination"] = _with_and_without(task, found, trained[task.name])
+    judges = [result.summary() for task in tasks if task.judge for result in results if result.task is task.judge]
     return {"models": models, "tasks": rows, "judges": judges}
+
+
+def _with_and_without(task: Task, found: dict[str, Result], trained: set[str]) -> dict:
+    """The scores of the items that stand in the training texts, and of the others."""
+    parts = {"found": trained, "others": {item.key for item in task.items} - trained}
+    return {"items": len(trained), "models": {model: {name: result.summary(keys) for name, keys in parts.items()}
+                                              for model, result in found.items()}}  # fmt: skip
 
 
 def _pairs(found: dict[str, Result]) -> list[dict]:
@@ -47,11 +59,11 @@ def _examples(task: Task, found: dict[str, Result]) -> list[dict]:
     """The first item of each way in which the models are right and wrong."""
     shown: dict[tuple, dict] = {}
     for item in task.items:
-        scores = {model: result.scores.get(item.key) for model, result in found.items()}
-        way = tuple(score is not None and score >= 0.5 for score in scores.values())
+        scores = {model: result.scores.get(item.key, NOT_ASKED) for model, result in found.items()}
+        way = tuple(score.value is not None and score.value >= 0.5 for score in scores.values())
         said = {model: result.said[item.key] for model, result in found.items() if item.key in result.said}
         if said and len(shown) < EXAMPLES:
-            answers = {model: {"text": text, "score": scores[model], "note": found[model].notes[item.key]}
+            answers = {model: {"text": text, "score": scores[model].value, "note": scores[model].note}
                        for model, text in said.items()}  # fmt: skip
             example = {"place": item.place, "asked": item.asked, "right": task.kind.right(item), "answers": answers}
             shown.setdefault(way, example)
@@ -61,8 +73,18 @@ def _examples(task: Task, found: dict[str, Result]) -> list[dict]:
 def score_text(summary: dict) -> str:
     if summary["score"] is None:
         return "–"
-    half = "" if summary["interval"] is None else f" ± {100 * summary['interval']:.1f}"
-    return f"{100 * summary['score']:.1f}{half}"
+    scale, digits = _scale(summary["unit"])
+    half = "" if summary["interval"] is None else f" ± {scale * summary['interval']:.{digits}f}"
+    return f"{scale * summary['score']:.{digits}f}{half}"
+
+
+def _measure(task: dict) -> str:
+    return f"{task['metric']}, {task['unit']}" if task["unit"] else task["metric"]
+
+
+def _scale(unit: str) -> tuple[int, int]:
+    """(factor, digits) of numbers in this unit."""
+    return (100, 1) if unit == "%" else (1, 3)
 
 
 def print_table(found: dict) -> None:
@@ -70,11 +92,12 @@ def print_table(found: dict) -> None:
     print(f"{'':{width}}  {'  '.join(f'{model[:14]:>14}' for model in found['models'])}")
     for task in found["tasks"]:
         cells = "  ".join(f"{score_text(task['models'][model]):>14}" for model in found["models"])
-        print(f"{task['name']:{width}}  {cells}  {task['metric']}, %")
+        print(f"{task['name']:{width}}  {cells}  {_measure(task)}")
 
 
 def page(found: dict, title: str) -> str:
-    parts = [_scores(found), _differences(found), _judges(found), _lost(found), _examples_shown(found), _settings(found)]
+    parts = [_scores(found), _differences(found), _contamination(found), _judges(found), _lost(found),
+             _examples_shown(found), _settings(found)]  # fmt: skip
     below = "Scores in % with half of their 95 % interval, 1.96·√(S(1−S)/N). Nothing was sent anywhere."
     return whole(title, title, safe(below), "".join(parts), STYLE)
 
@@ -86,7 +109,8 @@ def _scores(found: dict) -> str:
                      *(safe(score_text(task["models"][model])) for model in found["models"])])  # fmt: skip
         for measure in sorted({name for summary in task["models"].values() for name in summary["parts"]}):
             values = [task["models"][model]["parts"].get(measure) for model in found["models"]]
-            rows.append(["", safe(measure), "", *("–" if value is None else number(100 * value, 3) for value in values)])
+            scale, _ = _scale(task["unit"])
+            rows.append(["", safe(measure), "", *("–" if value is None else number(scale * value, 3) for value in values)])
     head = ["task", "measure", "items", *map(safe, found["models"])]
     return "<h2>Scores</h2>" + table(head, rows, numbers=tuple(range(2, len(head))))
 
@@ -97,13 +121,30 @@ def _differences(found: dict) -> str:
         for pair in task["pairs"]:
             says = "unknown" if pair["p"] is None else "they differ" if pair["p"] < SIGNIFICANT else "no difference shown"
             p = "–" if pair["p"] is None else f"{pair['p']:.2g}"
-            models, difference = " → ".join(map(safe, pair["models"])), f"{100 * pair['difference']:+.1f}"
+            scale, digits = _scale(task["unit"])
+            models, difference = " → ".join(map(safe, pair["models"])), f"{scale * pair['difference']:+.{digits}f}"
             rows.append([safe(task["name"]), models, difference, p, str(pair["items"]), says])
     if not rows:
         return ""
     says = ('<p class="faint">On the same items: McNemar\'s exact test of right and wrong answers, the paired t test of graded '
             f"ones. Of many comparisons, about one in {round(1 / SIGNIFICANT)} differs by chance.</p>")  # fmt: skip
     return "<h2>Differences</h2>" + says + table(["task", "models", "difference", "p", "items", ""], rows, numbers=(2, 3, 4))
+
+
+def _contamination(found: dict) -> str:
+    rows = []
+    for task in found["tasks"]:
+        if "contamination" in task:
+            items = task["contamination"]["items"]
+            for model, parts in task["contamination"]["models"].items():
+                scores = (safe(score_text(summary)) for summary in (task["models"][model], parts["others"], parts["found"]))
+                share = f"{items} ({100 * items / max(1, task['items']):.0f} %)"
+                rows.append([safe(task["name"]), safe(model), share, *scores])
+    if not rows:
+        return ""
+    says = '<p class="faint">Items of which enough runs of eight words stand in the training texts, and scores without them.</p>'
+    head = ["task", "model", "in the training texts", "all items", "without these", "only these"]
+    return "<h2>Contamination</h2>" + says + table(head, rows, numbers=(2, 3, 4, 5))
 
 
 def _judges(found: dict) -> str:

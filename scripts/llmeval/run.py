@@ -1,42 +1,39 @@
 """Asks one model all items of a task, and keeps every answer and score in a file, from which a stopped evaluation goes on."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean
 
 from llmdata.progress import Progress
 from llmtext.journal import Journal
 
 from .asking import Asking
 from .client import Answer, Refused
-from .statistics import interval
 from .suite import Task
 from .task import Item, Score
 
 
 @dataclass
 class Result:
-    """A model's scores in one task, by the key of the item. None: the item does not count."""
+    """A model's scores in one task, by the key of the item."""
 
-    task: str
+    task: Task
     model: str
-    scores: dict[str, float | None]
-    parts: dict[str, dict[str, float]]
-    notes: dict[str, str]
-    said: dict[str, str]  # the first answer
+    scores: dict[str, Score]
+    said: dict[str, str] = field(default_factory=dict)  # the first answer, of those that are texts
     fault: str = ""  # why the model was not asked at all
 
     def counted(self) -> dict[str, float]:
-        return {key: score for key, score in self.scores.items() if score is not None}
+        return {key: score.value for key, score in self.scores.items() if score.value is not None}
 
-    def summary(self) -> dict:
-        values, measures = list(self.counted().values()), {name for parts in self.parts.values() for name in parts}
-        means = {name: mean(parts[name] for parts in self.parts.values() if name in parts) for name in sorted(measures)}
-        lost = Counter(self.notes[key] or "not counted" for key, score in self.scores.items() if score is None)
-        return {"task": self.task, "model": self.model, "score": mean(values) if values else None, "interval": interval(values),
-                "items": len(values), "parts": means, "not_counted": dict(lost.most_common()), "fault": self.fault}  # fmt: skip
+    def summary(self, keys: set[str] | None = None) -> dict:
+        """keys: of these items only."""
+        chosen = [score for key, score in self.scores.items() if keys is None or key in keys]
+        counted = [score for score in chosen if score.value is not None]
+        score, half, measures = self.task.kind.total(counted) if counted else (None, None, {})
+        lost = Counter(score.note or "not counted" for score in chosen if score.value is None)
+        return {"task": self.task.name, "model": self.model, "score": score, "interval": half, "unit": self.task.kind.unit,
+                "items": len(counted), "parts": measures, "not_counted": dict(lost.most_common()), "fault": self.fault}  # fmt: skip
 
 
 def evaluate(asking: Asking, identity: str, task: Task, folder: Path) -> Result:
@@ -48,18 +45,17 @@ def evaluate(asking: Asking, identity: str, task: Task, folder: Path) -> Result:
     journal = Journal(folder / f"{model}.jsonl", {"weights": identity, **judged, **task.settings})
     try:
         rows = {row["key"]: row for row in journal.rows}
-        result = Result(task.name, model, {}, {}, {}, {})
-        for row in rows.values():
-            _count(result, row)
-        waiting = [item for item in task.items if item.key not in rows]
-        progress = Progress(f"{task.name}, {model}", len(task.items), "item", done=len(task.items) - len(waiting))
-        for item in waiting:
-            if item.request is None:
+        result, waiting = Result(task, model, {}), []
+        for item in task.items:
+            if item.key in rows:
+                _count(result, rows[item.key])
+            elif item.request is None:
                 _count(result, _row(item, [], Score(None, item.fault)))
-        asked = [item for item in waiting if item.request is not None]
-        works = ((number, partial(task.kind.answers, asking, item)) for number, item in enumerate(asked))
-        for number, answers in asking.client.do_all(works):
-            row = _row(asked[number], answers, _judge(task, asked[number], answers))
+            else:
+                waiting.append(item)
+        progress = Progress(f"{task.name}, {model}", len(task.items), "item", done=len(result.scores))
+        for number, answers in task.kind.ask_all(asking, waiting):
+            row = _row(waiting[number], answers, _judge(task, waiting[number], answers))
             journal.append(row)
             _count(result, row)
             progress.add()
@@ -83,8 +79,6 @@ def _row(item: Item, answers: list[Answer] | Refused, score: Score) -> dict:
 
 def _count(result: Result, row: dict) -> None:
     key = row["key"]
-    result.scores[key], result.notes[key] = row["score"], row["note"]
-    if row["answers"]:
+    result.scores[key] = Score(row["score"], row["note"], row["parts"])
+    if row["answers"] and "text" in row["answers"][0]:
         result.said[key] = row["answers"][0]["text"]
-    if row["score"] is not None:
-        result.parts[key] = row["parts"]

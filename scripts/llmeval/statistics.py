@@ -1,19 +1,19 @@
 """What a score over N items says: its interval, and whether two models differ on the same items."""
 
 import math
-from statistics import mean
 
 from scipy import stats
 
 
-def interval(values: list[float]) -> float | None:
+def interval(values: list[float], weights: list[float] | None = None) -> float | None:
     """Half of the 95 % interval of the mean. Of right and wrong answers it is the paper's 1.96 sqrt(S (1 - S) / N) (arXiv
-    2407.21783, section 5.1.1); of graded ones the same with their own variance. None of fewer than two."""
+    2407.21783, section 5.1.1); of graded ones the same with their own variance. weights: of a weighted mean, as of documents
+    by their bytes. None of fewer than two."""
     if len(values) < 2:
         return None
-    score = mean(values)
-    variance = mean((value - score) ** 2 for value in values)  # S (1 - S) where all are 0 or 1
-    return 1.96 * math.sqrt(variance / len(values))
+    shares = [1 / len(values)] * len(values) if weights is None else [weight / sum(weights) for weight in weights]
+    score = sum(share * value for share, value in zip(shares, values))
+    return 1.96 * math.sqrt(sum((share * (value - score)) ** 2 for share, value in zip(shares, values)))  # S (1 - S) / N of 0 and 1
 
 
 def paired_p(ours: list[float], theirs: list[float]) -> float | None:

@@ -11,7 +11,7 @@ from .kinds import KINDS
 from .task import Item, Kind
 
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": 100}  # names a file
-_SUITE = one_object({"tasks": {"type": "array", "minItems": 1}}, ("tasks",))
+_SUITE = one_object({"tasks": {"type": "array", "minItems": 1}, "contamination": {"type": "object"}}, ("tasks",))
 
 
 @dataclass

@@ -5,13 +5,16 @@ import json
 import string
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Iterator
 
 from llmdata.errors import InputError
 
-from .asking import Asking
-from .client import Answer, Request
+from .asking import Asking, Model
+from .client import Answer, Refused, Request
+from .statistics import interval
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Item:
     request: Request | None  # None: it cannot be asked, for the reason in `fault`
     row: dict
     fault: str = ""
+    own: str = ""  # the text that is this item's alone, without solved examples and instructions; empty: what is asked
 
     @property
     def asked(self) -> str:
@@ -39,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """`value` from 0 to 1; None: not counted, for the reason in `note`. `parts`: other measures of the same item."""
+    """`value` from 0 to 1 where the kind's unit is "%"; None: not counted, for the reason in `note`. `parts`: other measures of the same item."""
 
     value: float | None
     note: str = ""
@@ -52,6 +56,7 @@ class Kind(ABC):
 
     name = ""
     metric = ""  # what a score's value is, in words
+    unit = "%"  # of scores and measures; "%": they are shares
     chats = False  # whether it asks for answers in a chat, which a model without a chat template cannot give
     guarded = False  # whether a guard judges its answers
     labelled: "Kind | None" = None  # answers with labels, of which the score is how often this kind's judge errs
@@ -70,6 +75,10 @@ class Kind(ABC):
         """What judging needs. Runs beside others. Errors: Refused."""
         return asking.ask(item.request)
 
+    def ask_all(self, asking: Asking, items: list[Item]) -> Iterator[tuple[int, list | Refused]]:
+        """(number, answers) of each item, as they come."""
+        return asking.client.do_all((number, partial(self.answers, asking, item)) for number, item in enumerate(items))
+
     @abstractmethod
     def judge(self, item: Item, answers: list[Answer]) -> Score:
         """answers: of the method of that name, as they were kept."""
@@ -77,6 +86,17 @@ class Kind(ABC):
     def right(self, item: Item) -> str:
         """A right answer, for the readers of a report; empty where only judging tells."""
         return ""
+
+    def unfit(self, model: Model) -> str:
+        """Why this model cannot be asked at all; empty: it can."""
+        return "has no chat template: not an assistant" if self.chats and not model.chat else ""
+
+    def total(self, scores: list[Score]) -> tuple[float, float | None, dict[str, float]]:
+        """(score, half of its interval, other measures) of at least one score that counts."""
+        values = [score.value for score in scores]
+        measures = sorted({name for score in scores for name in score.parts})
+        means = {name: mean(score.parts[name] for score in scores if name in score.parts) for name in measures}
+        return mean(values), interval(values), means
 
     def path(self, name: str) -> Path:
         return self.folder / Path(name).expanduser()

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 import llmc
 from evaluation import Evaluation, file_bytes, make_tokenizer, prepare, run_task, text, write_rows
 from hostlib import fresh_random
-from lmeval import FIELDS, T, Place
+from lmeval import FIELDS, T, Place, greedy, write_needles
 from llmdata import needles
 from llmdata import tokenizer as tokenizers
 
@@ -141,33 +140,6 @@ def test_depths():
 
 
 # ---- scores
-
-
-def greedy(model, context, count):
-    ids = list(context)
-    with torch.no_grad():
-        for _ in range(count):
-            ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
-    return ids[len(context) :]
-
-
-def write_needles(place, rng, length=50, answer=4, count=24):
-    """Half of the right endings are what transformers writes; most others differ in one token, the first, the last or another."""
-    items, exact = [], []
-    for i in range(count):
-        context = rng.integers(0, FIELDS["vocab_size"], length - 3 * answer).tolist()
-        right = greedy(place.reference, context, answer)
-        if i % 2:
-            right[i // 2 % answer] = (right[i // 2 % answer] + int(rng.integers(1, 300))) % FIELDS["vocab_size"]
-        endings = [(rng.integers(0, FIELDS["vocab_size"], answer).tolist(), 1, 1) for _ in range(3)]
-        label = int(rng.integers(0, 3))
-        endings[label] = (right, 1, 1)
-        label = (label + (i > 8 and i % 8 == 1)) % 3  # of some, a random one is called right
-        items.append((context, endings, label, int(rng.choice([0, 100, 5000]))))
-        exact.append(i % 2 == 0)
-    path = place.folder / "needles.eval"
-    path.write_bytes(file_bytes(items, kind=3, vocab=FIELDS["vocab_size"]))
-    return path, items, exact
 
 
 @needs_fp32

@@ -6,7 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 import evaluation  # noqa: E402
 import llmc  # noqa: E402
 import torch  # noqa: E402
-from evaluation import prepare, write_rows  # noqa: E402
+from evaluation import file_bytes, prepare, write_rows  # noqa: E402
 from model import TINY, Model, transformers_model  # noqa: E402
 
 T = 64
@@ -66,3 +66,30 @@ MMLU = dict(
 )  # fmt: skip
 PERPLEXITY = dict(output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
                   metric_list=[{"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")])  # fmt: skip
+
+
+def greedy(model, context, count):
+    ids = list(context)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
+    return ids[len(context) :]
+
+
+def write_needles(place, rng, length=50, answer=4, count=24, **header):
+    """Half of the right endings are what transformers writes; most others differ in one token, the first, the last or another."""
+    items, exact = [], []
+    for i in range(count):
+        context = rng.integers(0, FIELDS["vocab_size"], length - 3 * answer).tolist()
+        right = greedy(place.reference, context, answer)
+        if i % 2:
+            right[i // 2 % answer] = (right[i // 2 % answer] + int(rng.integers(1, 300))) % FIELDS["vocab_size"]
+        endings = [(rng.integers(0, FIELDS["vocab_size"], answer).tolist(), 1, 1) for _ in range(3)]
+        label = int(rng.integers(0, 3))
+        endings[label] = (right, 1, 1)
+        label = (label + (i > 8 and i % 8 == 1)) % 3  # of some, a random one is called right
+        items.append((context, endings, label, int(rng.choice([0, 100, 5000]))))
+        exact.append(i % 2 == 0)
+    path = place.folder / "needles.eval"
+    path.write_bytes(file_bytes(items, kind=3, vocab=FIELDS["vocab_size"], **header))
+    return path, items, exact
