@@ -10,12 +10,12 @@ import planted_text as texts
 import pytest
 import steprun
 from checkout import script
-from curate import decontaminate
-from curate.decontaminate import Decontaminate, Index
-from llmdata.words import hash_words
-from llmdata import eval_set
+from curate.decontaminate import Decontaminate
+from llmdata import eval_set, overlap
 from llmdata import tokenizer as tokenizers
 from llmdata.errors import InputError
+from llmdata.overlap import Index
+from llmdata.words import hash_words
 from planted_web import write_rows
 from seeds import seed_of
 from steprun import document
@@ -86,7 +86,7 @@ def test_what_is_no_leak_stays(folder, tmp_path):
 
 def test_shares_by_brute_force(monkeypatch):
     random = Random(seed_of("shares"))
-    monkeypatch.setattr(decontaminate, "COMMON", 3)
+    monkeypatch.setattr(overlap, "COMMON", 3)
     words = [f"w{n}" for n in range(4)]
     items = [" ".join(random.choice(words) for _ in range(random.randint(5, 40))) for _ in range(30)]
     index = Index([(str(n), hash_words(text)) for n, text in enumerate(items)])
