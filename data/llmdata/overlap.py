@@ -46,7 +46,9 @@ class Index:
         shares = self.shares(self._standing(runs[hits]))
         best = max(shares, key=lambda owner: (shares[owner], -owner))
         own = self._covered(np.flatnonzero(hits)) / len(words)
-        return (own, f"of the document, as in {self.names[best]}") if own > shares[best] else (shares[best], f"of {self.names[best]}")
+        if own > shares[best]:
+            return own, f"of the document, as in {self.names[best]}"
+        return shares[best], f"of {self.names[best]}"
 
     def found(self, words: np.ndarray) -> np.ndarray:
         """Numbers of the items' runs that a document has, for `shares`."""

@@ -15,8 +15,8 @@ SUBJECT = "subject: "
 
 
 class Choices(Scored):
-    """Score: whether the right ending is the likeliest (acc); by its characters (acc_norm) and bytes (acc_bytes) beside it. Where
-    rows have a subject, as MMLU's, also that of each subject and their mean."""
+    """Score: whether the right ending is the likeliest (acc); by its characters (acc_norm) and bytes (acc_bytes) beside it.
+    Where rows have a subject, as MMLU's, also that of each subject and their mean."""
 
     name = "choices"
     metric = "acc"

@@ -1,4 +1,4 @@
-"""Which items of a suite stand in the shards that a model was trained with: 8-gram overlap (arXiv 2407.21783, section 5.1.4)."""
+"""Which items of a suite stand in the shards that a model was trained on: 8-gram overlap (arXiv 2407.21783, 5.1.4)."""
 
 import hashlib
 from glob import glob

@@ -60,7 +60,7 @@ class Instructions(Kind):
         names, arguments = facts["instruction_id_list"], facts["kwargs"]
         both = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments)
         if not both or not all(isinstance(each, dict) for each in arguments):
-            raise InputError(f'{where}: expected "instruction_id_list" and "kwargs", an object for each instruction, as IFEval has')
+            raise InputError(f'{where}: expected "instruction_id_list" and "kwargs", an object for each instruction')
         unknown = [name for name in names if name not in self.known]
         if unknown:
             raise InputError(f'{where}: "instruction_id_list": {unknown[0]} is none of IFEval\'s {len(self.known)}: '

@@ -1,4 +1,5 @@
-"""Tasks of which lm-eval asks log-likelihoods: its own code makes the tokens, cuts them, asks the server and reads its replies."""
+"""Tasks of which lm-eval asks log-likelihoods: its own code makes the tokens, cuts them, asks the server and reads
+its replies."""
 
 import asyncio
 import logging

@@ -29,7 +29,8 @@ class Perplexity(Scored):
             yield Item(row.where, Likelihood("", (text,)), {"words": count_words(text), "bytes": len(text.encode())}, own=text)
 
     def likelihoods(self, asked, pairs):
-        found = asked.loglikelihood_rolling(instances("loglikelihood_rolling", [(text,) for _, text in pairs]), disable_tqdm=True)
+        texts = instances("loglikelihood_rolling", [(text,) for _, text in pairs])
+        found = asked.loglikelihood_rolling(texts, disable_tqdm=True)
         return [(value, False) for value in found]
 
     def judge(self, item: Item, answers: list[Likely]) -> Score:
@@ -39,7 +40,8 @@ class Perplexity(Scored):
     def total(self, scores):
         nats, size, words = (sum(score.parts[name] for score in scores) for name in ("loglikelihood", "bytes", "words"))
         half = interval([score.value for score in scores], [score.parts["bytes"] for score in scores])
-        return -nats / size / math.log(2), half, {"byte perplexity": math.exp(-nats / size), "word perplexity": _exp(-nats / words)}
+        measures = {"byte perplexity": math.exp(-nats / size), "word perplexity": _exp(-nats / words)}
+        return -nats / size / math.log(2), half, measures
 
 
 def _exp(value: float) -> float:

@@ -142,7 +142,7 @@ def _contamination(found: dict) -> str:
                 rows.append([safe(task["name"]), safe(model), share, *scores])
     if not rows:
         return ""
-    says = '<p class="faint">Items of which enough runs of eight words stand in the training texts, and scores without them.</p>'
+    says = '<p class="faint">Items that stand in the training texts by their runs of eight words, and scores without them.</p>'
     head = ["task", "model", "in the training texts", "all items", "without these", "only these"]
     return "<h2>Contamination</h2>" + says + table(head, rows, numbers=(2, 3, 4, 5))
 

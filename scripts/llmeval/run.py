@@ -33,7 +33,8 @@ class Result:
         score, half, measures = self.task.kind.total(counted) if counted else (None, None, {})
         lost = Counter(score.note or "not counted" for score in chosen if score.value is None)
         return {"task": self.task.name, "model": self.model, "score": score, "interval": half, "unit": self.task.kind.unit,
-                "items": len(counted), "parts": measures, "not_counted": dict(lost.most_common()), "fault": self.fault}  # fmt: skip
+                "items": len(counted), "parts": measures, "not_counted": dict(lost.most_common()),
+                "fault": self.fault}  # fmt: skip
 
 
 def evaluate(asking: Asking, identity: str, task: Task, folder: Path) -> Result:

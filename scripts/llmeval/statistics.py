@@ -13,7 +13,8 @@ def interval(values: list[float], weights: list[float] | None = None) -> float |
         return None
     shares = [1 / len(values)] * len(values) if weights is None else [weight / sum(weights) for weight in weights]
     score = sum(share * value for share, value in zip(shares, values))
-    return 1.96 * math.sqrt(sum((share * (value - score)) ** 2 for share, value in zip(shares, values)))  # S (1 - S) / N of 0 and 1
+    variance = sum((share * (value - score)) ** 2 for share, value in zip(shares, values))  # S (1 - S) / N of 0 and 1
+    return 1.96 * math.sqrt(variance)
 
 
 def paired_p(ours: list[float], theirs: list[float]) -> float | None:

@@ -43,7 +43,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """`value` from 0 to 1 where the kind's unit is "%"; None: not counted, for the reason in `note`. `parts`: other measures of the same item."""
+    """`value` from 0 to 1 where the kind's unit is "%"; None: not counted, for the reason in `note`. `parts`: other measures of
+    the same item."""
 
     value: float | None
     note: str = ""

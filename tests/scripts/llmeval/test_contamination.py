@@ -33,8 +33,9 @@ def place(tmp_path):
     rows = [{"question": question, "answer": "yes"} for question in questions]
     write(tmp_path / "q.jsonl", [*rows, {"question": "Too short?", "answer": "no"}])
     pieces = [q.split() for q in questions]
-    documents = [f"{sentence(40)}. {questions[0]} yes {sentence(5)}", questions[1].upper().replace(" ", ", "), " ".join(pieces[2][:12]),
-                 " ".join(pieces[3][:8]) + " " + sentence(30), " ".join(pieces[4][:9]), " ".join([*pieces[4][-8:], "yes"])]  # fmt: skip
+    documents = [f"{sentence(40)}. {questions[0]} yes {sentence(5)}", questions[1].upper().replace(" ", ", "),
+                 " ".join(pieces[2][:12]), " ".join(pieces[3][:8]) + " " + sentence(30), " ".join(pieces[4][:9]),
+                 " ".join([*pieces[4][-8:], "yes"])]  # fmt: skip
     ids = [[made.bos, *encoding.ids] for encoding in made.tokenizer.encode_batch(documents, add_special_tokens=False)]
     sha256 = hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).digest()
     writer = ShardWriter(tmp_path, "train", made.vocab_size, made.bos, made.eos, sha256, 10**6)
@@ -77,8 +78,11 @@ def test_pieces_share_tokens(place, monkeypatch):
     assert searched(place)[1] == {"t": {item.key for n, item in enumerate(searched(place)[0][0].items) if n < 5}}
 
 
-@pytest.mark.parametrize("settings, words", [({"shards": ["none_*.bin"]}, "none_*.bin: no such file"), ({"share": 2}, "share: found 2"),
-                                             ({"tokenizer": "other"}, "another tokenizer"), ({"n": 8}, "\"n\" is not known")])  # fmt: skip
+BAD = [({"shards": ["none_*.bin"]}, "none_*.bin: no such file"), ({"share": 2}, "share: found 2"),
+       ({"tokenizer": "other"}, "another tokenizer"), ({"n": 8}, '"n" is not known')]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings, words", BAD)
 def test_refused(place, settings, words):
     (place / "other").mkdir()
     (place / "other/tokenizer.json").write_text((place / "tokenizer.json").read_text() + " ")

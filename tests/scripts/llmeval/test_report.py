@@ -7,6 +7,7 @@ from suites import gsm8k, only, write
 
 from llmeval import report
 from llmeval.run import Result
+from llmeval.task import Score
 
 MODELS = ["base <b>", "tuned", "a model with a name that is longer than any other's"]
 
@@ -16,9 +17,8 @@ def found_of(folder, right, text="It is 7."):
     task = only(folder, kind="generate", file=write(folder / "q.jsonl", gsm8k(12)))
     results = []
     for model, numbers in zip(MODELS, right):
-        scores = {item.key: float(number in numbers) for number, item in enumerate(task.items)}
-        notes = {item.key: text for item in task.items}
-        results.append(Result("t", model, scores, {item.key: {} for item in task.items}, notes, notes))
+        scores = {item.key: Score(float(number in numbers), text) for number, item in enumerate(task.items)}
+        results.append(Result(task, model, scores, {item.key: text for item in task.items}))
     return report.collect(MODELS, [task], results), task
 
 
