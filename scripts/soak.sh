@@ -11,6 +11,8 @@
 #              g++-aarch64-linux-gnu, qemu-user)
 #     gpu      both calls of scripts/gpu_check.sh, rehearsed without a GPU
 #     long     a needle is found among 2048 tokens after a recipe's last stage, and not before; three seeds, always the same
+#     curation  bad input of data/curate.py at full size: 100,000 empty files, a document of 300 MB in one line; a run that is killed
+#              at every point
 #     fuzz     every reader of foreign files, an hour's tenth each
 #
 # What failed is in build/soak/ROUND-WHAT.log with the seed that repeats it (LLMC_TEST_SEED). The last line counts: N passed,
@@ -21,7 +23,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 HOURS=8
-ALL=(seeds kills faults streams nccl processors gpu long fuzz)
+ALL=(seeds kills faults streams nccl processors gpu long curation fuzz)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} LLMC_SOAK=1
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -73,6 +75,7 @@ run_one() {
         processors) run_processors ;;
         gpu) run_gpu ;;
         long) rm -rf build/soak/long && "$VENV/bin/python" dev/bench/long_context.py --output build/soak/long ;;
+        curation) WHERE=tests/data/curate run_pytest -k "test_bad_input or killed" ;;
         fuzz) scripts/fuzz.sh --seconds 360 ;;
     esac
 }

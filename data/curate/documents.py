@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
@@ -12,6 +13,7 @@ import zstandard
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
+from .counts import Counts
 from .files import whole_file
 from .readers import Marked
 
@@ -42,20 +44,23 @@ class DocumentReader(Marked):
 
 
 class DocumentWriter(PipelineStep):
-    """Writes documents for the next pass, and hands them on."""
+    """Writes documents for the next pass, and hands them on to what a barrier collects, whose time it counts under that name."""
 
     type, name = "Writer", "write"
 
-    def __init__(self, documents: Path):
+    def __init__(self, documents: Path, barrier: str):
         super().__init__()
-        self.documents = documents
+        self.documents, self.counts_of, self.counts = documents, barrier, Counts()
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        self.counts = Counts()
         with _packed_file(self.documents / f"{rank:05d}.jsonl.zst") as file:
             for document in data:
                 file.write(orjson.dumps({"text": document.text, "id": document.id, "metadata": document.metadata},
                                         option=orjson.OPT_APPEND_NEWLINE))  # fmt: skip
+                begun = time.process_time()
                 yield document
+                self.counts.seconds += time.process_time() - begun
 
 
 class FinalWriter(PipelineStep):

@@ -30,7 +30,7 @@ class _Watched:
         return self
 
     def mark_rank_as_completed(self, rank: int) -> None:
-        steps = {step.name: step.counts.to_json() for step in self.pipeline if hasattr(step, "counts")}
+        steps = {getattr(step, "counts_of", step.name): step.counts.to_json() for step in self.pipeline if hasattr(step, "counts")}
         used = resource.getrusage(resource.RUSAGE_SELF)
         write_json(self.folder / "counts" / f"{rank:05d}.json", {"steps": steps, "seconds": used.ru_utime + used.ru_stime,
                                                                 "memory_mib": used.ru_maxrss >> 10})  # fmt: skip

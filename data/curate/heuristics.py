@@ -2,7 +2,8 @@
 And the public rules of Gopher (arXiv 2112.11446, table A1 and section A.1.1), C4 (1910.10683) and FineWeb (2406.17557), by
 option; their limits are datatrove's.
 
-The public rules are for English prose. C4's drop pages with code and mathematics, which the paper keeps.
+The public rules are for English prose. C4's drop pages with code and mathematics, which the paper keeps, and all text whose
+sentences end with other marks than English ones, such as Chinese.
 """
 
 import re
@@ -15,7 +16,7 @@ from datatrove.pipeline.filters.gopher_quality_filter import STOP_WORDS
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
 from llmdata.errors import InputError
-from llmdata.words import UNSPACED_LANGUAGES, hash_words, ngrams, words
+from llmdata.words import UNSPACED_LANGUAGES, hash_words, ngrams, run_length, words
 
 from .rules import Rule, Ruled, Text, duplicates, schema_of, share
 from .step import Context, Filter, Verdict
@@ -70,8 +71,7 @@ class Repetition(Filter):
         return long and repeated_share(line, self._size(document)) > self.settings["line"]
 
     def _size(self, document: Document) -> int:
-        """Twice as many where each character counts as a word: two of them make one of Chinese, about."""
-        return self.settings["ngram"] * (2 if document.metadata.get("language") in UNSPACED_LANGUAGES else 1)
+        return run_length(self.settings["ngram"], document.metadata.get("language"))
 
     def judge(self, document: Document) -> Verdict:
         limit = self.settings["document"]
@@ -131,9 +131,10 @@ def _ending(text: Text, marks: tuple[str, ...]) -> float:
     return share(sum(line.rstrip().endswith(marks) for line in text.lines), len(text.lines))
 
 
-def _top_ngram(size: int):
-    """Characters of the most frequent run of `size` tokens, with spaces between them; none if no run occurs twice."""
+def _top_ngram(length: int):
+    """Characters of the most frequent run of so many tokens, with spaces between them; none if no run occurs twice."""
     def measure(text: Text) -> float:
+        size = run_length(length, text.language)
         _, first, counts = np.unique(text.ngrams(size), return_index=True, return_counts=True)
         most = int(counts.max(initial=0))
         if most < 2:
@@ -144,9 +145,10 @@ def _top_ngram(size: int):
     return measure
 
 
-def _duplicated_ngrams(size: int):
-    """Characters of runs of `size` tokens that stood before, none counted twice."""
+def _duplicated_ngrams(length: int):
+    """Characters of runs of so many tokens that stood before, none counted twice."""
     def measure(text: Text) -> float:
+        size = run_length(length, text.language)
         runs, seen, place, repeated = text.ngrams(size).tolist(), set(), 0, 0
         lengths = text.ngram_lengths(size)
         while place < len(runs):

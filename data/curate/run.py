@@ -88,7 +88,7 @@ class Run:
                 pipeline.append(step)
                 continue
             written = self._written(number)
-            steps.append(Pass(_documents(number), [*pipeline, DocumentWriter(written), step.collect()], tasks))
+            steps.append(Pass(_documents(number), [*pipeline, DocumentWriter(written, name), step.collect()], tasks))
             for work in step.between():
                 steps.append(Pass(f"{number:02}-{name}-{work.name}".replace(" ", "-"), work.pipeline, work.tasks))
             number += 1
@@ -155,8 +155,8 @@ class Run:
 
 
 def _last_out(counts: dict) -> int:
-    """How many documents left the last step of a task."""
-    return [*counts["steps"].values()][-1]["total"]["out"][0]
+    """How many documents a task wrote: what left its last step but for the writer, which counts none."""
+    return [*counts["steps"].values()][-2]["total"]["out"][0]
 
 
 def _documents(number: int) -> str:

@@ -17,6 +17,9 @@ def merge(passes: list[tuple[str, Path]], steps: list[str], reports: Path) -> di
     used = {}
     for number, (name, folder) in enumerate(passes):
         tasks = [read_json_or(path, {}) for path in sorted((folder / "counts").glob("*.json"))]
+        step_of = name.split("-")[1]
+        if step_of in total:  # a barrier's own pass
+            total[step_of].seconds += sum(task["seconds"] for task in tasks)
         used[name] = {"tasks": len(tasks), "seconds": sum(task["seconds"] for task in tasks),
                       "memory_mib": max((task["memory_mib"] for task in tasks), default=0),
                       **read_json_or(folder / "clock.json", {"clock": 0})}  # fmt: skip

@@ -16,7 +16,7 @@ from llmdata.errors import InputError
 from llmdata.page import safe, table, whole
 from llmdata.progress import Progress
 
-from . import report
+from . import report, statistics
 from .counts import EXCERPT, hash_of, measure
 from .documents import DocumentReader, DocumentWriter
 from .run import Run
@@ -107,7 +107,7 @@ class _Before(Run):
 
     def passes(self) -> list[Pass]:
         passes = super().passes()
-        passes[-1].pipeline[-1] = DocumentWriter(self.work / "sample")
+        passes[-1].pipeline[-1] = DocumentWriter(self.work / "sample", statistics.OUTPUT)
         return passes
 
     def documents(self) -> list[Document]:

@@ -29,6 +29,11 @@ def hash_words(text: str) -> np.ndarray:
     return np.fromiter(map(xxh3_64_intdigest, words(text)), np.uint64)
 
 
+def run_length(size: int, language: str | None) -> int:
+    """Of a run of `size` words, twice as many where each character counts as a word: two of them make one of Chinese, about."""
+    return size * (2 if language in UNSPACED_LANGUAGES else 1)
+
+
 def ngrams(hashes: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     """uint64, one for each run of `size` words, in order; another seed gives hashes that have nothing in common with these."""
     count = max(0, len(hashes) - size + 1)

@@ -3,8 +3,9 @@
 
     dev/bench/curate_cost.py data/web/statistics.json [--terabytes 1,100]
 
-Seconds are of the processor, so a busy machine hardly changes them. A step's share is what its own code took; `around` is the rest:
-reading, unpacking and writing documents, and the passes that sort and merge what steps must know of all documents. All costs grow with
+Seconds are of the processor, so a busy machine hardly changes them. A step's share is what its own code took, with what it collects of
+all documents and its passes that sort and merge this; `around` is the rest: unpacking and writing documents between passes, and the
+start of processes. All costs grow with
 the bytes read (pages as they are in WARC files, unpacked); sorted files are merged in one pass up to the sizes shown, so that
 logarithms are left out.
 """

@@ -139,8 +139,9 @@ def test_languages_without_spaces_have_longer_runs_and_no_length_of_words(tmp_pa
         (kept,), counts = steprun.run(heuristics.GopherQuality, [[document("".join(letters), language=code)]], tmp_path,
             stop_words=None)
         assert len(kept) == left
-        (kept,), counts = steprun.run(heuristics.Repetition, [[document(again, language=code)]], tmp_path, line=None)
-        assert len(kept) == left
+        for step, given in ((heuristics.Repetition, {"line": None}), (heuristics.GopherRepetition, {})):
+            (kept,), counts = steprun.run(step, [[document(again, language=code)]], tmp_path, **given)
+            assert len(kept) == left, step.name
 
 
 # ---- divergence

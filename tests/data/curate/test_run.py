@@ -59,6 +59,10 @@ def test_every_step_counts_what_the_one_before_left(pages, whole):
     found = rows(output)
     assert left == [len(found), sum(row["token_count"] for row in found), sum(len(row["text"].encode()) for row in found)]
     assert 0 < len(found) < pages[1]
+    of_minhash = sum(used["seconds"] for name, used in statistics["passes"].items() if "-minhash-" in name)
+    assert statistics["steps"]["minhash"]["seconds"] > of_minhash > 0  # its own passes, signatures and decisions
+    work = statistics["input"]["seconds"] + sum(step["seconds"] for step in statistics["steps"].values())
+    assert work < sum(used["seconds"] for used in statistics["passes"].values())
     assert (output / "report.html").read_text().count("<h2>") > 3
 
 
