@@ -6,6 +6,7 @@ import random
 import socket
 
 import pytest
+from seeds import how_often
 from serving import KEPT, Served, parrot_model
 from waiting import wait_until
 
@@ -161,6 +162,12 @@ def test_bodies(place, body, words):
     refused(place, TEXT, body, 400, words)
 
 
+def test_refused_answers_give_their_places_back(place):
+    """Also those that only the engine refuses."""
+    for _ in range(2):
+        refused(place, TEXT, {"prompt": "a", "top_p": 0, "n": 100}, 400, "top-p 0, expected more than 0")
+
+
 @pytest.mark.parametrize("ids", [None, "a", [True], [1.0], [-1], [261]], ids=str)
 def test_ids_that_are_no_tokens(place, ids):
     refused(place, "detokenize", {"tokens": ids}, 400, "expected a list of ids from 0 to 260")
@@ -222,12 +229,12 @@ def test_what_is_not_http(place, data):
 
 def test_bodies_drawn_at_random(place):
     """Valid requests with bytes and values changed: always JSON with an error object or an answer, never a 500."""
-    rng = random.Random(random.getrandbits(32))
+    rng, count = random.Random(random.getrandbits(32)), how_often(800, 20_000)
     before = len(wait_until(place.log, "the log"))
     values = [None, True, -1, 0, 1, 2**63, 1e308, "", "\u20ac", [], {}, [[]], [{}], {"a": None}, ["a", 1], [3, 4], "\ud800", USER]
     statuses = {}
     connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=600)
-    for _ in range(400):
+    for _ in range(count):
         path = rng.choice([CHAT, TEXT, "tokenize", "detokenize"])
         fields = {"messages": USER} if path == CHAT else {"tokens": [3]} if path == "detokenize" else {"prompt": "\n"}
         if path in (CHAT, TEXT):
@@ -245,4 +252,4 @@ def test_bodies_drawn_at_random(place):
         statuses[status] = statuses.get(status, 0) + 1
         assert status == 200 or (status in (400, 404) and set(json.loads(said)) == {"error"}), (bytes(body), status, said)
     assert statuses.keys() >= {200, 400}, statuses
-    wait_until(lambda: len(place.log()) - before == 400 and place.quiet("parrot"), "a line for each, and nothing left behind")
+    wait_until(lambda: len(place.log()) - before == count and place.quiet("parrot"), "a line for each, and nothing left behind")
