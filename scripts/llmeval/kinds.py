@@ -4,11 +4,12 @@ from .choices import Choices
 from .code import Code
 from .generate import Generate
 from .instructions import Instructions
+from .memorisation import Memorisation
 from .needle import Needle
 from .perplexity import Perplexity
 from .reading import Reading
 from .safety import Safety
 from .task import Kind
 
-ALL = (Choices, Generate, Reading, Code, Instructions, Needle, Perplexity, Safety)
+ALL = (Choices, Generate, Reading, Code, Instructions, Needle, Perplexity, Safety, Memorisation)
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in ALL}
