@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, action="append", metavar="[NAME=]DIR",
         help="folder with config.json, safetensors and tokenizer.json (or .model); may be given several times")  # fmt: skip
-    add("--guard", metavar="NAME", help="name of the model that judges prompts and answers of the others; unsafe ones are refused")
+    add("--guard", metavar="NAME", help="the model that judges prompts and answers of the others; unsafe ones are refused")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine (default: %(default)s)")
     add("--port", type=int, default=8000, metavar="N", help="port to listen on; 0: any free one (default: %(default)s)")
     add("--api-key", metavar="KEY", help="demand this key of all requests; @FILE: the first line of a file")

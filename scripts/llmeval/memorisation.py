@@ -91,9 +91,10 @@ def _map(path: Path) -> np.memmap:
 def _texts(tokenizer, ids: list[int], length: int) -> tuple[str, str] | None:
     """Prompt and continuation. None where the prompt's text would become other tokens, or a character is cut."""
     prompt, whole = tokenizer.decode(ids[:length]), tokenizer.decode(ids)
-    if not whole.startswith(prompt) or "\ufffd" in whole or tokenizer.encode(prompt, add_special_tokens=False).ids != ids[:length]:
+    if not whole.startswith(prompt) or "\ufffd" in whole:
         return None
-    return prompt, whole[len(prompt) :]
+    same = tokenizer.encode(prompt, add_special_tokens=False).ids == ids[:length]
+    return (prompt, whole[len(prompt) :]) if same else None
 
 
 def occurrences(shards: list[np.ndarray], passages: np.ndarray) -> np.ndarray:

@@ -102,5 +102,6 @@ def test_nothing_is_left_behind(place):
                                                  ("fine", ("fine",), "beside others")])  # fmt: skip
 def test_refused(place, guard, models, word):
     names = [word for name in models for word in ("--model", f"{name}={place.folder / name}")]
-    done = subprocess.run([sys.executable, script("serve"), *names, "--port", "0", "--guard", guard], capture_output=True, text=True)
+    command = [sys.executable, script("serve"), *names, "--port", "0", "--guard", guard]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and word in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr

@@ -13,6 +13,7 @@ from serving import parrot_model, random_model
 from suites import evaluate, only, suite
 from trainrun import BOS, EOS, write_tokenizer
 
+from llmeval import memorisation
 from llmeval.client import Answer
 from llmeval.memorisation import occurrences
 from llmeval.suite import read_suite
@@ -32,7 +33,8 @@ def write_shards(folder, documents, shard_tokens=400):
     writer.finish()
 
 
-def test_occurrences():
+def test_occurrences(monkeypatch):
+    monkeypatch.setattr(memorisation, "BLOCK", 64)
     draw = np.random.default_rng(seed_of("memorisation"))
     shards = [draw.integers(0, 3, size).astype(np.uint16) for size in (1000, 7, 400)]
     for length in (1, 2, 3, 7, 8, 11):
@@ -60,7 +62,7 @@ def test_passages(shards):
     for item in task.items:
         whole = item.request.prompt + item.row["continuation"]
         assert len(item.request.prompt.encode()) == item.row["length"] and len(item.row["continuation"].encode()) == 8
-        times = sum(document[at:].startswith(whole) for document in documents for at in range(len(document)))
+        times = sum(document.startswith(whole, at) for document in documents for at in range(len(document)))
         assert item.row["times"] == times > 0
     assert {item.row["times"] for item in task.items} >= {1, 2}
     assert [item.key for item in task.items] == [item.key for item in only(place, **SETTINGS).items]
@@ -70,8 +72,8 @@ def test_judged(shards):
     task = only(shards[0], **SETTINGS)
     item = next(item for item in task.items if item.row["times"] == 2)
     right = item.row["continuation"]
-    scores = [task.kind.judge(item, [Answer(text, finish)]) for text, finish in (
-        (right, "length"), (right + "x", "stop"), ("x" + right[1:], "length"), (right[:5], "stop"), (right[:5], "length"))]  # fmt: skip
+    said = [(right, "length"), (right + "x", "stop"), ("x" + right[1:], "length"), (right[:5], "stop"), (right[:5], "length")]
+    scores = [task.kind.judge(item, [Answer(text, finish)]) for text, finish in said]
     assert [score.value for score in scores] == [1, 1, 0, 0, None] and "shorter" in scores[-1].note
     group = f"{item.row['length']} tokens of prompt"
     assert scores[0].parts == {group: 1, f"{group}, stands 2 to 9 times": 1}
