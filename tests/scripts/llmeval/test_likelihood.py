@@ -10,10 +10,11 @@ from evaluation import Evaluation, completions, questions, run_task, text, write
 from hostlib import fresh_random
 from lmeval import COMPLETION, MMLU, PERPLEXITY, Place, T, lm_task, run_lm_eval, write_needles
 from serving import Served
-from suites import suite
+from suites import only, suite
 
 from llmeval.asking import Asking, Model
 from llmeval.client import Client
+from llmeval.likelihood import Likely
 from llmeval.run import evaluate
 from llmeval.suite import read_suite
 
@@ -87,6 +88,16 @@ def test_choices(place, kind):
     assert summary["score"] == pytest.approx(measured["acc"], rel=1e-9) == pytest.approx(theirs["acc,none"], rel=1e-9)
     for name in ("acc_norm", "acc_bytes"):
         assert summary["parts"][name] == pytest.approx(measured[name], rel=1e-9), name
+
+
+@pytest.mark.parametrize("label, right", [(0, (1, 0, 1)), (1, (0, 1, 0)), (2, (0, 0, 0))])
+def test_sizes_of_endings(tmp_path, label, right):
+    """-1, -0.8 and -1 for a character, -0.5, -0.8 and -1 for a byte: without the blank before an ending."""
+    rows = [{"ctx": "It is", "endings": ["é", "abc", "abcd"], "label": label}]
+    write_rows(tmp_path / "q.jsonl", rows)
+    task = only(tmp_path, kind="choices", file="q.jsonl")
+    score = task.kind.judge(task.items[0], [Likely(value, False) for value in (-1, -2.4, -4)])
+    assert (score.value, score.parts["acc_norm"], score.parts["acc_bytes"]) == right
 
 
 def test_subjects_and_rows_without_an_answer(place):
