@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Evaluates models side by side with the tasks of a suite: scores with intervals, and whether the models differ.
 
-    evaluate.py --models base=runs/base sft=runs/sft dpo=runs/dpo --suite docs/suite_example.json --output results/demo
+    evaluate.py --models base=runs/base sft=runs/sft dpo=runs/dpo --suite my_suite.json --output results/mine
 
 The models are served by scripts/serve.py on this machine (or --server URL names a server that runs). SUITE is a JSON file:
-{"tasks": [{"name": ..., "kind": ..., "file": ..., ...}]}; docs/suite.md has the kinds and their settings. Files are named
+{"tasks": [{"name": ..., "kind": ..., "file": ..., ...}]}; docs/evaluate.md has the kinds and their settings. Files are named
 relative to it. Programs that a model writes run in a sandbox (bubblewrap) without network and files.
 
 --output gets report.html, results.json, and items/TASK/MODEL.jsonl with each answer and its score. An evaluation that was

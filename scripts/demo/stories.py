@@ -71,7 +71,8 @@ def pair(draw: random.Random) -> dict:
 
 def held_out(draw: random.Random) -> dict:
     text, thing = question(draw)
-    return {"prompt": text, "answer": thing}
+    story = text.replace("Which is the", "The").replace("?", " is the")
+    return {"prompt": text, "answer": thing, "polite": answer(thing, True), "story": story}
 
 
 def asked(row: dict) -> str | None:

@@ -2,7 +2,7 @@
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Iterator
+from typing import Callable, Iterator
 
 from llmdata.errors import InputError
 from llmdata.records import read_objects
@@ -30,6 +30,20 @@ EXTRACT = {
     "first line": lambda text: next(iter(text.strip().splitlines()), None),
     "all": lambda text: text.strip() or None,
 }
+
+
+def _by_pattern(text: str) -> Callable[[str], str | None]:
+    """What the pattern's first group has matched last, or all of the pattern where it has no group."""
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise InputError(f'"pattern": {text!r}: {error}, expected a regular expression') from None
+
+    def extract(said: str) -> str | None:
+        found = list(pattern.finditer(said.strip()))
+        return found[-1][min(1, pattern.groups)] if found else None
+
+    return extract
 
 
 def same(answer: str, target: str) -> bool:
@@ -63,6 +77,7 @@ class Generate(Kind):
         "file": TEXT,
         "prompt": {**TEXT, "default": "Question: {question}\nAnswer:"},
         "target": {**TEXT, "default": "answer"},
+        "pattern": TEXT,
         "extract": {"enum": list(EXTRACT), "default": "last number"},
         "few_shot": {"type": "integer", "minimum": 0, "default": 0},
         "few_shot_file": TEXT,
@@ -75,6 +90,7 @@ class Generate(Kind):
         super().__init__(settings, folder)
         self.chats = settings["chat"]
         self.template = Template(settings["prompt"])
+        self.extract = _by_pattern(settings["pattern"]) if "pattern" in settings else EXTRACT[settings["extract"]]
         if settings["few_shot"] and "few_shot_file" not in settings:
             raise InputError('"few_shot": needs "few_shot_file", whose rows are shown with their answers')
 
@@ -119,7 +135,6 @@ class Generate(Kind):
         return item.row["target"]
 
     def judge(self, item: Item, answers: list[Answer]) -> Score:
-        extract = EXTRACT[self.settings["extract"]]
-        found = [extract(answer.text) for answer in answers]
+        found = [self.extract(answer.text) for answer in answers]
         right = [text is not None and same(text, item.row["target"]) for text in found]
         return Score(sum(right) / len(right), "" if any(text is not None for text in found) else "no answer in the text")

@@ -13,7 +13,7 @@ EXAMPLES = 6  # of a task
 MOST_TEXT = 1500  # characters of a text in the page
 STYLE = """
 .example { margin: 0 0 .9rem; padding: .5rem .7rem; background: var(--block); break-inside: avoid; }
-.example > p { margin: 0 0 .3rem; } .example table { margin: .4rem 0 0; } .example th { width: 8rem; }
+.example > p { margin: 0 0 .3rem; } .example table { margin: .4rem 0 0; } .example th:nth-child(2) { width: 100%; }
 """
 
 

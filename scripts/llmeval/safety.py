@@ -87,7 +87,7 @@ class Safety(_Judged):
             yield Item(where, None if fault else request, {"prompt": prompt, "category": row.get("category")}, fault)
 
     def answers(self, asking: Asking, item: Item) -> list[Answer]:
-        given = asking.ask(item.request)
+        given = asking.ask(item.drawn)
         return given + [verdict for answer in given for verdict in self.verdict(asking, item.row["prompt"], answer)]
 
     def judge(self, item: Item, answers: list[Answer]) -> Score:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import string
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -33,6 +33,11 @@ class Item:
         if self.request is None:
             return ""
         return self.request.prompt if self.request.messages is None else str(self.request.messages[-1]["content"])
+
+    @property
+    def drawn(self) -> Request:
+        """The request with a seed of this item's own: the server would draw the answers to all items by the same numbers."""
+        return replace(self.request, seed=(self.request.seed + int(self.key[:7], 16)) % 2**31)
 
     @property
     def key(self) -> str:
@@ -74,7 +79,7 @@ class Kind(ABC):
 
     def answers(self, asking: Asking, item: Item) -> list[Answer]:
         """What judging needs. Runs beside others. Errors: Refused."""
-        return asking.ask(item.request)
+        return asking.ask(item.drawn)
 
     def ask_all(self, asking: Asking, items: list[Item]) -> Iterator[tuple[int, list | Refused]]:
         """(number, answers) of each item, as they come."""

@@ -46,7 +46,9 @@ def test_things_are_of_one_kind():
 
 def test_answers_follow_from_the_questions(made):
     for row in lines(made[0] / "questions.jsonl"):
-        assert row["answer"] == answer_to(row["prompt"])
+        thing, kind = answer_to(row["prompt"]), re.search(r"(\w+)\?$", row["prompt"])[1]
+        assert row["answer"] == thing and row["polite"] == stories.answer(thing, True)
+        assert row["story"] == f"{row['prompt'].split('. ')[0]}. The {kind} is the"
     forms = []
     for row in lines(made[0] / "chats.jsonl"):
         user, assistant = row["messages"]

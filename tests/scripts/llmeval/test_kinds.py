@@ -43,6 +43,20 @@ def test_generate_in_a_chat(tmp_path):
     assert judged(task, right, "no", right, "no").value == 0.5
 
 
+def test_items_do_not_share_their_draws(tmp_path):
+    file = write(tmp_path / "q.jsonl", gsm8k(30))
+    seeds = [[item.drawn.seed for item in only(tmp_path, kind="generate", file=file, seed=seed).items] for seed in (1, 1, 2)]
+    assert len(set(seeds[0])) == 30 and seeds[0] == seeds[1] != seeds[2] and max(seeds[2]) < 2**31
+
+
+def test_pattern(tmp_path):
+    file = write(tmp_path / "q.jsonl", [{"question": "?", "answer": "kite"}])
+    task = only(tmp_path, kind="generate", file=file, pattern=r"The (\w+)(?:, please)?\.")
+    said = ("The hat. The Kite.", " The kite, please. ", "The kite", "The kite. The hat.")
+    assert [judged(task, text).value for text in said] == [1, 1, 0, 0]
+    assert judged(only(tmp_path, kind="generate", file=file, pattern="k[a-z]+"), "a big kite").value == 1
+
+
 @pytest.mark.parametrize("text, number", [("It is 1,234.50 dollars", "1,234.50"), ("-3 then +4", "+4"), ("nothing", None),
                                           ("$5.", "$5"), ("1,2,3", "3"), ("v2.5x 12", "12")])  # fmt: skip
 def test_last_number(text, number):
@@ -139,6 +153,7 @@ BAD = {
     "field": ([{"name": "a", "kind": "generate", "file": "q.jsonl", "prompt": "{riddle}"}],
               'no field "riddle", which the prompt has; fields there: question'),
     "braces": ([{"name": "a", "kind": "generate", "file": "q.jsonl", "prompt": "{"}], "braces"),
+    "pattern": ([{"name": "a", "kind": "generate", "file": "q.jsonl", "pattern": "("}], "expected a regular expression"),
     "no answers": ([{"name": "a", "kind": "generate", "file": "q.jsonl", "target": "solution"}], 'no "solution"'),
     "too few shots": ([{"name": "a", "kind": "generate", "file": "q.jsonl", "few_shot": 9, "few_shot_file": "q.jsonl"}],
                       "2 rows"),
