@@ -59,7 +59,7 @@ def test_a_script_called_by_a_link(tmp_path, version):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{version}\n", "")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "finetune_demo"])
+@pytest.mark.parametrize("name", ["quickstart", "finetune_demo", "evaluate_demo"])
 def test_scripts_without_arguments_refuse_them(name):
     done = subprocess.run([ROOT / f"scripts/{name}.sh", "--steps"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and not done.stdout and f"{name}: argument '--steps', expected none" in done.stderr
