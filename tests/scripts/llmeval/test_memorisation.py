@@ -72,7 +72,7 @@ def test_judged(shards):
     task = only(shards[0], **SETTINGS)
     item = next(item for item in task.items if item.row["times"] == 2)
     right = item.row["continuation"]
-    short, other = right[:5], "x" + right[1:]
+    short, other = right[:5], "X" + right[1:]
     said = [(right, "length"), (right + "x", "stop"), (other, "length"), (short, "stop"), (short, "length")]
     scores = [task.kind.judge(item, [Answer(text, finish)]) for text, finish in said]
     assert [score.value for score in scores] == [1, 1, 0, 0, None] and "shorter" in scores[-1].note
