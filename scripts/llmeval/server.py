@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Iterator
 
 from llmdata.errors import Fault, InputError
+from llmround.runner import die_with_parent
 
 SERVE = Path(__file__).resolve().parent.parent / "serve.py"
 ADDRESS = re.compile(r"serve: (http://\S+) serves ")
@@ -21,7 +22,7 @@ def served(models: dict[str, Path], *options: str) -> Iterator[str]:
     names = [word for name, folder in models.items() for word in ("--model", f"{name}={folder}")]
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, SERVE, *names, "--port", "0", *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=die_with_parent)
         try:
             found = ADDRESS.match(process.stdout.readline())
             if not found:

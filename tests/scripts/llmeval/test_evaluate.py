@@ -4,6 +4,7 @@ import html.parser
 import json
 import signal
 
+import psutil
 import pytest
 from serving import KEPT, Served, parrot_model, random_model
 from suites import evaluate
@@ -88,8 +89,11 @@ def test_goes_on_after_a_kill(place, done):
     output, kept = place / "killed", "items/chat/parrot.jsonl"
     process = evaluate(place, output, wait=False)
     wait_until(lambda: (output / kept).exists() and len((output / kept).read_text().splitlines()) > 8, "answers")
+    servers = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    psutil.wait_procs(servers, 600)
+    assert servers and not any(server.is_running() for server in servers)
     lines = (output / kept).read_bytes().splitlines()
     code, out, err = evaluate(place, output)
     assert code == 0, err
