@@ -17,6 +17,7 @@ from llmeval.client import Client
 from llmeval.likelihood import Likely
 from llmeval.run import evaluate
 from llmeval.suite import read_suite
+from llmeval.task import Score
 
 pytestmark = pytest.mark.skipif("fp32" not in llmc.build_folders(), reason="no fp32 build under test: agreement is of fp32")
 TOLERANCE = 2e-3  # as of lm-eval with transformers, in tests/eval
@@ -98,6 +99,8 @@ def test_sizes_of_endings(tmp_path, label, right):
     task = only(tmp_path, kind="choices", file="q.jsonl")
     score = task.kind.judge(task.items[0], [Likely(value, False) for value in (-1, -2.4, -4)])
     assert (score.value, score.parts["acc_norm"], score.parts["acc_bytes"]) == right
+    scores = [Score(value, parts={f"subject: {name}": value}) for value, name in ((1, "law"), (0, "law"), (0, "art"))]
+    assert task.kind.total(scores)[2]["mean of subjects"] == 0.25
 
 
 def test_subjects_and_rows_without_an_answer(place):
