@@ -99,7 +99,8 @@ run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
 # not those where a whole model takes minutes, nor readers of files, which have one thread
 run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/checkpoint/test_checkpoint.py \
     --ignore tests/eval/test_eval_items.py --ignore tests/checkpoint/test_safetensors.py \
-    --ignore tests/model/test_block_inputs.py --ignore tests/model/test_changing_shape.py "$@"
+    --ignore tests/model/test_block_inputs.py --ignore tests/model/test_changing_shape.py \
+    --ignore tests/generate/test_engine.py "$@"
 if [ ${#CHOSEN[@]} = 0 ] && [ "$FUZZ_SECONDS" != 0 ]; then run_fuzz; fi
 say "all runs together"
 printf '%s passed, %s failed, %s skipped\n' "$(total passed)" "$(($(total failed) + $(total 'errors?')))" "$(total skipped)"
