@@ -170,7 +170,7 @@ def test_company_changes_nothing(engine):
     requests = [greedy(random_ids(50, VOCAB), 120, 2) for _ in range(GROWING)]  # together more than all pages
     requests += [random_request(beginnings, VOCAB, 220) for _ in range(how_often(20, 400))]
     counts = check_company(engine, requests, 4, 6)
-    assert counts.prompt_tokens_shared > 0 and counts.put_back > 0
+    assert counts.put_back > 0
 
 
 def test_many_rows_change_nothing(engine):
