@@ -35,7 +35,7 @@ from llmdata.progress import Progress
 from llmdata.text_file import read_object
 from llmjudge import report
 from llmjudge.runs import WITH, WITHOUT, Caller, Run, Settings, recipe_of
-from llmround.runner import say
+from llmstage.runner import say
 from llmtext.generator import ROOT
 
 

@@ -28,9 +28,9 @@ program.begin()
 
 from llmdata.options import add_version
 from llmround.report import Report
-from llmround.runner import Lock, Runner, say
 from llmround.settings import read_round
 from llmround.stages import Plan
+from llmstage.runner import Lock, Runner, say
 
 
 def parse_arguments() -> argparse.Namespace:

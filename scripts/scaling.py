@@ -22,7 +22,6 @@ program.begin()
 
 from llmdata.errors import InputError
 from llmdata.options import add_version
-from llmround.runner import say
 from llmscale.plan_tables import print_plan
 from llmscale.planning import plan_runs
 from llmscale.resample import SEED
@@ -30,6 +29,7 @@ from llmscale.run import Run
 from llmscale.settings import read_settings
 from llmscale.speed import MEASURED_STEPS, Speed
 from llmscale.sweep import Sweep
+from llmstage.runner import say
 
 
 def parse_arguments() -> argparse.Namespace:

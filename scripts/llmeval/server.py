@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Iterator
 
 from llmdata.errors import Fault, InputError
-from llmround.runner import die_with_parent
+from llmstage.runner import die_with_parent
 
 SERVE = Path(__file__).resolve().parent.parent / "serve.py"
 ADDRESS = re.compile(r"serve: (http://\S+) serves ")

@@ -15,7 +15,7 @@ from typing import Callable
 from llmdata.errors import Fault, InputError
 from llmdata.output import write_json
 from llmdata.text_file import read_object
-from llmround.runner import die_with_parent
+from llmstage.runner import die_with_parent
 from llmscale.run import last_step, last_value, read_log
 
 from .gain import is_known

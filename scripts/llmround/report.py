@@ -10,10 +10,10 @@ from llmdata.messages import text_of
 from llmdata.output import write_text
 from llmdata.page import figure, is_number, number, table, whole
 from llmdata.progress import duration
+from llmstage.runner import NOTE
 from llmtext.prompts import read_prompts
 
 from . import charts
-from .runner import NOTE
 from .stages import ANSWER, BASE, HELD_OUT, Plan, Stage
 
 MOST_SAMPLES = 12  # so many held-out prompts are shown

@@ -1,11 +1,11 @@
 """The stages of a round. Each is a folder and the commands that fill it."""
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmdata.text_file import read_object
-from llmtext.fingerprint import file_digest, model_fingerprint
+from llmstage.stage import Stage as AnyStage
+from llmstage.stage import Step
 
 from .settings import OF_POLICY, Options, Programs, Round, Source, Training, as_arguments
 
@@ -21,50 +21,9 @@ BASE, HELD_OUT, ANSWER = "base", "held_out.jsonl", "answer held-out prompts"  # 
 
 
 @dataclass
-class Step:
-    name: str
-    program: list[str]
-    arguments: list[str]
-    made: Path  # exists afterwards
-    trains: bool = False  # when stopped, it saves a checkpoint and ends with code 0
-    output: Path | None = None  # receives its standard output
-
-    @property
-    def command(self) -> list[str]:
-        return [*self.program, *self.arguments]
-
-
-@dataclass
-class Stage:
-    name: str
-    title: str
-    folder: Path
-    steps: list[Step]
-    inputs: list[Path]  # from outside the round
-    after: list[str]  # stages whose results it reads
+class Stage(AnyStage):
     model: Path | None = None  # the model that it makes
     init_from: Path | None = None
-    build: list[str] = field(default_factory=list)  # target and precision
-
-    def key(self, keys: dict[str, str]) -> dict:
-        """Everything that the result depends on, by name."""
-        return {
-            "build": self.build,
-            **{f"options of {step.name}": step.arguments for step in self.steps},
-            **{f"content of {path}": digest(path) for path in self.inputs},
-            **{f"stage {name}": keys[name] for name in self.after},
-        }
-
-
-def digest(path: Path) -> str:
-    if path.is_file():
-        return file_digest(path)
-    if (path / "config.json").is_file():
-        return model_fingerprint(path)
-    total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(path)} {file_digest(file)}\n".encode())
-    return total.hexdigest()
 
 
 def longest_row(train: Options) -> Options:

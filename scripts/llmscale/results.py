@@ -4,8 +4,8 @@ import argparse
 import json
 
 from llmdata.errors import InputError
+from llmdata.output import write_json
 from llmplan.tables import say
-from llmround.runner import write_json
 
 from .accuracy import forecast_task, read_task, task_of_runs
 from .fit_tables import between, four, print_fit, print_forecast, print_left_out, print_trials

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmdata.errors import InputError
+from llmdata.output import write_json
 from llmdata.text_file import read_object
-from llmround.runner import write_json
 from llmround.settings import as_arguments
 
 from .planning import Planned

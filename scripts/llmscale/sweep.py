@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmdata.errors import Fault, InputError
 from llmdata.progress import Progress
-from llmround.runner import Stopped, die_with_parent, say
+from llmstage.runner import Stopped, die_with_parent, say
 
 from .planning import Planned
 from .run import CUT, DIVERGED, DONE, WAITING, Outcome, Run

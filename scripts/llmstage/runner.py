@@ -17,7 +17,7 @@ from llmdata.errors import Fault, InputError
 from llmdata.output import write_json
 from llmdata.progress import duration
 
-from .stages import Plan, Stage, Step
+from .stage import Stage, Step
 
 NOTE = "stage.json"
 SECONDS_BETWEEN_NOTES = 5.0
@@ -98,7 +98,7 @@ def die_with_parent() -> None:
 
 
 class Runner:
-    def __init__(self, plan: Plan, again: bool):
+    def __init__(self, plan, again: bool):
         self.plan, self.again = plan, again
         self.child: subprocess.Popen | None = None
         self.trains = False  # whether the child is the trainer
