@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         print_commands(plan)
         return
-    runner = Runner(plan, options.again)
-    lock = Lock(round_.output)  # noqa: F841  it is held until this program and those that it runs have ended
+    runner = Runner("post_train", plan.stages, options.again)
+    lock = Lock("post_train", round_.output)  # noqa: F841  it is held until this program and those that it runs have ended
     runner.check()
     runner.run()
     Report(plan).write(round_.output / "report.html")

@@ -10,7 +10,6 @@ from llmdata.messages import text_of
 from llmdata.output import write_text
 from llmdata.page import figure, is_number, number, table, whole
 from llmdata.progress import duration
-from llmstage.runner import NOTE
 from llmtext.prompts import read_prompts
 
 from . import charts
@@ -158,7 +157,7 @@ class Report:
 
 def read_note(stage: Stage) -> dict:
     try:
-        return json.loads((stage.folder / NOTE).read_text("utf-8"))
+        return json.loads(stage.note.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -1,4 +1,4 @@
-"""Runs the stages. Each stage's stage.json notes what is done, so that a round that was stopped or killed can continue."""
+"""Runs stages. Each one's note tells what is done, so that work that was stopped or killed can go on."""
 
 import ctypes
 import fcntl
@@ -19,13 +19,11 @@ from llmdata.progress import duration
 
 from .stage import Stage, Step
 
-NOTE = "stage.json"
-SECONDS_BETWEEN_NOTES = 5.0
 LOCK_SECONDS = 60  # for a program of the previous run to write its checkpoint
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal stopped the round; the same command continues it."""
+    """A signal stopped the work; the same command goes on."""
 
 
 def say(text: str) -> None:
@@ -37,16 +35,16 @@ def hash_key(key: dict) -> str:
 
 
 class Note:
-    """stage.json: what the stage depends on, which of its steps are done, and how long they took."""
+    """What a stage depends on, which of its steps are done, and how long they took."""
 
     def __init__(self, stage: Stage):
-        self.path = stage.folder / NOTE
+        self.path = stage.note
         try:
             self.value = json.loads(self.path.read_text("utf-8"))
         except FileNotFoundError:
             self.value = None
         except ValueError:
-            raise InputError(f"{self.path}: not JSON; remove the stage's folder to begin it anew") from None
+            raise InputError(f"{self.path}: not JSON; remove it and {stage.folder} to begin the stage anew") from None
 
     def begin(self, key: dict) -> None:
         self.value = {"key": key, "steps": {}, "seconds": 0.0}
@@ -76,7 +74,7 @@ def _difference(name: str, old, new) -> str:
 class Lock:
     """Allows one run per folder. The programs of a run inherit the lock, so that the next run waits for one that still lives."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, program: str, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         self.file = open(folder / ".lock", "a")
         os.set_inheritable(self.file.fileno(), True)
@@ -86,9 +84,9 @@ class Lock:
                 return
             except BlockingIOError:
                 if second == 0:
-                    say(f"post_train: {folder} is in use; waiting for it up to {LOCK_SECONDS} s")
+                    say(f"{program}: {folder} is in use; waiting for it up to {LOCK_SECONDS} s")
                 time.sleep(1)
-        raise InputError(f"{folder}: another run of this round is going on")
+        raise InputError(f"{folder}: another run of {program} is going on there")
 
 
 def die_with_parent() -> None:
@@ -98,8 +96,12 @@ def die_with_parent() -> None:
 
 
 class Runner:
-    def __init__(self, plan, again: bool):
-        self.plan, self.again = plan, again
+    """Runs the stages of a program. `again`: stages whose settings or inputs have changed are begun anew, instead of refused."""
+
+    seconds_between_notes = 5.0
+
+    def __init__(self, program: str, stages: list[Stage], again: bool):
+        self.program, self.stages, self.again = program, stages, again
         self.child: subprocess.Popen | None = None
         self.trains = False  # whether the child is the trainer
         self.signals = 0
@@ -126,9 +128,9 @@ class Runner:
     # ---- stages
 
     def check(self) -> None:
-        """Refuses stages that were begun with other settings, before anything is run."""
+        """Finds what is to be done, and refuses what cannot be gone on with, before anything is run."""
         self.keys, self.todo = {}, []
-        for stage in self.plan.stages:
+        for stage in self.stages:
             key = stage.key(self.keys)
             self.keys[stage.name] = hash_key(key)
             note = Note(stage)
@@ -137,20 +139,21 @@ class Runner:
                 raise InputError(f"{stage.folder} was begun with other settings ({difference}): give another \"output\", or "
                                  "--again to remove the folders of such stages and begin them anew")  # fmt: skip
             if not difference and note.value is None and stage.folder.exists() and any(stage.folder.iterdir()):
-                raise InputError(f"{stage.folder}: not empty and not of a round (no {NOTE} in it)")
-            self.todo.append((stage, key, note, bool(difference)))
+                raise InputError(f"{stage.folder}: not empty, and not made by {self.program} (no {note.path})")
+            self.todo.append((stage, key, note, difference))
 
     def run(self) -> None:
-        for number, (stage, key, note, anew) in enumerate(self.todo, 1):
-            self.place = f"post_train: [{number}/{len(self.todo)}] {stage.title}"
-            if anew:
-                shutil.rmtree(stage.folder)
-            if anew or note.value is None:
+        for number, (stage, key, note, difference) in enumerate(self.todo, 1):
+            self.place = f"{self.program}: [{number}/{len(self.todo)}] {stage.title}"
+            if difference:
+                say(f"{self.place}: begun anew: {difference}")
+                shutil.rmtree(stage.folder, ignore_errors=True)
+            if difference or note.value is None:
                 stage.folder.mkdir(parents=True, exist_ok=True)
                 note.begin(key)
-            self._run_stage(stage, note)
+            self.run_stage(stage, note)
 
-    def _run_stage(self, stage: Stage, note: Note) -> None:
+    def run_stage(self, stage: Stage, note: Note) -> None:
         missing = [step for step in stage.steps if not note.done(step)]
         if not missing:
             say(f"{self.place}: done before, in {duration(note.value['seconds'])}")
@@ -169,12 +172,10 @@ class Runner:
         code = self._run_command(step, note, times)
         if self.signals:
             raise Stopped
-        name = Path(step.program[-1]).name
         if code:
-            error = InputError if code == 2 else Fault
-            raise error(f"{step.name}: {name} ended with code {code}; the command: {shlex.join(step.command)}")
+            raise self.failure(step, code)
         if not step.made.exists():
-            raise Fault(f"{step.name}: {name} has not made {step.made}")
+            raise Fault(f"{step.name}: {Path(step.program[-1]).name} has not made {step.made}")
         if step.trains and was_stopped(step):
             raise Stopped
         times["done"] = True
@@ -184,19 +185,20 @@ class Runner:
         out = open(step.output.with_name(step.output.name + ".part"), "wb") if step.output else None
         self.trains = step.trains
         last = time.monotonic()
-        self.child = subprocess.Popen(step.command, stdout=out, start_new_session=True, preexec_fn=die_with_parent,
-                                      close_fds=False)  # fmt: skip
+        self.child = subprocess.Popen(step.command, start_new_session=True, preexec_fn=die_with_parent, close_fds=False,
+                                      **self.streams(out))  # fmt: skip
         if self.signals:  # one came before there was a child
             self._pass_on()
         while True:
             try:
-                code = self.child.wait(SECONDS_BETWEEN_NOTES)
+                code = self.child.wait(self.seconds_between_notes)
             except subprocess.TimeoutExpired:
                 code = None
             now = time.monotonic()
             times["seconds"] += now - last
             note.value["seconds"] += now - last
             last = now
+            self.watch(note)
             note.write()
             if code is not None:
                 break
@@ -206,6 +208,21 @@ class Runner:
             if code == 0:
                 os.replace(out.name, step.output)
         return code if code >= 0 else 128 - code
+
+    # ---- what a program may do otherwise
+
+    def streams(self, output) -> dict:
+        """Where a command's output goes, as subprocess.Popen's arguments. `output`: the file of a step that has one."""
+        return {"stdout": output}
+
+    def watch(self, note: Note) -> None:
+        """Called every few seconds while a command runs, and once it has ended."""
+
+    def failure(self, step: Step, code: int) -> Exception:
+        """What is told of a command that failed."""
+        name = Path(step.program[-1]).name
+        error = InputError if code == 2 else Fault
+        return error(f"{step.name}: {name} ended with code {code}; the command: {shlex.join(step.command)}")
 
 
 def was_stopped(step: Step) -> bool:

@@ -31,6 +31,10 @@ class Stage:
     after: list[str]  # stages whose results it reads
     build: list[str] = field(default_factory=list, kw_only=True)  # target and precision
 
+    @property
+    def note(self) -> Path:
+        return self.folder / "stage.json"
+
     def key(self, keys: dict[str, str]) -> dict:
         """Everything that the result depends on, by name."""
         return {
