@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Writes what a herd learns beside real texts, and what it is asked: sums, notes to look up, chats, pairs, prompts, questions.
 
-    herd_data.py texts arithmetic --documents 20000 --seed 1 --output arithmetic.jsonl      to pretrain on
-    herd_data.py items FOLDER --seed 1                                                      for everything after
+    herd_data.py arithmetic --documents 20000 --seed 1 --output FOLDER      to pretrain on: FOLDER/documents.jsonl
+    herd_data.py items --seed 1 --output FOLDER                             for everything after
 
 One sum in ten is held out: it stands in no text, chat, pair or prompt, and only such sums are in sums.jsonl. The notes of
 lookups.jsonl are drawn anew. In the chats one answer in four is wrong, as if hasty people had written them, so that there is
 something left to learn from pairs and from rejection sampling. What a prompt calls a secret is not to be told.
 
-FOLDER receives chats.jsonl and safety.jsonl (SFT), pairs.jsonl (reward model and DPO), prompts.jsonl (rejection sampling),
-sums.jsonl, lookups.jsonl, secrets.jsonl and borderline.jsonl (questions), and filler.jsonl, keys.txt and values.txt (needles).
+The items are chats.jsonl and safety.jsonl (SFT), pairs.jsonl (reward model and DPO), prompts.jsonl (rejection sampling),
+sums.jsonl, lookups.jsonl, secrets.jsonl and borderline.jsonl (questions), filler.jsonl, keys.txt and values.txt (needles), and at last items.json, the number of rows of each.
 """
 
 import argparse
@@ -168,32 +168,29 @@ def write_rows(path: Path, make: Callable[[random.Random], dict], count: int, dr
     path.write_text("".join(lines))
 
 
-def write_items(folder: Path, seed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (count, make) in ITEMS.items():
-        write_rows(folder / f"{name}.jsonl", make, count, random.Random(f"{seed} {name}"), name in DISTINCT)
+def write_items(folder: Path, seed: int, share: float) -> None:
+    rows = {name: max(1, round(share * count)) for name, (count, _) in ITEMS.items()}
+    for name, (_, make) in ITEMS.items():
+        write_rows(folder / f"{name}.jsonl", make, rows[name], random.Random(f"{seed} {name}"), name in DISTINCT)
     for name, words in (("keys", KEYS), ("values", VALUES)):
         (folder / f"{name}.txt").write_text("\n".join(words) + "\n")
+    (folder / "items.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="texts | items")
-    texts = commands.add_parser("texts", help="texts to pretrain on")
-    texts.add_argument("kind", choices=TEXTS, help="what they are made of")
-    texts.add_argument("--documents", required=True, type=int, metavar="N", help="how many")
-    texts.add_argument("--output", required=True, type=Path, metavar="FILE", help=".jsonl file to write")
-    items = commands.add_parser("items", help="what comes after pretraining")
-    items.add_argument("output", type=Path, metavar="FOLDER", help="folder that receives the files")
-    for command in (texts, items):
-        command.add_argument("--seed", type=int, default=1, metavar="N", help="draws the data (default: %(default)s)")
+    parser.add_argument("kind", choices=(*TEXTS, "items"), help="kind of texts, or items")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="folder that receives the files")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the data (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=1000, metavar="N", help="number of texts (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=1, metavar="X", help="of the usual rows of each item (default: %(default)s)")
     options = parser.parse_args()
-    if options.command == "items":
-        write_items(options.output, options.seed)
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.kind == "items":
+        write_items(options.output, options.seed, options.share)
     else:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
         draw = random.Random(f"{options.seed} {options.kind}")
-        write_rows(options.output, text(TEXTS[options.kind]), options.documents, draw)
+        write_rows(options.output / "documents.jsonl", text(TEXTS[options.kind]), options.documents, draw)
 
 
 if __name__ == "__main__":
