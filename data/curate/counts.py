@@ -18,7 +18,6 @@ EXCERPT = 500  # characters of an example
 MOST_NAMES = 20  # documents that are named for each kind of fault
 MOST_GROUPS = 10_000  # languages or domains that are counted one by one; the smallest beyond these become OTHERS
 OTHERS = "(others)"
-SIZES = ("documents", "tokens", "bytes")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 Sizes = tuple[int, int, int]

@@ -7,19 +7,17 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from llmdata import shares
 from llmdata.page import is_number, number, safe, table, whole
 from llmdata.progress import duration
+from llmdata.shares import bar, count, share
 
-from .counts import OTHERS, SIZES, Counts
+from .counts import OTHERS, Counts
 
 MOST_ROWS = 40  # languages, domains, reasons or names in a table
 MOST_URL = 300  # characters
 UNKNOWN = "(not known)"
-STYLE = """
-:root { --bar: #2563eb; --lost: #ea580c; }
-@media (prefers-color-scheme: dark) { :root { --bar: #60a5fa; --lost: #fb923c; } }
-.bar { height: .35rem; border-radius: .2rem; background: var(--bar); min-width: 1px; margin-left: auto; }
-.shares td { overflow-wrap: anywhere; } .shares td.number { width: 18%; overflow-wrap: normal; }
+STYLE = shares.STYLE + """
 .step { border-bottom: 1px solid var(--thin-line); padding: .5rem 0; } .step > summary { font-weight: 600; }
 .step summary .faint { font-weight: normal; }
 .sides { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.6rem; } .sides > div { min-width: 0; }
@@ -28,8 +26,7 @@ h3 { font-size: .95rem; margin: 1rem 0 .3rem; } h4 { font-size: .9rem; margin: .
 .dropped .example { border-left-color: var(--lost); }
 .example p { margin: 0 0 .3rem; font-size: .85rem; overflow-wrap: anywhere; } .example .text { max-height: 11rem; overflow: auto; }
 bdi { overflow-wrap: anywhere; }
-@media (max-width: 48rem) { .sides { grid-template-columns: minmax(0, 1fr); }
-table.shares { font-size: .85rem; } .shares td, .shares th { min-width: 4.6rem; } .shares td:first-child { min-width: 8.5rem; } }
+@media (max-width: 48rem) { .sides { grid-template-columns: minmax(0, 1fr); } }
 """
 
 
@@ -51,36 +48,15 @@ def foreign(text: object, most: int = MOST_URL) -> str:
     return f"<bdi>{safe(text, most)}</bdi>"
 
 
-def count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.3g} %" if whole else "–"
-
-
-def bar(part: float, whole: float) -> str:
-    return f'<div class="bar" style="width: {100 * part / whole if whole else 0:.1f}%"></div>'
-
-
 # ---- parts of the page
 
 
 def funnel(steps: dict[str, Counts]) -> str:
-    """Documents, tokens and bytes before the first step and after each. Bars are shares of the largest in a column."""
+    """What is left before the first step and after each."""
     if not steps:
         return "<h2>Funnel</h2><p>No step ran.</p>"
     sizes = {"read": next(iter(steps.values())).total["in"]} | {name: counts.total["out"] for name, counts in steps.items()}
-    most = [max(size[i] for size in sizes.values()) for i in range(len(SIZES))]
-    rows, before = [], None
-    for name, size in sizes.items():
-        cells = [f"{count(n)}{f' <span class=faint>{share(n, before[i])}</span>' if before and before[i] else ''}{bar(n, most[i])}" if n or i == 0 else "–"
-                 for i, n in enumerate(size)]  # fmt: skip
-        rows.append([safe(name), *cells])
-        before = size
-    note = ("<p class=faint>What is left after each step, and its share of what the step was given. A token is a word or a mark, which "
-            "needs no tokenizer; those of HTML are not counted. Extraction makes bytes fewer without dropping a document.</p>")  # fmt: skip
-    return "<h2>Funnel</h2>" + table(["after", *SIZES], rows, "shares", (1, 2, 3)) + note
+    return "<h2>Funnel</h2>" + shares.funnel(sizes)
 
 
 def groups(steps: dict[str, Counts], group: str) -> str:
@@ -118,11 +94,11 @@ def counters(steps: dict[str, Counts]) -> str:
         for key, value in counts.counters.items():
             name, slash, row = key.partition("/")
             tables.setdefault(name if slash else "", {})[row if slash else name] = value
-        parts += [f"<h3>{safe(step)}{': ' if name else ''}{safe(name)}</h3>{shares(name, rows)}" for name, rows in tables.items()]
+        parts += [f"<h3>{safe(step)}{': ' if name else ''}{safe(name)}</h3>{counter_table(name, rows)}" for name, rows in tables.items()]
     return "<h2>Topics, sizes of clusters and other counts</h2>" + "".join(parts) if parts else ""
 
 
-def shares(name: str, rows: dict[str, float]) -> str:
+def counter_table(name: str, rows: dict[str, float]) -> str:
     """Rows whose names are numbers are in their order, others by their counts. Without a name they are no parts of a whole."""
     numbers = all(row.isdigit() for row in rows)
     order = sorted(rows, key=(lambda row: int(row)) if numbers else (lambda row: (-rows[row], row)))
