@@ -96,13 +96,13 @@ def print_table(found: dict) -> None:
 
 
 def page(found: dict, title: str) -> str:
-    parts = [_scores(found), _differences(found), _contamination(found), _judges(found), _lost(found),
+    parts = [scores(found), differences(found), _contamination(found), judges(found), _lost(found),
              _examples_shown(found), _settings(found)]  # fmt: skip
     below = "Scores in % with half of their 95 % interval, 1.96·√(S(1−S)/N). Nothing was sent anywhere."
     return whole(title, title, safe(below), "".join(parts), STYLE)
 
 
-def _scores(found: dict) -> str:
+def scores(found: dict) -> str:
     rows = []
     for task in found["tasks"]:
         rows.append([f"<b>{safe(task['name'])}</b>", safe(task["metric"]), str(task["items"]),
@@ -115,7 +115,7 @@ def _scores(found: dict) -> str:
     return "<h2>Scores</h2>" + table(head, rows, numbers=tuple(range(2, len(head))))
 
 
-def _differences(found: dict) -> str:
+def differences(found: dict) -> str:
     rows = []
     for task in found["tasks"]:
         for pair in task["pairs"]:
@@ -147,7 +147,7 @@ def _contamination(found: dict) -> str:
     return "<h2>Contamination</h2>" + says + table(head, rows, numbers=(2, 3, 4, 5))
 
 
-def _judges(found: dict) -> str:
+def judges(found: dict) -> str:
     rows = [[safe(judge["task"]), safe(judge["model"]), safe(score_text(judge)), str(judge["items"]),
              safe(", ".join(f"{name}: {100 * value:.1f}" for name, value in judge["parts"].items()))]
             for judge in found["judges"]]  # fmt: skip

@@ -45,8 +45,12 @@ def read_scores(name: str, measure: str, step: int | None) -> Scores:
 
 
 def draw(names: list[str], measure: str, step: int | None, output: Path, title: str | None, dpi: int) -> None:
+    picture([read_scores(name, measure, step) for name in names], measure, title, dpi).savefig(output)
+
+
+def picture(panels: list[Scores], measure: str, title: str | None = None, dpi: int = 150):
+    """The figure. All panels have the same lengths and depths."""
     begin()
-    panels = [read_scores(name, measure, step) for name in names]
     lengths = sorted({length for panel in panels for length in panel.values})
     depths = sorted({depth for panel in panels for cells in panel.values.values() for depth in cells})
     width, height = 1.6 + max(0.8 * len(lengths), 2.2) * len(panels), 1.9 + max(0.32 * len(depths), 1.6)
@@ -58,7 +62,7 @@ def draw(names: list[str], measure: str, step: int | None, output: Path, title: 
     bar.outline.set_visible(False)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    figure.savefig(output)
+    return figure
 
 
 def draw_panel(axis, panel: Scores, lengths: list[int], depths: list[float]):

@@ -5,7 +5,7 @@ import ast
 import pytest
 from checkout import ROOT
 
-OTHERS = ("llmeval", "llmexport", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve",
+OTHERS = ("llmeval", "llmexport", "llmherd", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve",
           "llmstage")  # fmt: skip
 
 
