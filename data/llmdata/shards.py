@@ -83,13 +83,16 @@ class ShardWriter:
         self._in_shard += tokens.size
 
     def _end(self) -> None:
-        eos = NO_TOKEN if self.eos is None else self.eos
-        bits = self.type.itemsize * 8
-        fields = (MAGIC, VERSION, BYTE_ORDER, bits, self.vocab_size, self._in_shard, self.bos, eos, self.sha256)
         self._file.seek(0)
-        self._file.write(_HEADER.pack(*fields))
+        self._file.write(header(self.vocab_size, self._in_shard, self.bos, self.eos, self.sha256))
         close_synced(self._file)
         self._file = None
+
+
+def header(vocab_size: int, tokens: int, bos: int, eos: int | None, sha256: bytes) -> bytes:
+    """Of a shard with so many tokens; without the zeros that fill it up."""
+    eos = NO_TOKEN if eos is None else eos
+    return _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, token_bits(vocab_size), vocab_size, tokens, bos, eos, sha256)
 
 
 def read_header(path: Path) -> dict:

@@ -26,17 +26,24 @@ class Task:
 
 def read_suite(path: Path) -> list[Task]:
     """All tasks with their items. Errors: InputError, which names task and field, or file, row and field."""
-    whole, folder = check(read_json(path), _SUITE, str(path)), path.resolve().parent
-    tasks: dict[str, Task] = {}
-    for number, given in enumerate(whole["tasks"]):
-        where = f"{path}: tasks.{number}"
-        settings = _settings(given, where)
-        if settings["name"] in tasks:
-            raise InputError(f"{where}.name: {settings['name']} stands there twice")
+    folder, tasks = path.resolve().parent, []
+    for number, settings in enumerate(check_suite(read_json(path), str(path))):
         try:
-            tasks[settings["name"]] = read_task(settings, folder)
+            tasks.append(read_task(settings, folder))
         except InputError as error:
-            raise InputError(f"{where} ({settings['name']}): {error}") from None
+            raise InputError(f"{path}: tasks.{number} ({settings['name']}): {error}") from None
+    return tasks
+
+
+def check_suite(value, where: str) -> list[dict]:
+    """The settings of all tasks, with their defaults. `where`: what messages call their origin. Errors: InputError."""
+    tasks: dict[str, dict] = {}
+    for number, given in enumerate(check(value, _SUITE, where)["tasks"]):
+        place = f"{where}: tasks.{number}"
+        settings = _settings(given, place)
+        if settings["name"] in tasks:
+            raise InputError(f"{place}.name: {settings['name']} stands there twice")
+        tasks[settings["name"]] = settings
     return list(tasks.values())
 
 

@@ -31,10 +31,11 @@ def read_shards(section: Section, name: str) -> Shards:
     if len(tokenizers) > 1:
         section.fail(name, f"{pattern}: shards of {len(tokenizers)} tokenizers, expected one")
     tokens, vocabulary = sum(h["token_count"] for h in headers), max(h["vocab_size"] for h in headers)
-    return Shards(pattern, tokens, vocabulary, tokenizers.pop(), frozenset(map(Path.resolve, paths)), _content(paths))
+    return Shards(pattern, tokens, vocabulary, tokenizers.pop(), frozenset(map(Path.resolve, paths)), content_of(paths))
 
 
-def _content(paths: list[Path]) -> str:
+def content_of(paths: list[Path]) -> str:
+    """A hash of the files' lengths and of the first and last bytes of each."""
     digest = hashlib.sha256()
     for path in paths:
         size = path.stat().st_size

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +46,7 @@ class Note:
             raise InputError(f"{self.path}: not JSON; remove it and {stage.folder} to begin the stage anew") from None
 
     def begin(self, key: dict) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.value = {"key": key, "steps": {}, "seconds": 0.0}
         self.write()
 
@@ -147,7 +147,7 @@ class Runner:
             self.place = f"{self.program}: [{number}/{len(self.todo)}] {stage.title}"
             if difference:
                 say(f"{self.place}: begun anew: {difference}")
-                shutil.rmtree(stage.folder, ignore_errors=True)
+                stage.remove()
             if difference or note.value is None:
                 stage.folder.mkdir(parents=True, exist_ok=True)
                 note.begin(key)

@@ -1,6 +1,7 @@
 """A stage, its commands, and what its result depends on."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,10 @@ class Stage:
     inputs: list[Path]  # from outside
     after: list[str]  # stages whose results it reads
     build: list[str] = field(default_factory=list, kw_only=True)  # target and precision
+
+    def remove(self) -> None:
+        """What was made with other settings."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def note(self) -> Path:
