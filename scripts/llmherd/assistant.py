@@ -1,5 +1,7 @@
 """Parts of the report on what came of the largest model: post-training, benchmarks, safety."""
 
+import math
+
 from llmdata.page import figure
 from llmeval.report import differences, judges, scores
 from llmround import report as round_report
@@ -44,11 +46,15 @@ def benchmarks(output: Output) -> Part:
     found = _tasks(output, lambda task: task["kind"] not in SAFETY)
     if not found:
         return None
-    bars = {task["name"]: [(100 * (summary["score"] or 0), 100 * (summary["interval"] or 0))
-                           for summary in task["models"].values()]
-            for task in found["tasks"] if task["unit"] == "%"}  # fmt: skip
+    bars = {task["name"]: [tuple(math.nan if value is None else 100 * value for value in (one["score"], one["interval"]))
+                           for one in task["models"].values()] for task in found["tasks"] if task["unit"] == "%"}  # fmt: skip
     shown = [figure("Scores with their 95 % intervals", charts.scores(bars, found["models"]))] if bars else []
-    return f'<div class="wide">{"".join(shown)}</div>' + lower(scores(found) + differences(found)), _numbers(found)
+    return f'<div class="wide">{"".join(shown)}</div>' + lower(scores(found)) + _pairs(found), _numbers(found)
+
+
+def _pairs(found: dict) -> str:
+    table = differences(found).replace("<h2>Differences</h2>", "")
+    return f"<details><summary>Every two models, on the same items</summary>{table}</details>" if table else ""
 
 
 def safety(output: Output) -> Part:

@@ -68,5 +68,5 @@ def _questions(output: Output, numbers: dict) -> dict:
 
 
 def page(found: list[dict]) -> str:
-    words = {True: "<b>yes</b>", False: '<span class="failed">no</span>', None: "not yet"}
+    words = {True: "<b>yes</b>", False: '<span class="failed">no</span>', None: "not&nbsp;yet"}
     return table(["what it should show", "", "found"], [[safe(one["goal"]), words[one["holds"]], safe(one["found"])] for one in found])

@@ -116,7 +116,7 @@ def curves(output: Output) -> Part:
         return None
     ngram = (output.json("baseline/ngram.json") or {"sources": {}, "order": 0})
     name = f"{ngram['order']}-gram"
-    shown = [figure("Training loss, smoothed; dots: ends of stages",
+    shown = [figure("Training loss, smoothed; dotted lines: ends of stages",
                     charts.training({run.name: run.training() for run in runs}, {name: end.tokens for name, end in runs[-1].ends.items()}))]  # fmt: skip
     for source in sorted({source for run in runs for end in run.ends.values() for source in end.losses}):
         svg = charts.validation({run.name: run.validation(source) for run in runs}, ngram["sources"].get(source, {}).get("loss"), name)

@@ -19,7 +19,8 @@ pre.made { font-size: .72rem; padding: .5rem .7rem; border-left: 3px solid var(-
 nav { columns: 3 14rem; font-size: .9rem; margin: 1rem 0; } nav a { display: block; color: inherit; }
 figure { margin-bottom: .8rem; }
 @media (max-width: 48rem) { .charts { display: block; } }
-@media print { nav { display: none; } pre { break-inside: avoid; } }
+@media print { nav { display: none; } pre { break-inside: avoid; } table { display: table; } .charts { display: flex; }
+figure { flex-basis: 40%; } }
 """
 # (heading, name in report.json, the stages that make it, the part)
 PARTS = [
