@@ -2,12 +2,14 @@
 models and data is escaped, and it can be written at any moment: what is not made yet says so, and by which command it is made."""
 
 import shlex
+import sys
 from pathlib import Path
 
 from llmdata.errors import Fault, InputError
 from llmdata.output import write_json, write_text
 from llmdata.page import safe, whole
 from llmdata.shares import STYLE as SHARES
+from llmtext.generator import ROOT
 
 from . import assistant, cost, goals, pretraining
 from .output import Output
@@ -24,7 +26,7 @@ figure { flex-basis: 40%; } }
 """
 # (heading, name in report.json, the stages that make it, the part)
 PARTS = [
-    ("Curation: what each step left", "curation", ["raw", "curate"], pretraining.curation),
+    ("Curation: what each step left", "curation", ["raw_*", "curate"], pretraining.curation),
     ("Sources and mixture", "sources", ["tokenizer", "shards", "items"], pretraining.sources),
     ("An n-gram model as baseline", "baseline", ["baseline"], pretraining.baseline),
     ("Scaling law: forecast and result", "scaling", ["scaling"], pretraining.scaling),
@@ -66,8 +68,8 @@ class Report:
     def _commands(self, names: list[str]) -> str:
         chosen = [stage for stage in self.stages if any(stage.name == name or name.endswith("*") and stage.name.startswith(name[:-1])
                                                         for name in names)]  # fmt: skip
-        lines = [shlex.join(map(str, step.command)) for stage in chosen for step in stage.steps]
-        return f'<pre class="made">{safe(chr(10).join(lines))}</pre>' if lines else ""
+        lines = "\n".join(said(step.command) for stage in chosen for step in stage.steps)
+        return f'<pre class="made">{safe(lines)}</pre>' if lines else ""
 
     def _contents(self) -> str:
         links = [(name, heading) for heading, name, _, _ in PARTS] + [("cost", "Throughput and cost"), ("settings", "Settings")]
@@ -81,3 +83,9 @@ class Report:
         path = self.output.folder / "settings.json"
         text = path.read_text("utf-8", errors="replace") if path.is_file() else "none yet"
         return f'<h2 id="settings">Settings</h2><pre>{safe(text)}</pre>'
+
+
+def said(command: list) -> str:
+    """As a person types it in the project's folder."""
+    words = [str(word) for word in command]
+    return shlex.join(word.removeprefix(f"{ROOT}/") for word in words if word != sys.executable)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import checkout
 import trainrun
 from llmscale.planning import plan_runs
 from llmscale.settings import read_settings
@@ -12,7 +14,7 @@ from llmscale.settings import read_settings
 SIZES = {"small": 32, "medium": 48, "large": 64}  # and their widths
 SOURCES = ["docs", "sums"]
 STAGES = [("short", 20, 128, 32), ("main", 20, 256, 32), ("long", 10, 256, 64), ("annealing", 10, 256, 64)]  # steps, tokens a step, row
-NAMES = "raw curate tokenizer shards items baseline scaling herd_small herd_medium herd_large post_training evaluation".split()
+NAMES = "raw_docs curate tokenizer shards items baseline scaling herd_small herd_medium herd_large post_training evaluation".split()
 E, A, B, ALPHA, BETA = 1.2, 30.0, 30.0, 0.4, 0.35
 
 
@@ -25,7 +27,7 @@ class Herd:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        steps = SimpleNamespace(name="run", command=["scripts/x.py", "--file", "a b"])
+        steps = SimpleNamespace(name="run", command=[sys.executable, str(checkout.ROOT / "scripts/x.py"), "--file", "a b"])
         self.stages = [SimpleNamespace(name=name, title=name, note=folder / f"stages/{name}.json", steps=[steps]) for name in NAMES]
         recipe = {"sources": {name: {} for name in SOURCES}, "stages": [
             {"name": name, "steps": steps, "tokens_per_step": per_step, "seq_len": length} for name, steps, per_step, length in STAGES]}  # fmt: skip
