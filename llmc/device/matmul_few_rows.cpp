@@ -34,6 +34,11 @@ template <typename V> static inline V load(const void *from) {
     return v;
 }
 
+template <typename V> static inline void store(void *to, V v) { memcpy(to, &v, sizeof v); }
+
+// Sums stay in registers only where loops over them are unrolled.
+#define UNROLLED _Pragma("GCC unroll 32")
+
 typedef float V4 __attribute__((vector_size(16)));
 
 static inline V4 sum_quarters(const V16 &v) {
@@ -62,10 +67,10 @@ template <typename T> struct Operands {
 };
 
 // Asks for the step at w of the N rows after these. Nothing is read, so it may lie behind the matrix.
-template <int N> static inline __attribute__((always_inline)) void prefetch_step(const floatX *w, long pitch) {
+template <int N, typename T> static inline __attribute__((always_inline)) void prefetch_step(const T *w, long pitch) {
     for (int j = N; j < 2 * N; j++)
-        for (int byte = 0; byte < STEP * (int)sizeof(floatX); byte += 64)
-            __builtin_prefetch((const void *)((uintptr_t)w + sizeof(floatX) * (size_t)(j * pitch) + (size_t)byte));
+        for (int byte = 0; byte < STEP * (int)sizeof(T); byte += 64)
+            __builtin_prefetch((const void *)((uintptr_t)w + sizeof(T) * (size_t)(j * pitch) + (size_t)byte));
 }
 
 // The last, incomplete step of w's rows, filled up with zeros.
@@ -103,6 +108,41 @@ template <int M, int N> static void store_tile(const Product &p, const V16 (&sum
 
 // total = (with go_on: +=) the products of so many steps, by add_steps of either:
 
+// Where a step of a row begins: first + row * pitch + step * next.
+template <typename T> struct Rows {
+    const T *first;
+    long pitch, next;
+};
+
+// LANES lanes of a tile's sums, from `lane` on. What is made of it is never inlined into a loop over them: compilers turn it inside
+// out, and then registers do not suffice.
+template <int M, int N, typename Way, typename T>
+static inline __attribute__((always_inline)) void sum_products(float *totals, const Rows<float> &x, const Rows<T> &w,
+                                                               int steps, bool go_on, int lane) {
+    V sum[M * N];
+    UNROLLED
+    for (int s = 0; s < M * N; s++) sum[s] = go_on ? load<V>(totals + 16 * s + lane) : V{};
+    for (int step = 0; step < steps; step++) {
+        const float *const x_step = x.first + step * x.next;
+        const T *const w_step = w.first + step * w.next;
+        if (lane == 0) prefetch_step<N>(w_step, w.pitch);
+        UNROLLED
+        for (int half = 0; half < 2; half++) {
+            V b[N];
+            UNROLLED
+            for (int j = 0; j < N; j++) b[j] = Way::load_lanes(w_step + j * w.pitch, half, lane);
+            UNROLLED
+            for (int i = 0; i < M; i++) {
+                const V a = load<V>(x_step + i * x.pitch + 16 * half + lane);
+                UNROLLED
+                for (int j = 0; j < N; j++) sum[i * N + j] += a * b[j];
+            }
+        }
+    }
+    UNROLLED
+    for (int s = 0; s < M * N; s++) store(totals + 16 * s + lane, sum[s]);
+}
+
 // fp32 products in 16 lanes, as many at once as a vector has. Of a step in bf16, the even and the odd elements are 16 lanes each, a
 // single operation away from the stored pairs; x has been put into that order.
 struct Floats {
@@ -123,25 +163,15 @@ struct Floats {
             }
     }
 
+    template <int M, int N>
+    static __attribute__((noinline)) void add_lanes(float *totals, const Operands<X> &o, int steps, bool go_on,
+                                                    int lane) {
+        sum_products<M, N, Floats>(totals, {o.x, o.x_pitch, STEP}, Rows<floatX>{o.w, o.w_pitch, STEP}, steps, go_on,
+                                   lane);
+    }
+
     template <int M, int N> static void add_steps(V16 (&total)[M][N], const Operands<X> &o, int steps, bool go_on) {
-        for (int lane = 0; lane < 16; lane += LANES) {
-            V sum[M][N];
-            for (int i = 0; i < M; i++)
-                for (int j = 0; j < N; j++) sum[i][j] = go_on ? load<V>((const float *)&total[i][j] + lane) : V{};
-            for (int k = 0; k < steps * STEP; k += STEP) {
-                if (lane == 0) prefetch_step<N>(o.w + k, o.w_pitch);
-                for (int half = 0; half < 2; half++) {
-                    V b[N];
-                    for (int j = 0; j < N; j++) b[j] = load_lanes(o.w + j * o.w_pitch + k, half, lane);
-                    for (int i = 0; i < M; i++) {
-                        const V a = load<V>(o.x + i * o.x_pitch + k + 16 * half + lane);
-                        for (int j = 0; j < N; j++) sum[i][j] += a * b[j];
-                    }
-                }
-            }
-            for (int i = 0; i < M; i++)
-                for (int j = 0; j < N; j++) memcpy((float *)&total[i][j] + lane, &sum[i][j], sizeof(V));
-        }
+        for (int lane = 0; lane < 16; lane += LANES) add_lanes<M, N>((float *)total, o, steps, go_on, lane);
     }
 };
 
@@ -177,24 +207,37 @@ struct Dots {
 
 // ---- products
 
+// A buffer that is kept, and grows to the largest that was needed.
+struct Buffer {
+    void *bytes = nullptr;
+    size_t size = 0;
+
+    void *get(const Product &p, size_t wanted) {
+        if (wanted > size) {
+            free(bytes);
+            bytes = aligned_alloc(64, size = wanted);
+            if (!bytes) matmul_fail(p, "out of memory for a copy of its operands");
+        }
+        return bytes;
+    }
+};
+
+// Copies the step at `from`, of which so many elements are there; the rest are zeros.
+template <typename Way> static void spread(typename Way::X *to, const floatX *from, int elements) {
+    if (elements >= STEP) return Way::spread(to, *(const floatX(*)[STEP])from);
+    floatX step[STEP] = {};
+    if (elements > 0) memcpy((void *)step, from, sizeof(floatX) * (size_t)elements);
+    Way::spread(to, step);
+}
+
 // x's rows in whole steps of Way::X.
 template <typename Way> static Operands<typename Way::X> prepare_rows(const Product &p) {
     typedef typename Way::X X;
-    static X *rows = nullptr;
-    static size_t size = 0; // grows to the largest that was needed
+    static Buffer buffer;
     const long pitch = ((long)p.k + STEP - 1) / STEP * STEP;
-    const size_t wanted = sizeof(X) * (size_t)p.m * (size_t)pitch;
-    if (wanted > size) {
-        free(rows);
-        rows = (X *)aligned_alloc(64, size = wanted);
-    }
-    if (!rows) matmul_fail(p, "out of memory for the rows");
+    X *rows = (X *)buffer.get(p, sizeof(X) * (size_t)p.m * (size_t)pitch);
     for (int i = 0; i < p.m; i++)
-        for (int k = 0; k < p.k; k += STEP) {
-            floatX step[STEP] = {};
-            memcpy((void *)step, p.a + (long)i * p.k + k, sizeof(floatX) * (size_t)(p.k - k < STEP ? p.k - k : STEP));
-            Way::spread(rows + i * pitch + k, step);
-        }
+        for (int k = 0; k < p.k; k += STEP) spread<Way>(rows + i * pitch + k, p.a + (long)i * p.k + k, p.k - k);
     return {rows, pitch, p.b, p.k};
 }
 
@@ -237,6 +280,83 @@ template <typename Way> static void product(const Product &p) {
         take(0, groups);
 }
 
+// ---- many rows, with fp32 products: both operands are copied into the order in which tiles of ROWS_X by ROWS_W read them, a
+// block of w that stays in a cache for all tiles of x. Each lane of a sum has its products in the order of k, as above.
+
+enum { DEPTH = 24, GROUPS = 8 };    // a block: steps of k, groups of ROWS_W rows of w
+enum { BLOCKED_ROWS = 2 * ROWS_X }; // with fewer rows of x the copy of w costs more than it saves
+
+// A group of `of` rows of a matrix with k columns, of which so many are there: steps from `first` on as [steps][of][STEP].
+static void copy_group(float *to, const floatX *from, int k, int rows, int of, int first, int steps) {
+    for (int step = first; step < first + steps; step++)
+        for (int i = 0; i < of; i++, to += STEP)
+            spread<Floats>(to, from + (long)i * k + step * STEP, i < rows ? k - step * STEP : 0);
+}
+
+static __attribute__((noinline)) void add_block(float *totals, const float *x, const float *w, int steps, bool go_on,
+                                                int lane) {
+    sum_products<ROWS_X, ROWS_W, Floats>(totals, {x, STEP, ROWS_X * STEP}, Rows<float>{w, STEP, ROWS_W * STEP}, steps,
+                                         go_on, lane);
+}
+
+static inline int least(int a, int b) { return a < b ? a : b; }
+
+static void store_part(const Product &p, const V16 (&sum)[ROWS_X][ROWS_W], int row, int column) {
+    float sums[ROWS_X * ROWS_W];
+    const Product whole = {sums, nullptr, nullptr, ROWS_X, ROWS_W, 0, false, true, true, false};
+    store_tile(whole, sum, 0, 0);
+    for (int i = 0; i < least(ROWS_X, p.m - row); i++)
+        for (int j = 0; j < least(ROWS_W, p.n - column); j++) {
+            const long at = (long)(row + i) * p.n + column + j;
+            if (p.fp32_out)
+                ((float *)p.d)[at] = sums[i * ROWS_W + j];
+            else
+                from_float(((floatX *)p.d)[at], sums[i * ROWS_W + j]);
+        }
+}
+
+// Columns from `begin` to before `end`, no more than GROUPS groups, of all rows; x as copied.
+static void product_of_block(const Product &p, const float *x, int begin, int end) {
+    static thread_local Buffer weights, totals;
+    typedef V16 Tile[ROWS_X][ROWS_W];
+    const int steps = (p.k + STEP - 1) / STEP, tiles = (p.m + ROWS_X - 1) / ROWS_X;
+    float *const w = (float *)weights.get(p, sizeof(float) * GROUPS * DEPTH * ROWS_W * STEP);
+    Tile *const all = (Tile *)totals.get(p, sizeof(Tile) * (size_t)tiles * GROUPS);
+    for (int from = 0; from < steps; from += DEPTH) {
+        const int depth = least(DEPTH, steps - from);
+        const long size = (long)depth * ROWS_W * STEP; // of a copied group
+        for (int column = begin, group = 0; column < end; column += ROWS_W, group++)
+            copy_group(w + group * size, p.b + (long)column * p.k, p.k, least(ROWS_W, end - column), ROWS_W, from,
+                       depth);
+        for (int tile = 0; tile < tiles; tile++)
+            for (int column = begin, group = 0; column < end; column += ROWS_W, group++) {
+                Tile &sum = all[tile * GROUPS + group];
+                const float *rows = x + ((long)tile * steps + from) * ROWS_X * STEP;
+                for (int lane = 0; lane < 16; lane += LANES)
+                    add_block((float *)sum, rows, w + group * size, depth, from > 0, lane);
+                if (from + depth == steps) store_part(p, sum, tile * ROWS_X, column);
+            }
+    }
+}
+
+static void product_in_blocks(const Product &p) {
+    static Buffer rows;
+    const int steps = (p.k + STEP - 1) / STEP, tiles = (p.m + ROWS_X - 1) / ROWS_X, block = GROUPS * ROWS_W;
+    const long size = (long)steps * ROWS_X * STEP; // of a copied group of x
+    float *const x = (float *)rows.get(p, sizeof(float) * (size_t)(tiles * size));
+    for (int tile = 0; tile < tiles; tile++)
+        copy_group(x + tile * size, p.a + (long)tile * ROWS_X * p.k, p.k, least(ROWS_X, p.m - tile * ROWS_X), ROWS_X, 0,
+                   steps);
+    const int blocks = (p.n + block - 1) / block;
+    const auto take = [&](long from, long to) {
+        for (int i = (int)from; i < (int)to; i++) product_of_block(p, x, i * block, least(p.n, (i + 1) * block));
+    };
+    if ((long)p.n * p.k > ALONE)
+        host_parallel_runs(blocks, take);
+    else
+        take(0, blocks);
+}
+
 bool is_few_rows(const Product &p) { return p.m <= MOST_ROWS && !p.transpose_a && p.transpose_b && !p.accumulate; }
 
 void few_rows_product(const Product &p, bool use_bf16) {
@@ -244,5 +364,6 @@ void few_rows_product(const Product &p, bool use_bf16) {
     if (use_bf16 && __builtin_cpu_supports("avx512bf16")) return product<Dots>(p);
 #endif
     (void)use_bf16;
-    product<Floats>(p);
+    if (p.m < BLOCKED_ROWS) return product<Floats>(p);
+    product_in_blocks(p);
 }
