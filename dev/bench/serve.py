@@ -57,11 +57,11 @@ def arguments():
 
 
 def make_prompts(tokenizer, count, length):
-    """Texts of so many tokens each, from the source of this project; no two begin alike."""
+    """Texts of so many tokens each, the first of which begins a text, from the source of this project; no two begin alike."""
     text = "\n".join(path.read_text() for path in sorted(ROOT.glob("llmc/**/*.c")))
     ids, prompts = tokenizer.encode(text).ids[1:], []
-    for start in range(0, len(ids) - length, length + 1):
-        prompt = tokenizer.decode(ids[start : start + length])
+    for start in range(0, len(ids) - length, length):
+        prompt = tokenizer.decode(ids[start : start + length - 1])
         if len(tokenizer.encode(prompt).ids) == length and tokenizer.decode(tokenizer.encode(prompt).ids) == prompt:
             prompts.append(prompt)
         if len(prompts) == count:

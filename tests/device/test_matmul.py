@@ -136,3 +136,36 @@ def test_a_row_does_not_feel_its_neighbours(way):
     whole = run(way, (12, 3001, 800), *rest, a, b, None)
     for rows in ([0], [11], [3, 4], list(range(8))):
         assert torch.equal(run(way, (len(rows), 3001, 800), *rest, a[rows], b, None), whole[rows])
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("shape", [(3, 40), (26, 33)], ids=str)
+def test_small_same_rows(way, shape):
+    check_same_rows(way, shape)
+
+
+@pytest.mark.parametrize("shape", [(25, 1601), (301, 800), (48, 2304)], ids=str)
+def test_same_rows(way, shape):
+    check_same_rows(way, shape)
+
+
+def check_same_rows(way, shape):
+    """Prompts' products: right, and a row has the same bits alone, among a few, and among more than are computed at once."""
+    (n, k), most = shape, 150
+    a, b = torch.randn(most, k).to(way.floatX), torch.randn(n, k).to(way.floatX)
+    stored_b = way.x(b)
+
+    def rows(chosen, out):
+        x = torch.zeros(most, k, dtype=way.floatX)
+        x[: len(chosen)] = a[chosen]
+        d = way.empty((most, n), torch.float32 if out == FP32 else way.floatX)
+        way.matmul_same_rows(d, out, way.x(x), stored_b, len(chosen), most, n, k)
+        return d.get()[: len(chosen)]
+
+    for out in (FLOATX, FP32):
+        whole = rows(list(range(most)), out)
+        rounds = out == FLOATX and way.floatX == torch.bfloat16
+        check("product", whole, a.double() @ b.double().T, (a @ b.T) if rounds else None)
+        for count in (1, 2, 5, 7, 8, 9, 15, 16, 17, 64, 77):
+            chosen = torch.randperm(most)[:count].tolist()
+            assert torch.equal(rows(chosen, out), whole[chosen]), count
