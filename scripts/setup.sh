@@ -16,7 +16,7 @@ GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
 PACKAGES_EVAL=(bubblewrap)
-PACKAGES_TEST=("${PACKAGES_EVAL[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb python3-dev)
+PACKAGES_TEST=("${PACKAGES_EVAL[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb python3-dev) # it compiles pycosat
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # libclang-rt-dev is part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing. qemu-user emulates

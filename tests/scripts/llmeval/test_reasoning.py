@@ -28,7 +28,8 @@ def test_scores_are_the_scorers(tmp_path):
     partly = f"about {right}"
     graded = theirs.score_answer(partly, theirs[0])
     assert 0 < graded < 1
-    score = judged(task, f"Let me see. <answer>1x</answer> No: <answer> {right}\n</answer>", f"<answer>{partly}</answer>", right, "")
+    last = f"Let me see. <answer>1x</answer> No: <answer> {right}\n</answer>"
+    score = judged(task, last, f"<answer>{partly}</answer>", right, "")
     assert score.value == pytest.approx((1 + graded) / 4) and score.parts == {"solved": 0.25}
     assert score.note == "no answer in the text"
 
@@ -42,8 +43,8 @@ def test_examples_without_a_chat(tmp_path):
     assert len(task.items) == 6 and not task.kind.chats
     assert [judged(task, text).value for text in (f" {third['answer']}\n", "")] == [1, 0]
     chat = sums(tmp_path, few_shot=1, system="Be brief.").items[0].request.messages
-    assert [message["role"] for message in chat] == ["system", "user", "assistant", "user"] and chat[0]["content"] == "Be brief."
-    assert chat[2]["content"] == f"<answer>{first['answer']}</answer>"
+    assert [message["role"] for message in chat] == ["system", "user", "assistant", "user"]
+    assert chat[0]["content"] == "Be brief." and chat[2]["content"] == f"<answer>{first['answer']}</answer>"
 
 
 def test_questions_that_come_again(tmp_path):
