@@ -5,7 +5,7 @@
 // shape. Without them oneDNN's bf16 product is five times slower than its fp32 one, so there the operands are widened:
 // each thread widens the part of a and b that its tile needs, a chunk of k at a time, into scratch that stays in its L2
 // cache, multiplies in fp32 and rounds the finished tile. Widening bf16 loses nothing, so both ways compute the same sums,
-// in another order.
+// in another order. Operands in fp32 are copied likewise: rows that lie a power of two apart make oneDNN slow.
 //
 // Few rows times a weight matrix are a product of our own (matmul_few_rows.h).
 #include <omp.h>
@@ -37,18 +37,38 @@ class OneThread {
     ~OneThread() { omp_set_num_threads(before); }
 };
 
+static bool has_isa(dnnl::cpu_isa isa) { return ((int)dnnl::get_effective_cpu_isa() & (int)isa) == (int)isa; }
+
+// The largest size of a tile of the result; its rows are a multiple of `step`, its columns of 16.
+struct Limits {
+    int rows, columns, step;
+};
+
+// With AVX2 the bits of a product are the same for any number of threads, though its tiles depend on it. There, oneDNN's fp32
+// product sums an element in one order wherever it stands, but for two things:
+// - It packs the operands of products larger than about 520 x 520, and then takes k in other pieces. No tile is so large.
+// - It takes SIX rows at once, and where at most three are left over it sums even and odd k apart. That happens at the end of
+//   each block of rows, of which the last two are equal, if more than 72 rows are left for them, and the others 48 or 96. So
+//   the rows of a tile are a multiple of SIX, and its last 60 to 72 are a product of their own.
+// For AVX-512 it packs by rules that a limit of the size does not meet.
+enum { SIX = 6, ONE_BLOCK = 72 };
+static const bool has_avx512 = has_isa(dnnl::cpu_isa::avx512_core);
+
 // d = a·b + beta·d in fp32, row-major, `lda`, `ldb`, `ldd` elements from one stored row to the next.
 static void product_fp32(const Product &p, int m, int n, int k, const float *a, long lda, const float *b, long ldb,
                          float *d, long ldd, bool add) {
-    dnnl_status_t status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b,
-                                      ldb, add ? 1.0f : 0.0f, d, ldd);
-    if (status != dnnl_success) matmul_fail(p, "sgemm failed");
+    const int first = m > ONE_BLOCK && !has_avx512 ? (m - ONE_BLOCK + 2 * SIX) / (2 * SIX) * (2 * SIX) : m;
+    for (int row = 0, rows = first; row < m; row += rows, rows = m - row) {
+        const dnnl_status_t status =
+            dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', rows, n, k, 1.0f,
+                       a + (p.transpose_a ? row : row * lda), lda, b, ldb, add ? 1.0f : 0.0f, d + row * ldd, ldd);
+        if (status != dnnl_success) matmul_fail(p, "sgemm failed");
+    }
 }
 
 // ---- tiles of the result
 
-// The largest tile whose operands are used where they are, and the smallest that is worth a thread.
-enum { TILE_M = 512, TILE_N = 2048, TILE_MIN = 64 };
+enum { TILE_MIN = 64 }; // rows or columns: a smaller tile is not worth a thread
 
 struct Tile {
     int row, column, rows, columns;
@@ -59,69 +79,62 @@ struct Tiling {
     int down, across;  // tiles
 };
 
+static int round_up(int size, int step) { return (size + step - 1) / step * step; }
+
 // Pieces of `total`, as many as pieces of at most `most` are needed, about equal.
-static int even_piece(int total, int most) {
+static int even_piece(int total, int most, int step) {
     const int pieces = (total + most - 1) / most;
-    return ((total + pieces - 1) / pieces + 15) / 16 * 16;
+    return round_up((total + pieces - 1) / pieces, step);
 }
 
-static Tiling tiling_of(int m, int n, int most_rows, int most_columns) {
-    const int rows = even_piece(m, most_rows), columns = even_piece(n, most_columns);
+static Tiling tiling_of(int m, int n, const Limits &most) {
+    const int rows = even_piece(m, most.rows, most.step), columns = even_piece(n, most.columns, 16);
     return {rows, columns, (m + rows - 1) / rows, (n + columns - 1) / columns};
 }
 
 // Tiles as large as allowed, halved until they keep the threads evenly busy.
-static Tiling choose_tiling(int m, int n, int most_rows, int most_columns, int threads) {
-    Tiling t = tiling_of(m, n, m < most_rows ? m : most_rows, n < most_columns ? n : most_columns);
+static Tiling choose_tiling(int m, int n, const Limits &most, int threads) {
+    Tiling t = tiling_of(m, n, most);
     for (;;) {
         long tiles = (long)t.down * t.across, rounds = (tiles + threads - 1) / threads;
         if (tiles * 10 >= rounds * threads * 9) return t;
         if (t.rows >= t.columns && t.rows > TILE_MIN)
-            t = tiling_of(m, n, (t.rows / 2 + 15) / 16 * 16, t.columns);
+            t = tiling_of(m, n, {round_up(t.rows / 2, most.step), t.columns, most.step});
         else if (t.columns > TILE_MIN)
-            t = tiling_of(m, n, t.rows, (t.columns / 2 + 15) / 16 * 16);
+            t = tiling_of(m, n, {t.rows, round_up(t.columns / 2, 16), most.step});
         else
             return t;
     }
 }
 
-// Where a tile's rows of a and columns of b begin, and elements from one stored row to the next.
-static long pitch_a(const Product &p) { return p.transpose_a ? p.m : p.k; }
-static long pitch_b(const Product &p) { return p.transpose_b ? p.k : p.n; }
+// Where tile i begins in `total` rows or columns. The last is no single one, which oneDNN would multiply as a vector.
+static int begin_of(int i, int size, int total, int step) {
+    const int begin = i * size;
+    if (begin >= total) return total;
+    return i > 0 && begin == total - 1 ? begin - step : begin;
+}
+
+// Where a tile's rows of a and columns of b begin.
 static const floatX *first_a(const Product &p, Tile t) { return p.a + (p.transpose_a ? t.row : (long)t.row * p.k); }
 static const floatX *first_b(const Product &p, Tile t) {
     return p.b + (p.transpose_b ? (long)t.column * p.k : t.column);
 }
 
-static void for_each_tile(const Product &p, int most_rows, int most_columns, void (*compute)(const Product &, Tile)) {
-    const Tiling t = choose_tiling(p.m, p.n, most_rows, most_columns, host_threads());
+static void for_each_tile(const Product &p, const Limits &most, void (*compute)(const Product &, Tile)) {
+    const Tiling t = choose_tiling(p.m, p.n, most, host_threads());
     host_parallel((long)t.down * t.across, [&](long i) {
         const OneThread alone;
-        const int row = (int)(i / t.across) * t.rows, column = (int)(i % t.across) * t.columns;
-        compute(p, {row, column, p.m - row < t.rows ? p.m - row : t.rows,
-                    p.n - column < t.columns ? p.n - column : t.columns});
+        const int down = (int)(i / t.across), across = (int)(i % t.across);
+        const int row = begin_of(down, t.rows, p.m, most.step), column = begin_of(across, t.columns, p.n, 16);
+        compute(p, {row, column, begin_of(down + 1, t.rows, p.m, most.step) - row,
+                    begin_of(across + 1, t.columns, p.n, 16) - column});
     });
 }
 
-#ifdef LLMC_PRECISION_fp32
+// ---- in fp32, and without bf16 instructions: tiles whose operands are copied, and widened where they are bf16
 
-static bool multiplies_bf16() { return false; }
-
-static void compute_tile(const Product &p, Tile t) {
-    product_fp32(p, t.rows, t.columns, p.k, first_a(p, t), pitch_a(p), first_b(p, t), pitch_b(p),
-                 (float *)p.d + (long)t.row * p.n + t.column, p.n, p.accumulate);
-}
-
-static void product(const Product &p) { for_each_tile(p, TILE_M, TILE_N, compute_tile); }
-
-extern "C" size_t matmul_prepare(void) { return 0; }
-
-#else
-
-// ---- without bf16 instructions: widened tiles
-
-// The largest tile, and how much of k is widened at once: 1.3 MB of scratch a thread, which an L2 holds.
-enum { WIDE_M = 256, WIDE_N = 512, WIDE_K = 256 };
+// The largest tile, and how much of k is copied at once: 1.3 MB of scratch a thread, which an L2 holds.
+enum { WIDE_M = 258, WIDE_N = 512, WIDE_K = 256 };
 enum { PAD = 16 }; // rows of a power of two of bytes would fall into the same cache sets
 
 struct Scratch {
@@ -144,15 +157,15 @@ static void widen(float *to, long to_pitch, const floatX *from, long from_pitch,
     for (int row = 0; row < rows; row++) {
         const floatX *source = from + row * from_pitch;
         float *target = to + row * to_pitch;
-        for (int i = 0; i < columns; i++) target[i] = __bfloat162float(source[i]);
+        for (int i = 0; i < columns; i++) target[i] = to_float(source[i]);
     }
 }
 
-static void round_to_bf16(floatX *to, long to_pitch, const float *from, long from_pitch, int rows, int columns) {
+static void round_to_floatX(floatX *to, long to_pitch, const float *from, long from_pitch, int rows, int columns) {
     for (int row = 0; row < rows; row++) {
         const float *source = from + row * from_pitch;
         floatX *target = to + row * to_pitch;
-        for (int i = 0; i < columns; i++) target[i] = __float2bfloat16(source[i]);
+        for (int i = 0; i < columns; i++) from_float(target[i], source[i]);
     }
 }
 
@@ -173,8 +186,19 @@ static void compute_widened(const Product &p, Tile t) {
             widen(scratch->b, ldb, first_b(p, t) + (long)start * p.n, p.n, depth, t.columns);
         product_fp32(p, t.rows, t.columns, depth, scratch->a, lda, scratch->b, ldb, d, ldd, p.accumulate || start > 0);
     }
-    if (!p.fp32_out) round_to_bf16((floatX *)p.d + (long)t.row * p.n + t.column, p.n, d, ldd, t.rows, t.columns);
+    if (!p.fp32_out) round_to_floatX((floatX *)p.d + (long)t.row * p.n + t.column, p.n, d, ldd, t.rows, t.columns);
 }
+
+static void product_widened(const Product &p) {
+    for_each_tile(p, has_avx512 ? Limits{256, WIDE_N, 16} : Limits{WIDE_M, WIDE_N, SIX}, compute_widened);
+}
+
+#ifdef LLMC_PRECISION_fp32
+
+static bool multiplies_bf16() { return false; }
+static void product(const Product &p) { product_widened(p); }
+
+#else
 
 // ---- with bf16 instructions: a primitive for each shape
 
@@ -193,6 +217,10 @@ static dnnl::memory::desc describe(int rows, int columns, long pitch, bool trans
     return memory::desc({rows, columns}, fp32 ? memory::data_type::f32 : memory::data_type::bf16,
                         transposed ? memory::dims{1, pitch} : memory::dims{pitch, 1});
 }
+
+// Elements from one stored row to the next.
+static long pitch_a(const Product &p) { return p.transpose_a ? p.m : p.k; }
+static long pitch_b(const Product &p) { return p.transpose_b ? p.k : p.n; }
 
 static Primitive make_primitive(const Product &p, Tile t) {
     const dnnl::memory::desc a = describe(t.rows, p.k, pitch_a(p), p.transpose_a, false),
@@ -244,10 +272,7 @@ static void compute_bf16(const Product &p, Tile t) {
     }
 }
 
-static bool cpu_has_bf16() {
-    const int bf16 = (int)dnnl::cpu_isa::avx512_core_bf16;
-    return ((int)dnnl::get_effective_cpu_isa() & bf16) == bf16;
-}
+static bool cpu_has_bf16() { return has_isa(dnnl::cpu_isa::avx512_core_bf16); }
 
 // oneDNN 2.6's AMX product of fewer than 32 rows ends in an illegal instruction for some odd k, however a and b are stored
 // (seen: m 8 to 24, n 112, k 63). Gradients of adapters have such products: their rank is the number of rows.
@@ -265,19 +290,20 @@ static bool multiplies_bf16() {
 
 static void product(const Product &p) {
     if (multiplies_bf16() && !is_broken(p))
-        for_each_tile(p, TILE_M, TILE_N, compute_bf16);
+        for_each_tile(p, {512, 2048, 16}, compute_bf16);
     else
-        for_each_tile(p, WIDE_M, WIDE_N, compute_widened);
+        product_widened(p);
 }
-
-extern "C" size_t matmul_prepare(void) { return cpu_has_bf16() ? 0 : sizeof(Scratch) * (size_t)host_threads(); }
 
 #endif
 
+extern "C" size_t matmul_prepare(void) { return multiplies_bf16() ? 0 : sizeof(Scratch) * (size_t)host_threads(); }
+
 extern "C" void matmul(void *d, MatmulOut out, const floatX *a, const floatX *b, int m, int n, int k, bool transpose_a,
                        bool transpose_b, bool accumulate, cudaStream_t stream) {
-    Product p = {d, a, b, m, n, k, transpose_a, transpose_b, out == MATMUL_OUT_FP32, accumulate};
-    if (accumulate && !p.fp32_out && sizeof(floatX) == 2) matmul_fail(p, "accumulates only into fp32");
+    const bool fp32_out = out == MATMUL_OUT_FP32 || sizeof(floatX) == 4;
+    const Product p = {d, a, b, m, n, k, transpose_a, transpose_b, fp32_out, accumulate};
+    if (accumulate && !fp32_out) matmul_fail(p, "accumulates only into fp32");
     if (m <= 0 || n <= 0 || k <= 0) matmul_fail(p, "dimensions must be positive");
     host_queue(stream, [=] {
         if (is_few_rows(p))

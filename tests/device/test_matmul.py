@@ -107,6 +107,24 @@ def test_same_bits_again(way):
     assert torch.equal(first, run(way, *arguments))
 
 
+@pytest.mark.parametrize("transposes", TRANSPOSES, ids=["x.wT", "dy.w", "dyT.x", "both"])
+def test_same_bits_for_any_number_of_threads(way, transposes):
+    """Sizes that leave any rows over, one row or column behind the last tile, and tiles of all sizes up to the largest."""
+    if not way.on_cpu or llmc.has_avx512():
+        pytest.skip("cuBLASLt has no threads, and oneDNN's products for AVX-512 may depend on the size of tiles")
+    before = way.c.host_threads()
+    for m, n, k in [(1030, 1100, 400), (265, 577, 300), *torch.randint(16, 400, (6, 3)).tolist()]:
+        a, b, d = torch.randn(m, k).to(way.floatX), torch.randn(k, n).to(way.floatX), torch.randn(m, n)
+        try:
+            found = []
+            for threads in (1, 2, 3, 40):
+                way.c.host_set_threads(threads)
+                found.append(run(way, (m, n, k), transposes, (FP32, True), a, b, d))
+        finally:
+            way.c.host_set_threads(before)
+        assert all(torch.equal(found[0], other) for other in found[1:]), (m, n, k)
+
+
 def test_not_finite(way):
     """An infinity or NaN in an input reaches the rows it belongs to, and no others."""
     a, b = torch.randn(70, 64).to(way.floatX), torch.randn(64, 48).abs().to(way.floatX)
