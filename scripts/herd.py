@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes a herd of models from raw pages, in the stages of the Llama 3 paper: curation, tokens, scaling law, pretraining of several
-sizes, post-training of the largest, evaluation of all, and one report.
+"""Makes a herd of models from raw pages, in the stages of the Llama 3 paper: curation, tokens, scaling law, pretraining of
+several sizes, post-training of the largest, evaluation of all, and one report.
 
     herd.py herds/laptop.json                runs the stages, or goes on where they were stopped
     herd.py herds/node.json --dry-run        checks all of them, and prints commands, time, memory and disk
@@ -8,8 +8,8 @@ sizes, post-training of the largest, evaluation of all, and one report.
 docs/herd.md describes the file. Each stage is a program of this project with a file of its own in OUTPUT/files/; its log is
 OUTPUT/logs/STAGE.log. After each stage OUTPUT/report.html is written anew.
 
-A stage that is done is not run again. If the settings change, what depends on the change is removed and run anew, which is said.
-Ctrl-C and SIGTERM let the running stage save and end; a second one ends it at once.
+A stage that is done is not run again. If the settings change, what depends on the change is removed and run anew, which is
+said. Ctrl-C and SIGTERM let the running stage save and end; a second one ends it at once.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else; 130 stopped by a signal.
 """
@@ -29,7 +29,7 @@ from llmdata.output import write_json
 from llmdata.progress import duration
 from llmdata.text_file import read_object
 from llmherd.checks import built_target, check_all
-from llmherd.needs import needs_of, size
+from llmherd.needs import needs_of, size_text
 from llmherd.report import Report
 from llmherd.runner import HerdRunner
 from llmherd.settings import read_herd
@@ -43,7 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("settings", type=Path, metavar="FILE", help="the settings, a JSON file")
     parser.add_argument("--dry-run", action="store_true", help="check the settings and print what would be done")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the results (default: that of the settings)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of texts, weights and order of data (default: that of the settings)")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="of texts, weights and order of data (default: that of the settings)")  # fmt: skip
     return parser.parse_args()
 
 
@@ -54,8 +55,9 @@ def print_plan(plan: Plan) -> None:
         for step in stage.steps:
             print(shlex.join(step.command))
     known = [need.seconds for need in needs.values() if need.seconds is not None]
-    print(f"# in all: {duration(sum(known))}" + (f" and {len(needs) - len(known)} stages of unknown time" if len(known) < len(needs) else "")
-          + f", {size(max(need.memory for need in needs.values()))} of memory, {size(sum(need.disk for need in needs.values()))} of disk")  # fmt: skip
+    more = f" and {len(needs) - len(known)} stages of unknown time" if len(known) < len(needs) else ""
+    memory, disk = max(need.memory for need in needs.values()), sum(need.disk for need in needs.values())
+    print(f"# in all: {duration(sum(known))}{more}, {size_text(memory)} of memory, {size_text(disk)} of disk")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         check_all(settings)
         if built_target(settings) != settings.target:
-            say(f"herd: there is no build for {settings.target} here; the options were checked with that for {built_target(settings)}")
+            say(f"herd: no build for {settings.target} here: the options were checked with that for {built_target(settings)}")
         print_plan(plan)
         return
     if not plan.trainer.is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from llmdata import tokenizer
 from llmdata.errors import Fault, InputError
 from llmdata.progress import Progress
-from llmdata.section import short
+from llmdata.section import first_difference
 
 from . import report, statistics
 from .clusters import read_clusters
@@ -58,7 +58,7 @@ class Run:
                     raise InputError(f"{self.output}: holds {name}/ without a run's settings.json; give another folder, or --overwrite")
             write_list(self.files, self.settings["input"])
             write_json(self.output / "settings.json", record)
-        elif field := _difference(_fixed(before), _fixed(record)):
+        elif field := first_difference(_fixed(before), _fixed(record)):
             raise InputError(f"{self.output}: a run with other settings: {field}; give another folder, or --overwrite")
         self.tasks = min(self.tasks, sum(1 for _ in read_list(self.files)))
 
@@ -173,15 +173,6 @@ def _fixed(record: dict) -> dict:
     settings = record["settings"]
     executor = {name: value for name, value in settings["executor"].items() if name not in MAY_CHANGE}
     return {**settings, "executor": executor, "limit": record["limit"]}
-
-
-def _difference(before, now, place: str = "") -> str | None:
-    """The first member that differs, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [*before, *(name for name in now if name not in before)]
-        found = (_difference(before.get(name), now.get(name), f"{place}.{name}".strip(".")) for name in names)
-        return next(filter(None, found), None)
-    return None if before == now else f"{place} was {short(before)} and is {short(now)}"
 
 
 @dataclass

@@ -84,3 +84,14 @@ class Section:
 def short(value) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:52] + "..."
+
+
+def first_difference(before, now, place: str = "") -> str | None:
+    """The first member that differs in two values of JSON, with both values; None: they are the same."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [*before, *(name for name in now if name not in before)]
+        found = (first_difference(before.get(name), now.get(name), f"{place}.{name}".strip(".")) for name in names)
+        return next(filter(None, found), None)
+    return None if before == now else f"{place} was {short(before)} and is {short(now)}"

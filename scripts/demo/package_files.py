@@ -3,8 +3,9 @@
 
     package_files.py debian-handbook --files 'usr/share/doc/*.html' --output DIR
 
-DIR receives HTML files at their places in the package, all other files that match as rows of documents.jsonl ("text", "id"), those that
-are not UTF-8 left out, and packages.json with the versions and what was taken. In a pattern * stands for slashes too.
+DIR receives HTML files at their places in the package, all other files that match as rows of documents.jsonl ("text", "id"),
+those that are not UTF-8 left out, and packages.json with the versions and what was taken. In a pattern * stands for slashes
+too.
 
 Exit codes: 0 done; 2 bad usage or bad input (one line on stderr); 1 anything else.
 """

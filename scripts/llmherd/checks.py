@@ -1,5 +1,5 @@
-"""Checks all stages before the first one runs: the programs' own readers read the files that they will read, in a temporary folder
-where small stand-ins lie in the place of what earlier stages will have made."""
+"""Checks all stages before the first one runs: the programs' own readers read the files that they will read, in a temporary
+folder where small stand-ins lie in the place of what earlier stages will have made."""
 
 import dataclasses
 import json

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from llmdata.section import Section
 from llmdata.text_file import read_object
-from llmscale.sizes import Size, config_of, read_shape
+from llmscale.sizes import Shape, Size, config_of, read_shape
 
 from .settings import Settings
 
-INSIDE = ("items/", "raw/", "curated/", "tokenizer", "shards/", "herd/", "round/")  # texts that are paths inside the output folder
+# texts that are paths inside the output folder
+INSIDE = ("items/", "raw/", "curated/", "tokenizer", "shards/", "herd/", "round/")
 
 
 def place(value, folder: Path | str):
@@ -54,7 +55,8 @@ class Files:
         return str(self.output / "shards" / name / f"{split}_*.bin")
 
     def curate(self) -> dict:
-        inputs = [{"source": name, "paths": self.raw(name)} for name, source in self.settings.sources.items() if source["curate"]]
+        names = [name for name, source in self.settings.sources.items() if source["curate"]]
+        inputs = [{"source": name, "paths": self.raw(name)} for name in names]
         return {"input": inputs, "output": {"folder": str(self.output / "curated")}, "seed": self.settings.seed,
                 **self.settings.curate}  # fmt: skip
 
@@ -65,12 +67,15 @@ class Files:
 
     def model(self, name: str) -> dict:
         """config.json of a size of the herd."""
-        model, settings = self.settings.models[name], self.settings
+        model = self.settings.models[name]
         if "config" in model:
             return read_object(Path(model["config"]))
-        given = (settings.scaling or {}).get("model") or {}
-        shape = read_shape(Section(settings.path, "scaling.model", given), settings.vocab_size, self.longest())
-        return config_of(Size(model["layers"], model["hidden_size"]), shape)
+        return config_of(Size(model["layers"], model["hidden_size"]), self.shape())
+
+    def shape(self) -> Shape:
+        """What the models have in common with those of the sweep."""
+        given = Section(self.settings.path, "scaling.model", (self.settings.scaling or {}).get("model") or {})
+        return read_shape(given, self.settings.vocab_size, self.longest())
 
     def longest(self) -> int:
         """The longest rows among the stages that do not scale RoPE."""
@@ -112,8 +117,9 @@ class Files:
 
     def round(self) -> dict:
         settings = self.settings
-        return {"model": str(self.base(settings.largest)), "output": str(self.output / "round"), "precision": settings.precision,
-                "target": settings.target, "launch": settings.launch, **place(settings.post_training, self.output)}  # fmt: skip
+        return {"model": str(self.base(settings.largest)), "output": str(self.output / "round"),
+                "precision": settings.precision, "target": settings.target, "launch": settings.launch,
+                **place(settings.post_training, self.output)}  # fmt: skip
 
     def suite(self) -> dict:
         """Its paths are relative to it; those of the user's own are relative to the current folder."""

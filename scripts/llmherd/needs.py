@@ -17,8 +17,11 @@ from pathlib import Path
 
 from llmdata.errors import Fault, InputError
 from llmdata.progress import duration
+from llmdata.section import Section
+from llmplan.gpus import GPUS
 from llmplan.library import Planner
 from llmscale.counting import count_parts
+from llmscale.sizes import config_of, read_size
 from llmtext.generator import ROOT
 
 from .settings import Settings
@@ -27,6 +30,7 @@ from .stages import Plan
 GIB = 1 << 30
 STATE = 16  # bytes of a parameter in a checkpoint with trainer state, at most
 PROGRAM = GIB // 2  # of a Python program and its libraries; assumed
+UTILISATION = 0.4  # of the GPUs' peak rate, as train_llama3 --dry-run assumes
 DOCUMENT = 1000  # bytes of a made document; assumed
 # bytes that a stage leaves for each byte of the sources: assumed, from curated pages and 3.5 bytes of text in a token of 2
 LEFT = {"curate": 0.6, "tokenizer": 0.6, "shards": 0.6, "items": 0.1, "baseline": 0.1}
@@ -40,14 +44,15 @@ class Needs:
     memory: int
     disk: int
     device: int = 0
+    options: str = ""  # of train_llama3, with which it fits the device
 
     def words(self) -> str:
         time = "time not known" if self.seconds is None else duration(self.seconds)
-        device = f", {size(self.device)} of each GPU" if self.device else ""
-        return f"{time}, {size(self.memory)} of memory{device}, {size(self.disk)} of disk"
+        device = f", {size_text(self.device)} of each GPU" if self.device else ""
+        return f"{time}, {size_text(self.memory)} of memory{device}, {size_text(self.disk)} of disk{self.options}"
 
 
-def size(count: float) -> str:
+def size_text(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
@@ -140,7 +145,9 @@ def planned_bytes(settings: Settings, config: Path, rows: int, length: int) -> i
 
 
 def _at_rate(settings: Settings, flops: float) -> float | None:
-    return flops / settings.flops_per_second if settings.flops_per_second else None
+    peak = 1e12 * GPUS[settings.gpu].bf16_tflops * settings.ranks if settings.gpu else 0
+    rate = settings.flops_per_second or UTILISATION * peak
+    return flops / rate if rate else None
 
 
 def _on_gpus(plan: Plan, config: Path, recipe: Path, disk: int) -> Needs:
@@ -153,24 +160,29 @@ def _on_gpus(plan: Plan, config: Path, recipe: Path, disk: int) -> Needs:
         raise (InputError if done.returncode == 2 else Fault)(f"{settings.path}: {done.stderr.strip()}")
     whole = json.loads(done.stdout)["run"]
     if whole is None:
-        raise InputError(f"{settings.path}: recipe: no choice of options fits {settings.ranks} {settings.gpu}: see scripts/plan.py")
-    return Needs(whole["predicted_seconds"], PROGRAM + whole["host_bytes"], disk, whole["bytes"])
+        raise InputError(f"{settings.path}: recipe: no choice of options fits {settings.ranks} {settings.gpu}: see plan.py")
+    options = f"; planned with {whole['options']}"
+    return Needs(whole["predicted_seconds"], PROGRAM + whole["host_bytes"], disk, whole["bytes"], options)
 
 
 def _scaling(plan: Plan) -> Needs:
-    settings, given = plan.settings, plan.settings.scaling
-    budgets = [budget if isinstance(budget, dict) else {"flops": budget} for budget in given.get("budgets", ())]
-    runs = [(budget.get("flops", 0), len(budget.get("sizes", given.get("sizes", ())))) for budget in budgets if not budget.get("forecast")]
-    largest = count_parts(plan.files.value(settings.largest)).count("all")
-    flops = len(given.get("seeds", [1])) * sum(flops * count for flops, count in runs)
-    return Needs(_at_rate(settings, flops), PROGRAM + STATE * largest, STATE * largest * sum(count for _, count in runs))
+    settings, given, shape = plan.settings, plan.settings.scaling, plan.files.shape()
+    section, flops, parameters = Section(settings.path, "scaling", given), 0.0, []
+    for budget in section.get("budgets", list, "a list of FLOPs"):
+        budget = budget if isinstance(budget, dict) else {"flops": budget}
+        sizes = [] if budget.get("forecast") else budget.get("sizes", given.get("sizes", ()))
+        configs = [config_of(read_size(section, "sizes", size, shape), shape) for size in sizes]
+        parameters += [count_parts(config).count("all") for config in configs] * len(given.get("seeds", [1]))
+        flops += budget.get("flops", 0) * len(sizes) * len(given.get("seeds", [1]))
+    return Needs(_at_rate(settings, flops), PROGRAM + STATE * max(parameters, default=0), STATE * sum(parameters))
 
 
 def _after_training(plan: Plan, name: str) -> Needs:
-    """Post-training has up to four models with their checkpoints, and two at once in memory; the evaluation serves all models."""
+    """Post-training has up to four models with their checkpoints, and two at once in memory; an evaluation serves all."""
     parameters = {size: count_parts(plan.files.value(size)).count("all") for size in plan.settings.models}
     if name == "post_training":
-        return Needs(None, 2 * PROGRAM + 2 * STATE * parameters[plan.settings.largest], 4 * 3 * STATE * parameters[plan.settings.largest])
+        state = STATE * parameters[plan.settings.largest]
+        return Needs(None, 2 * PROGRAM + 2 * state, 4 * 3 * state)
     return Needs(None, 2 * PROGRAM + 4 * sum(parameters.values()), GIB // 10)
 
 
@@ -187,6 +199,6 @@ def check_free(title: str, needs: Needs, output: Path) -> str:
     disk, memory = shutil.disk_usage(output).free, free_memory()
     for wanted, free, what in ((needs.disk, disk, f"disk in {os.path.abspath(output)}"), (needs.memory, memory, "memory")):
         if wanted > free:
-            raise InputError(f"{title}: needs {size(wanted)} of {what}, and {size(free)} are free; the same command goes on once "
-                             "there is more")  # fmt: skip
-    return f"expected: {needs.words()} (free: {size(memory)} and {size(disk)})"
+            raise InputError(f"{title}: needs {size_text(wanted)} of {what}, and {size_text(free)} are free; the same command "
+                             "goes on once there is more")  # fmt: skip
+    return f"expected: {needs.words()} (free: {size_text(memory)} and {size_text(disk)})"

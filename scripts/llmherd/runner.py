@@ -41,6 +41,7 @@ class HerdRunner(Runner):
             return super().run_stage(stage, note)
         say(f"{self.place}: {check_free(stage.title, self.needs[stage.name], self.plan.output)}")
         stage.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log_begin = stage.log.stat().st_size if stage.log.exists() else 0
         for name in stage.files:
             self.plan.files.path(name).parent.mkdir(exist_ok=True)
             write_json(self.plan.files.path(name), self.plan.files.value(name))
@@ -69,7 +70,8 @@ class HerdRunner(Runner):
         self.last_line = time.monotonic()
         spent = note.value["seconds"]
         left = self.left(spent)
-        text = f"{self.place}: {duration(spent)}{f', {left} left in all' if left else ''} | {last_line(self.stage.log)}"
+        said = next(iter(log_lines(self.stage.log, self.log_begin)[-1:]), "")
+        text = f"{self.place}: {duration(spent)}{f', {left} left in all' if left else ''} | {said}"
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
             print(f"\r{' ' * width if ended else text[:width].ljust(width)}\r", end="", file=sys.stderr, flush=True)
@@ -85,12 +87,12 @@ class HerdRunner(Runner):
         return duration(max(0.0, rest[0] - spent) + sum(rest[1:]))
 
     def failure(self, step: Step, code: int) -> Exception:
-        lines = log_lines(self.stage.log)[-LAST_LINES:]
+        lines = log_lines(self.stage.log, self.log_begin)[-LAST_LINES:]
         self.note.value["fault"] = "\n".join(lines)
         say("\n    ".join([f"herd: the last lines of {self.stage.log}:", *lines]))
         error = InputError if code == 2 else Fault
-        return error(f"stage {self.stage.name} failed with code {code}; the command: {shlex.join(step.command)}; what is done so far: "
-                     f"{self.plan.output / 'report.html'}")  # fmt: skip
+        return error(f"stage {self.stage.name} failed with code {code}; the command: {shlex.join(step.command)}; what is done "
+                     f"so far: {self.plan.output / 'report.html'}")  # fmt: skip
 
 
 def processor_seconds() -> float:
@@ -112,11 +114,11 @@ def memory_of(pid: int) -> int:
     return total
 
 
-def log_lines(path: Path) -> list[str]:
-    """The last lines of a log; what a bar has written over is left out."""
+def log_lines(path: Path, begin: int) -> list[str]:
+    """The last lines of a log, of what stands behind `begin`; what a bar has written over is left out."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL))
+            file.seek(max(begin, path.stat().st_size - TAIL))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
@@ -124,5 +126,3 @@ def log_lines(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def last_line(path: Path) -> str:
-    return next(iter(log_lines(path)[-1:]), "")

@@ -1,4 +1,5 @@
-"""Reads the settings of a herd and checks what no program checks that the herd runs. Paths are relative to the current folder."""
+"""Reads the settings of a herd and checks what no program checks that the herd runs. Paths are relative to the current
+folder."""
 
 import glob
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def read_herd(path: Path, output: Path | None = None, seed: int | None = None) -
 
 def _check_source(made: Settings, place: str, source: dict) -> None:
     origin = next((name for name in _ORIGINS if name in source), None)
-    if origin is None or ("made" in source) != ("documents" in source) or "made" in source and len(set(source) & set(_ORIGINS)) > 1:
+    several = "made" in source and len(set(source) & set(_ORIGINS)) > 1
+    if origin is None or several or ("made" in source) != ("documents" in source):
         made.fail(place, 'expected {"packages", "files"}, {"files"}, or {"made", "documents"}')
     if origin == "packages" and "files" not in source:
         made.fail(f"{place}.files", "is missing, expected patterns of the files inside the packages")
@@ -108,7 +110,8 @@ def _check_sections(made: Settings) -> None:
     stages = made.recipe.get("stages")
     names = [stage.get("name") for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
     if made.scaling is not None and (wanted := made.scaling.get("stage", "main")) not in names:
-        made.fail("scaling.stage", f"expected a stage of the recipe, one of {', '.join(map(str, names))}, found {short(wanted)}")
+        known = ", ".join(map(str, names))
+        made.fail("scaling.stage", f"expected a stage of the recipe, one of {known}, found {short(wanted)}")
 
 
 def _check_models(made: Settings) -> None:

@@ -22,20 +22,21 @@ from .settings import Settings
 
 # what a herd sets itself, beside what a recipe does
 _SET_FOR = {
-    "train": "recipe config task init-from train-data val-data tokenizer output overwrite resume accept-changes seed eval-tasks "
-             "eval-only dry-run ranks",
+    "train": "recipe config task init-from train-data val-data tokenizer output overwrite resume accept-changes seed "
+             "eval-tasks eval-only dry-run ranks",
     "prepare_eval": "output tokenizer overwrite strict",
     "herd_data": "output seed documents",
     "evaluate": "models suite output server api-key target precision",
 }  # fmt: skip
+_OF_EXECUTOR = ("tasks", "document_seconds", "document_bytes")  # what documents depend on
 MADE = "scripts/demo/herd_data.py"
 _TRAIN = {"save-every": 100, "keep-last": 1}
 
 
 @dataclass
 class Stage(AnyStage):
-    """`files` of OUTPUT/files are written when it begins; `settings` are what of the herd's its result depends on. `renews`: its
-    program itself makes anew what has changed, and no more."""
+    """`files` of OUTPUT/files are written when it begins; `settings` are what of the herd's its result depends on. `renews`:
+    its program itself makes anew what has changed, and no more."""
 
     output: Path = Path()
     files: list[str] = field(default_factory=list)
@@ -112,7 +113,8 @@ class Plan:
             if option not in known:
                 self.settings.fail(where, f"no such option of {Path(program[-1]).name}")
             if isinstance(given, bool) == known[option] or isinstance(given, dict):
-                self.settings.fail(where, f"expected {'a value' if known[option] else 'true or false'}, found {json.dumps(given)}")
+                expected = "a value" if known[option] else "true or false"
+                self.settings.fail(where, f"expected {expected}, found {json.dumps(given)}")
             found[option] = ",".join(map(str, given)) if isinstance(given, list) else given
         return as_arguments(found)
 
@@ -125,15 +127,18 @@ class Plan:
                 self._add_raw(name, source)
         raw = [stage.name for stage in self.stages]
         if settings.curate is not None:
-            step = self._step("curate", "data/curate.py", ["--config", files.path("curate")], self.output / "curated/statistics.json",
-                              settings.curate.get("executor", {}).get("kind") == "slurm")  # fmt: skip
+            executor = settings.curate.get("executor", {})
+            step = self._step("curate", "data/curate.py", ["--config", files.path("curate")],
+                              self.output / "curated/statistics.json", executor.get("kind") == "slurm")  # fmt: skip
             self._add("curate", "curation", "curated", [step], raw, files=["curate"],
-                      settings={"curate": {**settings.curate, "executor": None}, "sources": self._sources("curate")},
+                      settings={"curate": {**settings.curate, "executor": {name: executor.get(name) for name in _OF_EXECUTOR}},
+                                "sources": [name for name, source in settings.sources.items() if source["curate"]]},
                       patterns=self._own(curated=True))  # fmt: skip
         if "folder" not in settings.tokenizer:
             texts = [text for name in settings.sources for text in self._texts(name)]
-            arguments = [*texts, "--output", self.output / "tokenizer", "--vocab-size", settings.vocab_size, "--seed", settings.seed]
-            step = self._prepare("train", arguments, self.output / "tokenizer")
+            folder = self.output / "tokenizer"
+            arguments = [*texts, "--output", folder, "--vocab-size", settings.vocab_size, "--seed", settings.seed]
+            step = self._prepare("train", arguments, folder)
             self._add("tokenizer", "tokenizer", "tokenizer", [step], [*raw, "curate"], patterns=self._own(curated=False))
         steps = []
         for name, source in settings.sources.items():
@@ -164,11 +169,8 @@ class Plan:
 
     def _own(self, curated: bool) -> list[str]:
         """Patterns of the files that the user gave."""
-        given = [source for source in self.settings.sources.values() if "packages" not in source and source["curate"] == curated]
-        return [pattern for source in given for pattern in source.get("files", ())]
-
-    def _sources(self, which: str) -> list[str]:
-        return [name for name, source in self.settings.sources.items() if source[which]]
+        given = [source for source in self.settings.sources.values() if source["curate"] == curated]
+        return [pattern for source in given if "packages" not in source for pattern in source.get("files", ())]
 
     def _add_items(self, after: list[str]) -> None:
         settings, folder, steps, patterns = self.settings, self.output / "items", [], []
@@ -187,8 +189,9 @@ class Plan:
             self.settings.fail(f"tasks.{name}", 'expected {"files": [...], and options of prepare_eval.py}')
         program, made = "data/prepare_eval.py", self.output / "items" / f"{name}.eval"
         options = {key: value for key, value in task.items() if key != "files"}
-        arguments = [*place(task["files"], self.output), "--output", made, "--tokenizer", self.files.tokenizer, "--overwrite",
-                     *self._options(f"tasks.{name}", "prepare_eval", options, [sys.executable, str(ROOT / program)])]  # fmt: skip
+        more = self._options(f"tasks.{name}", "prepare_eval", options, [sys.executable, str(ROOT / program)])
+        arguments = [*place(task["files"], self.output), "--output", made, "--tokenizer", self.files.tokenizer,
+                     "--overwrite", *more]  # fmt: skip
         if lengths := task.get("needle_lengths"):
             last = lengths[-1] if isinstance(lengths, list) else str(lengths).rpartition(",")[2]
             made = made.with_name(f"{name}_{last}.eval")
@@ -208,7 +211,8 @@ class Plan:
         run = self._step("run", "scripts/scaling.py", ["run", plan, "--again", *slurm], folder / "runs", slurm=True)
         fit = self._step("fit", "scripts/scaling.py", ["fit", plan], folder / "fit.json")
         budget = f"{self.forecast_flops():.6g}"
-        forecast = self._step("forecast", "scripts/scaling.py", ["forecast", plan, "--budget", budget], folder / "forecast.json")
+        forecast = self._step("forecast", "scripts/scaling.py", ["forecast", plan, "--budget", budget],
+                              folder / "forecast.json")  # fmt: skip
         self._add("scaling", "scaling law", "scaling", [run, fit, forecast], ["shards", "tokenizer"], files=["scaling"],
                   settings={"scaling": settings.scaling}, build=self._build(), renews=True)  # fmt: skip
 
@@ -248,7 +252,8 @@ class Plan:
         options = self._options("train", "train", settings.train, [str(self._built())])
         defaults = {key: value for key, value in _TRAIN.items() if f"--{key}" not in options}
         arguments = ["--recipe", str(files.path("recipe")), "--config", str(files.path(name)), "--output", str(folder),
-                     "--tokenizer", str(files.tokenizer), "--seed", str(settings.seed), *as_arguments(defaults), *options]  # fmt: skip
+                     "--tokenizer", str(files.tokenizer), "--seed", str(settings.seed), *as_arguments(defaults),
+                     *options]  # fmt: skip
         arguments += ["--eval-tasks", str(self.output / "items" / "*.eval")] if settings.tasks else []
         made = folder / "checkpoint" / "config.json"
         if settings.slurm:
@@ -257,17 +262,20 @@ class Plan:
             step = Step("train", program, arguments, made)
         else:
             step = Step("train", [*settings.launch, str(self.trainer)], [*arguments, "--resume", "auto"], made, trains=True)
-        depends = {"recipe": settings.recipe, "models": {name: settings.models[name], "shape": (settings.scaling or {}).get("model")},
+        shape = (settings.scaling or {}).get("model")
+        depends = {"recipe": settings.recipe, "models": {name: settings.models[name], "shape": shape},
                    "max_epochs": {key: source.get("max_epochs") for key, source in settings.sources.items()}}  # fmt: skip
-        self._add(f"herd_{name}", f"model {name}", f"herd/{name}", [step], ["shards", "tokenizer", "items"], files=["recipe", name],
-                  settings=depends, build=self._build())  # fmt: skip
+        self._add(f"herd_{name}", f"model {name}", f"herd/{name}", [step], ["shards", "tokenizer", "items"],
+                  files=["recipe", name], settings=depends, build=self._build())  # fmt: skip
 
     # ---- after training
 
     def _add_round(self) -> None:
-        step = self._step("round", "scripts/post_train.py", ["--round", self.files.path("round"), "--again"], self.output / "round/report.html")
-        self._add("post_training", "post-training", "round", [step], [f"herd_{self.settings.largest}", "items"], files=["round"],
-                  settings={"post_training": self.settings.post_training}, build=self._build(), renews=True)  # fmt: skip
+        arguments = ["--round", self.files.path("round"), "--again"]
+        step = self._step("round", "scripts/post_train.py", arguments, self.output / "round" / "report.html")
+        self._add("post_training", "post-training", "round", [step], [f"herd_{self.settings.largest}", "items"],
+                  files=["round"], settings={"post_training": self.settings.post_training}, build=self._build(),
+                  renews=True)  # fmt: skip
 
     def _add_evaluation(self) -> None:
         settings, program = self.settings, "scripts/evaluate.py"
@@ -275,9 +283,9 @@ class Plan:
         if not isinstance(options, dict):
             settings.fail("evaluation.options", "expected an object of options of evaluate.py")
         models = [f"{name}={folder}" for name, folder in self.files.evaluated().items()]
-        arguments = ["--models", *models, "--suite", self.files.path("suite"), "--output", self.output / "evaluation", "--target",
-                     settings.target, "--precision", settings.precision,
-                     *self._options("evaluation.options", "evaluate", options, [sys.executable, str(ROOT / program)])]  # fmt: skip
+        more = self._options("evaluation.options", "evaluate", options, [sys.executable, str(ROOT / program)])
+        arguments = ["--models", *models, "--suite", self.files.path("suite"), "--output", self.output / "evaluation",
+                     "--target", settings.target, "--precision", settings.precision, *more]  # fmt: skip
         step = self._step("evaluate", program, arguments, self.output / "evaluation" / "results.json")
         self._add("evaluation", "evaluation", "evaluation", [step],
                   [*(f"herd_{name}" for name in settings.models), "post_training", "items", "shards"], files=["suite"],

@@ -15,6 +15,7 @@ from pathlib import Path
 from llmdata.errors import Fault, InputError
 from llmdata.output import write_json
 from llmdata.progress import duration
+from llmdata.section import first_difference
 
 from .stage import Stage, Step
 
@@ -65,6 +66,8 @@ class Note:
 
 
 def _difference(name: str, old, new) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return first_difference(old, new, name)
     if isinstance(old, list) and isinstance(new, list):
         gone, come = (" ".join(part for part in a if part not in b) for a, b in ((old, new), (new, old)))
         return f"{name}: {gone or 'nothing'}, now {come or 'nothing'}"

@@ -6,7 +6,7 @@ import pytest
 from checkout import ROOT
 
 OTHERS = ("llmeval", "llmexport", "llmherd", "llmjudge", "llmtext", "llmround", "llmplan", "llmplot", "llmscale", "llmserve",
-          "llmstage")  # fmt: skip
+          "llmherd", "llmstage")  # fmt: skip
 
 
 def modules_in(*folders):
