@@ -23,7 +23,7 @@ from llmdata import program
 
 program.begin()
 
-from llmdata.errors import InputError
+from llmdata.errors import Fault, InputError
 from llmdata.options import add_version
 from llmdata.output import write_json
 from llmdata.progress import duration
@@ -82,6 +82,8 @@ def run(options: argparse.Namespace) -> None:
     write_json(kept, settings.value)
     runner.run()
     report.write()
+    if runner.failed:
+        raise Fault(f"done but for {', '.join(runner.failed)}: see above, and {settings.output / 'report.html'}")
     chat = plan.files.evaluated()
     say(f"herd: {settings.output / 'report.html'}; to chat: scripts/serve.py --model {list(chat.values())[-1]}")
 

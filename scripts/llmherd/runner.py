@@ -34,6 +34,7 @@ class HerdRunner(Runner):
         self.stage: Stage = plan.stages[0]
         self.terminal = sys.stderr.isatty()
         self.last_line = 0.0
+        self.failed: list[str] = []  # stages without which the herd went on
 
     def run_stage(self, stage: Stage, note: Note) -> None:
         self.stage, self.note, before = stage, note, processor_seconds()
@@ -48,6 +49,11 @@ class HerdRunner(Runner):
         note.value.pop("fault", None)
         try:
             super().run_stage(stage, note)
+        except (InputError, Fault) as error:
+            if not stage.aside:
+                raise
+            self.failed.append(stage.name)
+            say(f"herd: {error}; the herd goes on without it")
         finally:
             note.value["processor_seconds"] = note.value.get("processor_seconds", 0.0) + processor_seconds() - before
             note.value["disk_bytes"] = tree_bytes(stage.folder)

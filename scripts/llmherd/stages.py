@@ -36,13 +36,14 @@ _TRAIN = {"save-every": 100, "keep-last": 1}
 @dataclass
 class Stage(AnyStage):
     """`files` of OUTPUT/files are written when it begins; `settings` are what of the herd's its result depends on. `renews`:
-    its program itself makes anew what has changed, and no more."""
+    its program itself makes anew what has changed, and no more. `aside`: no later stage needs it."""
 
     output: Path = Path()
     files: list[str] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
     patterns: list[str] = field(default_factory=list)  # of the user's own files
     renews: bool = False
+    aside: bool = False
 
     @property
     def note(self) -> Path:
@@ -130,9 +131,10 @@ class Plan:
             executor = settings.curate.get("executor", {})
             step = self._step("curate", "data/curate.py", ["--config", files.path("curate")],
                               self.output / "curated/statistics.json", executor.get("kind") == "slurm")  # fmt: skip
-            self._add("curate", "curation", "curated", [step], raw, files=["curate"],
+            curated = [name for name, source in settings.sources.items() if source["curate"]]
+            self._add("curate", "curation", "curated", [step], [f"raw_{name}" for name in curated], files=["curate"],
                       settings={"curate": {**settings.curate, "executor": {name: executor.get(name) for name in _OF_EXECUTOR}},
-                                "sources": [name for name, source in settings.sources.items() if source["curate"]]},
+                                "sources": curated},
                       patterns=self._own(curated=True))  # fmt: skip
         if "folder" not in settings.tokenizer:
             texts = [text for name in settings.sources for text in self._texts(name)]
@@ -145,7 +147,8 @@ class Plan:
             arguments = [*self._texts(name), "--output", self.output / "shards" / name, "--tokenizer", files.tokenizer,
                          "--val-fraction", source["val_fraction"], "--seed", settings.seed]  # fmt: skip
             steps.append(self._prepare(name, arguments, self.output / "shards" / name))
-        self._add("shards", "tokens", "shards", steps, [*raw, "curate", "tokenizer"], patterns=self._own(curated=False),
+        own = [*self._own(curated=False), *filter(None, [settings.tokenizer.get("folder")])]
+        self._add("shards", "tokens", "shards", steps, [*raw, "curate", "tokenizer"], patterns=own,
                   settings={"tokenizer": settings.tokenizer})  # fmt: skip
         if settings.items is not None or settings.tasks:
             self._add_items([*raw, "curate", "tokenizer"])
@@ -203,7 +206,7 @@ class Plan:
         made = self.output / "baseline" / "ngram.json"
         arguments = ["--order", self.settings.baseline["order"], "--shards", self.output / "shards", "--output", made]
         step = self._step("n-gram", "scripts/demo/ngram_baseline.py", arguments, made)
-        self._add("baseline", "n-gram baseline", "baseline", [step], ["shards"])
+        self._add("baseline", "n-gram baseline", "baseline", [step], ["shards"], aside=True)
 
     def _add_scaling(self) -> None:
         folder, plan, settings = self.output / "scaling", str(self.files.path("scaling")), self.settings
@@ -214,7 +217,7 @@ class Plan:
         forecast = self._step("forecast", "scripts/scaling.py", ["forecast", plan, "--budget", budget],
                               folder / "forecast.json")  # fmt: skip
         self._add("scaling", "scaling law", "scaling", [run, fit, forecast], ["shards", "tokenizer"], files=["scaling"],
-                  settings={"scaling": settings.scaling}, build=self._build(), renews=True)  # fmt: skip
+                  settings={"scaling": settings.scaling}, build=self._build(), renews=True, aside=True)  # fmt: skip
 
     def _build(self) -> list[str]:
         return [self.settings.target, self.settings.precision]
