@@ -6,7 +6,7 @@ import statistics
 from llmdata.page import safe, table
 from llmdata.progress import duration
 
-from .output import Output
+from .output import Output, said
 
 WATTS = {"core": 10, "GPU": 700}  # assumed for a busy one, with its share of the machine
 GIB = 1 << 30
@@ -31,7 +31,8 @@ def summary(output: Output, stages: list) -> str:
     """How far it is, and why it has ended early."""
     notes = [(stage, read_note(stage)) for stage in stages]
     done = sum(state(*both) == "done" for both in notes)
-    failed = [f'<p class="failed">{safe(stage.title)} failed</p><pre>{safe(note["fault"])}</pre>' for stage, note in notes if note.get("fault")]
+    failed = [f'<p class="failed">{safe(stage.title)} failed</p><pre>{safe(note["fault"])}</pre><p>To repeat it:</p><pre>'
+              f'{safe(chr(10).join(said(step.command) for step in stage.steps))}</pre>' for stage, note in notes if note.get("fault")]  # fmt: skip
     return f"<p>{done} of {len(stages)} stages are done.</p>{''.join(failed)}"
 
 

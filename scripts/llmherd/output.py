@@ -1,10 +1,12 @@
 """The folder of a herd, as far as it has been made, for the report."""
 
-import functools
 import json
+import shlex
+import sys
 from pathlib import Path
 
 from llmscale.settings import Settings
+from llmtext.generator import ROOT
 
 from .runs import HerdRun
 
@@ -58,11 +60,19 @@ class Output:
         return found
 
     def measured(self, sweep: Settings) -> list[dict]:
-        """The largest model at the end of that stage as a run of the sweep that tests its forecast."""
+        """The largest model at the end of that stage as a run of the sweep that tests its forecast. The sweep's rows are drawn from the
+        held-out tokens of all sources, so a source counts by these."""
         run, end = self.largest(), self.largest().end(self.main)
         if end is None:
             return []
-        checked = self.json("herd/forecast_check.json") or {}
+        weights = {name: (self.json(f"shards/{name}/meta.json") or {}).get("val_tokens", 0) for name in end.losses}
+        loss = sum(end.losses[name] * weight for name, weight in weights.items()) / sum(weights.values())
         flops = run.flops(self.main)
         return [{"name": run.name, "budget": flops, "flops": flops, "parameters": run.parts.count(sweep.count), "tokens": end.tokens,
-                 "loss": checked.get("loss", end.loss)}]  # fmt: skip
+                 "loss": loss}]  # fmt: skip
+
+
+def said(command: list) -> str:
+    """As a person types it in the project's folder."""
+    words = [str(word) for word in command]
+    return shlex.join(word.removeprefix(f"{ROOT}/") for word in words if word != sys.executable)

@@ -101,7 +101,8 @@ def scaling(output: Output) -> Part:
     trials = fitted.trials()
     rows = [[safe(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), four(t.loss), between(t.forecast, four),
              "inside" if t.inside else "outside"] for t in trials]  # fmt: skip
-    laws = (f"<p>{len(points)} runs of {len(points.budgets())} budgets. {safe(fitted.disagreement_text)}</p>")
+    laws = (f"<p>{len(points)} runs of {len(points.budgets())} budgets. {safe(fitted.disagreement_text)} The loss of {safe(output.sizes[-1])} is "
+            f"that at the end of the recipe's stage {safe(output.main)}, with each source counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
     head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast of its loss", "interval of 90 %"]
     numbers = {"parametric": made["fit"]["parametric"], "trials": [{"name": t.name, "loss": t.loss, "inside": t.inside, **vars(t.forecast)} for t in trials]}
     return laws + pictures(shown) + table(head, rows, numbers=(1, 2, 3, 4, 5)), numbers

@@ -1,18 +1,15 @@
 """Writes one page about a herd in the order of the Llama 3 paper, and its numbers as JSON. It needs no other file, all text from
 models and data is escaped, and it can be written at any moment: what is not made yet says so, and by which command it is made."""
 
-import shlex
-import sys
 from pathlib import Path
 
 from llmdata.errors import Fault, InputError
 from llmdata.output import write_json, write_text
 from llmdata.page import safe, whole
 from llmdata.shares import STYLE as SHARES
-from llmtext.generator import ROOT
 
 from . import assistant, cost, goals, pretraining
-from .output import Output
+from .output import Output, said
 
 STYLE = SHARES + """
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } .wide figure { max-width: none; flex-basis: 100%; } .wide img { width: auto; max-width: 100%; }
@@ -83,9 +80,3 @@ class Report:
         path = self.output.folder / "settings.json"
         text = path.read_text("utf-8", errors="replace") if path.is_file() else "none yet"
         return f'<h2 id="settings">Settings</h2><pre>{safe(text)}</pre>'
-
-
-def said(command: list) -> str:
-    """As a person types it in the project's folder."""
-    words = [str(word) for word in command]
-    return shlex.join(word.removeprefix(f"{ROOT}/") for word in words if word != sys.executable)

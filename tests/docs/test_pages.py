@@ -272,7 +272,7 @@ def base(tmp_path_factory):
 
 # Each in one test, whose pages take what those before them have made.
 CHAINS = [
-    ["README.md", "docs/checkpoints.md", "docs/evaluate.md", "docs/kernels.md", "docs/map.md", "docs/memory.md",
+    ["README.md", "docs/checkpoints.md", "docs/evaluate.md", "docs/herd.md", "docs/kernels.md", "docs/map.md", "docs/memory.md",
      "docs/ranks.md", "docs/recipes.md", "docs/scaling.md", "docs/serve.md"],
     ["docs/data.md", "docs/finetune.md"],
     ["docs/curate.md"],

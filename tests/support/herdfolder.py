@@ -12,7 +12,7 @@ from llmscale.planning import plan_runs
 from llmscale.settings import read_settings
 
 SIZES = {"small": 32, "medium": 48, "large": 64}  # and their widths
-SOURCES = ["docs", "sums"]
+SOURCES = {"docs": 1000, "sums": 3000}  # and their held-out tokens
 STAGES = [("short", 20, 128, 32), ("main", 20, 256, 32), ("long", 10, 256, 64), ("annealing", 10, 256, 64)]  # steps, tokens a step, row
 NAMES = "raw_docs curate tokenizer shards items baseline scaling herd_small herd_medium herd_large post_training evaluation".split()
 E, A, B, ALPHA, BETA = 1.2, 30.0, 30.0, 0.4, 0.35
@@ -52,8 +52,8 @@ class Herd:
         languages = {"en": [6, 60, 600, 4, 40, 400], "de": [2, 20, 200, 1, 10, 100]}
         step = {"total": {"in": [8, 80, 800], "out": [5, 50, 500]}, "by": {"language": languages}}
         self.write("curated/statistics.json", {"order": ["language"], "steps": {"language": step}})
-        for name in SOURCES:
-            self.write(f"shards/{name}/meta.json", {"train_documents": 5, "train_tokens": 9000, "val_tokens": 1000})
+        for name, held_out in SOURCES.items():
+            self.write(f"shards/{name}/meta.json", {"train_documents": 5, "train_tokens": 9000, "val_tokens": held_out})
 
     def baseline(self, **losses: float) -> None:
         self.write("baseline/ngram.json", {"order": 5, "tokens": 18000, "sources": {

@@ -117,7 +117,8 @@ def test_forecast_beside_the_result(herd, tmp_path):
     run = Output(herd.folder).largest()
     expected = law(run.parts.count("matrices+head"), run.ends["main"].tokens)
     for above, inside in ((0.0, True), (0.3, False)):
-        herd.train("large", [3.8, expected + above, 3.0, 2.9], FOUND)
+        equally_weighted = expected + above + 0.25  # of the sources; by their held-out tokens it is 0.25 less
+        herd.train("large", [3.8, equally_weighted, 3.0, 2.9], FOUND)
         numbers, page = written(herd)
         (trial,) = numbers["scaling"]["trials"]
         assert trial["name"] == "large" and trial["loss"] == pytest.approx(expected + above) and trial["inside"] == inside
