@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The held-out loss of an n-gram model with Kneser-Ney smoothing on the tokens that a herd reads: what its models have to beat.
 
-    PYTHONPATH=scripts ngram_baseline.py --shards runs/herd/shards --order 5 --output runs/herd/baseline/ngram.json
+    scripts/demo/ngram_baseline.py --shards runs/herd/shards --order 5 --output runs/herd/baseline/ngram.json
 
 FOLDER has a folder of token shards for each source. KenLM's lmplz estimates one model (modified Kneser-Ney, nothing pruned) from all
 train_*.bin, and its query scores each source's val_*.bin. A document is a sentence to KenLM: its begin token is given, and its
