@@ -27,7 +27,7 @@ def state(stage, note: dict) -> str:
     return "begun" if note else "not yet"
 
 
-def summary(output: Output, stages: list) -> str:
+def summary(stages: list) -> str:
     """How far it is, and why it has ended early."""
     notes = [(stage, read_note(stage)) for stage in stages]
     done = sum(state(*both) == "done" for both in notes)

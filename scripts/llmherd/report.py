@@ -1,7 +1,10 @@
 """Writes one page about a herd in the order of the Llama 3 paper, and its numbers as JSON. It needs no other file, all text from
 models and data is escaped, and it can be written at any moment: what is not made yet says so, and by which command it is made."""
 
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Callable
 
 from llmdata.errors import Fault, InputError
 from llmdata.output import write_json, write_text
@@ -21,55 +24,75 @@ figure { margin-bottom: .8rem; }
 @media print { nav { display: none; } pre { break-inside: avoid; } table { display: table; } .charts { display: flex; }
 figure { flex-basis: 40%; } }
 """
-# (heading, name in report.json, the stages that make it, the part)
+
+
+@dataclass(frozen=True)
+class Part:
+    """`name` is that in report.json. `makers` are the stages whose commands stand below it; it also reads what those of `reads` left."""
+
+    heading: str
+    name: str
+    makers: tuple[str, ...]
+    make: Callable[[Output], pretraining.Part]
+    reads: tuple[str, ...] = ()
+
+
 PARTS = [
-    ("Curation: what each step left", "curation", ["raw_*", "curate"], pretraining.curation),
-    ("Sources and mixture", "sources", ["tokenizer", "shards", "items"], pretraining.sources),
-    ("An n-gram model as baseline", "baseline", ["baseline"], pretraining.baseline),
-    ("Scaling law: forecast and result", "scaling", ["scaling"], pretraining.scaling),
-    ("The herd: loss curves", "herd", ["herd_*"], pretraining.curves),
-    ("Long context: needles", "needles", ["herd_*"], pretraining.needles),
-    ("Annealing, before and after", "annealing", ["herd_*"], pretraining.annealing),
-    ("Post-training", "post_training", ["post_training"], assistant.post_training),
-    ("Benchmarks", "benchmarks", ["evaluation"], assistant.benchmarks),
-    ("Safety", "safety", ["evaluation"], assistant.safety),
+    Part("Curation: what each step left", "curation", ("raw_*", "curate"), pretraining.curation),
+    Part("Sources and mixture", "sources", ("tokenizer", "shards", "items"), pretraining.sources, ("herd_*",)),
+    Part("An n-gram model as baseline", "baseline", ("baseline",), pretraining.baseline, ("herd_*",)),
+    Part("Scaling law: forecast and result", "scaling", ("scaling",), pretraining.scaling, ("herd_*",)),
+    Part("The herd: loss curves", "herd", ("herd_*",), pretraining.curves, ("baseline",)),
+    Part("Long context: needles", "needles", ("herd_*",), pretraining.needles),
+    Part("Annealing, before and after", "annealing", ("herd_*",), pretraining.annealing),
+    Part("Post-training", "post_training", ("post_training",), assistant.post_training),
+    Part("Benchmarks", "benchmarks", ("evaluation",), assistant.benchmarks),
+    Part("Safety", "safety", ("evaluation",), assistant.safety),
 ]
 
 
 class Report:
-    """`stages` are all of the herd's, in order, with their notes in OUTPUT/stages/."""
+    """`stages` are all of the herd's, in order, with their notes in OUTPUT/stages/. It may be written again and again: a part whose
+    stages have not run since is kept as it was."""
 
     def __init__(self, folder: Path, stages: list):
-        self.output, self.stages = Output(folder), stages
+        self.folder, self.stages, self.kept = folder, stages, {}
 
     def write(self) -> None:
+        self.output = Output(self.folder)
         parts, numbers = [], {}
-        for heading, name, made_by, part in PARTS:
-            html, numbers[name] = self._part(part)
-            parts.append(f'<h2 id="{name}">{safe(heading)}</h2>{html}{self._commands(made_by)}')
+        for part in PARTS:
+            html, numbers[part.name] = self._part(part)
+            parts.append(f'<h2 id="{part.name}">{safe(part.heading)}</h2>{html}{self._commands(part.makers)}')
         found = goals.goals(self.output, numbers)
-        head = [goals.page(found), cost.summary(self.output, self.stages)]
-        settled = "".join(head) + self._contents() + "".join(parts) + cost.page(self.output, self.stages) + self._settings()
-        name = str(self.output.settings.get("name", self.output.folder.name))
-        write_json(self.output.folder / "report.json", {**numbers, "goals": found, "times": cost.times(self.output, self.stages)})
-        write_text(self.output.folder / "report.html", whole(name, f"A herd: {name}", self._below(), settled, STYLE))
+        body = [goals.page(found), cost.summary(self.stages), self._contents(), *parts, cost.page(self.output, self.stages), self._settings()]
+        name = str(self.output.settings.get("name", self.folder.name))
+        write_json(self.folder / "report.json", {**numbers, "goals": found, "times": cost.times(self.output, self.stages)})
+        write_text(self.folder / "report.html", whole(name, f"A herd: {name}", self._below(), "".join(body), STYLE))
 
-    def _part(self, part) -> tuple[str, dict | None]:
+    def _part(self, part: Part) -> tuple[str, dict | None]:
+        notes = [cost.read_note(stage) for stage in self._stages(part.makers + part.reads)]
+        if not any(notes) or self.kept.get(part.name, [None])[0] != notes:
+            self.kept[part.name] = notes, self._make(part)
+        return self.kept[part.name][1]
+
+    def _make(self, part: Part) -> tuple[str, dict | None]:
         """What is half made must not keep the rest from being shown."""
         try:
-            found = part(self.output)
+            found = part.make(self.output)
         except (InputError, Fault, OSError, ValueError, LookupError) as error:
             return f'<p class="failed">Cannot be shown: {safe(f"{type(error).__name__}: {error}", 600)}</p>', None
         return found or ('<p class="waiting">Not yet; this makes it:</p>', None)
 
-    def _commands(self, names: list[str]) -> str:
-        chosen = [stage for stage in self.stages if any(stage.name == name or name.endswith("*") and stage.name.startswith(name[:-1])
-                                                        for name in names)]  # fmt: skip
-        lines = "\n".join(said(step.command) for stage in chosen for step in stage.steps)
+    def _stages(self, names: tuple[str, ...]) -> list:
+        return [stage for stage in self.stages if any(fnmatch(stage.name, name) for name in names)]
+
+    def _commands(self, names: tuple[str, ...]) -> str:
+        lines = "\n".join(said(step.command) for stage in self._stages(names) for step in stage.steps)
         return f'<pre class="made">{safe(lines)}</pre>' if lines else ""
 
     def _contents(self) -> str:
-        links = [(name, heading) for heading, name, _, _ in PARTS] + [("cost", "Throughput and cost"), ("settings", "Settings")]
+        links = [(part.name, part.heading) for part in PARTS] + [("cost", "Throughput and cost"), ("settings", "Settings")]
         return f'<nav>{"".join(f"<a href=#{name}>{safe(heading)}</a>" for name, heading in links)}</nav>'
 
     def _below(self) -> str:
@@ -77,6 +100,6 @@ class Report:
         return safe(", ".join(f"{name} {known[name]}" for name in ("seed", "target", "precision", "ranks") if known.get(name) is not None))
 
     def _settings(self) -> str:
-        path = self.output.folder / "settings.json"
+        path = self.folder / "settings.json"
         text = path.read_text("utf-8", errors="replace") if path.is_file() else "none yet"
         return f'<h2 id="settings">Settings</h2><pre>{safe(text)}</pre>'

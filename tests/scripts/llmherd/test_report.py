@@ -58,7 +58,7 @@ def whole(page):
 def test_nothing_is_made_yet(tmp_path):
     herd = Herd(tmp_path)
     numbers, page = written(herd)
-    assert all(numbers[name] is None for _, name, _, _ in PARTS) and all(goal["holds"] is None for goal in numbers["goals"])
+    assert all(numbers[part.name] is None for part in PARTS) and all(goal["holds"] is None for goal in numbers["goals"])
     assert page.count("Not yet; this makes it:") == len(PARTS) and page.count(">scripts/x.py --file &#x27;a b&#x27;") == len(PARTS)
     assert f"0 of {len(NAMES)} stages are done" in page and whole(page)
 
@@ -170,6 +170,19 @@ def test_half_a_file_keeps_nothing_else_from_being_shown(herd, undrawn):
     herd.write("evaluation/results.json", {"models": ["a"], "tasks": [{"name": "x"}]})
     numbers, page = written(herd)
     assert page.count("Cannot be shown") == 2 and numbers["herd"] and whole(page)
+
+
+def test_one_report_is_written_after_every_stage(tmp_path, undrawn):
+    herd = Herd(tmp_path)
+    report = Report(tmp_path, herd.stages)
+    seen = []
+    for name, made in (("small", "herd_small"), ("medium", "herd_medium"), ("large", "herd_large"), ("large", "herd_large")):
+        herd.train(name, LOSSES[name] if len(seen) < 3 else [9.0] * 4, FOUND)
+        herd.note(made, seconds=len(seen))
+        report.write()
+        seen.append(json.loads((tmp_path / "report.json").read_text())["herd"])
+    assert [list(herd) for herd in seen] == [["small"], ["small", "medium"], list(SIZES), list(SIZES)]
+    assert seen[2]["large"]["annealing"]["loss"] == 2.9 and seen[3]["large"]["annealing"]["loss"] == 9
 
 
 def test_hostile_names(herd, undrawn):
