@@ -29,11 +29,11 @@ def post_training(output: Output) -> Part:
     return lower(made.training() + made.sampling() + made.held_out()), numbers
 
 
-def _tasks(output: Output, wanted) -> dict | None:
-    """results.json of the evaluation, with the tasks that are wanted."""
-    found = output.json("evaluation/results.json")
-    tasks = [task for task in found["tasks"] if wanted(task)] if found else []
-    return {**found, "tasks": tasks, "judges": found["judges"]} if tasks else None
+def _tasks(output: Output, of_safety: bool) -> dict | None:
+    """results.json of the evaluation, with the tasks of safety or the others."""
+    found, named = output.json("evaluation/results.json"), output.settings.get("safety", {}).values()
+    tasks = [task for task in found["tasks"] if (task["kind"] in SAFETY or task["name"] in named) == of_safety] if found else []
+    return {**found, "tasks": tasks} if tasks else None
 
 
 def _numbers(found: dict) -> dict:
@@ -43,34 +43,29 @@ def _numbers(found: dict) -> dict:
 
 
 def benchmarks(output: Output) -> Part:
-    found = _tasks(output, lambda task: task["kind"] not in SAFETY)
+    found = _tasks(output, False)
     if not found:
         return None
     bars = {task["name"]: [tuple(math.nan if value is None else 100 * value for value in (one["score"], one["interval"]))
                            for one in task["models"].values()] for task in found["tasks"] if task["unit"] == "%"}  # fmt: skip
     shown = [figure("Scores with their 95 % intervals", charts.scores(bars, found["models"]))] if bars else []
-    return f'<div class="wide">{"".join(shown)}</div>' + lower(scores(found)) + _pairs(found), _numbers(found)
-
-
-def _pairs(found: dict) -> str:
-    table = differences(found).replace("<h2>Differences</h2>", "")
-    return f"<details><summary>Every two models, on the same items</summary>{table}</details>" if table else ""
+    pairs = differences(found).replace("<h2>Differences</h2>", "")
+    pairs = f"<details><summary>Every two models, on the same items</summary>{pairs}</details>" if pairs else ""
+    return f'<div class="wide">{"".join(shown)}</div>' + lower(scores(found)) + pairs, _numbers(found)
 
 
 def safety(output: Output) -> Part:
-    found = _tasks(output, lambda task: task["kind"] in SAFETY)
+    found = _tasks(output, True)
     if not found:
         return None
-    points = _trade_off(found)
+    points = _trade_off(found, output.settings.get("safety", {}))
     shown = [figure("Violations and false refusals: down and left is better", charts.trade_off(points))] if points else []
     return pictures(shown) + lower(scores(found) + judges(found)), _numbers(found)
 
 
-def _trade_off(found: dict) -> dict[str, tuple[float, float]]:
-    """(false refusals, violations) in %, of the models that have both."""
-    rates = {task["settings"]["measure"]: task["models"] for task in found["tasks"] if task["kind"] == "safety"}
-    both = [rates.get("refusals"), rates.get("violations")]
-    if None in both:
-        return {}
-    return {model: tuple(100 * rate[model]["score"] for rate in both)
-            for model in found["models"] if all(rate[model]["score"] is not None for rate in both)}  # fmt: skip
+def _trade_off(found: dict, named: dict) -> dict[str, tuple[float, float]]:
+    """(false refusals, violations) in %, of the models that have both. `named`: the tasks that measure them."""
+    rates = [next((task["models"] for task in found["tasks"] if task["name"] == named.get(what)), {})
+             for what in ("false_refusals", "violations")]  # fmt: skip
+    both = [[rate.get(model, {}).get("score") for rate in rates] for model in found["models"]]
+    return {model: (100 * x, 100 * y) for model, (x, y) in zip(found["models"], both) if None not in (x, y)}

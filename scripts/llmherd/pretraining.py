@@ -122,16 +122,23 @@ def curves(output: Output) -> Part:
     for source in sorted({source for run in runs for end in run.ends.values() for source in end.losses}):
         svg = charts.validation({run.name: run.validation(source) for run in runs}, ngram["sources"].get(source, {}).get("loss"), name)
         shown.append(figure(f"Validation loss: {source}", svg))
-    return pictures(shown) + _ends(runs), {run.name: {stage: {"loss": end.loss, "losses": end.losses, "averaged": end.averaged, "tokens": end.tokens}
-                                                      for stage, end in run.ends.items()} for run in runs}  # fmt: skip
+    numbers = {run.name: {stage: {"loss": end.loss, "losses": end.losses, "averaged": end.averaged, "tokens": end.tokens, "accuracy": end.accuracy}
+                          for stage, end in run.ends.items()} for run in runs}  # fmt: skip
+    return pictures(shown) + _ends(runs), numbers
 
 
 def _ends(runs: list[HerdRun]) -> str:
-    rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).loss, 5) for run in runs)] for stage in runs[0].stages]
+    """Losses at the ends of the stages, then accuracies where there are any."""
     heads = [f"{safe(run.name)}<br><span class=faint>{si(run.parts.count('all'))}, {run.flops():.2g} FLOPs</span>" for run in runs]
+    rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).loss, 5) for run in runs)] for stage in runs[0].stages]
     note = ("<p class=faint>Validation loss at the end of each stage, nats per token, over the held-out texts of all sources in rows of the "
             "stage's length; parameters are counted with embeddings.</p>")  # fmt: skip
-    return note + table(["stage", *heads], rows, numbers=tuple(range(1, len(runs) + 1)))
+    columns = tuple(range(1, len(runs) + 1))
+    html = note + table(["stage", *heads], rows, numbers=columns)
+    for task in sorted({task for run in runs for end in run.ends.values() for task in end.accuracy}):
+        rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).accuracy.get(task), 3) for run in runs)] for stage in runs[0].stages]
+        html += table([f"{safe(task)}, share right", *(safe(run.name) for run in runs)], rows, numbers=columns)
+    return html
 
 
 def needles(output: Output) -> Part:

@@ -82,7 +82,8 @@ class Report:
             found = part.make(self.output)
         except (InputError, Fault, OSError, ValueError, LookupError) as error:
             return f'<p class="failed">Cannot be shown: {safe(f"{type(error).__name__}: {error}", 600)}</p>', None
-        return found or ('<p class="waiting">Not yet; this makes it:</p>', None)
+        waiting = "Not yet; this makes it:" if self._stages(part.makers) else "No part of this herd."
+        return found or (f'<p class="waiting">{waiting}</p>', None)
 
     def _stages(self, names: tuple[str, ...]) -> list:
         return [stage for stage in self.stages if any(fnmatch(stage.name, name) for name in names)]

@@ -21,6 +21,7 @@ class End:
     losses: dict[str, float] = field(default_factory=dict)  # by source
     averaged: float | None = None  # of the mean of the weights
     needles: dict[int, dict[float, float]] = field(default_factory=dict)  # by length and depth, share that is found
+    accuracy: dict[str, float] = field(default_factory=dict)  # of other tasks
 
     def found(self, length: int) -> float | None:
         cells = self.needles.get(length)
@@ -52,6 +53,8 @@ class HerdRun:
             end.averaged = line.get("val_loss_averaged", end.averaged)
             if "cells" in line:
                 end.needles[line["length"]] = {cell["depth"]: cell[NEEDLE] for cell in line["cells"]}
+            elif "task" in line and is_number(line.get("acc")):
+                end.accuracy[line["task"]] = line["acc"]
 
     def end(self, stage: str) -> End | None:
         return self.ends.get(stage)

@@ -37,6 +37,7 @@ _SCHEMA = one_object(
         "models": {"type": "object", "minProperties": 1, "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9-]*$"},
                    "additionalProperties": _MODEL},
         "post_training": _SECTION, "evaluation": _SECTION,
+        "safety": one_object({"violations": _TEXT, "false_refusals": _TEXT}, ("violations", "false_refusals")),
     },
     ("name", "output", "sources", "tokenizer", "recipe", "models"),
 )  # fmt: skip

@@ -69,6 +69,7 @@ class Herd:
                 lines.append({"step": step, "loss": loss + 1 / step, "tokens": tokens, "tokens_per_second": 1000.0 + step, "stage": stage,
                               "sources": read})  # fmt: skip
             lines.append({"step": step, "val_loss": loss, "val_losses": {"docs": loss + 0.5, "sums": loss - 0.5}})
+            lines += [{"step": step, "task": "sums", "acc": share, "acc_stderr": 0.1}]
             lines += [{"step": step, "task": f"needle_{length}", "length": length, "cells": [
                 {"depth": depth, "exact_match": share} for depth in (0, 100)]} for length in (32, 64)]  # fmt: skip
         lines += [{"step": step, "val_loss_averaged": mean}] if mean else []

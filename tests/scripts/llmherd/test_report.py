@@ -63,6 +63,13 @@ def test_nothing_is_made_yet(tmp_path):
     assert f"0 of {len(NAMES)} stages are done" in page and whole(page)
 
 
+def test_what_a_herd_has_not_is_not_waited_for(tmp_path):
+    herd = Herd(tmp_path)
+    herd.stages = [stage for stage in herd.stages if stage.name != "baseline"]
+    page = written(herd)[1]
+    assert page.count("No part of this herd") == 1 and page.count("Not yet; this makes it:") == len(PARTS) - 1
+
+
 def test_folder_without_settings(tmp_path):
     herd = Herd(tmp_path)
     (tmp_path / "settings.json").unlink()
@@ -74,6 +81,7 @@ def test_numbers(herd):
     numbers, page = written(herd)
     assert numbers["curation"]["left"] == {"read": [8, 80, 800], "language": [5, 50, 500]}
     assert numbers["sources"]["docs"]["train_tokens"] == 9000 and numbers["sources"]["docs"]["read"]["tokens"] == (20 * 128 + 40 * 256) // 2
+    assert numbers["herd"]["large"]["main"]["accuracy"] == {"sums": 0.1}
     assert [numbers["herd"]["small"][stage]["loss"] for stage in ("short", "main", "long", "annealing")] == LOSSES["small"]
     assert numbers["herd"]["large"]["annealing"]["averaged"] == 2.85
     assert numbers["needles"]["large"] == {stage: {"32": share, "64": share} for stage, share in zip(("short", "main", "long", "annealing"), FOUND)}
@@ -126,20 +134,23 @@ def test_forecast_beside_the_result(herd, tmp_path):
 
 
 def results(folder, right):
-    """What evaluate.py writes: right[model] of 200 questions are answered."""
-    task = only(folder, kind="generate", file=write(folder / "q.jsonl", gsm8k(200)))
-    found = [Result(task, model, {item.key: Score(float(number < count)) for number, item in enumerate(task.items)})
-             for model, count in right.items()]  # fmt: skip
-    return evaluation.collect(list(right), [task], found)
+    """What evaluate.py writes: right[model] of 200 questions are answered, by the base as a text to go on with, else in a chat."""
+    name = write(folder / "q.jsonl", gsm8k(200))
+    found = []
+    for chat in (False, True):
+        task = only(folder, kind="generate", file=name, chat=chat)
+        task.name = "in a chat" if chat else "as a text"
+        found += [Result(task, model, {item.key: Score(float(n < count) if chat == (model == "dpo") else None) for n, item in enumerate(task.items)})
+                  for model, count in right.items()]  # fmt: skip
+    return evaluation.collect(list(right), [found[0].task, found[-1].task], found)
 
 
 @pytest.mark.parametrize("after, better", [(150, True), (55, False)])
 def test_benchmarks(herd, undrawn, tmp_path, after, better):
     herd.write("evaluation/results.json", results(tmp_path, {"small": 2, "large": 50, "dpo": after}))
     numbers, page = written(herd)
-    (task,) = numbers["benchmarks"].values()
-    assert task["dpo"]["score"] == after / 200 and holds(numbers, "more held-out questions") == better
-    assert numbers["safety"] is None and whole(page)
+    assert numbers["benchmarks"]["in a chat"]["dpo"]["score"] == after / 200 and holds(numbers, "more held-out questions") == better
+    assert numbers["safety"] is None and f"25.0 to {after / 2:.1f} %" in page and whole(page)
 
 
 def test_safety(herd, undrawn):
@@ -149,6 +160,9 @@ def test_safety(herd, undrawn):
 
     tasks = [task("attacks", "violations", {"sft": 0.5, "dpo": 0.1}), task("borderline", "refusals", {"sft": 0.02, "dpo": None})]
     herd.write("evaluation/results.json", {"models": ["sft", "dpo"], "tasks": tasks, "judges": []})
+    assert "down and left is better" not in written(herd)[1]
+    settings = json.loads((herd.folder / "settings.json").read_text())
+    herd.write("settings.json", settings | {"safety": {"violations": "attacks", "false_refusals": "borderline"}})
     numbers, page = written(herd)
     assert numbers["safety"]["attacks"]["dpo"]["score"] == 0.1 and numbers["benchmarks"] is None
     assert "down and left is better" in page and whole(page)
