@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from .bad_row import IDENTICAL, MALFORMED, NO_ASSISTANT, BadRow
+from . import guard
+from .bad_row import IDENTICAL, MALFORMED, NO_ASSISTANT, BadRow, found
 from .formats import TALKS
 from .messages import meaning, read_fields, read_messages, text_of, with_system
 from .rows import COMPARISONS, CONVERSATIONS, MOST_ANSWERS
 
 KIND_NAMES = {CONVERSATIONS: "conversations", COMPARISONS: "comparisons"}
-EXPECTED = 'expected "messages", or "chosen" and "rejected", or "answers" (or "conversations", or "instruction" and "output")'
+EXPECTED = 'expected "messages", or "chosen" and "rejected", or "answers" (or "conversations", or "instruction" and "output", or "prompt" and "unsafe")'
 
 
 @dataclass
@@ -31,7 +32,11 @@ class Comparison:
 def kinds_of(row: dict) -> list[int]:
     """The kinds whose fields the row has. The row is in our fields; see formats.standard."""
     compares = "answers" in row or ("chosen" in row and "rejected" in row)
-    return [CONVERSATIONS] * any(name in row for name in TALKS) + [COMPARISONS] * compares
+    return [CONVERSATIONS] * (any(name in row for name in TALKS) or _is_labelled(row)) + [COMPARISONS] * compares
+
+
+def _is_labelled(row: dict) -> bool:
+    return "prompt" in row and "unsafe" in row and not any(name in row for name in (*TALKS, "chosen", "answers"))
 
 
 def read_row(row: dict, kind: int, system: str | None) -> Conversation | Comparison:
@@ -45,10 +50,25 @@ def read_talk(row: dict) -> tuple[str, list[dict]]:
 
 
 def _read_conversation(row: dict, system: str | None) -> Conversation:
+    if _is_labelled(row):
+        return Conversation(_read_verdict(row))
     name, messages = read_talk(row)
     if all(message["role"] != "assistant" for message in messages):
         raise BadRow(NO_ASSISTANT, f'"{name}": no assistant\'s turn')
     return Conversation(with_system(messages, row, system), read_fields(row))
+
+
+def _read_verdict(row: dict) -> list[dict]:
+    """What a guard is asked about the prompt and the answer, if there is one, and what it should say."""
+    said = read_messages("prompt", row["prompt"], "user")
+    if "answer" in row:
+        said = said + read_messages("answer", row["answer"], "assistant")
+    unsafe, categories = row["unsafe"], row.get("categories", [])
+    if not isinstance(unsafe, bool):
+        raise BadRow(MALFORMED, f'"unsafe": {found(unsafe)}, expected true or false')
+    if not isinstance(categories, list) or not all(isinstance(name, str) and name.strip() for name in categories):
+        raise BadRow(MALFORMED, f'"categories": {found(categories)}, expected a list of texts')
+    return [*guard.question(said, False), {"role": "assistant", "content": guard.verdict(unsafe, categories)}]
 
 
 def _named_answers(row: dict) -> dict:

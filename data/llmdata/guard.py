@@ -36,6 +36,10 @@ def _all_that_says(message: dict) -> str:
     return text_of(message) + (f"\n{json.dumps(others, ensure_ascii=False)}" if others else "")
 
 
+def verdict(unsafe: bool, categories: list[str]) -> str:
+    return "\n".join(["unsafe", *([",".join(categories)] if categories else [])]) if unsafe else "safe"
+
+
 def is_unsafe(verdict: str) -> bool | None:
     """None: the verdict is neither "safe" alone, nor "unsafe" on a first line."""
     lines = verdict.strip().splitlines()

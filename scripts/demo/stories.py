@@ -79,6 +79,20 @@ def asked(row: dict) -> str | None:
     return row["messages"][0]["content"] if "messages" in row else row.get("prompt")
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder that receives the files")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the data (default: %(default)s)")
+    parser.add_argument("--percent", type=int, default=100, metavar="N", help="this many of 100 rows (default: %(default)s)")
+
+
+def write_all(options: argparse.Namespace, *files: tuple[str, Callable[[random.Random], dict], int]) -> None:
+    """(name, what makes a row, rows) of each file, in the order in which they are drawn."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    draw, taken = random.Random(options.seed), set()
+    for name, make, count in files:
+        write(options.folder / f"{name}.jsonl", make, max(1, count * options.percent // 100), draw, taken)
+
+
 def write(path: Path, make: Callable[[random.Random], dict], count: int, draw: random.Random, taken: set[str]) -> None:
     """Writes `count` rows whose questions are not in `taken`, and adds these questions to it."""
     with open(path, "w") as file:
@@ -95,18 +109,9 @@ def write(path: Path, make: Callable[[random.Random], dict], count: int, draw: r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder that receives the files")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the data (default: %(default)s)")
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    draw, taken = random.Random(options.seed), set()
-    for name, make, count in (
-        ("questions", held_out, 200),
-        ("stories", story, 40_000),
-        ("chats", chat, 8_000),
-        ("pairs", pair, 2_000),
-    ):
-        write(options.folder / f"{name}.jsonl", make, count, draw, taken)
+    add_options(parser)
+    write_all(parser.parse_args(), ("questions", held_out, 200), ("stories", story, 40_000), ("chats", chat, 8_000),
+              ("pairs", pair, 2_000))  # fmt: skip
 
 
 if __name__ == "__main__":
