@@ -9,6 +9,7 @@ or folders of such files; a .json file is read only where it is named itself. Th
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}                sft
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}    sft (ShareGPT, Axolotl)
     {"instruction": "...", "input": "...", "output": "..."}                sft (Alpaca: instruction, blank line, input)
+    {"prompt": "...", "answer": "...", "unsafe": true, "categories": ["S1"]}                     sft (a guard; see below)
     {"prompt": "...", "chosen": "...", "rejected": "..."}         dpo, reward; an "edited" answer is better than "chosen"
     {"prompt": "...", "answers": ["best", "second", "third"]}     dpo, reward; two or three answers, best first
 
@@ -16,6 +17,9 @@ Roles are system, user, assistant and tool (or ipython). A prompt and an answer 
 are whole conversations begin with the prompt that they share. A row's "system" becomes a system message in front. The chat
 template reads all fields of the messages (tool_calls, reasoning_content, name, ...) and the row's "tools", "documents" and
 "chat_template_kwargs"; a field that says something and that the template does not write is named at the end.
+
+A guard is asked whether the prompt, or the answer where there is one, is unsafe, in the words in which serve.py and evaluate.py ask
+it, and answers "safe", or "unsafe" and the categories.
 
 The loss is taken on what an assistant writes, including tool calls and reasoning, and on the token that ends its turn. An
 assistant's message with "weight": 0, "train": false or "loss": false is not trained. The template is MODEL's

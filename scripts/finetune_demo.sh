@@ -4,6 +4,7 @@
 #
 #   scripts/finetune_demo.sh             takes a few minutes on 2 CPU cores
 #   SEED=2 scripts/finetune_demo.sh      uses other stories and other weights
+#   PERCENT=5 scripts/finetune_demo.sh   makes 5 % of the data and of the steps, for a glimpse: the models learn nothing
 #
 # scripts/demo/stories.py makes the data. The demo runs on the GPU where there is one (and nvcc to build for it), else on the
 # CPU. It replaces runs/finetune_demo/, its result.
@@ -11,27 +12,17 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck disable=SC1091
 . scripts/stage.sh
+# shellcheck disable=SC1091
+. scripts/demo/training.sh
 
-SEED=${SEED:-1}
-VENV=${VENV:-.venv}
-RUN=${RUN:-runs/finetune_demo}
 JOBS=${JOBS:-$(nproc)}
-PYTHON=$VENV/bin/python
 
 prepare() {
-    rm -rf "$RUN"/{made,stories,chats,pairs,pretrain,sft,dpo,table.json} &&
-        "$PYTHON" scripts/demo/stories.py "$RUN/made" --seed "$SEED" &&
+    rm -rf "$RUN"/{made,stories,chats,pairs,pretrain,sft,dpo,table.json,guard,mixes} &&
+        "$PYTHON" scripts/demo/stories.py "$RUN/made" --seed "$SEED" --percent "$PERCENT" &&
         "$PYTHON" data/prepare_data.py "$RUN/made/stories.jsonl" --output "$RUN/stories" --vocab-size 512 &&
-        "$PYTHON" data/prepare_chat.py "$RUN/made/chats.jsonl" --tokenizer "$RUN/stories" --output "$RUN/chats" --show 1 &&
-        "$PYTHON" data/prepare_chat.py "$RUN/made/pairs.jsonl" --tokenizer "$RUN/chats" --output "$RUN/pairs" --show 1
-}
-
-# train DATA STAGE OPTION...
-train() {
-    local data=$1 output=$2
-    shift 2
-    "build/$TARGET/train_llama3" --train-data "$RUN/$data/train_*.bin" --val-data "$RUN/$data/val_*.bin" --output "$RUN/$output" \
-        --seed "$SEED" "$@"
+        chats chats stories "$RUN/made/chats.jsonl" --show 1 &&
+        chats pairs chats "$RUN/made/pairs.jsonl" --show 1
 }
 
 score() {
@@ -39,26 +30,17 @@ score() {
         --target "$TARGET"
 }
 
-[ $# = 0 ] || {
-    echo "finetune_demo: argument '$1', expected none: settings are variables, as in SEED=2 scripts/finetune_demo.sh" >&2
-    exit 2
-}
-[[ $SEED =~ ^[0-9]+$ ]] || {
-    echo "finetune_demo: SEED='$SEED', expected a number" >&2
-    exit 2
-}
+check_settings finetune_demo "$@"
 TARGET=$(choose_target)
 stage "install what is missing" scripts/setup.sh
 stage "build for $TARGET" make -s -j "$JOBS" TARGET="$TARGET"
 stage "make the data" prepare
-stage "pretrain on stories" train stories pretrain --config scripts/demo/config.json --steps 800 --batch-size 8 --seq-len 256 \
+stage "pretrain on stories" train stories pretrain --config scripts/demo/config.json --steps $((8 * PERCENT)) --batch-size 8 \
     --lr 4e-3 --eval-every 250
 stage "score it" score pretrain "pretrained"
-stage "SFT on chats" train chats sft --task sft --init-from "$RUN/pretrain/checkpoint" --epochs 2 --batch-size 8 --seq-len 256 \
-    --lr 1e-3
+stage "SFT on chats" train chats sft --task sft --init-from "$RUN/pretrain/checkpoint" --epochs 2 --batch-size 8 --lr 1e-3
 stage "score it" score sft "after SFT"
-stage "DPO on pairs" train pairs dpo --task dpo --init-from "$RUN/sft/checkpoint" --epochs 1 --batch-size 8 --seq-len 256 \
-    --lr 2e-4
+stage "DPO on pairs" train pairs dpo --task dpo --init-from "$RUN/sft/checkpoint" --epochs 1 --batch-size 8 --lr 2e-4
 stage "score it" score dpo "after DPO"
 printf '\nThis took %d s in all. In %s/: pretrain, sft, dpo, each with log.jsonl and checkpoint/, which transformers opens.\n' \
     "$SECONDS" "$RUN"

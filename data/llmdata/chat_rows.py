@@ -36,6 +36,7 @@ def kinds_of(row: dict) -> list[int]:
 
 
 def _is_labelled(row: dict) -> bool:
+    """Whether it is a guard's: a conversation, and whether it is unsafe."""
     return "prompt" in row and "unsafe" in row and not any(name in row for name in (*TALKS, "chosen", "answers"))
 
 

@@ -1,8 +1,11 @@
 """What an evaluation found: as JSON, as a page of HTML, as a table in the terminal."""
 
-from llmdata.page import number, safe, table, whole
+from llmdata.page import figure, number, safe, table, whole
+from llmdata.row_display import terminal_width
 
+from .charts import Rates, trade_off
 from .run import Result
+from .safety import MEASURES
 from .statistics import paired_p
 from .suite import Task
 from .task import Score
@@ -88,15 +91,24 @@ def _scale(unit: str) -> tuple[int, int]:
 
 
 def print_table(found: dict) -> None:
-    width = max(len(task["name"]) for task in found["tasks"])
-    print(f"{'':{width}}  {'  '.join(f'{model[:14]:>14}' for model in found['models'])}")
+    """With models as columns, or as rows where that is too wide for the terminal."""
+    models = found["models"]
+    rows = [["", *(model[:14] for model in models), ""]]
     for task in found["tasks"]:
-        cells = "  ".join(f"{score_text(task['models'][model]):>14}" for model in found["models"])
-        print(f"{task['name']:{width}}  {cells}  {_measure(task)}")
+        rows.append([task["name"], *(f"{score_text(task['models'][model]):>14}" for model in models), _measure(task)])
+    if sum(_widths(rows)) + 2 * len(models) + 2 > terminal_width():
+        rows = list(zip(*rows, strict=True))
+    first, *others = _widths(rows)
+    for name, *cells in rows:
+        print(f"{name:{first}}  {'  '.join(f'{cell:>{width}}' for cell, width in zip(cells, others))}".rstrip())
+
+
+def _widths(rows: list) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def page(found: dict, title: str) -> str:
-    parts = [scores(found), differences(found), _contamination(found), judges(found), _lost(found),
+    parts = [scores(found), _trade_offs(found), differences(found), _contamination(found), judges(found), _lost(found),
              _examples_shown(found), _settings(found)]  # fmt: skip
     below = "Scores in % with half of their 95 % interval, 1.96·√(S(1−S)/N). Nothing was sent anywhere."
     return whole(title, title, safe(below), "".join(parts), STYLE)
@@ -113,6 +125,25 @@ def scores(found: dict) -> str:
             rows.append(["", safe(measure), "", *("–" if value is None else number(scale * value, 3) for value in values)])
     head = ["task", "measure", "items", *map(safe, found["models"])]
     return "<h2>Scores</h2>" + table(head, rows, numbers=tuple(range(2, len(head))))
+
+
+def _trade_offs(found: dict) -> str:
+    """Of every task of violations and every one of false refusals in the suite."""
+    tasks = [task for task in found["tasks"] if task["kind"] == "safety"]
+    violations, refusals = ([task for task in tasks if task["settings"]["measure"] == name] for name in MEASURES)
+    parts = []
+    for one in violations:
+        for other in refusals:
+            rates = {model: [_rate(task["models"][model]) for task in (one, other)] for model in found["models"]}
+            points = [Rates(model, *pair) for model, pair in rates.items() if None not in pair]
+            if points:
+                parts.append(figure(f"{one['name']} against {other['name']}", trade_off(points)))
+    says = '<p class="faint">A model that refuses everything violates nothing: good ones are at the bottom left.</p>'
+    return f'<h2>Violations and false refusals</h2>{says}<div class="charts">{"".join(parts)}</div>' if parts else ""
+
+
+def _rate(summary: dict) -> tuple[float, float] | None:
+    return None if summary["score"] is None else (100 * summary["score"], 100 * (summary["interval"] or 0))
 
 
 def differences(found: dict) -> str:
