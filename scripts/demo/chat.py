@@ -15,6 +15,7 @@ from llmeval.client import Client, Request
 from llmeval.server import served
 
 QUESTIONS = 2  # of each file
+FILTERED = " (by the guard)"
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
                 for name in models:
                     asked = Request(messages=({"role": "user", "content": question},), max_tokens=24, temperature=1)
                     answer = client.ask(name, asked)[0]
-                    print(f"{name}: {answer.text}{' (the guard\'s)' if answer.finish == 'content_filter' else ''}")
+                    print(f"{name}: {answer.text}{FILTERED if answer.finish == 'content_filter' else ''}")
         client.close()
 
 

@@ -127,6 +127,9 @@ def given_evaluate(folder):
     for name in ("mmlu_test", "mmlu_dev"):
         jsonl(folder / f"{name}.jsonl", *({"question": f"{n}?", "choices": list("wxyz"), "answer": n % 4} for n in range(8)))
     jsonl(folder / "articles.jsonl", {"text": "A llama is not a camel."}, {"text": "It is no alpaca."})
+    for name in ("chats", "refusals", "borderline"):
+        jsonl(folder / f"{name}.jsonl", *(chat(f"Count the {name} to {n}", "1 2 3") for n in range(24)))
+    jsonl(folder / "labelled.jsonl", *({"prompt": f"Count to {n}.", "answer": "1 2 3", "unsafe": n % 2 == 0} for n in range(24)))
 
 
 def given_scaling(folder):
