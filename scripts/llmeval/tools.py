@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Iterator
 
 from llmdata.chat_template import ROW, Template
 from llmdata.errors import InputError
+from llmdata.messages import text_of
 from llmdata.records import read_objects
 from llmdata.tokenizer import open_tokenizer
 
@@ -13,7 +15,7 @@ from . import calls, packages, tool_rows, toolbox
 from .asking import Model
 from .calls import Fault
 from .client import Answer, Request
-from .task import TEXT, Item, Kind, Score, sampling, sampling_schema
+from .task import TEXT, Item, Kind, Score, sampling, sampling_schema, text_field
 
 DATA = "data/BFCL_v4_{}.json"
 BFCL = {f"package:bfcl-eval/{name}": DATA.format(name) for name in (
@@ -47,19 +49,19 @@ class Tools(Kind):
         if packed and not self.needless:
             answers = self.file.parent / "possible_answer" / self.file.name
         if answers:
-            self.accepted = {row.get("id"): row.get("ground_truth") for _, row, _ in read_objects(answers)}
+            self.accepted = _by_id(answers)
 
     def items(self) -> Iterator[Item]:
         for where, row, _ in read_objects(self.file):
             if self.needless:
                 row |= {"ground_truth": []}
-            elif row.get("id") in self.accepted:
-                row |= {"ground_truth": self.accepted[row["id"]]}
+            elif self.accepted:
+                row |= {"ground_truth": self.accepted.get(text_field(where, row, "id"))}
             messages, facts = tool_rows.read(where, row)
             before = [{"role": "system", "content": self.settings["system"]}] if "system" in self.settings else []
             request = Request(messages=(*before, *messages), tools=tuple(facts["tools"]), **sampling(self.settings))
             fault = 'no "ground_truth"' if facts["right"] is None else ""
-            yield Item(where, None if fault else request, facts, fault, own=str(messages[-1].get("content")))
+            yield Item(where, None if fault else request, facts, fault, own=text_of(messages[-1]))
 
     def unfit(self, model: Model) -> str:
         """A template may leave tools out without a word."""
@@ -97,3 +99,14 @@ class Tools(Kind):
 
     def right(self, item: Item) -> str:
         return json.dumps(item.row["right"], ensure_ascii=False)
+
+
+def _by_id(path: Path) -> dict[str, list | None]:
+    """BFCL's file of possible answers."""
+    found = {}
+    for where, row, _ in read_objects(path):
+        name = text_field(where, row, "id")
+        if name in found:
+            raise InputError(f'{where}: "id": {name} stands there twice')
+        found[name] = row.get("ground_truth")
+    return found

@@ -5,13 +5,16 @@ import random
 import sys
 import types
 
+import chattools
 import pytest
+from chatprep import model_folder, trained  # noqa: F401  a fixture
 from llmdata.errors import InputError
+from llmeval.asking import Model
 from llmeval.calls import Call, compare, parse
 from llmeval.client import Answer
 from llmeval.tools import BFCL
 from serving import parrot_model
-from suites import evaluate, judged, only, write
+from suites import evaluate, judged, only, suite, write
 
 F, G = Call("f", {"a": 1}), Call("g.h", {})
 PARSED = [
@@ -27,8 +30,8 @@ PARSED = [
 ]  # fmt: skip
 BROKEN = ['{"name": "f", "parameters": {"a": 1}', '{"name": "f"}', '{"name": "f", "parameters": [1]}',
           '{"name": 1, "parameters": {}}', '{"name": "f", "parameters": {}} I hope so', "[1, 2]",
-          "<|python_tag|>print(1)", "<function=f>{</function>", "<function=f>{}</function> and", "<function=f>{}", "[" * 100_000, "<function=f>[]</function>",
-          '{"name": "f", "parameters": {"a": ' + "9" * 5000 + "}}"]  # fmt: skip
+          "<|python_tag|>print(1)", "<function=f>{</function>", "<function=f>{}</function> and", "<function=f>{}",
+          "<function=f>[]</function>", "[" * 100_000, '{"name": "f", "parameters": {"a": ' + "9" * 5000 + "}}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text, found", PARSED)
@@ -131,6 +134,18 @@ def test_answers_of_a_second_file(tmp_path):
     assert schema["properties"]["hours"]["items"] == {"type": "integer"} and request.tools[1]["function"]["name"] == "clock"
 
 
+@pytest.mark.parametrize("rows, answers, words", [
+    ([{"id": "a"}, {}], [{"id": "a"}], 'b.jsonl: line 2: "id": found nothing'),
+    ([{"id": "a"}], [{"ground_truth": []}], 'answers.jsonl: line 1: "id": found nothing'),
+    ([{"id": "a"}], [{"id": "a"}] * 2, 'answers.jsonl: line 2: "id": a stands there twice')])  # fmt: skip
+def test_answers_that_are_nobodys(tmp_path, rows, answers, words):
+    plain = {"question": "?", "function": weather()["function"]}
+    asked, found = write(tmp_path / "b.jsonl", [plain | row for row in rows]), write(tmp_path / "answers.jsonl", answers)
+    with pytest.raises(InputError) as error:
+        only(tmp_path, kind="tools", file=asked, answers=found)
+    assert words in str(error.value)
+
+
 @pytest.fixture(scope="module")
 def checker():
     """BFCL's own. What it imports for names of functions and for other languages would need all its dependencies."""
@@ -199,7 +214,8 @@ def changed(made):
     return made
 
 
-@pytest.mark.parametrize("name", [name for name in BFCL if "irrelevance" not in name])
+# without live_multiple, which is large and has nothing that the others have not
+@pytest.mark.parametrize("name", [name for name in BFCL if "irrelevance" not in name and "live_multiple" not in name])
 def test_bfcl_agrees(tmp_path, checker, name):
     """Of right calls to all its questions, and of what becomes of them by a change, BFCL's checker accepts the same."""
     task, verdicts = only(tmp_path, kind="tools", file=name), []
@@ -214,6 +230,15 @@ def test_bfcl_agrees(tmp_path, checker, name):
             assert (ours is None) == theirs, (row["id"], made, right, ours)
             verdicts.append(theirs)
     assert 0.3 < sum(verdicts) / len(verdicts) < 0.95
+
+
+@pytest.mark.parametrize("value, right", [("rows", True), ("Rows", False), ([], False), (["rows"], False)])
+def test_names_of_variables(checker, value, right):
+    """Where names are accepted in place of a list, as they are."""
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}, "required": []}
+    function, expected = {"name": "f", "parameters": schema}, [{"f": {"a": ["rows", ""]}}]
+    assert (compare([Call("f", {"a": value})], [{"type": "function", "function": function}], expected) is None) == right
+    assert checker([function], [{"f": {"a": value}}], expected, "simple_python") == right
 
 
 # ---- conversations, and the toolbox
@@ -320,22 +345,34 @@ def test_no_such_set(tmp_path):
         only(tmp_path, kind="tools", file="package:bfcl-eval/simple_java")
 
 
+WRITE_NONE = {"channels": "does not write tools", "raises": "no tools here"}
+
+
+@pytest.mark.parametrize("name", [*chattools.TEMPLATES, "raises"])
+def test_templates(tmp_path, trained, name):  # noqa: F811  the fixture
+    """Wherever a template writes tools."""
+    template = chattools.TEMPLATES.get(name, "{{ raise_exception('no tools here') if tools }}")
+    task = only(tmp_path, kind="tools", file=write(tmp_path / "c.jsonl", [talk()]))
+    fault = task.kind.unfit(Model("m", model_folder(tmp_path, trained, template), 4096, True))
+    assert WRITE_NONE[name] in fault if name in WRITE_NONE else fault == ""
+
+
+TELLS_TOOLS = "{{ raise_exception('no tools came') if not tools }}{{ messages[-1]['content'] }}{{ tools | tojson }}\n\n"
+
+
 def test_as_a_program(tmp_path):
     """A model that answers with a text is right where no call is; one whose template leaves tools out is not asked."""
-    for name, template in (("writes", "{{ messages[-1]['content'] }}{{ tools | tojson }}\n\n"), ("silent", None),
-                           ("raises", "{{ raise_exception('no tools here') if tools }}\n")):  # fmt: skip
+    for name in ("writes", "silent"):
         parrot_model(tmp_path / name, "Rain")
-        if template:
-            (tmp_path / name / "chat_template.jinja").write_text(template)
+    (tmp_path / "writes/chat_template.jinja").write_text(TELLS_TOOLS)
     row, calling = talk(tools=("f",)), talk({"name": "f", "arguments": {}}, tools=("f",))
     tasks = [{"name": name, "kind": "tools", "file": write(tmp_path / f"{name}.jsonl", rows), "max_tokens": 16}
              for name, rows in (("needless", [row]), ("needed", [calling, row, row]))]  # fmt: skip
-    (tmp_path / "suite.json").write_text(json.dumps({"tasks": tasks}))
-    code, out, err = evaluate(tmp_path, tmp_path / "out", "--context", "1024", models=("writes", "silent", "raises"))
+    suite(tmp_path, *tasks)
+    code, out, err = evaluate(tmp_path, tmp_path / "out", "--context", "1024", models=("writes", "silent"))
     assert code == 0, err
     found = json.loads((tmp_path / "out/results.json").read_text())["tasks"]
     assert [task["models"]["writes"]["score"] for task in found] == [1, 0.5] and found[1]["duplicates"] == 1
     assert found[1]["models"]["writes"]["parts"] == {"no call": 0.5}
-    faults = [found[0]["models"][name]["fault"] for name in ("silent", "raises")]
-    assert faults[0] == "its chat template does not write tools" and "no tools here" in faults[1]
+    assert found[0]["models"]["silent"]["fault"] == "its chat template does not write tools"
     assert "no call" in (tmp_path / "out/report.html").read_text()
