@@ -58,8 +58,9 @@ class Herd:
         return trainrun.STARTED[-1]
 
     def run(self, *options, settings=None, code=0):
+        """code: the expected one; None: any."""
         command = self.command(*options, settings=settings)
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=600)
         print(done.stdout, done.stderr)
-        assert done.returncode == code, done.stderr[-2000:]
+        assert code is None or done.returncode == code, done.stderr[-2000:]
         return done
