@@ -44,6 +44,7 @@ from llmtext.generator import library_path
 from llmtext.options import add_build_options
 
 MOST_INT = 2**31 - 1
+CACHE_SHARE = 0.8  # of the free memory, for the caches of all models where --pages does not say their size
 DRAINED_SECONDS = 5  # for connections to close when all answers are complete
 
 
@@ -61,7 +62,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--context", type=int, default=8192, metavar="N",
         help="longest prompt and answer together, in tokens; at most the model's (default: %(default)s)")  # fmt: skip
     add("--pages", type=int, default=0, metavar="N",
-        help="key-value cache of a model, in pages of 64 tokens; 0: for all --rows (default: %(default)s)")  # fmt: skip
+        help="key-value cache of a model, in pages of 64 tokens; 0: for all --rows, or fewer if that does not fit into 80 percent of "
+             "the free memory, of which the models not yet loaded have equal parts (default: %(default)s)")  # fmt: skip
     add("--queue", type=int, default=128, metavar="N",
         help="answers that may wait for a model; beyond, requests get 429 (default: %(default)s)")  # fmt: skip
     add("--max-body", type=float, default=2, metavar="MIB", help="largest body of a request, in MiB (default: %(default)g)")
@@ -110,8 +112,10 @@ def open_models(options: argparse.Namespace, folders: dict[str, Path]) -> dict[s
     models = {}
     for name, folder in folders.items():
         say(f"loading {name} from {folder}")
-        engine = Engine(library, folder, options.rows, options.context, options.pages, options.threads)
+        share = CACHE_SHARE / (len(folders) - len(models))  # the others' weights and caches are still to come
+        engine = Engine(library, folder, options.rows, options.context, options.pages, options.threads, share)
         models[name] = Model(name, folder, engine)
+        say(f"{name}: a cache of {engine.counts().pages} pages of 64 tokens, contexts of up to {engine.context} tokens")
         if name == options.guard and models[name].template is None:
             raise InputError(f"--guard {name}: cannot chat: {models[name].no_template}")
     return models
@@ -162,6 +166,8 @@ async def serve(options: argparse.Namespace, models: dict[str, Model], listener:
     servers.append(Server(gate, limits))
     worker.start()
     shown = f"[{host}]" if ":" in host else host
+    if key is None and not is_local(host):
+        say(f"warning: whoever reaches {shown}:{port} can use the models; --api-key demands a key of them")
     names = ", ".join(harmless(model.name) for model in service.offered)
     print(f"serve: http://{shown}:{port}/ serves {names}", flush=True)
     try:

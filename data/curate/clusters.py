@@ -11,23 +11,23 @@ from pathlib import Path
 
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
 
 from . import tables
 from .files import write_json
+from .step import BarrierStep
 
 LARGEST, MEMBERS, EXCERPT = 20, 5, 300  # clusters in the report, documents of each, characters of each
 _CHUNK = 1 << 20  # documents at once
 
 
-class FindClusters(PipelineStep):
+class FindClusters(BarrierStep):
     """Writes found.json: sizes, {size: clusters}, and the largest clusters, [[size, [[file, document], ...]], ...]."""
 
-    type, name = "Barrier", "clusters"
+    name = "clusters"
 
     def __init__(self, folder: Path, threshold: float):
-        super().__init__()
-        self.folder, self.threshold = folder / "clusters", threshold
+        super().__init__(folder / "clusters")
+        self.threshold = threshold
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         ends = [len(tables.read(path)) - 1 for path in sorted((self.folder.parent / "shingles").glob("*.npy"))]

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
 
 from llmdata.words import hash_words
 
 from . import tables
-from .step import KEEP, Barrier, Filter, Pass, Verdict
+from .step import KEEP, Barrier, BarrierStep, Filter, Pass, Verdict
 
 CLASSES = 1 << 16
 MOST_LANGUAGES = 200  # of a task; documents in others (rows may claim any) are not judged
@@ -47,7 +46,7 @@ class Divergence(Barrier):
                          "description": "words; with fewer in its language a document is not judged"},
     }}  # fmt: skip
 
-    def collect(self) -> PipelineStep:
+    def collect(self) -> BarrierStep:
         return _Count(self.context.folder)
 
     def between(self) -> list[Pass]:
@@ -57,15 +56,7 @@ class Divergence(Barrier):
         return _Judge(self.settings, self.context)
 
 
-class _Step(PipelineStep):
-    type = "Barrier"
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder = folder
-
-
-class _Count(_Step):
+class _Count(BarrierStep):
     name = "words by language"
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> None:
@@ -79,7 +70,7 @@ class _Count(_Step):
             tables.write(self.folder / "tasks" / language / f"{rank:06d}.npy", found)
 
 
-class _Add(_Step):
+class _Add(BarrierStep):
     name = "words of the corpus"
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:

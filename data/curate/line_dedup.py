@@ -12,13 +12,12 @@ from urllib.parse import quote
 
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
 
 from llmdata.words import hash_text
 
 from . import tables
 from .files import write_json
-from .step import Barrier, Pass, Verdict
+from .step import Barrier, BarrierStep, Pass, Verdict
 
 _COUNTED = [("hash", "<u8"), ("count", "<u4")]
 _MEANT = re.compile(r"[^\W_]")
@@ -38,7 +37,7 @@ class LineDedup(Barrier):
         "bucket_documents": {"type": "integer", "minimum": 1, "default": 30_000_000, "description": "documents in which lines are counted"},
     }}  # fmt: skip
 
-    def collect(self) -> PipelineStep:
+    def collect(self) -> BarrierStep:
         return _Collect(self.context.folder, self.settings)
 
     def between(self) -> list[Pass]:
@@ -85,12 +84,10 @@ def _folder(folder: Path, language: str) -> Path:
     return folder / "lines" / f"language {quote(language, safe=' ')[:80]}"
 
 
-class _Step(PipelineStep):
-    type = "Barrier"
-
+class _Step(BarrierStep):
     def __init__(self, folder: Path, settings: dict):
-        super().__init__()
-        self.folder, self.settings = folder, settings
+        super().__init__(folder)
+        self.settings = settings
 
 
 class _Collect(_Step):

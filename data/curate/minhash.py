@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
 from xxhash import xxh3_64_intdigest
 
 from llmdata.errors import Fault
@@ -27,7 +26,7 @@ from llmdata.words import hash_text, hash_words, ngrams
 from . import tables
 from .clusters import FindClusters, Members, read_clusters
 from .files import whole_file
-from .step import Barrier, Pass, Verdict
+from .step import Barrier, BarrierStep, Pass, Verdict
 
 WORDS, BANDS, ROWS = 5, 16, 6
 _BAND = [("hash", "<u8"), *tables.PLACE]
@@ -64,7 +63,7 @@ class MinHash(Barrier):
     SCHEMA = {"properties": {"jaccard": {"type": "number", "minimum": 0.5, "maximum": 1, "default": 0.75,
                                          "description": "similarity from which on the later of two documents is dropped"}}}  # fmt: skip
 
-    def collect(self) -> PipelineStep:
+    def collect(self) -> BarrierStep:
         return _Collect(self.context.folder)
 
     def between(self) -> list[Pass]:
@@ -79,15 +78,7 @@ class MinHash(Barrier):
         return _First(self.settings, self.context)
 
 
-class _Step(PipelineStep):
-    type = "Barrier"
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder = folder
-
-
-class _Collect(_Step):
+class _Collect(BarrierStep):
     name = "MinHash"
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> None:
@@ -107,7 +98,7 @@ class _Collect(_Step):
         tables.write(path.with_suffix(".npy"), np.array(ends, "<u8"))
 
 
-class _FindPairs(_Step):
+class _FindPairs(BarrierStep):
     """Of the documents that agree in a band, each one with the first and with the one before it."""
 
     name = "pairs"
@@ -140,7 +131,7 @@ def _pairs(earlier: np.ndarray, later: np.ndarray, tasks: int) -> np.ndarray:
     return records
 
 
-class _Compare(_Step):
+class _Compare(BarrierStep):
     """For each document that has candidates: the earliest one that is similar enough, or else the most similar one."""
 
     name = "compare"

@@ -1,6 +1,7 @@
 """The first step of a run: reads the files of a task, whatever their format, as documents."""
 
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -43,9 +44,9 @@ class Marked(PipelineStep):
             mark.set(0, number, done)  # what follows is not this document's work
             begun = time.process_time()
 
+    @abstractmethod
     def read(self, rank: int, tasks: int) -> Iterator[tuple[Document, int]]:
         """Yields documents, and how much of the task's input is read: bytes of files, or documents."""
-        raise NotImplementedError
 
 
 class InputReader(Marked):

@@ -117,6 +117,16 @@ class Filter(PipelineStep, ABC):
         return Verdict(False, None, None, reason)
 
 
+class BarrierStep(PipelineStep):
+    """What a barrier runs in a pass: it writes files in the barrier's folder, and passes no documents on."""
+
+    type = "Barrier"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+
 class Barrier(ABC):
     """A step that must see all documents. Signatures and decisions lie in files in `context.folder`."""
 

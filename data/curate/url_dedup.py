@@ -5,12 +5,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
 
 from llmdata.words import hash_text
 
 from . import tables
-from .step import KEEP, Barrier, Pass, Verdict
+from .step import KEEP, Barrier, BarrierStep, Pass, Verdict
 
 _SEEN = [("hash", "<u8"), ("date", "<i8"), *tables.PLACE]
 _OLDER = [*tables.PLACE, ("newest", "<i8")]
@@ -47,7 +46,7 @@ def _text(date: int) -> str | None:
 class UrlDedup(Barrier):
     name = "url_dedup"
 
-    def collect(self) -> PipelineStep:
+    def collect(self) -> BarrierStep:
         return _Collect(self.context.folder)
 
     def between(self) -> list[Pass]:
@@ -57,12 +56,8 @@ class UrlDedup(Barrier):
         return _Newest(self.settings, self.context)
 
 
-class _Collect(PipelineStep):
-    type, name = "Barrier", "URLs"
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder = folder
+class _Collect(BarrierStep):
+    name = "URLs"
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> None:
         runs = tables.Runs(self.folder / "urls", rank, _SEEN)
@@ -72,14 +67,10 @@ class _Collect(PipelineStep):
         runs.flush()
 
 
-class _FindOlder(PipelineStep):
+class _FindOlder(BarrierStep):
     """A task looks at one range of the hashes."""
 
-    type, name = "Barrier", "older versions"
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder = folder
+    name = "older versions"
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         older = [np.zeros(0, _OLDER)]

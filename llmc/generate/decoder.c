@@ -45,11 +45,22 @@ struct Decoder {
 
 // ---- memory: plan runs twice, to measure and to place
 
-static size_t page_elements(const Decoder *d) { // keys or values of a layer
-    return (size_t)d->config->num_key_value_heads * PAGE_TOKENS * (size_t)d->config->head_dim;
+static size_t page_elements(const LlamaConfig *c) { // keys or values of a layer
+    return (size_t)c->num_key_value_heads * PAGE_TOKENS * (size_t)c->head_dim;
 }
 
-static size_t cache_elements(const Decoder *d) { return (size_t)pages_count(d->pages.pages) * page_elements(d); }
+int64_t decoder_fitting_pages(Llama3 *m, double share) {
+    const LlamaConfig *c = llama3_config(m);
+    const double page_bytes = 2.0 * c->num_hidden_layers * (double)(page_elements(c) * sizeof(floatX));
+    size_t free_bytes = 0, total_bytes = 0;
+    cuda_check(cudaMemGetInfo(&free_bytes, &total_bytes));
+    const double pages = share * (double)free_bytes / page_bytes;
+    return pages < 1 ? 1 : (int64_t)pages;
+}
+
+static size_t cache_elements(const Decoder *d) {
+    return (size_t)pages_count(d->pages.pages) * page_elements(d->config);
+}
 
 static size_t table_bytes(const Decoder *d) { return (size_t)d->rows * (size_t)d->pages.row_pages * sizeof *d->table; }
 
@@ -348,7 +359,7 @@ int decoder_step(Decoder *d, const int32_t *rows, const int32_t *tokens, int n, 
 // ---- copies
 
 static void copy_page(Decoder *d, int32_t to, int32_t from) {
-    const size_t page = page_elements(d);
+    const size_t page = page_elements(d->config);
     for (int l = 0; l < d->config->num_hidden_layers; l++) {
         const KvCache cache = layer_cache(d, l);
         floatX *const parts[] = {cache.keys, cache.values};

@@ -31,6 +31,9 @@ typedef struct {
     int64_t pages; // of PAGE_TOKENS tokens (generate/pages.h); 0: as many as full rows need
 } DecoderSizes;
 
+// As many pages as this share of what is free on m's device holds, but one at least.
+int64_t decoder_fitting_pages(Llama3 *m, double share);
+
 // A decoder over m, which must outlive it and whose T is at least the capacity. It computes on m's stream and in m's memory
 // for activations, so it takes turns with training steps; when weights change in between, the rows' caches are stale.
 // All memory is allocated here. Errors: 2 (sizes), 1 (memory).

@@ -67,16 +67,29 @@ static int allocate(Engine *e, int context, int64_t pages, Error *err) {
     return done ? 0 : fail_fault(err, "no memory for %d requests", e->rows);
 }
 
+static int context_within(int context, int64_t pages) {
+    return pages <= context / PAGE_TOKENS ? (int)pages * PAGE_TOKENS : context;
+}
+
+// As many pages as full rows need, or those that the share of the free memory holds.
+static int64_t fitting_pages(const Engine *e, int context, double memory) {
+    const int64_t full = (int64_t)e->rows * ((context + PAGE_TOKENS - 1) / PAGE_TOKENS);
+    const int64_t fitting = decoder_fitting_pages(e->model, memory);
+    return fitting < full ? fitting : full;
+}
+
 static int open_parts(Engine *e, const char *folder, const EngineSizes *sizes, Error *err) {
     int context = sizes->context;
-    if (sizes->rows < 1 || context < 1 || sizes->pages < 0)
+    int64_t pages = sizes->pages;
+    if (sizes->rows < 1 || context < 1 || pages < 0)
         return fail_input(err, "%d requests of %d tokens, %lld pages: expected at least one request of one token",
-                          sizes->rows, context, (long long)sizes->pages);
-    if (sizes->pages && sizes->pages <= context / PAGE_TOKENS) context = (int)sizes->pages * PAGE_TOKENS;
+                          sizes->rows, context, (long long)pages);
+    if (pages) context = context_within(context, pages);
     e->rows = sizes->rows;
     e->end = &e->waiting;
     int code = open_model(&e->model, &e->config, folder, &context, sizes->threads, err);
-    if (!code) code = allocate(e, context, sizes->pages, err);
+    if (!code && !pages) pages = fitting_pages(e, context, sizes->memory);
+    if (!code) code = allocate(e, context_within(context, pages), pages, err);
     return code ? code : checkpoint_read_weights(folder, e->model, err);
 }
 

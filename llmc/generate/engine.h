@@ -21,9 +21,11 @@ extern "C" {
 typedef struct Engine Engine;
 
 typedef struct {
-    int rows;      // requests that run at once
-    int context;   // tokens that a request may hold, prompt included; beyond the model's or all pages': cut to that
-    int64_t pages; // of the cache, 64 tokens each; 0: as many as `rows` requests of `context` tokens need
+    int rows;    // requests that run at once
+    int context; // tokens that a request may hold, prompt included; beyond the model's or all pages': cut to that
+    int64_t
+        pages; // of the cache, 64 tokens each; 0: what `rows` requests of `context` tokens need, if `memory` allows it
+    double memory; // the largest share of the device's free memory that the cache takes where pages is 0
     int threads;   // of the CPU target; 0: all
 } EngineSizes;
 

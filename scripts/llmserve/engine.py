@@ -15,7 +15,8 @@ MOST_TOPS = 20  # probable tokens that can be reported beside a token's own prob
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = [("rows", ctypes.c_int), ("context", ctypes.c_int), ("pages", ctypes.c_int64), ("threads", ctypes.c_int)]
+    _fields_ = [("rows", ctypes.c_int), ("context", ctypes.c_int), ("pages", ctypes.c_int64), ("memory", ctypes.c_double),
+                ("threads", ctypes.c_int)]  # fmt: skip
 
 
 class _Options(ctypes.Structure):
@@ -72,12 +73,15 @@ class Sequence:
 
 
 class Engine(Handle):
-    """Continues many prompts at once. All calls come from one thread, but for is_end()."""
+    """Continues many prompts at once. All calls come from one thread, but for is_end().
 
-    def __init__(self, library: Path, folder: Path, rows: int, context: int, pages: int, threads: int):
+    `memory`: where `pages` is 0, the largest share of the device's free memory that the cache takes.
+    """
+
+    def __init__(self, library: Path, folder: Path, rows: int, context: int, pages: int, threads: int, memory: float):
         super().__init__(library)
         self.library.engine_is_end.restype = ctypes.c_bool
-        sizes = _Sizes(rows, context, pages, threads)
+        sizes = _Sizes(rows, context, pages, memory, threads)
         self._call("engine_open", ctypes.byref(self.handle), os.fsencode(folder), ctypes.byref(sizes))
         self.context = self.library.engine_context(self.handle)
         self.vocab_size = self.library.engine_vocab_size(self.handle)

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from typing import Iterable
 
 from .choice import Entry, Part
@@ -26,7 +27,7 @@ def joined(parts: Iterable[Part]) -> Part:
     return Part(parts[0].index, "".join(part.text for part in parts), entries, parts[-1].finish)
 
 
-class Answer:
+class Answer(ABC):
     """What all objects of one response have in common."""
 
     prefix, whole_kind, chunk_kind = "", "", ""
@@ -49,8 +50,9 @@ class Answer:
         """A chunk that stands in front of the others of a choice."""
         return None
 
+    @abstractmethod
     def _choice(self, part: Part) -> dict:
-        raise NotImplementedError
+        """The answer as one of "choices"."""
 
     def _delta(self, part: Part) -> dict:
         return self._choice(part)

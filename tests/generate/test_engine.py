@@ -1,6 +1,7 @@
 """Many requests over one model: what is said of a request against transformers, and that it has the same bits alone and among
 others, whatever joins, leaves and shares pages with it."""
 
+import ctypes
 import json
 import math
 import random
@@ -250,6 +251,22 @@ def test_steps(engine):
     number = one.add(greedy(random_ids(200, VOCAB), 1))
     assert all(len(one.step()) == 1 for _ in range(3)), "the text goes on beside the prompt"
     assert [n for n, _ in one.step()].count(number) == 1
+
+
+def test_cache_that_fits_into_memory(lib, engine):
+    """Without a number of pages: those of all rows, if that share of the free memory holds them, or fewer, but one."""
+    roomy = engine(64)
+    assert roomy.counts().pages == 64 * CONTEXT // PAGE
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    lib.c.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+    page_bytes = 2 * 2 * 2 * PAGE * 16 * lib.floatX.itemsize  # keys and values, layers, heads, tokens, width
+    scarce = engine(64, CONTEXT, 0, 40.5 * page_bytes / free.value)
+    assert 20 <= scarce.counts().pages <= 80, "other programs take and free memory at the same time"
+    smallest = engine(64, CONTEXT, 0, 0)
+    assert (smallest.counts().pages, smallest.context) == (1, PAGE)
+    request = greedy([1, 2, 3], 20, 1)
+    assert same(answer(smallest, request), answer(roomy, request))
+    assert engine(2, CONTEXT, 5, 0).counts().pages == 5, "what is asked for is not cut"
 
 
 def test_order(engine):

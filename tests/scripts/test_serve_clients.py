@@ -210,6 +210,15 @@ def test_api_key(models, tmp_path):
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("host, key, warned", [("0.0.0.0", (), True), ("0.0.0.0", ("--api-key", "s"), False), ("127.0.0.2", (), False)])
+def test_open_to_others_without_a_key(models, tmp_path, host, key, warned):
+    with Served(tmp_path, {"parrot": models["parrot"]}, "--host", host, *key) as server:
+        lines = [line for line in server.log() if "warning" in line]
+        assert len(lines) == warned, lines
+        assert not warned or f"whoever reaches 0.0.0.0:{server.port} can use the models; --api-key demands a key" in lines[0]
+        server.logged("parrot: a cache of 64 pages of 64 tokens, contexts of up to 256 tokens")
+
+
 def test_sigterm_completes_what_runs(models, tmp_path):
     with Served(tmp_path, models, "--rows", 2, "--context", 3000) as server:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:

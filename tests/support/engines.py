@@ -9,8 +9,8 @@ PAGE = 64  # tokens
 PROMPT_TOKENS = 64  # of prompts in a step, beside a token of each running text
 
 
-def open_engine(lib, folder, rows, context=256, pages=0):
-    return Engine(llmc.build_folders()[lib.precision] / "libllmc.so", folder, rows, context, pages, 0)
+def open_engine(lib, folder, rows, context=256, pages=0, memory=1.0):
+    return Engine(llmc.build_folders()[lib.precision] / "libllmc.so", folder, rows, context, pages, 0, memory)
 
 
 def greedy(ids, max_tokens, logprobs=-1, prompt_logprobs=False):
