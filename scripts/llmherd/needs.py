@@ -7,6 +7,7 @@ size of the texts.
 
 import glob
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ GIB = 1 << 30
 STATE = 16  # bytes of a parameter in a checkpoint with trainer state, at most
 PROGRAM = GIB // 2  # of a Python program and its libraries; assumed
 UTILISATION = 0.4  # of the GPUs' peak rate, as train_llama3 --dry-run assumes
-DOCUMENT = 1000  # bytes of a made document; assumed
+DOCUMENT, DOCUMENTS_PER_SECOND = 1000, 3000  # bytes of a made document, and how fast they are made; assumed
 # bytes that a stage leaves for each byte of the sources: assumed, from curated pages and 3.5 bytes of text in a token of 2
 LEFT = {"curate": 0.6, "tokenizer": 0.6, "shards": 0.6, "items": 0.1, "baseline": 0.1}
 
@@ -53,7 +54,7 @@ class Needs:
 
 
 def size_text(count: float) -> str:
-    return f"{count / GIB:.1f} GiB"
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{math.ceil(count / (1 << 20))} MiB"
 
 
 def needs_of(plan: Plan) -> dict[str, Needs]:
@@ -63,7 +64,7 @@ def needs_of(plan: Plan) -> dict[str, Needs]:
     for stage in plan.stages:
         name = stage.name
         if name.startswith("raw_"):
-            needs = Needs(None, PROGRAM, sources[name.removeprefix("raw_")])
+            needs = Needs(_making(settings, name.removeprefix("raw_")), PROGRAM, sources[name.removeprefix("raw_")])
         elif name.startswith("herd_"):
             needs = _training(plan, name.removeprefix("herd_"))
         elif name == "scaling":
@@ -72,6 +73,8 @@ def needs_of(plan: Plan) -> dict[str, Needs]:
             needs = Needs(None, PROGRAM, int(LEFT[name] * sum(sources.values())))
         else:
             needs = _after_training(plan, name)
+        if name == "baseline":
+            needs.memory = PROGRAM + GIB  # as the program lets KenLM take
         if name == "curate":
             needs.memory = int(GIB * settings.curate.get("executor", {}).get("memory_gb", 4))
         needs.seconds = expected.get(name, needs.seconds)
@@ -80,6 +83,11 @@ def needs_of(plan: Plan) -> dict[str, Needs]:
 
 
 # ---- data
+
+
+def _making(settings: Settings, source: str) -> float | None:
+    documents = settings.sources[source].get("documents")
+    return 1 + documents / DOCUMENTS_PER_SECOND if documents else None
 
 
 def source_bytes(settings: Settings) -> dict[str, int]:

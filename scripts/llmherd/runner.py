@@ -86,11 +86,10 @@ class HerdRunner(Runner):
 
     def left(self, spent: float) -> str:
         """By the stages' estimates, without what is done; empty where one of them is not known."""
-        names = [stage.name for stage in self.plan.stages]
-        rest = [self.needs[name].seconds for name in names[names.index(self.stage.name) :]]
-        if None in rest:
-            return ""
-        return duration(max(0.0, rest[0] - spent) + sum(rest[1:]))
+        waiting = [stage for stage, _, note, difference in self.todo[self.plan.stages.index(self.stage) + 1 :]
+                   if difference or not all(note.done(step) for step in stage.steps)]  # fmt: skip
+        this, *rest = (self.needs[stage.name].seconds for stage in (self.stage, *waiting))
+        return "" if None in (this, *rest) else duration(max(0.0, this - spent) + sum(rest))
 
     def failure(self, step: Step, code: int) -> Exception:
         lines = log_lines(self.stage.log, self.log_begin)[-LAST_LINES:]

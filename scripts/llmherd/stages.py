@@ -262,7 +262,7 @@ class Plan:
         if settings.slurm:
             program = ["sbatch", "--wait", f"--job-name=herd-{settings.name}-{name}", "--dependency=singleton",
                        *settings.slurm["train"], str(ROOT / "scripts/slurm/train.sbatch")]  # fmt: skip
-            step = Step("train", program, arguments, made)
+            step = Step("train", program, arguments, made, trains=True)
         else:
             step = Step("train", [*settings.launch, str(self.trainer)], [*arguments, "--resume", "auto"], made, trains=True)
         shape = (settings.scaling or {}).get("model")

@@ -233,4 +233,7 @@ def was_stopped(step: Step) -> bool:
     run = step.made.parents[1]
     names = ("checkpoint/trainer/state.json", "trainer_options.json")
     state, options = (json.loads((run / name).read_text("utf-8")) for name in names)
+    if stage := state.get("stage"):  # of a recipe, whose stages may have ended early
+        last = state["recipe"]["stages"][-1]["name"]
+        return stage["name"] != last or state["step"] < stage["end_step"]
     return state["step"] < options["steps"]
