@@ -74,7 +74,8 @@ def _judge(task: Task, item: Item, answers: list[Answer] | Refused) -> Score:
 
 def _row(item: Item, answers: list[Answer] | Refused, score: Score) -> dict:
     said = [] if isinstance(answers, Refused) else [asdict(answer) for answer in answers]
-    return {"key": item.key, "place": item.place, "answers": said, "score": score.value, "note": score.note,
+    note = score.note.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair, of what an answer says in JSON
+    return {"key": item.key, "place": item.place, "answers": said, "score": score.value, "note": note,
             "parts": score.parts}  # fmt: skip
 
 

@@ -9,9 +9,10 @@ import chattools
 import pytest
 from chatprep import model_folder, trained  # noqa: F401  a fixture
 from llmdata.errors import InputError
-from llmeval.asking import Model
+from llmeval.asking import Asking, Model
 from llmeval.calls import Call, compare, parse
 from llmeval.client import Answer
+from llmeval.run import evaluate as run_task
 from llmeval.tools import BFCL
 from serving import parrot_model
 from suites import evaluate, judged, only, suite, write
@@ -239,6 +240,26 @@ def test_names_of_variables(checker, value, right):
     function, expected = {"name": "f", "parameters": schema}, [{"f": {"a": ["rows", ""]}}]
     assert (compare([Call("f", {"a": value})], [{"type": "function", "function": function}], expected) is None) == right
     assert checker([function], [{"f": {"a": value}}], expected, "simple_python") == right
+
+
+class Saying:
+    """A client whose model always says this."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def ask(self, model, request):
+        return [Answer(self.text, "stop")]
+
+    def do_all(self, works):
+        return [(number, work()) for number, work in works]
+
+
+def test_names_that_are_no_text(tmp_path):
+    """JSON can say half a surrogate pair, which no file can hold."""
+    task = only(tmp_path, kind="tools", file=write(tmp_path / "b.jsonl", [weather()]))
+    found = run_task(Asking(Saying('{"name": "\\ud83d", "parameters": {}}'), "m"), "", task, tmp_path / "items")
+    assert [score.note for score in found.scores.values()] == ["unknown function: \\ud83d"]
 
 
 # ---- conversations, and the toolbox
