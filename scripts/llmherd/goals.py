@@ -72,5 +72,5 @@ def _questions(output: Output, numbers: dict) -> dict:
 
 
 def page(found: list[dict]) -> str:
-    words = {True: "<b>yes</b>", False: '<span class="failed">no</span>', None: "not&nbsp;yet"}
+    words = {True: "<b>yes</b>", False: '<span class="failed">no</span>', None: "not&nbsp;known"}
     return table(["what it should show", "", "found"], [[safe(one["goal"]), words[one["holds"]], safe(one["found"])] for one in found])

@@ -97,7 +97,7 @@ def scaling(output: Output) -> Part:
     beyond = [forecast(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in budgets]
     shown = [figure("Loss of each budget over its tokens", scaling_charts.parabolas(fitted)),
              figure("Best number of tokens over FLOPs", scaling_charts.power_law(fitted, "tokens", beyond)),
-             figure("Loss over FLOPs: the sweep, the forecast, and what came", scaling_charts.loss_of_budget(fitted, beyond))]  # fmt: skip
+             figure("Loss over FLOPs: the sweep, the forecast for the best size, and the largest model", scaling_charts.loss_of_budget(fitted, beyond))]  # fmt: skip
     trials = fitted.trials()
     rows = [[safe(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), four(t.loss), between(t.forecast, four),
              "inside" if t.inside else "outside"] for t in trials]  # fmt: skip

@@ -103,4 +103,4 @@ class Report:
     def _settings(self) -> str:
         path = self.folder / "settings.json"
         text = path.read_text("utf-8", errors="replace") if path.is_file() else "none yet"
-        return f'<h2 id="settings">Settings</h2><pre>{safe(text)}</pre>'
+        return f'<h2 id="settings">Settings</h2><details><summary>As it ran</summary><pre>{safe(text)}</pre></details>'
