@@ -85,7 +85,8 @@ def run(options: argparse.Namespace) -> None:
     if runner.failed:
         raise Fault(f"done but for {', '.join(runner.failed)}: see above, and {settings.output / 'report.html'}")
     chat = plan.files.evaluated()
-    say(f"herd: {settings.output / 'report.html'}; to chat: scripts/serve.py --model {list(chat.values())[-1]}")
+    say(f"herd: {settings.output / 'report.html'}; to chat: scripts/serve.py --model {list(chat.values())[-1]} "
+        f"--precision {settings.precision}")
 
 
 def main() -> int:
