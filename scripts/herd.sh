@@ -8,13 +8,14 @@
 #
 # It installs what is missing, builds, and runs scripts/herd.py, which goes on where an earlier run was stopped. docs/herd.md has more.
 set -euo pipefail
+PRESET=${1:-laptop}
+[ $# = 0 ] || shift
+[ ! -f "$PRESET" ] || PRESET=$(realpath "$PRESET")
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck disable=SC1091
 . scripts/stage.sh
 
 VENV=${VENV:-.venv}
-PRESET=${1:-laptop}
-[ $# = 0 ] || shift
 FILE=herds/$PRESET.json
 [ -e "$FILE" ] || FILE=$PRESET
 [ -f "$FILE" ] || {

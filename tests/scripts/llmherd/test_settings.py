@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 
@@ -150,3 +151,9 @@ def test_the_presets_for_gpus_are_planned_anywhere(herd, tmp_path, preset, gpus)
     commands = [line for line in out.splitlines() if not line.startswith("#")]
     launcher = "sbatch --wait " if "slurm" in there.settings else f"mpirun -np {gpus} "
     assert sum(line.startswith(launcher) for line in commands) == len(there.settings["models"])
+
+
+def test_herd_sh_knows_the_presets(tmp_path):
+    done = subprocess.run([ROOT / "scripts/herd.sh", "desktop"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("herd: 'desktop': expected a file of settings or one of: herds/")
+    assert all(f"herds/{name}.json" in done.stderr for name in ("laptop", "node", "cluster"))
