@@ -134,13 +134,17 @@ def until_closed(connection, end=None, said=b""):
 
 
 def test_half_sent_requests(hasty):
-    """A body that stops coming is answered, a head is not; neither is waited for."""
+    """A body that stops coming is answered, a head is not; neither is waited for longer than 3 s, as two answers are that end
+    by another limit."""
     heads = (b"", b"POST /v1/comp", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea")
     with contextlib.ExitStack() as stack:
         body = stack.enter_context(sent(hasty, {"prompt": "a"}, length=1000))
         opened = [stack.enter_context(socket.create_connection(("127.0.0.1", hasty.port), 600)) for _ in heads]
         for connection, data in zip(opened, heads):
             connection.sendall(data)
+        assert [hasty.ask(TEXT, ENDLESS)[0] for _ in range(2)] == [504, 504]
+        for connection in (body, *opened):
+            connection.setblocking(False)  # an error, where something is still to come
         assert body.recv(2**16).startswith(b"HTTP/1.1 408 ")
         hasty.logged("408", "the body was not complete within 3 s")
         for connection, data in zip(opened, heads):
