@@ -13,7 +13,7 @@ from llmdata import shards
 from llmdata.errors import InputError
 from llmtext.generator import ROOT
 
-from .files import INSIDE
+from .files import is_inside
 from .settings import Settings
 from .stages import Plan
 
@@ -90,7 +90,7 @@ class Checks:
         for folder in (model, self.folder / "tokenizer"):
             self._put(folder / "tokenizer.json", "{}")
         for text in _texts(settings.post_training):
-            if text.startswith(INSIDE):
+            if is_inside(text):
                 self._put(text, "{}\n")
 
     def _put(self, name: str | Path, text: str) -> None:

@@ -9,17 +9,22 @@ from llmscale.sizes import Shape, Size, config_of, read_shape
 
 from .settings import Settings
 
-# texts that are paths inside the output folder
-INSIDE = ("items/", "raw/", "curated/", "tokenizer", "shards/", "herd/", "round/")
+FOLDERS = ("items", "raw", "curated", "tokenizer", "shards", "herd", "round")  # in the output folder
 
 
 def place(value, folder: Path | str):
-    """The section with all texts that begin as one of INSIDE does put below the folder."""
+    """The section with all texts that are paths inside the output folder put below `folder`."""
     if isinstance(value, dict):
         return {name: place(member, folder) for name, member in value.items()}
     if isinstance(value, list):
         return [place(member, folder) for member in value]
-    return f"{folder}/{value}" if isinstance(value, str) and value.startswith(INSIDE) else value
+    return f"{folder}/{value}" if isinstance(value, str) and is_inside(value) else value
+
+
+def is_inside(text: str) -> bool:
+    """Whether a text in a section is a path inside the output folder, as items/chats.jsonl."""
+    first, slash, _ = text.partition("/")
+    return first in FOLDERS and (bool(slash) or first == "tokenizer")
 
 
 class Files:
@@ -139,7 +144,7 @@ class Files:
 
 def _own_files(task):
     def whole(value: str) -> str:
-        return value if value.startswith((*INSIDE, "package:")) else os.path.abspath(value)
+        return value if is_inside(value) or value.startswith("package:") else os.path.abspath(value)
 
     if not isinstance(task, dict):
         return task

@@ -17,7 +17,7 @@ from llmstage.stage import Stage as AnyStage
 from llmstage.stage import Step
 from llmtext.generator import ROOT, build_folder
 
-from .files import Files, place
+from .files import Files, is_inside, place
 from .settings import Settings
 
 # what a herd sets itself, beside what a recipe does
@@ -183,7 +183,7 @@ class Plan:
             steps.append(self._step("make", MADE, arguments, folder / "items.json"))
         for name, task in (settings.tasks or {}).items():
             steps.append(self._task(name, task))
-            patterns += [text for text in task["files"] if not place(text, self.output).startswith(str(self.output))]
+            patterns += [text for text in task["files"] if not is_inside(text)]
         self._add("items", "questions", "items", steps, after, patterns=patterns, settings={"tokenizer": settings.tokenizer})
 
     def _task(self, name: str, task) -> Step:
