@@ -91,9 +91,6 @@ class Plan:
     def trainer_of(target: str, precision: str) -> Path:
         return build_folder(target, precision) / "train_llama3"
 
-    def find(self, name: str) -> Stage | None:
-        return next((stage for stage in self.stages if stage.name == name), None)
-
     def _add(self, name: str, title: str, folder: str, steps: list[Step], after: list[str], **more) -> None:
         """`after`: stages that it reads, of which some may not be there."""
         there = [stage.name for stage in self.stages if stage.name in after]
