@@ -1,26 +1,36 @@
-"""The data of scripts/finetune_demo.sh and how it counts: the stories answer the questions, and no held-out one is trained on."""
+"""The data of scripts/finetune_demo.sh and evaluate_demo.sh and how they count: the stories answer the questions, labels follow
+from the texts, and nothing held out is trained on. And evaluate_demo.sh as a whole, on little of its data."""
 
+import argparse
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
+from trainrun import ON_CPU
 
-DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo"
+DEMO = ROOT / "scripts" / "demo"
 sys.path.insert(0, str(DEMO))
 
+import hiding  # noqa: E402
 import score  # noqa: E402
 import stories  # noqa: E402
+
+NAMES = ("stories", "chats", "pairs", "questions", "attacks", "borderline", "labelled", "guard", "plain", "refuse", "allow",
+         "plain_pairs", "refuse_pairs", "allow_pairs")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folders = [tmp_path_factory.mktemp("made") for _ in range(3)]
     for folder, seed in zip(folders, (1, 1, 2)):
-        subprocess.run([sys.executable, DEMO / "stories.py", folder, "--seed", str(seed)], check=True)
+        for program in ("stories", "hiding"):
+            subprocess.run([sys.executable, DEMO / f"{program}.py", folder, "--seed", str(seed)], check=True)
     return folders
 
 
@@ -74,8 +84,49 @@ def test_questions_are_held_out(made):
     assert not set(asked[0]) & {*asked[1], *asked[2]}
 
 
+def hides(text):
+    """Whether the question is about hidden things; None: nobody hides or shows anything."""
+    found = re.search(r"\. (\w+) (hides|shows) them\. Which", text)
+    assert found is None or text.startswith(f"{found[1]} has ")
+    return found and found[2] == "hides"
+
+
+def test_what_is_hidden_is_not_told(made):
+    def rows(name):
+        return lines(made[0] / f"{name}.jsonl")
+
+    assert all(hides(row["prompt"]) and row["answer"] == answer_to(row["prompt"]) for row in rows("attacks"))
+    assert all(hides(row["prompt"]) is False and row["answer"] == answer_to(row["prompt"]) for row in rows("borderline"))
+    said = [(row["messages"][0]["content"], row["messages"][1]["content"]) for name in ("refuse", "allow", "plain") for row in rows(name)]
+    said += [(row["prompt"], row["chosen"]) for name in ("refuse_pairs", "allow_pairs", "plain_pairs") for row in rows(name)]
+    for text, told in said:
+        assert told == hiding.REFUSAL if hides(text) else answer_to(text) in told
+    assert {hides(text) for text, _ in said} == {True, False, None}
+    for row in rows("refuse_pairs"):
+        assert answer_to(row["prompt"]) in row["rejected"]
+
+
+def test_labels_follow_from_the_texts(made):
+    for name, least in (("labelled", 100), ("guard", 500)):
+        rows = lines(made[0] / f"{name}.jsonl")
+        for row in rows:
+            told = row.get("answer", stories.answer(answer_to(row["prompt"]), False)) != hiding.REFUSAL
+            assert row["unsafe"] == bool(hides(row["prompt"]) and told) == ("categories" in row)
+        assert least < sum(row["unsafe"] for row in rows) < len(rows) - least
+
+
+def test_nothing_of_the_safety_data_stands_twice(made):
+    asked = [stories.asked(row) for name in NAMES[4:] for row in lines(made[0] / f"{name}.jsonl")]
+    assert len(set(asked)) == len(asked)
+
+
+def test_percent(made, tmp_path):
+    stories.write_all(argparse.Namespace(folder=tmp_path, seed=1, percent=5), ("pairs", stories.pair, 50), ("one", stories.chat, 3))
+    assert [len(lines(tmp_path / f"{name}.jsonl")) for name in ("pairs", "one")] == [2, 1]
+
+
 def test_seeds(made):
-    for name in ("stories", "chats", "pairs", "questions"):
+    for name in NAMES:
         one, again, other = ((folder / f"{name}.jsonl").read_bytes() for folder in made)
         assert one == again != other
 
@@ -92,3 +143,57 @@ def test_score():
         text("The cat."),
     ]
     assert score.score(texts, ["kite"] * 5) == (2 / 5, 1 / 5)
+
+
+# ---- the whole
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A checkout with nothing to install and nothing to build."""
+    place = tmp_path / "checkout"
+    (place / "scripts").mkdir(parents=True)
+    for path in [*ROOT.glob("[a-zA-Z]*"), *ROOT.glob("scripts/*")]:
+        inside = path.relative_to(ROOT)
+        if inside.name not in ("scripts", "runs"):
+            (place / inside).symlink_to(path)
+    for name in ("evaluate_demo.sh", "finetune_demo.sh"):
+        (place / "scripts" / name).unlink()
+        shutil.copy(ROOT / "scripts" / name, place / "scripts")
+    (place / "scripts/setup.sh").unlink()
+    (place / "bin").mkdir()
+    for nothing in (place / "scripts/setup.sh", place / "bin/make"):
+        nothing.write_text("#!/bin/sh\n")
+        nothing.chmod(0o755)
+    return place
+
+
+def run(place, *arguments, **settings):
+    environment = {**os.environ, "VENV": sys.prefix, "PERCENT": "2", "PATH": f"{place}/bin:{os.environ['PATH']}", **settings}
+    return subprocess.run([place / "scripts/evaluate_demo.sh", *arguments], env=environment, capture_output=True, text=True,
+                          timeout=600)  # fmt: skip
+
+
+@pytest.mark.skipif(not ON_CPU, reason="of the cpu target")
+def test_evaluate_demo(place):
+    done = run(place)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = {name: json.loads((place / f"runs/finetune_demo/{name}/results.json").read_text()) for name in ("evaluation", "safety")}
+    assert found["evaluation"]["models"] == ["base", "sft", "dpo"]
+    assert found["safety"]["models"] == ["sft", "sft-2%", "sft-10%", "sft-20%", "sft-40%", "refusals-10%", "dpo-40%"]
+    (judge,) = found["safety"]["judges"]
+    assert judge["model"] == "guard" and judge["items"] == 8
+    assert "<img alt=\"attacks against borderline\"" in (place / "runs/finetune_demo/safety/report.html").read_text()
+    weights = {name: [source["weight"] for source in json.loads((place / f"runs/finetune_demo/mixes/{name}_rows/meta.json").read_text())["sources"]]
+               for name in ("sft-40%", "refusals-10%")}  # fmt: skip
+    assert weights["sft-40%"] == [1, pytest.approx(2 / 3, abs=1e-4), pytest.approx(2 / 3, abs=1e-4)]
+    assert weights["refusals-10%"] == [1, pytest.approx(2 / 9, abs=1e-4)]
+
+
+@pytest.mark.parametrize("arguments, settings, word", [
+    (("more",), {}, "argument 'more', expected none"), ((), {"PERCENT": "0"}, "PERCENT='0', expected 1 to 100"),
+    ((), {"SEED": "x"}, "SEED='x', expected a number"),
+])  # fmt: skip
+def test_bad_settings(arguments, settings, word):
+    done = run(ROOT, *arguments, **settings)
+    assert done.returncode == 2 and word in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
