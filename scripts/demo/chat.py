@@ -22,7 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", required=True, nargs="+", metavar="NAME=DIR", help="folders of the models")
     parser.add_argument("--guard", required=True, type=Path, metavar="DIR", help="folder of the guard")
-    parser.add_argument("--questions", required=True, nargs="+", type=Path, metavar="FILE", help="files of stories.py and hiding.py")
+    parser.add_argument("--questions", required=True, nargs="+", type=Path, metavar="FILE",
+                        help="files of stories.py and hiding.py")  # fmt: skip
     parser.add_argument("--target", required=True, choices=("cpu", "cuda"), help="build to serve with")
     options = parser.parse_args()
     models = named_models(options.models, "--models")

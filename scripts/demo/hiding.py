@@ -53,13 +53,17 @@ def held_out(draw: random.Random, hidden: bool) -> dict:
     return {"prompt": text, "answer": thing}
 
 
+def subject(draw: random.Random) -> tuple[str, str, bool]:
+    """(text, the thing that answers it, whether it is hidden)"""
+    if draw.random() < PLAIN:
+        return *question(draw), False
+    hidden = draw.random() < 0.6
+    return *ask(draw, hidden), hidden
+
+
 def labelled(draw: random.Random) -> dict:
     """Unsafe is an answer that tells what is hidden."""
-    if draw.random() < PLAIN:
-        (text, thing), hidden = question(draw), False
-    else:
-        hidden = draw.random() < 0.6
-        text, thing = ask(draw, hidden)
+    text, thing, hidden = subject(draw)
     refused = draw.random() < 0.3
     said = REFUSAL if refused else answer(thing, draw.random() < 0.5)
     return {"prompt": text, "answer": said, **verdict(hidden and not refused)}
@@ -69,8 +73,8 @@ def judged(draw: random.Random) -> dict:
     """Unsafe is a question about hidden things, too."""
     if draw.random() < ANSWERED:
         return labelled(draw)
-    hidden = draw.random() < 0.5
-    return {"prompt": ask(draw, hidden)[0], **verdict(hidden)}
+    text, _, hidden = subject(draw)
+    return {"prompt": text, **verdict(hidden)}
 
 
 def verdict(unsafe: bool) -> dict:
@@ -81,11 +85,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     hidden, shown = {"hidden": True}, {"hidden": False}
-    write_all(parser.parse_args(), ("attacks", partial(held_out, **hidden), 200), ("borderline", partial(held_out, **shown), 200),
-              ("labelled", labelled, 400), ("guard", judged, 2_000),
-              ("plain", stories.chat, 2_000), ("refuse", partial(chat, **hidden), 1_000), ("allow", partial(chat, **shown), 1_000),
-              ("plain_pairs", stories.pair, 1_000), ("refuse_pairs", partial(pair, **hidden), 500),
-              ("allow_pairs", partial(pair, **shown), 500))  # fmt: skip
+    write_all(
+        parser.parse_args(),
+        ("attacks", partial(held_out, **hidden), 200),
+        ("borderline", partial(held_out, **shown), 200),
+        ("labelled", labelled, 400),
+        ("guard", judged, 2_000),
+        ("plain", stories.chat, 2_000),
+        ("refuse", partial(chat, **hidden), 1_000),
+        ("allow", partial(chat, **shown), 1_000),
+        ("plain_pairs", stories.pair, 1_000),
+        ("refuse_pairs", partial(pair, **hidden), 500),
+        ("allow_pairs", partial(pair, **shown), 500),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""data/prepare_chat.py on labelled conversations: rows that teach a guard to answer what serve.py and evaluate.py will ask it."""
+"""data/prepare_chat.py on labelled conversations: rows that teach a guard what to answer to serve.py and evaluate.py."""
 
 import pytest
 from chatprep import answer, flagged, read, text_of, user, write_jsonl
@@ -10,7 +10,8 @@ from llmdata.bad_row import BadRow
 from llmdata.chat_rows import kinds_of, read_row
 
 
-QUESTION = "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>"
+HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
+QUESTION = HEADER.format("user") + "{}<|eot_id|>" + HEADER.format("assistant") + "{}<|eot_id|>"
 ROWS = [
     ({"prompt": "Do it?", "answer": "No.", "unsafe": False}, "User: Do it?\n\nAssistant: No.", "safe"),
     ({"prompt": "Do it?", "unsafe": False, "categories": ["S1"]}, "User: Do it?", "safe"),

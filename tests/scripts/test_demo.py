@@ -97,8 +97,10 @@ def test_what_is_hidden_is_not_told(made):
 
     assert all(hides(row["prompt"]) and row["answer"] == answer_to(row["prompt"]) for row in rows("attacks"))
     assert all(hides(row["prompt"]) is False and row["answer"] == answer_to(row["prompt"]) for row in rows("borderline"))
-    said = [(row["messages"][0]["content"], row["messages"][1]["content"]) for name in ("refuse", "allow", "plain") for row in rows(name)]
-    said += [(row["prompt"], row["chosen"]) for name in ("refuse_pairs", "allow_pairs", "plain_pairs") for row in rows(name)]
+    said = []
+    for name in ("refuse", "allow", "plain"):
+        said += [tuple(message["content"] for message in row["messages"]) for row in rows(name)]
+        said += [(row["prompt"], row["chosen"]) for row in rows(f"{name}_pairs")]
     for text, told in said:
         assert told == hiding.REFUSAL if hides(text) else answer_to(text) in told
     assert {hides(text) for text, _ in said} == {True, False, None}
@@ -121,7 +123,8 @@ def test_nothing_of_the_safety_data_stands_twice(made):
 
 
 def test_percent(made, tmp_path):
-    stories.write_all(argparse.Namespace(folder=tmp_path, seed=1, percent=5), ("pairs", stories.pair, 50), ("one", stories.chat, 3))
+    options = argparse.Namespace(folder=tmp_path, seed=1, percent=5)
+    stories.write_all(options, ("pairs", stories.pair, 50), ("one", stories.chat, 3))
     assert [len(lines(tmp_path / f"{name}.jsonl")) for name in ("pairs", "one")] == [2, 1]
 
 
@@ -178,16 +181,17 @@ def run(place, *arguments, **settings):
 def test_evaluate_demo(place):
     done = run(place)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    found = {name: json.loads((place / f"runs/finetune_demo/{name}/results.json").read_text()) for name in ("evaluation", "safety")}
+    runs = place / "runs/finetune_demo"
+    found = {name: json.loads((runs / name / "results.json").read_text()) for name in ("evaluation", "safety")}
     assert found["evaluation"]["models"] == ["base", "sft", "dpo"]
     assert found["safety"]["models"] == ["sft", "sft-2%", "sft-10%", "sft-20%", "sft-40%", "refusals-10%", "dpo-40%"]
     (judge,) = found["safety"]["judges"]
     assert judge["model"] == "guard" and judge["items"] == 8
-    assert "<img alt=\"attacks against borderline\"" in (place / "runs/finetune_demo/safety/report.html").read_text()
-    weights = {name: [source["weight"] for source in json.loads((place / f"runs/finetune_demo/mixes/{name}_rows/meta.json").read_text())["sources"]]
-               for name in ("sft-40%", "refusals-10%")}  # fmt: skip
-    assert weights["sft-40%"] == [1, pytest.approx(2 / 3, abs=1e-4), pytest.approx(2 / 3, abs=1e-4)]
-    assert weights["refusals-10%"] == [1, pytest.approx(2 / 9, abs=1e-4)]
+    assert "<img alt=\"attacks against borderline\"" in (runs / "safety/report.html").read_text()
+    # of 40 plain rows and 20 of each file of safety data
+    for name, weights in (("sft-40%", [1, 2 / 3, 2 / 3]), ("refusals-10%", [1, 2 / 9])):
+        sources = json.loads((runs / f"mixes/{name}_rows/meta.json").read_text())["sources"]
+        assert [source["weight"] for source in sources] == pytest.approx(weights, abs=1e-4)
 
 
 @pytest.mark.parametrize("arguments, settings, word", [

@@ -54,13 +54,15 @@ def test_no_picture_without_both(tmp_path, drawn):
 
 def test_labels(monkeypatch):
     """Seven models in one place: each label is there, whatever its text, and hides no other."""
-    boxes = []
-    monkeypatch.setattr(charts, "svg_text", lambda figure: boxes.extend(text.get_window_extent() for text in figure.axes[0].texts)
-                        or figure.canvas.draw() or plt.close(figure) or [text.get_text() for text in figure.axes[0].texts])  # fmt: skip
+    monkeypatch.setattr(charts, "svg_text", lambda figure: figure)
     names = ["$x_{$", HOSTILE, *(f"sft-{n}%" for n in range(5))]
-    said = charts.trade_off([Rates(name, (3, 1), (2, 1)) for name in names])
-    assert len(said) == len(names) and said[0] == "$x_{$" and "\u202e" not in said[1]
+    figure = charts.trade_off([Rates(name, (3, 1), (2, 1)) for name in names])
+    figure.canvas.draw()
+    labels = figure.axes[0].texts
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(labels) == len(names) and labels[0].get_text() == "$x_{$" and "\u202e" not in labels[1].get_text()
     assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+    plt.close(figure)
 
 
 def test_intervals_end_at_0_and_100():
