@@ -60,7 +60,7 @@ def safety(output: Output) -> Part:
         return None
     points = _trade_off(found, output.settings.get("safety", {}))
     shown = [figure("Violations and false refusals: down and left is better", charts.trade_off(points))] if points else []
-    return pictures(shown) + lower(scores(found) + judges(found)), _numbers(found)
+    return pictures(shown) + lower(scores(found) + judges(found)), {"tasks": _numbers(found), "trade_off": points}
 
 
 def _trade_off(found: dict, named: dict) -> dict[str, tuple[float, float]]:

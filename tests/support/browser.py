@@ -49,6 +49,21 @@ def until(driver, what):
     return WebDriverWait(driver, HANG, 0.02, passing).until(lambda _: what())
 
 
+def check_page(page):
+    """A report, all of it unfolded: it fits a telephone and a screen, is dark where the system is, and the browser has no complaint."""
+    with open_browser(page.parent) as driver:
+        driver.get(f"file://{page}")
+        driver.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
+        for width in (360, 1280):
+            set_size(driver, width, 800)
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        for dark in (False, True):
+            set_dark(driver, dark)
+            colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+            assert colour == ("rgb(17, 24, 39)" if dark else "rgb(255, 255, 255)")
+        assert complaints(driver) == []
+
+
 def complaints(driver):
     """What the browser's console has had since the last call, but for answers of the server that are errors."""
     said = driver.get_log("browser")

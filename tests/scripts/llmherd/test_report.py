@@ -3,6 +3,7 @@
 import argparse
 import json
 
+import browser
 import pytest
 from herdfolder import NAMES, SIZES, Herd, law
 from htmlpages import HOSTILE, Structure
@@ -164,7 +165,8 @@ def test_safety(herd, undrawn):
     settings = json.loads((herd.folder / "settings.json").read_text())
     herd.write("settings.json", settings | {"safety": {"violations": "attacks", "false_refusals": "borderline"}})
     numbers, page = written(herd)
-    assert numbers["safety"]["attacks"]["dpo"]["score"] == 0.1 and numbers["benchmarks"] is None
+    assert numbers["safety"]["trade_off"] == {"sft": [2, 50]}  # false refusals, violations
+    assert numbers["safety"]["tasks"]["attacks"]["dpo"]["score"] == 0.1 and numbers["benchmarks"] is None
     assert "down and left is better" in page and whole(page)
 
 
@@ -197,6 +199,14 @@ def test_one_report_is_written_after_every_stage(tmp_path, undrawn):
         seen.append(json.loads((tmp_path / "report.json").read_text())["herd"])
     assert [list(herd) for herd in seen] == [["small"], ["small", "medium"], list(SIZES), list(SIZES)]
     assert seen[2]["large"]["annealing"]["loss"] == 2.9 and seen[3]["large"]["annealing"]["loss"] == 9
+
+
+@browser.is_there
+def test_fits_a_screen(herd, tmp_path):
+    herd.write("evaluation/results.json", results(tmp_path, {"small": 2, "large": 50, "dpo": 90}))
+    herd.note("herd_large", fault="w" * 300)
+    written(herd)
+    browser.check_page(herd.folder / "report.html")
 
 
 def test_hostile_names(herd, undrawn):
