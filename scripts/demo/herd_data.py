@@ -160,12 +160,14 @@ DISTINCT = ("sums", "lookups", "secrets", "borderline")
 
 
 def write_rows(path: Path, make: Callable[[random.Random], dict], count: int, draw: random.Random, distinct: bool = False) -> None:
-    lines = []
-    while len(lines) < count:
-        line = json.dumps(make(draw)) + "\n"
-        if not distinct or line not in lines:
-            lines.append(line)
-    path.write_text("".join(lines))
+    """`distinct`: no prompt twice."""
+    rows, prompts = [], set()
+    while len(rows) < count:
+        row = make(draw)
+        if not distinct or row["prompt"] not in prompts:
+            rows.append(row)
+            prompts.add(row.get("prompt"))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_items(folder: Path, seed: int, share: float) -> None:
