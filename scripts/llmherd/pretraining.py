@@ -7,7 +7,7 @@ from llmround.charts import svg_text
 from llmscale import charts as scaling_charts
 from llmscale.fit_tables import between, four
 from llmscale.fitted import fit_all
-from llmscale.forecast import forecast
+from llmscale.forecast import Trial, forecast
 from llmscale.plan_tables import si
 from llmscale.planning import plan_runs
 from llmscale.points import points_of_sweep, rows_of_sweep
@@ -84,28 +84,36 @@ def baseline(output: Output) -> Part:
 
 
 def scaling(output: Output) -> Part:
-    """The laws of the sweep, its forecast, and beside it what the largest model reached."""
-    made = output.json("scaling/forecast.json")
-    if not made:
+    """The laws of the sweep, its forecast, and beside it what the largest model reached. A sweep may allow no forecast."""
+    made = output.json("scaling/forecast.json") or {"forecasts": [], "fit": output.json("scaling/fit.json")}
+    if not made["fit"]:
         return None
     settings = read_settings(output.folder / "files/scaling.json")
     points = points_of_sweep(settings, rows_of_sweep(settings, plan_runs(settings)))
-    points.tests += output.measured(settings)
     budgets = [one["budget"] for one in made["forecasts"]]
-    fitted = fit_all(points, made["fit"]["seed"], max(budgets))
+    points.tests += output.measured(settings) if budgets else []
+    fitted = fit_all(points, made["fit"]["seed"], max(budgets, default=None))
     rng = fitted.rng()
     beyond = [forecast(fitted.isoflop, fitted.parametric, points.cost, budget, fitted.largest, rng) for budget in budgets]
     shown = [figure("Loss of each budget over its tokens", scaling_charts.parabolas(fitted)),
-             figure("Best number of tokens over FLOPs", scaling_charts.power_law(fitted, "tokens", beyond)),
-             figure("Loss over FLOPs: the sweep, the forecast for the best size, and the largest model", scaling_charts.loss_of_budget(fitted, beyond))]  # fmt: skip
+             figure("Loss over FLOPs: the sweep, the forecast for the best size, and the largest model",
+                    scaling_charts.loss_of_budget(fitted, beyond))]  # fmt: skip
+    if fitted.isoflop.tokens:
+        shown.insert(1, figure("Best number of tokens over FLOPs", scaling_charts.power_law(fitted, "tokens", beyond)))
     trials = fitted.trials()
+    numbers = {"parametric": made["fit"]["parametric"], "trials": [{"name": t.name, "loss": t.loss, "inside": t.inside, **vars(t.forecast)} for t in trials]}
+    return f"<p>{len(points)} runs of {len(points.budgets())} budgets. {safe(fitted.disagreement_text)}</p>{pictures(shown)}" + _trials(output, trials), numbers
+
+
+def _trials(output: Output, trials: list[Trial]) -> str:
+    if not trials:
+        return "<p>No run tests a forecast.</p>"
     rows = [[safe(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), four(t.loss), between(t.forecast, four),
              "inside" if t.inside else "outside"] for t in trials]  # fmt: skip
-    laws = (f"<p>{len(points)} runs of {len(points.budgets())} budgets. {safe(fitted.disagreement_text)} The loss of {safe(output.sizes[-1])} is "
-            f"that at the end of the recipe's stage {safe(output.main)}, with each source counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
+    note = (f"<p class=faint>The loss of {safe(output.sizes[-1])} is that at the end of the recipe's stage {safe(output.main)}, with each source "
+            "counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
     head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast of its loss", "interval of 90 %"]
-    numbers = {"parametric": made["fit"]["parametric"], "trials": [{"name": t.name, "loss": t.loss, "inside": t.inside, **vars(t.forecast)} for t in trials]}
-    return laws + pictures(shown) + table(head, rows, numbers=(1, 2, 3, 4, 5)), numbers
+    return table(head, rows, numbers=(1, 2, 3, 4, 5)) + note
 
 
 # ---- the herd

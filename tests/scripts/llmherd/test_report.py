@@ -121,6 +121,10 @@ def test_goals_wait_for_the_end(herd, undrawn):
 
 def test_forecast_beside_the_result(herd, tmp_path):
     herd.sweep(trainrun.Workplace(tmp_path))
+    herd.write("scaling/fit.json", {"seed": SEED, "parametric": {}})
+    numbers, page = written(herd)
+    assert numbers["scaling"]["trials"] == [] and "No run tests a forecast" in page and "Best number of tokens" in page
+    assert holds(numbers, "interval of the forecast") is None
     forecast(argparse.Namespace(file=herd.folder / "files/scaling.json", output=herd.folder / "scaling", seed=SEED, json=True, task=None,
                                 chance=0.0, budget=[2.4e11]))  # fmt: skip
     run = Output(herd.folder).largest()
