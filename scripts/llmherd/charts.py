@@ -12,12 +12,12 @@ def _tokens(axes) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def training(runs: dict[str, Points], ends: dict[str, int]) -> str:
+def training(runs: dict[str, Points], ends: list[int]) -> str:
     """Smoothed losses of all sizes; `ends`: tokens at which stages end."""
     figure, axes = begin_figure()
     for (name, points), colour in zip(runs.items(), COLOURS):
         axes.plot(*zip(*smooth(points)), color=colour, linewidth=1.3, label=name)
-    for tokens in ends.values():
+    for tokens in ends:
         axes.axvline(tokens, color=FAINT, linewidth=0.8, linestyle=":")
     axes.set_ylabel("training loss")
     _tokens(axes)

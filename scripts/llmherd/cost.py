@@ -31,9 +31,14 @@ def summary(stages: list) -> str:
     """How far it is, and why it has ended early."""
     notes = [(stage, read_note(stage)) for stage in stages]
     done = sum(state(*both) == "done" for both in notes)
-    failed = [f'<p class="failed">{safe(stage.title)} failed</p><pre>{safe(note["fault"])}</pre><p>To repeat it:</p><pre>'
-              f'{safe(chr(10).join(said(step.command) for step in stage.steps))}</pre>' for stage, note in notes if note.get("fault")]  # fmt: skip
-    return f"<p>{done} of {len(stages)} stages are done.</p>{''.join(failed)}"
+    failed = "".join(_failure(*both) for both in notes if both[1].get("fault"))
+    return f"<p>{done} of {len(stages)} stages are done.</p>{failed}"
+
+
+def _failure(stage, note: dict) -> str:
+    commands = "\n".join(said(step.command) for step in stage.steps)
+    return (f'<p class="failed">{safe(stage.title)} failed</p><pre>{safe(note["fault"])}</pre>'
+            f"<p>To repeat it:</p><pre>{safe(commands)}</pre>")  # fmt: skip
 
 
 def times(output: Output, stages: list) -> dict:
@@ -60,8 +65,8 @@ def page(output: Output, stages: list) -> str:
     rows.append(["<b>all</b>", "", *_cells(found["all"])])
     head = ["stage", "", "time", "of processors", "peak memory", "disk"]
     e = found["energy"]
-    says = (f"<p>{e['hours']:.3g} {e['unit']}-hours. Energy, estimated and not measured: {e['kwh']:.2g} kWh, if a busy {e['unit']} takes "
-            f"{e['watts']} W with its share of the machine.</p>")  # fmt: skip
+    says = (f"<p>{e['hours']:.3g} {e['unit']}-hours. Energy, estimated and not measured: {e['kwh']:.2g} kWh, if a busy {e['unit']} "
+            f"takes {e['watts']} W with its share of the machine.</p>")  # fmt: skip
     return f'<h2 id="cost">Throughput and cost</h2>{_throughput(output, found)}{table(head, rows, numbers=(2, 3, 4, 5))}{says}'
 
 

@@ -1,4 +1,5 @@
-"""What a herd is run to show, and whether it does: losses below the n-gram model's, the larger the better, needles, the forecast."""
+"""What a herd is run to show, and whether it does: losses below the n-gram model's, the larger the better, needles, the forecast,
+questions."""
 
 from llmdata.page import safe, table
 
@@ -7,7 +8,8 @@ from .output import Output
 
 def goals(output: Output, numbers: dict) -> list[dict]:
     """Each has "goal", "holds" (None: not known yet) and "found"."""
-    return [_below_baseline(output, numbers), _larger_is_better(output), _needles(output), _forecast(output, numbers), _questions(output, numbers)]
+    return [_below_baseline(output, numbers), _larger_is_better(output), _needles(output), _forecast(output, numbers),
+            _questions(output, numbers)]  # fmt: skip
 
 
 def _goal(goal: str, holds: bool | None, found: str) -> dict:
@@ -15,7 +17,8 @@ def _goal(goal: str, holds: bool | None, found: str) -> dict:
 
 
 def _below_baseline(output: Output, numbers: dict) -> dict:
-    goal, run = "The largest model's loss is below the n-gram model's on every source", output.largest() if output.sizes else None
+    goal = "The largest model's loss is below the n-gram model's on every source"
+    run = output.largest() if output.sizes else None
     if not numbers["baseline"] or not run or not run.done():
         return _goal(goal, None, "")
     losses = list(run.ends.values())[-1].losses
@@ -49,14 +52,16 @@ def _needles(output: Output) -> dict:
 
 def _forecast(output: Output, numbers: dict) -> dict:
     goal = "The largest model's loss is in the interval of the forecast"
-    trial = next((t for t in (numbers["scaling"] or {"trials": []})["trials"] if output.sizes and t["name"] == output.sizes[-1]), None)
+    trials = (numbers["scaling"] or {"trials": []})["trials"]
+    trial = next((trial for trial in trials if trial["name"] in output.sizes[-1:]), None)
     if trial is None:
         return _goal(goal, None, "")
-    return _goal(goal, trial["inside"], f"{trial['loss']:.4f}; forecast {trial['value']:.4f}, {trial['low']:.4f} to {trial['high']:.4f}")
+    found = f"{trial['loss']:.4f}; forecast {trial['value']:.4f}, {trial['low']:.4f} to {trial['high']:.4f}"
+    return _goal(goal, trial["inside"], found)
 
 
 def _questions(output: Output, numbers: dict) -> dict:
-    """The same questions, of the model before post-training as a text to go on with, and of the last one in a chat. Clearly: by more
+    """The same questions, of the model before post-training as a text to go on with, and of the last one in a chat. More is by more
     than both intervals."""
     goal = "The assistant answers more held-out questions than the model that it is made of"
     results, found, risen = output.json("evaluation/results.json"), [], []
@@ -73,4 +78,5 @@ def _questions(output: Output, numbers: dict) -> dict:
 
 def page(found: list[dict]) -> str:
     words = {True: "<b>yes</b>", False: '<span class="failed">no</span>', None: "not&nbsp;known"}
-    return table(["what it should show", "", "found"], [[safe(one["goal"]), words[one["holds"]], safe(one["found"])] for one in found])
+    rows = [[safe(one["goal"]), words[one["holds"]], safe(one["found"])] for one in found]
+    return table(["what it should show", "", "found"], rows)

@@ -72,10 +72,11 @@ def baseline(output: Output) -> Part:
     last = list(run.ends.values())[-1].losses if run.ends else {}
     for name, one in found["sources"].items():
         gap = last[name] - one["loss"] if name in last else None
-        rows.append([safe(name), count(one["tokens"]), four(one["loss"]), number(last.get(name)), "–" if gap is None else f"{gap:+.4f}"])
+        rows.append([safe(name), count(one["tokens"]), four(one["loss"]), number(last.get(name)),
+                     "–" if gap is None else f"{gap:+.4f}"])  # fmt: skip
         numbers[name] = one["loss"]
-    says = (f"<p>An n-gram model of order {found['order']} with Kneser-Ney smoothing, trained on the {count(found['tokens'])} tokens of the "
-            "same shards, on the same held-out tokens; nats per token.</p>")  # fmt: skip
+    says = (f"<p>An n-gram model of order {found['order']} with Kneser-Ney smoothing, trained on the {count(found['tokens'])} tokens of "
+            "the same shards, on the same held-out tokens; nats per token.</p>")  # fmt: skip
     head = ["source", "held-out tokens", "n-gram", safe(run.name), "difference"]
     return says + table(head, rows, numbers=(1, 2, 3, 4)), numbers
 
@@ -101,8 +102,10 @@ def scaling(output: Output) -> Part:
     if fitted.isoflop.tokens:
         shown.insert(1, figure("Best number of tokens over FLOPs", scaling_charts.power_law(fitted, "tokens", beyond)))
     trials = fitted.trials()
-    numbers = {"parametric": made["fit"]["parametric"], "trials": [{"name": t.name, "loss": t.loss, "inside": t.inside, **vars(t.forecast)} for t in trials]}
-    return f"<p>{len(points)} runs of {len(points.budgets())} budgets. {safe(fitted.disagreement_text)}</p>{pictures(shown)}" + _trials(output, trials), numbers
+    says = f"<p>{len(points)} runs of {len(points.budgets())} budgets. {safe(fitted.disagreement_text)}</p>"
+    numbers = {"parametric": made["fit"]["parametric"],
+               "trials": [{"name": t.name, "loss": t.loss, "inside": t.inside, **vars(t.forecast)} for t in trials]}  # fmt: skip
+    return says + pictures(shown) + _trials(output, trials), numbers
 
 
 def _trials(output: Output, trials: list[Trial]) -> str:
@@ -110,8 +113,8 @@ def _trials(output: Output, trials: list[Trial]) -> str:
         return "<p>No run tests a forecast.</p>"
     rows = [[safe(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), four(t.loss), between(t.forecast, four),
              "inside" if t.inside else "outside"] for t in trials]  # fmt: skip
-    note = (f"<p class=faint>The loss of {safe(output.sizes[-1])} is that at the end of the recipe's stage {safe(output.main)}, with each source "
-            "counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
+    note = (f"<p class=faint>The loss of {safe(output.sizes[-1])} is that at the end of the recipe's stage {safe(output.main)}, with each "
+            "source counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
     head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast of its loss", "interval of 90 %"]
     return table(head, rows, numbers=(1, 2, 3, 4, 5)) + note
 
@@ -125,26 +128,29 @@ def curves(output: Output) -> Part:
         return None
     ngram = (output.json("baseline/ngram.json") or {"sources": {}, "order": 0})
     name = f"{ngram['order']}-gram"
-    shown = [figure("Training loss, smoothed; dotted lines: ends of stages",
-                    charts.training({run.name: run.training() for run in runs}, {name: end.tokens for name, end in runs[-1].ends.items()}))]  # fmt: skip
+    svg = charts.training({run.name: run.training() for run in runs}, [end.tokens for end in runs[-1].ends.values()])
+    shown = [figure("Training loss, smoothed; dotted lines: ends of stages", svg)]
     for source in sorted({source for run in runs for end in run.ends.values() for source in end.losses}):
-        svg = charts.validation({run.name: run.validation(source) for run in runs}, ngram["sources"].get(source, {}).get("loss"), name)
+        of_ngram = ngram["sources"].get(source, {}).get("loss")
+        svg = charts.validation({run.name: run.validation(source) for run in runs}, of_ngram, name)
         shown.append(figure(f"Validation loss: {source}", svg))
-    numbers = {run.name: {stage: {"loss": end.loss, "losses": end.losses, "averaged": end.averaged, "tokens": end.tokens, "accuracy": end.accuracy}
-                          for stage, end in run.ends.items()} for run in runs}  # fmt: skip
+    names = ("loss", "losses", "averaged", "tokens", "accuracy")
+    numbers = {run.name: {stage: {name: getattr(end, name) for name in names} for stage, end in run.ends.items()} for run in runs}
     return pictures(shown) + _ends(runs), numbers
 
 
 def _ends(runs: list[HerdRun]) -> str:
     """Losses at the ends of the stages, then accuracies where there are any."""
-    heads = [f"{safe(run.name)}<br><span class=faint>{si(run.parts.count('all'))}, {run.flops():.2g} FLOPs</span>" for run in runs]
+    heads = [f"{safe(run.name)}<br><span class=faint>{si(run.parts.count('all'))}, {run.flops():.2g} FLOPs</span>"
+             for run in runs]  # fmt: skip
     rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).loss, 5) for run in runs)] for stage in runs[0].stages]
-    note = ("<p class=faint>Validation loss at the end of each stage, nats per token, over the held-out texts of all sources in rows of the "
-            "stage's length; parameters are counted with embeddings.</p>")  # fmt: skip
+    note = ("<p class=faint>Validation loss at the end of each stage, nats per token, over the held-out texts of all sources in rows of "
+            "the stage's length; parameters are counted with embeddings.</p>")  # fmt: skip
     columns = tuple(range(1, len(runs) + 1))
     html = note + table(["stage", *heads], rows, numbers=columns)
     for task in sorted({task for run in runs for end in run.ends.values() for task in end.accuracy}):
-        rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).accuracy.get(task), 3) for run in runs)] for stage in runs[0].stages]
+        rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).accuracy.get(task), 3) for run in runs)]
+                for stage in runs[0].stages]  # fmt: skip
         html += table([f"{safe(task)}, share right", *(safe(run.name) for run in runs)], rows, numbers=columns)
     return html
 
@@ -157,7 +163,8 @@ def needles(output: Output) -> Part:
     before, after = output.lengthening()
     panels = [Scores(f"end of {name}", ends[name].needles, {length: ends[name].step for length in ends[name].needles})
               for name in dict.fromkeys((before, after)) if name in ends]  # fmt: skip
-    shown = [figure(f"Needles that {run.name} finds, before and after its rows grow", svg_text(picture(panels, NEEDLE)))] if panels else []
+    caption = f"Needles that {run.name} finds, before and after its rows grow"
+    shown = [figure(caption, svg_text(picture(panels, NEEDLE)))] if panels else []
     lengths = sorted({length for end in ends.values() for length in end.needles})
     rows = [[safe(one.name), safe(stage), *(number(end.found(length), 3) for length in lengths)]
             for one in output.runs() for stage, end in one.ends.items() if end.needles]  # fmt: skip
@@ -177,8 +184,10 @@ def annealing(output: Output) -> Part:
         for name in ["all", *after.losses]:
             was, now = (end.loss if name == "all" else end.losses.get(name) for end in (before, after))
             mean = number(after.averaged, 5) if name == "all" else ""
-            rows.append([safe(run.name), safe(name), number(was, 5), number(now, 5), f"{now - was:+.4f}" if was else "–", mean])
-        numbers[run.name] = {"before": before.losses, "after": after.losses, "loss": [before.loss, after.loss], "averaged": after.averaged}
+            change = f"{now - was:+.4f}" if was else "–"
+            rows.append([safe(run.name), safe(name), number(was, 5), number(now, 5), change, mean])
+        numbers[run.name] = {"before": before.losses, "after": after.losses, "loss": [before.loss, after.loss],
+                             "averaged": after.averaged}  # fmt: skip
     if not rows:
         return None
     head = ["size", "source", "before", "after", "change", "mean of weights"]

@@ -1,5 +1,5 @@
 """Writes one page about a herd in the order of the Llama 3 paper, and its numbers as JSON. It needs no other file, all text from
-models and data is escaped, and it can be written at any moment: what is not made yet says so, and by which command it is made."""
+models and data is escaped, and it can be written at any moment: what is not made yet says so, with the command that makes it."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -15,7 +15,8 @@ from . import assistant, cost, goals, pretraining
 from .output import Output, said
 
 STYLE = SHARES + """
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } .wide figure { max-width: none; flex-basis: 100%; } .wide img { width: auto; max-width: 100%; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } .wide figure { max-width: none; flex-basis: 100%; } 
+.wide img { width: auto; max-width: 100%; }
 .waiting { color: var(--faint); font-style: italic; } .failed { color: var(--lost); font-weight: 600; }
 pre.made { font-size: .72rem; padding: .5rem .7rem; border-left: 3px solid var(--line); }
 nav { columns: 3 14rem; font-size: .9rem; margin: 1rem 0; } nav a { display: block; color: inherit; }
@@ -28,7 +29,7 @@ figure { flex-basis: 40%; } }
 
 @dataclass(frozen=True)
 class Part:
-    """`name` is that in report.json. `makers` are the stages whose commands stand below it; it also reads what those of `reads` left."""
+    """`name` is that in report.json. `makers` are the stages whose commands stand below it; those of `reads` it reads, too."""
 
     heading: str
     name: str
@@ -65,7 +66,8 @@ class Report:
             html, numbers[part.name] = self._part(part)
             parts.append(f'<h2 id="{part.name}">{safe(part.heading)}</h2>{html}{self._commands(part.makers)}')
         found = goals.goals(self.output, numbers)
-        body = [goals.page(found), cost.summary(self.stages), self._contents(), *parts, cost.page(self.output, self.stages), self._settings()]
+        body = [goals.page(found), cost.summary(self.stages), self._contents(), *parts, cost.page(self.output, self.stages),
+                self._settings()]  # fmt: skip
         name = str(self.output.settings.get("name", self.folder.name))
         write_json(self.folder / "report.json", {**numbers, "goals": found, "times": cost.times(self.output, self.stages)})
         write_text(self.folder / "report.html", whole(name, f"A herd: {name}", self._below(), "".join(body), STYLE))
@@ -98,7 +100,8 @@ class Report:
 
     def _below(self) -> str:
         known = self.output.settings
-        return safe(", ".join(f"{name} {known[name]}" for name in ("seed", "target", "precision", "ranks") if known.get(name) is not None))
+        shown = [f"{name} {known[name]}" for name in ("seed", "target", "precision", "ranks") if known.get(name) is not None]
+        return safe(", ".join(shown))
 
     def _settings(self) -> str:
         path = self.folder / "settings.json"

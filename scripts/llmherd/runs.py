@@ -68,7 +68,7 @@ class HerdRun:
         return self.stages[-1] in self.ends
 
     def training(self) -> Points:
-        return sorted({self.tokens[line["step"]]: line["loss"] for line in self.log if "loss" in line and is_number(line["loss"])}.items())
+        return sorted({self.tokens[line["step"]]: line["loss"] for line in self.log if is_number(line.get("loss"))}.items())
 
     def validation(self, source: str) -> Points:
         lines = [line for line in self.log if source in line.get("val_losses", {}) and line["step"] in self.tokens]
