@@ -62,8 +62,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--context", type=int, default=8192, metavar="N",
         help="longest prompt and answer together, in tokens; at most the model's (default: %(default)s)")  # fmt: skip
     add("--pages", type=int, default=0, metavar="N",
-        help="key-value cache of a model, in pages of 64 tokens; 0: for all --rows, or fewer if that does not fit into 80 percent of "
-             "the free memory, of which the models not yet loaded have equal parts (default: %(default)s)")  # fmt: skip
+        help="key-value cache of a model, in pages of 64 tokens; 0: for all --rows, or fewer if these do not fit into 80 percent "
+             "of the free memory, of which the models not yet loaded have equal parts (default: %(default)s)")  # fmt: skip
     add("--queue", type=int, default=128, metavar="N",
         help="answers that may wait for a model; beyond, requests get 429 (default: %(default)s)")  # fmt: skip
     add("--max-body", type=float, default=2, metavar="MIB", help="largest body of a request, in MiB (default: %(default)g)")

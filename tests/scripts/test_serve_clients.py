@@ -214,7 +214,9 @@ def test_api_key(models, tmp_path):
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("host, key, warned", [("0.0.0.0", (), True), ("0.0.0.0", ("--api-key", "s"), False), ("127.0.0.2", (), False)])
+@pytest.mark.parametrize(
+    "host, key, warned", [("0.0.0.0", (), True), ("0.0.0.0", ("--api-key", "s"), False), ("127.0.0.2", (), False)]
+)
 def test_open_to_others_without_a_key(models, tmp_path, host, key, warned):
     with Served(tmp_path, {"parrot": models["parrot"]}, "--host", host, *key) as server:
         lines = [line for line in server.log() if "warning" in line]

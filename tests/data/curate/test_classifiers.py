@@ -101,6 +101,9 @@ def test_quality(folder, tmp_path):
     assert all(each.metadata["quality"] >= 0.5 for each in kept[0]) and all(item["value"] < 0.5 for item in counts.dropped.items)
     kept, _ = steprun.run(Quality, [made], tmp_path, model=str(folder / "quality.bin"), least=None)
     assert len(kept[0]) == 60
+    score = Classifier(folder / "quality.bin").scores(made[0].text)["good"]
+    kept, _ = steprun.run(Quality, [made[:1]], tmp_path, model=str(folder / "quality.bin"), least=score)
+    assert len(kept[0]) == 1, "as much is enough"
 
 
 def test_code_and_reasoning_are_noted_by_default(folder, tmp_path):

@@ -17,7 +17,7 @@ def text_of(body):
 @pytest.mark.parametrize("boilerplate", [
     "<nav>GONE</nav>", '<div class="navheader"><table><tr><td>GONE</td></tr></table></div>', "<footer><p>GONE</p></footer>",
     '<div role="navigation">GONE</div>', '<p style="display: none">GONE</p>',
-    "<p hidden>GONE</p>", '<div class="site-footer">GONE</div>', '<div id="comments"><p>GONE</p></div>', "<form>GONE</form>",
+    "<p hidden>GONE</p>", '<p aria-hidden="true">GONE</p>', '<div class="site-footer">GONE</div>', '<div id="comments"><p>GONE</p></div>', "<form>GONE</form>",
     '<ul class="menu"><li>GONE</li></ul>', f"<ul><li>GONE {LINK}</li></ul>", f"<h3>{LINK}</h3>", "<script>GONE</script>",
     "<div>" + f"<div>{LINK}<p>GONE</p></div>" * 3 + "</div>",
     f'<section><h2><a href="/x">GONE: {PROSE[:60]}</a></h2><p>GONE</p></section>',
