@@ -8,8 +8,10 @@
 import argparse
 import itertools
 import json
+import sys
 from pathlib import Path
 
+from llmdata import program
 from llmdata.model_folder import named_models
 from llmeval.client import Client, Request
 from llmeval.server import served
@@ -41,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

@@ -52,22 +52,29 @@ def test_no_picture_without_both(tmp_path, drawn):
     assert "false refusals" not in report.page(found_of(tmp_path, {"m": (0.8, None)}), "t") and drawn == []
 
 
-def test_labels(monkeypatch):
-    """Seven models in one place: each label is there, whatever its text, and hides no other."""
+@pytest.fixture
+def drawing(monkeypatch):
+    """Draws; the figure."""
     monkeypatch.setattr(charts, "svg_text", lambda figure: figure)
+    yield charts.trade_off
+    plt.close("all")
+
+
+def test_labels(drawing):
+    """Seven models in one place: each label is there, whatever its text, and hides no other."""
     names = ["$x_{$", HOSTILE, *(f"sft-{n}%" for n in range(5))]
-    figure = charts.trade_off([Rates(name, (3, 1), (2, 1)) for name in names])
+    figure = drawing([Rates(name, (3, 1), (2, 1)) for name in names])
     figure.canvas.draw()
     labels = figure.axes[0].texts
     boxes = [label.get_window_extent() for label in labels]
     assert len(labels) == len(names) and labels[0].get_text() == "$x_{$" and "\u202e" not in labels[1].get_text()
     assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
-    plt.close(figure)
 
 
-def test_intervals_end_at_0_and_100():
-    svg = charts.trade_off([Rates("all", (100, 5), (0, 5))])
-    assert "all" in svg and "nan" not in svg
+def test_intervals_end_at_0_and_100(drawing):
+    (container,) = drawing([Rates("all", (98, 5), (1, 5))]).axes[0].containers
+    across, up = (lines.get_segments()[0] for lines in container.lines[2])
+    assert across.tolist() == [[0, 98], [6, 98]] and up.tolist() == [[1, 93], [1, 100]]
 
 
 def test_a_table_for_the_terminal(tmp_path, monkeypatch, capsys):
