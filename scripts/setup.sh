@@ -2,6 +2,7 @@
 # Installs what is missing: compilers and libraries as Debian packages, Python packages in a virtual environment.
 #
 #   scripts/setup.sh         installs what is needed to build, prepare data, train and plot
+#   scripts/setup.sh build   only what is needed to build: no Python
 #   scripts/setup.sh curate  also installs what data/curate.py needs
 #   scripts/setup.sh eval    also installs what scripts/evaluate.py needs
 #   scripts/setup.sh herd    also builds KenLM, for the n-gram baseline of a herd
@@ -55,7 +56,7 @@ missing_packages() {
     for package in "${PACKAGES_IF_THERE[@]}"; do
         is_installed "$package" || ! is_known "$package" || echo "$package"
     done
-    can_make_venv || echo python3-venv
+    [ "$GROUP" = build ] || can_make_venv || echo python3-venv
 }
 
 install_packages() {
@@ -109,7 +110,10 @@ make_environment() {
 }
 
 pip_install() {
-    "$VENV/bin/python" -m pip --disable-pip-version-check --no-input install -q "$@" ||
+    local compile=()
+    # of the tests' 25,000 modules most are never imported: the others are compiled by their first import
+    [ "$GROUP" != test ] || compile=(--no-compile)
+    "$VENV/bin/python" -m pip --disable-pip-version-check --no-input install -q "${compile[@]}" "$@" ||
         fail 1 "pip could not install: $*"
 }
 
@@ -137,7 +141,8 @@ make_kenlm() {
     rm -rf "$folder"
 }
 
-case $GROUP in run | curate | eval | herd | test) ;; *) fail 2 "argument '$GROUP', expected none, 'curate', 'eval', 'herd' or 'test'" ;; esac
+EXPECTED="expected none, 'build', 'curate', 'eval', 'herd' or 'test'"
+case $GROUP in run | build | curate | eval | herd | test) ;; *) fail 2 "argument '$GROUP', $EXPECTED" ;; esac
 [ "$GROUP" != eval ] || PACKAGES+=("${PACKAGES_EVAL[@]}")
 [ "$GROUP" != herd ] || PACKAGES+=("${PACKAGES_HERD[@]}")
 if [ "$GROUP" = test ]; then
@@ -145,7 +150,7 @@ if [ "$GROUP" = test ]; then
     [ -z "${CI:-}" ] || PACKAGES+=("${PACKAGES_CI[@]}")
     PACKAGES_IF_THERE+=("${PACKAGES_TEST_IF_THERE[@]}")
 fi
-[ $# -le 1 ] || fail 2 "$# arguments, expected none, 'curate', 'eval', 'herd' or 'test'"
+[ $# -le 1 ] || fail 2 "$# arguments, $EXPECTED"
 install_packages
-make_environment
+[ "$GROUP" = build ] || make_environment
 case $GROUP in herd | test) make_kenlm ;; esac

@@ -9,7 +9,8 @@ VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(nproc)}
 FUZZ_SECONDS=${FUZZ_SECONDS:-20}
 BESIDE=(-n "$JOBS" --dist worksteal)
-TIMED=tests/ranks/test_watchdog.py # judges times, so nothing runs beside it
+TIMED=(tests/ranks/test_watchdog.py)         # judges times, so nothing runs beside it
+KERNELS=(tests/kernels tests/device)         # on all cores, as a run has them, so that races among them show
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait leave the core to the test beside them
 BUILDS=(
     "TARGET=cpu PRECISION=bf16"
@@ -17,6 +18,7 @@ BUILDS=(
     "TARGET=cpu PRECISION=fp32 SANITIZE=address,undefined"
     "TARGET=cpu PRECISION=fp32 SANITIZE=thread"
 )
+# these take NVIDIA's libraries from the packages of Python, if from nowhere else
 CUDA_BUILDS=("TARGET=cuda PRECISION=bf16")
 STANDIN_BUILDS=("TARGET=cuda-on-cpu PRECISION=bf16")
 
@@ -34,10 +36,12 @@ build() {
     done
 }
 
-# Each run's own last line is kept, to be added up at the end.
+# run_pytest PATHS... -- ARGUMENTS...: each run's own last line is kept, to be added up at the end.
 run_pytest() {
-    local status=0 log=build/pytest.log
-    "$VENV/bin/python" -m pytest "${WHERE:-tests}" -q -rs "$@" 2>&1 | tee "$log" || status=$?
+    local status=0 log=build/pytest.log paths=()
+    while [ "$1" != -- ]; do paths+=("$1") && shift; done
+    shift
+    "$VENV/bin/python" -m pytest "${paths[@]}" -q -rs "$@" 2>&1 | tee "$log" || status=$?
     LAST_LINES+="$(tail -n 1 "$log")"$'\n'
     # 5: the arguments given to this script left none of these tests
     [ "$status" = 5 ] && [ ${#CHOSEN[@]} -gt 0 ] && status=0
@@ -52,12 +56,11 @@ run_sanitized() {
     rm -f "$reports".*
     for name in $libraries; do preload+="$(gcc -print-file-name="$name") "; done
     say "pytest, small shapes, $build"
-    LD_PRELOAD=$preload LLMC_BUILD=$build \
-        ASAN_OPTIONS=detect_leaks=0:$log UBSAN_OPTIONS=print_stacktrace=1:$log \
-        TSAN_OPTIONS=ignore_noninstrumented_modules=1:$log \
-        run_pytest -m checked "${BESIDE[@]}" --ignore "$TIMED" "$@"
-    LD_PRELOAD=$preload LLMC_BUILD=$build WHERE=$TIMED TSAN_OPTIONS="ignore_noninstrumented_modules=1:$log" \
-        ASAN_OPTIONS=detect_leaks=0:$log UBSAN_OPTIONS=print_stacktrace=1:$log run_pytest -m checked "$@"
+    local -x LD_PRELOAD=$preload LLMC_BUILD=$build ASAN_OPTIONS=detect_leaks=0:$log
+    local -x UBSAN_OPTIONS=print_stacktrace=1:$log TSAN_OPTIONS=ignore_noninstrumented_modules=1:$log
+    run_pytest tests -- -m checked "${BESIDE[@]}" "${TIMED[@]/#/--ignore=}" "$@"
+    run_pytest "${TIMED[@]}" -- -m checked "$@"
+    unset LD_PRELOAD
     for report in "$reports".*; do
         [ -e "$report" ] || continue
         FAILED=1
@@ -79,8 +82,12 @@ CHOSEN=("$@")
 LAST_LINES=""
 FAILED=0
 say "setup"
-scripts/setup.sh test
+scripts/setup.sh build
+trap wait EXIT # nothing is left half installed
+scripts/setup.sh test &
 build "${BUILDS[@]}"
+say "the rest of setup"
+wait $!
 if command -v nvcc >/dev/null; then
     build "${CUDA_BUILDS[@]}"
 else
@@ -92,9 +99,11 @@ else
     say "no headers of NVIDIA's libraries: the cuda target's host code is not tested"
 fi
 say "pytest, $JOBS at a time"
-OMP_NUM_THREADS=1 run_pytest -m "not alone" "${BESIDE[@]}" "$@"
+OMP_NUM_THREADS=1 run_pytest tests -- "${BESIDE[@]}" "${KERNELS[@]/#/--ignore=}" "${TIMED[@]/#/--ignore=}" "$@"
+say "pytest, kernels"
+run_pytest "${KERNELS[@]}" -- -n 2 --dist worksteal "$@" # one prepares while the other computes
 say "pytest, one at a time"
-run_pytest -m alone "$@"
+run_pytest "${TIMED[@]}" -- "$@"
 run_sanitized cpu-fp32-checked "libasan.so libubsan.so" "$@"
 # not those where a whole model takes minutes, nor readers of files, which have one thread
 run_sanitized cpu-fp32-race libtsan.so --few 2 --ignore tests/test_program.py --ignore tests/checkpoint/test_checkpoint.py \

@@ -11,12 +11,9 @@ import compare
 import llmc
 from seeds import SEED, seed_of
 
-ON_ALL_CORES = ("tests/kernels/", "tests/device/")  # as a run has them, so that races among them show
-
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "checked: small, also run against the builds with sanitizers")
-    config.addinivalue_line("markers", "alone: needs all cores or judges times, so that nothing should run beside it")
     # A shell's background jobs ignore SIGINT, nohup's SIGHUP, and so would every program that the tests start and signal
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -29,8 +26,12 @@ def pytest_addoption(parser):
 
 def pytest_itemcollected(item):
     item.obj = compare.judged(item.obj)
-    if item.nodeid.startswith(ON_ALL_CORES):
-        item.add_marker("alone")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m checked`, a file without such tests is not even imported, as that takes longer than many tests."""
+    if config.option.markexpr == "checked" and collection_path.name.startswith("test_") and "mark.checked" not in collection_path.read_text():
+        return True
 
 
 def pytest_collection_modifyitems(config, items):

@@ -16,10 +16,9 @@ from watchdog_rank import WatchdogSpec
 from checkout import ROOT
 from waiting import wait_until
 
-pytestmark = pytest.mark.alone  # its timeouts are of a second
 LIBRARY = os.path.join(hostlib.BUILD, "libllmc.so")
 RANK = ROOT / "tests/support" / "watchdog_rank.py"
-TIMEOUT = 1.0
+TIMEOUT = 1.0  # so scripts/test.sh runs nothing beside these tests
 
 
 PERIODS = 20  # looks of each rank at the others in a timeout
