@@ -1,6 +1,7 @@
 """A model whose training is divided among ranks (rank_model.py), against the same training by one."""
 
 import math
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from checkout import ROOT
 from model import TINY, Model, random_batch
 from packed import T, draw_packed, fields_of
 from preference import REWARD
+from rank_model import save
+from waiting import wait_until
 
 WORKER = ROOT / "tests/support" / "rank_model.py"
 STEPS, MICRO_BATCHES = 3, 12  # a step's micro-batches: 12 / N of each of N ranks
@@ -48,12 +51,37 @@ def comparisons_job(lib, spec, **changes):
     return job(lib, fields_of(spec)) | dict(T=T, preference=spec, steps=steps) | changes
 
 
+class Ranks:
+    """Of one world, that do jobs one after another: starting them takes longer than most jobs."""
+
+    def __init__(self, precision, count, folder):
+        self.folder, self.count, self.done, self.said = folder, count, 0, folder / "ranks.log"
+        with self.said.open("w") as said:
+            self.process = ranks.start([sys.executable, WORKER, folder, precision], ranks=count,
+                                       stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT)  # fmt: skip
+
+    def do(self, jobs):
+        save(jobs, self.folder / f"{self.done}.pt")
+        results = [self.folder / f"{rank}_{self.done}.pt" for rank in range(self.count)]
+        self.done += 1
+        wait_until(lambda: self.process.poll() is not None or all(path.exists() for path in results), f"results in {self.folder}", seconds=600)
+        assert self.process.poll() is None, (self.process.returncode, self.said.read_text())
+        return list(zip(*(torch.load(path, weights_only=False) for path in results)))
+
+
+WORLDS = {}  # by precision and number of ranks; they end with this process
+
+
 def by_ranks(jobs, count, folder):
-    """What each rank has at the end of each job: [job][rank]. One start of the ranks for all jobs."""
-    torch.save(jobs, folder / "jobs.pt")
-    done = ranks.run([sys.executable, WORKER, folder], ranks=count, timeout=600)
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
-    return list(zip(*(torch.load(folder / f"rank_{i}.pt", weights_only=False) for i in range(count))))
+    """What each rank has at the end of each job: [job][rank]. The jobs have one precision."""
+    key = jobs[0]["precision"], count
+    if key not in WORLDS:
+        WORLDS[key] = Ranks(*key, folder)
+    try:
+        return WORLDS[key].do(jobs)
+    except BaseException:
+        ranks.kill(WORLDS.pop(key).process)
+        raise
 
 
 def by_one(lib, what):

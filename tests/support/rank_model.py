@@ -1,11 +1,15 @@
-"""One rank of a model's training through the C API, started by mpirun for test_ranks_model.py.
+"""One rank of a model's training through the C API, started by mpirun for divided.py.
 
-    rank_model.py FOLDER     FOLDER/jobs.pt: what to do, one after another; leaves FOLDER/rank_0.pt, ...
+    rank_model.py FOLDER PRECISION     FOLDER/0.pt, 1.pt, ... have jobs, and are done as they come; of each, rank R leaves
+                                       FOLDER/R_0.pt, ...; it ends with the process that holds the other end of its stdin
 """
 
 import ctypes
+import itertools
 import pathlib
 import sys
+import threading
+import time
 
 import torch
 
@@ -82,14 +86,26 @@ def train(lib, world, job):
     return found | {"arrays": own_arrays(lib, model, groups.shard)}
 
 
-def main(folder):
-    jobs = torch.load(folder / "jobs.pt", weights_only=False)
-    lib = llmc.load(jobs[0]["precision"])
+def save(what, path):
+    """Whoever sees the file finds all of it there."""
+    torch.save(what, path.with_suffix(".new"))
+    path.with_suffix(".new").rename(path)
+
+
+def main(folder, precision):
+    lib, end = llmc.load(precision), folder / "end"
     world = meet(lib)
-    results = [train(lib, world, job) for job in jobs]
-    torch.save(results, folder / f"rank_{lib.world_rank(world)}.pt")
-    lib.world_close(world)
+    rank = lib.world_rank(world)
+    if rank == 0:  # the rank to which mpirun passes stdin on
+        threading.Thread(target=lambda: (sys.stdin.read(), end.touch()), daemon=True).start()
+    for number in itertools.count():
+        jobs = folder / f"{number}.pt"
+        while not jobs.exists():
+            if end.exists():
+                return lib.world_close(world)
+            time.sleep(0.02)
+        save([train(lib, world, job) for job in torch.load(jobs, weights_only=False)], folder / f"{rank}_{number}.pt")
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]), sys.argv[2])
