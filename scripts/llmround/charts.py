@@ -2,19 +2,25 @@
 
 import io
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
 BLUE, ORANGE, GREEN, INK, FAINT = "#2563eb", "#ea580c", "#059669", "#1f2937", "#9ca3af"
 SMOOTHED = 25  # steps
 
 Points = list[tuple[float, float]]
 
 
+def pyplot():
+    """Imported by the first picture: it takes longer than the rest of a program's start."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 def begin_figure(width: float = 4.6, height: float = 2.6, grid: str = "y"):
     """(figure, axes) in the style of all reports, in inches."""
+    plt = pyplot()
     plt.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
                          "svg.fonttype": "none", "font.family": "sans-serif"})  # fmt: skip
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
@@ -29,7 +35,7 @@ def svg_text(figure) -> str:
     """Closes the figure."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    pyplot().close(figure)
     return out.getvalue()
 
 
