@@ -43,12 +43,13 @@ class Bench:
             env.update(LD_PRELOAD=str(self.shim), FAULTY_PATH=str(store))
 
         def limit():
-            if limit_file_size:
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
 
         command = [self.program, store, step, seed, keep_last, self.tokenizer, parts, averaged, whole_step, keep_every]
-        return subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=600, preexec_fn=limit)
+        # without a preexec_fn this process, with PyTorch in it, is not copied
+        return subprocess.run([*map(str, command)], env=env, capture_output=True, text=True, timeout=600,
+                              preexec_fn=limit if limit_file_size else None)  # fmt: skip
 
     def fresh(self):
         """A store with step 1."""
