@@ -19,6 +19,7 @@ from trainrun import BOS, EOS, T, Workplace, documents
 from waiting import wait_until
 
 JUDGE = llmc.ROOT / "scripts/judge_data.py"
+STEPS = 120  # of a run that is stopped: seconds
 on_cpu = pytest.mark.skipif(not trainrun.ON_CPU, reason="of the cpu target")
 
 
@@ -97,7 +98,7 @@ def test_noise_does_not_help(place):
 @on_cpu
 def test_stopped_and_continued(place):
     """In the middle of a run; the report is that of runs that were not stopped, to the last bit."""
-    command = place.command("stopped", "good", "down", seeds=2, tokens=400 * 16 * T)
+    command = place.command("stopped", "good", "down", seeds=2, tokens=STEPS * 16 * T)
     log = place.folder / "stopped/with_1/run/log.jsonl"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     trainrun.STARTED.append(process)
@@ -106,8 +107,8 @@ def test_stopped_and_continued(place):
     _, said = process.communicate(timeout=600)
     assert process.returncode == 130 and "the same command goes on" in said, said
     assert not (place.folder / "stopped/with_1/result.json").exists()
-    inside = log.read_text().count("grad_norm") < 400  # unless the test was held up just then
-    done = {"tokens": 400 * 16 * T, "seeds": 2}
+    inside = log.read_text().count("grad_norm") < STEPS  # unless the test was held up just then
+    done = {"tokens": STEPS * 16 * T, "seeds": 2}
     continued, whole = (place.judge(name, "good", "down", **done) for name in ("stopped", "whole"))
     assert continued["gains"] == whole["gains"]
     assert ('"resumed"' in log.read_text()) == inside and '"resumed"' not in (place.folder / "whole/with_1/run/log.jsonl").read_text()
