@@ -28,6 +28,7 @@ def trade_off(models: list[Rates]) -> str:
     axes.set_ylabel("violation rate, %")
     axes.margins(0.08)
     axes.set_xlim(right=1.3 * axes.get_xlim()[1])  # room for the labels
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 100])
     _label(figure, axes, models)
     return svg_text(figure)
 
