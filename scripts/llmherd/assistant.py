@@ -24,9 +24,10 @@ def post_training(output: Output) -> Part:
     if not (output.folder / "round").is_dir():
         return None
     made = round_report.Report(Plan(*read_round(output.folder / "files/round.json")))
-    numbers = {stage.name: {name: found[-1][1] for name in ("val_loss", "val_accuracy", "val_margin")
-                            if (found := round_report.points(made.logs[stage.name], name))} for stage in made.trained}  # fmt: skip
-    return lower(made.training() + made.sampling() + made.held_out()), numbers
+    names = ("val_loss", "val_accuracy", "val_margin")
+    last = {stage.name: {name: round_report.last(round_report.points(made.logs[stage.name], name)) for name in names}
+            for stage in made.trained}  # fmt: skip
+    return lower(made.training() + made.sampling() + made.held_out()), last
 
 
 def _tasks(output: Output, of_safety: bool) -> dict | None:

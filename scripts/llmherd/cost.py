@@ -65,8 +65,8 @@ def page(output: Output, stages: list) -> str:
     rows.append(["<b>all</b>", "", *_cells(found["all"])])
     head = ["stage", "", "time", "of processors", "peak memory", "disk"]
     e = found["energy"]
-    says = (f"<p>{e['hours']:.3g} {e['unit']}-hours. Energy, estimated and not measured: {e['kwh']:.2g} kWh, if a busy {e['unit']} "
-            f"takes {e['watts']} W with its share of the machine.</p>")  # fmt: skip
+    says = (f"<p>{e['hours']:.3g} {e['unit']}-hours. Energy, estimated and not measured: {e['kwh']:.2g} kWh, if a busy "
+            f"{e['unit']} takes {e['watts']} W with its share of the machine.</p>")  # fmt: skip
     return f'<h2 id="cost">Throughput and cost</h2>{_throughput(output, found)}{table(head, rows, numbers=(2, 3, 4, 5))}{says}'
 
 

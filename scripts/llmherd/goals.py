@@ -1,5 +1,5 @@
-"""What a herd is run to show, and whether it does: losses below the n-gram model's, the larger the better, needles, the forecast,
-questions."""
+"""What a herd is run to show, and whether it does: losses below the n-gram model's, the larger the better, needles, the
+forecast, questions."""
 
 from llmdata.page import safe, table
 
@@ -61,8 +61,8 @@ def _forecast(output: Output, numbers: dict) -> dict:
 
 
 def _questions(output: Output, numbers: dict) -> dict:
-    """The same questions, of the model before post-training as a text to go on with, and of the last one in a chat. More is by more
-    than both intervals."""
+    """The same questions, of the model before post-training as a text to go on with, and of the last one in a chat. More is
+    by more than both intervals."""
     goal = "The assistant answers more held-out questions than the model that it is made of"
     results, found, risen = output.json("evaluation/results.json"), [], []
     asked = [task for task in results["tasks"] if task["kind"] == "generate"] if numbers["benchmarks"] else []

@@ -60,16 +60,16 @@ class Output:
         return found
 
     def measured(self, sweep: Settings) -> list[dict]:
-        """The largest model at the end of that stage as a run of the sweep that tests its forecast. The sweep's rows are drawn from the
-        held-out tokens of all sources, so a source counts by these."""
+        """The largest model at the end of that stage as a run of the sweep that tests its forecast. The sweep's rows are drawn from
+        the held-out tokens of all sources, so a source counts by these."""
         run, end = self.largest(), self.largest().end(self.main)
         if end is None:
             return []
         weights = {name: (self.json(f"shards/{name}/meta.json") or {}).get("val_tokens", 0) for name in end.losses}
         loss = sum(end.losses[name] * weight for name, weight in weights.items()) / sum(weights.values())
         flops = run.flops(self.main)
-        return [{"name": run.name, "budget": flops, "flops": flops, "parameters": run.parts.count(sweep.count), "tokens": end.tokens,
-                 "loss": loss}]  # fmt: skip
+        return [{"name": run.name, "budget": flops, "flops": flops, "parameters": run.parts.count(sweep.count),
+                 "tokens": end.tokens, "loss": loss}]  # fmt: skip
 
 
 def said(command: list) -> str:

@@ -75,8 +75,8 @@ def baseline(output: Output) -> Part:
         rows.append([safe(name), count(one["tokens"]), four(one["loss"]), number(last.get(name)),
                      "–" if gap is None else f"{gap:+.4f}"])  # fmt: skip
         numbers[name] = one["loss"]
-    says = (f"<p>An n-gram model of order {found['order']} with Kneser-Ney smoothing, trained on the {count(found['tokens'])} tokens of "
-            "the same shards, on the same held-out tokens; nats per token.</p>")  # fmt: skip
+    says = (f"<p>An n-gram model of order {found['order']} with Kneser-Ney smoothing, trained on the {count(found['tokens'])} tokens "
+            "of the same shards, on the same held-out tokens; nats per token.</p>")  # fmt: skip
     head = ["source", "held-out tokens", "n-gram", safe(run.name), "difference"]
     return says + table(head, rows, numbers=(1, 2, 3, 4)), numbers
 
@@ -113,8 +113,8 @@ def _trials(output: Output, trials: list[Trial]) -> str:
         return "<p>No run tests a forecast.</p>"
     rows = [[safe(t.name), f"{t.budget:.3g}", si(t.parameters), si(t.tokens), four(t.loss), between(t.forecast, four),
              "inside" if t.inside else "outside"] for t in trials]  # fmt: skip
-    note = (f"<p class=faint>The loss of {safe(output.sizes[-1])} is that at the end of the recipe's stage {safe(output.main)}, with each "
-            "source counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
+    note = (f"<p class=faint>The loss of {safe(output.sizes[-1])} is that at the end of the recipe's stage {safe(output.main)}, with "
+            "each source counted by its held-out tokens, as the sweep counts.</p>")  # fmt: skip
     head = ["run", "FLOPs", "parameters", "tokens", "loss", "forecast of its loss", "interval of 90 %"]
     return table(head, rows, numbers=(1, 2, 3, 4, 5)) + note
 
@@ -135,7 +135,8 @@ def curves(output: Output) -> Part:
         svg = charts.validation({run.name: run.validation(source) for run in runs}, of_ngram, name)
         shown.append(figure(f"Validation loss: {source}", svg))
     names = ("loss", "losses", "averaged", "tokens", "accuracy")
-    numbers = {run.name: {stage: {name: getattr(end, name) for name in names} for stage, end in run.ends.items()} for run in runs}
+    numbers = {run.name: {stage: {name: getattr(end, name) for name in names} for stage, end in run.ends.items()}
+               for run in runs}  # fmt: skip
     return pictures(shown) + _ends(runs), numbers
 
 
@@ -144,8 +145,8 @@ def _ends(runs: list[HerdRun]) -> str:
     heads = [f"{safe(run.name)}<br><span class=faint>{si(run.parts.count('all'))}, {run.flops():.2g} FLOPs</span>"
              for run in runs]  # fmt: skip
     rows = [[safe(stage), *(number(run.end(stage) and run.end(stage).loss, 5) for run in runs)] for stage in runs[0].stages]
-    note = ("<p class=faint>Validation loss at the end of each stage, nats per token, over the held-out texts of all sources in rows of "
-            "the stage's length; parameters are counted with embeddings.</p>")  # fmt: skip
+    note = ("<p class=faint>Validation loss at the end of each stage, nats per token, over the held-out texts of all sources in "
+            "rows of the stage's length; parameters are counted with embeddings.</p>")  # fmt: skip
     columns = tuple(range(1, len(runs) + 1))
     html = note + table(["stage", *heads], rows, numbers=columns)
     for task in sorted({task for run in runs for end in run.ends.values() for task in end.accuracy}):

@@ -1,5 +1,5 @@
-"""Writes one page about a herd in the order of the Llama 3 paper, and its numbers as JSON. It needs no other file, all text from
-models and data is escaped, and it can be written at any moment: what is not made yet says so, with the command that makes it."""
+"""Writes one page about a herd in the order of the Llama 3 paper, and its numbers as JSON. It needs no other file, and all text
+from models and data is escaped. It can be written at any moment: what is not made yet says so, with the command that makes it."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -53,8 +53,8 @@ PARTS = [
 
 
 class Report:
-    """`stages` are all of the herd's, in order, with their notes in OUTPUT/stages/. It may be written again and again: a part whose
-    stages have not run since is kept as it was."""
+    """`stages` are all of the herd's, in order, with their notes in OUTPUT/stages/. It may be written again and again: a part
+    whose stages have not run since is kept as it was."""
 
     def __init__(self, folder: Path, stages: list):
         self.folder, self.stages, self.kept = folder, stages, {}
