@@ -123,7 +123,7 @@ make_kenlm() {
     local folder objects
     folder=$(mktemp -d)
     say "building $KENLM"
-    "$VENV/bin/python" -m pip --disable-pip-version-check --no-input download -q --no-deps --no-binary :all: -d "$folder" "$KENLM" ||
+    "$VENV/bin/python" -m pip --disable-pip-version-check --no-input download -q --no-deps --no-binary kenlm -d "$folder" "$KENLM" ||
         fail 1 "pip could not download $KENLM"
     tar -xzf "$folder"/kenlm-*.tar.gz -C "$folder" --strip-components 1
     (
