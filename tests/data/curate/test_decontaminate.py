@@ -82,6 +82,8 @@ def test_what_is_no_leak_stays(folder, tmp_path):
     assert 0.2 < value.pop("id30") < 0.5 and max(value.values()) < 0.1  # sentences of a few words are in many articles
     kept, _ = judged(folder, made, tmp_path, share=0.15)
     assert [each.id for each in made if each not in kept[0]] == ["id30"]
+    kept, _ = judged(folder, [document(questions[9])], tmp_path, share=1.0)
+    assert not kept[0], "as much is enough"
 
 
 def test_shares_by_brute_force(monkeypatch):
