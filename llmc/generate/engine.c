@@ -104,7 +104,8 @@ int engine_open(Engine **out, const char *folder, const EngineSizes *sizes, Erro
     return code;
 }
 
-static void free_request(Request *r) {
+static void free_request(Request *r) { // NULL is allowed
+    if (!r) return;
     free(r->tokens);
     free(r);
 }
