@@ -22,9 +22,13 @@ endif
 endif
 LEVEL := $(patsubst portable,x86-64,$(MACHINE))
 
+# A copy of a vector in one piece, where the compiler (gcc 12 and later, x86) would make two: read as a whole, pieces are waited for
+WHOLE_COPIES := -mmove-max=512 -mstore-max=512
+WHOLE_COPIES := $(shell $(CXX) $(WHOLE_COPIES) -E -x c++ /dev/null >/dev/null 2>&1 && echo '$(WHOLE_COPIES)')
+
 # initial-exec: thread-local state (the running kernel thread) is read at an offset, without a call.
 # no-psabi: no vector is passed between files, so how it would be passed does not matter
-CXXFLAGS := -std=c++17 $(CFLAGS) $(LEVEL:%=-march=%) -DLLMC_MACHINE='"$(or $(LEVEL),$(ARCHITECTURE))"' -ftls-model=initial-exec -Wno-psabi
+CXXFLAGS := -std=c++17 $(CFLAGS) $(LEVEL:%=-march=%) -DLLMC_MACHINE='"$(or $(LEVEL),$(ARCHITECTURE))"' -ftls-model=initial-exec -Wno-psabi $(WHOLE_COPIES)
 
 NCCL     := 0
 DEFINES  += -DLLMC_TARGET_CPU

@@ -68,7 +68,9 @@ __forceinline__ void multiply_block(HostResult c, PackedA<Element> a, const Elem
                 sum[r][v] = Sums{};
     for (int k = 0; k < depth; k++) {
         typename Step::Vector columns[V];
-        memcpy(columns, b + (size_t)k * b_stride, sizeof columns);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) // one by one: gcc copies an array through the stack, in pieces that are waited for
+            memcpy(&columns[v], b + (size_t)k * b_stride + HOST_LANES * v, sizeof columns[v]);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
             const typename Step::Vector row = a.data[r * a.row_step + k * a.k_step] - typename Step::Vector{};
