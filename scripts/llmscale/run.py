@@ -6,6 +6,7 @@ when the run has ended for good, and such a run is never run again.
 
 import json
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,8 +179,13 @@ def judge(log: list[dict], steps: int, code: int, vocabulary: int) -> tuple[str,
 
 
 def rise(losses: list[float]) -> str:
-    """Says that the training loss ended far above its lowest; an empty text if it has not."""
+    """Says that the training loss ended far above its lowest, and by more than chance; an empty text if it has not.
+
+    By chance batches differ: the median difference of neighbours is 0.95 of their standard deviation, if that is normal.
+    """
     window = max(1, len(losses) // 20)
+    deviation = statistics.median(abs(a - b) for a, b in zip(losses, losses[1:])) / 0.95 if len(losses) > 1 else 0
+    chance = 5 * deviation * math.sqrt(2 / window)  # of the difference of two means
     means = [sum(losses[i : i + window]) / window for i in range(0, len(losses) - window + 1, window)]
     lowest, last = min(means), sum(losses[-window:]) / window
-    return f"its training loss rose from {lowest:.3f} to {last:.3f}" if last > RISE * lowest else ""
+    return f"its training loss rose from {lowest:.3f} to {last:.3f}" if last > max(RISE * lowest, lowest + chance) else ""

@@ -219,6 +219,7 @@ def log_of(losses, val=2.0, **more):
 
 
 FALLING = list(np.linspace(5, 2, 200))
+NOISY = [1.5, 2.5] * 70 + [1.5] * 10 + [1.5, 2.5] * 25  # small batches: ten of them are low by chance
 
 
 @pytest.mark.parametrize("log, code, status, reason", [
@@ -233,6 +234,8 @@ FALLING = list(np.linspace(5, 2, 200))
     (log_of([*FALLING[:180], *[9.0] * 20]), 0, DIVERGED, "rose from"),
     (log_of([*FALLING[:180], *[FALLING[180] * (RISE - 0.02)] * 20]), 0, DONE, ""),
     (log_of([*FALLING[:100], *[9.0] * 5, *FALLING[105:]]), 0, DONE, ""),  # a spike that heals
+    (log_of(NOISY), 0, DONE, ""),
+    (log_of([*NOISY[:180], *[9.0] * 20]), 0, DIVERGED, "rose from"),
 ])  # fmt: skip
 def test_how_a_run_ended(log, code, status, reason):
     found = judge(log, 200, code, 260)
