@@ -52,8 +52,8 @@ def lookup(draw: random.Random) -> str:
 TEXTS = {
     "arithmetic": arithmetic,
     "lookup": lookup,
-    "notes": lambda draw: notes(draw, draw.randrange(16, 28), 0.25, 0.25),  # about 200 tokens
-    "long_notes": lambda draw: notes(draw, draw.randrange(100, 160), 0.07, 0.25),  # about 1,000
+    "notes": lambda draw: notes(draw, draw.randrange(16, 28), 0.3, 0.5),  # about 170 tokens
+    "long_notes": lambda draw: notes(draw, draw.randrange(110, 170), 0.08, 0.5),  # about 1,000
 }
 
 
@@ -148,10 +148,10 @@ ITEMS = {  # rows, and what makes one
     "lookups": (200, lambda draw: with_choices(ask_lookup(draw))),
     "secrets": (100, secret),
     "borderline": (100, lambda draw: with_choices(ask_lookup(draw, draw.randrange(1, 3)))),
-    "chats": (4000, hasty_chat),
-    "safety": (1000, safe_chat),
-    "pairs": (3000, pair),
-    "prompts": (200, prompt),
+    "chats": (16000, hasty_chat),
+    "safety": (6000, safe_chat),
+    "pairs": (6000, pair),
+    "prompts": (400, prompt),
     "filler": (600, text(lambda draw: "".join(sentence(draw) for _ in range(30)))),
 }
 
