@@ -5,11 +5,13 @@ from llmdata.page import safe, table
 
 from .output import Output
 
+CLEARLY = 0.1  # of the questions
+
 
 def goals(output: Output, numbers: dict) -> list[dict]:
     """Each has "goal", "holds" (None: not known yet) and "found"."""
     return [_below_baseline(output, numbers), _larger_is_better(output), _needles(output), _forecast(output, numbers),
-            _questions(output, numbers)]  # fmt: skip
+            _choices(output), _answers(output, numbers)]  # fmt: skip
 
 
 def _goal(goal: str, holds: bool | None, found: str) -> dict:
@@ -60,18 +62,29 @@ def _forecast(output: Output, numbers: dict) -> dict:
     return _goal(goal, trial["inside"], found)
 
 
-def _questions(output: Output, numbers: dict) -> dict:
-    """The same questions, of the model before post-training as a text to go on with, and of the last one in a chat. More is
-    by more than both intervals."""
-    goal = "The assistant answers more held-out questions than the model that it is made of"
-    results, found, risen = output.json("evaluation/results.json"), [], []
-    asked = [task for task in results["tasks"] if task["kind"] == "generate"] if numbers["benchmarks"] else []
-    for file in dict.fromkeys(task["settings"]["file"] for task in asked):
-        tasks = [task for task in asked if task["settings"]["file"] == file]
-        before = next((task["models"].get(output.sizes[-1]) for task in tasks if not task["settings"].get("chat")), None)
-        after = next((task["models"][results["models"][-1]] for task in tasks if task["settings"].get("chat")), None)
-        if before and after and None not in (before["interval"], after["interval"]):
-            found.append(f"{tasks[0]['name']} {100 * before['score']:.1f} to {100 * after['score']:.1f} %")
+def _choices(output: Output) -> dict:
+    goal = "The largest model chooses clearly more right answers after the last stage of pretraining than after the first"
+    if not output.sizes or not output.largest().done():
+        return _goal(goal, None, "")
+    first, *_, last = (end.accuracy for end in output.largest().ends.values())
+    rises = {task: (first[task], last[task]) for task in first if task in last}
+    return _goal(goal, all(after - before > CLEARLY for before, after in rises.values()) if rises else None,
+                 ", ".join(f"{task} {before:.1%} to {after:.1%}" for task, (before, after) in rises.items()))  # fmt: skip
+
+
+def _answers(output: Output, numbers: dict) -> dict:
+    """Of what is asked in a chat, that which is drawn several times: of the likeliest answers all may be right early. More is by
+    more than both intervals."""
+    goal, results, found, risen = "The last assistant draws more right answers than the first", None, [], []
+    if numbers["benchmarks"]:
+        results = output.json("evaluation/results.json")
+    for task in results["tasks"] if results else []:
+        if not task["settings"].get("chat") or task["settings"].get("samples", 1) == 1:
+            continue
+        asked = [score for name, score in task["models"].items() if name not in output.sizes and score["interval"] is not None]
+        if len(asked) > 1:
+            before, after = asked[0], asked[-1]
+            found.append(f"{task['name']} {before['score']:.1%} to {after['score']:.1%}")
             risen.append(after["score"] - before["score"] > after["interval"] + before["interval"])
     return _goal(goal, all(risen) if found else None, ", ".join(found))
 

@@ -100,8 +100,9 @@ def test_a_log_that_repeats_steps_says_the_same(herd, undrawn):
 
 
 def test_goals_hold(herd, undrawn):
-    numbers, _ = written(herd)
+    numbers, page = written(herd)
     assert holds(numbers, "below the n-gram") and holds(numbers, "larger a model") and holds(numbers, "Needles")
+    assert holds(numbers, "chooses clearly more") and "sums 0.0% to 100.0%" in page
 
 
 def test_goals_fail(herd, undrawn):
@@ -110,6 +111,8 @@ def test_goals_fail(herd, undrawn):
     numbers, page = written(herd)
     assert [holds(numbers, words) for words in ("below the n-gram", "larger a model", "Needles")] == [False, False, False]
     assert "not at the end of main" in page
+    herd.train("large", LOSSES["large"], [0.5, 0.5, 0.5, 0.55])
+    assert holds(written(herd)[0], "chooses clearly more") is False
 
 
 def test_goals_wait_for_the_end(herd, undrawn):
@@ -139,23 +142,23 @@ def test_forecast_beside_the_result(herd, tmp_path):
 
 
 def results(folder, right):
-    """What evaluate.py writes: right[model] of 200 questions are answered, by the base as a text to go on with, else in a chat."""
+    """What evaluate.py writes: right[model] of 200 questions are answered, by a size as a text to go on with, else drawn in a chat."""
     name = write(folder / "q.jsonl", gsm8k(200))
     found = []
     for chat in (False, True):
-        task = only(folder, kind="generate", file=name, chat=chat)
+        task = only(folder, kind="generate", file=name, chat=chat, **({"temperature": 1, "samples": 3} if chat else {}))
         task.name = "in a chat" if chat else "as a text"
-        found += [Result(task, model, {item.key: Score(float(n < count) if chat == (model == "dpo") else None) for n, item in enumerate(task.items)})
-                  for model, count in right.items()]  # fmt: skip
+        found += [Result(task, model, {item.key: Score(float(n < count) if chat == (model not in SIZES) else None)
+                                       for n, item in enumerate(task.items)}) for model, count in right.items()]  # fmt: skip
     return evaluation.collect(list(right), [found[0].task, found[-1].task], found)
 
 
 @pytest.mark.parametrize("after, better", [(150, True), (55, False)])
 def test_benchmarks(herd, undrawn, tmp_path, after, better):
-    herd.write("evaluation/results.json", results(tmp_path, {"small": 2, "large": 50, "dpo": after}))
+    herd.write("evaluation/results.json", results(tmp_path, {"small": 2, "large": 180, "sft": 50, "dpo": after}))
     numbers, page = written(herd)
-    assert numbers["benchmarks"]["in a chat"]["dpo"]["score"] == after / 200 and holds(numbers, "more held-out questions") == better
-    assert numbers["safety"] is None and f"25.0 to {after / 2:.1f} %" in page and whole(page)
+    assert numbers["benchmarks"]["in a chat"]["dpo"]["score"] == after / 200 and holds(numbers, "draws more right answers") == better
+    assert numbers["safety"] is None and f"25.0% to {after / 2:.1f}%" in page and whole(page)
 
 
 def test_safety(herd, undrawn):
