@@ -16,16 +16,18 @@ class _Error(ctypes.Structure):
     _fields_ = [("code", ctypes.c_int), ("message", ctypes.c_char * 1024)]
 
 
-def library_path(precision: str) -> Path:
-    suffix = "-fp32" if precision == "fp32" else ""
-    paths = [ROOT / "build" / f"{target}{suffix}" / "libllmc.so" for target in ("cpu", "cuda")]
+def library_path(precision: str | None) -> Path:
+    """None: of any precision."""
+    paths = {ROOT / "build" / f"{target}{'-fp32' if kind == 'fp32' else ''}" / "libllmc.so": kind
+             for kind in ([precision] if precision else ["bf16", "fp32"]) for target in ("cpu", "cuda")}  # fmt: skip
     for path in paths:
         if path.exists():
             return path
-    raise InputError(f"{paths[0]} is missing: run make TARGET=cpu PRECISION={precision}")
+    path, kind = next(iter(paths.items()))
+    raise InputError(f"{path} is missing: run make TARGET=cpu PRECISION={kind}")
 
 
-def find_function(name: str, precision: str = "bf16"):
+def find_function(name: str, precision: str | None = None):
     path = library_path(precision)
     try:
         return getattr(ctypes.CDLL(str(path)), name)

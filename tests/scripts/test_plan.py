@@ -427,6 +427,10 @@ def test_a_missing_library_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "ROOT", tmp_path)
     with pytest.raises(library.InputError, match="run make TARGET=cpu PRECISION=fp32"):
         library.library_path("fp32")
+    only = tmp_path / "build" / "cuda-fp32" / "libllmc.so"  # as where a user has built nothing else
+    only.parent.mkdir(parents=True)
+    only.write_text("")
+    assert library.library_path(None) == only
 
 
 @pytest.mark.parametrize("name", ["libc.so.6", "no library"])
