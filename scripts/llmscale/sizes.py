@@ -25,6 +25,7 @@ class Shape:
     ffn_multiple: int
     tied: bool
     rope_theta: float
+    initializer_range: float  # standard deviation of the first weights
     seq_len: int
 
 
@@ -44,7 +45,7 @@ def read_shape(section: Section, vocab_size: int, seq_len: int) -> Shape:
         number("vocab_size", 2, 1 << 24, vocab_size, whole=True), number("width_per_layer", 1, 4096, 64, whole=True),
         number("head_dim", 16, 256, 64, whole=True), number("query_group", 1, 256, 2, whole=True),
         float(number("ffn_ratio", 0.25, 16, 8 / 3)), number("ffn_multiple", 1, 4096, 64, whole=True), section.flag("tied", True),
-        float(number("rope_theta", 1, 1e9, 500000)), seq_len,
+        float(number("rope_theta", 1, 1e9, 500000)), float(number("initializer_range", 1e-6, 1, 0.02)), seq_len,
     )  # fmt: skip
     if shape.vocab_size < vocab_size:
         section.fail("vocab_size", f"expected at least the data's {vocab_size}, found {shape.vocab_size}")
@@ -86,6 +87,6 @@ def config_of(size: Size, shape: Shape) -> dict:
         "hidden_size": size.hidden_size, "intermediate_size": round_up(shape.ffn_ratio * size.hidden_size, shape.ffn_multiple),
         "num_hidden_layers": size.layers, "num_attention_heads": heads, "num_key_value_heads": keys,
         "head_dim": shape.head_dim, "hidden_act": "silu", "max_position_embeddings": shape.seq_len, "rms_norm_eps": 1e-5,
-        "rope_theta": shape.rope_theta, "initializer_range": 0.02, "attention_bias": False, "mlp_bias": False,
+        "rope_theta": shape.rope_theta, "initializer_range": shape.initializer_range, "attention_bias": False, "mlp_bias": False,
         "attention_dropout": 0.0, "tie_word_embeddings": shape.tied, "torch_dtype": "bfloat16",
     }  # fmt: skip

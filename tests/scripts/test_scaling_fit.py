@@ -180,7 +180,7 @@ def exponent_of_size(c, n, d, loss, cost=surfaces.SIX):
 def test_wrong_counting(rng):
     """The same runs, counted otherwise: what is small beside the blocks in large models is not so in small ones, so that N without
     it grows faster with C, and N with everything slower."""
-    shape = sizes.Shape(128_000, 64, 64, 1, 8 / 3, 64, False, 500_000.0, 4096)
+    shape = sizes.Shape(128_000, 64, 64, 1, 8 / 3, 64, False, 500_000.0, 0.02, 4096)
     parts = [count_parts(sizes.config_of(sizes.size_of(layers, shape), shape)) for layers in range(2, 40)]
     counts = {name: np.array([float(p.count(name)) for p in parts]) for name in ("matrices", "matrices+head", "all")}
     cost = Cost(counts["matrices+head"], 6 * counts["matrices+head"])

@@ -105,6 +105,11 @@ def test_size_rule(layers):
     assert config["intermediate_size"] % 16 == 0 and 0 <= config["intermediate_size"] - width * 8 / 3 < 16
 
 
+@pytest.mark.parametrize("fields, expected", [({}, 0.02), ({"initializer_range": 0.06}, 0.06)])
+def test_first_weights(fields, expected):
+    assert sizes.config_of(sizes.Size(1, 32), shape(**fields))["initializer_range"] == expected
+
+
 def test_settings_by_size():
     """At the rule's reference of 108M, eight times as large, and very small."""
     rule = tuning.Rule()
