@@ -73,8 +73,8 @@ def _choices(output: Output) -> dict:
 
 
 def _answers(output: Output, numbers: dict) -> dict:
-    """Of what is asked in a chat, that which is drawn several times: of the likeliest answers all may be right early. More is by
-    more than both intervals."""
+    """Of what is asked in a chat, that which is drawn several times: of the likeliest answers all may be right early. More is
+    by more than both intervals."""
     goal, results, found, risen = "The last assistant draws more right answers than the first", None, [], []
     if numbers["benchmarks"]:
         results = output.json("evaluation/results.json")
