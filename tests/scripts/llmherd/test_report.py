@@ -115,6 +115,14 @@ def test_goals_fail(herd, undrawn):
     assert holds(written(herd)[0], "chooses clearly more") is False
 
 
+def test_a_recipe_of_one_stage(herd, undrawn):
+    recipe = json.loads((herd.folder / "files/recipe.json").read_text())
+    herd.write("files/recipe.json", recipe | {"stages": recipe["stages"][:1]})
+    for name, losses in LOSSES.items():
+        herd.train(name, losses[:1], FOUND[:1])
+    assert holds(written(herd)[0], "chooses clearly more") is None
+
+
 def test_goals_wait_for_the_end(herd, undrawn):
     herd.train("large", LOSSES["large"][:3], FOUND[:3])
     numbers, page = written(herd)
